@@ -1,0 +1,1 @@
+"""The networks of the paper: the adapted Mochi, its adapters, and the frozen encoders."""

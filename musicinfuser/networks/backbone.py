@@ -1,0 +1,112 @@
+"""The frozen text-to-video transformer: diffusers' Mochi, from weights or from a config."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import MochiTransformer3DModel
+
+from musicinfuser.keyed_random import generator
+from musicinfuser.networks.sources import MissingWeightsError, load_pretrained
+
+MOCHI_HUB_ID = "genmo/mochi-1-preview"
+# The published architecture of genmo/mochi-1-preview.
+MOCHI_CONFIG: dict[str, Any] = {
+    "patch_size": 2,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "num_layers": 48,
+    "pooled_projection_dim": 1536,
+    "in_channels": 12,
+    "qk_norm": "rms_norm",
+    "text_embed_dim": 4096,
+    "time_embed_dim": 256,
+    "activation_fn": "swiglu",
+    "max_sequence_length": 256,
+}
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Where the frozen transformer comes from. Give ``pretrained`` or ``config``."""
+
+    pretrained: str | None = None
+    """Hub id or local folder in diffusers' layout."""
+    subfolder: str | None = "transformer"
+    """Folder of the transformer inside ``pretrained``."""
+    config: str | None = None
+    """A ``config.json`` of ``MochiTransformer3DModel``: random weights, for tests and timing."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type the frozen weights are held in."""
+    seed: int = 0
+    """Seed of random weights; no effect with ``pretrained``."""
+
+    def __post_init__(self) -> None:
+        """Exactly one source."""
+        if (self.pretrained is None) == (self.config is None):
+            raise ValueError(
+                "model.backbone needs exactly one of `pretrained` (hub id or folder) and `config` "
+                "(a config.json, random weights)."
+            )
+
+
+def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:
+    """The frozen transformer, without gradient anywhere.
+
+    Under ``torch.device("meta")`` only names, shapes and types are made, without reading weights.
+
+    Raises:
+        MissingWeightsError: ``spec.pretrained`` or ``spec.config`` cannot be found.
+    """
+    dtype = DTYPES[spec.dtype]
+    if spec.config is not None or torch.get_default_device().type == "meta":
+        backbone = MochiTransformer3DModel.from_config(backbone_config(spec)).to(dtype)
+        if backbone.device.type != "meta":
+            initialise_randomly(backbone, seed=spec.seed)
+    else:
+        assert spec.pretrained is not None
+        backbone = load_pretrained(
+            MochiTransformer3DModel, spec.pretrained, spec.subfolder, dtype=dtype
+        )
+    return backbone.requires_grad_(False)
+
+
+def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
+    """The architecture of ``spec`` without its weights."""
+    if spec.config is not None:
+        path = Path(spec.config)
+        if not path.is_file():
+            raise MissingWeightsError(f"model.backbone.config names {path}, which does not exist.")
+        return json.loads(path.read_text())
+    assert spec.pretrained is not None
+    path = Path(spec.pretrained, spec.subfolder or "", "config.json")
+    if path.is_file():
+        return json.loads(path.read_text())
+    if spec.pretrained == MOCHI_HUB_ID:
+        return MOCHI_CONFIG
+    raise MissingWeightsError(f"{path} does not exist, so the architecture is unknown.")
+
+
+def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None:
+    """Give a backbone weights that depend on nothing but ``seed`` and the parameter's name.
+
+    Matrices get the spread of torch's linear layers, biases a small one, weights of norms are left
+    as built; ``pos_frequencies``, which diffusers creates as zeros, become random directions so
+    that positions are told apart.
+    """
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            stream = generator(seed, name, "backbone init")
+            if name == "pos_frequencies":
+                values = torch.randn(parameter.shape, generator=stream) * 0.5
+            elif parameter.dim() > 1:
+                fan_in = parameter[0].numel()
+                values = torch.randn(parameter.shape, generator=stream) * (3 * fan_in) ** -0.5
+            elif name.endswith(".bias"):
+                values = torch.randn(parameter.shape, generator=stream) * 0.02
+            else:
+                continue
+            parameter.copy_(values)

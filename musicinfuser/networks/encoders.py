@@ -1,0 +1,210 @@
+"""The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKLMochi
+from torch import Tensor
+from transformers import AutoFeatureExtractor, AutoTokenizer, T5EncoderModel, Wav2Vec2Model
+
+from musicinfuser.clip_size import check_clip_size
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.latent_space import denormalise
+from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
+from musicinfuser.networks.sources import load_pretrained
+
+AUDIO_RATE_HZ = 16_000
+WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
+
+
+@dataclass(frozen=True)
+class EncodersSpec:
+    """Where the frozen encoders come from."""
+
+    mochi: str = MOCHI_HUB_ID
+    """Hub id or folder with ``vae``, ``text_encoder`` and ``tokenizer`` in it."""
+    audio: str = WAV2VEC_HUB_ID
+    """Hub id or folder of a wav2vec 2.0."""
+    audio_subfolder: str | None = None
+    """Folder of the wav2vec 2.0 inside ``audio``."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
+    max_text_tokens: int = 256
+    """T5 tokens after which captions are cut (Mochi: 256)."""
+    vae_tiling: bool = False
+    """Decode in tiles: slower, with less memory (untiled: 52 GiB at 73x480x848)."""
+
+
+class Encoders:
+    """Loads each encoder when first used and keeps it on the CPU between uses."""
+
+    def __init__(self, spec: EncodersSpec) -> None:
+        self.spec = spec
+        self._captions: dict[str, Tensor] = {}
+
+    @cached_property
+    def vae(self) -> AutoencoderKLMochi:
+        """Mochi's VAE, frozen."""
+        dtype = DTYPES[self.spec.dtype]
+        vae = load_pretrained(AutoencoderKLMochi, self.spec.mochi, "vae", dtype=dtype)
+        if self.spec.vae_tiling:
+            vae.enable_tiling()
+        return vae.eval().requires_grad_(False)
+
+    @cached_property
+    def text_encoder(self) -> T5EncoderModel:
+        """T5, frozen."""
+        dtype = DTYPES[self.spec.dtype]
+        part = load_pretrained(T5EncoderModel, self.spec.mochi, "text_encoder", dtype=dtype)
+        return part.eval().requires_grad_(False)
+
+    @cached_property
+    def audio_encoder(self) -> Wav2Vec2Model:
+        """wav2vec 2.0, frozen, fp32."""
+        source, subfolder = self.spec.audio, self.spec.audio_subfolder
+        part = load_pretrained(Wav2Vec2Model, source, subfolder, dtype=torch.float32)
+        return part.eval().requires_grad_(False)
+
+    @cached_property
+    def latents_mean(self) -> Tensor:
+        """``(C,)`` mean of the VAE's latents, fp32 on the CPU."""
+        return torch.tensor(self.vae.config.latents_mean, dtype=torch.float32)
+
+    @cached_property
+    def latents_std(self) -> Tensor:
+        """``(C,)`` spread of the VAE's latents, its scaling factor included."""
+        std = torch.tensor(self.vae.config.latents_std, dtype=torch.float32)
+        return std / self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode_video(self, frames: Tensor, *, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latents.
+
+        Args:
+            frames: ``(B, T, H, W, 3)`` uint8; T = 6k + 1, H and W multiples of 16.
+            device: Where to compute.
+
+        Returns:
+            Two ``(B, C, (T - 1) / 6 + 1, H / 8, W / 8)``, in VAE units, on ``device``.
+        """
+        self.check_size(*frames.shape[1:4])
+        with _on(self.vae, device) as vae:
+            pixels = frames.to(device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
+            distribution = vae.encode(pixels).latent_dist
+        return distribution.mean, distribution.logvar
+
+    @torch.no_grad()
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Pixels of normalised latents.
+
+        Args:
+            latents: ``(B, C, T, H, W)``, as sampled.
+
+        Returns:
+            ``(B, 6 (T - 1) + 1, 8 H, 8 W, 3)`` uint8 on the CPU.
+        """
+        mean, std = self.latents_mean.to(latents), self.latents_std.to(latents)
+        with _on(self.vae, latents.device) as vae:
+            scaled = denormalise(latents.float(), mean.float(), std.float()).to(vae.dtype)
+            # Outside autocast: the VAE's own type decides.
+            with torch.autocast(latents.device.type, enabled=False):
+                pixels = vae.decode(scaled, return_dict=False)[0].float()
+        pixels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 4, 1).cpu()
+
+    @torch.no_grad()
+    def encode_captions(self, captions: list[str], *, device: torch.device) -> list[Tensor]:
+        """T5 features of each caption, cut to its valid tokens.
+
+        Args:
+            captions: Texts; an empty one gives zero tokens (authors' code zeroes empty prompts).
+            device: Where to compute.
+
+        Returns:
+            One ``(num_tokens, width)`` tensor per caption, on the CPU, in the encoder's type.
+        """
+        missing = [c for c in dict.fromkeys(captions) if c and c not in self._captions]
+        if missing:
+            with _on(self.text_encoder, device) as text_encoder:
+                for caption in missing:
+                    tokens = self._tokenizer(
+                        caption,
+                        max_length=self.spec.max_text_tokens,
+                        truncation=True,
+                        return_tensors="pt",
+                    ).to(device)
+                    with torch.autocast(device.type, enabled=False):
+                        features = text_encoder(tokens.input_ids, tokens.attention_mask)[0]
+                    self._captions[caption] = features[0].cpu()
+        width, dtype = self.text_encoder.config.d_model, self.text_encoder.dtype
+        empty = torch.zeros(0, width, dtype=dtype)
+        return [self._captions[c] if c else empty for c in captions]
+
+    @torch.no_grad()
+    def encode_audio(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """wav2vec 2.0's last hidden state.
+
+        Args:
+            waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
+            device: Where to compute.
+
+        Returns:
+            ``(B, S, width)`` fp32 on ``device``, one token per 20 ms; 2.5 s give 124.
+        """
+        extracted = self._feature_extractor(
+            [waveform.numpy() for waveform in waveforms.cpu()],
+            sampling_rate=AUDIO_RATE_HZ,
+            return_tensors="pt",
+        )
+        with _on(self.audio_encoder, device) as encoder:
+            with torch.autocast(device.type, enabled=False):
+                return encoder(extracted.input_values.to(device)).last_hidden_state
+
+    def fingerprints(self) -> dict[str, str]:
+        """What each encoder is: its source, and a hash of its files where they are local."""
+        spec = self.spec
+        parts = {
+            "vae": (spec.mochi, "vae"),
+            "text_encoder": (spec.mochi, "text_encoder"),
+            "audio_encoder": (spec.audio, spec.audio_subfolder),
+        }
+        found = {}
+        for name, (source, subfolder) in parts.items():
+            folder = Path(source, subfolder or "")
+            found[name] = fingerprint_folder(folder) if folder.is_dir() else source
+        return found
+
+    def check_size(self, num_frames: int, height: int, width: int) -> None:
+        """Refuse clips the VAE cannot take (see `check_clip_size`)."""
+        vae = self.vae
+        check_clip_size(
+            num_frames,
+            height,
+            width,
+            temporal=vae.temporal_compression_ratio,
+            spatial=vae.spatial_compression_ratio,
+        )
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_pretrained(AutoTokenizer, self.spec.mochi, "tokenizer")
+
+    @cached_property
+    def _feature_extractor(self) -> Any:
+        return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
+
+
+@contextmanager
+def _on(module: Any, device: torch.device) -> Iterator[Any]:
+    """The module on ``device`` for a while; it returns to where it was."""
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield module
+    finally:
+        module.to(home)

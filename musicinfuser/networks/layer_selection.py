@@ -1,0 +1,108 @@
+"""Which blocks carry audio (section 4.1, Table 1): an explicit list or a named strategy."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+# Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
+ADAPTABLE_LAYERS_OF_MOCHI = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
+DEPTH_OF_MOCHI = 48
+
+
+@dataclass(frozen=True)
+class LayerStrategy:
+    """A rule that names the blocks.
+
+    The paper prints no index sets for its baselines; ``even``, ``first``, ``middle`` and ``last``
+    are the natural readings: at depth 48 and 16 layers 0, 3, ..., 45; 0-15; 16-31; 32-47.
+    """
+
+    strategy: Literal["even", "first", "middle", "last", "all", "adaptability"]
+    """``adaptability`` is the authors' list at depth 48; any other depth needs ``scores``."""
+    num_layers: int | None = None
+    """How many blocks; a third of the depth when absent (Appendix G: 16 of 48)."""
+    scores: str | None = None
+    """A json file ``{"scores": [one number per block]}``; the highest win, ties to the lower
+    index. Only for ``adaptability``."""
+
+
+def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, ...]:
+    """The sorted block indices that carry audio.
+
+    Args:
+        layers: Explicit 0-based indices (may be empty: no audio), or a strategy.
+        depth: Number of transformer blocks.
+
+    Raises:
+        ValueError: An index outside the model, a repeated index, a count that does not fit, or
+            ``adaptability`` without scores at a depth other than 48.
+    """
+    if not isinstance(layers, LayerStrategy):
+        return _checked_indices(layers, depth)
+    num_layers = layers.num_layers if layers.num_layers is not None else depth // 3
+    if layers.strategy == "all":
+        if layers.num_layers not in (None, depth):
+            raise ValueError(
+                f"layers.num_layers is {layers.num_layers}, but strategy 'all' takes all {depth} "
+                "blocks; remove it."
+            )
+        num_layers = depth
+    if not 1 <= num_layers <= depth:
+        raise ValueError(
+            f"layers.num_layers is {num_layers}, but the backbone has {depth} blocks; "
+            f"choose 1 to {depth}."
+        )
+    if layers.scores is not None and layers.strategy != "adaptability":
+        raise ValueError(
+            f"layers.scores has no effect with strategy {layers.strategy!r}; remove it or use "
+            "'adaptability'."
+        )
+    match layers.strategy:
+        case "all":
+            return tuple(range(depth))
+        case "even":
+            return tuple(i * depth // num_layers for i in range(num_layers))
+        case "first":
+            return tuple(range(num_layers))
+        case "middle":
+            start = (depth - num_layers) // 2
+            return tuple(range(start, start + num_layers))
+        case "last":
+            return tuple(range(depth - num_layers, depth))
+        case "adaptability":
+            return _most_adaptable(layers, num_layers, depth)
+    raise ValueError(
+        f"layers.strategy is {layers.strategy!r}; choose even, first, middle, last, all or "
+        "adaptability."
+    )
+
+
+def _checked_indices(indices: list[int], depth: int) -> tuple[int, ...]:
+    outside = [i for i in indices if not 0 <= i < depth]
+    if outside:
+        raise ValueError(
+            f"layers names block {outside[0]}, but the backbone has {depth} blocks; use 0 to "
+            f"{depth - 1}."
+        )
+    if len(set(indices)) != len(indices):
+        raise ValueError(f"layers repeats an index: {sorted(indices)}; name each block once.")
+    return tuple(sorted(indices))
+
+
+def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple[int, ...]:
+    if layers.scores is None:
+        if depth == DEPTH_OF_MOCHI and num_layers == len(ADAPTABLE_LAYERS_OF_MOCHI):
+            return ADAPTABLE_LAYERS_OF_MOCHI
+        raise ValueError(
+            f"layers.strategy 'adaptability' is known for 16 of 48 blocks only, not {num_layers} "
+            f"of {depth}; give layers.scores, a json file with one score per block."
+        )
+    path = Path(layers.scores)
+    if not path.is_file():
+        raise ValueError(f"layers.scores names {path}, which does not exist; measure it first.")
+    scores = json.loads(path.read_text())["scores"]
+    if len(scores) != depth:
+        raise ValueError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
+    ranking = sorted(range(depth), key=lambda i: (-scores[i], i))
+    return tuple(sorted(ranking[:num_layers]))

@@ -1,0 +1,88 @@
+"""LoRA on the attention projections of the frozen backbone (section 4.3), through peft."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diffusers import MochiTransformer3DModel
+from torch import nn
+
+ADAPTER_NAME = "default"
+_VISUAL = ("to_q", "to_k", "to_v", r"to_out\.0")
+_TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+# Groups whose A matrix the authors share, because their q, k and v are one fused layer.
+_QKV_GROUPS = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Low-rank updates W + alpha / rank * B A, B zero at the start."""
+
+    rank: int
+    """Section 5.1: 64."""
+    alpha: float
+    """Authors' code: 64, i.e. a factor of 1."""
+    streams: Literal["both", "visual"] = "both"
+    """``both`` adapts the projections of video and text (authors' code); ``visual`` of video."""
+    share_qkv_a: bool = False
+    """Train one A for q, k and v of a stream, as the authors' fused layers do."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.rank < 1:
+            raise ValueError(
+                f"lora.rank is {self.rank}; it must be at least 1 (use lora: null for none)."
+            )
+        if self.alpha <= 0:
+            raise ValueError(f"lora.alpha is {self.alpha}; it must be positive.")
+
+
+def target_pattern(spec: LoraSpec) -> str:
+    """The anchored pattern of adapted modules.
+
+    Full paths, because the bare suffix ``to_q`` would also hit ``time_embed.pooler.to_q``.
+    """
+    names = _VISUAL + (_TEXT if spec.streams == "both" else ())
+    return rf"transformer_blocks\.\d+\.attn1\.({'|'.join(names)})"
+
+
+def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
+    """Inject LoRA layers and return the names of their parameters within the backbone."""
+    from peft import LoraConfig
+
+    backbone.add_adapter(
+        LoraConfig(
+            r=spec.rank,
+            lora_alpha=spec.alpha,
+            target_modules=target_pattern(spec),
+            init_lora_weights=True,
+        ),
+        adapter_name=ADAPTER_NAME,
+    )
+    if spec.share_qkv_a:
+        share_qkv_a(backbone)
+    return {name for name, _ in backbone.named_parameters() if is_lora_name(name)}
+
+
+def is_lora_name(name: str) -> bool:
+    """Whether a parameter name belongs to a LoRA layer."""
+    return name.endswith((f"lora_A.{ADAPTER_NAME}.weight", f"lora_B.{ADAPTER_NAME}.weight"))
+
+
+def lora_layer(attention: nn.Module, name: str) -> Any:
+    """The peft layer at ``name`` of an attention module, or None where it is not adapted."""
+    try:
+        layer = attention.get_submodule(name)
+    except AttributeError:
+        return None
+    return layer if ADAPTER_NAME in getattr(layer, "lora_A", {}) else None
+
+
+def share_qkv_a(backbone: MochiTransformer3DModel) -> None:
+    """Tie the A matrices of q, k and v of each stream to one parameter."""
+    for block in backbone.transformer_blocks:
+        for group in _QKV_GROUPS:
+            layers = [lora_layer(block.attn1, name) for name in group]
+            if any(layer is None for layer in layers):
+                continue
+            for layer in layers[1:]:
+                layer.lora_A[ADAPTER_NAME].weight = layers[0].lora_A[ADAPTER_NAME].weight

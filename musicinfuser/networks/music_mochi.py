@@ -1,0 +1,195 @@
+"""MusicMochi: a frozen Mochi that listens (section 4).
+
+Shape legend: B batch, C latent channels, T latent frames, H and W latent height and width,
+N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
+"""
+
+import warnings
+from contextlib import nullcontext
+
+import torch
+from diffusers import MochiTransformer3DModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from musicinfuser import keyed_random
+from musicinfuser.networks.attention import JointAttention
+from musicinfuser.networks.audio_projector import AudioProjector
+from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
+from musicinfuser.networks.lora import LoraSpec, add_lora
+from musicinfuser.networks.zica import ZicaSpec, build_zica
+
+
+class MusicMochi(nn.Module):
+    """Backbone, LoRA, audio projector and ZICA, with audio an explicit argument.
+
+    The backbone's weights are never trained; adapters are held in fp32. With zero-initialised
+    adapters the output equals the backbone's, bit for bit, with and without audio. The block loop
+    is our own because audio enters between blocks (authors' code: on the visual stream, after the
+    whole block).
+    """
+
+    def __init__(
+        self,
+        backbone: MochiTransformer3DModel,
+        *,
+        layers: list[int] | LayerStrategy,
+        zica: ZicaSpec,
+        lora: LoraSpec | None,
+        audio_width: int = 768,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Adapt a backbone.
+
+        Args:
+            backbone: A Mochi transformer; its parameters are frozen here.
+            layers: Blocks followed by ZICA; an empty list means a model without audio.
+            zica: Form of the audio adapters.
+            lora: LoRA settings, or None for no LoRA.
+            audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
+            gradient_checkpointing: Recompute each block, its ZICA included, in backward.
+            seed: Seed of the adapters' initialisation.
+        """
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        for block in backbone.transformer_blocks:
+            block.attn1.processor = JointAttention()
+        width = backbone.config.num_attention_heads * backbone.config.attention_head_dim
+        self.layers = select_layers(layers, backbone.config.num_layers)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.lora = lora
+        with torch.random.fork_rng():
+            torch.manual_seed(keyed_random.key(seed, 0, "adapter init"))
+            lora_names = add_lora(backbone, lora) if lora else set()
+            self.zica = build_zica(width, zica, self.layers)
+            self.audio_projector = AudioProjector(audio_width, width) if self.layers else None
+        self._freeze_all_but({f"backbone.{name}" for name in lora_names})
+
+    def _freeze_all_but(self, lora_names: set[str]) -> None:
+        for name, parameter in self.named_parameters():
+            is_adapter = not name.startswith("backbone.") or name in lora_names
+            parameter.requires_grad_(is_adapter)
+            if is_adapter:
+                parameter.data = parameter.data.float()
+
+    def trainable_names(self) -> set[str]:
+        """Names of every parameter that training changes (tied ones once)."""
+        return {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        *,
+        text_lengths: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """The velocity z - eps at a noise level.
+
+        Args:
+            hidden_states: ``(B, C, T, H, W)`` noisy latents, normalised; H and W even.
+            encoder_hidden_states: ``(B, L, text width)`` T5 features, right-padded.
+            timestep: ``(B,)`` fp32, (1 - sigma) * 1000 (diffusers' convention).
+            encoder_attention_mask: ``(B, L)``, nonzero = valid. Read on the device; for parity
+                and pipelines. Give this or ``text_lengths``.
+            audio_features: ``(B, S, audio_width)``; None switches ZICA off.
+            text_lengths: Valid text tokens per sample, known on the host; padding is cut before
+                the first block, and nothing on the device is waited for.
+
+        Returns:
+            ``(B, C, T, H, W)`` in the backbone's type.
+
+        Raises:
+            ValueError: Not exactly one of mask and lengths, or sizes that cannot be patched.
+        """
+        backbone = self.backbone
+        batch_size, _, num_frames, height, width = hidden_states.shape
+        patch = backbone.config.patch_size
+        if height % patch or width % patch:
+            raise ValueError(
+                f"latents of {height}x{width} cannot be cut into patches of {patch}x{patch}."
+            )
+        text, text_mask, block_mask = _trim_text(
+            encoder_hidden_states, encoder_attention_mask, text_lengths
+        )
+        hidden_states = hidden_states.to(backbone.dtype)
+        temb, text = backbone.time_embed(
+            timestep, text.to(backbone.dtype), text_mask, hidden_dtype=hidden_states.dtype
+        )
+        visual = backbone.patch_embed(hidden_states.permute(0, 2, 1, 3, 4).flatten(0, 1))
+        visual = visual.unflatten(0, (batch_size, -1)).flatten(1, 2)
+        rotary = self._rotary(num_frames, height // patch, width // patch, visual.device)
+        audio = None
+        if audio_features is not None and self.audio_projector is not None:
+            audio = self.audio_projector(audio_features, num_frames)
+        for index in range(len(backbone.transformer_blocks)):
+            arguments = (index, visual, text, temb, block_mask, rotary, audio)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                visual, text = checkpoint(self._run_block, *arguments, use_reentrant=False)
+            else:
+                visual, text = self._run_block(*arguments)
+        visual = backbone.proj_out(backbone.norm_out(visual, temb))
+        visual = visual.reshape(
+            batch_size, num_frames, height // patch, width // patch, patch, patch, -1
+        )
+        return visual.permute(0, 6, 1, 2, 4, 3, 5).reshape(
+            batch_size, -1, num_frames, height, width
+        )
+
+    def _rotary(
+        self, num_frames: int, height: int, width: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        # diffusers wraps this in an fp32 autocast region, which torch has on CUDA only; elsewhere
+        # it warns at every call. The tables are fp32 either way.
+        quiet = warnings.catch_warnings(action="ignore") if device.type == "cpu" else nullcontext()
+        with quiet:
+            return self.backbone.rope(
+                self.backbone.pos_frequencies,
+                num_frames,
+                height,
+                width,
+                device=device,
+                dtype=torch.float32,
+            )
+
+    def _run_block(
+        self,
+        index: int,
+        visual: Tensor,
+        text: Tensor,
+        temb: Tensor,
+        mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        audio: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        visual, text = self.backbone.transformer_blocks[index](
+            hidden_states=visual,
+            encoder_hidden_states=text,
+            temb=temb,
+            encoder_attention_mask=mask,
+            image_rotary_emb=rotary,
+        )
+        if audio is not None and str(index) in self.zica:
+            visual = self.zica[str(index)](visual, audio)
+        return visual, text
+
+
+def _trim_text(
+    text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Text ``(B, L, ...)``, its mask ``(B, L)`` for the pooler, and the mask blocks still need."""
+    if (mask is None) == (lengths is None):
+        raise ValueError("give exactly one of `encoder_attention_mask` and `text_lengths`.")
+    if mask is not None:
+        return text, mask.bool(), mask.bool()
+    assert lengths is not None
+    if len(lengths) != len(text) or not all(0 <= n <= text.shape[1] for n in lengths):
+        raise ValueError(f"text_lengths {lengths} do not fit text of shape {tuple(text.shape)}.")
+    longest = max(lengths)
+    host_mask = torch.arange(longest, device="cpu") < torch.tensor(lengths, device="cpu")[:, None]
+    device_mask = host_mask.to(text.device, non_blocking=True)
+    is_ragged = min(lengths) != longest
+    return text[:, :longest], device_mask, device_mask if is_ragged else None

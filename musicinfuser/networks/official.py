@@ -1,0 +1,328 @@
+"""The authors' file formats: Genmo's names for the backbone, their own for the adapters.
+
+One key map serves both directions and any depth. Where the formats differ: q, k and v are fused;
+the SwiGLU halves and the final layer's scale and shift are swapped; LoRA shares one A for q, k, v.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import MochiTransformer3DModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
+from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.sources import MissingWeightsError
+from musicinfuser.networks.zica import FeatureAddition, ZeroInitCrossAttention, ZicaSpec
+from musicinfuser.safetensors_files import save_tensors
+
+_STREAMS = {
+    "x": (("to_q", "to_k", "to_v"), "to_out.0"),
+    "y": (("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out"),
+}
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """One official tensor and the tensors of ours it holds.
+
+    ``copy``: the same; ``stack``: ours concatenated along the rows; ``swap``: the two halves of
+    the rows exchanged; ``share``: the same tensor stands for each of ours.
+    """
+
+    official: str
+    ours: tuple[str, ...]
+    kind: Literal["copy", "stack", "swap", "share"] = "copy"
+
+
+def backbone_rules(depth: int) -> Iterator[KeyRule]:
+    """Genmo's names against diffusers', for a backbone of ``depth`` blocks."""
+    yield KeyRule("pos_frequencies", ("pos_frequencies",))
+    plain = {
+        "x_embedder.proj": "patch_embed.proj",
+        "t_embedder.mlp.0": "time_embed.timestep_embedder.linear_1",
+        "t_embedder.mlp.2": "time_embed.timestep_embedder.linear_2",
+        "t5_y_embedder.to_kv": "time_embed.pooler.to_kv",
+        "t5_y_embedder.to_q": "time_embed.pooler.to_q",
+        "t5_y_embedder.to_out": "time_embed.pooler.to_out",
+        "t5_yproj": "time_embed.caption_proj",
+        "final_layer.linear": "proj_out",
+    }
+    for official, ours in plain.items():
+        yield from _linear(official, ours)
+    yield from _linear("final_layer.mod", "norm_out.linear", kind="swap")
+    for i in range(depth):
+        yield from _block_rules(i, is_last=i == depth - 1)
+
+
+def _block_rules(index: int, *, is_last: bool) -> Iterator[KeyRule]:
+    official, ours = f"blocks.{index}", f"transformer_blocks.{index}"
+    text_modulation = "norm1_context.linear_1" if is_last else "norm1_context.linear"
+    yield from _linear(f"{official}.mod_x", f"{ours}.norm1.linear")
+    yield from _linear(f"{official}.mod_y", f"{ours}.{text_modulation}")
+    for stream, (projections, out) in _STREAMS.items():
+        yield KeyRule(
+            f"{official}.attn.qkv_{stream}.weight",
+            tuple(f"{ours}.attn1.{name}.weight" for name in projections),
+            "stack",
+        )
+        norms = {"x": ("norm_q", "norm_k"), "y": ("norm_added_q", "norm_added_k")}[stream]
+        for letter, norm in zip("qk", norms, strict=True):
+            name = f"{official}.attn.{letter}_norm_{stream}.weight"
+            yield KeyRule(name, (f"{ours}.attn1.{norm}.weight",))
+        if stream == "y" and is_last:
+            continue
+        yield from _linear(f"{official}.attn.proj_{stream}", f"{ours}.attn1.{out}")
+        feed_forward = "ff" if stream == "x" else "ff_context"
+        mlp = f"{official}.mlp_{stream}"
+        yield KeyRule(f"{mlp}.w1.weight", (f"{ours}.{feed_forward}.net.0.proj.weight",), "swap")
+        yield KeyRule(f"{mlp}.w2.weight", (f"{ours}.{feed_forward}.net.2.weight",))
+
+
+def adapter_rules(depth: int, layers: tuple[int, ...]) -> Iterator[KeyRule]:
+    """The authors' adapter names against MusicMochi's."""
+    for position in (0, 2):
+        name = f"projection.{position}"
+        yield from _linear(f"audio_projection.{name}", f"audio_projector.{name}")
+    for position, layer in enumerate(layers):
+        for projection in ("to_q", "to_k", "to_v", "to_out"):
+            official = f"audio_cross_attn_blocks.{position}.{projection}"
+            yield from _linear(official, f"zica.{layer}.{projection}")
+    for i in range(depth):
+        attention = f"backbone.transformer_blocks.{i}.attn1"
+        for stream, (projections, out) in _STREAMS.items():
+            qkv = f"blocks.{i}.attn.qkv_{stream}"
+            yield KeyRule(f"{qkv}.lora_A", _lora(attention, projections, "A"), "share")
+            yield KeyRule(f"{qkv}.lora_B", _lora(attention, projections, "B"), "stack")
+            if stream == "y" and i == depth - 1:
+                continue
+            proj = f"blocks.{i}.attn.proj_{stream}"
+            yield KeyRule(f"{proj}.lora_A", _lora(attention, (out,), "A"))
+            yield KeyRule(f"{proj}.lora_B", _lora(attention, (out,), "B"))
+
+
+def _linear(official: str, ours: str, kind: Literal["copy", "swap"] = "copy") -> Iterator[KeyRule]:
+    for suffix in ("weight", "bias"):
+        yield KeyRule(f"{official}.{suffix}", (f"{ours}.{suffix}",), kind)
+
+
+def _lora(attention: str, names: tuple[str, ...], matrix: str) -> tuple[str, ...]:
+    return tuple(f"{attention}.{name}.lora_{matrix}.{ADAPTER_NAME}.weight" for name in names)
+
+
+def from_official(
+    tensors: dict[str, Tensor], rules: Iterator[KeyRule], *, has_own_a: bool = False
+) -> dict[str, Tensor]:
+    """Rename, split and swap official tensors into ours.
+
+    Args:
+        tensors: The official file's tensors.
+        rules: The key map.
+        has_own_a: q, k and v hold an A matrix each: A is stacked and B block-diagonal, as
+            `save_official` writes adapters whose A matrices have diverged.
+
+    Raises:
+        ValueError: Tensors are missing or left over; names the first.
+    """
+    left, converted = dict(tensors), {}
+    for rule in rules:
+        if rule.official not in left:
+            raise ValueError(f"the official file has no tensor {rule.official!r}.")
+        tensor = left.pop(rule.official)
+        if rule.kind == "swap":
+            tensor = torch.cat(tensor.chunk(2, dim=0)[::-1])
+        if rule.kind == "share":
+            pieces = tensor.chunk(3) if has_own_a else (tensor,) * 3
+        elif rule.kind == "stack" and has_own_a:
+            pieces = _diagonal_blocks(tensor, rule.official)
+        else:
+            pieces = tensor.chunk(len(rule.ours))
+        for name, piece in zip(rule.ours, pieces, strict=True):
+            converted[name] = piece.clone()
+    if left:
+        raise ValueError(f"the official file has {len(left)} unknown tensors, e.g. {min(left)!r}.")
+    return converted
+
+
+def _diagonal_blocks(tensor: Tensor, name: str) -> tuple[Tensor, ...]:
+    rows, columns = tensor.shape[0] // 3, tensor.shape[1] // 3
+    blocks = tuple(
+        tensor[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] for i in range(3)
+    )
+    if not torch.equal(torch.block_diag(*blocks), tensor):
+        raise ValueError(
+            f"{name} has three times the rank of the output projections but is not block-diagonal; "
+            "LoRA of different rank on qkv and output is not supported."
+        )
+    return blocks
+
+
+def to_official(tensors: dict[str, Tensor], rules: Iterator[KeyRule]) -> dict[str, Tensor]:
+    """The inverse of `from_official`; shared tensors must be equal."""
+    converted = {}
+    for rule in rules:
+        pieces = [tensors[name] for name in rule.ours]
+        if rule.kind == "stack":
+            converted[rule.official] = torch.cat(pieces)
+        elif rule.kind == "swap":
+            converted[rule.official] = torch.cat(pieces[0].chunk(2, dim=0)[::-1])
+        else:
+            assert all(torch.equal(pieces[0], piece) for piece in pieces[1:]), rule.official
+            converted[rule.official] = pieces[0]
+    return converted
+
+
+def load_official(
+    dit: str | Path,
+    adapter: str | Path,
+    arch: str | Path | dict[str, Any],
+    *,
+    gradient_checkpointing: bool = False,
+    share_qkv_a: bool = False,
+) -> MusicMochi:
+    """MusicMochi from the authors' backbone and adapter files, in fp32.
+
+    Args:
+        dit: Genmo's ``dit.safetensors``.
+        adapter: The authors' ``musicinfuser.safetensors``; LoRA settings are read from its
+            metadata. Their file does not hold the layer list; ours does.
+        arch: Path or dict with ``depth``, ``num_heads``, ``hidden_size_x``, ``hidden_size_y``,
+            ``patch_size``, ``in_channels``, ``t5_feat_dim``, ``t5_token_length``, ``audio_heads``
+            and ``audio_cross_attn_layers`` (when absent the adapter file's, else the authors' 16
+            of 48).
+        gradient_checkpointing: As in `MusicMochi`.
+        share_qkv_a: Keep the authors' one A for q, k and v when training goes on.
+
+    Raises:
+        MissingWeightsError: A file does not exist.
+        ValueError: Tensors are missing or unknown, the metadata lacks the LoRA settings, or
+            ``arch`` names other blocks than the adapter file.
+    """
+    for path in (dit, adapter):
+        if not Path(path).is_file():
+            raise MissingWeightsError(f"{path} does not exist; see the README for where to get it.")
+    sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
+    depth = sizes["depth"]
+    backbone = MochiTransformer3DModel(
+        patch_size=sizes["patch_size"],
+        num_attention_heads=sizes["num_heads"],
+        attention_head_dim=sizes["hidden_size_x"] // sizes["num_heads"],
+        num_layers=depth,
+        pooled_projection_dim=sizes["hidden_size_y"],
+        in_channels=sizes["in_channels"],
+        text_embed_dim=sizes["t5_feat_dim"],
+        max_sequence_length=sizes["t5_token_length"],
+    )
+    backbone.load_state_dict(from_official(load_file(dit), backbone_rules(depth)))
+    tensors = load_file(adapter)
+    with safe_open(str(adapter), "pt") as file:
+        metadata = file.metadata() or {}
+    if "kwargs" not in metadata:
+        raise ValueError(f"{adapter} has no LoRA settings in its metadata (key `kwargs`).")
+    layers = _layers(sizes, metadata, adapter)
+    lora, has_own_a = _lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=share_qkv_a)
+    model = MusicMochi(
+        backbone,
+        layers=list(layers),
+        zica=ZicaSpec(num_heads=sizes["audio_heads"]),
+        lora=lora,
+        audio_width=tensors["audio_projection.projection.0.weight"].shape[1],
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    converted = from_official(tensors, adapter_rules(depth, layers), has_own_a=has_own_a)
+    state = model.state_dict()
+    adapter_names = {name for name in state if not name.startswith("backbone.") or "lora" in name}
+    assert adapter_names == set(converted)
+    model.load_state_dict(converted, strict=False)
+    return model
+
+
+def _layers(arch: dict[str, Any], metadata: dict[str, str], adapter: str | Path) -> tuple[int, ...]:
+    """The blocks that carry audio, from the architecture, the file, or the authors' list."""
+    in_file = json.loads(metadata.get("audio_cross_attn_layers", "null"))
+    layers = arch.get("audio_cross_attn_layers", in_file or ADAPTABLE_LAYERS_OF_MOCHI)
+    if in_file is not None and list(layers) != in_file:
+        raise ValueError(
+            f"{adapter} was trained with audio after blocks {in_file}, but the architecture names "
+            f"{list(layers)}."
+        )
+    return tuple(layers)
+
+
+def _lora_spec(kwargs: dict[str, Any], *, share_qkv_a: bool) -> tuple[LoraSpec, bool]:
+    """The LoRA settings in a file, and whether q, k and v hold an A matrix each."""
+    rank, alpha = kwargs["out_proj_lora_rank"], kwargs["out_proj_lora_alpha"]
+    qkv = (kwargs["qkv_proj_lora_rank"], kwargs["qkv_proj_lora_alpha"])
+    has_own_a = qkv == (3 * rank, 3 * alpha)
+    if not has_own_a and qkv != (rank, alpha):
+        raise ValueError(
+            f"the adapter has LoRA rank {qkv[0]} on qkv but {rank} on the output projections; "
+            "different ranks are not supported."
+        )
+    if has_own_a and share_qkv_a:
+        raise ValueError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
+    return LoraSpec(rank=rank, alpha=alpha, streams="both", share_qkv_a=share_qkv_a), has_own_a
+
+
+def save_official(model: MusicMochi, path: str | Path) -> None:
+    """Write the adapters in the authors' format, whole or not at all.
+
+    While the A matrices of q, k and v are equal, each becomes their one shared A. Once they have
+    diverged, qkv is written exactly as rank 3r and alpha 3 * alpha: A stacked, B block-diagonal.
+
+    Raises:
+        ValueError: The model has parts their format cannot hold.
+    """
+    lora, depth = model.lora, len(model.backbone.transformer_blocks)
+    if lora is None or lora.streams != "both" or not model.layers:
+        raise ValueError(
+            "the authors' format needs ZICA and LoRA on both streams (lora.streams: both)."
+        )
+    for adapter in model.zica.values():
+        assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
+        if isinstance(adapter, FeatureAddition):
+            raise ValueError("the authors' format knows cross-attention only (zica.form).")
+        if adapter.logit_scale != (adapter.to_q.out_features // adapter.num_heads) ** -0.5:
+            raise ValueError("the authors' format knows logits scaled per head only (zica.scale).")
+    # All names, tied ones included: state_dict lists a shared A under each of its names.
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    rules = list(adapter_rules(depth, model.layers))
+    unknown = next((n for rule in rules for n in rule.ours if n not in tensors), None)
+    if unknown is not None:
+        raise ValueError(f"the authors' format needs {unknown}, which this model does not have.")
+    has_diverged = any(
+        not torch.equal(tensors[rule.ours[0]], tensors[name])
+        for rule in rules
+        if rule.kind == "share"
+        for name in rule.ours[1:]
+    )
+    factor = 3 if has_diverged else 1
+    official = {}
+    for rule in rules:
+        pieces = [tensors[name] for name in rule.ours]
+        if has_diverged and rule.kind == "share":
+            official[rule.official] = torch.cat(pieces)
+        elif has_diverged and rule.kind == "stack":
+            official[rule.official] = torch.block_diag(*pieces)
+        else:
+            official |= to_official(tensors, iter([rule]))
+    alpha = int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha
+    kwargs = {
+        "qkv_proj_lora_rank": factor * lora.rank,
+        "qkv_proj_lora_alpha": factor * alpha,
+        "qkv_proj_lora_dropout": 0.0,
+        "out_proj_lora_rank": lora.rank,
+        "out_proj_lora_alpha": alpha,
+        "out_proj_lora_dropout": 0.0,
+    }
+    # Their file leaves out which blocks the adapters belong to; a reader that ignores it loses
+    # nothing.
+    metadata = {"kwargs": json.dumps(kwargs), "audio_cross_attn_layers": json.dumps(model.layers)}
+    save_tensors(official, path, metadata=metadata)

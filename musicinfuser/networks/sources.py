@@ -1,0 +1,42 @@
+"""Finding pretrained parts on disk or on the Hub, with a clear word when they are missing."""
+
+from pathlib import Path
+from typing import Any
+
+HOW_TO_GET = (
+    "Download it once, e.g. `hf download {source} --local-dir {folder}`, and give the folder."
+)
+
+
+class MissingWeightsError(ValueError):
+    """A pretrained part is not where the config says."""
+
+
+def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any) -> Any:
+    """``part.from_pretrained(source, subfolder=...)`` with one clear sentence on failure.
+
+    Args:
+        part: A diffusers or transformers class.
+        source: Hub id or local folder.
+        subfolder: Folder within the source; None or empty for its root.
+        **kwargs: Passed on, e.g. ``dtype``.
+
+    Raises:
+        MissingWeightsError: Nothing loadable there; names the place and says how to get it.
+    """
+    looks_local = Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1
+    if looks_local and not Path(source, subfolder or "").is_dir():
+        raise MissingWeightsError(
+            f"{part.__name__}: the folder {Path(source, subfolder or '')} does not exist; give a "
+            "folder in diffusers' layout or a Hub id."
+        )
+    try:
+        return part.from_pretrained(source, subfolder=subfolder or "", **kwargs)
+    except (OSError, ValueError) as error:
+        where = f"{source}/{subfolder}" if subfolder else source
+        hint = f" {HOW_TO_GET.format(source=source, folder=source.split('/')[-1])}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MissingWeightsError(
+            f"{part.__name__}: nothing could be loaded from {where}."
+            f"{'' if Path(source).is_dir() else hint} ({reason})"
+        ) from error

@@ -1,0 +1,125 @@
+"""Zero-initialised cross-attention (section 4.3, eq. 6) and its baseline, feature addition.
+
+Shape legend: B batch, T latent frames, N visual tokens (T * height * width after patching,
+frame-major), S audio tokens, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ZicaSpec:
+    """How audio enters the visual stream.
+
+    The defaults are the authors' code; eq. 6 as printed is ``num_heads=1, bias=False,
+    scale="width"``.
+    """
+
+    form: Literal["cross_attention", "feature_addition"] = "cross_attention"
+    """``feature_addition`` is the baseline of Table 1: the audio token of a latent frame is
+    projected and added to every visual token of that frame."""
+    num_heads: int = 8
+    """Attention heads (authors: 8; eq. 6: 1). Must divide the width."""
+    bias: bool = True
+    """Biases on the four projections (authors: yes; eq. 6: no)."""
+    scale: Literal["head", "width"] = "head"
+    """Logit scale: 1/sqrt(D / num_heads) (authors) or 1/sqrt(D) (eq. 6)."""
+    init: Literal["zero", "random"] = "zero"
+    """Initialisation of the output projection; ``random`` is the Table 1 ablation."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a width."""
+        if self.num_heads < 1:
+            raise ValueError(f"zica.num_heads is {self.num_heads}; it must be at least 1.")
+
+
+def zero_init(layer: nn.Linear) -> nn.Linear:
+    """Set weight and bias to zero, visibly, where the layer is built."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ZeroInitCrossAttention(nn.Module):
+    """Z = V + W_O softmax(V W_Q (A W_K)^T / scale) A W_V (eq. 6), W_O zero at the start.
+
+    Queries come from the visual residual stream without a norm; every visual token sees every
+    audio token, without mask or positions (authors' code).
+    """
+
+    def __init__(self, width: int, spec: ZicaSpec) -> None:
+        super().__init__()
+        if width % spec.num_heads:
+            raise ValueError(
+                f"zica.num_heads is {spec.num_heads}, which does not divide the width {width}; "
+                "choose a divisor."
+            )
+        self.num_heads = spec.num_heads
+        self.logit_scale = (
+            (width // spec.num_heads) ** -0.5 if spec.scale == "head" else width**-0.5
+        )
+        self.to_q = nn.Linear(width, width, bias=spec.bias)
+        self.to_k = nn.Linear(width, width, bias=spec.bias)
+        self.to_v = nn.Linear(width, width, bias=spec.bias)
+        to_out = nn.Linear(width, width, bias=spec.bias)
+        self.to_out = zero_init(to_out) if spec.init == "zero" else to_out
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Add the attended audio to the visual stream.
+
+        Args:
+            visual: ``(B, N, D)`` residual stream after a block.
+            audio: ``(B, S, D)`` projected audio tokens.
+
+        Returns:
+            ``(B, N, D)`` in the dtype of ``visual``.
+        """
+        q_BHNd = self.to_q(visual).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        k_BHSd = self.to_k(audio).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        v_BHSd = self.to_v(audio).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(q_BHNd, k_BHSd, v_BHSd, scale=self.logit_scale)
+        return visual + self.to_out(attended.transpose(1, 2).flatten(2)).to(visual.dtype)
+
+
+class FeatureAddition(nn.Module):
+    """Z = V + W_O A_t for every token of latent frame t (the baseline of Tables 1 and 6)."""
+
+    def __init__(self, width: int, spec: ZicaSpec) -> None:
+        super().__init__()
+        to_out = nn.Linear(width, width, bias=spec.bias)
+        self.to_out = zero_init(to_out) if spec.init == "zero" else to_out
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Add each latent frame's audio token to the frame's visual tokens.
+
+        Args:
+            visual: ``(B, N, D)``, frame-major.
+            audio: ``(B, T, D)``, one token per latent frame; T divides N.
+        """
+        added = self.to_out(audio).to(visual.dtype)
+        return visual + added.repeat_interleave(visual.shape[1] // audio.shape[1], dim=1)
+
+
+def build_zica(width: int, spec: ZicaSpec, layers: tuple[int, ...]) -> nn.ModuleDict:
+    """One adapter per chosen block, keyed by the block's index."""
+    form = ZeroInitCrossAttention if spec.form == "cross_attention" else FeatureAddition
+    return nn.ModuleDict({str(layer): form(width, spec) for layer in layers})
+
+
+def parameter_names(zica: nn.ModuleDict) -> set[str]:
+    """Names of the adapter parameters, relative to the dict."""
+    return {name for name, _ in zica.named_parameters()}
+
+
+def set_output_projections_to_zero(zica: nn.ModuleDict) -> None:
+    """Make every adapter an identity again."""
+    with torch.no_grad():
+        for adapter in zica.values():
+            assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
+            zero_init(adapter.to_out)

@@ -1,0 +1,1 @@
+"""Video and audio files, the latent cache, and contact sheets."""

@@ -1,0 +1,81 @@
+"""The one error of unreadable media, and the two doors to media files that raise it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musicinfuser import whole_files
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+
+class MediaError(ValueError):
+    """A media file cannot be read or written. The message is one sentence that names the file."""
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line and without the file name and the full stop."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split()).rstrip(".")
+
+
+@contextmanager
+def reading(path: Path | str, what: str) -> Iterator["InputContainer"]:
+    """Open a container; whatever PyAV raises in the block becomes a `MediaError`.
+
+    Args:
+        path: The file to read.
+        what: What is hoped for, e.g. ``"video"``; part of the sentence.
+
+    Raises:
+        MediaError: For every FFmpeg error, OSError, IndexError or ValueError of the block.
+    """
+    import av
+
+    try:
+        # An absolute name, since "a:b.mp4" would be taken for a protocol called "a".
+        with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+            yield container
+    except MediaError:
+        raise
+    except (av.error.FFmpegError, OSError, IndexError, ValueError) as error:
+        raise MediaError(f"{path}: cannot be read as {what} ({reason(error)}).") from error
+
+
+def picture_stream(container: "InputContainer", path: Path | str) -> "VideoStream":
+    """The first stream of moving pictures; a still image or the cover of a song is none.
+
+    Raises:
+        MediaError: If there is no such stream.
+    """
+    from av.stream import Disposition
+
+    # FFmpeg reads one image as a video of one frame, through these demuxers.
+    is_still = container.format.name == "image2" or container.format.name.endswith("_pipe")
+    for stream in () if is_still else container.streams.video:
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise MediaError(f"{path}: has no video stream.")
+
+
+@contextmanager
+def written_whole(path: Path | str) -> Iterator[Path]:
+    """Give a temporary name beside ``path``, renamed to it only if the block succeeds.
+
+    Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is
+    removed on failure, so nobody meets half a file.
+
+    Raises:
+        MediaError: If the file system or the encoder refuses.
+    """
+    import av
+
+    try:
+        with whole_files.written_whole(path) as temporary:
+            yield temporary
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error

@@ -1,0 +1,79 @@
+"""Generated clips on disk: an mp4 with sound, a json beside it, and a manifest of the folder."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from musicinfuser.cells import MANIFEST_NAME
+from musicinfuser.media.video import write_video
+from musicinfuser.whole_files import write_text
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One generated clip: what was asked and which file answers."""
+
+    file: str
+    """Relative to the manifest."""
+    system: str
+    track: str
+    track_offset_seconds: float
+    prompt: str
+    seed: int
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    num_steps: int
+    guidance_scale: float
+    padded_seconds: float
+    """Silence added because the track was shorter than the clip."""
+    sha256: str = ""
+    """Of the mp4."""
+
+
+def write_generated(
+    folder: str | Path,
+    entry: ManifestEntry,
+    *,
+    frames: Tensor,
+    waveform: Tensor,
+    audio_rate_hz: int,
+) -> Path:
+    """Write a clip and its description; the mp4 first, so a description means a whole clip.
+
+    Args:
+        folder: Output folder.
+        entry: Its description; ``file`` decides the names.
+        frames: ``(T, H, W, 3)`` uint8.
+        waveform: ``(num_samples,)`` fp32 in [-1, 1].
+        audio_rate_hz: Rate of ``waveform``.
+
+    Returns:
+        The path of the mp4.
+    """
+    path = Path(folder, entry.file)
+    comment = json.dumps({"prompt": entry.prompt, "seed": entry.seed, "track": entry.track})
+    write_video(
+        path, frames, fps=entry.fps, audio=waveform, audio_rate_hz=audio_rate_hz, comment=comment
+    )
+    description = asdict(entry) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    text = json.dumps(description, ensure_ascii=False, indent=1)
+    write_text(path.with_suffix(".json"), f"{text}\n")
+    return path
+
+
+def write_manifest(folder: str | Path) -> Path:
+    """Collect the descriptions in a folder into ``manifest.jsonl``, sorted by file name."""
+    folder = Path(folder)
+    lines = []
+    # A killed run may leave a temporary file, whose name starts with a dot.
+    for path in sorted(p for p in folder.glob("*.json") if not p.name.startswith(".")):
+        description = json.loads(path.read_text())
+        if "sha256" in description and Path(folder, description["file"]).is_file():
+            lines.append(json.dumps(description, ensure_ascii=False))
+    write_text(folder / MANIFEST_NAME, "".join(f"{line}\n" for line in lines))
+    return folder / MANIFEST_NAME

@@ -1,0 +1,198 @@
+"""The cache of encoded clips: one safetensors file per clip, one per distinct caption.
+
+::
+
+    cache/clips/<source>/<clip_id>.safetensors   latent_mean, latent_logvar, audio
+    cache/captions/<hash of the text>.safetensors   features
+
+Every header says how the file was made (the recipe) and what it holds, so a cache made otherwise
+is noticed before anything is trained on it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musicinfuser.safetensors_files import save_tensors
+
+FORMAT_VERSION = 1
+
+
+class CacheError(ValueError):
+    """The cache is missing, broken, or made another way than the config asks."""
+
+
+@dataclass(frozen=True)
+class EncodingRecipe:
+    """Everything that decides what is in an encoded clip besides the media itself."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    audio_channel: str
+    """``mean`` or ``first``."""
+    dtype: str
+    """Type VAE and T5 ran in."""
+    max_text_tokens: int
+    vae: str
+    """Fingerprint of the files, or the Hub id."""
+    text_encoder: str
+    audio_encoder: str
+    latents_mean: tuple[float, ...]
+    """Of the VAE's config, ``(C,)``."""
+    latents_std: tuple[float, ...]
+    """Of the VAE's config, divided by its scaling factor, ``(C,)``."""
+    version: int = FORMAT_VERSION
+
+    def differences(self, other: "EncodingRecipe") -> list[str]:
+        """``key: mine, not theirs`` for each field that differs."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{k}: {mine[k]}, not {theirs[k]}" for k in mine if mine[k] != theirs[k]]
+
+
+@dataclass(frozen=True)
+class ClipHeader:
+    """What a clip's file says about itself."""
+
+    path: Path
+    recipe: EncodingRecipe
+    source: str
+    clip_id: str
+    caption: str
+    base_caption: str
+    music: str | None
+    split: str
+    attributes: dict[str, str]
+    """Source file, start, genre, camera, ...; text only."""
+
+
+def clip_path(cache_dir: str | Path, source: str, clip_id: str) -> Path:
+    """Where a clip's file lies."""
+    return Path(cache_dir, "clips", source, f"{clip_id}.safetensors")
+
+
+def caption_path(cache_dir: str | Path, caption: str) -> Path:
+    """Where a caption's features lie; the same text is stored once."""
+    digest = hashlib.blake2b(caption.encode(), digest_size=16).hexdigest()
+    return Path(cache_dir, "captions", f"{digest}.safetensors")
+
+
+def write_clip(
+    header: ClipHeader, *, latent_mean: Tensor, latent_logvar: Tensor, audio: Tensor
+) -> None:
+    """Write one clip, whole or not at all.
+
+    Args:
+        header: Its path, recipe and description.
+        latent_mean: ``(C, T, H, W)`` in VAE units.
+        latent_logvar: ``(C, T, H, W)``.
+        audio: ``(S, audio width)``.
+    """
+    description: dict[str, Any] = asdict(header)
+    del description["path"], description["recipe"]
+    save_tensors(
+        {"latent_mean": latent_mean, "latent_logvar": latent_logvar, "audio": audio},
+        header.path,
+        metadata={
+            "recipe": json.dumps(asdict(header.recipe)),
+            "clip": json.dumps(description, ensure_ascii=False),
+        },
+    )
+
+
+def read_clip_header(path: str | Path) -> ClipHeader:
+    """The header of a clip's file; the tensors are not read.
+
+    Raises:
+        CacheError: Not a clip of this format.
+    """
+    path = Path(path)
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+        recipe = json.loads(metadata["recipe"])
+        if recipe.get("version") != FORMAT_VERSION:
+            raise CacheError(
+                f"{path} has cache format {recipe.get('version')}, this program writes "
+                f"{FORMAT_VERSION}; encode into a new folder."
+            )
+        recipe |= {key: tuple(recipe[key]) for key in ("latents_mean", "latents_std")}
+        return ClipHeader(
+            path=path, recipe=EncodingRecipe(**recipe), **json.loads(metadata["clip"])
+        )
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        json.JSONDecodeError,
+    ) as error:
+        raise CacheError(
+            f"{path} is not an encoded clip ({type(error).__name__}: {error}); delete it and "
+            "encode again."
+        ) from error
+
+
+def read_clip(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a clip: ``latent_mean``, ``latent_logvar``, ``audio``."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CacheError(f"{path} cannot be read ({error}); delete it and encode again.") from error
+
+
+def write_caption(cache_dir: str | Path, caption: str, features: Tensor) -> None:
+    """Store a caption's features ``(num_tokens, width)`` unless they are there."""
+    path = caption_path(cache_dir, caption)
+    if not path.is_file():
+        save_tensors({"features": features}, path, metadata={"caption": caption})
+
+
+def read_caption(cache_dir: str | Path, caption: str) -> Tensor:
+    """A caption's features ``(num_tokens, width)``."""
+    path = caption_path(cache_dir, caption)
+    if not path.is_file():
+        raise CacheError(
+            f"the cache {cache_dir} has no features for the caption {caption!r}; run the encode "
+            "job again."
+        )
+    try:
+        return load_file(path)["features"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CacheError(
+            f"{path}, the features of the caption {caption!r}, cannot be read ({error}); delete it "
+            "and encode again."
+        ) from error
+
+
+def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
+    """All clips of a cache, sorted by source and clip id.
+
+    Raises:
+        CacheError: No clips, a broken file, or files made by different recipes.
+    """
+    folder = Path(cache_dir, "clips")
+    # A killed encode job may leave a temporary file, whose name starts with a dot.
+    paths = sorted(p for p in folder.glob("*/*.safetensors") if not p.name.startswith("."))
+    if not paths:
+        raise CacheError(
+            f"{cache_dir} holds no encoded clips; run `python train.py predict --config "
+            "configs/encode.yaml` with your folders first."
+        )
+    headers = [read_clip_header(path) for path in paths]
+    for header in headers:
+        differences = header.recipe.differences(headers[0].recipe)
+        if differences:
+            raise CacheError(
+                f"{header.path} and {headers[0].path} were encoded differently ("
+                f"{'; '.join(differences)}); keep one kind per cache folder."
+            )
+    return headers

@@ -1,0 +1,8 @@
+"""Where clips come from and how they are mixed into batches."""
+
+from datamodules.aist import AISTDataset
+from datamodules.dance import DanceDataModule
+from datamodules.encoding import EncodingDataModule
+from datamodules.youtube import YouTubeDataset
+
+__all__ = ["AISTDataset", "DanceDataModule", "EncodingDataModule", "YouTubeDataset"]

@@ -1,0 +1,138 @@
+"""Encoded clips for training and for validation."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import ClipItem
+from datamodules.mixing import SampleKey
+from musicinfuser.keyed_random import generator
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    caption_path,
+    read_caption,
+    read_clip,
+)
+
+
+class TrainingClips(Dataset[ClipItem]):
+    """Clips of several sources, looked up by `SampleKey`.
+
+    Which caption a sample shows is drawn per sample (section 4.5): nothing with probability
+    ``caption_dropout``, else the source's base prompt with ``base_prompt_probability``, else the
+    clip's own.
+    """
+
+    def __init__(
+        self,
+        clips: dict[str, list[ClipHeader]],
+        *,
+        cache_dir: str | Path,
+        caption_dropout: float,
+        base_prompt_probability: float,
+        seed: int,
+    ) -> None:
+        self.clips = clips
+        self.cache_dir = Path(cache_dir)
+        self.caption_dropout = caption_dropout
+        self.base_prompt_probability = base_prompt_probability
+        self.seed = seed
+        check_captions(self.cache_dir, [h for headers in clips.values() for h in headers])
+
+    def __getitem__(self, key: SampleKey) -> ClipItem:
+        """The clip of ``key``, with the caption drawn for its sample index."""
+        header = self.clips[key.source][key.index]
+        text = self._text(header, key.sample_index)
+        return _item(header, key.sample_index, text=text, other_audio=None)
+
+    def caption(self, header: ClipHeader, sample_index: int) -> str:
+        """The caption a sample shows; empty if dropped."""
+        if self._draw(sample_index, "caption dropout") < self.caption_dropout:
+            return ""
+        if self._draw(sample_index, "base prompt") < self.base_prompt_probability:
+            return header.base_caption
+        return header.caption
+
+    def _text(self, header: ClipHeader, sample_index: int) -> Tensor:
+        caption = self.caption(header, sample_index)
+        if not caption:
+            return _features(self.cache_dir, header.base_caption)[:0]
+        return _features(self.cache_dir, caption)
+
+    def _draw(self, sample_index: int, purpose: str) -> float:
+        return torch.rand((), generator=generator(self.seed, sample_index, purpose)).item()
+
+
+class ValidationClips(Dataset[ClipItem]):
+    """Held-out clips, each with its own caption, its own music and another clip's."""
+
+    def __init__(self, clips: Sequence[ClipHeader], *, cache_dir: str | Path) -> None:
+        """Pair the clips.
+
+        Raises:
+            CacheError: All clips have the same music, so none has another to be compared with.
+        """
+        self.clips = list(clips)
+        self.cache_dir = Path(cache_dir)
+        self.partners = [_partner(self.clips, i) for i in range(len(self.clips))]
+        check_captions(self.cache_dir, self.clips)
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> ClipItem:
+        """Clip ``index`` with the audio of the next clip that has other music."""
+        header = self.clips[index]
+        other = read_clip(self.clips[self.partners[index]].path)["audio"]
+        text = _features(self.cache_dir, header.caption)
+        return _item(header, index, text=text, other_audio=other)
+
+
+def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
+    """Refuse a cache that lacks features for a caption it will be asked for."""
+    captions = {h.caption for h in clips} | {h.base_caption for h in clips}
+    missing = [c for c in sorted(captions) if not caption_path(cache_dir, c).is_file()]
+    if missing:
+        raise CacheError(
+            f"{cache_dir} lacks the features of {len(missing)} captions, e.g. {missing[0]!r}; run "
+            "the encode job again."
+        )
+
+
+def _partner(clips: Sequence[ClipHeader], index: int) -> int:
+    for step in range(1, len(clips)):
+        candidate = (index + step) % len(clips)
+        if clips[candidate].music != clips[index].music:
+            return candidate
+    raise CacheError(
+        f"all {len(clips)} validation clips have the music {clips[index].music}; encode clips of "
+        "at least two held-out tracks."
+    )
+
+
+@lru_cache(maxsize=4096)
+def _features(cache_dir: Path, caption: str) -> Tensor:
+    return read_caption(cache_dir, caption)
+
+
+def _item(
+    header: ClipHeader, sample_index: int, *, text: Tensor, other_audio: Tensor | None
+) -> ClipItem:
+    tensors = read_clip(header.path)
+    return ClipItem(
+        sample_index=sample_index,
+        clip_id=header.clip_id,
+        latent_mean=tensors["latent_mean"],
+        latent_logvar=tensors["latent_logvar"],
+        audio=tensors["audio"],
+        other_audio=other_audio,
+        text=text,
+        latents_mean=torch.tensor(header.recipe.latents_mean),
+        latents_std=torch.tensor(header.recipe.latents_std),
+    )

@@ -1,0 +1,188 @@
+"""Captions: sentences made from AIST names, and text files beside videos of any other folder.
+
+The four templates are those of Table 8 to the letter, the slip "in a advanced dance setting"
+included, because models adapted with them have read exactly these words.
+"""
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import torch
+
+from datamodules.aist_names import AISTName, dancers_of, tables
+from musicinfuser import keyed_random
+
+AIST_TEMPLATES = (
+    "{dancers_text} dancing {genre_name} in a {situation_name} setting in a studio with a white"
+    " backdrop, captured from a {camera_view}",
+    "a {camera_view} video of {dancers_text} performing {genre_name} choreography against a white"
+    " background in a {situation_name} scene",
+    "{dancers_text} executing {genre_name} movements in a minimalist studio space in a"
+    " {situation_name} setting, shot from a {camera_view}",
+    "a {genre_name} dance performance by {dancers_text} in a pristine white studio, {camera_view},"
+    " {situation_name}",
+)
+"""Table 8, in the order of the authors' code."""
+
+AIST_TEMPLATE_WITHOUT_GENRE = (
+    "{dancers_text} dancing in a {situation_name} setting in a studio with a white backdrop,"
+    " captured from a {camera_view}"
+)
+"""Our own, for showcases, cyphers and battles, whose names state no genre."""
+
+AIST_BASE_CAPTION = "a professional dancer dancing in a studio with a white backdrop"
+"""Stands in for an AIST caption in a part of the training steps (Table 8, section 4.5)."""
+
+YOUTUBE_BASE_CAPTION = "a dance video"
+"""The same for videos from the wild (Table 8)."""
+
+YOUTUBE_EMPTY_CAPTION = "a YouTube dance video"
+"""Caption of a video that has none (authors' code)."""
+
+MAX_NAMED_DANCERS = 3
+
+
+def dancers_text(genders: Sequence[str]) -> str:
+    """Name the dancers one by one, as the authors' code does.
+
+    Args:
+        genders: ``"male"`` or ``"female"`` per dancer, in the order of the file name; at least one.
+
+    Returns:
+        For example "a professional male dancer, a professional female dancer and a professional
+        male dancer": commas, then "and" without a comma before it.
+    """
+    phrases = [f"a professional {gender} dancer" for gender in genders]
+    if len(phrases) == 1:
+        return phrases[0]
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def aist_caption(name: AISTName, *, template_index: int) -> str:
+    """Caption a recording from its name.
+
+    Args:
+        name: Parsed name of a video (not ``cAll``).
+        template_index: Which of the four templates, 0 to 3. Names without a genre have one form
+            only and ignore it.
+    """
+    known = tables()
+    dancers = dancers_of(name) or ()
+    words = {
+        "situation_name": known.situations[name.situation],
+        "camera_view": known.cameras[name.camera],
+        "dancers_text": dancers_text([known.dancers[dancer].gender for dancer in dancers])
+        if 0 < len(dancers) <= MAX_NAMED_DANCERS
+        else "a group of professional dancers",
+    }
+    if name.genre is None:
+        return AIST_TEMPLATE_WITHOUT_GENRE.format(**words)
+    return AIST_TEMPLATES[template_index].format(genre_name=known.genres[name.genre], **words)
+
+
+def draw_template(clip_id: str, *, seed: int) -> int:
+    """Draw one of the four templates for a clip, 0 to 3, equally likely.
+
+    The authors draw once per file and lose the captions of files cut more than once; here every
+    clip has its own draw.
+    """
+    stream = keyed_random.generator(seed, clip_id, "caption template")
+    return int(torch.randint(len(AIST_TEMPLATES), (), generator=stream))
+
+
+def file_key(path: str | PurePath) -> str:
+    """A relative path in one spelling: forward slashes, composed Unicode.
+
+    Captions are looked up by it. File systems differ in how they store an accent (macOS decomposes
+    it), and tables written elsewhere differ with them. Bytes that are no Unicode become U+FFFD.
+    """
+    text = PurePath(str(path).replace("\\", "/")).as_posix()
+    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return unicodedata.normalize("NFC", valid)
+
+
+def read_caption_table(path: str | Path) -> dict[str, str]:
+    """Read a table of captions.
+
+    Args:
+        path: A ``.jsonl`` file with one object per line, or a ``.csv`` file with a header line;
+            both with the fields ``file`` (path relative to the folder of videos) and ``caption``,
+            in UTF-8.
+
+    Returns:
+        Caption by :func:`file_key`, stripped; empty ones are left out.
+
+    Raises:
+        ValueError: If the table is unreadable, lacks a field, or gives a file two captions.
+    """
+    path = Path(path)
+    captions: dict[str, str] = {}
+    for line, row in _table_rows(path):
+        file, caption = row.get("file"), row.get("caption")
+        if not isinstance(file, str) or not isinstance(caption, str):
+            raise ValueError(
+                f"{path}, line {line}: each entry needs the text fields 'file' and 'caption'."
+            )
+        key, caption = file_key(file.strip()), caption.strip()
+        if captions.get(key, caption) != caption:
+            raise ValueError(
+                f"{path}, line {line}: {file!r} already has another caption; keep one of the two."
+            )
+        captions[key] = caption
+    return {key: caption for key, caption in captions.items() if caption}
+
+
+def find_caption_table(root: Path) -> Path | None:
+    """``captions.jsonl`` or ``captions.csv`` in a folder, or None.
+
+    Raises:
+        ValueError: If both exist.
+    """
+    found = [root / name for name in ("captions.jsonl", "captions.csv") if (root / name).is_file()]
+    if len(found) > 1:
+        raise ValueError(
+            f"{root} holds both captions.jsonl and captions.csv; keep one, or name one."
+        )
+    return found[0] if found else None
+
+
+def read_caption_file(video: Path) -> str:
+    """The text beside a video (``dance.mp4`` and ``dance.txt``), stripped; empty if there is none.
+
+    Raises:
+        ValueError: If the file is not UTF-8 text.
+    """
+    path = video.with_suffix(".txt")
+    return _read_text(path).strip() if path.is_file() else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as UTF-8 text ({error}); save it as such."
+        ) from None
+
+
+def _table_rows(path: Path) -> list[tuple[int, dict]]:
+    text = _read_text(path)
+    if path.suffix == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        return [(reader.line_num, row) for row in reader]
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{path}: a table of captions must end in .jsonl or .csv.")
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}).") from None
+        rows.append((number, row if isinstance(row, dict) else {}))
+    return rows

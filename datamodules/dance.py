@@ -1,0 +1,234 @@
+"""DanceDataModule: encoded clips for training and validation, cells for generation."""
+
+import lightning.pytorch as L
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from datamodules.aist_names import tables
+from datamodules.batch import ClipBatch, collate
+from datamodules.cached_clips import TrainingClips, ValidationClips
+from datamodules.generation_cells import CellsSpec, make_cells
+from datamodules.mixing import Mixture, StepIndexedBatches
+from musicinfuser.cells import Cell
+from musicinfuser.clip_size import check_clip_size
+from musicinfuser.media.latents import CacheError, ClipHeader, EncodingRecipe, read_headers
+
+
+class DanceDataModule(L.LightningDataModule):
+    """AIST and in-the-wild clips, mixed exactly, from a cache of encoded clips.
+
+    Training takes clips of the split ``train`` only, validation those of held-out music (Table 7)
+    only; the encode job sets the split from the file name.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str,
+        *,
+        num_frames: int,
+        height: int,
+        width: int,
+        ratio: dict[str, int],
+        batch_size: int,
+        caption_dropout: float,
+        base_prompt_probability: float,
+        seed: int,
+        fps: float = 30.0,
+        validation_source: str | None = "aist",
+        max_validation_clips: int | None = None,
+        validation_batch_size: int = 1,
+        num_workers: int = 2,
+        generation: CellsSpec | None = None,
+    ) -> None:
+        """Set up; nothing is read before `setup`.
+
+        Args:
+            cache_dir: Folder the encode job wrote.
+            num_frames: Frames per clip, 6k + 1 (section 5.1: about 2.5 s; authors' code: 73).
+            height: Pixels (480).
+            width: Pixels (848).
+            ratio: Whole-number share per source, e.g. ``{aist: 1, youtube: 1}``.
+            batch_size: Samples per process and batch.
+            caption_dropout: Share of samples without text (authors' code: 0.1).
+            base_prompt_probability: Share of the others that show the source's base prompt
+                (authors' code: 0.2).
+            seed: Seed of order and captions.
+            fps: Frame rate (30).
+            validation_source: The source whose held-out clips validate; null for no validation.
+            max_validation_clips: At most so many, spread evenly over the held-out clips.
+            validation_batch_size: Samples per process and validation batch.
+            num_workers: Loader processes; 0 loads in the training process.
+            generation: What `predict` makes.
+        """
+        super().__init__()
+        check_clip_size(num_frames, height, width)
+        for name, value in (
+            ("caption_dropout", caption_dropout),
+            ("base_prompt_probability", base_prompt_probability),
+        ):
+            if not 0 <= value <= 1:
+                raise ValueError(f"data.{name} is {value}; it is a probability, 0 to 1.")
+        if batch_size < 1 or validation_batch_size < 1:
+            raise ValueError(
+                f"data.batch_size is {batch_size}, data.validation_batch_size "
+                f"{validation_batch_size}; both must be at least 1."
+            )
+        if max_validation_clips is not None and max_validation_clips < 1:
+            raise ValueError(
+                f"data.max_validation_clips is {max_validation_clips}; use 1 or more, or null for "
+                "all (data.validation_source: null switches validation off)."
+            )
+        self.cache_dir = cache_dir
+        self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
+        self.ratio = ratio
+        self.batch_size = batch_size
+        self.caption_dropout = caption_dropout
+        self.base_prompt_probability = base_prompt_probability
+        self.seed = seed
+        self.validation_source = validation_source
+        self.max_validation_clips = max_validation_clips
+        self.validation_batch_size = validation_batch_size
+        self.num_workers = num_workers
+        self.generation = generation
+        self.recipe: EncodingRecipe | None = None
+        """How the cache was made; known once a training or validation stage is set up."""
+        self._headers: list[ClipHeader] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the cache's headers and check them; for `predict`, the tracks and prompts.
+
+        Raises:
+            CacheError: No cache, a foreign one, or no clips for what is asked.
+            ValueError: A ratio that cannot be held, or cells that cannot be made.
+        """
+        if stage == "predict":
+            self.cells = self._make_cells()
+            return
+        headers = self._read_cache()
+        if stage == "fit":
+            if self.trainer is not None and self.trainer.max_steps < 1:
+                raise ValueError(
+                    "trainer.max_steps must be set: a run is counted in optimizer steps."
+                )
+            self.training_clips, self.mixture = self._training_clips(headers)
+        self.validation_clips = self._validation_clips(headers) if self.validation_source else None
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Batches from the trainer's current step to its last."""
+        trainer = self.trainer
+        assert trainer is not None
+        accumulation = trainer.accumulate_grad_batches
+        batches = StepIndexedBatches(
+            self.mixture,
+            num_batches=trainer.max_steps * accumulation,
+            batch_size=self.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first_batch=lambda: trainer.global_step * accumulation,
+        )
+        return self._loader(self.training_clips, batch_sampler=batches)
+
+    def val_dataloader(self) -> DataLoader[ClipBatch] | list:
+        """This rank's validation clips, in a fixed order; empty without a validation source."""
+        if self.validation_clips is None:
+            return []
+        shard = self._shard(self.validation_clips, len(self.validation_clips))
+        return self._loader(shard, batch_size=self.validation_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[list[Cell]]:
+        """This rank's cells, one per batch."""
+        cells = self._shard(_Listed(self.cells), len(self.cells))
+        return DataLoader(cells, batch_size=1, collate_fn=list)
+
+    def transfer_batch_to_device(
+        self, batch: ClipBatch | list[Cell], device: torch.device, dataloader_idx: int
+    ) -> ClipBatch | list[Cell]:
+        """Move tensors; cells stay."""
+        return batch.to(device, non_blocking=True) if isinstance(batch, ClipBatch) else batch
+
+    def _loader(self, dataset: Dataset, **arguments: object) -> DataLoader:
+        return DataLoader(
+            dataset,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=True if _is_on_cuda(self.trainer) else False,
+            **arguments,  # type: ignore[arg-type]
+        )
+
+    def _shard(self, dataset: Dataset, size: int) -> Subset:
+        assert self.trainer is not None
+        return Subset(dataset, range(self.trainer.global_rank, size, self.trainer.world_size))
+
+    def _read_cache(self) -> list[ClipHeader]:
+        if self._headers is None:
+            headers = read_headers(self.cache_dir)
+            recipe = headers[0].recipe
+            asked = {
+                "num_frames": self.num_frames,
+                "height": self.height,
+                "width": self.width,
+                "fps": self.fps,
+            }
+            wrong = [
+                f"{name}: {getattr(recipe, name)} in the cache, {value} in the config"
+                for name, value in asked.items()
+                if getattr(recipe, name) != value
+            ]
+            if wrong:
+                raise CacheError(
+                    f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
+                    "the config or encode into another folder."
+                )
+            self._headers, self.recipe = headers, recipe
+        return self._headers
+
+    def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
+        held_out = set(tables().held_out_music)
+        clips: dict[str, list[ClipHeader]] = {}
+        for header in headers:
+            if header.split == "train" and header.music not in held_out:
+                clips.setdefault(header.source, []).append(header)
+        mixture = Mixture({s: len(c) for s, c in clips.items()}, self.ratio, seed=self.seed)
+        dataset = TrainingClips(
+            {s: c for s, c in clips.items() if self.ratio.get(s)},
+            cache_dir=self.cache_dir,
+            caption_dropout=self.caption_dropout,
+            base_prompt_probability=self.base_prompt_probability,
+            seed=self.seed,
+        )
+        return dataset, mixture
+
+    def _validation_clips(self, headers: list[ClipHeader]) -> ValidationClips:
+        clips = [h for h in headers if h.source == self.validation_source and h.split == "held_out"]
+        if not clips:
+            raise CacheError(
+                f"{self.cache_dir} holds no {self.validation_source} clip of held-out music "
+                "(Table 7), so nothing can validate; encode some, or set data.validation_source to "
+                "null."
+            )
+        limit = min(self.max_validation_clips or len(clips), len(clips))
+        chosen = [clips[i * len(clips) // limit] for i in range(limit)]
+        return ValidationClips(chosen, cache_dir=self.cache_dir)
+
+    def _make_cells(self) -> list[Cell]:
+        if self.generation is None:
+            raise ValueError(
+                "predict needs data.generation: what music, which prompts, which seeds, e.g. "
+                "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
+            )
+        return make_cells(
+            self.generation, num_frames=self.num_frames, height=self.height, width=self.width
+        )
+
+
+class _Listed(Dataset[Cell]):
+    def __init__(self, cells: list[Cell]) -> None:
+        self.cells = cells
+
+    def __getitem__(self, index: int) -> Cell:
+        return self.cells[index]
+
+
+def _is_on_cuda(trainer: L.Trainer | None) -> bool:
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"

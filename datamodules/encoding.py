@@ -1,0 +1,196 @@
+"""EncodingDataModule: every clip that is not yet in the cache."""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import lightning.pytorch as L
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from datamodules.clips import ClipSpec, RawClip, SkippedClip
+from datamodules.cutting import ClipDataset
+from datamodules.summary import summarise
+from musicinfuser.clip_size import check_clip_size
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    EncodingRecipe,
+    caption_path,
+    clip_path,
+    read_clip_header,
+)
+
+
+def description_differences(header: ClipHeader, spec: ClipSpec) -> list[str]:
+    """How a stored clip differs from the one that would be made now; its folder may have moved."""
+    stored = header.attributes | {"caption": header.caption, "split": header.split}
+    now = EncodingDataModule.cut_description(spec) | {"caption": spec.caption, "split": spec.split}
+    return [
+        f"{key}: {stored.get(key)}, not {value}"
+        for key, value in now.items()
+        if key != "file" and stored.get(key) != value
+    ]
+
+
+class EncodingDataModule(L.LightningDataModule):
+    """Raw clips for `ClipEncoder`; clips that are in the cache are not read again."""
+
+    def __init__(
+        self,
+        cache_dir: str,
+        sources: list[Callable[[], ClipDataset]],
+        *,
+        num_frames: int,
+        height: int,
+        width: int,
+        fps: float = 30.0,
+        audio_channel: str = "mean",
+        seed: int = 42,
+        num_workers: int = 2,
+    ) -> None:
+        """Set up; folders are looked at in `setup`.
+
+        Args:
+            cache_dir: Where the cache goes or grows.
+            sources: Datasets of raw clips, by class path; sizes, rate, channel and seed are given
+                to each.
+            num_frames: Frames per clip, 6k + 1.
+            height: Pixels.
+            width: Pixels.
+            fps: Frame rate.
+            audio_channel: ``mean`` of all channels, or the ``first`` (authors' code).
+            seed: Seed of clip starts and caption templates.
+            num_workers: Processes that decode ahead.
+        """
+        super().__init__()
+        check_clip_size(num_frames, height, width)
+        if not sources:
+            raise ValueError("data.sources is empty; name at least one dataset of raw clips.")
+        self.cache_dir = cache_dir
+        self.sources = sources
+        self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
+        self.audio_channel = audio_channel
+        self.seed = seed
+        self.num_workers = num_workers
+        self._recipe: EncodingRecipe | None = None
+
+    def setup(self, stage: str) -> None:
+        """Find the clips, check the cache against the recipe, and leave out what is there.
+
+        Raises:
+            CacheError: The cache holds clips made another way.
+            ValueError: A folder that is missing, or holds nothing that can be cut.
+        """
+        self.datasets = [self._build(source) for source in self.sources]
+        self.skipped: list[SkippedClip] = [s for d in self.datasets for s in d.skipped]
+        assert self.trainer is not None
+        recipe = self.recipe(self.trainer.lightning_module)
+        all_clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
+        specs = [spec for dataset in self.datasets for spec in dataset.clips]
+        missing = []
+        for index, spec in enumerate(specs):
+            path = clip_path(self.cache_dir, spec.source, spec.clip_id)
+            if not path.is_file():
+                missing.append(index)
+                continue
+            header = read_clip_header(path)
+            differences = header.recipe.differences(recipe) + description_differences(header, spec)
+            if differences:
+                raise CacheError(
+                    f"{path} was made otherwise ({'; '.join(differences)}); encode into another "
+                    "folder, or delete this one."
+                )
+            captions = (spec.caption, spec.base_caption)
+            if not all(caption_path(self.cache_dir, c).is_file() for c in captions):
+                missing.append(index)
+        self.num_found = len(specs) - len(missing)
+        self.missing = Subset(all_clips, missing)
+
+    def _build(self, source: Callable[..., ClipDataset]) -> ClipDataset:
+        """A dataset with the settings all sources share; its own may not contradict them."""
+        shared = {
+            "num_frames": self.num_frames,
+            "height": self.height,
+            "width": self.width,
+            "fps": self.fps,
+            "audio_channel": self.audio_channel,
+            "seed": self.seed,
+        }
+        if isinstance(source, partial):
+            built = next(a for a in source.args if isinstance(a, type))
+            defaults = inspect.signature(built).parameters
+            for name, value in shared.items():
+                own = source.keywords.get(name, value)
+                if own not in (value, defaults[name].default):
+                    raise ValueError(
+                        f"data.sources sets {name} to {own} for {built.__name__}, but it is shared "
+                        f"by all sources and is {value}; set data.{name} instead."
+                    )
+        return source(**shared)
+
+    def predict_dataloader(self) -> DataLoader:
+        """This rank's share of the missing clips, one per batch."""
+        assert self.trainer is not None
+        mine = range(self.trainer.global_rank, len(self.missing), self.trainer.world_size)
+        return DataLoader(
+            Subset(self.missing, mine), batch_size=1, collate_fn=list, num_workers=self.num_workers
+        )
+
+    def transfer_batch_to_device(
+        self, batch: list[RawClip | SkippedClip], device: torch.device, dataloader_idx: int
+    ) -> list[RawClip | SkippedClip]:
+        """Leave clips where they are; each encoder takes what it needs."""
+        return batch
+
+    def recipe(self, module: L.LightningModule) -> EncodingRecipe:
+        """How clips are made, with the module's encoders."""
+        if self._recipe is None:
+            self._recipe = module.recipe(  # type: ignore[operator]
+                num_frames=self.num_frames,
+                height=self.height,
+                width=self.width,
+                fps=self.fps,
+                audio_channel=self.audio_channel,
+            )
+        return self._recipe
+
+    @staticmethod
+    def cut_description(spec: ClipSpec) -> dict[str, str]:
+        """Where a clip was cut, as text for its header."""
+        return {
+            "file": str(spec.path),
+            "start_seconds": f"{spec.start_seconds:.6f}",
+            "crop": spec.crop,
+        }
+
+    def report(self, *, num_written: int, num_padded: int, skipped: list[dict[str, str]]) -> str:
+        """A table of what is in the cache, what was added and what was left out, and why.
+
+        Args:
+            num_written: Clips encoded by this run.
+            num_padded: Those among them whose sound ended before the clip.
+            skipped: One row per file or clip left out: ``source``, ``file``, ``reason``.
+        """
+        lines = [
+            f"encoded {num_written} clips, {self.num_found} were there already.",
+            f"{num_padded} of the encoded clips outlast their sound; silence was added at the end.",
+            f"{'source':<10}{'split':<10}{'genre':<22}{'camera':<28}{'clips':>6}",
+        ]
+        for dataset in self.datasets:
+            for row in summarise(dataset):
+                if row["kind"] == "clips":
+                    lines.append(
+                        f"{row['source']:<10}{row['split']:<10}{row['genre']:<22}"
+                        f"{row['camera']:<28}{row['count']:>6}"
+                    )
+                elif row["kind"] == "not selected":
+                    lines.append(
+                        f"{row['source']:<10}not selected: {row['reason']}: {row['count']}"
+                    )
+        for reason, count in Counter(s["reason"].split(":")[0] for s in skipped).most_common():
+            lines.append(f"skipped: {reason}: {count}")
+        for skip in skipped:
+            lines.append(f"  {skip.get('clip_id') or skip['file']}: {skip['reason']}")
+        return "\n".join(lines)

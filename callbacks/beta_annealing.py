@@ -1,0 +1,63 @@
+"""BetaAnnealing: the noise distribution from Beta(1, 3) to uniform (section 4.2)."""
+
+from typing import Any
+
+import lightning.pytorch as L
+
+from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
+
+
+class BetaAnnealing(L.Callback):
+    """Sets the module's beta before every batch.
+
+    Stateless: beta is a pure function of the optimizer step, so a resumed run continues where it
+    was.
+    """
+
+    def __init__(
+        self,
+        initial: float = 3.0,
+        half_life_steps: int = 200,
+        mode: BetaMode = "exponential",
+        num_steps: int | None = None,
+    ) -> None:
+        """Choose the schedule.
+
+        Args:
+            initial: beta at step 0 (section 5.1: 3).
+            half_life_steps: Steps in which the distance to 1 halves (authors' code: 200).
+            mode: ``exponential`` (the paper), ``linear`` over ``num_steps``, or ``fixed``; the
+                ablation without the schedule is ``fixed`` with ``initial`` 1.
+            num_steps: Only for ``linear``.
+        """
+        if initial < 1:
+            raise ValueError(f"beta_annealing.initial is {initial}; it must be at least 1.")
+        if half_life_steps < 1:
+            raise ValueError(
+                f"beta_annealing.half_life_steps is {half_life_steps}; it must be at least 1."
+            )
+        if (mode == "linear") != (num_steps is not None):
+            raise ValueError("beta_annealing.num_steps belongs to mode linear, and only to it.")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"beta_annealing.num_steps is {num_steps}; it must be at least 1.")
+        self.initial, self.half_life_steps = initial, half_life_steps
+        self.mode, self.num_steps = mode, num_steps
+
+    def beta(self, step: int) -> float:
+        """Beta at an optimizer step."""
+        return annealed_beta(
+            step,
+            initial=self.initial,
+            half_life_steps=self.half_life_steps,
+            mode=self.mode,
+            num_steps=self.num_steps,
+        )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set and log beta; modules without a noise level are left alone."""
+        if hasattr(pl_module, "noise_beta"):
+            beta = self.beta(trainer.global_step)
+            pl_module.noise_beta = beta  # type: ignore[assignment]
+            pl_module.log("train/beta", beta)

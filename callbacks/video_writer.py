@@ -1,0 +1,92 @@
+"""VideoWriter: what `predict` generates goes to disk, clip by clip."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, SamplingSpec
+from musicinfuser.media.generated import ManifestEntry, write_generated, write_manifest
+
+if TYPE_CHECKING:
+    from lightning_modules.music_infuser import MusicInfuserModule
+
+
+def write_clip(
+    folder: Path, clip: GeneratedClip, *, sampling: SamplingSpec, system: str
+) -> ManifestEntry:
+    """Write one generated clip with its description and return the latter."""
+    cell = clip.cell
+    assert cell.track_offset_seconds is not None
+    entry = ManifestEntry(
+        file=f"{cell.file_stem()}.mp4",
+        system=system,
+        track=cell.track,
+        track_offset_seconds=cell.track_offset_seconds,
+        prompt=cell.prompt,
+        seed=cell.seed,
+        num_frames=cell.num_frames,
+        fps=clip.fps,
+        height=cell.height,
+        width=cell.width,
+        num_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        padded_seconds=clip.padded_seconds,
+    )
+    write_generated(
+        folder, entry, frames=clip.frames, waveform=clip.waveform, audio_rate_hz=OUTPUT_RATE_HZ
+    )
+    return entry
+
+
+class VideoWriter(BasePredictionWriter):
+    """Writes an mp4 with sound and a description per cell, and a manifest at the end."""
+
+    def __init__(self, output_dir: str | None = None, system: str = "musicinfuser") -> None:
+        """Choose the folder.
+
+        Args:
+            output_dir: Where clips go; ``<trainer.default_root_dir>/videos`` if absent.
+            system: Name of the row in tables.
+        """
+        super().__init__(write_interval="batch")
+        self.output_dir = output_dir
+        self.system = system
+        self._num_written = 0
+
+    def folder(self, trainer: L.Trainer) -> Path:
+        """Where clips go."""
+        return Path(self.output_dir or Path(trainer.default_root_dir, "videos"))
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the clips of a batch; anything else is not ours."""
+        for clip in prediction:
+            if not isinstance(clip, GeneratedClip):
+                continue
+            module: MusicInfuserModule = pl_module  # type: ignore[assignment]
+            write_clip(self.folder(trainer), clip, sampling=module.sampling, system=self.system)
+            self._num_written += 1
+            if clip.padded_seconds:
+                trainer.print(
+                    f"{clip.cell.track} ends before the clip does: {clip.padded_seconds:.2f} s of "
+                    "silence were added."
+                )
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Collect the manifest once all ranks are done, and say where the clips are."""
+        trainer.strategy.barrier("clips written")
+        if self._num_written and trainer.is_global_zero:
+            manifest = write_manifest(self.folder(trainer))
+            num_clips = len(manifest.read_text().splitlines())
+            trainer.print(f"{num_clips} clips are listed in {manifest}")

@@ -1,0 +1,6 @@
+"""Lightning shells around the networks: training, encoding."""
+
+from lightning_modules.encoding import ClipEncoder
+from lightning_modules.music_infuser import MusicInfuserModule
+
+__all__ = ["ClipEncoder", "MusicInfuserModule"]

@@ -1,0 +1,70 @@
+"""Checkpoints that hold the adapters only, and refuse to be loaded into another model."""
+
+from typing import Any
+
+from musicinfuser.networks.music_mochi import MusicMochi
+
+SETTINGS_KEY = "musicinfuser"
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint belongs to a model with other settings."""
+
+
+def keep_adapters(checkpoint: dict[str, Any], trainable: set[str]) -> None:
+    """Drop every weight that training does not change."""
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name: state[name] for name in state if name in trainable}
+    assert set(checkpoint["state_dict"]) == trainable
+
+
+def check_agreement(
+    checkpoint: dict[str, Any], settings: dict[str, Any], trainable: set[str]
+) -> None:
+    """Compare a checkpoint's settings with the configured ones before anything is loaded.
+
+    Raises:
+        CheckpointMismatchError: Names every setting that differs, or the first missing weight.
+    """
+    stored = checkpoint.get(SETTINGS_KEY)
+    if stored is None:
+        raise CheckpointMismatchError(
+            "this checkpoint was not written by this program: it has no model settings."
+        )
+    mine = flatten(settings)
+    theirs = flatten({group: stored.get(group, {}) for group in settings})
+    different = [
+        f"{key}: {theirs.get(key)} in the checkpoint, {mine.get(key)} in the config"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise CheckpointMismatchError(
+            f"the checkpoint belongs to another run ({'; '.join(different)}); change the config, "
+            "or give another --ckpt_path or trainer.default_root_dir."
+        )
+    names = set(checkpoint["state_dict"])
+    if names != trainable:
+        raise CheckpointMismatchError(
+            f"the checkpoint's weights are not this model's adapters; first difference: "
+            f"{min(names ^ trainable)}."
+        )
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys, lists as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = tuple(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def architecture(model: MusicMochi) -> dict[str, Any]:
+    """The backbone's sizes, for the settings of a checkpoint."""
+    config = model.backbone.config
+    names = ("num_layers", "num_attention_heads", "attention_head_dim", "text_embed_dim")
+    return {name: config[name] for name in names}

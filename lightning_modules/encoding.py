@@ -1,0 +1,84 @@
+"""ClipEncoder: raw clips to latents, audio features and text features, as a predict job."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as L
+from torch import Tensor
+
+from musicinfuser.media.latents import EncodingRecipe
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+
+if TYPE_CHECKING:
+    from datamodules.clips import ClipSpec, RawClip, SkippedClip
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClip:
+    """What is stored of a clip."""
+
+    spec: "ClipSpec"
+    latent_mean: Tensor
+    """``(C, T, H, W)`` in VAE units, on the CPU."""
+    latent_logvar: Tensor
+    """``(C, T, H, W)``."""
+    audio: Tensor
+    """``(S, audio width)`` fp32."""
+    captions: dict[str, Tensor]
+    """Features ``(L, text width)`` of the clip's caption and of its base caption."""
+
+
+class ClipEncoder(L.LightningModule):
+    """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns."""
+
+    def __init__(self, encoders: EncodersSpec) -> None:
+        """Set up; each encoder is loaded once, when first used.
+
+        Args:
+            encoders: VAE, T5 and wav2vec 2.0.
+        """
+        super().__init__()
+        self.encoders = Encoders(encoders)
+
+    def predict_step(
+        self, batch: "list[RawClip | SkippedClip]", batch_idx: int
+    ) -> "list[EncodedClip | SkippedClip]":
+        """Encode the clips of a batch; what could not be read is passed on."""
+        return [
+            self.encode(clip) if hasattr(clip, "frames") else clip  # type: ignore[arg-type]
+            for clip in batch
+        ]
+
+    def encode(self, clip: "RawClip") -> EncodedClip:
+        """Encode one clip on this module's device."""
+        mean, logvar = self.encoders.encode_video(clip.frames[None], device=self.device)
+        audio = self.encoders.encode_audio(clip.waveform[None], device=self.device)
+        captions = [clip.spec.caption, clip.spec.base_caption]
+        features = self.encoders.encode_captions(captions, device=self.device)
+        return EncodedClip(
+            spec=clip.spec,
+            latent_mean=mean[0].cpu(),
+            latent_logvar=logvar[0].cpu(),
+            audio=audio[0].cpu(),
+            captions=dict(zip(captions, features, strict=True)),
+        )
+
+    def recipe(
+        self, *, num_frames: int, height: int, width: int, fps: float, audio_channel: str
+    ) -> EncodingRecipe:
+        """How clips encoded by this module are made."""
+        encoders, parts = self.encoders, self.encoders.fingerprints()
+        return EncodingRecipe(
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            fps=fps,
+            audio_channel=audio_channel,
+            dtype=encoders.spec.dtype,
+            max_text_tokens=encoders.spec.max_text_tokens,
+            latents_mean=tuple(encoders.latents_mean.tolist()),
+            latents_std=tuple(encoders.latents_std.tolist()),
+            vae=parts["vae"],
+            text_encoder=parts["text_encoder"],
+            audio_encoder=parts["audio_encoder"],
+        )

@@ -1,0 +1,278 @@
+"""MusicInfuserModule: the training, validation and generation steps of the paper."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from lightning_modules.checkpointing import (
+    SETTINGS_KEY,
+    architecture,
+    check_agreement,
+    keep_adapters,
+)
+from lightning_modules.learning_rate import learning_rate_factor
+from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
+from musicinfuser import generation
+from musicinfuser.cells import Cell
+from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
+from musicinfuser.diffusion.noise_levels import beta_quantile
+from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.keyed_random import generator
+from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.sources import MissingWeightsError
+from musicinfuser.networks.zica import ZicaSpec
+
+if TYPE_CHECKING:
+    from datamodules.batch import ClipBatch
+
+
+class MusicInfuserModule(L.LightningModule):
+    """A frozen Mochi that learns to hear music through ZICA and LoRA."""
+
+    def __init__(
+        self,
+        backbone: BackboneSpec,
+        encoders: EncodersSpec,
+        layers: list[int] | LayerStrategy,
+        zica: ZicaSpec,
+        lora: LoraSpec | None,
+        optimizer: OptimizerSpec,
+        sampling: SamplingSpec,
+        objective: ObjectiveSpec = ObjectiveSpec(),  # noqa: B008 - frozen
+        validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
+        audio_width: int = 768,
+        gradient_checkpointing: bool = True,
+        seed: int = 42,
+    ) -> None:
+        """Set up; weights are read in `configure_model`.
+
+        Args:
+            backbone: The frozen transformer.
+            encoders: VAE, T5 and wav2vec 2.0, for generation.
+            layers: Blocks followed by ZICA: indices or a strategy.
+            zica: Form of the audio adapters.
+            lora: LoRA settings; null for none.
+            optimizer: AdamW and its schedule.
+            sampling: Steps and guidance of generated clips.
+            objective: What the loss compares.
+            validation: Noise levels of validation.
+            audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
+            gradient_checkpointing: Recompute blocks in backward instead of keeping activations.
+            seed: Seed of adapters, noise levels and noise.
+        """
+        super().__init__()
+        # Frozen weights are dropped from checkpoints; `check_agreement` asserts the rest.
+        self.strict_loading = False
+        self.backbone_spec, self.layers, self.zica_spec, self.lora_spec = (
+            backbone,
+            layers,
+            zica,
+            lora,
+        )
+        self.optimizer_spec, self.sampling, self.objective = optimizer, sampling, objective
+        self.validation = validation
+        self.audio_width = audio_width
+        self.gradient_checkpointing = gradient_checkpointing
+        self.seed = seed
+        self.encoders = Encoders(encoders)
+        self.noise_beta = 1.0
+        """beta of Beta(1, beta); uniform unless a callback anneals it."""
+        self.model: MusicMochi | None = None
+        names = [f"{sigma:.2f}/{kind}" for sigma in validation.sigmas for kind in ("own", "other")]
+        self.validation_losses = torch.nn.ModuleDict(
+            {name.replace(".", "_"): MeanMetric() for name in names}
+        )
+
+    def configure_model(self) -> None:
+        """Read the backbone and add the adapters, once."""
+        if self.model is None:
+            # Unknown without its config: weights on the Hub. The model looks again.
+            with suppress(MissingWeightsError):
+                select_layers(self.layers, backbone_config(self.backbone_spec)["num_layers"])
+            self.model = MusicMochi(
+                build_backbone(self.backbone_spec),
+                layers=self.layers,
+                zica=self.zica_spec,
+                lora=self.lora_spec,
+                audio_width=self.audio_width,
+                gradient_checkpointing=self.gradient_checkpointing,
+                seed=self.seed,
+            )
+
+    @property
+    def adapted(self) -> MusicMochi:
+        """The model; only after `configure_model`."""
+        assert self.model is not None
+        return self.model
+
+    def trainable_names(self) -> set[str]:
+        """Names of the adapters' parameters in this module's state dict."""
+        return {f"model.{name}" for name in self.adapted.trainable_names()}
+
+    def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
+        """The loss at noise levels drawn from Beta(1, beta) (section 4.2)."""
+        u = torch.stack([self._uniform(i, "sigma") for i in batch.sample_index])
+        sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
+        losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
+        loss = losses.mean()
+        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
+        """Losses at fixed noise levels with the clip's own music and with another clip's."""
+        for level in self.validation.sigmas:
+            sigma = torch.full((len(batch),), level, device=self.device)
+            for kind, audio in (("own", batch.audio), ("other", batch.other_audio)):
+                losses = self.velocity_losses(
+                    batch, sigma, audio=audio, purpose=f"validation {level}"
+                )
+                self._validation_loss(level, kind).update(losses)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses, and how much worse other music makes them."""
+        own, other = [], []
+        for level in self.validation.sigmas:
+            own.append(self._validation_loss(level, "own").compute())
+            other.append(self._validation_loss(level, "other").compute())
+            self.log(f"val/music_gap_sigma_{level:.2f}", other[-1] / own[-1] - 1)
+        mean_own, mean_other = torch.stack(own).mean(), torch.stack(other).mean()
+        self.log("val/loss", mean_own, prog_bar=True)
+        self.log("val/loss_other_music", mean_other)
+        self.log("val/music_gap", mean_other / mean_own - 1, prog_bar=True)
+        for level in self.validation.sigmas:
+            for kind in ("own", "other"):
+                self._validation_loss(level, kind).reset()
+
+    def predict_step(self, batch: list[Cell], batch_idx: int) -> list[GeneratedClip]:
+        """Generate the clips of a batch of cells."""
+        return [self.generate(cell) for cell in batch]
+
+    def generate(
+        self, cell: Cell, *, progress: Callable[[range], Iterable[int]] | None = None
+    ) -> GeneratedClip:
+        """Generate one clip on this module's device; the same cell gives the same clip."""
+        return generation.generate(
+            self.adapted,
+            self.encoders,
+            cell,
+            self.sampling,
+            device=self.device,
+            progress=progress,
+        )
+
+    def velocity_losses(
+        self, batch: "ClipBatch", sigma: Tensor, *, audio: Tensor | None, purpose: str
+    ) -> Tensor:
+        """The squared error of the velocity per sample.
+
+        Args:
+            batch: Encoded clips.
+            sigma: ``(B,)`` noise levels.
+            audio: ``(B, S, audio width)``; None for no music.
+            purpose: Separates the noise of training from that of validation.
+
+        Returns:
+            ``(B,)`` fp32.
+        """
+        noise = self._noise(batch, f"{purpose} noise")
+        latents = posterior_sample(
+            batch.latent_mean.float(),
+            batch.latent_logvar.float(),
+            self._noise(batch, f"{purpose} posterior"),
+        )
+        mean, std = batch.latents_mean, batch.latents_std
+        if self.objective.latent_space == "normalised":
+            latents = normalise(latents, mean, std)
+            target = velocity_target(latents, noise)
+        else:
+            target = normalise(velocity_target(latents, noise), mean, std)
+        predicted = self.adapted(
+            interpolate(latents, noise, sigma),
+            batch.text,
+            (1 - sigma) * 1000,
+            audio_features=audio,
+            text_lengths=batch.text_lengths,
+        )
+        return velocity_loss(predicted, target)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over the adapters, warm-up and decay counted in optimizer steps."""
+        spec, num_steps = self.optimizer_spec, self.trainer.max_steps
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("nothing to train: no ZICA layers and no LoRA; set model.layers.")
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=spec.lr,
+            betas=spec.betas,
+            eps=spec.eps,
+            weight_decay=spec.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(
+                step,
+                warmup_steps=spec.warmup_steps,
+                num_steps=num_steps,
+                schedule=spec.schedule,
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapters; note which model they belong to."""
+        keep_adapters(checkpoint, self.trainable_names())
+        checkpoint[SETTINGS_KEY] = {
+            "model": self.model_settings(),
+            "optimizer": asdict(self.optimizer_spec),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model; to train on, also one of another optimizer.
+
+        The optimizer's state brings its old rate along, so a new one would be ignored.
+        """
+        settings = {"model": self.model_settings()}
+        if self.trainer.training:
+            settings["optimizer"] = asdict(self.optimizer_spec)
+        check_agreement(checkpoint, settings, self.trainable_names())
+
+    def model_settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: everything that decides shapes or their meaning."""
+        return {
+            "backbone": architecture(self.adapted),
+            "layers": list(self.adapted.layers),
+            "zica": asdict(self.zica_spec),
+            "lora": asdict(self.lora_spec) if self.lora_spec else None,
+            "audio_width": self.audio_width,
+        }
+
+    def _uniform(self, sample_index: int, purpose: str) -> Tensor:
+        return torch.rand((), generator=generator(self.seed, sample_index, purpose))
+
+    def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
+        shape = batch.latent_mean.shape[1:]
+        streams = [generator(self.seed, i, purpose, device=self.device) for i in batch.sample_index]
+        return torch.stack(
+            [torch.randn(shape, generator=stream, device=self.device) for stream in streams]
+        )
+
+    def _validation_loss(self, level: float, kind: str) -> MeanMetric:
+        metric = self.validation_losses[f"{level:.2f}/{kind}".replace(".", "_")]
+        assert isinstance(metric, MeanMetric)
+        return metric

@@ -1,0 +1,52 @@
+"""Groups of training options; base.yaml gives the paper's values and their sources."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """What the loss compares (section 3, eq. 1)."""
+
+    latent_space: Literal["normalised", "authors"] = "normalised"
+    """``normalised``: input and target in the space Mochi was trained in. ``authors``: the input in
+    VAE units and only the target normalised, as the authors' code does."""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW and its learning rate."""
+
+    lr: float
+    """Section 5.1: 1e-4."""
+    warmup_steps: int
+    """Linear from 0 (authors' code: 200)."""
+    schedule: Literal["cosine", "constant"]
+    """After warm-up: down to 0 at the last step (authors' code), or level (the paper names a
+    single rate)."""
+    weight_decay: float = 0.0
+    """Authors' code: 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Authors' code: torch's defaults."""
+    eps: float = 1e-8
+    """Authors' code: torch's default."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.lr <= 0:
+            raise ValueError(f"optimizer.lr is {self.lr}; it must be positive.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"optimizer.warmup_steps is {self.warmup_steps}; use 0 or more.")
+
+
+@dataclass(frozen=True)
+class ValidationSpec:
+    """Which noise levels validation looks at."""
+
+    sigmas: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
+    """Fixed levels, our choice; music matters most where little of the motion is left to see."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.sigmas or not all(0 < sigma <= 1 for sigma in self.sigmas):
+            raise ValueError(f"validation.sigmas is {self.sigmas}; give levels above 0, up to 1.")

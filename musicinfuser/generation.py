@@ -1,0 +1,189 @@
+"""From music and a prompt to a clip: shared by predict, the sampling callback and pipelines."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from musicinfuser import keyed_random
+from musicinfuser.cells import Cell
+from musicinfuser.clip_size import check_clip_size, latent_shape
+from musicinfuser.diffusion.guidance import text_guidance
+from musicinfuser.diffusion.sampler import (
+    LINEAR_THRESHOLD,
+    euler_sample,
+    linear_quadratic_sigmas,
+)
+from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
+from musicinfuser.media.errors import MediaError
+from musicinfuser.networks.encoders import AUDIO_RATE_HZ, Encoders
+from musicinfuser.networks.music_mochi import MusicMochi
+
+# Rate of the sound that goes into the file; the model hears 16 kHz.
+OUTPUT_RATE_HZ = 44_100
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How latents are sampled."""
+
+    num_steps: int
+    """Euler steps (authors' code: 64)."""
+    guidance_scale: float
+    """Text guidance (section 5.1: 6.0)."""
+    negative_prompt: str = ""
+    """Prompt of the unconditional branch; empty means zero text tokens."""
+    linear_threshold: float = LINEAR_THRESHOLD
+    """Noise removed in the linear half of the schedule (0.025)."""
+    fps: float = 30.0
+    """Frame rate of the model's videos."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.num_steps < 1:
+            raise ValueError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
+        if self.guidance_scale < 0:
+            raise ValueError(f"sampling.guidance_scale is {self.guidance_scale}; use 0 or more.")
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """A finished clip with what made it."""
+
+    cell: Cell
+    """What was asked, with the track offset that was used."""
+    frames: Tensor
+    """``(T, H, W, 3)`` uint8."""
+    waveform: Tensor
+    """``(num_samples,)`` fp32 at ``OUTPUT_RATE_HZ``, zero-padded where the track was too short."""
+    padded_seconds: float
+    """Silence added because the track ended before the clip."""
+    fps: float
+
+
+def generate(
+    model: MusicMochi,
+    encoders: Encoders,
+    cell: Cell,
+    sampling: SamplingSpec,
+    *,
+    device: torch.device,
+    progress: Callable[[range], Iterable[int]] | None = None,
+) -> GeneratedClip:
+    """Generate one clip. Deterministic: all randomness comes from the cell's seed.
+
+    Args:
+        model: The adapted transformer, on ``device``.
+        encoders: Frozen encoders; moved to ``device`` while used.
+        cell: Track, prompt, seed, size.
+        sampling: Steps and guidance.
+        device: Where to compute; run under autocast for a bf16 backbone.
+        progress: Wraps the range of sampling steps.
+
+    Raises:
+        MediaError: The track cannot be read or has no sound at the offset.
+        ValueError: A size Mochi cannot take.
+    """
+    check_clip_size(cell.num_frames, cell.height, cell.width)
+    cell, heard, waveform, padded_seconds = read_track(cell, fps=sampling.fps)
+    text, negative = encoders.encode_captions(
+        [cell.prompt, sampling.negative_prompt], device=device
+    )
+    audio = encoders.encode_audio(heard[None], device=device)
+    latents = sample_latents(
+        model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
+        device=device, progress=progress,
+    )  # fmt: skip
+    frames = encoders.decode_video(latents)[0]
+    return GeneratedClip(cell, frames, waveform, padded_seconds, sampling.fps)
+
+
+@torch.no_grad()
+def sample_latents(
+    model: MusicMochi,
+    *,
+    text: Tensor,
+    negative: Tensor,
+    audio: Tensor | None,
+    cell: Cell,
+    sampling: SamplingSpec,
+    device: torch.device,
+    progress: Callable[[range], Iterable[int]] | None = None,
+) -> Tensor:
+    """Normalised latents ``(1, C, T, H, W)`` fp32 for encoded conditions.
+
+    Args:
+        model: The adapted transformer.
+        text: ``(L, text width)`` features of the prompt.
+        negative: ``(L', text width)`` features of the negative prompt; both may be empty.
+        audio: ``(1, S, audio width)``, heard by both branches (authors' code); None for silence.
+        cell: Seed and size.
+        sampling: Steps and guidance.
+        device: Where to compute.
+        progress: Wraps the range of steps.
+    """
+
+    def denoiser(features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        features = features[None].to(device)
+
+        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+            return model(
+                latents,
+                features,
+                (1 - sigma) * 1000,
+                audio_features=audio,
+                text_lengths=(features.shape[1],),
+            ).float()
+
+        return velocity
+
+    shape = latent_shape(
+        cell.num_frames, cell.height, cell.width, channels=model.backbone.config.in_channels
+    )
+    # Drawn on the CPU so that a seed means the same picture on every device.
+    stream = keyed_random.generator(cell.seed, 0, "sampling noise")
+    noise = torch.randn(1, *shape, generator=stream).to(device)
+    guided = text_guidance(denoiser(text), denoiser(negative), sampling.guidance_scale)
+    sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
+    return euler_sample(guided, noise, sigmas, progress=progress)
+
+
+def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor, Tensor, float]:
+    """The sound of a cell.
+
+    Returns:
+        The cell with its offset settled; ``(num_samples,)`` at 16 kHz for the model, over the
+        authors' span; ``(num_samples,)`` at `OUTPUT_RATE_HZ` for the file, as long as the video;
+        and the seconds of silence that were added at the end.
+
+    Raises:
+        MediaError: The track cannot be read or ends before the offset.
+    """
+    span_seconds = clip_audio_seconds(cell.num_frames, fps=fps)
+    track = read_audio(cell.track, rate_hz=AUDIO_RATE_HZ)
+    track_seconds = len(track) / AUDIO_RATE_HZ
+    if cell.track_offset_seconds is None:
+        # Authors' code: a random start inside the track.
+        stream = keyed_random.generator(cell.seed, cell.track_name, "track offset")
+        room = max(track_seconds - span_seconds, 0.0)
+        offset = round(torch.rand((), generator=stream).item() * room, 3)
+        cell = replace(cell, track_offset_seconds=offset)
+    assert cell.track_offset_seconds is not None
+    if cell.track_offset_seconds >= track_seconds:
+        raise MediaError(
+            f"{cell.track} lasts {track_seconds:.2f} s, but the clip is to start at "
+            f"{cell.track_offset_seconds:.2f} s; choose an earlier start."
+        )
+    start = round(cell.track_offset_seconds * AUDIO_RATE_HZ)
+    num_samples = round(span_seconds * AUDIO_RATE_HZ)
+    padded_seconds = max(start + num_samples - len(track), 0) / AUDIO_RATE_HZ
+    heard = fit_length(track[start : start + num_samples], num_samples)
+    video_seconds = cell.num_frames / fps
+    sound = read_audio(
+        cell.track,
+        rate_hz=OUTPUT_RATE_HZ,
+        start_seconds=cell.track_offset_seconds,
+        duration_seconds=video_seconds,
+    )
+    return cell, heard, fit_length(sound, round(video_seconds * OUTPUT_RATE_HZ)), padded_seconds

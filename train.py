@@ -1,0 +1,171 @@
+"""The door to every job: ``python train.py fit|validate|predict --config ...``."""
+
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+
+from callbacks import BetaAnnealing, SampleGeneration
+from datamodules import DanceDataModule
+from lightning_modules import MusicInfuserModule
+from musicinfuser.media.latents import CacheError
+
+# `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+# Said by Lightning of things that are meant: few workers on small machines, frozen parts in eval
+# mode, nothing left to encode; and an API of torch that Lightning still calls.
+QUIET_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",
+    ".*length of `DataLoader` across ranks is zero.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
+class SavedConfig(SaveConfigCallback):
+    """Saves the run's full config as ``config_<verb>.yaml``, so that verbs do not overwrite."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Name the file after the verb."""
+        assert trainer.state.fn is not None
+        verb = {"fit": "fit", "validate": "validate", "test": "test", "predict": "predict"}
+        self.config_filename = f"config_{verb[trainer.state.fn.value]}.yaml"
+        super().setup(trainer, pl_module, stage)
+
+
+class MusicInfuserCLI(LightningCLI):
+    """LightningCLI in subclass mode, with the paper's two callbacks under keys of their own."""
+
+    def __init__(self, args: ArgsType = None, *, run: bool = True) -> None:
+        """Parse, build and, unless ``run`` is off, do what the verb says."""
+        self._has_verb = run
+        super().__init__(
+            L.LightningModule,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SavedConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            seed_everything_default=42,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Own keys survive an overlay that replaces the list of callbacks."""
+        parser.add_lightning_class_args(BetaAnnealing, "beta_annealing")
+        parser.add_lightning_class_args(SampleGeneration, "sample_generation")
+        if not self._has_verb:
+            # The shipped configs name a checkpoint, which only verbs know.
+            parser.add_argument("--ckpt_path", type=str | None, default=None)
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the config as given: a checkpoint never changes it silently, it agrees or stops."""
+
+    def before_fit(self) -> None:
+        """Check what can be checked without reading weights."""
+        self._check_cache()
+        self._check_ckpt_path()
+
+    def before_validate(self) -> None:
+        """Check what can be checked without reading weights."""
+        self._check_cache()
+        self._require_checkpoint("validate")
+
+    def before_predict(self) -> None:
+        """Check what can be checked without reading weights.
+
+        Results go to disk batch by batch; they are not gathered in memory.
+        """
+        self.config_init["predict"]["return_predictions"] = False
+        if isinstance(self.model, MusicInfuserModule):
+            self._require_checkpoint("predict")
+
+    def _check_cache(self) -> None:
+        """Refuse a cache that other encoders made than those samples are generated with."""
+        if not isinstance(self.datamodule, DanceDataModule):
+            return
+        if not isinstance(self.model, MusicInfuserModule):
+            return
+        self.datamodule.setup("validate")
+        assert self.datamodule.recipe is not None
+        spec = self.model.encoders.spec
+        expected = {
+            **self.model.encoders.fingerprints(),
+            "dtype": spec.dtype,
+            "max_text_tokens": spec.max_text_tokens,
+        }
+        made_with = {name: getattr(self.datamodule.recipe, name) for name in expected}
+        different = [
+            f"{name}: {made_with[name]} in the cache, {expected[name]} now"
+            for name in expected
+            if made_with[name] != expected[name]
+        ]
+        if different:
+            raise CacheError(
+                f"{self.datamodule.cache_dir} was encoded with other encoders "
+                f"({'; '.join(different)}); encode again into another folder, or give "
+                "model.encoders the parts that made it."
+            )
+
+    def _check_ckpt_path(self) -> None:
+        """Notice a wrong path before weights are read."""
+        path = self._get(self.config, "ckpt_path")
+        is_name = path in (None, "last", "best", "hpc") or "://" in path
+        if not is_name and not Path(path).exists():
+            raise ValueError(f"--ckpt_path names {path}, which does not exist.")
+
+    def _require_checkpoint(self, verb: str) -> None:
+        """`last` without a checkpoint would silently judge the unadapted model."""
+        self._check_ckpt_path()
+        if self._get(self.config, "ckpt_path") != "last":
+            return
+        folders = [
+            Path(callback.dirpath)
+            for callback in self.trainer.checkpoint_callbacks
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath
+        ]
+        if not any(path for folder in folders for path in folder.glob("last*.ckpt")):
+            raise ValueError(
+                f"{verb} wants the last checkpoint, but there is none in "
+                f"{', '.join(map(str, folders)) or 'the run folder'}; run fit first, give "
+                "--ckpt_path FILE, or --ckpt_path null for the model without training."
+            )
+
+
+def main(args: ArgsType = None) -> Any:
+    """Run one verb; tests and the shell come through here."""
+    for known in QUIET_WARNINGS:
+        warnings.filterwarnings("ignore", message=known)
+    return MusicInfuserCLI(args)
+
+
+def is_ours(error: ValueError) -> bool:
+    """Whether this program raised the error, rather than a library it called."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    rooms = ("train.py", "musicinfuser", "lightning_modules", "datamodules", "callbacks")
+    return any(raised_in.is_relative_to(Path(__file__).parent / room) for room in rooms)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        sys.exit(f"train.py: {error}")

@@ -1,0 +1,1 @@
+"""Objective metrics: a functional form and a torchmetrics.Metric per file."""

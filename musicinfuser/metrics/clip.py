@@ -1,0 +1,94 @@
+"""A clip as metrics see it, and what a metric is."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torchmetrics
+
+from musicinfuser.metrics.music_beats import beats_in_clip, track_beats
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredClip:
+    """One decoded clip with everything a metric may ask about it.
+
+    Attributes:
+        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
+        fps: Frame rate.
+        waveform: float32 mono in [-1, 1] from the first frame on, shape (S,), or None for a silent
+            file.
+        rate_hz: Sample rate of the waveform.
+        name: Keys the random draws for this clip; give the versions of one clip by several systems
+            the same name and they are compared on the same draws.
+        seed: The evaluation's seed.
+        beats_seconds: Known or tracked music beats on the clip's clock, or a function that finds
+            them when first needed. None tracks them in the waveform.
+    """
+
+    frames: torch.Tensor
+    fps: float
+    waveform: torch.Tensor | None
+    rate_hz: int
+    name: str
+    seed: int
+    beats_seconds: torch.Tensor | Callable[[], torch.Tensor] | None = None
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the picture."""
+        return len(self.frames) / self.fps
+
+    def music_beats(self) -> torch.Tensor:
+        """Music beats in [0, duration_seconds), float64, shape (num_beats,).
+
+        Raises:
+            ValueError: If no beats were given and the clip is silent, or they cannot be found.
+        """
+        if callable(self.beats_seconds):
+            beats = self.beats_seconds()
+        elif self.beats_seconds is not None:
+            beats = self.beats_seconds
+        elif self.waveform is not None:
+            beats = track_beats(self.waveform, rate_hz=self.rate_hz)
+        else:
+            raise ValueError(f"{self.name}: has no soundtrack to find beats in.")
+        return beats_in_clip(beats, duration_seconds=self.duration_seconds)
+
+
+class ClipMetric(torchmetrics.Metric):
+    """A metric that scores clips one by one and averages over them.
+
+    A subclass sets `value_names` and implements `score_clip`; accumulation, averaging and
+    synchronisation over processes are done here.
+
+    Args:
+        name: Name in tables and in metrics.json.
+    """
+
+    value_names: ClassVar[tuple[str, ...]]
+    full_state_update = False
+    sums: torch.Tensor
+    num_clips: torch.Tensor
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.add_state("sums", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
+        self.add_state("num_clips", torch.tensor(0), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Values of one clip, keyed by `value_names`; ValueError if the clip cannot be scored."""
+
+    def update(self, clip: ScoredClip) -> None:
+        """Add one clip to the averages."""
+        values = self.score_clip(clip)
+        self.sums += torch.tensor([values[name] for name in self.value_names]).to(self.sums)
+        self.num_clips += 1
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Mean over all clips of each of `value_names`."""
+        return dict(zip(self.value_names, self.sums / self.num_clips, strict=True))

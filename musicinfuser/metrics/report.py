@@ -1,0 +1,122 @@
+"""The document that `evaluate.py score` writes, and the tables made from it.
+
+Fields of metrics.json:
+    systems: {system: {"metric/value": {mean, low, high, n, num_failed}}}; mean is null without
+        clips, low and high are null with fewer than two.
+    clips: One record per clip: folder, file, system, track, track_offset_seconds, music_beats (what
+        the beats are taken from: "truth", "track" or "clip"), sha256, values ({metric: {value:
+        number}}), failures ({metric: reason}) and keys ({metric: digest of all settings that the
+        values depend on}).
+    seed, confidence, metrics: The settings, metrics with all defaults filled in.
+    complete: False if the run was stopped before every clip was scored or had failed.
+    unlisted: mp4 files that a manifest does not mention; they are not scored.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from musicinfuser.metrics.clip import ClipMetric
+from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.tables import Row
+
+Document = dict[str, Any]
+
+REQUIRED_FIELDS = frozenset({"systems", "clips", "seed", "confidence", "complete"})
+
+
+class ReportError(ValueError):
+    """A file is not a metrics.json. The message is one sentence."""
+
+
+def read_report(path: Path) -> Document:
+    """Read a metrics.json.
+
+    Raises:
+        ReportError: If the file is missing or something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(
+            f"{path}: cannot be read as a metrics file ({type(error).__name__}); "
+            f"write one with `evaluate.py score`."
+        ) from error
+    if not isinstance(document, dict) or not document.keys() >= REQUIRED_FIELDS:
+        raise ReportError(f"{path}: is not a metrics file of `evaluate.py score`; name another.")
+    return document
+
+
+def known_values(document: Document) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Values of an earlier run by (sha256 of the clip, metric, key)."""
+    return {
+        (clip["sha256"], metric, clip["keys"][metric]): values
+        for clip in document["clips"]
+        for metric, values in clip["values"].items()
+    }
+
+
+def summarise(
+    clips: Sequence[Document], metrics: Sequence[ClipMetric], *, seed: int, confidence: float
+) -> Document:
+    """Mean over clips and bootstrap interval of every value of every system."""
+    systems: Document = {}
+    for system in dict.fromkeys(clip["system"] for clip in clips):
+        own = [clip for clip in clips if clip["system"] == system]
+        systems[system] = {}
+        for metric in metrics:
+            scored = [clip["values"][metric.name] for clip in own if metric.name in clip["values"]]
+            for value in metric.value_names:
+                name = f"{metric.name}/{value}"
+                interval = bootstrap_mean(
+                    [values[value] for values in scored],
+                    seed=seed,
+                    name=name,
+                    confidence=confidence,
+                )
+                systems[system][name] = {
+                    "mean": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.num_values,
+                    "num_failed": sum(metric.name in clip["failures"] for clip in own),
+                }
+    return systems
+
+
+def compared_rows(document: Document) -> list[Row]:
+    """One row per value and one column per system, ``mean [low, high]``, for reading.
+
+    After the values of each metric come the numbers of clips that it scored and failed on.
+    """
+    systems: Document = document["systems"]
+    first = f"mean [{document['confidence']:.0%} interval]"
+    names = list(dict.fromkeys(name for values in systems.values() for name in values))
+    rows: list[Row] = []
+    for index, name in enumerate(names):
+        cells = {system: _cell(values[name]) for system, values in systems.items()}
+        rows.append({first: name, **cells})
+        metric = name.partition("/")[0]
+        if index + 1 == len(names) or names[index + 1].partition("/")[0] != metric:
+            for label, key in (("clips scored", "n"), ("clips failed", "num_failed")):
+                counts = {system: str(values[name][key]) for system, values in systems.items()}
+                rows.append({first: f"{metric}: {label}", **counts})
+    return rows
+
+
+def _cell(summary: Document) -> str | None:
+    if summary["mean"] is None:
+        return None
+    if summary["low"] is None:
+        return f"{summary['mean']:.3f}"
+    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]"
+
+
+def long_rows(document: Document) -> list[Row]:
+    """One row per system and value with the numbers in columns of their own, for programs."""
+    return [
+        {"system": system, "metric": name, **summary}
+        for system, values in document["systems"].items()
+        for name, summary in values.items()
+    ]

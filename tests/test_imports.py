@@ -1,0 +1,139 @@
+"""Who may import whom: the table of the house, held by a walk over every module."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# The ground floor: small files any room may use, which themselves use no room.
+GROUND = {
+    f"musicinfuser.{name}"
+    for name in (
+        "cells",
+        "clip_size",
+        "fingerprint",
+        "keyed_random",
+        "latent_space",
+        "safetensors_files",
+        "tables",
+        "whole_files",
+    )
+}
+OURS = ("musicinfuser", "lightning_modules", "datamodules", "callbacks", "train", "evaluate")
+# Room -> rooms it may import, and rooms it may name for types only.
+TABLE: dict[str, tuple[set[str], set[str]]] = {
+    **{name: (set(), set()) for name in GROUND},
+    "musicinfuser.safetensors_files": ({"musicinfuser.whole_files"}, set()),
+    "musicinfuser.diffusion": (GROUND, set()),
+    "musicinfuser.networks": (GROUND, set()),
+    "musicinfuser.media": (GROUND, set()),
+    "musicinfuser.metrics": (GROUND, set()),
+    "musicinfuser.generation": (
+        GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
+        set(),
+    ),
+    "datamodules": (GROUND | {"musicinfuser.media"}, set()),
+    "lightning_modules": (
+        GROUND
+        | {f"musicinfuser.{n}" for n in ("networks", "diffusion", "metrics", "generation")}
+        | {"musicinfuser.media.latents"},
+        {"datamodules"},
+    ),
+    "callbacks": (
+        GROUND | {f"musicinfuser.{n}" for n in ("diffusion", "media", "generation")},
+        {"lightning_modules", "datamodules"},
+    ),
+    "train": (
+        GROUND | {"lightning_modules", "datamodules", "callbacks", "musicinfuser.media"},
+        set(),
+    ),
+    "evaluate": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
+}
+# Heavy or optional packages a room must not load when it is imported.
+LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft"}
+FORBIDDEN_PACKAGES = {
+    "musicinfuser": {"lightning", "pytorch_lightning"},
+    "musicinfuser.diffusion": {"diffusers", "transformers", "peft"},
+    "musicinfuser.media": {"diffusers", "transformers", "peft"},
+    "": {"pytorch_lightning"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for top in OURS:
+        path = ROOT / f"{top}.py"
+        files = [path] if path.is_file() else sorted((ROOT / top).rglob("*.py"))
+        assert files, top
+        for file in files:
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(p for p in parts if p != "__init__"), file
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
+    """(module, is it for types only, does it run when the file is imported)."""
+    tree = ast.parse(path.read_text())
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        above, types_only, at_import = node, False, True
+        while above in parents:
+            above = parents[above]
+            if isinstance(above, ast.If) and ast.unparse(above.test) == "TYPE_CHECKING":
+                types_only = True
+            if isinstance(above, ast.FunctionDef):
+                at_import = False
+        yield from ((name, types_only, at_import) for name in names)
+
+
+def room(module: str) -> str:
+    candidates = [name for name in TABLE if module == name or module.startswith(f"{name}.")]
+    return max(candidates, key=len) if candidates else module
+
+
+def is_within(module: str, rooms: set[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in rooms)
+
+
+ALL_MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("module", ALL_MODULES)
+def test_arrows_go_where_the_table_says(module: str) -> None:
+    here = room(module)
+    if module == "musicinfuser":
+        allowed, types = set(TABLE), set()
+    else:
+        assert here in TABLE, f"{module} is in no room of the table"
+        allowed, types = TABLE[here]
+    for name, types_only, _ in imports(ALL_MODULES[module]):
+        if name.split(".")[0] not in OURS or is_within(name, {here}):
+            continue
+        assert is_within(name, allowed | (types if types_only else set())), (
+            f"{module} imports {name}"
+        )
+
+
+@pytest.mark.parametrize("module", ALL_MODULES)
+def test_packages_stay_in_their_rooms(module: str) -> None:
+    for name, types_only, at_import in imports(ALL_MODULES[module]):
+        package = name.split(".")[0]
+        for prefix, forbidden in FORBIDDEN_PACKAGES.items():
+            if not prefix or is_within(module, {prefix}):
+                assert package not in forbidden, f"{module} imports {package}"
+        if at_import and not types_only:
+            assert package not in LAZY, f"{module} loads {package} when it is imported"
+
+
+def test_nothing_imports_the_doors() -> None:
+    for module, path in ALL_MODULES.items():
+        for name, _, _ in imports(path):
+            assert name.split(".")[0] not in {"train", "evaluate", "tests"}, f"{module}: {name}"

@@ -1,0 +1,167 @@
+"""A killed and resumed run equals an uninterrupted one, to the bit."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules.checkpointing import CheckpointMismatchError
+from tests.conftest import ROOT, cli_arguments
+from train import main
+
+NUM_STEPS, KILL_AT = 8, 3
+
+
+def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulation: int) -> list:
+    callbacks = (
+        "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {dirpath: "
+        f"{root}/checkpoints, every_n_train_steps: 1, save_top_k: -1, save_last: true, "
+        "enable_version_counter: false}},"
+        f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}]"
+    )
+    return cli_arguments(
+        "fit",
+        f"--trainer.callbacks={callbacks}",
+        f"--trainer.max_steps={NUM_STEPS}",
+        f"--trainer.accumulate_grad_batches={accumulation}",
+        "--data.init_args.batch_size=2",
+        f"--data.init_args.num_workers={workers}",
+        "--model.init_args.optimizer.warmup_steps=2",
+        parts=parts,
+        cache=cache,
+        root=root,
+    )
+
+
+def kill_a_run(root: Path, run_arguments: list[str]) -> None:
+    """Run the same command in a process of its own until it is killed at step 3."""
+    killed = [
+        a.replace(f"{root}/record", f"{root}/record, kill_at_step: {KILL_AT}")
+        for a in run_arguments
+    ]
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *killed],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=300,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+
+
+def record(root: Path) -> list[dict]:
+    return [json.loads(line) for line in (root / "record").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulation"),
+    [
+        (0, 1),
+        (2, 2),
+        pytest.param(0, 2, marks=pytest.mark.slow),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_run_continues_to_the_bit(
+    tmp_path: Path, small_parts: Path, small_cache: Path, workers: int, accumulation: int
+) -> None:
+    torch.set_num_threads(1)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    whole.mkdir()
+    parted.mkdir()
+    options = {"workers": workers, "accumulation": accumulation}
+    main(arguments(whole, small_parts, small_cache, **options))
+    command = arguments(parted, small_parts, small_cache, **options)
+    kill_a_run(parted, command)
+    assert len(record(parted)) == KILL_AT * accumulation
+    main(command)
+
+    assert len(record(whole)) == NUM_STEPS * accumulation
+    assert record(parted) == record(whole)
+    seen = [i for line in record(whole) for i in line["samples"]]
+    assert seen == list(range(NUM_STEPS * accumulation * 2))
+    checkpoints = [
+        torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+        for root in (whole, parted)
+    ]
+    assert_equal(*(c["state_dict"] for c in checkpoints))
+    assert_equal(*(c["optimizer_states"] for c in checkpoints))
+    assert_equal(*(c["lr_schedulers"] for c in checkpoints))
+    # The rate was not zero and the weights did move.
+    assert any((v != 0).any() for k, v in checkpoints[0]["state_dict"].items() if "to_out" in k)
+
+
+def assert_equal(one: object, other: object) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
+def test_repeating_a_command_starts_continues_and_stops(run_cli, small_cache: Path, tmp_path: Path):
+    steps = [
+        run_cli("fit", f"--trainer.max_steps={n}", cache=small_cache).trainer.global_step
+        for n in (2, 4, 4)
+    ]
+    assert steps == [2, 4, 4]
+    assert len(list((tmp_path / "checkpoints").glob("last*.ckpt"))) == 1
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_checkpoint_of_another_model_is_refused(
+    run_cli, small_cache: Path, tmp_path: Path, by_path: bool
+):
+    run_cli("fit", cache=small_cache)
+    path = f"--ckpt_path={tmp_path}/checkpoints/last.ckpt" if by_path else "--ckpt_path=last"
+    changed = ("--model.init_args.lora.rank=3", "--model.init_args.zica.num_heads=4")
+    for verb in ("fit", "validate"):
+        with pytest.raises(CheckpointMismatchError) as error:
+            run_cli(verb, path, *changed, cache=small_cache)
+        assert "lora.rank: 2 in the checkpoint, 3 in the config" in str(error.value)
+        assert "zica.num_heads: 8 in the checkpoint, 4 in the config" in str(error.value)
+    with pytest.raises(CheckpointMismatchError, match="layers"):
+        run_cli("fit", path, "--model.init_args.layers=[0, 1]", cache=small_cache)
+
+
+def test_foreign_checkpoint_is_refused(run_cli, small_cache: Path, tmp_path: Path) -> None:
+    run_cli("fit", cache=small_cache)
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    del checkpoint["musicinfuser"]
+    torch.save(checkpoint, tmp_path / "foreign.ckpt")
+    with pytest.raises(CheckpointMismatchError, match="not written by this program"):
+        run_cli("fit", f"--ckpt_path={tmp_path}/foreign.ckpt", cache=small_cache)
+
+
+def test_checkpoint_holds_adapters_and_optimizer_only(
+    run_cli, small_cache: Path, tmp_path: Path
+) -> None:
+    cli = run_cli("fit", cache=small_cache)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert set(checkpoint["state_dict"]) == cli.model.trainable_names()
+    adapters = sum(t.numel() * t.element_size() for t in checkpoint["state_dict"].values())
+    moments = sum(
+        t.numel() * t.element_size()
+        for state in checkpoint["optimizer_states"][0]["state"].values()
+        for t in state.values()
+    )
+    assert moments == pytest.approx(2 * adapters, rel=0.01)
+    assert path.stat().st_size <= 1.05 * (adapters + moments) + 100_000
+
+
+@pytest.mark.parametrize("verb", ["validate", "predict"])
+def test_last_without_a_checkpoint_is_refused(run_cli, small_cache: Path, verb: str) -> None:
+    with pytest.raises(ValueError, match="there is none in .*checkpoints; run fit first"):
+        run_cli(verb, cache=small_cache)

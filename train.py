@@ -152,7 +152,22 @@ def main(args: ArgsType = None) -> Any:
     """Run one verb; tests and the shell come through here."""
     for known in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
-    return MusicInfuserCLI(args)
+    try:
+        return MusicInfuserCLI(args)
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises into pages about types.
+        ours = _first_of_ours(error)
+        if ours is None or ours is error:
+            raise
+        raise ours from None
+
+
+def _first_of_ours(error: BaseException | None) -> ValueError | None:
+    while error is not None:
+        if isinstance(error, ValueError) and is_ours(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def is_ours(error: ValueError) -> bool:

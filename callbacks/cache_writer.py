@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
+from tqdm import tqdm
 
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
@@ -25,6 +26,19 @@ class CacheWriter(BasePredictionWriter):
         self.num_written = 0
         self.num_padded = 0
         self.skipped: list[dict[str, str]] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Encode this rank's share of the captions that are not stored, before any clip."""
+        data: EncodingDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        module: ClipEncoder = pl_module  # type: ignore[assignment]
+        captions = data.missing_captions()
+        if captions:
+            features = module.encoders.iterate_captions(
+                captions, device=trainer.strategy.root_device
+            )
+            progress = tqdm(captions, desc="captions", disable=not trainer.is_global_zero)
+            for caption, encoded in zip(progress, features, strict=True):
+                write_caption(data.cache_dir, caption, encoded)
 
     def write_on_batch_end(
         self,
@@ -48,8 +62,6 @@ class CacheWriter(BasePredictionWriter):
     def _write(
         self, clip: "EncodedClip", module: "ClipEncoder", data: "EncodingDataModule"
     ) -> None:
-        for caption, features in clip.captions.items():
-            write_caption(data.cache_dir, caption, features)
         spec = clip.spec
         self.num_padded += "audio_padded_seconds" in spec.attributes
         header = ClipHeader(

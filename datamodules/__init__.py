@@ -3,6 +3,13 @@
 from datamodules.aist import AISTDataset
 from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
+from datamodules.frames import FrameDataModule
 from datamodules.youtube import YouTubeDataset
 
-__all__ = ["AISTDataset", "DanceDataModule", "EncodingDataModule", "YouTubeDataset"]
+__all__ = [
+    "AISTDataset",
+    "DanceDataModule",
+    "EncodingDataModule",
+    "FrameDataModule",
+    "YouTubeDataset",
+]

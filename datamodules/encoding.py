@@ -102,10 +102,11 @@ class EncodingDataModule(L.LightningDataModule):
                     f"{path} was made otherwise ({'; '.join(differences)}); encode into another "
                     "folder, or delete this one."
                 )
-            captions = (spec.caption, spec.base_caption)
-            if not all(caption_path(self.cache_dir, c).is_file() for c in captions):
-                missing.append(index)
         self.num_found = len(specs) - len(missing)
+        captions = {spec.caption for spec in specs} | {spec.base_caption for spec in specs}
+        self._missing_captions = sorted(
+            c for c in captions if c and not caption_path(self.cache_dir, c).is_file()
+        )
         self.missing = Subset(all_clips, missing)
 
     def _build(self, source: Callable[..., ClipDataset]) -> ClipDataset:
@@ -129,6 +130,11 @@ class EncodingDataModule(L.LightningDataModule):
                         f"by all sources and is {value}; set data.{name} instead."
                     )
         return source(**shared)
+
+    def missing_captions(self) -> list[str]:
+        """This rank's share of the texts whose features are not stored."""
+        assert self.trainer is not None
+        return self._missing_captions[self.trainer.global_rank :: self.trainer.world_size]
 
     def predict_dataloader(self) -> DataLoader:
         """This rank's share of the missing clips, one per batch."""

@@ -71,9 +71,10 @@ def _prompts(prompts: list[str] | str) -> list[str]:
                 "with a list under `prompts`, or a list like ['a dance video']."
             )
         content = yaml.safe_load(path.read_text())
-        prompts = content.get("prompts") if isinstance(content, dict) else None
-        if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
+        listed = content.get("prompts") if isinstance(content, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(p, str) for p in listed):
             raise ValueError(f"{path} must hold a list of texts under `prompts`.")
+        prompts = listed
     if not prompts:
         raise ValueError("data.generation.prompts is empty; give at least one prompt.")
     return prompts

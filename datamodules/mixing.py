@@ -87,7 +87,7 @@ def _spread(ratio: dict[str, int]) -> tuple[str, ...]:
     return tuple(pattern)
 
 
-class StepIndexedBatches(Sampler[list[SampleKey]]):
+class StepIndexedBatches(Sampler[list]):
     """This rank's batches of a run, from the step the run is at.
 
     The length is that of the whole run, never what is left: on resume the trainer restores how
@@ -96,7 +96,7 @@ class StepIndexedBatches(Sampler[list[SampleKey]]):
 
     def __init__(
         self,
-        mixture: Mixture,
+        samples: Mixture | range,
         *,
         num_batches: int,
         batch_size: int,
@@ -107,23 +107,23 @@ class StepIndexedBatches(Sampler[list[SampleKey]]):
         """Define the batches.
 
         Args:
-            mixture: The run's samples.
+            samples: The run's samples by position; a range stands for itself.
             num_batches: Batches per rank in the whole run: optimizer steps times accumulation.
             batch_size: Samples per batch and rank.
             rank: This process among all.
             world_size: Number of processes.
             first_batch: Batches already done, asked when iteration starts.
         """
-        self.mixture, self.num_batches, self.batch_size = mixture, num_batches, batch_size
+        self.samples, self.num_batches, self.batch_size = samples, num_batches, batch_size
         self.rank, self.world_size, self.first_batch = rank, world_size, first_batch
 
     def __len__(self) -> int:
         """Batches of the whole run on this rank."""
         return self.num_batches
 
-    def __iter__(self) -> Iterator[list[SampleKey]]:
+    def __iter__(self) -> Iterator[list]:
         """Batches from the current position to the end of the run."""
         global_batch = self.batch_size * self.world_size
         for batch in range(self.first_batch(), self.num_batches):
             start = batch * global_batch + self.rank * self.batch_size
-            yield [self.mixture[start + i] for i in range(self.batch_size)]
+            yield [self.samples[start + i] for i in range(self.batch_size)]

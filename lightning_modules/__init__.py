@@ -1,6 +1,7 @@
 """Lightning shells around the networks: training, encoding."""
 
+from lightning_modules.autoencoder import AutoencoderModule
 from lightning_modules.encoding import ClipEncoder
 from lightning_modules.music_infuser import MusicInfuserModule
 
-__all__ = ["ClipEncoder", "MusicInfuserModule"]
+__all__ = ["AutoencoderModule", "ClipEncoder", "MusicInfuserModule"]

@@ -1,4 +1,4 @@
-"""ClipEncoder: raw clips to latents, audio features and text features, as a predict job."""
+"""ClipEncoder: raw clips to latents and audio features, as a predict job."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,8 +24,6 @@ class EncodedClip:
     """``(C, T, H, W)``."""
     audio: Tensor
     """``(S, audio width)`` fp32."""
-    captions: dict[str, Tensor]
-    """Features ``(L, text width)`` of the clip's caption and of its base caption."""
 
 
 class ClipEncoder(L.LightningModule):
@@ -40,6 +38,10 @@ class ClipEncoder(L.LightningModule):
         super().__init__()
         self.encoders = Encoders(encoders)
 
+    def on_predict_start(self) -> None:
+        """Move what every clip needs to the device, once."""
+        self.encoders.keep_on(self.device)
+
     def predict_step(
         self, batch: "list[RawClip | SkippedClip]", batch_idx: int
     ) -> "list[EncodedClip | SkippedClip]":
@@ -53,14 +55,11 @@ class ClipEncoder(L.LightningModule):
         """Encode one clip on this module's device."""
         mean, logvar = self.encoders.encode_video(clip.frames[None], device=self.device)
         audio = self.encoders.encode_audio(clip.waveform[None], device=self.device)
-        captions = [clip.spec.caption, clip.spec.base_caption]
-        features = self.encoders.encode_captions(captions, device=self.device)
         return EncodedClip(
             spec=clip.spec,
             latent_mean=mean[0].cpu(),
             latent_logvar=logvar[0].cpu(),
             audio=audio[0].cpu(),
-            captions=dict(zip(captions, features, strict=True)),
         )
 
     def recipe(

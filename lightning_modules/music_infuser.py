@@ -17,7 +17,7 @@ from lightning_modules.checkpointing import (
     check_agreement,
     keep_adapters,
 )
-from lightning_modules.learning_rate import learning_rate_factor
+from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from musicinfuser import generation
 from musicinfuser.cells import Cell
@@ -209,30 +209,9 @@ class MusicInfuserModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the adapters, warm-up and decay counted in optimizer steps."""
-        spec, num_steps = self.optimizer_spec, self.trainer.max_steps
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        if not parameters:
+        if not self.trainable_names():
             raise ValueError("nothing to train: no ZICA layers and no LoRA; set model.layers.")
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=spec.lr,
-            betas=spec.betas,
-            eps=spec.eps,
-            weight_decay=spec.weight_decay,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(
-                step,
-                warmup_steps=spec.warmup_steps,
-                num_steps=num_steps,
-                schedule=spec.schedule,
-            ),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
-        }
+        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adapters; note which model they belong to."""

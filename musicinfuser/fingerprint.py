@@ -1,24 +1,30 @@
 """Telling one set of weights from another without reading all of it."""
 
 import hashlib
+import re
 from pathlib import Path
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt")
+# The weights that are loaded by default: no variants such as ``model.fp16.safetensors``.
+_WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?"
 
 
 def fingerprint_folder(folder: str | Path) -> str:
-    """A short hash of a model folder: names and sizes of its files and samples of their bytes.
+    """A short hash of a model folder: its config and its weights, wherever they were downloaded to.
 
-    Every file up to 256 KiB is read whole; of larger ones 64 spans of 4 KiB, first and last
-    included.
+    Names and sizes count, and bytes: files up to 256 KiB are read whole, of larger ones 64 spans
+    of 4 KiB, first and last included. Files of no consequence for the weights do not count.
 
     Raises:
         FileNotFoundError: The folder does not exist or holds no model file.
     """
     folder = Path(folder)
-    files = sorted(p for p in folder.iterdir() if p.suffix in _WEIGHT_SUFFIXES and p.is_file())
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    weights: list[str] = []
+    for suffix in ("safetensors", "bin"):
+        weights = weights or [n for n in names if re.fullmatch(rf"{_WEIGHTS}\.{suffix}", n)]
+    files = [folder / name for name in ("config.json", *weights) if name in names]
     if not files:
         raise FileNotFoundError(f"{folder} holds no model files.")
     digest = hashlib.blake2b(digest_size=8)

@@ -117,7 +117,8 @@ def sample_latents(
         model: The adapted transformer.
         text: ``(L, text width)`` features of the prompt.
         negative: ``(L', text width)`` features of the negative prompt; both may be empty.
-        audio: ``(1, S, audio width)``, heard by both branches (authors' code); None for silence.
+        audio: ``(1, S, audio width)``, heard by both branches (authors' code); None switches
+            ZICA off.
         cell: Seed and size.
         sampling: Steps and guidance.
         device: Where to compute.

@@ -1,10 +1,9 @@
 """The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,9 +15,11 @@ from musicinfuser.clip_size import check_clip_size
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
-from musicinfuser.networks.sources import load_pretrained
+from musicinfuser.networks.sources import find_local, load_pretrained
 
 AUDIO_RATE_HZ = 16_000
+# Mochi's decoder in bf16, untiled, by simulation: 52 GiB for the 12x13x60x106 latents of a clip.
+DECODE_BYTES_PER_LATENT = 52 * 2**30 // (12 * 13 * 60 * 106)
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 
 
@@ -36,8 +37,9 @@ class EncodersSpec:
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
     max_text_tokens: int = 256
     """T5 tokens after which captions are cut (Mochi: 256)."""
-    vae_tiling: bool = False
-    """Decode in tiles: slower, with less memory (untiled: 52 GiB at 73x480x848)."""
+    vae_tiling: bool | None = None
+    """Encode and decode in tiles: slower, with less memory, with faint seams. By default clips are
+    encoded whole, and decoded in tiles only where the GPU's free memory is too small."""
 
 
 class Encoders:
@@ -52,8 +54,6 @@ class Encoders:
         """Mochi's VAE, frozen."""
         dtype = DTYPES[self.spec.dtype]
         vae = load_pretrained(AutoencoderKLMochi, self.spec.mochi, "vae", dtype=dtype)
-        if self.spec.vae_tiling:
-            vae.enable_tiling()
         return vae.eval().requires_grad_(False)
 
     @cached_property
@@ -94,8 +94,10 @@ class Encoders:
         """
         self.check_size(*frames.shape[1:4])
         with _on(self.vae, device) as vae:
+            vae.use_tiling = bool(self.spec.vae_tiling)
             pixels = frames.to(device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
-            distribution = vae.encode(pixels).latent_dist
+            with torch.autocast(device.type, enabled=False):
+                distribution = vae.encode(pixels).latent_dist
         return distribution.mean, distribution.logvar
 
     @torch.no_grad()
@@ -110,6 +112,7 @@ class Encoders:
         """
         mean, std = self.latents_mean.to(latents), self.latents_std.to(latents)
         with _on(self.vae, latents.device) as vae:
+            vae.use_tiling = self._decodes_in_tiles(latents)
             scaled = denormalise(latents.float(), mean.float(), std.float()).to(vae.dtype)
             # Outside autocast: the VAE's own type decides.
             with torch.autocast(latents.device.type, enabled=False):
@@ -130,20 +133,41 @@ class Encoders:
         """
         missing = [c for c in dict.fromkeys(captions) if c and c not in self._captions]
         if missing:
-            with _on(self.text_encoder, device) as text_encoder:
-                for caption in missing:
-                    tokens = self._tokenizer(
-                        caption,
-                        max_length=self.spec.max_text_tokens,
-                        truncation=True,
-                        return_tensors="pt",
-                    ).to(device)
-                    with torch.autocast(device.type, enabled=False):
-                        features = text_encoder(tokens.input_ids, tokens.attention_mask)[0]
-                    self._captions[caption] = features[0].cpu()
+            features = self.iterate_captions(missing, device=device)
+            self._captions |= zip(missing, features, strict=True)
         width, dtype = self.text_encoder.config.d_model, self.text_encoder.dtype
         empty = torch.zeros(0, width, dtype=dtype)
         return [self._captions[c] if c else empty for c in captions]
+
+    @torch.no_grad()
+    def iterate_captions(
+        self, captions: Iterable[str], *, device: torch.device
+    ) -> Iterator[Tensor]:
+        """Features of many captions, one at a time; T5 stays on ``device`` meanwhile.
+
+        Args:
+            captions: Texts, none empty.
+            device: Where to compute.
+
+        Yields:
+            ``(num_tokens, width)`` on the CPU; nothing is kept.
+        """
+        with _on(self.text_encoder, device) as text_encoder:
+            for caption in captions:
+                tokens = self._tokenizer(
+                    caption,
+                    max_length=self.spec.max_text_tokens,
+                    truncation=True,
+                    return_tensors="pt",
+                ).to(device)
+                with torch.autocast(device.type, enabled=False):
+                    features = text_encoder(tokens.input_ids, tokens.attention_mask)[0]
+                yield features[0].cpu()
+
+    def keep_on(self, device: torch.device) -> None:
+        """Keep VAE and wav2vec 2.0 on a device, for jobs that use them for every clip."""
+        self.vae.to(device)
+        self.audio_encoder.to(device)
 
     @torch.no_grad()
     def encode_audio(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
@@ -166,7 +190,7 @@ class Encoders:
                 return encoder(extracted.input_values.to(device)).last_hidden_state
 
     def fingerprints(self) -> dict[str, str]:
-        """What each encoder is: its source, and a hash of its files where they are local."""
+        """What each encoder is: a hash of its files where they are local, else its source."""
         spec = self.spec
         parts = {
             "vae": (spec.mochi, "vae"),
@@ -175,8 +199,8 @@ class Encoders:
         }
         found = {}
         for name, (source, subfolder) in parts.items():
-            folder = Path(source, subfolder or "")
-            found[name] = fingerprint_folder(folder) if folder.is_dir() else source
+            folder = find_local(source, subfolder)
+            found[name] = fingerprint_folder(folder) if folder else source
         return found
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
@@ -189,6 +213,13 @@ class Encoders:
             temporal=vae.temporal_compression_ratio,
             spatial=vae.spatial_compression_ratio,
         )
+
+    def _decodes_in_tiles(self, latents: Tensor) -> bool:
+        if self.spec.vae_tiling is not None or latents.device.type != "cuda":
+            return bool(self.spec.vae_tiling)
+        torch.cuda.empty_cache()
+        free_bytes, _ = torch.cuda.mem_get_info(latents.device)
+        return free_bytes < DECODE_BYTES_PER_LATENT * latents.numel()
 
     @cached_property
     def _tokenizer(self) -> Any:

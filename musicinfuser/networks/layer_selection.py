@@ -101,7 +101,10 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
     path = Path(layers.scores)
     if not path.is_file():
         raise ValueError(f"layers.scores names {path}, which does not exist; measure it first.")
-    scores = json.loads(path.read_text())["scores"]
+    try:
+        scores = json.loads(path.read_text())["scores"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} must be json with a list under "scores".') from error
     if len(scores) != depth:
         raise ValueError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
     ranking = sorted(range(depth), key=lambda i: (-scores[i], i))

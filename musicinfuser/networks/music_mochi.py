@@ -59,7 +59,9 @@ class MusicMochi(nn.Module):
         self.layers = select_layers(layers, backbone.config.num_layers)
         self.gradient_checkpointing = gradient_checkpointing
         self.lora = lora
-        with torch.random.fork_rng():
+        # Drawn on the CPU so that a seed means the same adapters on every device.
+        device = "meta" if torch.get_default_device().type == "meta" else "cpu"
+        with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.key(seed, 0, "adapter init"))
             lora_names = add_lora(backbone, lora) if lora else set()
             self.zica = build_zica(width, zica, self.layers)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
-from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec
+from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import FeatureAddition, ZeroInitCrossAttention, ZicaSpec
@@ -227,6 +227,12 @@ def load_official(
     if "kwargs" not in metadata:
         raise ValueError(f"{adapter} has no LoRA settings in its metadata (key `kwargs`).")
     layers = _layers(sizes, metadata, adapter)
+    heads = json.loads(metadata.get("audio_heads", str(sizes["audio_heads"])))
+    if heads != sizes["audio_heads"]:
+        raise ValueError(
+            f"{adapter} was trained with {heads} audio heads, but the architecture names "
+            f"{sizes['audio_heads']}."
+        )
     lora, has_own_a = _lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=share_qkv_a)
     model = MusicMochi(
         backbone,
@@ -238,7 +244,7 @@ def load_official(
     )
     converted = from_official(tensors, adapter_rules(depth, layers), has_own_a=has_own_a)
     state = model.state_dict()
-    adapter_names = {name for name in state if not name.startswith("backbone.") or "lora" in name}
+    adapter_names = {n for n in state if not n.startswith("backbone.") or is_lora_name(n)}
     assert adapter_names == set(converted)
     model.load_state_dict(converted, strict=False)
     return model
@@ -292,7 +298,11 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
         if adapter.logit_scale != (adapter.to_q.out_features // adapter.num_heads) ** -0.5:
             raise ValueError("the authors' format knows logits scaled per head only (zica.scale).")
     # All names, tied ones included: state_dict lists a shared A under each of its names.
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("backbone.") or is_lora_name(name)
+    }
     rules = list(adapter_rules(depth, model.layers))
     unknown = next((n for rule in rules for n in rule.ours if n not in tensors), None)
     if unknown is not None:
@@ -322,7 +332,12 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
         "out_proj_lora_alpha": alpha,
         "out_proj_lora_dropout": 0.0,
     }
-    # Their file leaves out which blocks the adapters belong to; a reader that ignores it loses
-    # nothing.
-    metadata = {"kwargs": json.dumps(kwargs), "audio_cross_attn_layers": json.dumps(model.layers)}
+    # Their file leaves out which blocks the adapters belong to and the number of heads, which
+    # their code fixes at 8; a reader that ignores the two loses nothing.
+    heads = {adapter.num_heads for adapter in model.zica.values()}  # type: ignore[union-attr]
+    metadata = {
+        "kwargs": json.dumps(kwargs),
+        "audio_cross_attn_layers": json.dumps(model.layers),
+        "audio_heads": json.dumps(heads.pop()),
+    }
     save_tensors(official, path, metadata=metadata)

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
 HOW_TO_GET = (
     "Download it once, e.g. `hf download {source} --local-dir {folder}`, and give the folder."
 )
@@ -10,6 +13,18 @@ HOW_TO_GET = (
 
 class MissingWeightsError(ValueError):
     """A pretrained part is not where the config says."""
+
+
+def find_local(source: str, subfolder: str | None) -> Path | None:
+    """The folder of a part: as given, or in the Hub's cache; None where it is in neither."""
+    folder = Path(source, subfolder or "")
+    if folder.is_dir():
+        return folder
+    try:
+        config = try_to_load_from_cache(source, f"{subfolder}/config.json".removeprefix("None/"))
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any) -> Any:

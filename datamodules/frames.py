@@ -1,0 +1,136 @@
+"""Pieces of raw clips, decoded once and held in memory, for training the small parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datamodules.clips import RawClip
+from datamodules.cutting import ClipDataset
+from datamodules.mixing import StepIndexedBatches
+from musicinfuser.clip_size import check_clip_size
+from musicinfuser.keyed_random import generator
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Short pieces of clips."""
+
+    sample_index: tuple[int, ...]
+    """Keys of every random draw for the samples."""
+    frames: Tensor
+    """``(B, T, H, W, 3)`` uint8."""
+
+    def __len__(self) -> int:
+        """Samples in the batch."""
+        return len(self.sample_index)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "FrameBatch":
+        """A copy on ``device``."""
+        return FrameBatch(self.sample_index, self.frames.to(device, non_blocking=non_blocking))
+
+
+class Pieces(Dataset[tuple[int, Tensor]]):
+    """Random pieces of held clips; clip and start follow from the sample index alone."""
+
+    def __init__(self, clips: list[Tensor], *, num_frames: int, seed: int) -> None:
+        self.clips, self.num_frames, self.seed = clips, num_frames, seed
+
+    def __len__(self) -> int:
+        """Clips to draw from."""
+        return len(self.clips)
+
+    def __getitem__(self, sample_index: int) -> tuple[int, Tensor]:
+        """The sample index and ``(T, H, W, 3)`` uint8."""
+        stream = generator(self.seed, sample_index, "piece of a clip")
+        clip = self.clips[int(torch.randint(len(self.clips), (), generator=stream))]
+        start = int(torch.randint(len(clip) - self.num_frames + 1, (), generator=stream))
+        return sample_index, clip[start : start + self.num_frames]
+
+
+def collate_pieces(pieces: list[tuple[int, Tensor]]) -> FrameBatch:
+    """Stack pieces."""
+    return FrameBatch(tuple(i for i, _ in pieces), torch.stack([frames for _, frames in pieces]))
+
+
+class FrameDataModule(L.LightningDataModule):
+    """Frames of the same datasets that the encode job reads, without their sound."""
+
+    def __init__(
+        self,
+        sources: list[Callable[[], ClipDataset]],
+        *,
+        num_frames: int,
+        batch_size: int,
+        seed: int,
+        max_clips: int | None = None,
+        max_validation_clips: int = 32,
+    ) -> None:
+        """Set up; videos are decoded in `setup`.
+
+        Args:
+            sources: Datasets of raw clips, by class path; they decide size and rate.
+            num_frames: Frames per piece, 6k + 1.
+            batch_size: Pieces per process and batch.
+            seed: Seed of the pieces.
+            max_clips: At most so many training clips per source.
+            max_validation_clips: At most so many held-out clips, whole.
+        """
+        super().__init__()
+        check_clip_size(num_frames, 16, 16)
+        self.sources, self.num_frames, self.batch_size = sources, num_frames, batch_size
+        self.seed, self.max_clips = seed, max_clips
+        self.max_validation_clips = max_validation_clips
+
+    def setup(self, stage: str) -> None:
+        """Decode the clips; unreadable ones are left out.
+
+        Raises:
+            ValueError: A folder that is missing, or no clip to train on or to validate with.
+        """
+        if stage != "fit":
+            raise ValueError(f"{type(self).__name__} serves fit only, not {stage}.")
+        datasets = [source() for source in self.sources]
+        training = [c for d in datasets for c in _decode(d, "train", self.max_clips)]
+        held_out = [c for d in datasets for c in _decode(d, "held_out", self.max_validation_clips)]
+        if not training or not held_out:
+            raise ValueError(
+                f"{len(training)} training and {len(held_out)} held-out clips could be read; both "
+                "are needed."
+            )
+        self.training_clips = training
+        self.pieces = Pieces(training, num_frames=self.num_frames, seed=self.seed)
+        self.validation = list(enumerate(held_out[: self.max_validation_clips]))
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches from the trainer's current step to its last."""
+        trainer = self.trainer
+        assert trainer is not None
+        batches = StepIndexedBatches(
+            range(2**62),
+            num_batches=trainer.max_steps * trainer.accumulate_grad_batches,
+            batch_size=self.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first_batch=lambda: trainer.global_step * trainer.accumulate_grad_batches,
+        )
+        return DataLoader(self.pieces, batch_sampler=batches, collate_fn=collate_pieces)
+
+    def val_dataloader(self) -> DataLoader:
+        """Whole held-out clips, one per batch."""
+        return DataLoader(
+            self.validation,  # type: ignore[arg-type]
+            batch_size=1,
+            collate_fn=collate_pieces,
+        )
+
+
+def _decode(dataset: ClipDataset, split: str, limit: int | None) -> list[Tensor]:
+    indices = [i for i, spec in enumerate(dataset.clips) if spec.split == split][:limit]
+    bar = tqdm(indices, desc=f"decoding {dataset.source} ({split})", disable=len(indices) < 50)
+    clips = (dataset[i] for i in bar)
+    return [clip.frames for clip in clips if isinstance(clip, RawClip)]

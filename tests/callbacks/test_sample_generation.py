@@ -1,0 +1,222 @@
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from callbacks import SampleGeneration
+from callbacks.sample_generation import SampleCell, _untouched
+from musicinfuser.media.audio import read_audio, write_wav
+from tests.test_resume import assert_equal
+
+PROMPT = "a square that dances"
+
+
+@pytest.fixture
+def track(tmp_path: Path) -> Path:
+    path = tmp_path / "songs" / "song.wav"
+    seconds = torch.arange(16_000) / 16_000
+    write_wav(path, 0.4 * torch.sin(2 * torch.pi * 440 * seconds), rate_hz=16_000)
+    return path
+
+
+def sampling(*tracks: Path, every_n_steps: int = 1, offset: float = 0.25) -> list[str]:
+    cells = ", ".join(
+        f"{{track: {t}, prompt: {PROMPT}, seed: 5, track_offset_seconds: {offset}}}" for t in tracks
+    )
+    return [
+        f"--sample_generation.every_n_steps={every_n_steps}",
+        f"--sample_generation.cells=[{cells}]",
+    ]
+
+
+def manifest(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def checkpoint(root: Path) -> dict:
+    return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_a_run_writes_and_logs_its_samples(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path, events: Callable
+) -> None:
+    run_cli("fit", *sampling(track, every_n_steps=2), "--trainer.max_steps=5", cache=small_cache)
+    folders = sorted((tmp_path / "samples").iterdir())
+    assert [folder.name for folder in folders] == ["step_000002", "step_000004"]
+    for folder, step in zip(folders, (2, 4), strict=True):
+        [row] = manifest(folder)
+        assert row["system"] == f"step {step}"
+        assert (row["track"], row["prompt"], row["seed"]) == (str(track), PROMPT, 5)
+        assert (row["track_offset_seconds"], row["num_steps"]) == (0.25, 2)
+        path = folder / row["file"]
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.name == "h264"
+            assert container.streams.audio[0].codec_context.name == "aac"
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        assert np.stack(frames).shape == (7, 32, 32, 3)
+        sound = read_audio(path, rate_hz=16_000)
+        spectrum = torch.fft.rfft(sound[:3200]).abs()
+        assert spectrum.argmax() / 3200 * 16_000 == pytest.approx(440, abs=6)
+    logged = events(tmp_path)
+    [tag] = logged.Tags()["images"]
+    assert logged.Tags()["audio"] == [tag]
+    assert tag.startswith("samples/song_a-square-that-dances_seed5")
+    assert [e.step for e in logged.Images(tag)] == [e.step for e in logged.Audio(tag)] == [2, 4]
+    picture = logged.Images(tag)[0]
+    assert (picture.height, picture.width) == (32, 8 * 32)
+    assert logged.Audio(tag)[0].sample_rate == 44_100
+    # Training moved the picture.
+    assert len({manifest(folder)[0]["sha256"] for folder in folders}) == 2
+
+
+def test_a_run_with_samples_equals_one_without(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path
+) -> None:
+    common = ("--trainer.max_steps=4", "--data.init_args.batch_size=2")
+    runs = {"with": sampling(track), "without": []}
+    for name, extra in runs.items():
+        run_cli("fit", *common, *extra, cache=small_cache, root=tmp_path / name)
+    assert len(list((tmp_path / "with" / "samples").iterdir())) == 4
+    one, other = (checkpoint(tmp_path / name) for name in runs)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_equal(one[key], other[key])
+
+
+def test_one_sample_per_optimizer_step_not_per_batch(
+    run_cli: Callable, small_cache: Path, track: Path, events: Callable, tmp_path: Path
+) -> None:
+    arguments = (*sampling(track, every_n_steps=2), "--trainer.accumulate_grad_batches=3")
+    run_cli("fit", *arguments, "--trainer.max_steps=3", cache=small_cache)
+    run_cli("fit", *arguments, "--trainer.max_steps=4", cache=small_cache)
+    logged = events(tmp_path)
+    assert [e.step for e in logged.Images(logged.Tags()["images"][0])] == [2, 4]
+
+
+def test_predict_makes_the_same_clip_from_the_same_weights(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path
+) -> None:
+    run_cli("fit", *sampling(track, every_n_steps=3), "--trainer.max_steps=3", cache=small_cache)
+    run_cli(
+        "predict",
+        f"--data.init_args.generation.music=['{track}']",
+        f"--data.init_args.generation.prompts=['{PROMPT}']",
+        "--data.init_args.generation.seeds=[5, 6]",
+        "--data.init_args.generation.track_offset_seconds=0.25",
+    )
+    [sample] = manifest(tmp_path / "samples" / "step_000003")
+    predicted = {row["seed"]: row for row in manifest(tmp_path / "videos")}
+    assert sample["sha256"] == predicted[5]["sha256"] != predicted[6]["sha256"]
+    assert sample["file"] == predicted[5]["file"]
+
+
+@pytest.mark.parametrize("kind", ["unreadable", "too short"])
+def test_a_bad_track_costs_a_sample_not_the_run(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path, kind: str
+) -> None:
+    bad = tmp_path / "songs" / "bad.wav"
+    bad.write_text("no music")
+    if kind == "too short":
+        write_wav(bad, torch.full((1600,), 0.1), rate_hz=16_000)
+    with pytest.warns(UserWarning, match=r"no sample for .*bad\.wav: .*bad\.wav"):
+        cli = run_cli("fit", *sampling(bad, track, every_n_steps=2), cache=small_cache)
+    assert cli.trainer.global_step == 2
+    [row] = manifest(tmp_path / "samples" / "step_000002")
+    assert row["track"] == str(track)
+
+
+def test_a_missing_track_is_refused_at_the_start(
+    run_cli: Callable, small_cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"cells names .*missing\.wav, which does not exist"):
+        run_cli("fit", *sampling(tmp_path / "missing.wav"), cache=small_cache)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_under_bf16(run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path) -> None:
+    cli = run_cli(
+        "fit",
+        *sampling(track, every_n_steps=2),
+        "--trainer.precision=bf16-mixed",
+        "--model.init_args.backbone.dtype=bfloat16",
+        "--model.init_args.gradient_checkpointing=true",
+        cache=small_cache,
+    )
+    assert cli.model.adapted.backbone.dtype == torch.bfloat16
+    assert cli.model.adapted.gradient_checkpointing
+    [row] = manifest(tmp_path / "samples" / "step_000002")
+    run_cli(
+        "predict",
+        "--trainer.precision=bf16-mixed",
+        "--model.init_args.backbone.dtype=bfloat16",
+        f"--data.init_args.generation.music=['{track}']",
+        f"--data.init_args.generation.prompts=['{PROMPT}']",
+        "--data.init_args.generation.seeds=[5]",
+        "--data.init_args.generation.track_offset_seconds=0.25",
+    )
+    assert manifest(tmp_path / "videos")[0]["sha256"] == row["sha256"]
+
+
+def test_leaves_everything_as_it_was(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path
+) -> None:
+    cli = run_cli("fit", cache=small_cache)
+    module = cli.model
+    module.train()
+    module.adapted.zica.eval()
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn_like(parameter)
+    grads = {n: p.grad.clone() for n, p in module.named_parameters() if p.requires_grad}
+    modes = {n: m.training for n, m in module.named_modules()}
+    assert set(modes.values()) == {True, False}
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+    callback = SampleGeneration(
+        1, [SampleCell(str(track), PROMPT)], num_frames=7, height=32, width=32
+    )
+    callback.generate(cli.trainer, module, 9)
+    assert len(manifest(tmp_path / "samples" / "step_000009")) == 1
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert {n: m.training for n, m in module.named_modules()} == modes
+    assert torch.is_grad_enabled()
+    after = {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
+    assert_equal(after, grads)
+
+
+def test_guard_puts_back_what_sampling_disturbs(run_cli: Callable, small_cache: Path) -> None:
+    module = run_cli("fit", cache=small_cache).model
+    module.adapted.train()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    expected = (random.random(), np.random.rand(), torch.rand(()).item())
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    with pytest.raises(RuntimeError, match="in the middle"), _untouched(module):
+        assert not any(part.training for part in module.modules())
+        random.random(), np.random.rand(), torch.rand(3)
+        module.adapted.zica.train()
+        raise RuntimeError("in the middle")
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+    assert all(part.training for part in module.adapted.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_steps": 2}, "is set but sample_generation.cells is empty"),
+        ({"every_n_steps": -1}, "every_n_steps is -1; use 0 or more"),
+        ({"num_frames": 8}, "num_frames is 8"),
+        ({"cells": [SampleCell("a.wav", "p", 0, -1.0)]}, "track_offset_seconds is -1.0"),
+    ],
+)
+def test_bad_settings(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SampleGeneration(**options)

@@ -1,0 +1,121 @@
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.cached_clips import TrainingClips, ValidationClips
+from datamodules.mixing import SampleKey
+from musicinfuser.media.latents import CacheError, caption_path
+from tests.handmade_cache import RECIPE, write_handmade_clip
+
+NUM_SAMPLES = 5000
+
+
+def training_clips(cache: Path, clips: dict, **changes) -> TrainingClips:
+    options = {"caption_dropout": 0.1, "base_prompt_probability": 0.2, "seed": 0} | changes
+    return TrainingClips(clips, cache_dir=cache, **options)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> dict:
+    return {
+        "aist": [write_handmade_clip(tmp_path, f"a{i}", number=i) for i in range(2)],
+        "youtube": [
+            write_handmade_clip(tmp_path, f"y{i}", number=10 + i, source="youtube", music=None)
+            for i in range(2)
+        ],
+    }
+
+
+def test_a_sample_is_the_clip_of_its_key(tmp_path: Path, clips: dict) -> None:
+    dataset = training_clips(tmp_path, clips, caption_dropout=0.0, base_prompt_probability=0.0)
+    found = dataset[SampleKey("youtube", 1, sample_index=77)]
+    assert (found.sample_index, found.clip_id, found.other_audio) == (77, "y1", None)
+    assert torch.equal(found.latent_mean, torch.full((12, 2, 4, 4), 11.0))
+    assert torch.equal(found.latent_logvar, torch.full((12, 2, 4, 4), -11.0))
+    assert torch.equal(found.audio, torch.full((14, 96), 11.0))
+    # "caption of y1" has 13 letters, and the handmade features say so.
+    assert torch.equal(found.text, torch.full((13, 64), 13.0))
+    assert torch.equal(found.latents_mean, torch.tensor(RECIPE.latents_mean))
+    assert torch.equal(found.latents_std, torch.tensor(RECIPE.latents_std))
+
+
+def test_dropped_and_base_captions_come_as_often_as_asked(tmp_path: Path, clips: dict) -> None:
+    dataset, header = training_clips(tmp_path, clips), clips["aist"][1]
+    shown = [dataset.caption(header, i) for i in range(NUM_SAMPLES)]
+    assert set(shown) == {"", "a dance video", "caption of a1"}
+    # Within four standard deviations of 0.1 and of 0.9 * 0.2.
+    assert shown.count("") / NUM_SAMPLES == pytest.approx(0.1, abs=4 * 0.3 / NUM_SAMPLES**0.5)
+    base = shown.count("a dance video") / NUM_SAMPLES
+    assert base == pytest.approx(0.18, abs=4 * 0.384 / NUM_SAMPLES**0.5)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "base", "expected"),
+    [(1.0, 0.0, ""), (1.0, 1.0, ""), (0.0, 1.0, "a dance video"), (0.0, 0.0, "caption of a0")],
+)
+def test_certain_captions(
+    tmp_path: Path, clips: dict, dropout: float, base: float, expected: str
+) -> None:
+    dataset = training_clips(tmp_path, clips, caption_dropout=dropout, base_prompt_probability=base)
+    shown = {dataset.caption(clips["aist"][0], i) for i in range(300)}
+    assert shown == {expected}
+    assert len(dataset[SampleKey("aist", 0, 0)].text) == len(expected)
+
+
+def test_captions_are_keyed_by_seed_and_sample_only(tmp_path: Path, clips: dict) -> None:
+    dataset = training_clips(tmp_path, clips)
+
+    def kinds(headers, indices, dataset=dataset) -> dict[int, str]:
+        return {
+            i: dataset.caption(h, i).replace(h.clip_id, "it")
+            for h, i in zip(headers, indices, strict=True)
+        }
+
+    one = [clips["aist"][0]] * 500
+    shuffled = list(range(500))
+    random.Random(0).shuffle(shuffled)
+    assert kinds(one, shuffled) == kinds(one, range(500))
+    assert kinds([clips["youtube"][1]] * 500, range(500)) == kinds(one, range(500))
+    assert kinds(one, range(500), training_clips(tmp_path, clips, seed=1)) != kinds(one, range(500))
+
+
+def test_a_dropped_caption_has_no_tokens(tmp_path: Path, clips: dict) -> None:
+    dataset = training_clips(tmp_path, clips)
+    for i in range(60):
+        text = dataset[SampleKey("aist", 0, i)].text
+        assert text.shape == (len(dataset.caption(clips["aist"][0], i)), 64)
+
+
+def test_missing_caption_features_are_noticed_at_once(tmp_path: Path, clips: dict) -> None:
+    caption_path(tmp_path, "caption of y0").unlink()
+    with pytest.raises(CacheError, match="lacks the features of 1 captions, e.g. 'caption of y0'"):
+        training_clips(tmp_path, clips)
+    training_clips(tmp_path, {"aist": clips["aist"]})
+    with pytest.raises(CacheError, match="caption of y0"):
+        ValidationClips([*clips["aist"], clips["youtube"][0]], cache_dir=tmp_path)
+
+
+def test_validation_pairs_a_clip_with_other_music(tmp_path: Path) -> None:
+    music = ["mBR0", "mBR0", "mPO1", "mBR0"]
+    headers = [
+        write_handmade_clip(tmp_path, f"v{i}", number=i, music=music[i], split="held_out")
+        for i in range(4)
+    ]
+    dataset = ValidationClips(headers, cache_dir=tmp_path)
+    items = [dataset[i] for i in range(len(dataset))]
+    assert [item.sample_index for item in items] == [0, 1, 2, 3]
+    assert [item.audio[0, 0].item() for item in items] == [0, 1, 2, 3]
+    partners = [int(item.other_audio[0, 0]) for item in items]
+    assert partners == [2, 2, 3, 2]
+    assert all(music[p] != music[i] for i, p in enumerate(partners))
+    # Validation always shows the clip's own caption.
+    assert [len(item.text) for item in items] == [len("caption of v0")] * 4
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_one_music_alone_cannot_validate(tmp_path: Path, num_clips: int) -> None:
+    headers = [write_handmade_clip(tmp_path, f"v{i}", music="mBR0") for i in range(num_clips)]
+    with pytest.raises(CacheError, match="have the music mBR0; encode clips of at least two"):
+        ValidationClips(headers, cache_dir=tmp_path)

@@ -1,0 +1,347 @@
+"""The encoding job through train.py: complete, repeatable, and unimpressed by broken files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as L
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from datamodules.encoding import EncodingDataModule
+from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
+from musicinfuser.media.video import write_video
+from tests.conftest import AIST_FILES, ROOT, YOUTUBE_FILES, encode_arguments, write_moving_square
+from train import main
+
+NUM_CLIPS = len(AIST_FILES) + len(YOUTUBE_FILES)
+
+
+class KillAfter(L.Callback):
+    """Kills the process once so many clips are written."""
+
+    def __init__(self, num_clips: int) -> None:
+        self.num_clips = num_clips
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *args) -> None:
+        if batch_idx + 1 == self.num_clips:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def contents(cache: Path) -> dict[str, tuple]:
+    """Every file's header and tensors, to the bit; safetensors writes headers in any order."""
+    found = {}
+    for path in cache.rglob("[!.]*.safetensors"):
+        with safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            found[path.relative_to(cache).as_posix()] = (
+                file.metadata(),
+                {name: (str(t.dtype), t.shape, t.numpy().tobytes()) for name, t in tensors.items()},
+            )
+    return found
+
+
+@pytest.fixture
+def cache(small_cache: Path, tmp_path: Path) -> Path:
+    """A copy of the session's cache that a test may spoil."""
+    return Path(shutil.copytree(small_cache, tmp_path / "cache"))
+
+
+def test_one_file_per_clip_with_what_was_encoded(small_cache: Path, media: Path) -> None:
+    headers = {h.clip_id: h for h in read_headers(small_cache)}
+    assert len(headers) == NUM_CLIPS
+    assert {h.clip_id for h in headers.values() if h.source == "aist"} == set(AIST_FILES)
+    one = headers["gBR_sBM_c01_d04_mBR0_ch02"]
+    assert (one.music, one.split, one.source) == ("mBR0", "held_out", "aist")
+    assert "dancing Break" in one.caption or "Break" in one.caption
+    assert one.base_caption == "a professional dancer dancing in a studio with a white backdrop"
+    assert one.attributes["file"] == str(media / "aist" / "gBR_sBM_c01_d04_mBR0_ch02.mp4")
+    assert one.attributes["camera"] == "c01" and one.attributes["crop"] == "aist"
+    assert 0.06 <= float(one.attributes["start_seconds"]) <= 0.95 * 1.2 - 0.3
+    wild = {h.caption: h for h in headers.values() if h.source == "youtube"}
+    assert set(wild) == {f"a square that moves, number {i}" for i in range(3)}
+    assert {(h.music, h.split, h.base_caption) for h in wild.values()} == {
+        (None, "train", "a dance video")
+    }
+    recipe = one.recipe
+    assert (recipe.num_frames, recipe.height, recipe.width, recipe.fps) == (7, 32, 32, 30.0)
+    assert (recipe.audio_channel, recipe.dtype, recipe.max_text_tokens) == ("mean", "float32", 256)
+    assert len(recipe.latents_mean) == len(recipe.latents_std) == 12
+    assert {h.recipe for h in headers.values()} == {recipe}
+    for header in headers.values():
+        tensors = load_file(header.path)
+        assert tensors["latent_mean"].shape == tensors["latent_logvar"].shape == (12, 2, 4, 4)
+        # 0.3 s of sound at 50 tokens per second, less the length of the first window.
+        assert tensors["audio"].shape == (14, 96) and tensors["audio"].dtype == torch.float32
+        assert all(t.isfinite().all() and t.std() > 0 for t in tensors.values())
+
+
+def test_captions_are_stored_once_each(small_cache: Path) -> None:
+    headers = read_headers(small_cache)
+    captions = {h.caption for h in headers} | {h.base_caption for h in headers}
+    assert len(list((small_cache / "captions").iterdir())) == len(captions)
+    for caption in captions:
+        # The small tokenizer works on bytes and adds an end.
+        assert read_caption(small_cache, caption).shape == (len(caption.encode()) + 1, 64)
+
+
+def test_a_second_run_encodes_nothing_and_says_so(
+    cache: Path, small_parts: Path, media: Path, capsys
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in cache.rglob("*.safetensors")}
+    main(encode_arguments(small_parts, media, cache))
+    assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.safetensors")} == before
+    report = capsys.readouterr().out
+    assert f"encoded 0 clips, {NUM_CLIPS} were there already." in report
+    assert "aist      held_out  BR " in report
+
+
+def test_a_deleted_clip_comes_back_to_the_bit(
+    cache: Path, small_parts: Path, media: Path, capsys
+) -> None:
+    before = contents(cache)
+    gone = cache / "clips" / "aist" / f"{AIST_FILES[2]}.safetensors"
+    gone.unlink()
+    times = {p: p.stat().st_mtime_ns for p in cache.rglob("*.safetensors")}
+    main(encode_arguments(small_parts, media, cache))
+    assert contents(cache) == before
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+    assert f"encoded 1 clips, {NUM_CLIPS - 1} were there already." in capsys.readouterr().out
+
+
+def test_a_deleted_caption_comes_back(cache: Path, small_parts: Path, media: Path) -> None:
+    before = contents(cache)
+    caption_path(cache, "a square that moves, number 1").unlink()
+    main(encode_arguments(small_parts, media, cache))
+    assert contents(cache) == before
+
+
+def test_another_seed_is_refused_because_clips_start_elsewhere(
+    cache: Path, small_parts: Path, media: Path
+) -> None:
+    arguments = [*encode_arguments(small_parts, media, cache), "--seed_everything=7"]
+    with pytest.raises(CacheError, match=r"was made otherwise \(start_seconds: .*encode into"):
+        main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--data.init_args.audio_channel=first", "audio_channel: mean, not first"),
+        ("--data.init_args.num_frames=13", "num_frames: 7, not 13"),
+        ("--model.init_args.encoders.max_text_tokens=9", "max_text_tokens: 256, not 9"),
+        ("--model.init_args.encoders.dtype=bfloat16", "dtype: float32, not bfloat16"),
+    ],
+)
+def test_another_recipe_is_refused(
+    cache: Path, small_parts: Path, media: Path, change: str, message: str
+) -> None:
+    before = contents(cache)
+    with pytest.raises(CacheError, match=message):
+        main([*encode_arguments(small_parts, media, cache), change])
+    assert contents(cache) == before
+
+
+def test_other_encoders_are_refused(
+    cache: Path, small_parts: Path, media: Path, tmp_path: Path
+) -> None:
+    parts = Path(shutil.copytree(small_parts, tmp_path / "parts"))
+    spoil(parts / "vae")
+    with pytest.raises(CacheError, match="vae: [0-9a-f]{16}, not [0-9a-f]{16}"):
+        main(encode_arguments(parts, media, cache))
+
+
+def spoil(folder: Path) -> None:
+    """Change one byte of a part's weights."""
+    path = folder / next(p.name for p in folder.iterdir() if p.suffix == ".safetensors")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "audio_encoder"])
+def test_training_refuses_a_cache_of_other_encoders(
+    run_cli, small_cache: Path, small_parts: Path, tmp_path: Path, part: str
+) -> None:
+    parts = Path(shutil.copytree(small_parts, tmp_path / "parts"))
+    spoil(parts / part)
+    for verb in ("fit", "validate"):
+        with pytest.raises(
+            CacheError, match=rf"other encoders \({part}: \w+ in the cache, \w+ now"
+        ):
+            run_cli(
+                verb,
+                f"--model.init_args.encoders.mochi={parts}",
+                f"--model.init_args.encoders.audio={parts}",
+                cache=small_cache,
+            )
+
+
+@pytest.fixture
+def bad_media(tmp_path: Path) -> Path:
+    """Two healthy files among broken ones."""
+    root = tmp_path / "media"
+    aist, wild = root / "aist", root / "youtube"
+    write_moving_square(aist / "gBR_sBM_c01_d04_mBR1_ch03.mp4", number=0)
+    write_moving_square(wild / "踊り ✨ (1).mp4", number=1)
+    whole = (wild / "踊り ✨ (1).mp4").read_bytes()
+    (aist / "gBR_sBM_c01_d04_mBR2_ch04.mp4").write_bytes(b"")
+    (aist / "my dance.mp4").write_bytes(whole)
+    (wild / "空.mp4").write_bytes(b"")
+    (wild / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    (wild / "text.mp4").write_text("this is no video\n" * 100)
+    frames = torch.zeros(36, 54, 96, 3, dtype=torch.uint8)
+    write_video(wild / "mute.mp4", frames, fps=30.0)
+    write_video(
+        wild / "silent.mp4", frames, fps=30.0, audio=torch.zeros(53_000), audio_rate_hz=44_100
+    )
+    return root
+
+
+def test_bad_files_are_skipped_with_reasons(
+    small_parts: Path, bad_media: Path, tmp_path: Path, capsys
+) -> None:
+    cache = tmp_path / "cache"
+    main(encode_arguments(small_parts, bad_media, cache))
+    headers = read_headers(cache)
+    assert [h.source for h in headers] == ["aist", "youtube"]
+    assert headers[0].clip_id == "gBR_sBM_c01_d04_mBR1_ch03"
+    assert headers[1].attributes["file"] == str(bad_media / "youtube" / "踊り ✨ (1).mp4")
+    skipped = {
+        Path(row["file"]).name: row["reason"]
+        for row in map(json.loads, (cache / "skipped_rank0.jsonl").read_text().splitlines())
+    }
+    reasons = {
+        "gBR_sBM_c01_d04_mBR2_ch04.mp4": "cannot be read",
+        "my dance.mp4": "not an AIST name",
+        "空.mp4": "cannot be read",
+        "half.mp4": "cannot be read",
+        "text.mp4": "cannot be read",
+        "mute.mp4": "no sound",
+        "silent.mp4": "too quiet",
+    }
+    assert {name: reason.split(":")[0] for name, reason in skipped.items()} == reasons
+    printed = capsys.readouterr().out
+    assert "encoded 2 clips, 0 were there already." in printed
+    assert "skipped: cannot be read: 4" in printed
+    for reason in skipped.values():
+        assert reason in printed
+    # What is skipped while it is read is tried again; nothing else is.
+    main(encode_arguments(small_parts, bad_media, cache))
+    assert "encoded 0 clips, 2 were there already." in capsys.readouterr().out
+    assert len((cache / "skipped_rank0.jsonl").read_text().splitlines()) == 7
+
+
+def test_nothing_but_bad_files(small_parts: Path, bad_media: Path, tmp_path: Path) -> None:
+    for name in ("aist/gBR_sBM_c01_d04_mBR1_ch03.mp4", "youtube/踊り ✨ (1).mp4"):
+        (bad_media / name).unlink()
+    with pytest.raises(ValueError, match="No clip can be cut from the 2 videos of .*/aist"):
+        main(encode_arguments(small_parts, bad_media, tmp_path / "cache"))
+
+
+def test_a_killed_run_continues(small_cache: Path, small_parts: Path, media: Path, tmp_path: Path):
+    cache = tmp_path / "cache"
+    callbacks = (
+        "[{class_path: callbacks.CacheWriter},{class_path: tests.datamodules.test_encoding."
+        "KillAfter, init_args: {num_clips: 4}}]"
+    )
+    torch.set_num_threads(1)
+    arguments = encode_arguments(small_parts, media, cache)
+    process = subprocess.run(
+        [sys.executable, f"{ROOT}/train.py", *arguments, f"--trainer.callbacks={callbacks}"],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=300,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    written = contents(cache)
+    assert len([name for name in written if name.startswith("clips/")]) == 4
+    # What a kill in the middle of a write leaves behind.
+    (cache / "clips" / "aist" / f".{'0' * 32}.safetensors").write_bytes(b"half a fi")
+    main(arguments)
+    finished = contents(cache)
+    assert finished == contents(small_cache)
+    assert {name: finished[name] for name in written} == written
+    assert len(read_headers(cache)) == NUM_CLIPS
+
+
+@pytest.fixture
+def clip_encoder(small_parts: Path):
+    from lightning_modules import ClipEncoder
+    from musicinfuser.networks.encoders import EncodersSpec
+
+    return ClipEncoder(
+        EncodersSpec(str(small_parts), str(small_parts), "audio_encoder", dtype="float32")
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shards_are_disjoint_and_complete(
+    media: Path, tmp_path: Path, clip_encoder, world_size: int
+) -> None:
+    from datamodules import AISTDataset, YouTubeDataset
+
+    found = []
+    for rank in range(world_size):
+        data = EncodingDataModule(
+            str(tmp_path / "cache"),
+            [
+                lambda **shared: AISTDataset(media / "aist", **shared),
+                lambda **shared: YouTubeDataset(media / "youtube", **shared),
+            ],
+            num_frames=7,
+            height=32,
+            width=32,
+            num_workers=0,
+        )
+        data.trainer = SimpleNamespace(
+            global_rank=rank, world_size=world_size, lightning_module=clip_encoder
+        )
+        data.setup("predict")
+        found.append(
+            [(c.spec.source, c.spec.clip_id) for b in data.predict_dataloader() for c in b]
+        )
+    together = [clip for shard in found for clip in shard]
+    assert len(together) == len(set(together)) == NUM_CLIPS
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_a_source_may_not_contradict_what_is_shared(
+    small_parts: Path, media: Path, tmp_path: Path
+) -> None:
+    arguments = encode_arguments(small_parts, media, tmp_path / "cache")
+    arguments[-1] = arguments[-1].replace("/aist}", "/aist, num_frames: 13}")
+    with pytest.raises(
+        ValueError, match="sets num_frames to 13 for AISTDataset, .* is 7; set data"
+    ):
+        main(arguments)
+    # The same number twice is no contradiction.
+    arguments[-1] = arguments[-1].replace("num_frames: 13", "num_frames: 7")
+    main(arguments)
+    assert len(read_headers(tmp_path / "cache")) == NUM_CLIPS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--data.init_args.sources=[]", "data.sources is empty"),
+        ("--data.init_args.num_frames=8", "num_frames is 8"),
+        ("--data.init_args.width=40", "width is 40 px"),
+        (
+            "--data.init_args.sources=[{class_path: datamodules.AISTDataset, "
+            "init_args: {root: /no/such}}]",
+            "/no/such",
+        ),
+    ],
+)
+def test_bad_settings(small_parts: Path, media: Path, tmp_path: Path, change: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        main([*encode_arguments(small_parts, media, tmp_path / "cache"), change])

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from musicinfuser.diffusion.noise_levels import annealed_beta, beta_quantile
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.5, 3.0, 10.0])
+def test_quantile_inverts_the_distribution_function(beta):
+    u = torch.linspace(0, 0.999, 500, dtype=torch.float64)
+    x = beta_quantile(u, beta)
+    torch.testing.assert_close(1 - (1 - x) ** beta, u, rtol=0, atol=1e-12)
+    assert x.min() >= 0 and x.max() < 1
+    assert (x.diff() > 0).all()
+
+
+def test_quantile_at_beta_one_is_the_uniform_draw():
+    u = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(beta_quantile(u, 1.0), u, rtol=1e-6, atol=0)
+
+
+def test_quantile_keeps_precision_near_zero():
+    """In fp32, 1 - (1 - u)^(1/beta) as written would round to 0 here; x is about u / beta."""
+    u = torch.tensor([1e-9, 1e-8])
+    torch.testing.assert_close(beta_quantile(u, 3.0), u / 3, rtol=1e-5, atol=0)
+    assert beta_quantile(torch.zeros(1), 3.0).item() == 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0, 3.0])
+def test_moments_by_quadrature(beta):
+    """Midpoints over u integrate the quantile: mean and variance of Beta(1, beta)."""
+    num = 200_000
+    u = (torch.arange(num, dtype=torch.float64) + 0.5) / num
+    x = beta_quantile(u, beta)
+    assert x.mean().item() == pytest.approx(1 / (1 + beta), abs=1e-7)
+    variance = beta / ((1 + beta) ** 2 * (2 + beta))
+    assert x.var(unbiased=False).item() == pytest.approx(variance, abs=1e-7)
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_sample_mean_of_seeded_draws(beta):
+    u = torch.rand(100_000, generator=torch.Generator().manual_seed(5))
+    x = beta_quantile(u, beta)
+    spread = math.sqrt(beta / ((1 + beta) ** 2 * (2 + beta)) / len(u))
+    assert abs(x.mean().item() - 1 / (1 + beta)) < 4 * spread
+
+
+def test_exponential_annealing_halves_the_distance_to_one():
+    def beta(step, half_life_steps=200):
+        return annealed_beta(step, initial=3.0, half_life_steps=half_life_steps)
+
+    assert beta(0) == 3.0
+    assert beta(200) == 2.0
+    assert beta(400) == 1.5
+    assert beta(600) == 1.25
+    assert beta(100) == pytest.approx(1 + 2 / math.sqrt(2))
+    assert beta(20_000) == pytest.approx(1.0, abs=1e-12)
+    assert beta(50, half_life_steps=50) == 2.0
+    values = [beta(step) for step in range(0, 4000, 10)]
+    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_exponential_annealing_has_the_slope_of_its_differential_equation():
+    """d beta / d step = -ln 2 / half life * (beta - 1), by central difference."""
+    step, half_life_steps = 300, 200
+    below, here, above = (
+        annealed_beta(s, initial=3.0, half_life_steps=half_life_steps)
+        for s in (step - 1, step, step + 1)
+    )
+    assert (above - below) / 2 == pytest.approx(
+        -math.log(2) / half_life_steps * (here - 1), rel=1e-4
+    )
+
+
+def test_linear_annealing_falls_evenly_and_stays():
+    def beta(step):
+        return annealed_beta(step, initial=3.0, half_life_steps=200, mode="linear", num_steps=4000)
+
+    assert [beta(s) for s in (0, 1000, 2000, 3000, 4000, 9000)] == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
+
+
+def test_fixed_mode_keeps_the_initial_value():
+    for step in (0, 1, 100_000):
+        assert annealed_beta(step, initial=2.5, half_life_steps=200, mode="fixed") == 2.5
+
+
+def test_errors_name_what_is_missing():
+    with pytest.raises(ValueError, match="linear annealing of beta needs num_steps"):
+        annealed_beta(1, initial=3.0, half_life_steps=200, mode="linear")
+    with pytest.raises(ValueError, match="'cosine' is unknown; choose exponential, linear or"):
+        annealed_beta(1, initial=3.0, half_life_steps=200, mode="cosine")

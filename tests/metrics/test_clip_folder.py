@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from musicinfuser.metrics.clip_folder import ClipListError, list_clips
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+
+
+def write_manifest(folder, *lines):
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "manifest.jsonl").write_text(text + "\n")
+
+
+def test_plain_videos_belong_to_the_system_named_like_the_folder(tmp_path):
+    touch(tmp_path / "ours", "b.mp4", "a.mp4", "notes.txt")
+    entries, unlisted = list_clips(tmp_path / "ours")
+    assert [(entry.file, entry.system, entry.track) for entry in entries] == [
+        ("a.mp4", "ours", None),
+        ("b.mp4", "ours", None),
+    ]
+    assert entries[0].path == tmp_path / "ours" / "a.mp4"
+    assert unlisted == []
+
+
+def test_manifest_fields_are_taken_over(tmp_path):
+    touch(tmp_path, "a.mp4", "stray.mp4")
+    line = {
+        "file": "a.mp4",
+        "system": "adapted",
+        "track": "song.wav",
+        "track_offset_seconds": 1.5,
+        "prompt": "a dancer",
+        "seed": 3,
+        "num_frames": 73,
+        "fps": 30.0,
+        "height": 480,
+        "width": 848,
+        "num_steps": 64,
+        "guidance_scale": 6.0,
+        "sha256": "abc",
+    }
+    write_manifest(tmp_path, line, "")
+    [entry], unlisted = list_clips(tmp_path)
+    assert (entry.system, entry.track, entry.track_offset_seconds) == ("adapted", "song.wav", 1.5)
+    assert (entry.num_frames, entry.fps, entry.sha256) == (73, 30.0, "abc")
+    assert entry.problem is None
+    assert unlisted == ["stray.mp4"]
+
+
+def test_the_later_of_two_manifest_lines_counts(tmp_path):
+    write_manifest(tmp_path, {"file": "a.mp4", "sha256": "old"}, {"file": "a.mp4", "sha256": "new"})
+    [entry], _ = list_clips(tmp_path)
+    assert entry.sha256 == "new"
+
+
+@pytest.mark.parametrize(
+    "line", ['{"file": "b.mp', "[]", '{"system": "x"}', '{"file": 1, "fps": []}']
+)
+def test_a_broken_manifest_line_is_listed_as_a_problem(tmp_path, line):
+    write_manifest(tmp_path, {"file": "a.mp4"}, line)
+    good, broken = list_clips(tmp_path)[0]
+    assert (good.file, good.problem) == ("a.mp4", None)
+    assert broken.file == "manifest.jsonl:2"
+    assert "not a manifest line" in broken.problem
+
+
+def test_clips_csv_names_systems_and_tracks_and_loses_no_video(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "clips.csv").write_text(
+        "file,system,track,track_offset_seconds\na.mp4,ours,song.wav,2.5\ngone.mp4,theirs,,\n"
+        "c.mp4,theirs,song.wav,soon\n"
+    )
+    entries, _ = list_clips(tmp_path)
+    found = {entry.file: (entry.system, entry.track, entry.problem is None) for entry in entries}
+    assert found == {
+        "a.mp4": ("ours", "song.wav", True),
+        "b.mp4": (tmp_path.name, None, True),
+        "gone.mp4": ("theirs", None, True),
+        "clips.csv:4": (tmp_path.name, None, False),
+    }
+    assert entries[0].track_offset_seconds == 2.5
+
+
+def test_what_cannot_be_listed_is_one_sentence(tmp_path):
+    with pytest.raises(ClipListError, match="is not a folder"):
+        list_clips(tmp_path / "gone")
+    with pytest.raises(ClipListError, match="holds no clips"):
+        list_clips(tmp_path)
+    (tmp_path / "clips.csv").write_text("file,method\na.mp4,ours\n")
+    with pytest.raises(ClipListError, match="lacks the columns system, track"):
+        list_clips(tmp_path)

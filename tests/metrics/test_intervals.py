@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from musicinfuser.keyed_random import generator
+from musicinfuser.metrics.intervals import bootstrap_mean
+
+
+def test_agrees_with_the_normal_interval_of_a_large_sample():
+    values = torch.randn(400, generator=generator(0, 0, "sample"), dtype=torch.float64)
+    for confidence, quantile in ((0.95, 1.96), (0.68, 0.9945)):
+        interval = bootstrap_mean(values.tolist(), seed=0, name="x", confidence=confidence)
+        half = quantile * float(values.std()) / 20
+        assert interval.mean == pytest.approx(float(values.mean()))
+        assert interval.num_values == 400
+        assert interval.mean - interval.low == pytest.approx(half, rel=0.08)
+        assert interval.high - interval.mean == pytest.approx(half, rel=0.08)
+
+
+def test_two_values_give_the_exact_resampling_distribution():
+    # The mean of a resample is 0, 0.5 or 1 with probability 1/4, 1/2, 1/4.
+    interval = bootstrap_mean([0.0, 1.0], seed=0, name="x", confidence=0.4)
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
+    interval = bootstrap_mean([0.0, 1.0], seed=0, name="x", confidence=0.6)
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
+
+
+def test_equal_keys_give_equal_intervals_and_chunks_do_not_matter(monkeypatch):
+    values = [(i * 0.618) % 1.0 for i in range(50)]
+    first = bootstrap_mean(values, seed=1, name="x")
+    assert bootstrap_mean(values, seed=1, name="x") == first
+    assert bootstrap_mean(values, seed=2, name="x") != first
+    assert bootstrap_mean(values, seed=1, name="y") != first
+    monkeypatch.setattr("musicinfuser.metrics.intervals._CHUNK_DRAWS", 50 * 300)
+    assert bootstrap_mean(values, seed=1, name="x") == first
+
+
+def test_too_few_values_have_no_interval():
+    none = bootstrap_mean([], seed=0, name="x")
+    assert (none.mean, none.low, none.high, none.num_values) == (None, None, None, 0)
+    one = bootstrap_mean([0.3], seed=0, name="x")
+    assert (one.mean, one.low, one.high, one.num_values) == (0.3, None, None, 1)
+
+
+def test_senseless_input_is_refused():
+    with pytest.raises(ValueError, match="score holds a value that is not finite"):
+        bootstrap_mean([1.0, float("nan")], seed=0, name="score")
+    with pytest.raises(ValueError, match="confidence is 95"):
+        bootstrap_mean([1.0, 2.0], seed=0, name="score", confidence=95)
+    with pytest.raises(ValueError, match="num_resamples is 0"):
+        bootstrap_mean([1.0, 2.0], seed=0, name="score", num_resamples=0)

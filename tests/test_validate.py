@@ -1,0 +1,155 @@
+"""``train.py validate`` and validation during fit."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from musicinfuser.media.latents import read_clip, read_headers
+
+ALL = "--trainer.limit_val_batches=1.0"
+LEVELS = ("0.20", "0.40", "0.60", "0.80", "0.95")
+CONSTANT = "--model.init_args.optimizer.schedule=constant"
+
+
+class Seen(L.Callback):
+    """Keeps the batches a run trains and validates on."""
+
+    def __init__(self) -> None:
+        self.training, self.validation = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.training.append(batch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, *args) -> None:
+        self.validation.append(batch)
+
+
+def metrics(cli) -> dict[str, float]:
+    return {n: v.item() for n, v in cli.trainer.callback_metrics.items() if n.startswith("val/")}
+
+
+@pytest.fixture
+def trained(run_cli: Callable, small_cache: Path):
+    return run_cli("fit", CONSTANT, "--trainer.max_steps=4", cache=small_cache)
+
+
+def test_two_runs_agree_to_the_bit(run_cli: Callable, small_cache: Path, trained) -> None:
+    found = [metrics(run_cli("validate", ALL, cache=small_cache)) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0].keys() == {"val/loss", "val/loss_other_music", "val/music_gap"} | {
+        f"val/music_gap_sigma_{level}" for level in LEVELS
+    }
+    assert all(map(math.isfinite, found[0].values()))
+
+
+def test_batch_size_and_seed_of_the_run_do_not_matter(
+    run_cli: Callable, small_cache: Path, trained
+) -> None:
+    one = metrics(run_cli("validate", ALL, cache=small_cache))
+    torch.manual_seed(123)
+    two = metrics(
+        run_cli("validate", ALL, "--data.init_args.validation_batch_size=2", cache=small_cache)
+    )
+    assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+
+
+def test_before_training_other_music_makes_no_difference(
+    run_cli: Callable, small_cache: Path
+) -> None:
+    """Zero-initialised adapters do not listen."""
+    found = metrics(run_cli("validate", ALL, "--ckpt_path=null", cache=small_cache))
+    assert found["val/loss"] == found["val/loss_other_music"] > 0
+    gaps = {name: value for name, value in found.items() if "gap" in name}
+    assert len(gaps) == 1 + len(LEVELS) and set(gaps.values()) == {0.0}
+
+
+def test_after_training_it_does(run_cli: Callable, small_cache: Path, trained) -> None:
+    found = metrics(run_cli("validate", ALL, cache=small_cache))
+    assert found["val/loss"] != found["val/loss_other_music"]
+    assert all(value != 0 for name, value in found.items() if "gap" in name)
+    assert found["val/music_gap"] == pytest.approx(
+        found["val/loss_other_music"] / found["val/loss"] - 1, abs=1e-6
+    )
+
+
+def test_the_numbers_are_means_over_clips_and_levels(
+    run_cli: Callable, small_cache: Path, trained
+) -> None:
+    cli = run_cli("validate", ALL, cache=small_cache)
+    module, clips = cli.model.eval(), cli.datamodule.validation_clips
+    from datamodules.batch import collate
+
+    own, other = [], []
+    with torch.no_grad():
+        for level in map(float, LEVELS):
+            for i in range(len(clips)):
+                batch, sigma = collate([clips[i]]), torch.tensor([level])
+                for losses, audio in ((own, batch.audio), (other, batch.other_audio)):
+                    losses.append(
+                        module.velocity_losses(
+                            batch, sigma, audio=audio, purpose=f"validation {level}"
+                        ).item()
+                    )
+    assert len(own) == 15
+    found = metrics(cli)
+    assert found["val/loss"] == pytest.approx(sum(own) / 15, rel=1e-5)
+    assert found["val/loss_other_music"] == pytest.approx(sum(other) / 15, rel=1e-5)
+    gap = sum(other[:3]) / sum(own[:3]) - 1
+    assert found["val/music_gap_sigma_0.20"] == pytest.approx(gap, abs=1e-6)
+
+
+def test_levels_can_be_chosen(run_cli: Callable, small_cache: Path, trained) -> None:
+    found = metrics(
+        run_cli("validate", ALL, "--model.init_args.validation.sigmas=[0.3]", cache=small_cache)
+    )
+    assert {n for n in found if "sigma" in n} == {"val/music_gap_sigma_0.30"}
+
+
+def test_fit_trains_on_no_held_out_music_and_validates_on_nothing_else(
+    run_cli: Callable, small_cache: Path, tmp_path: Path
+) -> None:
+    cli = run_cli(
+        "fit",
+        ALL,
+        "--trainer.max_steps=12",
+        "--trainer.val_check_interval=6",
+        "--trainer.callbacks+={class_path: tests.test_validate.Seen}",
+        cache=small_cache,
+    )
+    [seen] = [c for c in cli.trainer.callbacks if type(c).__name__ == "Seen"]
+    headers = read_headers(small_cache)
+    music = {h.clip_id: h.music for h in headers}
+    held_out = {h.clip_id for h in headers if h.split == "held_out"}
+    trained_on = [c for batch in seen.training for c in batch.clip_ids]
+    assert len(trained_on) == 12
+    assert not set(trained_on) & held_out
+    assert [c for b in seen.validation for c in b.clip_ids] == 2 * sorted(held_out)
+    for batch in seen.training:
+        assert batch.other_audio is None
+    audio = {h.clip_id: read_clip(h.path)["audio"] for h in headers}
+    for batch in seen.validation:
+        assert torch.equal(batch.audio[0], audio[batch.clip_ids[0]])
+        [partner] = [c for c in held_out if torch.equal(batch.other_audio[0], audio[c])]
+        assert music[partner] != music[batch.clip_ids[0]]
+    assert math.isfinite(cli.trainer.callback_metrics["val/loss"])
+
+
+def test_validation_does_not_disturb_training(
+    run_cli: Callable, small_cache: Path, tmp_path: Path
+) -> None:
+    weights = [
+        run_cli(
+            "fit",
+            "--trainer.max_steps=3",
+            "--trainer.val_check_interval=1",
+            f"--trainer.limit_val_batches={share}",
+            cache=small_cache,
+            root=tmp_path / share,
+        ).model.state_dict()
+        for share in ("0", "1.0")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -33,6 +33,7 @@ def write_clip(
         width=cell.width,
         num_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
+        music_guidance_scale=sampling.music_guidance_scale,
         padded_seconds=clip.padded_seconds,
     )
     write_generated(

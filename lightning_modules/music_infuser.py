@@ -26,6 +26,7 @@ from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.keyed_random import generator
 from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
@@ -53,6 +54,7 @@ class MusicInfuserModule(L.LightningModule):
         objective: ObjectiveSpec = ObjectiveSpec(),  # noqa: B008 - frozen
         validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
         audio_width: int = 768,
+        audio_resampling: AudioResampling = "nearest",
         gradient_checkpointing: bool = True,
         seed: int = 42,
     ) -> None:
@@ -69,6 +71,7 @@ class MusicInfuserModule(L.LightningModule):
             objective: What the loss compares.
             validation: Noise levels of validation.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
+            audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: Recompute blocks in backward instead of keeping activations.
             seed: Seed of adapters, noise levels and noise.
         """
@@ -83,7 +86,7 @@ class MusicInfuserModule(L.LightningModule):
         )
         self.optimizer_spec, self.sampling, self.objective = optimizer, sampling, objective
         self.validation = validation
-        self.audio_width = audio_width
+        self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = gradient_checkpointing
         self.seed = seed
         self.encoders = Encoders(encoders)
@@ -107,6 +110,7 @@ class MusicInfuserModule(L.LightningModule):
                 zica=self.zica_spec,
                 lora=self.lora_spec,
                 audio_width=self.audio_width,
+                audio_resampling=self.audio_resampling,
                 gradient_checkpointing=self.gradient_checkpointing,
                 seed=self.seed,
             )
@@ -239,6 +243,7 @@ class MusicInfuserModule(L.LightningModule):
             "zica": asdict(self.zica_spec),
             "lora": asdict(self.lora_spec) if self.lora_spec else None,
             "audio_width": self.audio_width,
+            "audio_resampling": self.audio_resampling,
         }
 
     def _uniform(self, sample_index: int, purpose: str) -> Tensor:

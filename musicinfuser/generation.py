@@ -9,7 +9,12 @@ from torch import Tensor
 from musicinfuser import keyed_random
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size, latent_shape
-from musicinfuser.diffusion.guidance import text_guidance
+from musicinfuser.diffusion.guidance import (
+    Denoiser,
+    music_guidance,
+    once_per_step,
+    text_guidance,
+)
 from musicinfuser.diffusion.sampler import (
     LINEAR_THRESHOLD,
     euler_sample,
@@ -32,6 +37,8 @@ class SamplingSpec:
     """Euler steps (authors' code: 64)."""
     guidance_scale: float
     """Text guidance (section 5.1: 6.0)."""
+    music_guidance_scale: float = 1.0
+    """Guidance away from the same prompt without music (ours); 1 is none, and costs nothing."""
     negative_prompt: str = ""
     """Prompt of the unconditional branch; empty means zero text tokens."""
     linear_threshold: float = LINEAR_THRESHOLD
@@ -43,6 +50,10 @@ class SamplingSpec:
         """Check ranges."""
         if self.num_steps < 1:
             raise ValueError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
+        if self.music_guidance_scale < 0:
+            raise ValueError(
+                f"sampling.music_guidance_scale is {self.music_guidance_scale}; use 0 or more."
+            )
         if self.guidance_scale < 0:
             raise ValueError(f"sampling.guidance_scale is {self.guidance_scale}; use 0 or more.")
 
@@ -125,7 +136,7 @@ def sample_latents(
         progress: Wraps the range of steps.
     """
 
-    def denoiser(features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def denoiser(features: Tensor, heard: Tensor | None) -> Denoiser:
         features = features[None].to(device)
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
@@ -133,7 +144,7 @@ def sample_latents(
                 latents,
                 features,
                 (1 - sigma) * 1000,
-                audio_features=audio,
+                audio_features=heard,
                 text_lengths=(features.shape[1],),
             ).float()
 
@@ -145,7 +156,13 @@ def sample_latents(
     # Drawn on the CPU so that a seed means the same picture on every device.
     stream = keyed_random.generator(cell.seed, 0, "sampling noise")
     noise = torch.randn(1, *shape, generator=stream).to(device)
-    guided = text_guidance(denoiser(text), denoiser(negative), sampling.guidance_scale)
+    conditional = once_per_step(denoiser(text, audio))
+    guided = music_guidance(
+        text_guidance(conditional, denoiser(negative, audio), sampling.guidance_scale),
+        conditional,
+        denoiser(text, None),
+        sampling.music_guidance_scale if audio is not None else 1.0,
+    )
     sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
     return euler_sample(guided, noise, sigmas, progress=progress)
 

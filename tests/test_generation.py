@@ -277,3 +277,33 @@ def test_names_of_cells_are_readable_and_unique():
     assert replace(cell).file_stem() == stem
     long = replace(cell, prompt="x" * 500, track="y" * 500 + ".wav").file_stem()
     assert len(long) < 120 and "/" not in long
+
+
+def test_music_guidance_compares_with_silence(model, encoders):
+    """One Euler step from noise, by the formula: three branches, ZICA off in the third."""
+    torch.manual_seed(0)
+    audio = torch.randn(1, 20, 96)
+    sampling = replace(SAMPLING, num_steps=1, music_guidance_scale=3.0)
+    latents = latents_of(model, encoders, sampling=sampling, audio=audio)
+    stream = keyed_random.generator(4, 0, "sampling noise")
+    noise = torch.randn(latents.shape, generator=stream)
+    text, empty = encoders.encode_captions(["a dancer", ""], device=CPU)
+
+    def velocity(features, heard):
+        with torch.no_grad():
+            return model(
+                noise,
+                features[None],
+                torch.zeros(1),
+                audio_features=heard,
+                text_lengths=(len(features),),
+            )
+
+    conditional, unconditional = velocity(text, audio), velocity(empty, audio)
+    expected = unconditional + 6.0 * (conditional - unconditional)
+    expected = expected + 2.0 * (conditional - velocity(text, None))
+    torch.testing.assert_close(latents, noise + expected, rtol=1e-4, atol=1e-4)
+    # Without sound there is nothing to guide by.
+    silent = latents_of(model, encoders, sampling=sampling)
+    plain = latents_of(model, encoders, sampling=replace(sampling, music_guidance_scale=1.0))
+    assert torch.equal(silent, plain)

@@ -25,3 +25,39 @@ def text_guidance(conditional: Denoiser, unconditional: Denoiser, scale: float) 
         return v_unconditional + scale * (v_conditional - v_unconditional)
 
     return guided
+
+
+def music_guidance(
+    guided: Denoiser, conditional: Denoiser, without_music: Denoiser, scale: float
+) -> Denoiser:
+    """Towards the music: v_guided + (scale - 1) * (v_c - v_c_without_music); our addition.
+
+    Pushes away from what the same prompt gives without music, on top of any other guidance. A
+    scale of 1 changes nothing and costs nothing.
+
+    Args:
+        guided: What is guided further, e.g. by text.
+        conditional: With prompt and music.
+        without_music: With the same prompt and ZICA switched off.
+        scale: 1 is no music guidance; 0 takes the music's share away.
+    """
+    if scale == 1.0:
+        return guided
+
+    def louder(latents: Tensor, sigma: Tensor) -> Tensor:
+        heard = conditional(latents, sigma) - without_music(latents, sigma)
+        return guided(latents, sigma) + (scale - 1) * heard
+
+    return louder
+
+
+def once_per_step(denoiser: Denoiser) -> Denoiser:
+    """Remember the last call, for a branch that several guidance terms look at."""
+    last: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def remembered(latents: Tensor, sigma: Tensor) -> Tensor:
+        if not last or last[0][0] is not latents or last[0][1] is not sigma:
+            last[:] = [(latents, sigma, denoiser(latents, sigma))]
+        return last[0][2]
+
+    return remembered

@@ -31,6 +31,7 @@ class ManifestEntry:
     guidance_scale: float
     padded_seconds: float
     """Silence added because the track was shorter than the clip."""
+    music_guidance_scale: float = 1.0
     sha256: str = ""
     """Of the mp4."""
 

@@ -16,8 +16,8 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: ``(B, N, H, d)`` queries or keys.
-        cos: ``(N, H, d / 2)``.
-        sin: ``(N, H, d / 2)``.
+        cos: ``(N, H, d / 2)``, or with a head dimension of 1.
+        sin: As ``cos``.
     """
     even, odd = x[..., 0::2].float(), x[..., 1::2].float()
     rotated = (even * cos - odd * sin).to(x.dtype), (even * sin + odd * cos).to(x.dtype)

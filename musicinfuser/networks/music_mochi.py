@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from musicinfuser import keyed_random
 from musicinfuser.networks.attention import JointAttention
-from musicinfuser.networks.audio_projector import AudioProjector
+from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, add_lora
 from musicinfuser.networks.zica import ZicaSpec, build_zica
@@ -37,6 +37,7 @@ class MusicMochi(nn.Module):
         zica: ZicaSpec,
         lora: LoraSpec | None,
         audio_width: int = 768,
+        audio_resampling: AudioResampling = "nearest",
         gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
@@ -48,6 +49,7 @@ class MusicMochi(nn.Module):
             zica: Form of the audio adapters.
             lora: LoRA settings, or None for no LoRA.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
+            audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: Recompute each block, its ZICA included, in backward.
             seed: Seed of the adapters' initialisation.
         """
@@ -65,7 +67,9 @@ class MusicMochi(nn.Module):
             torch.manual_seed(keyed_random.key(seed, 0, "adapter init"))
             lora_names = add_lora(backbone, lora) if lora else set()
             self.zica = build_zica(width, zica, self.layers)
-            self.audio_projector = AudioProjector(audio_width, width) if self.layers else None
+            self.audio_projector = (
+                AudioProjector(audio_width, width, audio_resampling) if self.layers else None
+            )
         self._freeze_all_but({f"backbone.{name}" for name in lora_names})
 
     def _freeze_all_but(self, lora_names: set[str]) -> None:

@@ -295,6 +295,8 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
         assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
         if isinstance(adapter, FeatureAddition):
             raise ValueError("the authors' format knows cross-attention only (zica.form).")
+        if adapter.positions != "none":
+            raise ValueError("the authors' format knows no positions (zica.positions: none).")
         if adapter.logit_scale != (adapter.to_q.out_features // adapter.num_heads) ** -0.5:
             raise ValueError("the authors' format knows logits scaled per head only (zica.scale).")
     # All names, tied ones included: state_dict lists a shared A under each of its names.

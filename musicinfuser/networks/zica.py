@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musicinfuser.networks.attention import apply_rotary
+
 
 @dataclass(frozen=True)
 class ZicaSpec:
@@ -31,11 +33,33 @@ class ZicaSpec:
     """Logit scale: 1/sqrt(D / num_heads) (authors) or 1/sqrt(D) (eq. 6)."""
     init: Literal["zero", "random"] = "zero"
     """Initialisation of the output projection; ``random`` is the Table 1 ablation."""
+    positions: Literal["none", "rotary", "aligned"] = "none"
+    """Whether attention knows time: ``none`` is the paper and the authors; our additions rotate
+    queries and keys by their latent frame (``rotary``), and start with equal biases on both so that
+    each frame hears its own moment best (``aligned``)."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a width."""
         if self.num_heads < 1:
             raise ValueError(f"zica.num_heads is {self.num_heads}; it must be at least 1.")
+        if self.positions != "none" and self.form != "cross_attention":
+            raise ValueError("zica.positions belongs to form cross_attention.")
+        if self.positions == "aligned" and not self.bias:
+            raise ValueError("zica.positions aligned works through biases; set zica.bias to true.")
+
+
+# Logit of a query for its own latent frame at the start, with aligned positions: of 13 frames the
+# own one then gets most of the attention, its neighbours the rest.
+PEAK_LOGIT = 5.8
+# Slowest rotation: one turn in about 2 pi * 100 latent frames; the fastest turns by a radian each.
+ROTARY_BASE = 100.0
+
+
+def rotary_tables(frames: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Cos and sin ``(len(frames), 1, width / 2)`` of the angles of latent frames, fp32."""
+    exponents = torch.arange(0, width, 2, device=frames.device) / width
+    angles = frames[:, None, None].float() * ROTARY_BASE**-exponents
+    return angles.cos(), angles.sin()
 
 
 def zero_init(layer: nn.Linear) -> nn.Linear:
@@ -64,24 +88,41 @@ class ZeroInitCrossAttention(nn.Module):
         self.logit_scale = (
             (width // spec.num_heads) ** -0.5 if spec.scale == "head" else width**-0.5
         )
+        self.positions = spec.positions
+        head_width = width // spec.num_heads
+        if spec.positions != "none" and head_width % 2:
+            raise ValueError(f"zica.positions needs heads of even width, not {head_width}.")
         self.to_q = nn.Linear(width, width, bias=spec.bias)
         self.to_k = nn.Linear(width, width, bias=spec.bias)
         self.to_v = nn.Linear(width, width, bias=spec.bias)
         to_out = nn.Linear(width, width, bias=spec.bias)
         self.to_out = zero_init(to_out) if spec.init == "zero" else to_out
+        if spec.positions == "aligned":
+            # The kernel of two equal biases peaks at equal times with a logit of bias^2 d * scale.
+            bias = (PEAK_LOGIT / (head_width * self.logit_scale)) ** 0.5
+            nn.init.constant_(self.to_q.bias, bias)
+            nn.init.constant_(self.to_k.bias, bias)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         """Add the attended audio to the visual stream.
 
         Args:
-            visual: ``(B, N, D)`` residual stream after a block.
-            audio: ``(B, S, D)`` projected audio tokens.
+            visual: ``(B, N, D)`` residual stream after a block, frame-major.
+            audio: ``(B, S, D)`` projected audio tokens; with positions one per latent frame.
 
         Returns:
             ``(B, N, D)`` in the dtype of ``visual``.
         """
-        q_BHNd = self.to_q(visual).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        k_BHSd = self.to_k(audio).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        q_BNHd = self.to_q(visual).unflatten(2, (self.num_heads, -1))
+        k_BSHd = self.to_k(audio).unflatten(2, (self.num_heads, -1))
+        if self.positions != "none":
+            frames = torch.arange(audio.shape[1], device=audio.device)
+            cos, sin = rotary_tables(frames, q_BNHd.shape[-1])
+            k_BSHd = apply_rotary(k_BSHd, cos, sin)
+            tokens_per_frame = visual.shape[1] // audio.shape[1]
+            cos, sin = (t.repeat_interleave(tokens_per_frame, dim=0) for t in (cos, sin))
+            q_BNHd = apply_rotary(q_BNHd, cos, sin)
+        q_BHNd, k_BHSd = q_BNHd.transpose(1, 2), k_BSHd.transpose(1, 2)
         v_BHSd = self.to_v(audio).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         attended = F.scaled_dot_product_attention(q_BHNd, k_BHSd, v_BHSd, scale=self.logit_scale)
         return visual + self.to_out(attended.transpose(1, 2).flatten(2)).to(visual.dtype)

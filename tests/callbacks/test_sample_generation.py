@@ -62,14 +62,12 @@ def test_a_run_writes_and_logs_its_samples(
         sound = read_audio(path, rate_hz=16_000)
         spectrum = torch.fft.rfft(sound[:3200]).abs()
         assert spectrum.argmax() / 3200 * 16_000 == pytest.approx(440, abs=6)
-    logged = events(tmp_path)
-    [tag] = logged.Tags()["images"]
-    assert logged.Tags()["audio"] == [tag]
-    assert tag.startswith("samples/song_a-square-that-dances_seed5")
-    assert [e.step for e in logged.Images(tag)] == [e.step for e in logged.Audio(tag)] == [2, 4]
-    picture = logged.Images(tag)[0]
-    assert (picture.height, picture.width) == (32, 8 * 32)
-    assert logged.Audio(tag)[0].sample_rate == 44_100
+    [(tag, pictures)] = events(tmp_path, "images").items()
+    [(audio_tag, sounds)] = events(tmp_path, "audio").items()
+    assert audio_tag == tag and tag.startswith("samples/song_a-square-that-dances_seed5")
+    assert [e.step for e in pictures] == [e.step for e in sounds] == [2, 4]
+    assert (pictures[0].height, pictures[0].width) == (32, 8 * 32)
+    assert sounds[0].sample_rate == 44_100
     # Training moved the picture.
     assert len({manifest(folder)[0]["sha256"] for folder in folders}) == 2
 
@@ -93,8 +91,8 @@ def test_one_sample_per_optimizer_step_not_per_batch(
     arguments = (*sampling(track, every_n_steps=2), "--trainer.accumulate_grad_batches=3")
     run_cli("fit", *arguments, "--trainer.max_steps=3", cache=small_cache)
     run_cli("fit", *arguments, "--trainer.max_steps=4", cache=small_cache)
-    logged = events(tmp_path)
-    assert [e.step for e in logged.Images(logged.Tags()["images"][0])] == [2, 4]
+    [pictures] = events(tmp_path, "images").values()
+    assert [e.step for e in pictures] == [2, 4]
 
 
 def test_predict_makes_the_same_clip_from_the_same_weights(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from musicinfuser.networks.audio_projector import AudioProjector
+from musicinfuser.networks.audio_projector import AudioProjector, resampling_weights
 
 # floor(t * 124 / 13): the wav2vec 2.0 tokens that the 13 latent frames of 73 frames hear.
 PICKS_AT_73_FRAMES = [0, 9, 19, 28, 38, 47, 57, 66, 76, 85, 95, 104, 114]
@@ -43,3 +43,43 @@ def test_which_tokens_are_heard_at_73_frames(projector):
     projector(features, 13).square().sum().backward()
     heard = features.grad.abs().amax(dim=(0, 2)).nonzero().flatten().tolist()
     assert heard == PICKS_AT_73_FRAMES
+
+
+def test_centre_picks_the_token_in_the_middle_of_each_window() -> None:
+    """At 73 frames: latent k shows frames 6k - 5 to 6k, in the middle at (6k - 2) / 30 s."""
+    weights = resampling_weights("centre", 124, 13)
+    picked = weights.argmax(dim=1).tolist()
+    centre_ms = [20 * i + 12.5 for i in range(124)]
+    middles = [500 / 30] + [(6 * k - 2) * 1000 / 30 for k in range(1, 13)]
+    assert picked == [min(range(124), key=lambda i: abs(centre_ms[i] - m)) for m in middles]
+    assert weights.sum(dim=1).eq(1).all() and weights.max() == 1
+
+
+def test_average_takes_each_token_of_a_window_once() -> None:
+    weights = resampling_weights("average", 124, 13)
+    assert weights.sum(dim=1) == pytest.approx(1.0)
+    owners = (weights > 0).sum(dim=0)
+    assert owners.max() == 1
+    # The clip lasts 73 / 30 s; tokens after that belong to no frame.
+    assert (owners == 0).nonzero().flatten().tolist() == list(range(122, 124))
+    counts = (weights > 0).sum(dim=1).tolist()
+    assert counts[0] == 2 and set(counts[1:]) == {9, 10, 11} & set(counts[1:])
+    assert sum(counts) == 122
+
+
+def test_average_falls_back_where_sound_has_ended() -> None:
+    weights = resampling_weights("average", 20, 13)
+    assert weights[-1].argmax() == 19 and weights[-1].sum() == 1
+
+
+@pytest.mark.parametrize("resampling", ["centre", "average"])
+def test_resampling_weighs_projected_tokens(resampling: str) -> None:
+    torch.manual_seed(0)
+    projector = AudioProjector(8, 6, resampling)
+    features = torch.randn(2, 124, 8)
+    projected = projector.projection(features)
+    weights = resampling_weights(resampling, 124, 13)
+    expected = torch.stack(
+        [sum(w * p for w, p in zip(row, projected[1], strict=True)) for row in weights]
+    )
+    torch.testing.assert_close(projector(features, 13)[1], expected)

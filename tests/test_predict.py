@@ -63,7 +63,8 @@ def test_every_combination_becomes_a_video_with_its_music(
     for row in found:
         assert row.keys() == {
             "file", "system", "track", "track_offset_seconds", "prompt", "seed", "num_frames",
-            "fps", "height", "width", "num_steps", "guidance_scale", "padded_seconds", "sha256",
+            "fps", "height", "width", "num_steps", "guidance_scale", "music_guidance_scale",
+            "padded_seconds", "sha256",
         }  # fmt: skip
         assert (row["num_frames"], row["height"], row["width"], row["fps"]) == (13, 32, 32, 30.0)
         assert (row["num_steps"], row["guidance_scale"], row["padded_seconds"]) == (2, 6.0, 0.0)

@@ -69,7 +69,6 @@ def record(root: Path) -> list[dict]:
 def test_killed_run_continues_to_the_bit(
     tmp_path: Path, small_parts: Path, small_cache: Path, workers: int, accumulation: int
 ) -> None:
-    torch.set_num_threads(1)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     whole.mkdir()
     parted.mkdir()

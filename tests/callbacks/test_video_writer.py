@@ -12,7 +12,7 @@ from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video
 
-SAMPLING = SamplingSpec(num_steps=7, guidance_scale=2.5)
+SAMPLING = SamplingSpec(num_steps=7, guidance_scale=2.5, music_guidance_scale=1.5)
 
 
 def clip(seed: int = 0, padded_seconds: float = 0.0) -> GeneratedClip:
@@ -62,6 +62,7 @@ def test_the_entry_says_what_was_asked_and_how(tmp_path: Path) -> None:
         "width": 48,
         "num_steps": 7,
         "guidance_scale": 2.5,
+        "music_guidance_scale": 1.5,
         "padded_seconds": 0.25,
     }
     info = probe_video(tmp_path / entry.file)

@@ -95,6 +95,7 @@ class MusicInfuserCLI(LightningCLI):
         self.config_init["predict"]["return_predictions"] = False
         if isinstance(self.model, MusicInfuserModule):
             self._require_checkpoint("predict")
+            self.model.encoders.fingerprints()
 
     def _check_cache(self) -> None:
         """Refuse a cache that other encoders made than those samples are generated with."""

@@ -9,8 +9,8 @@ import lightning.pytorch as L
 class TrainingSpeed(L.Callback):
     """Logs ``train/samples_per_second`` and ``train/seconds_per_step`` at the logging interval.
 
-    Averaged since the last log; time spent in validation and in other callbacks is left out. The
-    trainer's own logging waits for the device at the same moments, so the clock is honest there.
+    Averaged since the last log. Time spent in validation is left out; checkpoints and samples in
+    between count. The device is not waited for: on a GPU a figure may lag by the steps in flight.
     """
 
     def __init__(self) -> None:

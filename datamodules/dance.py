@@ -11,7 +11,13 @@ from datamodules.generation_cells import CellsSpec, make_cells
 from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.media.latents import CacheError, ClipHeader, EncodingRecipe, read_headers
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    EncodingRecipe,
+    claim_captions,
+    read_headers,
+)
 
 
 class DanceDataModule(L.LightningDataModule):
@@ -132,6 +138,13 @@ class DanceDataModule(L.LightningDataModule):
         """This rank's validation clips, in a fixed order; empty without a validation source."""
         if self.validation_clips is None:
             return []
+        # A rank without a clip would leave the others waiting for its metrics.
+        num_clips, num_ranks = len(self.validation_clips), self.trainer.world_size  # type: ignore[union-attr]
+        if num_clips < num_ranks:
+            raise CacheError(
+                f"there are {num_clips} clips to validate with, fewer than the {num_ranks} "
+                "processes; encode more, or set data.validation_source to null."
+            )
         shard = self._shard(self.validation_clips, len(self.validation_clips))
         return self._loader(shard, batch_size=self.validation_batch_size)
 
@@ -180,6 +193,7 @@ class DanceDataModule(L.LightningDataModule):
                     f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
                     "the config or encode into another folder."
                 )
+            claim_captions(self.cache_dir, recipe)
             self._headers, self.recipe = headers, recipe
         return self._headers
 

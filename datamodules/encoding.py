@@ -18,6 +18,7 @@ from musicinfuser.media.latents import (
     ClipHeader,
     EncodingRecipe,
     caption_path,
+    claim_captions,
     clip_path,
     read_clip_header,
 )
@@ -87,8 +88,16 @@ class EncodingDataModule(L.LightningDataModule):
         self.skipped: list[SkippedClip] = [s for d in self.datasets for s in d.skipped]
         assert self.trainer is not None
         recipe = self.recipe(self.trainer.lightning_module)
+        claim_captions(self.cache_dir, recipe)
         all_clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         specs = [spec for dataset in self.datasets for spec in dataset.clips]
+        names = Counter((spec.source, spec.clip_id) for spec in specs)
+        twice = [clip_id for (_, clip_id), count in names.items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"data.sources has {len(twice)} clips of the same name, e.g. {twice[0]}; one would "
+                "overwrite the other, so give folders of one dataset as one root."
+            )
         missing = []
         for index, spec in enumerate(specs):
             path = clip_path(self.cache_dir, spec.source, spec.clip_id)

@@ -11,7 +11,7 @@ from musicinfuser.media.video import write_video
 from musicinfuser.networks.small_parts import write_small_parts
 from train import main
 
-# The last bits of a sum depend on the number of threads; runs in processes of their own use one too.
+# The last bits of a sum depend on the number of threads; processes of their own use one too.
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 NUM_LAYERS = 3

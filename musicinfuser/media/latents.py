@@ -4,6 +4,7 @@
 
     cache/clips/<source>/<clip_id>.safetensors   latent_mean, latent_logvar, audio
     cache/captions/<hash of the text>.safetensors   features
+    cache/captions/recipe.json                      which text encoder made them
 
 Every header says how the file was made (the recipe) and what it holds, so a cache made otherwise
 is noticed before anything is trained on it.
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.whole_files import write_text
 
 FORMAT_VERSION = 1
 
@@ -147,6 +149,28 @@ def read_clip(path: str | Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CacheError(f"{path} cannot be read ({error}); delete it and encode again.") from error
+
+
+def claim_captions(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
+    """Note which text encoder the captions of a cache come from, or check that it is the same.
+
+    Raises:
+        CacheError: The stored captions were encoded otherwise.
+    """
+    path = Path(cache_dir, "captions", "recipe.json")
+    mine = {key: getattr(recipe, key) for key in ("text_encoder", "max_text_tokens", "dtype")}
+    if not path.is_file():
+        write_text(path, json.dumps(mine) + "\n")
+        return
+    stored = json.loads(path.read_text())
+    if stored != mine:
+        different = [
+            f"{k}: {stored.get(k)}, not {v}" for k, v in mine.items() if stored.get(k) != v
+        ]
+        raise CacheError(
+            f"the captions in {path.parent} were made otherwise ({'; '.join(different)}); encode "
+            "into another folder, or delete this one."
+        )
 
 
 def write_caption(cache_dir: str | Path, caption: str, features: Tensor) -> None:

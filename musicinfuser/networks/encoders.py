@@ -15,7 +15,12 @@ from musicinfuser.clip_size import check_clip_size
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
-from musicinfuser.networks.sources import find_local, load_pretrained
+from musicinfuser.networks.sources import (
+    find_local,
+    load_pretrained,
+    looks_local,
+    missing_folder,
+)
 
 AUDIO_RATE_HZ = 16_000
 # Mochi's decoder in bf16, untiled, by simulation: 52 GiB for the 12x13x60x106 latents of a clip.
@@ -190,7 +195,11 @@ class Encoders:
                 return encoder(extracted.input_values.to(device)).last_hidden_state
 
     def fingerprints(self) -> dict[str, str]:
-        """What each encoder is: a hash of its files where they are local, else its source."""
+        """What each encoder is: a hash of its files where they are local, else its source.
+
+        Raises:
+            MissingWeightsError: A folder does not exist.
+        """
         spec = self.spec
         parts = {
             "vae": (spec.mochi, "vae"),
@@ -200,6 +209,8 @@ class Encoders:
         found = {}
         for name, (source, subfolder) in parts.items():
             folder = find_local(source, subfolder)
+            if folder is None and looks_local(source):
+                raise missing_folder(name, source, subfolder)
             found[name] = fingerprint_folder(folder) if folder else source
         return found
 

@@ -15,6 +15,19 @@ class MissingWeightsError(ValueError):
     """A pretrained part is not where the config says."""
 
 
+def looks_local(source: str) -> bool:
+    """Whether a source can only be a folder; a Hub id has exactly one slash."""
+    return Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1
+
+
+def missing_folder(part: str, source: str, subfolder: str | None) -> MissingWeightsError:
+    """What to say of a folder that is not there."""
+    return MissingWeightsError(
+        f"{part}: the folder {Path(source, subfolder or '')} does not exist; give a folder in "
+        "diffusers' layout or a Hub id."
+    )
+
+
 def find_local(source: str, subfolder: str | None) -> Path | None:
     """The folder of a part: as given, or in the Hub's cache; None where it is in neither."""
     folder = Path(source, subfolder or "")
@@ -39,12 +52,8 @@ def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any
     Raises:
         MissingWeightsError: Nothing loadable there; names the place and says how to get it.
     """
-    looks_local = Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1
-    if looks_local and not Path(source, subfolder or "").is_dir():
-        raise MissingWeightsError(
-            f"{part.__name__}: the folder {Path(source, subfolder or '')} does not exist; give a "
-            "folder in diffusers' layout or a Hub id."
-        )
+    if looks_local(source) and not Path(source, subfolder or "").is_dir():
+        raise missing_folder(part.__name__, source, subfolder)
     try:
         return part.from_pretrained(source, subfolder=subfolder or "", **kwargs)
     except (OSError, ValueError) as error:

@@ -220,3 +220,8 @@ def test_cells_are_shared_out(tmp_path: Path) -> None:
 def test_predict_needs_something_to_generate(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="predict needs data.generation"):
         data_module(tmp_path).setup("predict")
+
+
+def test_more_processes_than_validation_clips_are_refused(small_cache: Path) -> None:
+    with pytest.raises(CacheError, match="3 clips to validate with, fewer than the 4 processes"):
+        batches(small_cache, "validate", 0, 4)

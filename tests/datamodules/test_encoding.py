@@ -86,7 +86,7 @@ def test_one_file_per_clip_with_what_was_encoded(small_cache: Path, media: Path)
 def test_captions_are_stored_once_each(small_cache: Path) -> None:
     headers = read_headers(small_cache)
     captions = {h.caption for h in headers} | {h.base_caption for h in headers}
-    assert len(list((small_cache / "captions").iterdir())) == len(captions)
+    assert len(list((small_cache / "captions").glob("*.safetensors"))) == len(captions)
     for caption in captions:
         # The small tokenizer works on bytes and adds an end.
         assert read_caption(small_cache, caption).shape == (len(caption.encode()) + 1, 64)
@@ -352,3 +352,11 @@ def test_a_source_may_not_contradict_what_is_shared(
 def test_bad_settings(small_parts: Path, media: Path, tmp_path: Path, change: str, message: str):
     with pytest.raises(ValueError, match=message):
         main([*encode_arguments(small_parts, media, tmp_path / "cache"), change])
+
+
+def test_clips_of_the_same_name_are_refused(small_parts: Path, media: Path, tmp_path: Path) -> None:
+    arguments = encode_arguments(small_parts, media, tmp_path / "cache")
+    twice = f"{{class_path: datamodules.AISTDataset, init_args: {{root: {media}/aist}}}}"
+    arguments[-1] = f"--data.init_args.sources=[{twice}, {twice}]"
+    with pytest.raises(ValueError, match="8 clips of the same name, e.g. gBR_sBM_c01_d04_mBR0"):
+        main(arguments)

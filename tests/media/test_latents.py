@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from musicinfuser.media.latents import (
     CacheError,
     caption_path,
+    claim_captions,
     clip_path,
     read_caption,
     read_clip,
@@ -229,3 +230,11 @@ def test_the_files_are_plain_safetensors(tmp_path: Path) -> None:
         "audio": (14, 96),
     }
     assert load_file(caption_path(tmp_path, "a dance video"))["features"].shape == (13, 64)
+
+
+def test_captions_of_another_text_encoder_are_refused(tmp_path: Path) -> None:
+    claim_captions(tmp_path, RECIPE)
+    claim_captions(tmp_path, RECIPE)
+    claim_captions(tmp_path, replace(RECIPE, vae="another"))
+    with pytest.raises(CacheError, match=r"text_encoder: .*, not another\); encode into another"):
+        claim_captions(tmp_path, replace(RECIPE, text_encoder="another"))

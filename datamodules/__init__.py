@@ -4,6 +4,7 @@ from datamodules.aist import AISTDataset
 from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
 from datamodules.frames import FrameDataModule
+from datamodules.music_pieces import MusicDataModule
 from datamodules.youtube import YouTubeDataset
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "DanceDataModule",
     "EncodingDataModule",
     "FrameDataModule",
+    "MusicDataModule",
     "YouTubeDataset",
 ]

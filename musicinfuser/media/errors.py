@@ -38,7 +38,10 @@ def reading(path: Path | str, what: str) -> Iterator["InputContainer"]:
 
     try:
         # An absolute name, since "a:b.mp4" would be taken for a protocol called "a".
-        with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+        # From version 19 on PyAV does so by itself, and has no such option.
+        is_strict = int(av.__version__.split(".")[0]) < 19
+        lenient = {"metadata_errors": "replace"} if is_strict else {}
+        with av.open(os.path.abspath(path), **lenient) as container:
             yield container
     except MediaError:
         raise

@@ -28,6 +28,8 @@ class ClipItem:
     """``(C,)`` of the VAE."""
     latents_std: Tensor
     """``(C,)`` of the VAE."""
+    caption: str = ""
+    """What ``text`` says; empty if the caption was dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class ClipBatch:
     """``(C,)``."""
     latents_std: Tensor
     """``(C,)``."""
+    captions: tuple[str, ...] = ()
+    """What the texts say; empty where the caption was dropped."""
 
     def __len__(self) -> int:
         """Samples in the batch."""
@@ -90,4 +94,5 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
         text=text,
         latents_mean=items[0].latents_mean,
         latents_std=items[0].latents_std,
+        captions=tuple(item.caption for item in items),
     )

@@ -47,8 +47,8 @@ class TrainingClips(Dataset[ClipItem]):
     def __getitem__(self, key: SampleKey) -> ClipItem:
         """The clip of ``key``, with the caption drawn for its sample index."""
         header = self.clips[key.source][key.index]
-        text = self._text(header, key.sample_index)
-        return _item(header, key.sample_index, text=text, other_audio=None)
+        caption = self.caption(header, key.sample_index)
+        return _item(header, key.sample_index, caption, cache_dir=self.cache_dir)
 
     def caption(self, header: ClipHeader, sample_index: int) -> str:
         """The caption a sample shows; empty if dropped."""
@@ -57,12 +57,6 @@ class TrainingClips(Dataset[ClipItem]):
         if self._draw(sample_index, "base prompt") < self.base_prompt_probability:
             return header.base_caption
         return header.caption
-
-    def _text(self, header: ClipHeader, sample_index: int) -> Tensor:
-        caption = self.caption(header, sample_index)
-        if not caption:
-            return _features(self.cache_dir, header.base_caption)[:0]
-        return _features(self.cache_dir, caption)
 
     def _draw(self, sample_index: int, purpose: str) -> float:
         return torch.rand((), generator=generator(self.seed, sample_index, purpose)).item()
@@ -90,8 +84,7 @@ class ValidationClips(Dataset[ClipItem]):
         """Clip ``index`` with the audio of the next clip that has other music."""
         header = self.clips[index]
         other = read_clip(self.clips[self.partners[index]].path)["audio"]
-        text = _features(self.cache_dir, header.caption)
-        return _item(header, index, text=text, other_audio=other)
+        return _item(header, index, header.caption, cache_dir=self.cache_dir, other_audio=other)
 
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
@@ -122,9 +115,18 @@ def _features(cache_dir: Path, caption: str) -> Tensor:
 
 
 def _item(
-    header: ClipHeader, sample_index: int, *, text: Tensor, other_audio: Tensor | None
+    header: ClipHeader,
+    sample_index: int,
+    caption: str,
+    *,
+    cache_dir: Path,
+    other_audio: Tensor | None = None,
 ) -> ClipItem:
     tensors = read_clip(header.path)
+    # A dropped caption has the width of any other.
+    text = (
+        _features(cache_dir, caption) if caption else _features(cache_dir, header.base_caption)[:0]
+    )
     return ClipItem(
         sample_index=sample_index,
         clip_id=header.clip_id,
@@ -135,4 +137,5 @@ def _item(
         text=text,
         latents_mean=torch.tensor(header.recipe.latents_mean),
         latents_std=torch.tensor(header.recipe.latents_std),
+        caption=caption,
     )

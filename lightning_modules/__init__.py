@@ -4,5 +4,12 @@ from lightning_modules.audio_encoder import AudioEncoderModule
 from lightning_modules.autoencoder import AutoencoderModule
 from lightning_modules.encoding import ClipEncoder
 from lightning_modules.music_infuser import MusicInfuserModule
+from lightning_modules.text_to_video import TextToVideoModule
 
-__all__ = ["AudioEncoderModule", "AutoencoderModule", "ClipEncoder", "MusicInfuserModule"]
+__all__ = [
+    "AudioEncoderModule",
+    "AutoencoderModule",
+    "ClipEncoder",
+    "MusicInfuserModule",
+    "TextToVideoModule",
+]

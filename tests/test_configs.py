@@ -20,6 +20,7 @@ SHIPPED = {
     "encode": ("predict", ["encode"]),
     "small_encode": ("predict", ["encode", "small_encode"]),
     "parts/vae": ("fit", ["parts/vae"]),
+    "parts/base": ("fit", ["parts/base"]),
     "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),
 }
 # Not for LightningCLI: read by evaluate.py.

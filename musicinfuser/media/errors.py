@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from musicinfuser import whole_files
 
@@ -40,7 +40,7 @@ def reading(path: Path | str, what: str) -> Iterator["InputContainer"]:
         # An absolute name, since "a:b.mp4" would be taken for a protocol called "a".
         # From version 19 on PyAV does so by itself, and has no such option.
         is_strict = int(av.__version__.split(".")[0]) < 19
-        lenient = {"metadata_errors": "replace"} if is_strict else {}
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
         with av.open(os.path.abspath(path), **lenient) as container:
             yield container
     except MediaError:

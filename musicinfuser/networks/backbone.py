@@ -101,7 +101,7 @@ def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None
         for name, parameter in backbone.named_parameters():
             stream = generator(seed, name, "backbone init")
             if name == "pos_frequencies":
-                values = torch.randn(parameter.shape, generator=stream) * 0.5
+                values = _random_frequencies(parameter.shape, stream)
             elif parameter.dim() > 1:
                 fan_in = parameter[0].numel()
                 values = torch.randn(parameter.shape, generator=stream) * (3 * fan_in) ** -0.5
@@ -110,3 +110,15 @@ def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None
             else:
                 continue
             parameter.copy_(values)
+
+
+def _random_frequencies(shape: torch.Size, stream: torch.Generator) -> torch.Tensor:
+    """Rotations ``(3, heads, channels)`` in radians per unit of time, height and width.
+
+    Random directions, 0.08 to 2 radians from one latent frame to the next; Mochi's height and width
+    run over a range of about 192 whatever the clip's size, so they turn 48 times slower.
+    """
+    directions = torch.randn(shape, generator=stream)
+    directions = directions / directions.norm(dim=0, keepdim=True)
+    magnitudes = 0.08 * (2 / 0.08) ** torch.rand(shape[1:], generator=stream)
+    return directions * magnitudes / torch.tensor([1.0, 48.0, 48.0])[:, None, None]

@@ -77,7 +77,7 @@ def _write(folder: Path, *, seed: int, num_layers: int) -> None:
     vae.save_pretrained(folder / "vae")
     text_config = T5Config(
         vocab_size=384, d_model=TEXT_WIDTH, d_kv=32, d_ff=128, num_layers=2, num_heads=2,
-        feed_forward_proj="gated-gelu",
+        feed_forward_proj="gated-gelu", dropout_rate=0.0,
     )  # fmt: skip
     T5EncoderModel(text_config).save_pretrained(folder / "text_encoder")
     ByT5Tokenizer().save_pretrained(folder / "tokenizer")
@@ -87,6 +87,11 @@ def _write(folder: Path, *, seed: int, num_layers: int) -> None:
     )  # fmt: skip
     Wav2Vec2Model(audio_config).save_pretrained(folder / "audio_encoder")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "audio_encoder")
+    write_pipeline_rest(folder)
+
+
+def write_pipeline_rest(folder: Path) -> None:
+    """The scheduler and the index that make a folder of parts a `MochiPipeline`."""
     FlowMatchEulerDiscreteScheduler(invert_sigmas=True).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "MochiPipeline",

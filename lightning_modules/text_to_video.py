@@ -1,0 +1,149 @@
+"""TextToVideoModule: trains a small Mochi on silent dancers, with its text encoder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as L
+import torch
+from diffusers import MochiTransformer3DModel
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from transformers import AutoTokenizer, T5EncoderModel
+
+from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.settings import OptimizerSpec, ValidationSpec
+from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
+from musicinfuser.keyed_random import generator
+from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.small_parts import write_pipeline_rest
+from musicinfuser.networks.sources import load_pretrained
+from musicinfuser.networks.zica import ZicaSpec
+
+if TYPE_CHECKING:
+    from datamodules.batch import ClipBatch
+
+
+class TextToVideoModule(L.LightningModule):
+    """The base of the small world: no audio enters, captions are read by a T5 trained with it."""
+
+    def __init__(
+        self,
+        pretrained: str,
+        export_dir: str,
+        optimizer: OptimizerSpec,
+        validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
+        max_text_tokens: int = 256,
+        seed: int = 42,
+    ) -> None:
+        """Set up; weights are read in `configure_model`.
+
+        Args:
+            pretrained: A folder with ``transformer``, ``text_encoder`` and ``tokenizer``: random
+                parts for a fresh start, trained ones to go on.
+            export_dir: Where the trained parts go, in diffusers' layout.
+            optimizer: AdamW and its schedule.
+            validation: Noise levels of validation.
+            max_text_tokens: Tokens after which captions are cut.
+            seed: Seed of noise levels and noise.
+        """
+        super().__init__()
+        self.pretrained, self.export_dir = pretrained, export_dir
+        self.optimizer_spec, self.validation = optimizer, validation
+        self.max_text_tokens, self.seed = max_text_tokens, seed
+        self.model: MusicMochi | None = None
+        self.losses = nn.ModuleList(MeanMetric() for _ in validation.sigmas)
+
+    def configure_model(self) -> None:
+        """Read transformer, text encoder and tokenizer, once."""
+        if self.model is not None:
+            return
+        backbone = load_pretrained(MochiTransformer3DModel, self.pretrained, "transformer")
+        self.model = MusicMochi(backbone, layers=[], zica=ZicaSpec(), lora=None)
+        self.model.requires_grad_(True)
+        text_encoder = load_pretrained(T5EncoderModel, self.pretrained, "text_encoder")
+        self.text_encoder = text_encoder.requires_grad_(True)
+        self.tokenizer = load_pretrained(AutoTokenizer, self.pretrained, "tokenizer")
+
+    def encode_captions(self, captions: tuple[str, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """Features ``(B, L, width)`` and valid tokens; an empty caption has none."""
+        tokens = self.tokenizer(
+            [caption or "-" for caption in captions],
+            max_length=self.max_text_tokens,
+            truncation=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        counted = tokens.attention_mask.sum(dim=1).tolist()
+        lengths = tuple(n if c else 0 for n, c in zip(counted, captions, strict=True))
+        features = self.text_encoder(
+            tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+        )[0]
+        return features, lengths
+
+    def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
+        """The loss at uniform noise levels."""
+        u = [torch.rand((), generator=generator(self.seed, i, "sigma")) for i in batch.sample_index]
+        sigma = torch.stack(u).to(self.device, non_blocking=True)
+        loss = self.velocity_losses(batch, sigma, purpose="training").mean()
+        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
+        """Losses at fixed noise levels."""
+        for level, metric in zip(self.validation.sigmas, self.losses, strict=True):
+            sigma = torch.full((len(batch),), level, device=self.device)
+            metric(self.velocity_losses(batch, sigma, purpose=f"validation {level}"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses."""
+        values = []
+        for level, metric in zip(self.validation.sigmas, self.losses, strict=True):
+            assert isinstance(metric, MeanMetric)
+            values.append(metric.compute())
+            self.log(f"val/loss_sigma_{level:.2f}", values[-1])
+            metric.reset()
+        self.log("val/loss", torch.stack(values).mean(), prog_bar=True)
+
+    def velocity_losses(self, batch: "ClipBatch", sigma: Tensor, *, purpose: str) -> Tensor:
+        """The squared error of the velocity per sample, ``(B,)``.
+
+        Args:
+            batch: Encoded clips; their stored text features are not used.
+            sigma: ``(B,)`` noise levels.
+            purpose: Separates the noise of training from that of validation.
+        """
+        assert self.model is not None
+        noise = self._noise(batch, f"{purpose} noise")
+        latents = posterior_sample(
+            batch.latent_mean.float(),
+            batch.latent_logvar.float(),
+            self._noise(batch, f"{purpose} posterior"),
+        )
+        latents = normalise(latents, batch.latents_mean, batch.latents_std)
+        text, lengths = self.encode_captions(batch.captions)
+        predicted = self.model(
+            interpolate(latents, noise, sigma), text, (1 - sigma) * 1000, text_lengths=lengths
+        )
+        return velocity_loss(predicted, velocity_target(latents, noise))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, warm-up and decay counted in optimizer steps."""
+        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
+
+    def on_fit_end(self) -> None:
+        """Write the trained parts, and what else a folder of Mochi's needs."""
+        if not self.trainer.is_global_zero:
+            return
+        assert self.model is not None
+        folder = Path(self.export_dir)
+        self.model.backbone.save_pretrained(folder / "transformer")
+        self.text_encoder.save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        write_pipeline_rest(folder)
+
+    def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
+        shape = batch.latent_mean.shape[1:]
+        streams = (generator(self.seed, i, purpose, device=self.device) for i in batch.sample_index)
+        return torch.stack([torch.randn(shape, generator=s, device=self.device) for s in streams])

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import MochiPipeline
+
+from datamodules import DanceDataModule
+from datamodules.batch import ClipBatch, collate
+from lightning_modules.settings import OptimizerSpec
+from lightning_modules.text_to_video import TextToVideoModule
+from musicinfuser.keyed_random import generator
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from tests.conftest import ROOT
+from train import main
+
+
+@pytest.fixture
+def module(small_parts: Path) -> TextToVideoModule:
+    module = TextToVideoModule(
+        str(small_parts), "nowhere", OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+    )
+    module.configure_model()
+    return module
+
+
+@pytest.fixture
+def batch(small_cache: Path) -> ClipBatch:
+    data = DanceDataModule(
+        str(small_cache), num_frames=7, height=32, width=32, ratio={"aist": 1, "youtube": 1},
+        batch_size=2, caption_dropout=0.0, base_prompt_probability=0.0, seed=0, num_workers=0,
+    )  # fmt: skip
+    data.setup("fit")
+    return collate([data.training_clips[data.mixture[i]] for i in range(3)])
+
+
+def test_trains_and_exports_a_pipeline(
+    small_parts: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    cli = main(
+        [
+            "fit",
+            f"--config={ROOT}/configs/parts/base.yaml",
+            f"--trainer.default_root_dir={tmp_path}",
+            "--trainer.accelerator=cpu",
+            "--trainer.max_steps=2",
+            "--trainer.val_check_interval=2",
+            "--trainer.enable_progress_bar=false",
+            f"--model.init_args.pretrained={small_parts}",
+            f"--model.init_args.export_dir={tmp_path}/export",
+            f"--data.init_args.cache_dir={small_cache}",
+            "--data.init_args.num_frames=7",
+            "--data.init_args.height=32",
+            "--data.init_args.width=32",
+            "--data.init_args.batch_size=2",
+        ]
+    )
+    assert {"val/loss", "val/loss_sigma_0.90"} <= cli.trainer.callback_metrics.keys()
+    export = tmp_path / "export"
+    for name in ("transformer", "text_encoder", "tokenizer", "scheduler", "model_index.json"):
+        assert (export / name).exists()
+    (export / "vae").symlink_to(small_parts / "vae")
+    pipeline = MochiPipeline.from_pretrained(export)
+    trained = cli.model.model.backbone.state_dict()
+    start = TextToVideoModule(str(small_parts), "", cli.model.optimizer_spec)
+    start.configure_model()
+    for name, weight in pipeline.transformer.state_dict().items():
+        assert torch.equal(weight, trained[name])
+    moved = [
+        n for n, w in start.model.backbone.state_dict().items() if not torch.equal(w, trained[n])
+    ]
+    assert {"pos_frequencies", "proj_out.weight"} <= set(moved)
+    text = start.text_encoder.state_dict()
+    assert any(not torch.equal(w, text[n]) for n, w in pipeline.text_encoder.state_dict().items())
+
+
+def test_loss_recomputed(module: TextToVideoModule, batch: ClipBatch, small_parts: Path) -> None:
+    logged = {}
+    module.log = lambda name, value, **_: logged.update({name: value})
+    loss = module.training_step(batch, 0)
+    encoders = Encoders(EncodersSpec(mochi=str(small_parts), dtype="float32"))
+    expected = []
+    for row, index in enumerate(batch.sample_index):
+
+        def draw(purpose: str, shape=batch.latent_mean.shape[1:], index=index) -> torch.Tensor:
+            return torch.randn(shape, generator=generator(42, index, purpose))
+
+        sigma = torch.rand((), generator=generator(42, index, "sigma"))
+        std = (0.5 * batch.latent_logvar[row]).exp()
+        latents = batch.latent_mean[row] + std * draw("training posterior")
+        shape = (-1, 1, 1, 1)
+        latents = (latents - batch.latents_mean.view(shape)) / batch.latents_std.view(shape)
+        noise = draw("training noise")
+        (text,) = encoders.encode_captions([batch.captions[row]], device=torch.device("cpu"))
+        predicted = module.model(
+            ((1 - sigma) * latents + sigma * noise)[None],
+            text[None],
+            (1 - sigma)[None] * 1000,
+            text_lengths=(len(text),),
+        )
+        expected.append((predicted[0] - (latents - noise)).square().mean())
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+    loss.backward()
+    without = {n for n, p in module.named_parameters() if p.grad is None}
+    assert without == set()
+
+
+def test_dropped_captions_have_no_tokens(module: TextToVideoModule) -> None:
+    features, lengths = module.encode_captions(("a dancer", "", "a much longer caption"))
+    assert lengths == (9, 0, 22)
+    alone, _ = module.encode_captions(("a dancer",))
+    torch.testing.assert_close(features[0, :9], alone[0], rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch, collate
 from datamodules.cached_clips import TrainingClips, ValidationClips
 from datamodules.generation_cells import CellsSpec, make_cells
-from datamodules.mixing import Mixture, StepIndexedBatches
+from datamodules.mixing import Mixture, batches_of_run
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.media.latents import (
@@ -121,17 +121,8 @@ class DanceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Batches from the trainer's current step to its last."""
-        trainer = self.trainer
-        assert trainer is not None
-        accumulation = trainer.accumulate_grad_batches
-        batches = StepIndexedBatches(
-            self.mixture,
-            num_batches=trainer.max_steps * accumulation,
-            batch_size=self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            first_batch=lambda: trainer.global_step * accumulation,
-        )
+        assert self.trainer is not None
+        batches = batches_of_run(self.mixture, batch_size=self.batch_size, trainer=self.trainer)
         return self._loader(self.training_clips, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[ClipBatch] | list:

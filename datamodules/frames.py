@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datamodules.clips import RawClip
 from datamodules.cutting import ClipDataset
-from datamodules.mixing import StepIndexedBatches
+from datamodules.mixing import batches_of_run
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.keyed_random import generator
 
@@ -108,16 +108,8 @@ class FrameDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
-        trainer = self.trainer
-        assert trainer is not None
-        batches = StepIndexedBatches(
-            range(2**62),
-            num_batches=trainer.max_steps * trainer.accumulate_grad_batches,
-            batch_size=self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            first_batch=lambda: trainer.global_step * trainer.accumulate_grad_batches,
-        )
+        assert self.trainer is not None
+        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.pieces, batch_sampler=batches, collate_fn=collate_pieces)
 
     def val_dataloader(self) -> DataLoader:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import lightning.pytorch as L
 import torch
 from torch.utils.data import Sampler
 
@@ -127,3 +128,24 @@ class StepIndexedBatches(Sampler[list]):
         for batch in range(self.first_batch(), self.num_batches):
             start = batch * global_batch + self.rank * self.batch_size
             yield [self.samples[start + i] for i in range(self.batch_size)]
+
+
+def batches_of_run(
+    samples: Mixture | range, *, batch_size: int, trainer: L.Trainer
+) -> StepIndexedBatches:
+    """This rank's batches from the trainer's current step to its last.
+
+    Raises:
+        ValueError: ``trainer.max_steps`` is not set.
+    """
+    if trainer.max_steps < 1:
+        raise ValueError("trainer.max_steps must be set: a run is counted in optimizer steps.")
+    accumulation = trainer.accumulate_grad_batches
+    return StepIndexedBatches(
+        samples,
+        num_batches=trainer.max_steps * accumulation,
+        batch_size=batch_size,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        first_batch=lambda: trainer.global_step * accumulation,
+    )

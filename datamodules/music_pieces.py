@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.mixing import StepIndexedBatches
+from datamodules.mixing import batches_of_run
 from datamodules.small_world.music import STYLES, Piece, compose
 from musicinfuser.keyed_random import generator
 
@@ -138,16 +138,8 @@ class MusicDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
-        trainer = self.trainer
-        assert trainer is not None
-        batches = StepIndexedBatches(
-            range(2**62),
-            num_batches=trainer.max_steps * trainer.accumulate_grad_batches,
-            batch_size=self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            first_batch=lambda: trainer.global_step * trainer.accumulate_grad_batches,
-        )
+        assert self.trainer is not None
+        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_excerpts)
 
     def val_dataloader(self) -> DataLoader:

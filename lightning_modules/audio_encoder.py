@@ -94,7 +94,9 @@ class AudioEncoderModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean errors."""
         for name in CYCLES:
-            self.log(f"val/{name}_error", self._error(name).compute(), prog_bar=True)
+            self.log(
+                f"val/{name}_error", self._error(name).compute(), prog_bar=True, sync_dist=True
+            )
             self._error(name).reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -101,7 +101,7 @@ class AutoencoderModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over clips."""
-        self.log("val/psnr", self.psnr.compute(), prog_bar=True)
+        self.log("val/psnr", self.psnr.compute(), prog_bar=True, sync_dist=True)
         self.psnr.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -137,12 +137,8 @@ class AutoencoderModule(L.LightningModule):
         return mean, (squares / count - mean.square()).sqrt()
 
     def _noise(self, batch: "FrameBatch", shape: Any) -> Tensor:
-        streams = (
-            keyed_random.generator(self.seed, i, "posterior", device=self.device)
-            for i in batch.sample_index
-        )
-        return torch.stack(
-            [torch.randn(shape[1:], generator=s, device=self.device) for s in streams]
+        return keyed_random.normal(
+            self.seed, batch.sample_index, "posterior", shape[1:], device=self.device
         )
 
 

@@ -24,7 +24,7 @@ from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.generation import GeneratedClip, SamplingSpec
-from musicinfuser.keyed_random import generator
+from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
@@ -150,11 +150,11 @@ class MusicInfuserModule(L.LightningModule):
         for level in self.validation.sigmas:
             own.append(self._validation_loss(level, "own").compute())
             other.append(self._validation_loss(level, "other").compute())
-            self.log(f"val/music_gap_sigma_{level:.2f}", other[-1] / own[-1] - 1)
+            self.log(f"val/music_gap_sigma_{level:.2f}", other[-1] / own[-1] - 1, sync_dist=True)
         mean_own, mean_other = torch.stack(own).mean(), torch.stack(other).mean()
-        self.log("val/loss", mean_own, prog_bar=True)
-        self.log("val/loss_other_music", mean_other)
-        self.log("val/music_gap", mean_other / mean_own - 1, prog_bar=True)
+        self.log("val/loss", mean_own, prog_bar=True, sync_dist=True)
+        self.log("val/loss_other_music", mean_other, sync_dist=True)
+        self.log("val/music_gap", mean_other / mean_own - 1, prog_bar=True, sync_dist=True)
         for level in self.validation.sigmas:
             for kind in ("own", "other"):
                 self._validation_loss(level, kind).reset()
@@ -251,10 +251,7 @@ class MusicInfuserModule(L.LightningModule):
 
     def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]
-        streams = [generator(self.seed, i, purpose, device=self.device) for i in batch.sample_index]
-        return torch.stack(
-            [torch.randn(shape, generator=stream, device=self.device) for stream in streams]
-        )
+        return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)
 
     def _validation_loss(self, level: float, kind: str) -> MeanMetric:
         metric = self.validation_losses[f"{level:.2f}/{kind}".replace(".", "_")]

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
-from musicinfuser.keyed_random import generator
+from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.small_parts import write_pipeline_rest
@@ -102,9 +102,9 @@ class TextToVideoModule(L.LightningModule):
         for level, metric in zip(self.validation.sigmas, self.losses, strict=True):
             assert isinstance(metric, MeanMetric)
             values.append(metric.compute())
-            self.log(f"val/loss_sigma_{level:.2f}", values[-1])
+            self.log(f"val/loss_sigma_{level:.2f}", values[-1], sync_dist=True)
             metric.reset()
-        self.log("val/loss", torch.stack(values).mean(), prog_bar=True)
+        self.log("val/loss", torch.stack(values).mean(), prog_bar=True, sync_dist=True)
 
     def velocity_losses(self, batch: "ClipBatch", sigma: Tensor, *, purpose: str) -> Tensor:
         """The squared error of the velocity per sample, ``(B,)``.
@@ -145,5 +145,4 @@ class TextToVideoModule(L.LightningModule):
 
     def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]
-        streams = (generator(self.seed, i, purpose, device=self.device) for i in batch.sample_index)
-        return torch.stack([torch.randn(shape, generator=s, device=self.device) for s in streams])
+        return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)

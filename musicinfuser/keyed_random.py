@@ -1,6 +1,7 @@
 """Random streams named by what they are for, so that no draw depends on rank, order or history."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -24,3 +25,16 @@ def generator(
         device: Where the stream is drawn. Streams differ between CPU and CUDA.
     """
     return torch.Generator(device).manual_seed(key(seed, index, purpose))
+
+
+def normal(
+    seed: int,
+    indices: Iterable[int],
+    purpose: str,
+    shape: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Gaussian noise ``(len(indices), *shape)``, each row from its own stream."""
+    streams = (generator(seed, index, purpose, device=device) for index in indices)
+    return torch.stack([torch.randn(*shape, generator=s, device=device) for s in streams])

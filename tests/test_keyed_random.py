@@ -3,7 +3,7 @@ import itertools
 
 import torch
 
-from musicinfuser.keyed_random import generator, key
+from musicinfuser.keyed_random import generator, key, normal
 
 
 def draws(*arguments, num=8):
@@ -51,3 +51,10 @@ def test_streams_of_neighbouring_samples_are_uncorrelated():
     rows = torch.stack([draws(0, i, "noise", num=4000) for i in range(12)])
     correlation = torch.corrcoef(rows) - torch.eye(12)
     assert correlation.abs().max() < 5 / 4000**0.5
+
+
+def test_normal_rows_have_streams_of_their_own():
+    rows = normal(3, (7, 2), "noise", (4, 5))
+    for row, index in zip(rows, (7, 2), strict=True):
+        assert torch.equal(row, torch.randn(4, 5, generator=generator(3, index, "noise")))
+    assert rows.shape == (2, 4, 5)

@@ -95,15 +95,20 @@ class FrameDataModule(L.LightningDataModule):
         if stage != "fit":
             raise ValueError(f"{type(self).__name__} serves fit only, not {stage}.")
         datasets = [source() for source in self.sources]
-        training = [c for d in datasets for c in _decode(d, "train", self.max_clips)]
+        training = [c for c in (_decode(d, "train", self.max_clips) for d in datasets) if c]
         held_out = [c for d in datasets for c in _decode(d, "held_out", self.max_validation_clips)]
         if not training or not held_out:
             raise ValueError(
-                f"{len(training)} training and {len(held_out)} held-out clips could be read; both "
-                "are needed."
+                f"{sum(map(len, training))} training and {len(held_out)} held-out clips could be "
+                "read; both are needed."
             )
         self.training_clips = training
-        self.pieces = Pieces(training, num_frames=self.num_frames, seed=self.seed)
+        """A list per source."""
+        self.pieces = Pieces(
+            [clip for clips in training for clip in clips],
+            num_frames=self.num_frames,
+            seed=self.seed,
+        )
         self.validation = list(enumerate(held_out[: self.max_validation_clips]))
 
     def train_dataloader(self) -> DataLoader:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from datamodules.frames import FrameBatch
 
 
+# Clips per source from which the mean and spread of the latents are measured.
+STATISTICS_CLIPS = 200
+
+
 class AutoencoderModule(L.LightningModule):
     """VAE of the small world: L1 + L2 on pixels, their change in time, and a KL term.
 
@@ -113,8 +117,10 @@ class AutoencoderModule(L.LightningModule):
         assert self.vae is not None
         if not self.trainer.is_global_zero:
             return
-        clips = self.trainer.datamodule.training_clips[:256]  # type: ignore[attr-defined]
-        mean, std = self.latent_statistics(clips)
+        # As many of each source, since that is how the sources are mixed later.
+        by_source = self.trainer.datamodule.training_clips  # type: ignore[attr-defined]
+        spread = [c[:: max(len(c) // STATISTICS_CLIPS, 1)][:STATISTICS_CLIPS] for c in by_source]
+        mean, std = self.latent_statistics([clip for clips in spread for clip in clips])
         self.vae.register_to_config(
             latents_mean=mean.tolist(), latents_std=std.tolist(), scaling_factor=1.0
         )

@@ -64,7 +64,10 @@ def test_trains_exports_and_resumes(media: Path, tmp_path: Path) -> None:
     trained = cli.model.vae.state_dict()
     assert all(torch.equal(v, trained[k]) for k, v in parts.vae.state_dict().items())
     samples, generator = [], torch.Generator().manual_seed(0)
-    for clip in cli.datamodule.training_clips:
+    # As many clips of each source.
+    aist, youtube = cli.datamodule.training_clips
+    assert (len(aist), len(youtube)) == (5, 3)
+    for clip in [*aist, *youtube]:
         posterior = parts.vae.encode(to_pixels(clip[None])).latent_dist
         samples += [posterior.sample(generator) for _ in range(40)]
     latents = torch.cat(samples)

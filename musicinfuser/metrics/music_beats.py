@@ -58,6 +58,9 @@ def track_beats(
         start_bpm=start_bpm,
         tightness=tightness,
         units="time",
+        # librosa would drop the first and last beats of a track where they are soft; clips often
+        # start there.
+        trim=False,
     )
     return torch.as_tensor(beats, dtype=torch.float64)
 

@@ -35,19 +35,23 @@ class FrameBatch:
 
 
 class Pieces(Dataset[tuple[int, Tensor]]):
-    """Random pieces of held clips; clip and start follow from the sample index alone."""
+    """Random pieces of held clips; source, clip and start follow from the sample index alone.
 
-    def __init__(self, clips: list[Tensor], *, num_frames: int, seed: int) -> None:
+    Every source is drawn from as often, however many clips it has.
+    """
+
+    def __init__(self, clips: list[list[Tensor]], *, num_frames: int, seed: int) -> None:
         self.clips, self.num_frames, self.seed = clips, num_frames, seed
 
     def __len__(self) -> int:
         """Clips to draw from."""
-        return len(self.clips)
+        return sum(map(len, self.clips))
 
     def __getitem__(self, sample_index: int) -> tuple[int, Tensor]:
         """The sample index and ``(T, H, W, 3)`` uint8."""
         stream = generator(self.seed, sample_index, "piece of a clip")
-        clip = self.clips[int(torch.randint(len(self.clips), (), generator=stream))]
+        source = self.clips[int(torch.randint(len(self.clips), (), generator=stream))]
+        clip = source[int(torch.randint(len(source), (), generator=stream))]
         start = int(torch.randint(len(clip) - self.num_frames + 1, (), generator=stream))
         return sample_index, clip[start : start + self.num_frames]
 
@@ -104,11 +108,7 @@ class FrameDataModule(L.LightningDataModule):
             )
         self.training_clips = training
         """A list per source."""
-        self.pieces = Pieces(
-            [clip for clips in training for clip in clips],
-            num_frames=self.num_frames,
-            seed=self.seed,
-        )
+        self.pieces = Pieces(training, num_frames=self.num_frames, seed=self.seed)
         self.validation = list(enumerate(held_out[: self.max_validation_clips]))
 
     def train_dataloader(self) -> DataLoader:

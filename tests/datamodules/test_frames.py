@@ -23,15 +23,24 @@ def test_pieces_follow_from_the_sample_index() -> None:
     clips = [torch.full((10, 2, 2, 3), i, dtype=torch.uint8) for i in range(5)]
     for clip in clips:
         clip[:, 0, 0, 0] = torch.arange(10)
-    pieces = Pieces(clips, num_frames=4, seed=0)
+    pieces = Pieces([clips], num_frames=4, seed=0)
     drawn = [pieces[i][1] for i in range(200)]
     assert all(torch.equal(pieces[i][1], drawn[i]) for i in reversed(range(200)))
     assert {int(p[0, 1, 1, 0]) for p in drawn} == set(range(5))
     starts = {int(p[0, 0, 0, 0]) for p in drawn}
     assert starts == set(range(7))
     assert all(p[:, 0, 0, 0].diff().eq(1).all() for p in drawn)
-    other = Pieces(clips, num_frames=4, seed=1)
+    other = Pieces([clips], num_frames=4, seed=1)
     assert any(not torch.equal(other[i][1], drawn[i]) for i in range(10))
+
+
+def test_sources_are_drawn_from_alike() -> None:
+    many = [torch.zeros(4, 2, 2, 3, dtype=torch.uint8)] * 30
+    one = [torch.ones(4, 2, 2, 3, dtype=torch.uint8)]
+    pieces = Pieces([many, one], num_frames=4, seed=0)
+    assert len(pieces) == 31
+    share = sum(pieces[i][1].float().mean().item() for i in range(400)) / 400
+    assert share == pytest.approx(0.5, abs=0.08)
 
 
 def test_training_takes_no_held_out_music(media: Path) -> None:

@@ -228,11 +228,12 @@ def test_bad_files_are_skipped_with_reasons(
     }
     found = {name: reason.split(":")[0] for name, reason in skipped.items()}
     # FFmpeg 9 still finds the first packets of half a file, FFmpeg 8 none.
-    assert found.pop("half.mp4") in ("cannot be read", "no sound")
+    half = found.pop("half.mp4")
+    assert half in ("cannot be read", "no sound")
     assert found == reasons
     printed = capsys.readouterr().out
     assert "encoded 2 clips, 0 were there already." in printed
-    assert "skipped: cannot be read: 4" in printed
+    assert f"skipped: cannot be read: {4 if half == 'cannot be read' else 3}" in printed
     for reason in skipped.values():
         assert reason in printed
     # What is skipped while it is read is tried again; nothing else is.

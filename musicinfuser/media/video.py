@@ -192,7 +192,9 @@ def read_clip(
 
     with reading(path, "video") as container:
         stream = picture_stream(container, path)
-        stream.thread_type = "AUTO"
+        # Threads over frames report damage at one time and miss it at another; whoever reads many
+        # clips reads them in several processes.
+        stream.thread_type = "SLICE"
         zero = frame_seconds(first_frame(container, stream, path), path)
         times = [zero + start_seconds + i / fps for i in range(num_frames)]
         filled, shown, end = 0, None, zero

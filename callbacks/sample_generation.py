@@ -33,6 +33,10 @@ class SampleCell:
     prompt: str
     seed: int = 0
     track_offset_seconds: float = 0.0
+    heard: str | None = None
+    """Another file that the model hears in place of the track, or ``nothing``."""
+    heard_offset_seconds: float | None = None
+    """Where in it; null is the offset in the track."""
 
 
 class SampleGeneration(L.Callback):
@@ -73,14 +77,25 @@ class SampleGeneration(L.Callback):
         self.every_n_steps = every_n_steps
         self.num_logged_frames = num_logged_frames
         self.cells = [
-            Cell(c.track, c.prompt, c.seed, num_frames, height, width, c.track_offset_seconds)
+            Cell(
+                track=c.track,
+                prompt=c.prompt,
+                seed=c.seed,
+                num_frames=num_frames,
+                height=height,
+                width=width,
+                track_offset_seconds=c.track_offset_seconds,
+                heard=c.heard,
+                heard_offset_seconds=c.heard_offset_seconds,
+            )
             for c in cells or []
         ]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse missing tracks before training starts."""
         if stage == "fit" and self.every_n_steps:
-            missing = [cell.track for cell in self.cells if not Path(cell.track).is_file()]
+            files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
+            missing = [file for file in files if not Path(file).is_file()]
             if missing:
                 raise ValueError(
                     f"sample_generation.cells names {missing[0]}, which does not exist."

@@ -35,6 +35,8 @@ def write_clip(
         guidance_scale=sampling.guidance_scale,
         music_guidance_scale=sampling.music_guidance_scale,
         padded_seconds=clip.padded_seconds,
+        heard=cell.heard,
+        heard_offset_seconds=cell.heard_offset_seconds,
     )
     write_generated(
         folder, entry, frames=clip.frames, waveform=clip.waveform, audio_rate_hz=OUTPUT_RATE_HZ
@@ -79,9 +81,10 @@ class VideoWriter(BasePredictionWriter):
             write_clip(self.folder(trainer), clip, sampling=module.sampling, system=self.system)
             self._num_written += 1
             if clip.padded_seconds:
+                sounds = filter(None, (clip.cell.track, clip.cell.heard_file))
                 trainer.print(
-                    f"{clip.cell.track} ends before the clip does: {clip.padded_seconds:.2f} s of "
-                    "silence were added."
+                    f"{' or '.join(sounds)} ends before the clip does: {clip.padded_seconds:.2f} s "
+                    "of silence were added."
                 )
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,22 +1,29 @@
-"""What `predict` generates: tracks x prompts x seeds."""
+"""What `predict` generates: tracks x prompts x seeds, or a list of cells."""
 
+import csv
+import io
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from datamodules.aist_names import music_of, parse_name, tables
-from musicinfuser.cells import Cell
+from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 HELD_OUT = "held_out"
+REQUIRED_COLUMNS = ("track", "prompt", "seed")
+OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
 
 
 @dataclass(frozen=True)
 class CellsSpec:
-    """Every combination of tracks, prompts and seeds becomes one clip."""
+    """Every combination of tracks, prompts and seeds becomes one clip, or every line of a list."""
 
     music: list[str] | str = HELD_OUT
     """Audio files (or videos, whose sound is used); ``held_out`` takes the ten tracks of Table 7
@@ -32,17 +39,40 @@ class CellsSpec:
     """Where a clip starts in its track; null draws a start per track and seed (authors' code)."""
     num_frames: int | None = None
     """Frames per clip, 6k + 1, if not those of the training clips (authors' code: 145)."""
+    cells: str | None = None
+    """Instead of music, prompts and seeds: a csv file with one clip per line, as `read_cells` reads
+    it. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` of here."""
 
 
 def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> list[Cell]:
-    """All cells, tracks outermost.
+    """All cells: tracks outermost, or in the order of the list.
 
     Raises:
-        ValueError: No prompt or seed, a file that does not exist, or a size Mochi cannot take.
+        ValueError: No prompt or seed, a file that does not exist, a size Mochi cannot take, or a
+            list that cannot be read or is not the only one to say what is made.
     """
     if spec.num_frames is not None:
         num_frames = spec.num_frames
     check_clip_size(num_frames, height, width)
+    if spec.cells is not None:
+        unlisted = CellsSpec()
+        both = [
+            name
+            for name in ("music", "music_dir", "prompts", "seeds")
+            if getattr(spec, name) != getattr(unlisted, name)
+        ]
+        if both:
+            raise ValueError(
+                f"data.generation.cells lists what to make, but data.generation.{both[0]} is given "
+                "too; leave one of them out."
+            )
+        return read_cells(
+            Path(spec.cells),
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            track_offset_seconds=spec.track_offset_seconds,
+        )
     prompts = _prompts(spec.prompts)
     if not spec.seeds:
         raise ValueError("data.generation.seeds is empty; name at least one.")
@@ -60,6 +90,117 @@ def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> 
         for prompt in prompts
         for seed in spec.seeds
     ]
+
+
+def read_cells(
+    path: Path,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    track_offset_seconds: float | None = 0.0,
+) -> list[Cell]:
+    """Read a list of cells.
+
+    Args:
+        path: A csv file in UTF-8 whose first line names its columns: ``track``, ``prompt``,
+            ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
+            file or video that the model hears in place of the track, or ``nothing``) and
+            ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
+            for from the list's folder, then from the working directory.
+        num_frames: Where a line has none.
+        height: Pixels.
+        width: Pixels.
+        track_offset_seconds: Where a line has none; None draws a start per track and seed.
+
+    Raises:
+        ValueError: With file and line: text that is no such list, a file that does not exist, a
+            number out of its range, or a line that repeats another.
+    """
+    if not path.is_file():
+        raise ValueError(f"data.generation.cells names {path}, which does not exist.")
+    cells: list[Cell] = []
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        try:
+            cell = Cell(
+                track=_listed_file(path.parent, "track", row["track"]),
+                prompt=row["prompt"],
+                seed=_number(row, "seed", int),
+                num_frames=_number(row, "num_frames", int, num_frames),
+                height=height,
+                width=width,
+                track_offset_seconds=_number(
+                    row, "track_offset_seconds", float, track_offset_seconds
+                ),
+                heard=_heard(path.parent, row.get("heard", "")),
+                heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
+            )
+            check_clip_size(cell.num_frames, height, width)
+            first = lines.setdefault(cell.file_stem(), line)
+            if first != line:
+                raise ValueError(f"repeats line {first}; give it another seed, or leave it out.")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
+        cells.append(cell)
+    if not cells:
+        raise ValueError(f"{path} lists no cell; write one per line below the names of columns.")
+    return cells
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number (of its end) and values by column."""
+    try:
+        # Spreadsheets put a byte-order mark first.
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        rows = [(reader.line_num, [v.strip() for v in values]) for values in reader if values]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as csv in UTF-8 ({error}); save it so.") from None
+    names = rows[0][1] if rows else []
+    unknown = [name for name in names if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if unknown or missing or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}, line 1: names the columns {', '.join(names) or '(none)'}; there must be "
+            f"{', '.join(REQUIRED_COLUMNS)}, there may be {', '.join(OPTIONAL_COLUMNS)}, each once."
+        )
+    for line, values in rows:
+        if len(values) != len(names):
+            raise ValueError(
+                f"{path}, line {line}: has {len(values)} values for {len(names)} columns; put "
+                "quotes around a text with commas."
+            )
+    return [(line, dict(zip(names, values, strict=True))) for line, values in rows[1:]]
+
+
+def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default: Any = None) -> Any:
+    text = row.get(name, "")
+    if not text and name not in REQUIRED_COLUMNS:
+        return default
+    try:
+        return kind(text)
+    except ValueError:
+        which = "whole number" if kind is int else "number"
+        raise ValueError(f"{name} is {text!r}; give a {which}.") from None
+
+
+def _heard(folder: Path, text: str) -> str | None:
+    if text in ("", NOTHING):
+        return text or None
+    return _listed_file(folder, "heard", text)
+
+
+def _listed_file(folder: Path, column: str, text: str) -> str:
+    if not text:
+        raise ValueError(f"{column} is empty; name an audio file or a video.")
+    # A text in the wrong column can be too long for a file name.
+    with suppress(OSError):
+        for path in (folder / text, Path(text)):
+            if path.is_file():
+                return str(path)
+    raise ValueError(
+        f"{column} names {text}, which exists neither in {folder} nor in the working directory."
+    )
 
 
 def _prompts(prompts: list[str] | str) -> list[str]:

@@ -1,12 +1,15 @@
 """A cell: one clip to generate, named by its track, prompt and seed."""
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
+NOTHING = "nothing"
+"""In place of what a model hears: no sound, the model without its audio layers."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,28 @@ class Cell:
     width: int
     track_offset_seconds: float | None = 0.0
     """Where the clip starts in the track; None draws a start from the seed."""
+    heard: str | None = None
+    """What the model hears while the clip keeps its track: another audio file or video, or
+    `NOTHING`; None is the track."""
+    heard_offset_seconds: float | None = None
+    """Where in ``heard`` listening starts; None is the offset in the track."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        if self.track_offset_seconds is not None and self.track_offset_seconds < 0:
+        """Check ranges."""
+        if not _is_offset(self.track_offset_seconds):
             raise ValueError(
                 f"track_offset_seconds is {self.track_offset_seconds} for {self.track}; use 0 or "
                 "more, or null for a random start."
+            )
+        if not _is_offset(self.heard_offset_seconds):
+            raise ValueError(
+                f"heard_offset_seconds is {self.heard_offset_seconds} for {self.heard}; use 0 or "
+                "more, or null for the offset in the track."
+            )
+        if self.heard_offset_seconds is not None and self.heard in (None, NOTHING):
+            raise ValueError(
+                f"heard_offset_seconds is {self.heard_offset_seconds}, but no file is heard in "
+                f"place of {self.track}; name one in `heard`, or leave the offset out."
             )
 
     @property
@@ -37,17 +55,30 @@ class Cell:
         """The track without folder and suffix."""
         return Path(self.track).stem
 
+    @property
+    def heard_file(self) -> str | None:
+        """The file that is heard instead of the track, if there is one."""
+        return None if self.heard == NOTHING else self.heard
+
     def file_stem(self) -> str:
         """A readable file name, unique among cells that differ."""
         identity = (
             f"{self.track}|{self.prompt}|{self.seed}|{self.num_frames}|{self.height}x{self.width}|"
             f"{self.track_offset_seconds}"
         )
+        hears = ""
+        if self.heard is not None:
+            identity += f"|{self.heard}|{self.heard_offset_seconds}"
+            hears = f"_hears-{_slug(Path(self.heard).stem, max_length=20, max_bytes=40)}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
-        return f"{_slug(self.track_name)}_{_slug(self.prompt)}_seed{self.seed}_{digest}"
+        return f"{_slug(self.track_name)}_{_slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
 
 
-def _slug(text: str) -> str:
-    """Letters and digits, at most 40 of them and 80 bytes: file names end at 255 bytes."""
-    slug = re.sub(r"[^\w]+", "-", text).strip("-")[:40]
-    return slug.encode()[:80].decode(errors="ignore").rstrip("-")
+def _is_offset(seconds: float | None) -> bool:
+    return seconds is None or 0 <= seconds < math.inf
+
+
+def _slug(text: str, *, max_length: int = 40, max_bytes: int = 80) -> str:
+    """Letters and digits, few of them: file names end at 255 bytes."""
+    slug = re.sub(r"[^\w]+", "-", text).strip("-")[:max_length]
+    return slug.encode()[:max_bytes].decode(errors="ignore").rstrip("-")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
+from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size, latent_shape
 from musicinfuser.diffusion.guidance import (
     Denoiser,
@@ -69,7 +69,7 @@ class GeneratedClip:
     waveform: Tensor
     """``(num_samples,)`` fp32 at ``OUTPUT_RATE_HZ``, zero-padded where the track was too short."""
     padded_seconds: float
-    """Silence added because the track ended before the clip."""
+    """Silence added because the track, or what was heard in its place, ended before the clip."""
     fps: float
 
 
@@ -87,13 +87,13 @@ def generate(
     Args:
         model: The adapted transformer, on ``device``.
         encoders: Frozen encoders; moved to ``device`` while used.
-        cell: Track, prompt, seed, size.
+        cell: Track, prompt, seed, size, and what is heard if not the track.
         sampling: Steps and guidance.
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
 
     Raises:
-        MediaError: The track cannot be read or has no sound at the offset.
+        MediaError: The track or what is heard cannot be read, or has no sound at its offset.
         ValueError: A size Mochi cannot take.
     """
     check_clip_size(cell.num_frames, cell.height, cell.width)
@@ -101,7 +101,7 @@ def generate(
     text, negative = encoders.encode_captions(
         [cell.prompt, sampling.negative_prompt], device=device
     )
-    audio = encoders.encode_audio(heard[None], device=device)
+    audio = None if heard is None else encoders.encode_audio(heard[None], device=device)
     latents = sample_latents(
         model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
         device=device, progress=progress,
@@ -167,36 +167,35 @@ def sample_latents(
     return euler_sample(guided, noise, sigmas, progress=progress)
 
 
-def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor, Tensor, float]:
+def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor | None, Tensor, float]:
     """The sound of a cell.
 
     Returns:
         The cell with its offset settled; ``(num_samples,)`` at 16 kHz for the model, over the
-        authors' span; ``(num_samples,)`` at `OUTPUT_RATE_HZ` for the file, as long as the video;
-        and the seconds of silence that were added at the end.
+        authors' span, from the track or from what is heard in its place, None if that is nothing;
+        ``(num_samples,)`` of the track at `OUTPUT_RATE_HZ` for the file, as long as the video; and
+        the seconds of silence that were added at the end (of the two sounds, the more).
 
     Raises:
-        MediaError: The track cannot be read or ends before the offset.
+        MediaError: The track or what is heard cannot be read or ends before its offset.
     """
     span_seconds = clip_audio_seconds(cell.num_frames, fps=fps)
     track = read_audio(cell.track, rate_hz=AUDIO_RATE_HZ)
-    track_seconds = len(track) / AUDIO_RATE_HZ
     if cell.track_offset_seconds is None:
         # Authors' code: a random start inside the track.
         stream = keyed_random.generator(cell.seed, cell.track_name, "track offset")
-        room = max(track_seconds - span_seconds, 0.0)
+        room = max(len(track) / AUDIO_RATE_HZ - span_seconds, 0.0)
         offset = round(torch.rand((), generator=stream).item() * room, 3)
         cell = replace(cell, track_offset_seconds=offset)
     assert cell.track_offset_seconds is not None
-    if cell.track_offset_seconds >= track_seconds:
-        raise MediaError(
-            f"{cell.track} lasts {track_seconds:.2f} s, but the clip is to start at "
-            f"{cell.track_offset_seconds:.2f} s; choose an earlier start."
-        )
-    start = round(cell.track_offset_seconds * AUDIO_RATE_HZ)
-    num_samples = round(span_seconds * AUDIO_RATE_HZ)
-    padded_seconds = max(start + num_samples - len(track), 0) / AUDIO_RATE_HZ
-    heard = fit_length(track[start : start + num_samples], num_samples)
+    heard, padded_seconds = _span(cell.track, track, cell.track_offset_seconds, span_seconds)
+    if cell.heard_file is not None:
+        other = read_audio(cell.heard_file, rate_hz=AUDIO_RATE_HZ)
+        other_offset = cell.heard_offset_seconds
+        if other_offset is None:
+            other_offset = cell.track_offset_seconds
+        heard, missing_seconds = _span(cell.heard_file, other, other_offset, span_seconds)
+        padded_seconds = max(padded_seconds, missing_seconds)
     video_seconds = cell.num_frames / fps
     sound = read_audio(
         cell.track,
@@ -204,4 +203,20 @@ def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor, Tensor, float]:
         start_seconds=cell.track_offset_seconds,
         duration_seconds=video_seconds,
     )
-    return cell, heard, fit_length(sound, round(video_seconds * OUTPUT_RATE_HZ)), padded_seconds
+    sound = fit_length(sound, round(video_seconds * OUTPUT_RATE_HZ))
+    return cell, None if cell.heard == NOTHING else heard, sound, padded_seconds
+
+
+def _span(
+    path: str, sound: Tensor, offset_seconds: float, span_seconds: float
+) -> tuple[Tensor, float]:
+    """A span of a sound at 16 kHz, and the seconds of silence added at its end."""
+    seconds = len(sound) / AUDIO_RATE_HZ
+    if offset_seconds >= seconds:
+        raise MediaError(
+            f"{path} lasts {seconds:.2f} s, but the clip is to start at {offset_seconds:.2f} s; "
+            "choose an earlier start."
+        )
+    start, num_samples = round(offset_seconds * AUDIO_RATE_HZ), round(span_seconds * AUDIO_RATE_HZ)
+    missing_seconds = max(start + num_samples - len(sound), 0) / AUDIO_RATE_HZ
+    return fit_length(sound[start : start + num_samples], num_samples), missing_seconds

@@ -263,6 +263,69 @@ def test_errors(track, tmp_path):
         SamplingSpec(num_steps=4, guidance_scale=-1.0)
 
 
+@pytest.fixture(scope="module")
+def other_track(tmp_path_factory):
+    """A tone that falls, two seconds long."""
+    seconds = torch.arange(2 * RATE_HZ) / RATE_HZ
+    path = tmp_path_factory.mktemp("music") / "other.wav"
+    write_wav(path, 0.5 * torch.sin(2 * math.pi * (900 - 150 * seconds) * seconds), rate_hz=RATE_HZ)
+    return str(path)
+
+
+def test_other_music_makes_the_picture_but_not_the_sound(model, encoders, track, other_track):
+    cell = replace(CELL, track=track, track_offset_seconds=0.5)
+    own = generate(model, encoders, cell, SAMPLING, device=CPU)
+    for offset_seconds, start_seconds in ((None, 0.5), (1.25, 1.25), (0.0, 0.0)):
+        crossed = replace(cell, heard=other_track, heard_offset_seconds=offset_seconds)
+        made = generate(model, encoders, crossed, SAMPLING, device=CPU)
+        of_other = replace(cell, track=other_track, track_offset_seconds=start_seconds)
+        expected = generate(model, encoders, of_other, SAMPLING, device=CPU)
+        assert made.cell == crossed and made.padded_seconds == 0
+        assert torch.equal(made.frames, expected.frames)
+        assert torch.equal(made.waveform, own.waveform)
+        assert not torch.equal(made.frames, own.frames)
+        assert not torch.equal(made.waveform, expected.waveform)
+
+
+def test_a_model_that_hears_nothing_has_no_audio_layers(model, encoders, track):
+    cell = replace(CELL, track=track, track_offset_seconds=0.5)
+    own = generate(model, encoders, cell, SAMPLING, device=CPU)
+    made = generate(model, encoders, replace(cell, heard="nothing"), SAMPLING, device=CPU)
+    latents = latents_of(model, encoders, audio=None)
+    assert torch.equal(made.frames, encoders.decode_video(latents)[0])
+    assert torch.equal(made.waveform, own.waveform)
+    assert not torch.equal(made.frames, own.frames)
+    # It is not what silence sounds like.
+    silence = torch.zeros(1, round(0.5 * 16_000))
+    heard = latents_of(model, encoders, audio=encoders.encode_audio(silence, device=CPU))
+    assert (heard - latents).norm() / latents.norm() > 1e-3
+
+
+def test_sound_that_is_heard_instead_starts_where_the_clip_does(track, other_track):
+    drawn = replace(CELL, track=track, heard=other_track, track_offset_seconds=None, seed=1)
+    settled, heard, waveform, padded = read_track(drawn, fps=30.0)
+    own = read_track(replace(settled, heard=None), fps=30.0)
+    assert settled.track_offset_seconds > 0 and settled.heard_offset_seconds is None
+    assert torch.equal(waveform, own[2]) and own[3] == 0
+    offset = settled.track_offset_seconds
+    assert padded == pytest.approx(max(offset + 0.5 - 2.0, 0.0), abs=1e-3)
+    other = replace(settled, track=other_track, heard=None, track_offset_seconds=offset)
+    assert torch.equal(heard, read_track(other, fps=30.0)[1])
+    assert read_track(replace(drawn, heard="nothing"), fps=30.0)[1] is None
+    # Silence is added to whichever ends first.
+    late = replace(settled, track_offset_seconds=0.0, heard_offset_seconds=1.75)
+    _, heard, _, padded = read_track(late, fps=30.0)
+    assert padded == pytest.approx(0.25, abs=1e-3) and not heard[-3900:].any()
+    late = replace(settled, track_offset_seconds=2.75, heard_offset_seconds=0.0)
+    assert read_track(late, fps=30.0)[3] == pytest.approx(0.25, abs=1e-3)
+    with pytest.raises(
+        MediaError, match=r"other\.wav lasts 2\.00 s, but the clip is to start at 2"
+    ):
+        read_track(replace(late, track_offset_seconds=2.5, heard_offset_seconds=None), fps=30.0)
+    with pytest.raises(ValueError, match="no file is heard in place of"):
+        replace(drawn, heard=None, heard_offset_seconds=1.0)
+
+
 def test_names_of_cells_are_readable_and_unique():
     cell = replace(CELL, track="/music/My Song #2.mp3", prompt="a dancer, in the rain!")
     stem = cell.file_stem()

@@ -64,7 +64,7 @@ def test_every_combination_becomes_a_video_with_its_music(
         assert row.keys() == {
             "file", "system", "track", "track_offset_seconds", "prompt", "seed", "num_frames",
             "fps", "height", "width", "num_steps", "guidance_scale", "music_guidance_scale",
-            "padded_seconds", "sha256",
+            "padded_seconds", "heard", "heard_offset_seconds", "sha256",
         }  # fmt: skip
         assert (row["num_frames"], row["height"], row["width"], row["fps"]) == (13, 32, 32, 30.0)
         assert (row["num_steps"], row["guidance_scale"], row["padded_seconds"]) == (2, 6.0, 0.0)
@@ -78,6 +78,33 @@ def test_every_combination_becomes_a_video_with_its_music(
         assert len(sound) / 16_000 == pytest.approx(13 / 30, abs=0.05)
         heard_hz = torch.fft.rfft(sound[:6400]).abs().argmax().item() * 2.5
         assert heard_hz == pytest.approx(300 if row["track"] == str(low) else 900, abs=5)
+
+
+def test_a_list_of_cells_with_controls(run_cli: Callable, tmp_path: Path) -> None:
+    write_tone(tmp_path / "lists" / "low.wav", frequency_hz=300)
+    write_tone(tmp_path / "lists" / "high.wav", frequency_hz=900)
+    cells = tmp_path / "lists" / "cells.csv"
+    lines = ["low.wav,p,0,", "low.wav,p,0,high.wav", "low.wav,p,0,nothing", "high.wav,p,0,"]
+    cells.write_text("\n".join(["track,prompt,seed,heard", *lines]))
+    run_cli("predict", UNTRAINED, *generation(cells=str(cells), num_frames=13))
+    found = {(Path(r["track"]).name, r["heard"]): r for r in rows(tmp_path)}
+    other = str(tmp_path / "lists" / "high.wav")
+    assert found.keys() == {
+        ("low.wav", None), ("low.wav", other), ("low.wav", "nothing"), ("high.wav", None)
+    }  # fmt: skip
+    for (track, _), row in found.items():
+        sound = read_audio(tmp_path / "videos" / row["file"], rate_hz=16_000)
+        heard_hz = torch.fft.rfft(sound[:6400]).abs().argmax().item() * 2.5
+        assert heard_hz == pytest.approx(300 if track == "low.wav" else 900, abs=5)
+    # Without training the model makes the same of everything it hears, whatever is in the file.
+    pictures = [decode(tmp_path / "videos" / row["file"]) for row in found.values()]
+    assert all((picture == pictures[0]).all() for picture in pictures)
+
+    cells.write_text("track,prompt,seed,heard\nlow.wav,p,0,low.wav\nlow.wav,p,1,hihg.wav\n")
+    with pytest.raises(ValueError, match=r"cells\.csv, line 3: heard names hihg\.wav"):
+        run_cli("predict", UNTRAINED, *generation(cells=str(cells)))
+    with pytest.raises(ValueError, match=r"data\.generation\.prompts is given too"):
+        run_cli("predict", UNTRAINED, *generation(cells=str(cells), prompts=["p"]))
 
 
 @pytest.mark.parametrize("kind", ["wav", "mp4"])

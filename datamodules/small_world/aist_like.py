@@ -103,19 +103,19 @@ def _add(
             return
 
 
-def aist_piece(code: str, recipe: SmallWorldRecipe) -> Piece:
-    """The piece behind a music code such as ``"mBR0"``."""
+def aist_piece(code: str, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Piece:
+    """The piece behind a music code such as ``"mBR0"``, or the same at so many times its tempo."""
     return compose(
         code,
         genre=code[1:3],
-        bpm=tables().music_bpm[code],
+        bpm=tempo * tables().music_bpm[code],
         seed=recipe.seed,
         rate_hz=recipe.audio_rate_hz,
         num_channels=recipe.audio_channels,
     )
 
 
-def record_aist(name: AISTName, recipe: SmallWorldRecipe) -> Recording:
+def record_aist(name: AISTName, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
     """Make a recording from its name.
 
     What is danced depends on the sequence, so all cameras see the same dance, as in AIST.
@@ -123,28 +123,29 @@ def record_aist(name: AISTName, recipe: SmallWorldRecipe) -> Recording:
     Args:
         name: Parsed name of a video.
         recipe: Recipe of the world.
+        tempo: The same dance to the same beats at so many times the tempo of its music.
     """
     pieces = music_of(name) or ()
     dancers = dancers_of(name) or ()
     if name.situation == "CY":
         return joined(
             [
-                _record_part(name, recipe, music, dancers[part : part + 1], CYPHER_BEATS, part)
-                for part, music in enumerate(pieces[:CYPHER_PIECES])
+                _record_part(name, recipe, music, dancers[i : i + 1], CYPHER_BEATS, i, tempo)
+                for i, music in enumerate(pieces[:CYPHER_PIECES])
             ]
         )
     is_long = name.situation in ("FM", "MM", "SH")
     num_beats = recipe.advanced_beats if is_long else recipe.basic_beats
-    return _record_part(name, recipe, pieces[0], dancers[: max(STANDS)], num_beats, 0)
+    return _record_part(name, recipe, pieces[0], dancers[: max(STANDS)], num_beats, 0, tempo)
 
 
 def _record_part(
     name: AISTName, recipe: SmallWorldRecipe, music: str, dancers: tuple[str, ...], num_beats: int,
-    part: int,
+    part: int, tempo: float,
 ) -> Recording:  # fmt: skip
     purpose = f"small world dance {part}"
     draw = np.random.default_rng(keyed_random.key(recipe.seed, name.sequence, purpose))
-    piece = aist_piece(music, recipe)
+    piece = aist_piece(music, recipe, tempo=tempo)
     last_bar = (NUM_BEATS - num_beats) // BEATS_PER_BAR
     start_beat = BEATS_PER_BAR * int(draw.integers(0, last_bar + 1)) - float(draw.random())
     num_frames = math.floor(num_beats * piece.beat_seconds * recipe.aist_fps)

@@ -144,23 +144,29 @@ def draw_wild(index: int, seed: int) -> WildDance:
     )
 
 
-def wild_piece(dance: WildDance, recipe: SmallWorldRecipe) -> Piece:
-    """The music of a video, made for it alone."""
+def wild_piece(dance: WildDance, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Piece:
+    """The music of a video, made for it alone, or the same at so many times its tempo."""
     return compose(
         f"wild {dance.number}",
         genre=dance.genre,
-        bpm=dance.bpm,
+        bpm=tempo * dance.bpm,
         seed=recipe.seed,
         rate_hz=recipe.audio_rate_hz,
         num_channels=recipe.audio_channels,
     )
 
 
-def record_wild(item: WildItem, recipe: SmallWorldRecipe) -> Recording:
-    """Make a video with its caption."""
+def record_wild(item: WildItem, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
+    """Make a video with its caption.
+
+    Args:
+        item: Number of the video, and what is to be heard.
+        recipe: Recipe of the world.
+        tempo: As many seconds of the same dancer and place, to music at so many times its tempo.
+    """
     dance = draw_wild(item.index, recipe.seed)
     draw = np.random.default_rng(keyed_random.key(recipe.seed, item.index, "small world take"))
-    piece = wild_piece(dance, recipe)
+    piece = wild_piece(dance, recipe, tempo=tempo)
     width, height = _size(dance.number, recipe.height)
     fps = FRAME_RATES[_turn(dance.number) % len(FRAME_RATES)]
     num_frames = round(recipe.youtube_seconds * float(draw.uniform(0.8, 1.2)) * fps)

@@ -30,8 +30,12 @@ class ManifestEntry:
     num_steps: int
     guidance_scale: float
     padded_seconds: float
-    """Silence added because the track was shorter than the clip."""
+    """Silence added because the track, or what was heard in its place, was shorter."""
     music_guidance_scale: float = 1.0
+    heard: str | None = None
+    """What the model heard in place of the track: a file, or ``nothing``; null is the track."""
+    heard_offset_seconds: float | None = None
+    """Where in ``heard`` it listened; null is the offset in the track."""
     sha256: str = ""
     """Of the mp4."""
 
@@ -57,9 +61,16 @@ def write_generated(
         The path of the mp4.
     """
     path = Path(folder, entry.file)
-    comment = json.dumps({"prompt": entry.prompt, "seed": entry.seed, "track": entry.track})
+    comment = {"prompt": entry.prompt, "seed": entry.seed, "track": entry.track}
+    if entry.heard is not None:
+        comment["heard"] = entry.heard
     write_video(
-        path, frames, fps=entry.fps, audio=waveform, audio_rate_hz=audio_rate_hz, comment=comment
+        path,
+        frames,
+        fps=entry.fps,
+        audio=waveform,
+        audio_rate_hz=audio_rate_hz,
+        comment=json.dumps(comment),
     )
     description = asdict(entry) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     text = json.dumps(description, ensure_ascii=False, indent=1)

@@ -112,6 +112,26 @@ def test_predict_makes_the_same_clip_from_the_same_weights(
     assert sample["file"] == predicted[5]["file"]
 
 
+def test_samples_of_what_the_model_makes_of_other_music_and_none(
+    run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "songs" / "other.wav"
+    write_wav(other, 0.3 * torch.randn(16_000), rate_hz=16_000)
+    listed = ", ".join(
+        f"{{track: {track}, prompt: {PROMPT}{extra}}}"
+        for extra in ("", ", heard: nothing", f", heard: {other}, heard_offset_seconds: 0.5")
+    )
+    options = ["--sample_generation.every_n_steps=2", f"--sample_generation.cells=[{listed}]"]
+    run_cli("fit", *options, cache=small_cache)
+    found = manifest(tmp_path / "samples" / "step_000002")
+    assert {(r["track"], r["heard"], r["heard_offset_seconds"]) for r in found} == {
+        (str(track), None, None), (str(track), "nothing", None), (str(track), str(other), 0.5),
+    }  # fmt: skip
+    other.unlink()
+    with pytest.raises(ValueError, match=r"cells names .*other\.wav, which does not exist"):
+        run_cli("fit", *options, cache=small_cache)
+
+
 @pytest.mark.parametrize("kind", ["unreadable", "too short"])
 def test_a_bad_track_costs_a_sample_not_the_run(
     run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path, kind: str

@@ -10,14 +10,15 @@ from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.media.audio import read_audio
+from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.video import probe_video
 
 SAMPLING = SamplingSpec(num_steps=7, guidance_scale=2.5, music_guidance_scale=1.5)
 
 
-def clip(seed: int = 0, padded_seconds: float = 0.0) -> GeneratedClip:
+def clip(seed: int = 0, padded_seconds: float = 0.0, **heard: object) -> GeneratedClip:
     return GeneratedClip(
-        cell=Cell("music/mBR0.wav", "a dance", seed, 7, 32, 48, 0.5),
+        cell=Cell("music/mBR0.wav", "a dance", seed, 7, 32, 48, 0.5, **heard),
         frames=torch.full((7, 32, 48, 3), 40 * seed + 20, dtype=torch.uint8),
         waveform=0.5 * torch.sin(torch.arange(round(44_100 * 7 / 30)) / 10),
         padded_seconds=padded_seconds,
@@ -64,10 +65,24 @@ def test_the_entry_says_what_was_asked_and_how(tmp_path: Path) -> None:
         "guidance_scale": 2.5,
         "music_guidance_scale": 1.5,
         "padded_seconds": 0.25,
+        "heard": None,
+        "heard_offset_seconds": None,
     }
     info = probe_video(tmp_path / entry.file)
     assert (info.width, info.height, info.has_audio) == (48, 32, True)
     assert read_audio(tmp_path / entry.file, rate_hz=44_100).abs().max() > 0.3
+
+
+def test_the_entry_says_what_was_heard_instead(tmp_path: Path) -> None:
+    crossed = clip(heard="music/mHO5.wav", heard_offset_seconds=1.5)
+    for made in (clip(), clip(heard="nothing"), crossed):
+        write_clip(tmp_path, made, sampling=SAMPLING, system="ours")
+    write_manifest(tmp_path)
+    assert {(r["track"], r["heard"], r["heard_offset_seconds"]) for r in rows(tmp_path)} == {
+        ("music/mBR0.wav", None, None),
+        ("music/mBR0.wav", "nothing", None),
+        ("music/mBR0.wav", "music/mHO5.wav", 1.5),
+    }
 
 
 @pytest.mark.parametrize("output_dir", [None, "elsewhere"])
@@ -87,6 +102,11 @@ def test_added_silence_is_said(tmp_path: Path) -> None:
     write(VideoWriter(), trainer, clip(1), clip(2, padded_seconds=1.234))
     assert trainer.printed == [
         "music/mBR0.wav ends before the clip does: 1.23 s of silence were added."
+    ]
+    write(VideoWriter(), trainer, clip(3, 0.5, heard="mHO5.wav"), clip(4, 0.5, heard="nothing"))
+    assert trainer.printed[1:] == [
+        "music/mBR0.wav or mHO5.wav ends before the clip does: 0.50 s of silence were added.",
+        "music/mBR0.wav ends before the clip does: 0.50 s of silence were added.",
     ]
 
 

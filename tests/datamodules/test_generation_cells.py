@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.aist_names import tables
-from datamodules.generation_cells import CellsSpec, held_out_tracks, make_cells
+from datamodules.generation_cells import CellsSpec, held_out_tracks, make_cells, read_cells
 from musicinfuser.cells import Cell
 
 HELD_OUT = (
@@ -111,6 +111,19 @@ def test_file_names_are_readable_short_and_unique() -> None:
         Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, 1.0),
         Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, None),
         Cell("a/mBR0.wav", "", 3, 7, 32, 32),
+        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="nothing"),
+        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="b/mHO5.wav"),
+        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="c/mHO5.wav"),
+        Cell(
+            "a/mBR0.wav",
+            "a dance, video!",
+            3,
+            7,
+            32,
+            32,
+            heard="b/mHO5.wav",
+            heard_offset_seconds=0.0,
+        ),
         Cell("../../etc/passwd", "../x/..", 3, 7, 32, 32),
     ]
     stems = {cell.file_stem() for cell in [plain, *others]}
@@ -118,9 +131,126 @@ def test_file_names_are_readable_short_and_unique() -> None:
     assert not any(set(stem) & set("/. ") for stem in stems)
 
 
+def test_names_of_clips_made_before_there_was_another_music_to_hear() -> None:
+    plain = Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32)
+    assert plain.file_stem() == "mBR0_a-dance-video_seed3_f94475"
+    other = Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="music/mHO 5.wav")
+    assert other.file_stem().startswith("mBR0_a-dance-video_seed3_hears-mHO-5_")
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "踊", "💃"])
 def test_the_longest_name_fits_a_file_system(letter: str, tmp_path: Path) -> None:
-    cell = Cell(f"{letter * 90}.wav", letter * 500, 2**31, 7, 32, 32)
+    name = f"{letter * 90}.wav"
+    cell = Cell(name, letter * 500, 2**31, 7, 32, 32, heard=name)
     path = tmp_path / f"{cell.file_stem()}.json"
     path.touch()
     assert len(path.name.encode()) <= 255
+
+
+COLUMNS = "track,prompt,seed,track_offset_seconds,num_frames,heard,heard_offset_seconds"
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list beside its music, and a working directory with music of its own."""
+    for name in (
+        "lists/own.wav",
+        "lists/both.wav",
+        "work/both.wav",
+        "work/far.mp4",
+        "lists/踊,.wav",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "lists" / "cells.csv"
+
+
+def test_a_list_of_cells(listed: Path) -> None:
+    absolute = listed.parent / "own.wav"
+    listed.write_text(
+        f"{COLUMNS}\n"
+        "own.wav,a dance,3,,,,\n"
+        'both.wav,"a dance, with ""commas""",4,1.5,13,nothing,\n'
+        "far.mp4,踊る,-5,0,19,own.wav,\n"
+        "\n"
+        f"{absolute},,6,, 25,far.mp4,0.25\r\n"
+        '"踊,.wav","two\nlines",7,,,both.wav,2\n',
+        encoding="utf-8-sig",
+    )
+    folder = str(listed.parent)
+    expected = [
+        Cell(f"{folder}/own.wav", "a dance", 3, 7, 32, 48, 2.0),
+        Cell(f"{folder}/both.wav", 'a dance, with "commas"', 4, 13, 32, 48, 1.5, "nothing"),
+        Cell("far.mp4", "踊る", -5, 19, 32, 48, 0.0, f"{folder}/own.wav"),
+        Cell(f"{folder}/own.wav", "", 6, 25, 32, 48, 2.0, "far.mp4", 0.25),
+        Cell(f"{folder}/踊,.wav", "two\nlines", 7, 7, 32, 48, 2.0, f"{folder}/both.wav", 2.0),
+    ]
+    assert cells(CellsSpec(cells=str(listed), track_offset_seconds=2.0)) == expected
+    # The three columns that are needed, in any order; the rest is the spec's.
+    listed.write_text("seed,track,prompt\n1,own.wav,a\n")
+    spec = CellsSpec(cells=str(listed), num_frames=13, track_offset_seconds=None)
+    assert cells(spec) == [Cell(f"{folder}/own.wav", "a", 1, 13, 32, 48, None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no.wav,a,0,,,,", "track names no.wav, which exists neither in"),
+        (",a,0,,,,", "track is empty"),
+        ("x" * 300 + ",a,0,,,,", "which exists neither in"),
+        ("own.wav,a,,,,,", "seed is ''; give a whole number"),
+        ("own.wav,a,1.5,,,,", "seed is '1.5'; give a whole number"),
+        ("own.wav,a,0,soon,,,", "track_offset_seconds is 'soon'; give a number"),
+        ("own.wav,a,0,-1,,,", "track_offset_seconds is -1.0"),
+        ("own.wav,a,0,nan,,,", "track_offset_seconds is nan"),
+        ("own.wav,a,0,,8,,", "num_frames is 8; Mochi takes"),
+        ("own.wav,a,0,,8.5,,", "num_frames is '8.5'; give a whole number"),
+        ("own.wav,a,0,,,Nothing,", "heard names Nothing, which exists neither in"),
+        ("own.wav,a,0,,,own.wav,-1", "heard_offset_seconds is -1.0"),
+        ("own.wav,a,0,,,own.wav,inf", "heard_offset_seconds is inf"),
+        ("own.wav,a,0,,,,1", "heard_offset_seconds is 1.0, but no file is heard"),
+        ("own.wav,a,0,,,nothing,1", "heard_offset_seconds is 1.0, but no file is heard"),
+        ("own.wav,a,b,0,,,,", "has 8 values for 7 columns; put quotes around a text with commas"),
+        ("own.wav,a,0", "has 3 values for 7 columns"),
+        ("./own.wav,first,2,,,,", "repeats line 2"),
+    ],
+)
+def test_bad_lines_are_named(listed: Path, line: str, message: str) -> None:
+    listed.write_text(f"{COLUMNS}\nown.wav,first,2,,,,\n\n{line}\n")
+    with pytest.raises(ValueError) as error:
+        cells(CellsSpec(cells=str(listed)))
+    assert str(error.value).startswith(f"{listed}, line 4: ")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"line 1: names the columns \(none\); there must be track, prompt, seed"),
+        (b"track,prompt\nown.wav,a\n", r"line 1: names the columns track, prompt; there must"),
+        (b"track,prompt,seed,head\nown.wav,a,0,nothing\n", "columns track, prompt, seed, head;"),
+        (b"track,prompt,seed,seed\nown.wav,a,0,1\n", "each once"),
+        (b"track,prompt,seed\n", "lists no cell"),
+        (b"track,prompt,seed\nown.wav,\xff,0\n", "cannot be read as csv in UTF-8"),
+        (b'track,prompt,seed\nown.wav,"a"b,0\n', "cannot be read as csv in UTF-8"),
+        (b'track,prompt,seed\nown.wav,"a,0\n', "cannot be read as csv in UTF-8"),
+    ],
+)
+def test_files_that_are_no_list(listed: Path, content: bytes, message: str) -> None:
+    listed.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_cells(listed, num_frames=7, height=32, width=48)
+    assert str(listed) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("music", ["a.wav"]), ("music_dir", "music"), ("prompts", ["a"]), ("seeds", [1, 2])],
+)
+def test_a_list_and_a_product_contradict_each_other(listed: Path, name: str, value: object) -> None:
+    listed.write_text("track,prompt,seed\nown.wav,a,0\n")
+    with pytest.raises(ValueError, match=rf"but data\.generation\.{name} is given too"):
+        cells(CellsSpec(cells=str(listed), **{name: value}))
+    with pytest.raises(ValueError, match=r"cells names /no/such\.csv, which does not exist"):
+        cells(CellsSpec(cells="/no/such.csv"))

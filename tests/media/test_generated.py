@@ -59,6 +59,13 @@ def test_video_and_description(tmp_path: Path) -> None:
     assert error.max() < 4
 
 
+def test_what_was_heard_instead_is_kept_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, entry("clip.mp4", heard="music/mHO5.wav"))
+    with av.open(str(path)) as container:
+        assert json.loads(container.metadata["comment"])["heard"] == "music/mHO5.wav"
+    assert json.loads(path.with_suffix(".json").read_text())["heard"] == "music/mHO5.wav"
+
+
 def test_manifest_lists_whole_clips_sorted(tmp_path: Path) -> None:
     for name, seed in (("b.mp4", 2), ("a.mp4", 1), ("c.mp4", 3)):
         write(tmp_path, entry(name, seed=seed))

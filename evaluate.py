@@ -3,6 +3,7 @@
     python evaluate.py score FOLDER [FOLDER ...] --output metrics.json
     python evaluate.py table metrics.json --format csv --output table.csv
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
+    python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
 
 `score` can be stopped and repeated: what metrics.json already holds is not computed again. Its
 fields are described in `musicinfuser.metrics.report`.
@@ -22,12 +23,20 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
+from musicinfuser.evaluation import (
+    EvaluationError,
+    collect_clips,
+    load_clip,
+    picture_row,
+    same_music,
+)
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
-from musicinfuser.media.video import probe_video, read_clip
-from musicinfuser.metrics.clip import ClipMetric, ScoredClip
-from musicinfuser.metrics.clip_folder import ClipEntry, ClipListError, list_clips
+from musicinfuser.media.contact_sheet import contact_sheet
+from musicinfuser.media.side_by_side import side_by_side
+from musicinfuser.metrics.clip import ClipMetric
+from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from musicinfuser.metrics.probes import ProbeError
 from musicinfuser.metrics.report import (
     Document,
     ReportError,
@@ -43,62 +52,6 @@ from musicinfuser.whole_files import write_text
 
 DEFAULT_METRICS = Path(__file__).parent / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
-
-
-class EvaluationError(ValueError):
-    """The evaluation cannot be done as asked. The message is one sentence."""
-
-
-def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int) -> ScoredClip:
-    """Decode one clip; frames taller than ``max_height`` px are scaled down.
-
-    Raises:
-        ValueError: If the file cannot be read.
-    """
-    info = probe_video(entry.path)
-    fps = entry.fps or info.average_fps
-    height = min(info.height, max_height)
-    frames = read_clip(
-        entry.path,
-        start_seconds=0.0,
-        num_frames=entry.num_frames or max(round(info.duration_seconds * fps), 1),
-        height=height,
-        width=max(round(info.width * height / info.height), 1),
-        fps=fps,
-        crop=None,
-    )
-    return ScoredClip(
-        frames=frames,
-        fps=fps,
-        waveform=read_audio(entry.path, rate_hz=BEAT_RATE_HZ) if info.has_audio else None,
-        rate_hz=BEAT_RATE_HZ,
-        name=entry.file,
-        seed=seed,
-        beats_seconds=functools.partial(beats.read, entry, duration_seconds=len(frames) / fps),
-    )
-
-
-def collect_clips(folders: Sequence[Path]) -> tuple[list[ClipEntry], list[str]]:
-    """Clips of all folders in order, and the mp4 files that their manifests leave out.
-
-    Raises:
-        ClipListError: If a folder holds no clips.
-        EvaluationError: If two folders would be mixed up under one name.
-    """
-    entries: list[ClipEntry] = []
-    unlisted: list[str] = []
-    named: dict[str, Path] = {}
-    for folder in dict.fromkeys(folders):
-        clips, left_out = list_clips(folder)
-        name = folder.resolve().name
-        if any(clip.system == name for clip in clips) and named.setdefault(name, folder) != folder:
-            raise EvaluationError(
-                f"{named[name]} and {folder} would both be the system {name!r}; rename one folder "
-                f"or name the systems in its clips.csv."
-            )
-        entries += clips
-        unlisted += [str(folder / file) for file in left_out]
-    return entries, unlisted
 
 
 def music_beats(settings: Namespace) -> MusicBeats:
@@ -141,7 +94,7 @@ def score(settings: Namespace, *, metrics: Sequence[ClipMetric], specs: list[Doc
     for record in records:
         for metric in metrics:
             values = known.get((record["sha256"], metric.name, record["keys"].get(metric.name)))
-            if values is not None and values.keys() == set(metric.value_names):
+            if values is not None and metric.is_complete(values):
                 record["values"][metric.name] = values
 
     def save() -> Document:
@@ -183,39 +136,59 @@ def draw_sheet(settings: Namespace) -> None:
     """
     entries, _ = collect_clips(settings.folders)
     beats = music_beats(settings)
-    rows = []
-    for entry in entries[: settings.max_clips]:
-        try:
-            clip = load_clip(entry, beats=beats, seed=0, max_height=settings.max_height)
-            times = clip.music_beats().tolist() if clip.waveform is not None else None
-        except ValueError as error:
-            print(f"not drawn: {error}")
-            continue
-        rows.append(
-            SheetRow(
-                label=f"{entry.system}: {entry.file}",
-                frames=clip.frames,
-                fps=clip.fps,
-                audio=clip.waveform,
-                audio_rate_hz=clip.rate_hz if clip.waveform is not None else None,
-                beats_seconds=times,
-            )
-        )
+    if settings.pair:
+        entries = [entry for group in same_music(entries) for entry in group]
+    drawn = (
+        picture_row(entry, beats, settings.max_height, label=f"{entry.system}: {entry.file}")
+        for entry in entries[: settings.max_clips]
+    )
+    rows = [row for row in drawn if row is not None]
     if not rows:
         raise EvaluationError(f"None of the {len(entries)} clips could be drawn.")
     contact_sheet(rows, settings.output)
     print(f"{len(rows)} clips on {settings.output}")
 
 
+def write_side_by_side(settings: Namespace) -> None:
+    """Write one mp4 per piece of music that several systems danced to, with its sound.
+
+    Raises:
+        ClipListError: If a folder holds no clips.
+        EvaluationError: If no two folders share a piece of music.
+    """
+    entries, _ = collect_clips(settings.folders)
+    beats = music_beats(settings)
+    groups = [group for group in same_music(entries) if len(group) > 1]
+    if not groups:
+        raise EvaluationError(
+            "No two folders hold a clip of the same track and start; give folders that were "
+            "generated for the same list of cells."
+        )
+    num_written = 0
+    for group in tqdm(groups[: settings.max_clips], unit="video", desc="side by side"):
+        drawn = [
+            picture_row(entry, beats, settings.max_height, label=entry.system) for entry in group
+        ]
+        panels = [panel for panel in drawn if panel is not None]
+        if len(panels) > 1:
+            name = Path(group[0].track or group[0].file).stem
+            if group[0].track_offset_seconds:
+                name += f"_from_{group[0].track_offset_seconds:g}s"
+            side_by_side(panels, settings.output / f"{name}.mp4")
+            num_written += 1
+    print(f"{num_written} videos in {settings.output}")
+
+
 def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
     """Build the metrics that a YAML file lists.
 
     Returns:
-        The metrics, and the class path and arguments of each with all defaults filled in.
+        The metrics, and the class path and arguments of each with all defaults filled in, with
+        hashes of the weights it reads under ``files``.
 
     Raises:
-        EvaluationError: If the file is missing or empty, names something that does not exist or
-            gives two metrics one name.
+        EvaluationError: If the file is missing or empty, names something that does not exist, sets
+            something out of its range or gives two metrics one name.
     """
     # A parser of its own: a list given over a default list would inherit arguments from the
     # default's entries by their position.
@@ -226,7 +199,18 @@ def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
     except ArgumentError as error:
         raise EvaluationError(f"{path}: {' '.join(str(error).split())}") from error
     specs = [json.loads(json.dumps(spec.as_dict(), default=str)) for spec in config.metrics or ()]
-    metrics = parser.instantiate(config).metrics if specs else []
+    try:
+        metrics = parser.instantiate(config).metrics if specs else []
+    except ValueError as error:
+        # jsonargparse wraps what a nested class says in everything else that it tried.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ProbeError):
+            cause = cause.__cause__ or cause.__context__
+        raise EvaluationError(f"{path}: {' '.join(str(cause or error).split())}") from error
+    for metric, spec in zip(metrics, specs, strict=True):
+        # Weights may change under the same name; values are then due again.
+        if files := metric.fingerprints():
+            spec["files"] = files
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
         raise EvaluationError(f"{path}: names the metrics {names}; give each a `name` of its own.")
@@ -298,12 +282,22 @@ def build_parser() -> ArgumentParser:
     sheet.add_argument("--output", type=Path, default=Path("contact_sheet.png"))
     sheet.add_argument("--max_clips", type=PositiveInt, default=12)
     sheet.add_argument("--max_height", type=PositiveInt, default=480)
+    sheet.add_argument(
+        "--pair", type=bool, default=False, help="Clips of the same music below each other."
+    )
     add_beat_options(sheet)
+    beside = ArgumentParser(description="Show systems beside each other, with sound.")
+    beside.add_argument("folders", nargs="+", type=Path, help="As for `score`, two or more.")
+    beside.add_argument("--output", type=Path, default=Path("side_by_side"), help="A folder.")
+    beside.add_argument("--max_clips", type=PositiveInt, default=12)
+    beside.add_argument("--max_height", type=PositiveInt, default=480)
+    add_beat_options(beside)
     parser = ArgumentParser(prog="evaluate.py", description="Judge generated clips.")
     verbs = parser.add_subcommands(dest="verb")
     verbs.add_subcommand("score", scoring, help="Score folders of clips.")
     verbs.add_subcommand("table", table, help="Write a table of scores.")
     verbs.add_subcommand("sheet", sheet, help="Draw clips on one picture.")
+    verbs.add_subcommand("side_by_side", beside, help="Show systems beside each other.")
     return parser
 
 
@@ -329,6 +323,9 @@ def main(args: list[str] | None = None) -> None:
         return
     if config.verb == "sheet":
         draw_sheet(config.sheet)
+        return
+    if config.verb == "side_by_side":
+        write_side_by_side(config.side_by_side)
         return
     metrics, specs = read_metrics(config.score.metrics)
     document = score(config.score, metrics=metrics, specs=specs)

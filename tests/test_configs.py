@@ -24,7 +24,7 @@ SHIPPED = {
     "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),
 }
 # Not for LightningCLI: read by evaluate.py.
-OTHER = {"metrics"}
+OTHER = {"metrics", "small_metrics"}
 
 
 def config_arguments(name: str) -> list[str]:

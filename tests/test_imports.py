@@ -35,6 +35,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
         set(),
     ),
+    "musicinfuser.evaluation": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
     "datamodules": (GROUND | {"musicinfuser.media"}, set()),
     "lightning_modules": (
         GROUND
@@ -50,7 +51,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {"lightning_modules", "datamodules", "callbacks", "musicinfuser.media"},
         set(),
     ),
-    "evaluate": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
+    "evaluate": (
+        GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
+        set(),
+    ),
 }
 # Heavy or optional packages a room must not load when it is imported.
 LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft"}

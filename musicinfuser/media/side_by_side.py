@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -55,7 +56,7 @@ def side_by_side(panels: Sequence[SheetRow], path: Path | str) -> None:
         draw.text((left + 4, _LABEL_PX - 8), label, _INK, font, anchor="ls")
         left += panel_width + _GAP_PX
     num_frames = len(first.frames)
-    frames = torch.from_numpy(_pixels(canvas)).repeat(num_frames, 1, 1, 1)
+    frames = torch.from_numpy(np.array(canvas)).repeat(num_frames, 1, 1, 1)
     left = 0
     for picture, panel_width in zip(pictures, widths, strict=True):
         shown = torch.arange(num_frames).clamp(max=len(picture) - 1)
@@ -67,12 +68,6 @@ def side_by_side(panels: Sequence[SheetRow], path: Path | str) -> None:
         stop = start + max(round(_FLASH_SECONDS * first.fps), 1)
         frames[start:stop, _LABEL_PX + height :] = torch.tensor(_BEAT, dtype=torch.uint8)
     write_video(path, frames, fps=first.fps, audio=first.audio, audio_rate_hz=first.audio_rate_hz)
-
-
-def _pixels(image: Image.Image):  # noqa: ANN202 - numpy's uint8 (H, W, 3)
-    import numpy as np
-
-    return np.array(image)
 
 
 def _enlarged(frames: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
-from musicinfuser.metrics.motion import kinematic_beats
+from musicinfuser.metrics.motion import MotionCurve, frame_difference, kinematic_beats
 
 Direction = Literal["kinematic", "music"]
 
@@ -108,6 +108,7 @@ class BeatAlignment(ClipMetric):
         average_over: ``"kinematic"`` (AIST++) or ``"music"`` (Bailando).
         smoothing_seconds: Gaussian over the motion curve; 0.0833 s is 2.5 frames at 30 fps.
         num_shifts: Circular shifts per clip.
+        motion: The motion curve, such as `pose.PoseSpeed`; None takes the difference of frames.
         name: Name in tables; two instances in one table need two names.
 
     Raises:
@@ -130,6 +131,7 @@ class BeatAlignment(ClipMetric):
         average_over: Direction = "kinematic",
         smoothing_seconds: float = 2.5 / 30,
         num_shifts: int = 1000,
+        motion: MotionCurve | None = None,
         name: str = "beat_alignment",
     ) -> None:
         super().__init__(name=name)
@@ -139,6 +141,7 @@ class BeatAlignment(ClipMetric):
         self.average_over = average_over
         self.smoothing_seconds = smoothing_seconds
         self.num_shifts = num_shifts
+        self.motion = motion
         # A setting that is out of range should be refused now, not after the first clip.
         kinematic_beats(torch.zeros(0, 1, 1, 3), fps=1.0, smoothing_seconds=smoothing_seconds)
         self._score(torch.zeros(0), torch.zeros(0))
@@ -160,7 +163,10 @@ class BeatAlignment(ClipMetric):
             ValueError: If the music beats of the clip cannot be had.
         """
         kinematic = kinematic_beats(
-            clip.frames, fps=clip.fps, smoothing_seconds=self.smoothing_seconds
+            clip.frames,
+            fps=clip.fps,
+            smoothing_seconds=self.smoothing_seconds,
+            motion=self.motion or frame_difference,
         )
         music = clip.music_beats()
         score = self._score(kinematic, music)
@@ -182,3 +188,7 @@ class BeatAlignment(ClipMetric):
             "num_music_beats": float(len(music)),
             "without_beats": float(len(kinematic) == 0 or len(music) == 0),
         }
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the motion curve, where it reads weights."""
+        return {} if self.motion is None else self.motion.fingerprints()

@@ -1,7 +1,7 @@
 """A clip as metrics see it, and what a metric is."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +26,7 @@ class ScoredClip:
         seed: The evaluation's seed.
         beats_seconds: Known or tracked music beats on the clip's clock, or a function that finds
             them when first needed. None tracks them in the waveform.
+        prompt: The text that the clip was asked to show, where it is known.
     """
 
     frames: torch.Tensor
@@ -35,6 +36,7 @@ class ScoredClip:
     name: str
     seed: int
     beats_seconds: torch.Tensor | Callable[[], torch.Tensor] | None = None
+    prompt: str | None = None
 
     @property
     def duration_seconds(self) -> float:
@@ -62,33 +64,49 @@ class ClipMetric(torchmetrics.Metric):
     """A metric that scores clips one by one and averages over them.
 
     A subclass sets `value_names` and implements `score_clip`; accumulation, averaging and
-    synchronisation over processes are done here.
+    synchronisation over processes are done here. Values named in `optional_names` may be absent for
+    a clip; they are averaged over the clips that have them.
 
     Args:
         name: Name in tables and in metrics.json.
     """
 
     value_names: ClassVar[tuple[str, ...]]
+    optional_names: ClassVar[frozenset[str]] = frozenset()
     full_state_update = False
     sums: torch.Tensor
-    num_clips: torch.Tensor
+    num_values: torch.Tensor
 
     def __init__(self, *, name: str) -> None:
         super().__init__()
         self.name = name
         self.add_state("sums", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
-        self.add_state("num_clips", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("num_values", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
 
     @abstractmethod
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """Values of one clip, keyed by `value_names`; ValueError if the clip cannot be scored."""
 
+    @classmethod
+    def is_complete(cls, values: Collection[str]) -> bool:
+        """Whether these are the names of one clip's values: all but the optional ones."""
+        names = set(cls.value_names)
+        return names - cls.optional_names <= set(values) <= names
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of files that values depend on, such as weights, by what they are for."""
+        return {}
+
     def update(self, clip: ScoredClip) -> None:
         """Add one clip to the averages."""
         values = self.score_clip(clip)
-        self.sums += torch.tensor([values[name] for name in self.value_names]).to(self.sums)
-        self.num_clips += 1
+        self.sums += torch.tensor([values.get(name, 0.0) for name in self.value_names]).to(
+            self.sums
+        )
+        self.num_values += torch.tensor([name in values for name in self.value_names]).to(
+            self.num_values
+        )
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Mean over all clips of each of `value_names`."""
-        return dict(zip(self.value_names, self.sums / self.num_clips, strict=True))
+        """Mean of each of `value_names` over the clips that have it; NaN where none has."""
+        return dict(zip(self.value_names, self.sums / self.num_values, strict=True))

@@ -29,6 +29,7 @@ class ClipEntry:
         num_frames: Number of frames, or None to take all.
         fps: Frame rate, or None to take the file's.
         sha256: What the list says about the content, or None.
+        prompt: The text that the clip was asked to show, or None.
         problem: Why the clip cannot be scored, known from the list alone; else None.
     """
 
@@ -40,6 +41,7 @@ class ClipEntry:
     num_frames: int | None = None
     fps: float | None = None
     sha256: str | None = None
+    prompt: str | None = None
     problem: str | None = None
 
     @property
@@ -58,8 +60,8 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     """List the clips of a folder by its manifest.jsonl, its clips.csv or its mp4 files.
 
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
-    clips.csv has the columns file, system, track and, if wanted, track_offset_seconds; mp4 files it
-    leaves out are listed as well. Where no system is named, it is the folder's name.
+    clips.csv has the columns file, system, track and, if wanted, track_offset_seconds and prompt;
+    mp4 files it leaves out are listed as well. Where no system is named, it is the folder's name.
 
     Args:
         folder: Where to look; subfolders only by what the lists name.
@@ -105,6 +107,7 @@ def _entry(folder: Path, default_system: str, row: dict[str, Any]) -> ClipEntry:
         num_frames=None if num_frames is None else int(num_frames),
         fps=number("fps"),
         sha256=row.get("sha256") or None,
+        prompt=str(row["prompt"]) if row.get("prompt") not in (None, "") else None,
     )
 
 

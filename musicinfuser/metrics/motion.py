@@ -2,15 +2,30 @@
 
 AIST++ (Li et al. 2021, arXiv 2101.08779) takes them from joints, as local minima of their speed.
 Generated clips have no joints, so the speed here is the mean absolute difference of neighbouring
-grey frames. Any other motion curve of shape (T - 1,) can take its place in front of
-`gaussian_smoothed` and `local_minima`.
+grey frames. Any other `MotionCurve` can take its place, such as `pose.PoseSpeed` where a network
+can find the joints.
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # BT.601 luma, as in OpenCV's RGB2GRAY
+
+
+# A class, since a config may name any subclass; functions do as well where no config is read.
+class MotionCurve(ABC):
+    """How much moves from each frame of a clip to the next."""
+
+    @abstractmethod
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames, uint8 RGB of shape (T, H, W, 3), to a curve of shape (T - 1,), 0 at rest."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of files that the curve depends on, by what they are for."""
+        return {}
 
 
 def frame_difference(frames: torch.Tensor) -> torch.Tensor:
@@ -95,7 +110,11 @@ def local_minima(curve: torch.Tensor) -> torch.Tensor:
 
 
 def kinematic_beats(
-    frames: torch.Tensor, *, fps: float, smoothing_seconds: float = 2.5 / 30
+    frames: torch.Tensor,
+    *,
+    fps: float,
+    smoothing_seconds: float = 2.5 / 30,
+    motion: Callable[[torch.Tensor], torch.Tensor] = frame_difference,
 ) -> torch.Tensor:
     """Times at which the motion of a clip comes to a local rest.
 
@@ -106,6 +125,7 @@ def kinematic_beats(
         fps: Frame rate of the clip.
         smoothing_seconds: Standard deviation of the Gaussian over the motion curve. The default is
             2.5 frames at 30 fps, the same time as Bailando's 5 frames at 60 fps.
+        motion: What is smoothed and searched for minima.
 
     Returns:
         Ascending times in seconds from the first frame, float64, shape (num_beats,).
@@ -118,5 +138,5 @@ def kinematic_beats(
         raise ValueError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
     if smoothing_seconds < 0:
         raise ValueError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
-    curve = gaussian_smoothed(frame_difference(frames), sigma_samples=smoothing_seconds * fps)
+    curve = gaussian_smoothed(motion(frames), sigma_samples=smoothing_seconds * fps)
     return (local_minima(curve) + 0.5) / fps

@@ -2,16 +2,20 @@
 
 Fields of metrics.json:
     systems: {system: {"metric/value": {mean, low, high, n, num_failed}}}; mean is null without
-        clips, low and high are null with fewer than two.
-    clips: One record per clip: folder, file, system, track, track_offset_seconds, music_beats (what
-        the beats are taken from: "truth", "track" or "clip"), sha256, values ({metric: {value:
-        number}}), failures ({metric: reason}) and keys ({metric: digest of all settings that the
-        values depend on}).
-    seed, confidence, metrics: The settings, metrics with all defaults filled in.
+        clips, low and high are null with fewer than two. n counts the clips that have the value;
+        where a metric's values may be absent, such as colours that a prompt does not name, it is
+        smaller than the number of clips scored.
+    clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt,
+        music_beats (what the beats are taken from: "truth", "track" or "clip"), sha256, values
+        ({metric: {value: number}}), failures ({metric: reason}) and keys ({metric: digest of all
+        settings that the values depend on}).
+    seed, confidence, metrics: The settings, metrics with all defaults filled in and with hashes of
+        the weights that they read.
     complete: False if the run was stopped before every clip was scored or had failed.
     unlisted: mp4 files that a manifest does not mention; they are not scored.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +74,7 @@ def summarise(
             for value in metric.value_names:
                 name = f"{metric.name}/{value}"
                 interval = bootstrap_mean(
-                    [values[value] for values in scored],
+                    [values[value] for values in scored if value in values],
                     seed=seed,
                     name=name,
                     confidence=confidence,
@@ -88,29 +92,38 @@ def summarise(
 def compared_rows(document: Document) -> list[Row]:
     """One row per value and one column per system, ``mean [low, high]``, for reading.
 
-    After the values of each metric come the numbers of clips that it scored and failed on.
+    After the values of each metric come the numbers of clips that it scored and failed on; a value
+    that only some of them have says how many.
     """
     systems: Document = document["systems"]
     first = f"mean [{document['confidence']:.0%} interval]"
     names = list(dict.fromkeys(name for values in systems.values() for name in values))
     rows: list[Row] = []
-    for index, name in enumerate(names):
-        cells = {system: _cell(values[name]) for system, values in systems.items()}
-        rows.append({first: name, **cells})
-        metric = name.partition("/")[0]
-        if index + 1 == len(names) or names[index + 1].partition("/")[0] != metric:
-            for label, key in (("clips scored", "n"), ("clips failed", "num_failed")):
-                counts = {system: str(values[name][key]) for system, values in systems.items()}
-                rows.append({first: f"{metric}: {label}", **counts})
+    for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
+        own = list(group)
+        num_scored = {
+            system: max(values[name]["n"] for name in own) for system, values in systems.items()
+        }
+        for name in own:
+            cells = {
+                system: _cell(values[name], num_scored=num_scored[system])
+                for system, values in systems.items()
+            }
+            rows.append({first: name, **cells})
+        num_failed = {system: values[own[0]]["num_failed"] for system, values in systems.items()}
+        for label, counts in (("clips scored", num_scored), ("clips failed", num_failed)):
+            texts = {system: str(count) for system, count in counts.items()}
+            rows.append({first: f"{metric}: {label}", **texts})
     return rows
 
 
-def _cell(summary: Document) -> str | None:
+def _cell(summary: Document, *, num_scored: int) -> str | None:
     if summary["mean"] is None:
         return None
+    count = f" (n = {summary['n']})" if summary["n"] < num_scored else ""
     if summary["low"] is None:
-        return f"{summary['mean']:.3f}"
-    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]"
+        return f"{summary['mean']:.3f}{count}"
+    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]{count}"
 
 
 def long_rows(document: Document) -> list[Row]:

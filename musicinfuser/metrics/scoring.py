@@ -37,7 +37,7 @@ def start_record(
     if digest and entry.sha256 and digest != entry.sha256:
         problem = f"{entry.path}: is not the file that its manifest describes (sha256 differs)."
     if problem is None:
-        shared = [entry.file, entry.fps, entry.num_frames, *decoding, beats_key]
+        shared = [entry.file, entry.fps, entry.num_frames, entry.prompt, *decoding, beats_key]
         for name, spec in specs.items():
             text = json.dumps([spec, shared], sort_keys=True)
             keys[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -47,6 +47,7 @@ def start_record(
         "system": entry.system,
         "track": entry.track,
         "track_offset_seconds": entry.track_offset_seconds,
+        "prompt": entry.prompt,
         "music_beats": beats.source(entry)[0],
         "sha256": digest,
         "keys": keys,
@@ -79,7 +80,9 @@ def score_clip(
     for metric in missing:
         try:
             values = metric.score_clip(clip)
-            values = {name: float(values[name]) for name in metric.value_names}
+            values = {name: float(values[name]) for name in metric.value_names if name in values}
+            if not metric.is_complete(values):
+                raise KeyError(f"{metric.name} gave {sorted(values)}, not {metric.value_names}")
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             if bad:
                 raise ValueError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")

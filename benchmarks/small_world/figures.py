@@ -1,0 +1,287 @@
+"""The figures of the small world: does the adapted model dance to the beat of unheard music?
+
+    python -m benchmarks.small_world.figures --cache runs/parts/cache --out runs/figures
+
+Makes two worlds that no training has seen, one to choose on and one to report; adapts the base with
+three seeds through `train.py fit`; generates with `train.py predict`; scores with `evaluate.py`.
+Every step is kept, so the command can be stopped and repeated. Writes figures.json and figures.md.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.tables import Row, markdown_table
+from musicinfuser.whole_files import write_text
+
+WORLD_SEEDS = {"validation": 3, "test": 2}
+TEMPI = ("0.75", "1.25")
+MEASURED = {
+    "beat alignment, pixels": "beat_alignment/score",
+    "its chance level": "beat_alignment/chance",
+    "beat alignment, pose": "pose_beat_alignment/score",
+    "pose, its chance level": "pose_beat_alignment/chance",
+    "torso and beat, correlation": "torso_beat/correlation",
+    "prompt obeyed": "prompt_obedience/obeyed",
+}
+"""Column of the table -> value in metrics.json."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What generates, for which list of cells.
+
+    Attributes:
+        name: Row of the table.
+        cells: List of the test set.
+        adapted: With the trained adapters, once per seed; else the base alone, once.
+        music_guidance: ``sampling.music_guidance_scale``.
+    """
+
+    name: str
+    cells: str
+    adapted: bool
+    music_guidance: float = 1.0
+
+
+def systems(music_guidance: float) -> list[System]:
+    """The rows of the table that are generated."""
+    guided = f"adapted, music guidance {music_guidance:g}"
+    return [
+        System("base", "own", adapted=False),
+        System("adapted", "own", adapted=True),
+        System("adapted, hears another track", "other", adapted=True),
+        System(guided, "own", True, music_guidance),
+        System(f"{guided}, hears another track", "other", True, music_guidance),
+    ]
+
+
+def call(*command: str | Path, done: Path) -> None:
+    """Run a command of this repository unless what it makes is there; its output goes to a log."""
+    if done.exists():
+        return
+    log = done.parent / f"{done.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{' '.join(map(str, command))[:150]} ...", flush=True)
+    with log.open("a") as stream:
+        status = subprocess.run(
+            [sys.executable, *map(str, command)], stdout=stream, stderr=subprocess.STDOUT
+        )
+    if status.returncode:
+        raise SystemExit(f"figures: a step failed, see {log}: {log.read_text()[-1500:]}")
+
+
+def make_set(
+    kind: str, source: str, settings: argparse.Namespace, *, name: str = "",
+    options: Sequence[str] = (),
+) -> Path:  # fmt: skip
+    """The test set of one source in the world of one kind; returns its folder."""
+    world = settings.out / kind / "world"
+    call(
+        "-m", "datamodules.small_world", world, "--seed", str(WORLD_SEEDS[kind]),
+        "--num-aist", "1", "--held-out", str(settings.clips + 24),
+        "--num-youtube", str(2 * settings.clips), "--num-silent", "0", "--num-without-audio", "0",
+        "--num-workers", str(settings.workers), done=world.parent / "world_is_made",
+    )  # fmt: skip
+    write_text(world.parent / "world_is_made", "")
+    folder = settings.out / kind / (name or source)
+    done = folder.parent / f"{folder.name}_is_made"
+    call(
+        "-m", "datamodules.small_world.test_set", world, folder, "--num-clips",
+        str(settings.clips), "--source", source, *options, done=done,
+    )  # fmt: skip
+    write_text(done, "")
+    return folder
+
+
+def adapt(seed: int, settings: argparse.Namespace) -> Path:
+    """Train the adapters with one seed; returns the checkpoint."""
+    folder = settings.out / "adapted" / f"seed{seed}"
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    call(
+        "train.py", "fit", "--config", "configs/base.yaml", "--config", "configs/small.yaml",
+        f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}",
+        f"--data.init_args.cache_dir={settings.cache}", f"--trainer.max_steps={settings.steps}",
+        "--sample_generation.every_n_steps=0", "--trainer.enable_progress_bar=false",
+        *settings.options, done=folder / "is_trained",
+    )  # fmt: skip
+    write_text(folder / "is_trained", "")
+    return checkpoint
+
+
+def generate(
+    system: System, clips: Path, videos: Path, checkpoint: Path | None,
+    settings: argparse.Namespace,
+) -> None:  # fmt: skip
+    """Generate a system's clips for a list of cells."""
+    generation = {"cells": str(clips / f"{system.cells}.csv")}
+    call(
+        "train.py", "predict", "--config", "configs/base.yaml", "--config", "configs/small.yaml",
+        f"--ckpt_path={'null' if checkpoint is None else checkpoint}",
+        f"--trainer.default_root_dir={videos.parent / '.run'}",
+        f"--video_writer.output_dir={videos}", f"--video_writer.system={system.name}",
+        f"--data.init_args.generation={json.dumps(generation)}",
+        f"--model.init_args.sampling.music_guidance_scale={system.music_guidance}",
+        "--trainer.enable_progress_bar=false", *settings.sampling, *settings.options,
+        done=videos / "manifest.jsonl",
+    )  # fmt: skip
+
+
+def score(folders: Sequence[Path], clips: Path, output: Path, *, beats: str = "truth") -> dict:
+    """Score folders against the beats of their own clips or, swapped, of other clips."""
+    call(
+        "evaluate.py", "score", *folders, "--metrics", "configs/small_metrics.yaml",
+        "--music_beats", "truth", "--beats_folder", clips / beats, "--output", output,
+        done=output,
+    )  # fmt: skip
+    return json.loads(output.read_text())
+
+
+def swap_beats(clips: Path) -> None:
+    """Write every clip's beats under the name of the clip that `other.csv` pairs it with."""
+    with (clips / "other.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            own, other = Path(row["track"]).stem, Path(row["heard"]).stem
+            beats = json.loads((clips / "truth" / f"{other}.json").read_text())["beats_seconds"]
+            text = json.dumps({"beats_seconds": beats})
+            write_text(clips / "truth_of_another" / f"{own}.json", text)
+
+
+def per_clip(document: dict, value: str) -> dict[str, dict[str, float]]:
+    """A value by system and track, the mean over the seeds of adaptation."""
+    metric, _, name = value.partition("/")
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for clip in document["clips"]:
+        number = clip["values"].get(metric, {}).get(name)
+        if number is not None:
+            found[clip["system"]][Path(clip["track"]).stem].append(number)
+    return {s: {track: fmean(v) for track, v in tracks.items()} for s, tracks in found.items()}
+
+
+def table_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
+    """One row per system and kind of beats; intervals are over clips, seeds being averaged."""
+    rows: list[Row] = []
+    figures: dict = {}
+    for beats, document in documents.items():
+        columns = {title: per_clip(document, value) for title, value in MEASURED.items()}
+        for system in document["systems"]:
+            row: dict[str, str | int | float | None] = {"system": system, "beats of": beats}
+            for title, values in columns.items():
+                numbers = list(values.get(system, {}).values())
+                if not numbers:
+                    row[title] = None
+                    continue
+                interval = bootstrap_mean(numbers, seed=0, name=title, confidence=0.95)
+                row[title] = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+                row["clips"] = interval.num_values
+                figures.setdefault(f"{system} | beats of {beats}", {})[title] = {
+                    "mean": interval.mean, "low": interval.low, "high": interval.high,
+                    "n": interval.num_values,
+                }  # fmt: skip
+            rows.append(row)
+    return rows, figures
+
+
+def tempo_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
+    """How motion follows music at another tempo: frequency against the same clip at its own."""
+    rows: list[Row] = []
+    figures: dict = {}
+    base = per_clip(documents["1"], "pose_frequency/hertz")
+    for tempo in TEMPI:
+        changed = per_clip(documents[tempo], "pose_frequency/hertz")
+        for system, tracks in changed.items():
+            ratios = [
+                hertz / base[system][track] / float(tempo)
+                for track, hertz in tracks.items()
+                if base.get(system, {}).get(track)
+            ]
+            if ratios:
+                hits = [float(abs(ratio - 1) <= 0.1) for ratio in ratios]
+                rows.append(
+                    {
+                        "system": system, "tempo": tempo, "median ratio / tempo": median(ratios),
+                        "within 10 %": fmean(hits), "clips": len(ratios),
+                    }
+                )  # fmt: skip
+                figures[f"{system} | tempo {tempo}"] = dict(list(rows[-1].items())[2:])
+    return rows, figures
+
+
+def report(kind: str, source: str, settings: argparse.Namespace, seeds: Sequence[int]) -> dict:
+    """Generate and score all systems on one test set; returns what figures.json holds of it."""
+    clips = make_set(kind, source, settings)
+    swap_beats(clips)
+    folders = [clips / "ground_truth", clips / "reconstructed"]
+    call("-m", "benchmarks.small_world.reconstruct", *folders, done=folders[1] / "clips.csv")
+    for system in systems(settings.music_guidance):
+        for seed in seeds if system.adapted else seeds[:1]:
+            name = system.name.replace(", ", "_").replace(" ", "_")
+            videos = clips / "generated" / (f"{name}_seed{seed}" if system.adapted else name)
+            checkpoint = adapt(seed, settings) if system.adapted else None
+            generate(system, clips, videos, checkpoint, settings)
+            folders.append(videos)
+    documents = {
+        "the clip": score(folders, clips, clips / "scores.json"),
+        "another clip": score(
+            folders, clips, clips / "scores_another.json", beats="truth_of_another"
+        ),
+    }
+    rows, figures = table_rows(documents)
+    write_text(settings.out / f"{kind}_{source}.md", markdown_table(rows))
+    print(markdown_table(rows))
+    return figures
+
+
+def report_tempo(settings: argparse.Namespace) -> dict:
+    """The same clips to music at other tempi; returns what figures.json holds of it."""
+    options = ["--num-frames", str(settings.tempo_frames), "--tempo", *TEMPI]
+    clips = make_set("test", "aist", settings, name="tempo", options=options)
+    system, seed = systems(settings.music_guidance)[3], settings.seeds[0]
+    documents = {}
+    for tempo in ("1", *TEMPI):
+        part = clips if tempo == "1" else clips / f"tempo_{tempo}"
+        videos = part / "generated" / f"adapted_seed{seed}"
+        generate(system, part, videos, adapt(seed, settings), settings)
+        documents[tempo] = score([part / "ground_truth", videos], part, part / "scores.json")
+    rows, figures = tempo_rows(documents)
+    write_text(settings.out / "tempo.md", markdown_table(rows))
+    print(markdown_table(rows))
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="what the encode job wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1500, help="of adaptation")
+    parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--kinds", nargs="+", default=["validation", "test"])
+    parser.add_argument("--sources", nargs="+", default=["aist", "youtube"])
+    parser.add_argument("--music_guidance", type=float, default=3.0)
+    parser.add_argument("--tempo_frames", type=int, default=0, help="e.g. 145; 0 leaves it out")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make worlds")
+    parser.add_argument("--options", nargs="*", default=[], help="further options of train.py")
+    parser.add_argument("--sampling", nargs="*", default=[], help="further options of predict")
+    settings = parser.parse_args(arguments)
+    figures = {
+        f"{kind}, {source}": report(kind, source, settings, settings.seeds)
+        for kind in settings.kinds
+        for source in settings.sources
+    }
+    if settings.tempo_frames:
+        figures["test, tempo"] = report_tempo(settings)
+    write_text(settings.out / "figures.json", json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

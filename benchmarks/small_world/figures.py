@@ -180,7 +180,7 @@ def table_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
                     row[title] = None
                     continue
                 interval = bootstrap_mean(numbers, seed=0, name=title, confidence=0.95)
-                row[title] = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+                row[title] = interval.text()
                 row["clips"] = interval.num_values
                 figures.setdefault(f"{system} | beats of {beats}", {})[title] = {
                     "mean": interval.mean, "low": interval.low, "high": interval.high,

@@ -73,10 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoders = Encoders(EncodersSpec(mochi=settings.vae, dtype="float32"))
     values = reconstruct(settings.source, settings.out, encoders)
     interval = bootstrap_mean(values, seed=0, name="psnr", confidence=0.95)
-    print(
-        f"PSNR {interval.mean:.2f} dB [{interval.low:.2f}, {interval.high:.2f}], lowest "
-        f"{min(values):.2f} dB, {len(values)} clips"
-    )
+    lowest = min(values)
+    print(f"PSNR {interval.text(2)} dB, lowest {lowest:.2f} dB, {len(values)} clips")
 
 
 if __name__ == "__main__":

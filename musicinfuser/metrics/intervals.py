@@ -27,6 +27,14 @@ class MeanInterval:
     high: float | None
     num_values: int
 
+    def text(self, num_digits: int = 3) -> str:
+        """``mean [low, high]`` for reading; only what there is."""
+        if self.mean is None:
+            return ""
+        if self.low is None or self.high is None:
+            return f"{self.mean:.{num_digits}f}"
+        return f"{self.mean:.{num_digits}f} [{self.low:.{num_digits}f}, {self.high:.{num_digits}f}]"
+
 
 def bootstrap_mean(
     values: Sequence[float],

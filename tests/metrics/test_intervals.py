@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from musicinfuser.keyed_random import generator
-from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean
 
 
 def test_agrees_with_the_normal_interval_of_a_large_sample():
@@ -48,3 +48,10 @@ def test_senseless_input_is_refused():
         bootstrap_mean([1.0, 2.0], seed=0, name="score", confidence=95)
     with pytest.raises(ValueError, match="num_resamples is 0"):
         bootstrap_mean([1.0, 2.0], seed=0, name="score", num_resamples=0)
+
+
+def test_the_text_leaves_out_what_there_is_not():
+    assert MeanInterval(0.25, 0.1, 0.4, 9).text() == "0.250 [0.100, 0.400]"
+    assert MeanInterval(29.456, 29.0, 30.0, 9).text(1) == "29.5 [29.0, 30.0]"
+    assert MeanInterval(0.25, None, None, 1).text() == "0.250"
+    assert MeanInterval(None, None, None, 0).text() == ""

@@ -25,38 +25,59 @@ test-slow: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks train.py evaluate.py
+	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks preflight train.py evaluate.py
 
 # The chain on the small world. Every command can be repeated: it starts from what exists.
-MUSIC ?= $(DEMO)/world/music/mBR0.wav
-# Beats of the generated music are known; those of any other file are tracked.
-BEATS = $(if $(filter $(DEMO)/world/music/%,$(MUSIC)),--music_beats truth --beats_folder \
-	$(DEMO)/world/truth,--music_beats tracked)
+WORLD := $(DEMO)/world
+CLIPS := $(DEMO)/clips
+VIDEOS := $(DEMO)/videos
+REPORT := $(DEMO)/report
+SMALL := --config configs/base.yaml --config configs/small.yaml
+PREDICT := $(PY) train.py predict $(SMALL)
+CELLS := --data.init_args.generation.cells
+TRUTH := --music_beats truth --beats_folder $(CLIPS)/truth
+SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted $(VIDEOS)/adapted_other_track
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
-	@echo "1/6  media: dancers and music made by a generator, and Mochi's parts at a small size"
-	$(PY) -m datamodules.small_world $(DEMO)/world
-	$(PY) -m musicinfuser.networks.small_parts $(DEMO)/small-mochi
-	@echo "2/6  encode"
+	@echo "1/7  media: dancers and music made by a generator; ten clips of held-out music to judge by"
+	$(PY) -m datamodules.small_world $(WORLD) --num-aist 60 --held-out 20 --num-youtube 60 \
+		--num-workers 2
+	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips 10
+	@echo "2/7  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
-	@echo "3/6  train ZICA and LoRA on the frozen backbone, with samples on the way"
-	$(PY) train.py fit --config configs/base.yaml --config configs/small.yaml
-	@echo "4/6  generate a video for $(MUSIC)"
-	$(PY) train.py predict --config configs/base.yaml --config configs/small.yaml \
-		"--data.init_args.generation.music=['$(MUSIC)']" \
-		"--data.init_args.generation.prompts=['$(PROMPT)']"
-	@echo "5/6  score it"
-	$(PY) evaluate.py score $(DEMO)/small/videos --output $(DEMO)/report/metrics.json \
-		$(BEATS)
-	$(PY) evaluate.py table $(DEMO)/report/metrics.json --output $(DEMO)/report/table.md
-	@echo "6/6  look"
-	$(PY) evaluate.py sheet $(DEMO)/small/videos --output $(DEMO)/report/contact_sheet.png $(BEATS)
+	@echo "3/7  adapt: ZICA and LoRA learn to listen, the base stays frozen"
+	$(PY) train.py fit $(SMALL)
+	@echo "4/7  generate for held-out tracks: the base, the adapted model, and it with other music"
+	$(PREDICT) --ckpt_path null $(CELLS) $(CLIPS)/own.csv \
+		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base
+	$(PREDICT) $(CELLS) $(CLIPS)/own.csv \
+		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
+	$(PREDICT) $(CELLS) $(CLIPS)/other.csv --video_writer.system "adapted, hears another track" \
+		--video_writer.output_dir $(VIDEOS)/adapted_other_track
+ifdef MUSIC
+	@echo "     and for $(MUSIC)"
+	$(PREDICT) "--data.init_args.generation.music=['$(MUSIC)']" \
+		"--data.init_args.generation.prompts=['$(PROMPT)']" \
+		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
+endif
+	@echo "5/7  score"
+	$(PY) evaluate.py score $(SYSTEMS) --metrics configs/small_metrics.yaml $(TRUTH) \
+		--output $(REPORT)/metrics.json
+	$(PY) evaluate.py table $(REPORT)/metrics.json --output $(REPORT)/table.md
+	@echo "6/7  pictures"
+	$(PY) evaluate.py sheet $(SYSTEMS) $(TRUTH) --pair true --output $(REPORT)/contact_sheet.png
+	@echo "7/7  videos of all systems beside each other, with sound"
+	$(PY) evaluate.py side_by_side $(SYSTEMS) $(TRUTH) --output $(REPORT)/side_by_side
 	@echo
 	@echo "Made:"
-	@ls $(DEMO)/small/videos/*.mp4 | sed 's/^/  video with sound   /'
-	@ls $(DEMO)/small/samples/*/*.mp4 | sed 's/^/  sample in training /'
-	@echo "  contact sheet      $(DEMO)/report/contact_sheet.png"
-	@echo "  table              $(DEMO)/report/table.md (values: $(DEMO)/report/metrics.json)"
-	@echo "  curves             $(PY) -m tensorboard.main --logdir $(DEMO)/small/logs"
-	@echo "The weights of this demo are random: its videos are noise, its score is chance."
+	@ls $(REPORT)/side_by_side/*.mp4 | sed 's/^/  beside each other  /'
+	@ls $(VIDEOS)/your_song/*.mp4 2>/dev/null | sed 's/^/  your song          /' || true
+	@ls $(DEMO)/adapted/samples/*/*.mp4 | sed 's/^/  sample in training /'
+	@echo "  contact sheet      $(REPORT)/contact_sheet.png"
+	@echo "  table              $(REPORT)/table.md (values: $(REPORT)/metrics.json)"
+	@echo
+	@echo "Try next:"
+	@echo "  make demo MUSIC=song.mp3 PROMPT='a woman in a red shirt and black trousers dancing House'"
+	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/adapted/logs"
+	@echo "  $(PY) train.py fit $(SMALL) --trainer.max_steps 1000   # goes on from the last checkpoint"

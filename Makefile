@@ -40,10 +40,10 @@ SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted $(VIDEOS)/adap
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
-	@echo "1/7  media: dancers and music made by a generator; ten clips of held-out music to judge by"
-	$(PY) -m datamodules.small_world $(WORLD) --num-aist 60 --held-out 20 --num-youtube 60 \
+	@echo "1/7  media: dancers and music made by a generator; eight clips of held-out music to judge by"
+	$(PY) -m datamodules.small_world $(WORLD) --num-aist 48 --held-out 12 --num-youtube 48 \
 		--num-workers 2
-	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips 10
+	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips 8
 	@echo "2/7  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
 	@echo "3/7  adapt: ZICA and LoRA learn to listen, the base stays frozen"
@@ -80,4 +80,5 @@ endif
 	@echo "Try next:"
 	@echo "  make demo MUSIC=song.mp3 PROMPT='a woman in a red shirt and black trousers dancing House'"
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/adapted/logs"
-	@echo "  $(PY) train.py fit $(SMALL) --trainer.max_steps 1000   # goes on from the last checkpoint"
+	@echo "  $(PREDICT) $(CELLS) $(CLIPS)/own.csv --model.init_args.sampling.music_guidance_scale 3 \\"
+	@echo "    --video_writer.output_dir $(VIDEOS)/guided   # follows the music more closely"

@@ -1,7 +1,6 @@
-"""The door to every job: ``python train.py fit|validate|predict --config ...``."""
+"""The door to every job: ``python train.py fit|validate|predict|check --config ...``."""
 
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from lightning.pytorch.cli import (
 
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter
 from datamodules import DanceDataModule
-from lightning_modules import MusicInfuserModule
-from musicinfuser.media.latents import CacheError
+from lightning_modules import MusicInfuserModule, preflight
+from lightning_modules.preflight.cache import check_encoders
+from musicinfuser.our_errors import first_of_ours, is_ours
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -33,6 +33,8 @@ QUIET_WARNINGS = (
     ".*length of `DataLoader` across ranks is zero.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
+
+EPILOG = "`check` takes the options of fit or predict, says what would go wrong, and runs nothing."
 
 
 class SavedConfig(SaveConfigCallback):
@@ -61,7 +63,7 @@ class MusicInfuserCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             seed_everything_default=42,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": "omegaconf+", "epilog": EPILOG},
             args=args,
             run=run,
         )
@@ -106,24 +108,7 @@ class MusicInfuserCLI(LightningCLI):
             return
         self.datamodule.setup("validate")
         assert self.datamodule.recipe is not None
-        spec = self.model.encoders.spec
-        expected = {
-            **self.model.encoders.fingerprints(),
-            "dtype": spec.dtype,
-            "max_text_tokens": spec.max_text_tokens,
-        }
-        made_with = {name: getattr(self.datamodule.recipe, name) for name in expected}
-        different = [
-            f"{name}: {made_with[name]} in the cache, {expected[name]} now"
-            for name in expected
-            if made_with[name] != expected[name]
-        ]
-        if different:
-            raise CacheError(
-                f"{self.datamodule.cache_dir} was encoded with other encoders "
-                f"({'; '.join(different)}); encode again into another folder, or give "
-                "model.encoders the parts that made it."
-            )
+        check_encoders(self.datamodule.cache_dir, self.datamodule.recipe, self.model.encoders)
 
     def _check_ckpt_path(self) -> None:
         """Notice a wrong path before weights are read."""
@@ -150,39 +135,55 @@ class MusicInfuserCLI(LightningCLI):
             )
 
 
+class CheckCLI(MusicInfuserCLI):
+    """Parses what fit or predict parse, and starts nothing."""
+
+    def __init__(self, args: list[str]) -> None:
+        """Parse and look; ``report`` then says what was found."""
+        super().__init__(args, run=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of single verbs stand in the configs that runs save."""
+        super().add_arguments_to_parser(parser)
+        for name in ("weights_only", "return_predictions", "verbose"):
+            parser.add_argument(f"--{name}", type=bool | None, default=None)
+
+    def instantiate_classes(self) -> None:
+        """Build each part by itself, without a trainer."""
+        self.report = preflight.check(self.parser, self.config)
+
+
 def main(args: ArgsType = None) -> Any:
     """Run one verb; tests and the shell come through here."""
     for known in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
+    arguments = sys.argv[1:] if args is None else args
+    if isinstance(arguments, list) and arguments[:1] == ["check"]:
+        return _check(arguments[1:])
     try:
         return MusicInfuserCLI(args)
     except ValueError as error:
         # jsonargparse wraps what a constructor raises into pages about types.
-        ours = _first_of_ours(error)
+        ours = first_of_ours(error)
         if ours is None or ours is error:
             raise
         raise ours from None
 
 
-def _first_of_ours(error: BaseException | None) -> ValueError | None:
-    while error is not None:
-        if isinstance(error, ValueError) and is_ours(error):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def is_ours(error: ValueError) -> bool:
-    """Whether this program raised the error, rather than a library it called."""
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    rooms = ("train.py", "musicinfuser", "lightning_modules", "datamodules", "callbacks")
-    return any(raised_in.is_relative_to(Path(__file__).parent / room) for room in rooms)
+def _check(arguments: list[str]) -> CheckCLI:
+    # The arguments come from the shell, by way of `main`.
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
+    cli = CheckCLI(arguments)
+    print(cli.report.text())
+    return cli
 
 
 if __name__ == "__main__":
     try:
-        main()
+        done = main()
     except ValueError as error:
         if not is_ours(error):
             raise
         sys.exit(f"train.py: {error}")
+    if isinstance(done, CheckCLI) and done.report.problems:
+        sys.exit(1)

@@ -1,9 +1,21 @@
-"""What happens around the steps: noise annealing, samples, files written."""
+"""What happens around the steps: noise annealing, samples, averages, files written."""
 
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.cache_writer import CacheWriter
+from callbacks.ema import AdapterEMA
+from callbacks.finite import FiniteTraining
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_speed import TrainingSpeed
 from callbacks.video_writer import VideoWriter
+from callbacks.whole_checkpoint import WholeCheckpoint
 
-__all__ = ["BetaAnnealing", "CacheWriter", "SampleGeneration", "TrainingSpeed", "VideoWriter"]
+__all__ = [
+    "AdapterEMA",
+    "BetaAnnealing",
+    "CacheWriter",
+    "FiniteTraining",
+    "SampleGeneration",
+    "TrainingSpeed",
+    "VideoWriter",
+    "WholeCheckpoint",
+]

@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from callbacks.ema import averaged_weights
+from callbacks.sigterm import NOTICE
 from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
@@ -44,7 +46,8 @@ class SampleGeneration(L.Callback):
 
     Runs on the trainer's device in its precision, without gradient. Random streams, train and eval
     modes, gradients and cached memory are left as they were found, so a run with samples equals a
-    run without.
+    run without. With AdapterEMA the averaged weights are watched. On SIGTERM a clip under way is
+    given up.
     """
 
     def __init__(
@@ -120,10 +123,17 @@ class SampleGeneration(L.Callback):
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
         folder = Path(trainer.default_root_dir, "samples", f"step_{step:06d}")
         mine = self.cells[trainer.global_rank :: trainer.world_size]
-        with _untouched(module), trainer.precision_plugin.forward_context(), torch.no_grad():
+        with (
+            averaged_weights(trainer, module),
+            _untouched(module),
+            trainer.precision_plugin.forward_context(),
+            torch.no_grad(),
+        ):
             for cell in mine:
                 try:
-                    clip = module.generate(cell)
+                    clip = module.generate(cell, progress=_until_sigterm)
+                except _GivenUpError:
+                    break
                 except MediaError as error:
                     rank_zero_warn(f"no sample for {cell.track}: {error}")
                     continue
@@ -141,6 +151,17 @@ class SampleGeneration(L.Callback):
                 strip = clip.frames[chosen].permute(1, 0, 2, 3).flatten(1, 2)
                 logger.experiment.add_image(tag, strip.numpy(), step, dataformats="HWC")
                 logger.experiment.add_audio(tag, clip.waveform[None], step, OUTPUT_RATE_HZ)
+
+
+class _GivenUpError(Exception):
+    """There are only seconds left, which are for the checkpoint."""
+
+
+def _until_sigterm(steps: range) -> Iterator[int]:
+    for step in steps:
+        if NOTICE.received:
+            raise _GivenUpError
+        yield step
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """DanceDataModule: encoded clips for training and validation, cells for generation."""
 
+import signal
+
 import lightning.pytorch as L
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from datamodules.aist_names import tables
@@ -117,7 +120,7 @@ class DanceDataModule(L.LightningDataModule):
                     "trainer.max_steps must be set: a run is counted in optimizer steps."
                 )
             self.training_clips, self.mixture = self._training_clips(headers)
-        self.validation_clips = self._validation_clips(headers) if self.validation_source else None
+        self.validation_clips = self.choose_validation_clips(headers)
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Batches from the trainer's current step to its last."""
@@ -156,6 +159,7 @@ class DanceDataModule(L.LightningDataModule):
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive_sigterm,
             pin_memory=True if _is_on_cuda(self.trainer) else False,
             **arguments,  # type: ignore[arg-type]
         )
@@ -168,32 +172,36 @@ class DanceDataModule(L.LightningDataModule):
         if self._headers is None:
             headers = read_headers(self.cache_dir)
             recipe = headers[0].recipe
-            asked = {
-                "num_frames": self.num_frames,
-                "height": self.height,
-                "width": self.width,
-                "fps": self.fps,
-            }
-            wrong = [
-                f"{name}: {getattr(recipe, name)} in the cache, {value} in the config"
-                for name, value in asked.items()
-                if getattr(recipe, name) != value
-            ]
-            if wrong:
-                raise CacheError(
-                    f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
-                    "the config or encode into another folder."
-                )
+            self.check_sizes(recipe)
             claim_captions(self.cache_dir, recipe)
             self._headers, self.recipe = headers, recipe
         return self._headers
 
+    def check_sizes(self, recipe: EncodingRecipe) -> None:
+        """Refuse a cache of clips of other sizes than are asked for.
+
+        Raises:
+            CacheError: Names every size that differs.
+        """
+        asked = {
+            "num_frames": self.num_frames,
+            "height": self.height,
+            "width": self.width,
+            "fps": self.fps,
+        }
+        wrong = [
+            f"{name}: {getattr(recipe, name)} in the cache, {value} in the config"
+            for name, value in asked.items()
+            if getattr(recipe, name) != value
+        ]
+        if wrong:
+            raise CacheError(
+                f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
+                "the config or encode into another folder."
+            )
+
     def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
-        held_out = set(tables().held_out_music)
-        clips: dict[str, list[ClipHeader]] = {}
-        for header in headers:
-            if header.split == "train" and header.music not in held_out:
-                clips.setdefault(header.source, []).append(header)
+        clips = clips_to_train_on(headers)
         mixture = Mixture({s: len(c) for s, c in clips.items()}, self.ratio, seed=self.seed)
         dataset = TrainingClips(
             {s: c for s, c in clips.items() if self.ratio.get(s)},
@@ -204,7 +212,14 @@ class DanceDataModule(L.LightningDataModule):
         )
         return dataset, mixture
 
-    def _validation_clips(self, headers: list[ClipHeader]) -> ValidationClips:
+    def choose_validation_clips(self, headers: list[ClipHeader]) -> ValidationClips | None:
+        """The clips of held-out music that validate; None without a validation source.
+
+        Raises:
+            CacheError: There are none, or none with other music, or captions are missing.
+        """
+        if self.validation_source is None:
+            return None
         clips = [h for h in headers if h.source == self.validation_source and h.split == "held_out"]
         if not clips:
             raise CacheError(
@@ -227,6 +242,16 @@ class DanceDataModule(L.LightningDataModule):
         )
 
 
+def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
+    """The clips of the split ``train`` by source; held-out music never is among them (Table 7)."""
+    held_out = set(tables().held_out_music)
+    clips: dict[str, list[ClipHeader]] = {}
+    for header in headers:
+        if header.split == "train" and header.music not in held_out:
+            clips.setdefault(header.source, []).append(header)
+    return clips
+
+
 class _Listed(Dataset[Cell]):
     def __init__(self, cells: list[Cell]) -> None:
         self.cells = cells
@@ -237,3 +262,16 @@ class _Listed(Dataset[Cell]):
 
 def _is_on_cuda(trainer: L.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
+
+
+def _outlive_sigterm(worker_id: int) -> None:
+    """Let a first SIGTERM pass: sent to a whole job, it would end loaders before the run has saved.
+
+    A second one ends the loader, as does the end of the run.
+    """
+    pl_worker_init_function(worker_id)
+
+    def pass_once(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, pass_once)

@@ -35,6 +35,12 @@ def description_differences(header: ClipHeader, spec: ClipSpec) -> list[str]:
     ]
 
 
+def captions_not_encoded(cache_dir: str, specs: list[ClipSpec]) -> list[str]:
+    """The texts of some clips whose features are not in the cache, sorted."""
+    captions = {spec.caption for spec in specs} | {spec.base_caption for spec in specs}
+    return sorted(c for c in captions if c and not caption_path(cache_dir, c).is_file())
+
+
 class EncodingDataModule(L.LightningDataModule):
     """Raw clips for `ClipEncoder`; clips that are in the cache are not read again."""
 
@@ -84,13 +90,25 @@ class EncodingDataModule(L.LightningDataModule):
             CacheError: The cache holds clips made another way.
             ValueError: A folder that is missing, or holds nothing that can be cut.
         """
-        self.datasets = [self._build(source) for source in self.sources]
+        self.datasets = [self.build(source) for source in self.sources]
         self.skipped: list[SkippedClip] = [s for d in self.datasets for s in d.skipped]
         assert self.trainer is not None
         recipe = self.recipe(self.trainer.lightning_module)
         claim_captions(self.cache_dir, recipe)
         all_clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         specs = [spec for dataset in self.datasets for spec in dataset.clips]
+        missing = self.not_encoded(specs, recipe)
+        self.num_found = len(specs) - len(missing)
+        self._missing_captions = captions_not_encoded(self.cache_dir, specs)
+        self.missing = Subset(all_clips, missing)
+
+    def not_encoded(self, specs: list[ClipSpec], recipe: EncodingRecipe) -> list[int]:
+        """Which clips are not in the cache, as positions in ``specs``.
+
+        Raises:
+            ValueError: Two clips of one name.
+            CacheError: A clip in the cache was made otherwise.
+        """
         names = Counter((spec.source, spec.clip_id) for spec in specs)
         twice = [clip_id for (_, clip_id), count in names.items() if count > 1]
         if twice:
@@ -111,14 +129,9 @@ class EncodingDataModule(L.LightningDataModule):
                     f"{path} was made otherwise ({'; '.join(differences)}); encode into another "
                     "folder, or delete this one."
                 )
-        self.num_found = len(specs) - len(missing)
-        captions = {spec.caption for spec in specs} | {spec.base_caption for spec in specs}
-        self._missing_captions = sorted(
-            c for c in captions if c and not caption_path(self.cache_dir, c).is_file()
-        )
-        self.missing = Subset(all_clips, missing)
+        return missing
 
-    def _build(self, source: Callable[..., ClipDataset]) -> ClipDataset:
+    def build(self, source: Callable[..., ClipDataset]) -> ClipDataset:
         """A dataset with the settings all sources share; its own may not contradict them."""
         shared = {
             "num_frames": self.num_frames,

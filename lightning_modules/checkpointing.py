@@ -31,13 +31,7 @@ def check_agreement(
         raise CheckpointMismatchError(
             "this checkpoint was not written by this program: it has no model settings."
         )
-    mine = flatten(settings)
-    theirs = flatten({group: stored.get(group, {}) for group in settings})
-    different = [
-        f"{key}: {theirs.get(key)} in the checkpoint, {mine.get(key)} in the config"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
+    different = differences(settings, {group: stored.get(group, {}) for group in settings})
     if different:
         raise CheckpointMismatchError(
             f"the checkpoint belongs to another run ({'; '.join(different)}); change the config, "
@@ -49,6 +43,18 @@ def check_agreement(
             f"the checkpoint's weights are not this model's adapters; first difference: "
             f"{min(names ^ trainable)}."
         )
+
+
+def differences(
+    settings: dict[str, Any], stored: dict[str, Any], *, where: str = "checkpoint"
+) -> list[str]:
+    """What differs between configured and stored settings, each said in a few words."""
+    mine, theirs = flatten(settings), flatten(stored)
+    return [
+        f"{key}: {theirs.get(key)} in the {where}, {mine.get(key)} in the config"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
+    ]
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

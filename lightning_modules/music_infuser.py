@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lightning_modules.adapter_files import load_adapter
 from lightning_modules.checkpointing import (
     SETTINGS_KEY,
     architecture,
@@ -57,6 +58,7 @@ class MusicInfuserModule(L.LightningModule):
         audio_resampling: AudioResampling = "nearest",
         gradient_checkpointing: bool = True,
         seed: int = 42,
+        init_adapter: str | None = None,
     ) -> None:
         """Set up; weights are read in `configure_model`.
 
@@ -74,6 +76,8 @@ class MusicInfuserModule(L.LightningModule):
             audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: Recompute blocks in backward instead of keeping activations.
             seed: Seed of adapters, noise levels and noise.
+            init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
+                optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
         """
         super().__init__()
         # Frozen weights are dropped from checkpoints; `check_agreement` asserts the rest.
@@ -88,7 +92,7 @@ class MusicInfuserModule(L.LightningModule):
         self.validation = validation
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = gradient_checkpointing
-        self.seed = seed
+        self.seed, self.init_adapter = seed, init_adapter
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
@@ -114,6 +118,8 @@ class MusicInfuserModule(L.LightningModule):
                 gradient_checkpointing=self.gradient_checkpointing,
                 seed=self.seed,
             )
+            if self.init_adapter is not None:
+                load_adapter(self.init_adapter, self.model, self.model_settings())
 
     @property
     def adapted(self) -> MusicMochi:

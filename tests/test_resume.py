@@ -1,4 +1,4 @@
-"""A killed and resumed run equals an uninterrupted one, to the bit."""
+"""A run that was cut off and resumed equals an uninterrupted one, to the bit."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ NUM_STEPS, KILL_AT = 8, 3
 
 def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulation: int) -> list:
     callbacks = (
-        "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {dirpath: "
+        "[{class_path: callbacks.WholeCheckpoint, init_args: {dirpath: "
         f"{root}/checkpoints, every_n_train_steps: 1, save_top_k: -1, save_last: true, "
         "enable_version_counter: false}},"
         f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}]"
@@ -37,37 +37,44 @@ def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulatio
     )
 
 
-def kill_a_run(root: Path, run_arguments: list[str]) -> None:
-    """Run the same command in a process of its own until it is killed at step 3."""
-    killed = [
-        a.replace(f"{root}/record", f"{root}/record, kill_at_step: {KILL_AT}")
+def cut_off(root: Path, run_arguments: list[str], end: str) -> subprocess.CompletedProcess:
+    """Run the same command in a process of its own until it is cut off at step 3."""
+    cut = [
+        a.replace(f"{root}/record", f"{root}/record, at_step: {KILL_AT}, end: {end}")
         for a in run_arguments
     ]
-    process = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *killed],
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *cut],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
+        text=True,
         timeout=300,
+        start_new_session=True,
     )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+
+
+def lines(root: Path) -> list[str]:
+    return (root / "record").read_text().splitlines(keepends=True)
 
 
 def record(root: Path) -> list[dict]:
-    return [json.loads(line) for line in (root / "record").read_text().splitlines()]
+    return [json.loads(line) for line in lines(root)]
 
 
 @pytest.mark.parametrize(
-    ("workers", "accumulation"),
+    ("end", "workers", "accumulation"),
     [
-        (0, 1),
-        (2, 2),
-        pytest.param(0, 2, marks=pytest.mark.slow),
-        pytest.param(2, 1, marks=pytest.mark.slow),
+        ("SIGKILL", 0, 1),
+        ("SIGTERM", 2, 2),
+        pytest.param("SIGKILL", 2, 2, marks=pytest.mark.slow),
+        pytest.param("SIGKILL", 0, 2, marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 0, 1, marks=pytest.mark.slow),
+        pytest.param("full disk", 0, 1, marks=pytest.mark.slow),
     ],
 )
-def test_killed_run_continues_to_the_bit(
-    tmp_path: Path, small_parts: Path, small_cache: Path, workers: int, accumulation: int
+def test_a_run_that_is_cut_off_continues_to_the_bit(
+    tmp_path: Path, small_parts: Path, small_cache: Path, end: str, workers: int, accumulation: int
 ) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     whole.mkdir()
@@ -75,8 +82,20 @@ def test_killed_run_continues_to_the_bit(
     options = {"workers": workers, "accumulation": accumulation}
     main(arguments(whole, small_parts, small_cache, **options))
     command = arguments(parted, small_parts, small_cache, **options)
-    kill_a_run(parted, command)
-    assert len(record(parted)) == KILL_AT * accumulation
+    process = cut_off(parted, command, end)
+    expected = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 0, "full disk": 1}
+    assert process.returncode == expected[end], process.stderr[-2000:]
+    if end == "full disk":
+        assert process.stderr.strip().splitlines()[-1].startswith("train.py: ")
+        assert "could not be written (File too large); make room" in process.stderr
+        # The step whose checkpoint found no room was done, and is done again.
+        (parted / "record").write_text("".join(lines(parted)[: KILL_AT * accumulation]))
+    # SIGTERM finds its step in the middle and finishes it.
+    num_done = KILL_AT + (end == "SIGTERM")
+    assert len(record(parted)) == num_done * accumulation
+    last = torch.load(parted / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == num_done
+    assert not [p for p in (parted / "checkpoints").iterdir() if p.name.startswith(".")]
     main(command)
 
     assert len(record(whole)) == NUM_STEPS * accumulation

@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.safetensors_files import (
+    StoredTensor,
+    WeightsFileError,
+    read_header,
+    save_tensors,
+    weights_files,
+)
 
 
 def test_tensors_and_metadata_come_back(tmp_path):
@@ -33,3 +41,51 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         save_tensors({"a": torch.ones(2)}, path, metadata={"version": 2})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_header_says_what_is_in_a_file(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(2, 3, dtype=torch.bfloat16), "b": torch.zeros(())}
+    save_tensors(tensors, tmp_path / "x.safetensors", metadata={"by": "a test"})
+    assert read_header(tmp_path / "x.safetensors") == {
+        "a": StoredTensor("BF16", (2, 3), 12),
+        "b": StoredTensor("F32", (), 4),
+    }
+    assert StoredTensor("BF16", (2, 3), 12).num_values == 6
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "message"),
+    [
+        (-1, r"has \d+ bytes, but its header speaks of \d+; it was not copied or downloaded whole"),
+        (40, "cannot be read as safetensors .its header is broken off."),
+        (3, "cannot be read as safetensors .its header is broken off."),
+        (0, "cannot be read as safetensors .its header is broken off."),
+    ],
+)
+def test_a_file_that_is_broken_off(tmp_path: Path, num_bytes: int, message: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors({"a": torch.zeros(5)}, path)
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(WeightsFileError, match=message):
+        read_header(path)
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes((30).to_bytes(8, "little") + b"x" * 30)
+    for wrong in (path, tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(WeightsFileError, match="cannot be read as safetensors"):
+            read_header(wrong)
+
+
+def test_files_of_a_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsFileError, match="neither model.safetensors nor model.safetensors.i"):
+        weights_files(tmp_path, "model")
+    (tmp_path / "model.safetensors").touch()
+    assert weights_files(tmp_path, "model") == [tmp_path / "model.safetensors"]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "b", "y": "a", "z": "b"}}')
+    assert weights_files(tmp_path, "model") == [tmp_path / "a", tmp_path / "b"]
+    index.write_text("[]")
+    with pytest.raises(WeightsFileError, match="is not an index of weights"):
+        weights_files(tmp_path, "model")

@@ -1,22 +1,40 @@
-"""A callback for tests: writes down what a run saw and did, and kills it where asked."""
+"""A callback for tests: writes down what a run saw and did, and ends it where asked."""
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as L
 
 
 class TrainingRecord(L.Callback):
-    """One line per batch: samples, text lengths, beta, learning rate, loss."""
+    """One line per batch: samples, text lengths, beta, learning rate, loss.
 
-    def __init__(self, path: str, kill_at_step: int | None = None) -> None:
+    At the first batch of step ``at_step`` the signal is sent, SIGTERM to every process of the run,
+    as a cluster does; with ``full disk`` no file grows beyond 10 kB any more.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        at_step: int | None = None,
+        end: Literal["SIGKILL", "SIGTERM", "full disk"] = "SIGKILL",
+    ) -> None:
         self.path = Path(path)
-        self.kill_at_step = kill_at_step
+        self.at_step, self.end = at_step, end
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.global_step == self.kill_at_step:
+        if trainer.global_step != self.at_step:
+            return
+        self.at_step = None
+        if self.end == "full disk":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        elif self.end == "SIGTERM":
+            os.killpg(0, signal.SIGTERM)
+        else:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:

@@ -12,6 +12,7 @@ is noticed before anything is trained on it.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,20 @@ def claim_captions(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
     Raises:
         CacheError: The stored captions were encoded otherwise.
     """
-    path = Path(cache_dir, "captions", "recipe.json")
-    mine = {key: getattr(recipe, key) for key in ("text_encoder", "max_text_tokens", "dtype")}
+    path = _caption_recipe_path(cache_dir)
     if not path.is_file():
-        write_text(path, json.dumps(mine) + "\n")
+        write_text(path, json.dumps(_caption_recipe(recipe)) + "\n")
+    check_caption_recipe(cache_dir, recipe)
+
+
+def check_caption_recipe(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
+    """Check which text encoder the captions of a cache come from, where it was noted.
+
+    Raises:
+        CacheError: The stored captions were encoded otherwise.
+    """
+    path, mine = _caption_recipe_path(cache_dir), _caption_recipe(recipe)
+    if not path.is_file():
         return
     stored = json.loads(path.read_text())
     if stored != mine:
@@ -171,6 +182,14 @@ def claim_captions(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
             f"the captions in {path.parent} were made otherwise ({'; '.join(different)}); encode "
             "into another folder, or delete this one."
         )
+
+
+def _caption_recipe_path(cache_dir: str | Path) -> Path:
+    return Path(cache_dir, "captions", "recipe.json")
+
+
+def _caption_recipe(recipe: EncodingRecipe) -> dict[str, Any]:
+    return {key: getattr(recipe, key) for key in ("text_encoder", "max_text_tokens", "dtype")}
 
 
 def write_caption(cache_dir: str | Path, caption: str, features: Tensor) -> None:
@@ -203,6 +222,17 @@ def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
     Raises:
         CacheError: No clips, a broken file, or files made by different recipes.
     """
+    headers = [read_clip_header(path) for path in clip_paths(cache_dir)]
+    check_one_recipe(headers)
+    return headers
+
+
+def clip_paths(cache_dir: str | Path) -> list[Path]:
+    """The files of all clips of a cache, sorted by source and clip id.
+
+    Raises:
+        CacheError: There are none.
+    """
     folder = Path(cache_dir, "clips")
     # A killed encode job may leave a temporary file, whose name starts with a dot.
     paths = sorted(p for p in folder.glob("*/*.safetensors") if not p.name.startswith("."))
@@ -211,7 +241,15 @@ def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
             f"{cache_dir} holds no encoded clips; run `python train.py predict --config "
             "configs/encode.yaml` with your folders first."
         )
-    headers = [read_clip_header(path) for path in paths]
+    return paths
+
+
+def check_one_recipe(headers: Sequence[ClipHeader]) -> None:
+    """Refuse clips that were made by different recipes.
+
+    Raises:
+        CacheError: Names two files that differ, and in what.
+    """
     for header in headers:
         differences = header.recipe.differences(headers[0].recipe)
         if differences:
@@ -219,4 +257,3 @@ def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
                 f"{header.path} and {headers[0].path} were encoded differently ("
                 f"{'; '.join(differences)}); keep one kind per cache folder."
             )
-    return headers

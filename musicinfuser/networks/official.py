@@ -233,7 +233,7 @@ def load_official(
             f"{adapter} was trained with {heads} audio heads, but the architecture names "
             f"{sizes['audio_heads']}."
         )
-    lora, has_own_a = _lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=share_qkv_a)
+    lora, has_own_a = official_lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=share_qkv_a)
     model = MusicMochi(
         backbone,
         layers=list(layers),
@@ -262,7 +262,7 @@ def _layers(arch: dict[str, Any], metadata: dict[str, str], adapter: str | Path)
     return tuple(layers)
 
 
-def _lora_spec(kwargs: dict[str, Any], *, share_qkv_a: bool) -> tuple[LoraSpec, bool]:
+def official_lora_spec(kwargs: dict[str, Any], *, share_qkv_a: bool) -> tuple[LoraSpec, bool]:
     """The LoRA settings in a file, and whether q, k and v hold an A matrix each."""
     rank, alpha = kwargs["out_proj_lora_rank"], kwargs["out_proj_lora_alpha"]
     qkv = (kwargs["qkv_proj_lora_rank"], kwargs["qkv_proj_lora_alpha"])

@@ -1,0 +1,128 @@
+"""Checkpoint files that are written whole or not at all, and finding the newest one that loads."""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from musicinfuser.whole_files import written_whole
+
+SUFFIX = ".ckpt"
+# The names `written_whole` gives to files under way.
+_UNFINISHED = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(SUFFIX)}")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written or read."""
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the final name, waits for the disk, and only then takes the name.
+
+    Lightning's own goes through the system's temporary folder; where that is another file system
+    the last move is a copy, and a kill during it leaves half a file under the final name. This one
+    also needs no second copy of the checkpoint in memory.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            CheckpointError: The disk is full or refuses; what was at ``path`` is still there.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        try:
+            with written_whole(path) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} could not be written ({_reason(error)}); make room, then repeat the "
+                "command: it goes on from the last checkpoint that was written whole."
+            ) from error
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            raise CheckpointError(
+                f"{path} cannot be read as a checkpoint ({_reason(error)}); give another "
+                "--ckpt_path, or `last` for the newest one that can."
+            ) from error
+
+
+def newest_readable(folder: str | Path) -> tuple[Path | None, dict[Path, str]]:
+    """The checkpoint of the highest step whose every byte is as it was written.
+
+    At the same step a file called ``last`` is preferred. Of the others only the header is read.
+
+    Returns:
+        The checkpoint, None where no file is readable, and why others cannot be read.
+    """
+    folder, steps, faults = Path(folder), {}, {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path.name.startswith("."):
+            continue
+        try:
+            header = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            steps[path] = int(header["global_step"])
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            faults[path] = _reason(error)
+    for path in sorted(steps, key=lambda p: (steps[p], p.stem.startswith("last")), reverse=True):
+        damaged = _damaged_part(path)
+        if damaged is None:
+            return path, faults
+        faults[path] = f"its part {damaged} is damaged"
+    return None, faults
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what a killed process left of checkpoints it was writing; big files, of no use."""
+    for path in Path(folder).glob(f".*{SUFFIX}"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _damaged_part(path: Path) -> str | None:
+    """The first part whose check sum is wrong; torch writes check sums, but reads without."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        return _reason(error)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own word where there is one: torch wraps it into a line about its innards."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,177 @@
+"""AdapterEMA: a running average of the trained weights, for everything but training."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import lightning.pytorch as L
+from diffusers.training_utils import EMAModel
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+
+class AdapterEMA(L.Callback):
+    """Averages the trainable weights with diffusers' `EMAModel`.
+
+    The average starts as a copy of the weights after ``start_step`` and then follows them with
+    EMAModel's own warm-up, min(decay, (1 + n) / (10 + n)) at update n. Validation, samples and
+    `predict` run on the average; training goes on from exactly the weights it had. It is kept on
+    the weights' device and saved with the checkpoint, in fp32: as much again as the adapters.
+    """
+
+    def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
+        """Choose the average.
+
+        Args:
+            decay: How much of the average stays at an update, at most; above 0, below 1.
+            start_step: Optimizer steps before there is an average; until then the weights are
+                used as they are.
+            every_n_steps: Optimizer steps between updates.
+        """
+        if not 0 < decay < 1:
+            raise ValueError(f"AdapterEMA.decay is {decay}; it must be above 0 and below 1.")
+        if start_step < 0:
+            raise ValueError(f"AdapterEMA.start_step is {start_step}; use 0 or more.")
+        if every_n_steps < 1:
+            raise ValueError(f"AdapterEMA.every_n_steps is {every_n_steps}; use 1 or more.")
+        self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
+        self._ema: EMAModel | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._names: list[str] = []
+        self._step = 0
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the module holds the average at this moment."""
+        return self._ema is not None and self._ema.temp_stored_params is not None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take up the average of a resumed run; drop that of an earlier one."""
+        if self._loaded is None:
+            self._ema = None
+        self._take_up(pl_module)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from the step that a resumed run is at."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Follow the weights after an optimizer step."""
+        step = trainer.global_step
+        if step == self._step:
+            return
+        self._step = step
+        if step < self.start_step:
+            return
+        parameters = self._parameters(pl_module)
+        if self._ema is None:
+            self._ema = EMAModel(parameters.values(), decay=self.decay)
+            self._names = list(parameters)
+        elif (step - max(self.start_step, 1)) % self.every_n_steps == 0:
+            self._ema.step(parameters.values())
+
+    @contextmanager
+    def in_use(self, pl_module: L.LightningModule) -> Iterator[None]:
+        """The module with averaged weights; without an average, or inside another use, as it is."""
+        if self.is_in_use:
+            yield
+            return
+        self._put_in(pl_module)
+        try:
+            yield
+        finally:
+            self._put_back(pl_module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in."""
+        self._put_in(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the trained weights back."""
+        self._put_back(pl_module)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in."""
+        self._put_in(pl_module)
+        if self._ema is None and trainer.ckpt_path:
+            rank_zero_info("AdapterEMA: the checkpoint holds no average; its weights are used.")
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the trained weights back."""
+        self._put_back(pl_module)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Put the trained weights back before anyone saves them."""
+        self._put_back(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the trained weights as such also while the average is in their place."""
+        if self._ema is not None and self._ema.temp_stored_params is not None:
+            stored = zip(self._names, self._ema.temp_stored_params, strict=True)
+            checkpoint["state_dict"] |= dict(stored)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average by the weights' names, and how often it was updated."""
+        if self._ema is None:
+            # A checkpoint may be saved before the loaded state is taken up.
+            return self._loaded or {}
+        average = zip(self._names, self._ema.shadow_params, strict=True)
+        return {"average": dict(average), "num_updates": self._ema.optimization_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the module is on its device."""
+        self._loaded, self._ema = state_dict or None, None
+
+    def _take_up(self, pl_module: L.LightningModule) -> None:
+        if self._loaded is None:
+            return
+        parameters = self._parameters(pl_module)
+        average: dict[str, Tensor] = self._loaded["average"]
+        if average.keys() != parameters.keys():
+            raise ValueError(
+                "AdapterEMA: the checkpoint's average is of other weights; first difference: "
+                f"{min(average.keys() ^ parameters.keys())}."
+            )
+        self._names = list(parameters)
+        self._ema = EMAModel(parameters.values(), decay=self.decay)
+        for shadow, name in zip(self._ema.shadow_params, self._names, strict=True):
+            shadow.copy_(average[name])
+        self._ema.optimization_step = self._loaded["num_updates"]
+        self._loaded = None
+
+    def _put_in(self, pl_module: L.LightningModule) -> None:
+        self._take_up(pl_module)
+        if self._ema is not None and not self.is_in_use:
+            parameters = list(self._parameters(pl_module).values())
+            self._ema.store(parameters)
+            self._ema.copy_to(parameters)
+
+    def _put_back(self, pl_module: L.LightningModule) -> None:
+        if self._ema is not None and self.is_in_use:
+            self._ema.restore(self._parameters(pl_module).values())
+
+    @staticmethod
+    def _parameters(pl_module: L.LightningModule) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
+    """The module as it is to be sampled or exported: averaged where the run averages."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    with ExitStack() as stack:
+        for callback in callbacks:
+            if isinstance(callback, AdapterEMA):
+                stack.enter_context(callback.in_use(pl_module))
+        yield

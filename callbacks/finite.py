@@ -1,0 +1,194 @@
+"""FiniteTraining: a loss or gradient that is no longer a number stops the run or is skipped."""
+
+from collections import deque
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from callbacks.whole_checkpoint import last_checkpoint
+
+_NEVER = 2**62
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient was infinite or not a number."""
+
+
+class FiniteTraining(L.Callback):
+    """Watches losses and gradients of every optimizer step, over all processes of a run.
+
+    ``stop``: the device remembers the first bad step and is asked every few steps, and before
+    anything is validated or saved, so no checkpoint holds a bad step and nothing waits in between.
+    ``skip``: a bad step changes neither weights nor the optimizer's state; schedule, step counter
+    and data go on. The device is waited for once per optimizer step, since whether to step is
+    decided here. With no bad step, both leave a run as it would be without, to the bit.
+
+    Under a gradient scaler (fp16) only losses are watched: the scaler itself meets infinite
+    gradients on purpose and skips them.
+    """
+
+    def __init__(
+        self,
+        on_bad: Literal["stop", "skip"] = "stop",
+        max_skipped: int = 10,
+        check_every_n_steps: int = 10,
+    ) -> None:
+        """Choose what happens.
+
+        Args:
+            on_bad: ``stop`` or ``skip``.
+            max_skipped: Skipped steps of the whole run after which ``skip`` stops too.
+            check_every_n_steps: Optimizer steps between questions to the device, for ``stop``.
+        """
+        if max_skipped < 0:
+            raise ValueError(f"FiniteTraining.max_skipped is {max_skipped}; use 0 or more.")
+        if check_every_n_steps < 1:
+            raise ValueError(
+                f"FiniteTraining.check_every_n_steps is {check_every_n_steps}; use 1 or more."
+            )
+        if on_bad not in ("stop", "skip"):
+            raise ValueError(f"FiniteTraining.on_bad is {on_bad!r}; use stop or skip.")
+        self.on_bad, self.max_skipped = on_bad, max_skipped
+        self.check_every_n_steps = check_every_n_steps
+        self.num_skipped = 0
+        """Optimizer steps skipped since the run began, resumed parts included."""
+        self._is_bad: Tensor | None = None
+        self._first_bad: Tensor | None = None
+        self._clips: deque[tuple[int, list[str]]] = deque(maxlen=check_every_n_steps + 1)
+        self._step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget what an earlier run saw."""
+        self._is_bad = torch.zeros((), dtype=torch.int64, device=pl_module.device)
+        self._first_bad = torch.full_like(self._is_bad, _NEVER)
+        self._clips.clear()
+        self._step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the clips of this optimizer step."""
+        if not self._clips or self._clips[-1][0] != trainer.global_step:
+            self._clips.append((trainer.global_step, []))
+        self._clips[-1][1].extend(getattr(batch, "clip_ids", ()))
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        """Look at the loss, on the device."""
+        assert self._is_bad is not None
+        self._is_bad.bitwise_or_((~torch.isfinite(loss.detach())).any())
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Look at the gradients; to skip, take them away: no optimizer touches what has none."""
+        assert self._is_bad is not None and self._first_bad is not None
+        groups = optimizer.param_groups
+        grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        if grads and getattr(trainer.precision_plugin, "scaler", None) is None:
+            # The largest magnitude; unlike a sum of squares it cannot overflow by itself.
+            largest = get_total_norm(grads, norm_type=float("inf"))
+            self._is_bad.bitwise_or_(~torch.isfinite(largest))
+        if self.on_bad == "skip":
+            if _over_processes(trainer, self._is_bad, largest=True):
+                for group in groups:
+                    for parameter in group["params"]:
+                        parameter.grad = None
+                self.num_skipped += 1
+                self._report_skipped(trainer)
+        else:
+            bad_step = self._is_bad * (trainer.global_step - _NEVER) + _NEVER
+            self._first_bad.copy_(torch.minimum(self._first_bad, bad_step))
+        self._is_bad.zero_()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Ask the device when it is time."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        if self.on_bad == "skip":
+            pl_module.log("train/skipped_steps", float(self.num_skipped))
+        elif self._step % self.check_every_n_steps == 0:
+            self.check(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge no weights that are no numbers."""
+        self.check(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save no weights that are no numbers."""
+        self.check(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ask a last time."""
+        self.check(trainer)
+
+    def check(self, trainer: L.Trainer) -> None:
+        """Ask the device whether a step was bad; every process must ask.
+
+        Raises:
+            NonFiniteError: Names step, clips and the last good checkpoint.
+        """
+        if self.on_bad == "skip" or self._first_bad is None:
+            return
+        step = _over_processes(trainer, self._first_bad, largest=False)
+        if step == _NEVER:
+            return
+        raise NonFiniteError(
+            f"{self._what(trainer, step)}; {_where_to_go_on(trainer)} Set FiniteTraining's on_bad "
+            "to skip to leave such steps out, or look at the clips."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count goes on when a run does."""
+        return {"num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the count up."""
+        self.num_skipped = state_dict["num_skipped"]
+
+    def _report_skipped(self, trainer: L.Trainer) -> None:
+        what = self._what(trainer, trainer.global_step)
+        if self.num_skipped > self.max_skipped:
+            raise NonFiniteError(
+                f"{what}; {self.num_skipped} steps were skipped, more than "
+                f"FiniteTraining.max_skipped: {self.max_skipped}; {_where_to_go_on(trainer)}"
+            )
+        rank_zero_warn(f"{what}; step skipped ({self.num_skipped} so far).")
+
+    def _what(self, trainer: L.Trainer, step: int) -> str:
+        mine = dict(self._clips).get(step, [])
+        clips: list[Any] = [mine]
+        if trainer.world_size > 1:
+            clips = [None] * trainer.world_size
+            torch.distributed.all_gather_object(clips, mine)
+        named = ", ".join(dict.fromkeys(clip for part in clips for clip in part)) or "unknown"
+        return f"the loss or its gradient is not finite at step {step} (clips: {named})"
+
+
+def _over_processes(trainer: L.Trainer, value: Tensor, *, largest: bool) -> int:
+    """The largest or smallest value of all processes; waits for the device."""
+    if trainer.world_size > 1:
+        value = value.clone()
+        op = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.MIN
+        torch.distributed.all_reduce(value, op)
+    return int(value.item())
+
+
+def _where_to_go_on(trainer: L.Trainer) -> str:
+    path = last_checkpoint(trainer)
+    return f"the last good checkpoint is {path}." if path else "there is no checkpoint yet."

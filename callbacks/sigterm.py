@@ -1,0 +1,52 @@
+"""SIGTERM noticed, and answered at a place of our choosing."""
+
+import signal
+import threading
+from types import FrameType
+
+import lightning.pytorch as L
+
+
+class SigtermNotice:
+    """Whether this process was asked to end.
+
+    Lightning leaves at the end of the batch in which SIGTERM came, which may be in the middle of
+    accumulated gradients. Its handler is replaced while training runs; those of SLURM's requeue
+    (SIGUSR1) are not touched.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def listen(self, trainer: L.Trainer) -> None:
+        """Take over from Lightning, which restores the handlers it found when the run is over."""
+        connector = trainer._signal_connector
+        self.received, connector.received_sigterm = connector.received_sigterm, False
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            launcher = trainer.strategy.launcher
+            if not self.received and launcher is not None:
+                launcher.kill(signum)  # the other processes of this run, which it started
+            self.received = True
+
+        signal.signal(signal.SIGTERM, note)
+
+    def agreed(self, trainer: L.Trainer) -> bool:
+        """Whether any process of the run was asked; every process must call this."""
+        if trainer.world_size == 1:
+            return self.received
+        self.received = trainer.strategy.reduce_boolean_decision(self.received, all=False)
+        return self.received
+
+    def leave(self, trainer: L.Trainer) -> None:
+        """Let Lightning end the run where it next looks: after this batch's logs, or validation's.
+
+        It raises its ``SIGTERMException``, a ``SystemExit`` with exit code 0.
+        """
+        trainer._signal_connector.received_sigterm = True
+
+
+NOTICE = SigtermNotice()
+"""Of this process: signals are the process's, not a trainer's."""

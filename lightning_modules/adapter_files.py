@@ -1,0 +1,186 @@
+"""Adapters of any origin as the start of a fresh run (``model.init_adapter``)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lightning_modules.checkpointing import SETTINGS_KEY, differences
+from musicinfuser.networks.lora import is_lora_name
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.official import adapter_rules, from_official, official_lora_spec
+from musicinfuser.networks.zica import ZeroInitCrossAttention
+
+_CHECKPOINT_PREFIX = "model."
+_AUTHORS_HEADS = 8
+
+
+class AdapterError(ValueError):
+    """An adapter cannot be read, or is not one of this model."""
+
+
+def load_adapter(path: str | Path, model: MusicMochi, settings: dict[str, Any]) -> None:
+    """Put an adapter's weights into a model, all of them or none.
+
+    Args:
+        path: As in `read_adapter`.
+        model: Names and shapes of its adapters must be the file's.
+        settings: As in `read_adapter`.
+
+    Raises:
+        AdapterError: The file is not there, not an adapter, or of another model; says which.
+    """
+    tensors = read_adapter(path, model, settings)
+    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tied = _tied_names(model, own)
+    for alias, name in tied.items():
+        tensor = tensors.pop(alias, None)
+        if tensor is not None and not torch.equal(tensor, tensors.get(name, tensor)):
+            raise AdapterError(
+                f"model.init_adapter: {path} holds different tensors as {alias} and {name}, which "
+                "are one in this model; set lora.share_qkv_a to false."
+            )
+    if tensors.keys() != own.keys():
+        missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+        parts = [f"{name} is not in the file" for name in _first(missing)]
+        parts += [f"{name} is not in the model" for name in _first(unknown)]
+        raise AdapterError(
+            f"model.init_adapter: {path} is an adapter of another model: {len(missing)} tensors "
+            f"are missing and {len(unknown)} unknown ({'; '.join(parts)})."
+        )
+    reshaped = [name for name, p in own.items() if tensors[name].shape != p.shape]
+    if reshaped:
+        name = min(reshaped)
+        raise AdapterError(
+            f"model.init_adapter: {path} is an adapter of another model: {len(reshaped)} tensors "
+            f"have another shape, e.g. {name} {tuple(tensors[name].shape)} in the file, "
+            f"{tuple(own[name].shape)} in the model."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def read_adapter(
+    path: str | Path, model: MusicMochi, settings: dict[str, Any]
+) -> dict[str, Tensor]:
+    """An adapter's tensors by the names they have in `MusicMochi`.
+
+    Args:
+        path: A checkpoint of a run (its average, where it kept one: that is what the run sampled
+            and exported), the authors' ``musicinfuser.safetensors``, a safetensors file with the
+            names of `MusicMochi`, or a folder with one such file.
+        model: Gives depth, layers and heads, which the authors' file does not hold.
+        settings: What a checkpoint must have been trained with, `model_settings` of the module.
+
+    Raises:
+        AdapterError: Nothing there, nothing known, or trained with other settings.
+    """
+    path = _file(Path(path))
+    if path.suffix != ".safetensors":
+        return _from_checkpoint(path, settings)
+    try:
+        tensors = load_file(path)
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"model.init_adapter: {path} cannot be read ({error}).") from error
+    if any(_is_ours(name) for name in tensors):
+        return tensors
+    if any(name.startswith("audio_projection.") for name in tensors):
+        return _from_official(tensors, metadata, path, model)
+    raise AdapterError(
+        f"model.init_adapter: {path} is no adapter: it has neither the names of the authors' file "
+        f"nor this program's, but e.g. {min(tensors, default='none')!r}."
+    )
+
+
+def _file(path: Path) -> Path:
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise AdapterError(
+                f"model.init_adapter: the folder {path} holds {len(found)} safetensors files; give "
+                "the adapter's file."
+            )
+        return found[0]
+    if not path.is_file():
+        raise AdapterError(
+            f"model.init_adapter: {path} does not exist; a run that is resumed needs none (null)."
+        )
+    return path
+
+
+def _from_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored, tensors = checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]
+    except Exception as error:  # what a foreign file raises depends on what it is
+        raise AdapterError(
+            f"model.init_adapter: {path} is no adapter: neither safetensors nor a checkpoint of "
+            "this program."
+        ) from error
+    different = differences({"model": settings}, {"model": stored})
+    if different:
+        raise AdapterError(
+            f"model.init_adapter: {path} was trained with other settings ({'; '.join(different)})."
+        )
+    average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
+    if average is not None:
+        tensors = average
+    return {name.removeprefix(_CHECKPOINT_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def _from_official(
+    tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, model: MusicMochi
+) -> dict[str, Tensor]:
+    if model.lora is None or "kwargs" not in metadata:
+        where = "the model has no LoRA" if model.lora is None else "the file does not name its own"
+        raise AdapterError(f"model.init_adapter: {path} needs LoRA settings to agree; {where}.")
+    adapters = [a for a in model.zica.values() if isinstance(a, ZeroInitCrossAttention)]
+    mine = {
+        "lora.rank": model.lora.rank,
+        "lora.alpha": float(model.lora.alpha),
+        "zica.num_heads": adapters[0].num_heads if adapters else None,
+        "layers": list(model.layers),
+    }
+    try:
+        lora, has_own_a = official_lora_spec(
+            json.loads(metadata["kwargs"]), share_qkv_a=model.lora.share_qkv_a
+        )
+        theirs = {
+            "lora.rank": lora.rank,
+            "lora.alpha": float(lora.alpha),
+            "zica.num_heads": json.loads(metadata.get("audio_heads", str(_AUTHORS_HEADS))),
+            # The authors' file does not say; its number of blocks is compared below.
+            "layers": json.loads(metadata.get("audio_cross_attn_layers", str(mine["layers"]))),
+        }
+        different = differences(mine, theirs, where="file")
+        if different:
+            raise ValueError(f"other settings ({'; '.join(different)}).")
+        depth = len(model.backbone.transformer_blocks)
+        return from_official(tensors, adapter_rules(depth, model.layers), has_own_a=has_own_a)
+    except (ValueError, KeyError) as error:
+        raise AdapterError(
+            f"model.init_adapter: {path} is an adapter of another model: {error}"
+        ) from error
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("zica.", "audio_projector.")) or is_lora_name(name)
+
+
+def _tied_names(model: MusicMochi, own: dict[str, torch.nn.Parameter]) -> dict[str, str]:
+    """Further names of shared parameters, and the one each is known by."""
+    known = {id(p): name for name, p in own.items()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: known[id(p)] for name, p in every if id(p) in known and name not in own}
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    return sorted(names)[:1]

@@ -1,0 +1,136 @@
+"""The videos an encode job will read, and what it will write."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from datamodules import EncodingDataModule
+from datamodules.clips import ClipSpec
+from datamodules.cutting import ClipDataset
+from datamodules.encoding import captions_not_encoded
+from datamodules.summary import summarise
+from lightning_modules import ClipEncoder
+from lightning_modules.preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
+from lightning_modules.preflight.report import Report, count, gigabytes, table
+from lightning_modules.preflight.weights import CheckedPart
+from musicinfuser.media.latents import check_caption_recipe
+from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.tables import Row
+
+PARTS = ("vae", "text_encoder", "audio_encoder")
+
+
+def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
+    """Add the section on the sources: every file is probed, none is decoded.
+
+    Args:
+        data: The data module; it is not set up.
+        report: Takes section and problems.
+
+    Returns:
+        All clips that will be cut.
+    """
+    specs: list[ClipSpec] = []
+    rows: list[Row] = []
+    notes: list[str] = []
+    for source in data.sources:
+        with report.collecting():
+            dataset = data.build(source)
+            specs += dataset.clips
+            rows.append(_row(dataset))
+            notes += _notes(dataset)
+    report.add("sources", table(rows), *notes)
+    return specs
+
+
+def _row(dataset: ClipDataset) -> Row:
+    videos = {spec.path for spec in dataset.clips}
+    splits = Counter(spec.split for spec in dataset.clips)
+    return {
+        "source": dataset.source,
+        "videos used": len(videos),
+        "GB": gigabytes(sum(path.stat().st_size for path in videos)),
+        "clips": len(dataset.clips),
+        "train": splits["train"],
+        "held out": splits["held_out"],
+        "skipped": len(dataset.skipped),
+        "not selected": sum(dataset.num_not_selected.values()),
+    }
+
+
+def _notes(dataset: ClipDataset) -> list[str]:
+    notes = [
+        f"{row['source']} {row['kind']}: {row['reason']}: {row['count']}"
+        for row in summarise(dataset)
+        if row["kind"] != "clips"
+    ]
+    without = getattr(dataset, "num_missing_captions", 0)
+    unused = getattr(dataset, "num_unused_captions", 0)
+    if without:
+        notes.append(f"{dataset.source}: {count(without, 'video')} without a caption of its own")
+    if unused:
+        notes.append(f"{dataset.source}: {count(unused, 'caption')} of no video")
+    return notes
+
+
+def check_growth(
+    data: EncodingDataModule,
+    module: ClipEncoder,
+    specs: list[ClipSpec],
+    parts: dict[str, CheckedPart],
+    report: Report,
+) -> None:
+    """Add the sections on the cache so far and on the disk it will fill.
+
+    Args:
+        data: The data module.
+        module: Its encoders are asked for their settings only.
+        specs: All clips.
+        parts: The encoders whose configs were read.
+        report: Takes sections and problems.
+    """
+    if not specs or any(name not in parts for name in PARTS):
+        report.add("cache", f"{data.cache_dir}: not known before the problems are solved")
+        return
+    # The VAE's statistics are part of the recipe and come from its config alone.
+    module.encoders.vae = parts["vae"].skeleton  # type: ignore[assignment]
+    missing = list(range(len(specs)))
+    try:
+        with report.collecting():
+            check_caption_recipe(data.cache_dir, data.recipe(module))
+        with report.collecting():
+            missing = data.not_encoded(specs, data.recipe(module))
+    except FileNotFoundError as error:
+        report.problem(str(error))
+    captions = captions_not_encoded(data.cache_dir, specs)
+    value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
+    per_clip = clip_bytes(
+        data.num_frames,
+        data.height,
+        data.width,
+        fps=data.fps,
+        value_bytes=value_bytes,
+        latent_channels=parts["vae"].config["latent_channels"],
+        audio_config=parts["audio_encoder"].config,
+    )
+    texts = caption_bytes(
+        captions,
+        width=parts["text_encoder"].config["d_model"],
+        value_bytes=value_bytes,
+        max_tokens=module.encoders.spec.max_text_tokens,
+    )
+    needed = len(missing) * per_clip + texts
+    folder = Path(data.cache_dir)
+    groups: Counter[tuple[str, str]] = Counter((specs[i].source, specs[i].split) for i in missing)
+    rows: list[Row] = []
+    for (source, split), number in sorted(Counter((s.source, s.split) for s in specs).items()):
+        left = groups[source, split]
+        row: dict[str, Any] = {"source": source, "split": split, "clips": number}
+        rows.append(row | {"encoded": number - left, "missing": left})
+    report.add("cache so far", f"{folder}: {count(len(captions), 'caption')} missing", table(rows))
+    report.add(
+        "disk",
+        f"{len(missing)} x {per_clip / 1e6:.3f} MB of clips, at most {gigabytes(texts):.3f} GB of "
+        f"captions: {gigabytes(needed):.3f} GB; {gigabytes(free_bytes(folder)):.1f} GB free",
+    )
+    require_room(folder, needed, f"{count(len(missing), 'clip')} and their captions", report)

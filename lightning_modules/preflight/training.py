@@ -1,0 +1,239 @@
+"""What a run will train, from where it starts, and what it needs for that."""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
+from datamodules import DanceDataModule
+from lightning_modules import MusicInfuserModule
+from lightning_modules.preflight import memory
+from lightning_modules.preflight.disk import check_checkpoints
+from lightning_modules.preflight.report import Report, table
+from lightning_modules.preflight.settings import Settings
+from lightning_modules.preflight.weights import CheckedPart
+from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.lora import is_lora_name
+from musicinfuser.safetensors_files import read_header
+from musicinfuser.tables import Row
+
+CHECKPOINT_NAMES = ("best", "hpc")
+
+
+def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
+    """Give a module its model, names and shapes only; whether that went well."""
+    adapter, module.init_adapter = module.init_adapter, None
+    with report.collecting(), torch.device("meta"):
+        module.configure_model()
+        if not module.trainable_names():
+            report.problem("nothing to train: no ZICA layers and no LoRA; set model.layers.")
+    if adapter is not None:
+        _check_adapter(Path(adapter), report)
+    return module.model is not None
+
+
+def _check_adapter(path: Path, report: Report) -> None:
+    if not path.exists():
+        report.problem(f"model.init_adapter names {path}, which does not exist.")
+    elif path.suffix == ".safetensors":
+        with report.collecting():
+            read_header(path)
+
+
+def check_trained(module: MusicInfuserModule, report: Report) -> None:
+    """Add the section on what is trained and what is frozen."""
+    groups: dict[str, list[nn.Parameter]] = {
+        name: [] for name in ("ZICA", "LoRA", "audio projector", "backbone")
+    }
+    for name, parameter in module.adapted.named_parameters():
+        if name.startswith("zica."):
+            groups["ZICA"].append(parameter)
+        elif name.startswith("audio_projector."):
+            groups["audio projector"].append(parameter)
+        else:
+            groups["LoRA" if is_lora_name(name) else "backbone"].append(parameter)
+    rows: list[Row] = []
+    for name, parameters in groups.items():
+        trained = {p.requires_grad for p in parameters}
+        state = "trained" if True in trained else "frozen"
+        numbers: dict[str, Any] = {"part": name, "": state, "tensors": len(parameters)}
+        rows.append(numbers | {"parameters": sum(p.numel() for p in parameters)})
+    layers = ", ".join(map(str, module.adapted.layers)) or "none"
+    total = f"{num_trained(module):,} parameters are trained; audio after blocks: {layers}"
+    report.add("training", table(rows), total)
+
+
+def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], report: Report) -> None:
+    """Note sizes of the encoders that do not fit the model's."""
+    backbone = module.adapted.backbone.config
+    expected = {
+        "audio_encoder": ("hidden_size", module.audio_width, "model.audio_width"),
+        "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
+        "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
+    }
+    for name, (key, value, what) in expected.items():
+        found = parts[name].config.get(key) if name in parts else value
+        if found != value:
+            report.problem(
+                f"{name} has the {key} {found}, but {what} is {value}; give parts that fit."
+            )
+
+
+def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataModule) -> list[Row]:
+    """The parts of the device's memory in GB, their sum last.
+
+    Args:
+        settings: Of the whole config.
+        module: With its model on the meta device.
+        data: Sizes of clips and batches.
+    """
+    model = module.adapted
+    feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
+    tokens = memory.num_visual_tokens(data.num_frames, data.height, data.width)
+    return memory.training_rows(
+        memory.TrainingSizes(
+            frozen_bytes=_frozen_bytes(module),
+            num_trained=num_trained(module),
+            num_tokens=data.batch_size * tokens,
+            width=feed_forward.out_features,
+            inner_width=feed_forward.in_features,
+            num_blocks=len(model.backbone.transformer_blocks),
+            num_audio_blocks=len(model.layers),
+            value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
+            gradient_checkpointing=module.gradient_checkpointing,
+            num_averages=num_averages(settings),
+        )
+    )
+
+
+def host_bytes(
+    settings: Settings,
+    module: MusicInfuserModule,
+    data: DanceDataModule,
+    *,
+    encoder_bytes: float,
+) -> float:
+    """RAM of one process; what a CPU trains with is counted elsewhere.
+
+    Args:
+        settings: Of the whole config.
+        module: With its model on the meta device.
+        data: Its workers.
+        encoder_bytes: Of the encoders that are loaded while training goes on.
+    """
+    weights = encoder_bytes
+    if settings.trainer["accelerator"] != "cpu":
+        weights += _frozen_bytes(module) + num_trained(module) * memory.FP32_BYTES
+    return memory.host_bytes(weights=weights, num_workers=data.num_workers)
+
+
+def num_trained(module: MusicInfuserModule) -> int:
+    """Parameters that training changes."""
+    return sum(p.numel() for p in module.adapted.parameters() if p.requires_grad)
+
+
+def _frozen_bytes(module: MusicInfuserModule) -> int:
+    parameters = module.adapted.parameters()
+    return sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
+
+
+def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:
+    """Add the section on the disk that checkpoints fill."""
+    lines = check_checkpoints(
+        settings.trainer["callbacks"] or [],
+        num_trained=num_trained(module),
+        num_averages=num_averages(settings),
+        max_steps=settings.trainer["max_steps"],
+        root=settings.trainer["default_root_dir"] or ".",
+        report=report,
+    )
+    report.add("disk", *lines)
+
+
+def num_averages(settings: Settings) -> int:
+    """Running averages of the weights that the run keeps."""
+    return sum(isinstance(c, AdapterEMA) for c in settings.trainer["callbacks"] or [])
+
+
+def check_cells(settings: Settings, report: Report) -> bool:
+    """Note tracks of samples that are missing; whether the run makes samples."""
+    samples = settings.callbacks.get("sample_generation")
+    if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
+        return False
+    for cell in samples.cells:
+        for file in (cell.track, cell.heard_file):
+            if file is not None and not Path(file).is_file():
+                report.problem(f"sample_generation.cells names {file}, which does not exist.")
+    return True
+
+
+def check_resume(settings: Settings, module: MusicInfuserModule | None, report: Report) -> None:
+    """Add the section on the checkpoint a run starts from, and compare it with the config."""
+    if settings.trainer["max_steps"] < 1:
+        report.problem("trainer.max_steps must be set: a run is counted in optimizer steps.")
+    path, checkpoint, passed_over = _start(settings, report)
+    if path is None:
+        report.add("start", "from step 0", *passed_over)
+        return
+    step = checkpoint.get("global_step")
+    line = f"from step {step} of {settings.trainer['max_steps']}: {path}"
+    report.add("start", line, *passed_over)
+    if module is not None and module.model is not None:
+        # All that `on_load_checkpoint` asks of a trainer.
+        module.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+        with report.collecting():
+            module.on_load_checkpoint(checkpoint)
+
+
+def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """The checkpoint a run starts from, its contents, and a line per file that was passed over."""
+    name = settings.ckpt_path
+    if name is None or name in CHECKPOINT_NAMES or "://" in name:
+        return None, {}, []
+    if name != "last":
+        with report.collecting():
+            if not Path(name).exists():
+                raise ValueError(f"--ckpt_path names {name}, which does not exist.")
+            return Path(name), read_checkpoint(Path(name)), []
+        return None, {}, []
+    found, passed_over = {}, []
+    for path in _last_checkpoints(settings):
+        try:
+            found[path] = read_checkpoint(path)
+        except ValueError as error:
+            passed_over.append(f"passed over: {error}")
+    if not found:
+        return None, {}, passed_over
+    newest = max(found, key=lambda p: (found[p].get("global_step", 0), p.stem.startswith("last")))
+    return newest, found[newest], passed_over
+
+
+def _last_checkpoints(settings: Settings) -> list[Path]:
+    """The files among which ``ckpt_path: last`` chooses."""
+    root = settings.trainer["default_root_dir"] or "."
+    paths: set[Path] = set()
+    for callback in settings.trainer["callbacks"] or []:
+        if isinstance(callback, ModelCheckpoint):
+            names = "*.ckpt" if isinstance(callback, WholeCheckpoint) else "last*.ckpt"
+            paths.update(Path(callback.dirpath or root).glob(names))
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint with names, shapes and settings, but without the numbers of its weights.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({reason}); name another one."
+        ) from error

@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import MochiTransformer3DModel
+
+from lightning_modules.preflight.memory import (
+    KEPT_AUDIO_WIDTHS,
+    KEPT_INNER_WIDTHS,
+    KEPT_WIDTHS,
+    TrainingSizes,
+    activation_bytes,
+    compare,
+    encoding_rows,
+    num_visual_tokens,
+    total_bytes,
+    training_rows,
+)
+from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
+
+# Of configs/base.yaml: Mochi in bf16, ZICA in 16 of 48 blocks, LoRA on both streams.
+BASE = TrainingSizes(
+    frozen_bytes=2 * 10_027_677_744,
+    num_trained=747_804_672,
+    num_tokens=20_670,
+    width=3072,
+    inner_width=8192,
+    num_blocks=48,
+    num_audio_blocks=16,
+    value_bytes=2,
+    gradient_checkpointing=True,
+)
+
+
+def test_tokens() -> None:
+    assert num_visual_tokens(73, 480, 848) == BASE.num_tokens
+    assert num_visual_tokens(7, 32, 32) == 8
+
+
+def test_the_shipped_recipe_comes_out_in_its_band() -> None:
+    """Simulated at full size: 6.1 GiB between blocks, about 10 GB with one block's needs."""
+    rows = {row["memory"]: row["GB"] for row in training_rows(BASE)}
+    assert rows["frozen weights"] == pytest.approx(20.06, abs=0.01)
+    trained = sum(size for what, size in rows.items() if "fp32" in what)
+    assert trained == pytest.approx(12.0, abs=0.05)
+    assert 9.6 < rows["activations, one block recomputed"] < 11.5
+    assert 42 < rows["together"] < 46
+    assert total_bytes(training_rows(BASE)) == pytest.approx(rows["together"] * 1e9)
+
+
+def test_without_checkpointing_it_fits_no_gpu() -> None:
+    kept = activation_bytes(replace(BASE, gradient_checkpointing=False))
+    assert 160 < kept / 2**30 < 190
+
+
+class FlashLike(torch.autograd.Function):
+    """Keeps what a fused attention kernel keeps; on the meta device torch would keep all logits."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, torch.empty(query.shape[:-1], device="meta"))
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise AssertionError("only the forward pass is run")
+
+
+def kept_bytes(num_blocks: int, *, layers: list[int], gradient_checkpointing: bool) -> int:
+    """What autograd keeps of a forward pass of Mochi's blocks at full size, weights left out."""
+    config = MOCHI_CONFIG | {"num_layers": num_blocks}
+    with torch.device("meta"):
+        backbone = MochiTransformer3DModel.from_config(config)
+        model = MusicMochi(
+            backbone,
+            layers=layers,
+            zica=ZicaSpec(),
+            lora=LoraSpec(rank=64, alpha=64),
+            gradient_checkpointing=gradient_checkpointing,
+        )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    # Rotations go through an autocast region that the meta device does not have.
+    model._rotary = lambda t, h, w, device: (torch.empty(t * h * w, 24, 64, device="meta"),) * 2
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(
+            torch.empty(1, 12, 13, 60, 106),
+            torch.empty(1, 32, 4096),
+            torch.empty(1),
+            audio_features=torch.empty(1, 124, 768, dtype=torch.bfloat16),
+            text_lengths=(32,),
+        )
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_shares_of_activations_are_what_autograd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention",
+        lambda query, key, value, **_: FlashLike.apply(query, key, value),
+    )
+    per_width = BASE.num_tokens * BASE.width * BASE.value_bytes
+    plain = {"layers": [], "gradient_checkpointing": False}
+    block = kept_bytes(3, **plain) - kept_bytes(2, **plain)
+    own = block - KEPT_INNER_WIDTHS * BASE.num_tokens * BASE.inner_width * BASE.value_bytes
+    # Autocast gives each of LoRA's four visual inputs a copy that is not counted here.
+    assert own / per_width < KEPT_WIDTHS < own / per_width + 4.5
+    with_audio = kept_bytes(2, layers=[0], gradient_checkpointing=False)
+    audio = with_audio - kept_bytes(2, **plain)
+    assert audio / per_width == pytest.approx(KEPT_AUDIO_WIDTHS, rel=0.05)
+    checkpointed = {"layers": [], "gradient_checkpointing": True}
+    between = kept_bytes(3, **checkpointed) - kept_bytes(2, **checkpointed)
+    assert between / per_width == pytest.approx(1, rel=0.02)
+
+
+def test_activations_grow_with_what_they_are_made_of() -> None:
+    plain = activation_bytes(BASE)
+    assert activation_bytes(replace(BASE, num_tokens=2 * BASE.num_tokens)) == 2 * plain
+    for changed in ({"value_bytes": 4}, {"num_blocks": 96}, {"inner_width": 16_384}):
+        assert activation_bytes(replace(BASE, **changed)) > 1.05 * plain
+    assert activation_bytes(replace(BASE, num_audio_blocks=0)) < plain
+    averaged = training_rows(replace(BASE, num_averages=1))
+    assert total_bytes(averaged) - total_bytes(training_rows(BASE)) == pytest.approx(
+        4 * BASE.num_trained
+    )
+
+
+def encoding(**changes) -> list:
+    sizes = {
+        "text_bytes": 9.5e9,
+        "vae_bytes": 0.9e9,
+        "audio_bytes": 0.4e9,
+        "num_pixels": 73 * 480 * 848,
+        "channels": 64,
+        "value_bytes": 2,
+        "is_tiled": False,
+    }
+    return encoding_rows(**(sizes | changes))
+
+
+def test_encoding_takes_the_larger_of_its_two_stages() -> None:
+    clips = {row["memory"]: row["GB"] for row in encoding()}
+    assert clips["a clip in the VAE, untiled"] == pytest.approx(23.4 * 2**30 / 1e9)
+    assert total_bytes(encoding(is_tiled=True)) < total_bytes(encoding())
+    captions = [row["memory"] for row in encoding(num_pixels=7 * 32 * 32)]
+    assert captions == ["captions: T5", "context and fragmentation", "together"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "ram", "expected"),
+    [
+        ("auto", [80e9], 64e9, []),
+        ("gpu", [80e9, 24e9], 64e9, ["44.0 GB of GPU memory and the GPU has 24.0 GB"]),
+        ("auto", [], 64e9, ["there is no CUDA GPU here and trainer.accelerator is auto"]),
+        ("cpu", [], 64e9, []),
+        ("cpu", [], 32e9, ["about 52.5 GB of RAM per process and the machine has 32.0 GB"]),
+        ("auto", [80e9], 8e9, ["about 10.0 GB of RAM per process and the machine has 8.0 GB"]),
+    ],
+)
+def test_comparison_with_the_machine(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, gpus: list, ram: float, expected: list[str]
+) -> None:
+    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: gpus)
+    monkeypatch.setattr("lightning_modules.preflight.memory.ram_bytes", lambda: ram)
+    lines, problems = compare(44e9, accelerator=accelerator, host=10e9, what="training")
+    assert len(lines) == 2 and len(problems) == len(expected)
+    for problem, part in zip(problems, expected, strict=True):
+        assert part in problem and problem.endswith(".")

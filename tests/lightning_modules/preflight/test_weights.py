@@ -1,0 +1,152 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from lightning_modules.preflight.report import Report
+from lightning_modules.preflight.weights import (
+    UNUSED,
+    backbone_part,
+    check_parts,
+    differences,
+    encoder_parts,
+)
+from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.encoders import EncodersSpec
+from musicinfuser.safetensors_files import StoredTensor, save_tensors
+
+
+def stored(model: nn.Module, prefix: str = "") -> dict[str, StoredTensor]:
+    return {
+        prefix + name: StoredTensor("F32", tuple(tensor.shape), 4 * tensor.numel())
+        for name, tensor in model.state_dict().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def audio() -> Wav2Vec2Model:
+    config = Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        conv_dim=(8,) * 7, num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return Wav2Vec2Model(config)
+
+
+def test_equal_names_and_shapes() -> None:
+    model = nn.Linear(3, 2)
+    assert differences("", model, stored(model)) == []
+
+
+def test_what_differs_is_counted_and_named() -> None:
+    model, other = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(4, 2))
+    found = stored(other) | {"head": StoredTensor("F32", (1,), 4)}
+    assert differences("", model, found) == [
+        "2 tensors missing, e.g. 1.bias,",
+        "1 unknown tensor, e.g. head,",
+        "1 tensor of another shape, e.g. 0.weight (2, 4), not (2, 3),",
+    ]
+
+
+def test_the_published_file_of_wav2vec_is_as_expected(audio: Wav2Vec2Model) -> None:
+    """With a head for letters, names of the old weight norm, and without the mask's vector."""
+    found = stored(audio, "wav2vec2.") | {"lm_head.weight": StoredTensor("F32", (32, 32), 4096)}
+    del found["wav2vec2.masked_spec_embed"]
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        name = "wav2vec2.encoder.pos_conv_embed.conv."
+        found[f"{name}{old}"] = found.pop(f"{name}parametrizations.weight.{new}")
+    assert differences("wav2vec2.", audio, found) == []
+    del found["wav2vec2.feature_projection.layer_norm.bias"]
+    (sentence,) = differences("wav2vec2.", audio, found)
+    assert sentence == "1 tensor missing, e.g. feature_projection.layer_norm.bias,"
+
+
+def test_all_parts_of_a_folder(small_parts: Path) -> None:
+    report = Report()
+    encoders = EncodersSpec(
+        mochi=str(small_parts), audio=str(small_parts), audio_subfolder="audio_encoder"
+    )
+    transformer = backbone_part(BackboneSpec(pretrained=str(small_parts)))
+    assert transformer is not None
+    checked, rows = check_parts([transformer, *encoder_parts(encoders)], report)
+    assert report.problems == []
+    assert list(checked) == ["transformer", "vae", "text_encoder", "audio_encoder"]
+    for row, part in zip(rows, checked.values(), strict=True):
+        assert row["names and shapes"] == "as expected" and row["type"] == "F32"
+        named = part.skeleton.named_parameters()
+        assert all(p.is_meta for name, p in named if name not in UNUSED)
+        assert row["GB"] == pytest.approx(4e-9 * row["parameters"])
+        assert 0 < row["tensors"] <= len(part.skeleton.state_dict())
+
+
+def test_random_weights_are_no_part() -> None:
+    assert backbone_part(BackboneSpec(config="some.json")) is None
+
+
+def test_a_hub_id_that_is_not_here() -> None:
+    report = Report()
+    parts = encoder_parts(EncodersSpec(mochi="nobody/mochi", audio="nobody/wav2vec2"))
+    assert check_parts(parts, report, may_be_absent=True)[0] == {} and not report.problems
+    check_parts(parts[:1], report)
+    (problem,) = report.problems
+    assert problem.startswith("vae: nobody/mochi is not on this machine. Download it once")
+
+
+@pytest.fixture
+def vae(small_parts: Path, tmp_path: Path) -> Path:
+    """A copy of the VAE alone."""
+    folder = tmp_path / "parts" / "vae"
+    folder.mkdir(parents=True)
+    for path in (small_parts / "vae").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def problems(folder: Path) -> list[str]:
+    report = Report()
+    part = encoder_parts(EncodersSpec(mochi=str(folder.parent)))[0]
+    check_parts([part], report)
+    return report.problems
+
+
+def test_a_config_that_is_gone_or_broken(vae: Path) -> None:
+    (vae / "config.json").write_text("{")
+    assert "config.json cannot be read" in problems(vae)[0]
+    (vae / "config.json").unlink()
+    assert "config.json cannot be read" in problems(vae)[0]
+
+
+def test_no_weights(vae: Path) -> None:
+    (vae / "diffusion_pytorch_model.safetensors").unlink()
+    assert "holds no weights: neither diffusion_pytorch_model.safetensors nor" in problems(vae)[0]
+
+
+def test_a_type_that_is_no_float(vae: Path) -> None:
+    from safetensors.torch import load_file
+
+    path = vae / "diffusion_pytorch_model.safetensors"
+    save_tensors({name: t.to(torch.int8) for name, t in load_file(path).items()}, path)
+    (problem,) = problems(vae)
+    assert "holds weights of type I8; give them in bf16, fp16 or fp32." in problem
+
+
+def test_weights_in_several_files(vae: Path) -> None:
+    from safetensors.torch import load_file
+
+    whole = vae / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, half in halves.items():
+        save_tensors({name: tensors[name] for name in half}, vae / file)
+    index = {"weight_map": {name: file for file, half in halves.items() for name in half}}
+    whole.unlink()
+    (vae / f"{whole.name}.index.json").write_text(json.dumps(index))
+    assert problems(vae) == []
+    (vae / "b.safetensors").unlink()
+    first, second = problems(vae)
+    assert "b.safetensors cannot be read" in first
+    assert f"vae: {len(names) // 2} tensors missing" in second

@@ -1,0 +1,335 @@
+"""``train.py check`` finds what would go wrong, all of it, and starts nothing."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_modules.preflight import Report
+from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
+from musicinfuser.safetensors_files import save_tensors
+from tests.conftest import ROOT, cli_arguments, encode_arguments
+from train import CheckCLI, main
+
+WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture
+def check(small_parts: Path, small_cache: Path, tmp_path: Path) -> Callable[..., Report]:
+    """``check(*arguments, parts=..., cache=...)`` of a training config."""
+
+    def check(*arguments: str, parts: Path = small_parts, cache: Path = small_cache) -> Report:
+        given = cli_arguments("check", *arguments, parts=parts, cache=cache, root=tmp_path / "run")
+        cli = main(given)
+        assert isinstance(cli, CheckCLI)
+        return cli.report
+
+    return check
+
+
+@pytest.fixture
+def parts(small_parts: Path, tmp_path: Path) -> Path:
+    """Parts that a test may break."""
+    return Path(shutil.copytree(small_parts, tmp_path / "parts"))
+
+
+@pytest.fixture
+def cache(small_cache: Path, tmp_path: Path) -> Path:
+    """A cache that a test may break."""
+    return Path(shutil.copytree(small_cache, tmp_path / "cache"))
+
+
+def files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def test_nothing_wrong(check: Callable, tmp_path: Path, small_cache: Path, capsys) -> None:
+    before = files(tmp_path) | files(small_cache)
+    report = check()
+    assert report.problems == []
+    said = capsys.readouterr().out
+    assert said.endswith("no problems found\n")
+    titles = [title for title, _ in report.sections]
+    assert titles == ["weights", "cache", "start", "training", "disk", "memory (an estimate)"]
+    text = dict(report.sections)
+    assert text["weights"].count("as expected") == 4
+    assert "0 broken" in text["cache"] and "7 frames of 32x32 at 30 fps" in text["cache"]
+    assert "from step 0" in text["start"]
+    for part in ("ZICA", "LoRA", "audio projector"):
+        assert any(part in line and "trained" in line for line in text["training"].splitlines())
+    assert "audio after blocks: 0, 2" in text["training"]
+    assert "together" in text["memory (an estimate)"]
+    assert files(tmp_path) | files(small_cache) == before, "nothing is written"
+
+
+def test_no_weights_are_loaded(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("musicinfuser.networks.encoders.load_pretrained", refuse)
+    monkeypatch.setattr("musicinfuser.networks.backbone.load_pretrained", refuse)
+    monkeypatch.setattr("musicinfuser.media.latents.load_file", refuse)
+    assert check().problems == []
+
+
+WRONG = {
+    "layer": (["--model.init_args.layers=[0, 3]"], ["layers names block 3, but the backbone"]),
+    "heads": (["--model.init_args.zica.num_heads=7"], ["zica.num_heads is 7, which does not"]),
+    "nothing to train": (
+        ["--model.init_args.layers=[]", "--model.init_args.lora=null"],
+        ["nothing to train: no ZICA layers and no LoRA"],
+    ),
+    "several at once": (
+        [
+            "--model.init_args.lora.rank=0",
+            "--model.init_args.zica.num_heads=0",
+            "--data.init_args.caption_dropout=2",
+            "--beta_annealing.initial=0.5",
+            "--ckpt_path=/no/such.ckpt",
+        ],
+        [
+            "zica.num_heads is 0",
+            "lora.rank is 0",
+            "data.caption_dropout is 2",
+            "beta_annealing.initial is 0.5",
+            "--ckpt_path names /no/such.ckpt, which does not exist",
+        ],
+    ),
+    "other frames": (
+        ["--data.init_args.num_frames=13"],
+        ["num_frames: 7 in the cache, 13 in the config"],
+    ),
+    "other encoders": (
+        ["--model.init_args.encoders.max_text_tokens=128"],
+        ["was encoded with other encoders (max_text_tokens: 256 in the cache, 128 now)"],
+    ),
+    "absent sources": (
+        ["--data.init_args.ratio={aist: 1, tiktok: 1, vimeo: 1}"],
+        ["data.ratio asks for tiktok, but", "data.ratio asks for vimeo, but"],
+    ),
+    "nothing to mix": (
+        ["--data.init_args.ratio={aist: 0, youtube: 0}"],
+        ["data.ratio gives every source the share 0"],
+    ),
+    "no validation": (
+        ["--data.init_args.validation_source=youtube"],
+        ["holds no youtube clip of held-out music"],
+    ),
+    "tracks": (
+        [
+            "--sample_generation.every_n_steps=5",
+            "--sample_generation.cells="
+            "[{track: /no/a.wav, prompt: p}, {track: /no/b.wav, prompt: p, heard: /no/c.wav}]",
+        ],
+        [f"sample_generation.cells names /no/{letter}.wav, which does not" for letter in "abc"],
+    ),
+    "music to generate for": (
+        [
+            "--data.init_args.generation.music=['/no/such.wav']",
+            "--data.init_args.generation.prompts=['p']",
+        ],
+        ["data.generation.music names /no/such.wav, which does not exist"],
+    ),
+    "no steps": (["--trainer.max_steps=-1"], ["trainer.max_steps must be set"]),
+    "audio width": (
+        ["--model.init_args.audio_width=32"],
+        ["audio_encoder has the hidden_size 96, but model.audio_width is 32"],
+    ),
+    "missing parts": (
+        [
+            "--model.init_args.backbone.pretrained=/no/such/mochi",
+            "--model.init_args.encoders.audio=/no/such/wav2vec2",
+        ],
+        [
+            "the folder /no/such/mochi/transformer does not exist",
+            "the folder /no/such/wav2vec2/audio_encoder does not exist",
+        ],
+    ),
+    "checkpoints": (
+        [
+            "--trainer.callbacks=[{class_path: callbacks.WholeCheckpoint, "
+            "init_args: {dirpath: x, save_top_k: 3}}]"
+        ],
+        ["trainer: ModelCheckpoint(save_top_k=3, monitor=None) is not a valid configuration"],
+    ),
+    "adapter": (
+        ["--model.init_args.init_adapter=/no/such/adapter"],
+        ["model.init_adapter names /no/such/adapter, which does not exist"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings(check: Callable, capsys, case: str) -> None:
+    arguments, expected = WRONG[case]
+    report = check(*arguments)
+    for part in expected:
+        assert sum(part in problem for problem in report.problems) == 1, (part, report.problems)
+    said = capsys.readouterr().out.partition("problems:\n")[2].splitlines()
+    assert said == [f"  - {problem}" for problem in report.problems]
+
+
+def test_no_cache(check: Callable, tmp_path: Path) -> None:
+    report = check(cache=tmp_path / "none")
+    (problem,) = report.problems
+    assert "none holds no encoded clips; run `python train.py predict" in problem
+
+
+def test_a_truncated_file_of_weights(check: Callable, parts: Path, small_cache: Path) -> None:
+    path = parts / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    problems = check(parts=parts).problems
+    assert any(
+        problem.startswith(f"{path} has {path.stat().st_size} bytes, but its header speaks of")
+        for problem in problems
+    )
+
+
+def test_weights_of_another_architecture(check: Callable, parts: Path) -> None:
+    tensors = load_file(parts / WEIGHTS)
+    tensors["proj_out.bias"] = torch.zeros(3)
+    tensors["stray"] = tensors.pop("proj_out.weight")
+    save_tensors(tensors, parts / WEIGHTS)
+    problems = " ".join(check(parts=parts).problems)
+    assert "transformer: 1 tensor missing, e.g. proj_out.weight, in" in problems
+    assert "transformer: 1 unknown tensor, e.g. stray, in" in problems
+    assert "transformer: 1 tensor of another shape, e.g. proj_out.bias (3,), not (48,)," in problems
+
+
+def test_a_broken_cache(check: Callable, cache: Path) -> None:
+    broken, lacking, *_ = clip_paths(cache)
+    caption = read_clip_header(clip_paths(cache)[-1]).caption
+    caption_path(cache, caption).unlink()
+    broken.write_bytes(broken.read_bytes()[:-100])
+    report = check(cache=cache)
+    assert sum(f"{broken} is not an encoded clip" in p for p in report.problems) == 1
+    assert sum(f"e.g. {caption!r}; run the encode job again" in p for p in report.problems) == 1
+    assert "1 broken" in dict(report.sections)["cache"]
+
+
+def test_a_cache_of_two_kinds(check: Callable, cache: Path) -> None:
+    path = clip_paths(cache)[-1]
+    header = read_clip_header(path)
+    tensors = load_file(path)
+    write_clip(replace(header, recipe=replace(header.recipe, vae="another")), **tensors)
+    (problem,) = check(cache=cache).problems
+    assert "were encoded differently (vae: another, not" in problem
+
+
+def test_machines(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [])
+    (problem,) = check("--trainer.accelerator=auto").problems
+    assert problem.startswith("there is no CUDA GPU here and trainer.accelerator is auto")
+    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [10**9])
+    (problem,) = check("--trainer.accelerator=gpu").problems
+    assert "GB of GPU memory and the GPU has 1.0 GB" in problem
+    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [80 * 10**9])
+    assert check("--trainer.accelerator=gpu").problems == []
+
+
+def test_a_full_disk(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_modules.preflight.disk.free_bytes", lambda path: 1000)
+    (problem,) = check().problems
+    assert "checkpoint need" in problem or "checkpoints need" in problem
+
+
+def test_a_checkpoint_of_another_run(
+    check: Callable, run_cli: Callable, small_cache: Path, tmp_path: Path
+) -> None:
+    run_cli("fit", cache=small_cache, root=tmp_path / "run")
+    report = check("--trainer.max_steps=4")
+    assert report.problems == []
+    assert "from step 2 of 4" in dict(report.sections)["start"]
+    (problem,) = check("--model.init_args.lora.rank=3").problems
+    assert "model.lora.rank: 2 in the checkpoint, 3 in the config" in problem
+    (problem,) = check("--model.init_args.optimizer.lr=0.5").problems
+    assert "optimizer.lr: 0.01 in the checkpoint, 0.5 in the config" in problem
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK nothing")
+    (problem,) = check(f"--ckpt_path={broken}").problems
+    assert problem.startswith(f"{broken} cannot be read as a checkpoint")
+
+
+def encoding(small_parts: Path, media: Path, cache: Path, *arguments: str) -> Report:
+    given = encode_arguments(small_parts, media, cache)
+    return main(["check", *given[1:], *arguments]).report
+
+
+def test_encoding(small_parts: Path, media: Path, tmp_path: Path) -> None:
+    before = files(tmp_path)
+    report = encoding(small_parts, media, tmp_path / "new" / "cache")
+    assert report.problems == []
+    text = dict(report.sections)
+    assert list(text) == ["weights", "sources", "cache so far", "disk", "memory (an estimate)"]
+    assert text["weights"].count("as expected") == 3
+    aist = next(line for line in text["sources"].splitlines() if "| aist" in line)
+    assert [cell.strip() for cell in aist.split("|")][4:7] == ["8", "5", "3"]
+    assert "11 x " in text["disk"]
+    assert files(tmp_path) == before, "nothing is written"
+
+
+def test_encoding_goes_on_from_what_is_there(
+    small_parts: Path, media: Path, cache: Path, small_cache: Path
+) -> None:
+    clip_paths(cache)[0].unlink()
+    report = encoding(small_parts, media, cache)
+    assert report.problems == []
+    assert "1 x " in dict(report.sections)["disk"]
+    report = encoding(small_parts, media, cache, "--data.init_args.audio_channel=first")
+    assert any("was made otherwise (audio_channel: mean, not first)" in p for p in report.problems)
+
+
+def test_encoding_with_everything_wrong(small_parts: Path, tmp_path: Path) -> None:
+    report = encoding(
+        small_parts,
+        tmp_path / "media",
+        tmp_path / "cache",
+        f"--model.init_args.encoders.audio={tmp_path}/none",
+    )
+    folders = ("media/aist", "media/youtube")
+    for folder in folders:
+        assert sum(f"{folder} is not a folder" in p for p in report.problems) == 1
+    assert sum("none/audio_encoder does not exist" in p for p in report.problems) == 1
+
+
+def test_other_trainings_are_accepted(capsys) -> None:
+    """The small parts' own trainings have no pretrained parts to look at."""
+    cli = main(["check", f"--config={ROOT}/configs/parts/vae.yaml", "--trainer.accelerator=cpu"])
+    assert cli.report.problems == []
+    assert "not looked at for this kind of model" in capsys.readouterr().out
+
+
+def test_an_unknown_option_is_refused_as_by_fit(check: Callable, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        check("--model.init_args.rnak=3")
+    assert stop.value.code == 2 and "rnak" in capsys.readouterr().err
+
+
+def test_the_config_that_a_run_saved(small_parts: Path, tmp_path: Path, check: Callable) -> None:
+    """It holds the options of its verb as well."""
+    saved = tmp_path / "config_predict.yaml"
+    saved.write_text("return_predictions: false\nweights_only: null\nverbose: true\n")
+    assert check(f"--config={saved}").problems == []
+
+
+def test_the_exit_code_tells(small_parts: Path, tmp_path: Path) -> None:
+    arguments = cli_arguments(
+        "check", "--data.init_args.num_frames=8", parts=small_parts, cache=tmp_path, root=tmp_path
+    )
+    done = subprocess.run(
+        [sys.executable, f"{ROOT}/train.py", *arguments],
+        cwd=tmp_path,
+        env={"PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "num_frames is 8; Mochi takes 6k + 1 frames" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -22,7 +22,6 @@ def test_time_aware_zica_hears_the_music_after_150_steps_and_the_base_does_not(t
         "--trainer.max_steps=150",
         "--trainer.val_check_interval=150",
         "--trainer.enable_progress_bar=false",
-        "--trainer.logger=false",
         "--sample_generation.every_n_steps=0",
         f"--data.init_args.cache_dir={CACHE}",
         "--model.init_args.zica.positions=aligned",

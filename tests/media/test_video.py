@@ -1,37 +1,22 @@
-import os
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import (
     CropBox,
     aist_crop,
     centre_crop,
     probe_video,
-    read_clip,
     write_video,
 )
+from tests.short_clip import read
 
 CFR_30 = [k / 30 for k in range(48)]
 RED, GREEN, BLUE, WHITE = (220, 30, 20), (20, 200, 40), (30, 20, 210), (235, 235, 235)
-
-
-def read(path, *, start=0.0, num_frames=5, height=48, width=64, fps=30.0, crop=None):
-    return read_clip(
-        path,
-        start_seconds=start,
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        fps=fps,
-        crop=crop,
-    )
 
 
 def quadrants(index, width, height):
@@ -287,126 +272,3 @@ def test_crop_then_antialiased_resize(media):
 def test_impossible_requests_are_refused(media, wrong):
     with pytest.raises(ValueError, match="must be"):
         read("unread.mp4", **wrong)
-
-
-# Writing
-
-
-def smooth_clip(num_frames=73, height=48, width=80):
-    """Coloured waves that drift, without edges."""
-    t, y, x, c = torch.meshgrid(
-        *[torch.arange(float(n)) for n in (num_frames, height, width, 3)], indexing="ij"
-    )
-    return (128 + 90 * torch.sin(x / 30 + y / 40 + t / 20 + c)).round().to(torch.uint8)
-
-
-def test_conversion_is_unbiased(media):
-    frames = smooth_clip(3)
-    path = media.write(
-        times=CFR_30[:3],
-        draw=lambda k, w, h: frames[k].numpy(),
-        width=80,
-        options={"crf": "1", "preset": "medium"},
-        color=(1, 1),
-    )
-    difference = read(path, num_frames=3, width=80).float() - frames.float()
-    assert difference.mean(dim=(0, 1, 2)).abs().max().item() < 0.5
-    assert difference.abs().mean().item() < 1
-
-
-def test_written_video_reads_back(tmp_path):
-    path = tmp_path / "new" / "folder" / "dance.mp4"
-    frames = smooth_clip()
-    rate = 16000
-    click = torch.zeros(5 * rate)
-    click[rate : rate + 40] = 0.9
-    write_video(path, frames, fps=30, audio=click, audio_rate_hz=rate, comment="a dancer; seed 7")
-
-    back = read(path, num_frames=73, height=48, width=80)
-    assert (back.float() - frames.float()).abs().mean().item() < 1.5
-    with pytest.raises(MediaError, match="ends at second 2.43"):
-        read(path, num_frames=74, height=48, width=80)
-
-    with av.open(str(path)) as container:
-        video, sound = container.streams.video[0], container.streams.audio[0]
-        assert container.metadata["comment"] == "a dancer; seed 7"
-        assert (video.codec_context.name, video.pix_fmt, sound.codec_context.name) == (
-            "h264",
-            "yuv420p",
-            "aac",
-        )
-        context = video.codec_context
-        tags = (context.colorspace, context.color_primaries, context.color_trc, context.color_range)
-        assert tags == (1, 1, 1, 1)
-        assert video.average_rate == 30
-        assert float(sound.duration * sound.time_base) == pytest.approx(73 / 30, abs=0.001)
-    data = path.read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")
-
-    heard = read_audio(path, rate_hz=rate)
-    assert len(heard) == pytest.approx(73 / 30 * rate, abs=1100)
-    assert abs(int(heard.abs().argmax()) - rate - 20) < 40
-    assert os.listdir(path.parent) == ["dance.mp4"]
-
-
-@pytest.mark.parametrize("rate", [48000, 10000])
-def test_stereo_and_odd_rates_are_written(tmp_path, media, rate):
-    path = tmp_path / "stereo.mp4"
-    left = torch.from_numpy(media.sine(300, 0.5, rate)).float()  # shorter than the picture
-    write_video(
-        path,
-        smooth_clip(30),
-        fps=30,
-        audio=torch.stack([left, torch.zeros_like(left)]),
-        audio_rate_hz=rate,
-    )
-    first = read_audio(path, rate_hz=rate, channel="first", duration_seconds=0.45)
-    assert (first - left[: len(first)]).abs().mean() < 0.02
-    mean = read_audio(path, rate_hz=rate, duration_seconds=0.45)
-    assert (mean - left[: len(mean)] / 2).abs().mean() < 0.02
-    assert read_audio(path, rate_hz=rate, start_seconds=0.6).abs().max() < 0.02
-    assert len(read_audio(path, rate_hz=rate, duration_seconds=1.0)) == rate
-
-
-def test_writing_twice_gives_the_same_bytes(tmp_path, media):
-    sound = torch.from_numpy(media.sine(200, 1.0, 16000)).float()
-    for name in ("one.mp4", "two.mp4"):
-        write_video(tmp_path / name, smooth_clip(20), fps=29.97, audio=sound, audio_rate_hz=16000)
-    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"frames": smooth_clip(3)[:, :47]}, "even sides"),
-        ({"frames": smooth_clip(3).float()}, "uint8"),
-        ({"frames": smooth_clip(3)[:0]}, "uint8"),
-        ({"audio": torch.zeros(9)}, "together"),
-        ({"audio": torch.zeros(3, 9), "audio_rate_hz": 16000}, "one or two channels"),
-        ({"path": "clip.avi"}, r"\.mp4"),
-        ({"fps": 0}, "fps must be positive"),
-    ],
-)
-def test_unfit_arguments_are_refused_and_nothing_is_left(tmp_path, change, message):
-    arguments = {"path": "clip.mp4", "frames": smooth_clip(3), "fps": 30, **change}
-    path = tmp_path / arguments.pop("path")
-    with pytest.raises(ValueError, match=message):
-        write_video(path, arguments.pop("frames"), **arguments)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"old")
-    broken = torch.zeros(16000)
-    broken[8000:] = float("nan")
-    with pytest.raises(MediaError, match=r"clip\.mp4: cannot be written"):
-        write_video(path, smooth_clip(30), fps=30, audio=broken, audio_rate_hz=16000)
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["clip.mp4"]
-
-
-def test_a_file_where_a_folder_is_needed(tmp_path):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(MediaError, match=r"clip\.mp4: cannot be written"):
-        write_video(tmp_path / "taken" / "clip.mp4", smooth_clip(2), fps=30)

@@ -3,7 +3,6 @@ import json
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,89 +12,19 @@ from evaluate import EvaluationError, main
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video import write_video
 from musicinfuser.metrics.beat_alignment import BeatAlignment
-from musicinfuser.metrics.clip import ClipMetric
-from musicinfuser.metrics.clip_folder import ClipListError, file_digest
+from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.report import ReportError
-from tests.dancing_square import click_track, swinging_square
-
-ROOT = Path(__file__).parent.parent
-NUM_CLIPS = 8
-SCORE = "beat_alignment/score"
-
-
-class Brightness(ClipMetric):
-    """Counts its calls, fails on one clip and gives no number for another."""
-
-    value_names = ("mean_level",)
-    scored: list[str] = []
-
-    def __init__(self, *, failing: str = "", undefined: str = "", name: str = "brightness"):
-        super().__init__(name=name)
-        self.failing = failing
-        self.undefined = undefined
-
-    def score_clip(self, clip):
-        self.scored.append(clip.name)
-        if clip.name == self.failing:
-            raise RuntimeError("out of memory")
-        level = float(clip.frames.float().mean())
-        return {"mean_level": float("nan") if clip.name == self.undefined else level}
-
-
-def write_dance(path, *, phase_seconds=0.2, beats=None, num_frames=73, sound=True):
-    frames = swinging_square(
-        num_frames=num_frames, fps=30.0, period_seconds=0.5, phase_seconds=phase_seconds
-    )
-    duration = num_frames / 30
-    audio = click_track(beats or [], duration_seconds=duration, rate_hz=16000) if sound else None
-    write_video(path, frames, fps=30.0, audio=audio, audio_rate_hz=16000 if sound else None)
-
-
-def known_beats(path, beats_seconds):
-    path.write_text(json.dumps({"beats_seconds": beats_seconds}))
-
-
-def metrics_file(path, *names, **init_args):
-    path.write_text(
-        yaml.safe_dump(
-            [{"class_path": name, "init_args": init_args.get(name, {})} for name in names]
-        )
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def dances(tmp_path_factory):
-    """Two systems of eight clips over one track: on its beats, and anywhere between them."""
-    folder = tmp_path_factory.mktemp("dances")
-    known_beats(folder / "song.json", [0.5 * k for k in range(40)])
-    for system in ("on_beat", "off_beat"):
-        lines = []
-        for index in range(NUM_CLIPS):
-            offset = 0.3 * index
-            # The track's beats on the clip's clock, then moved by eighths of a beat or not at all.
-            phase = -offset % 0.5 + (0.0 if system == "on_beat" else 0.5 * index / NUM_CLIPS)
-            file = folder / system / f"clip{index}.mp4"
-            write_dance(file, phase_seconds=phase)
-            lines.append(
-                {
-                    "file": file.name,
-                    "system": system,
-                    "track": "../song.wav",
-                    "track_offset_seconds": offset,
-                    "num_frames": 73,
-                    "fps": 30.0,
-                    "sha256": file_digest(file),
-                }
-            )
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / system / "manifest.jsonl").write_text(text)
-    return folder
-
-
-def score(*arguments, output):
-    main(["score", *map(str, arguments), f"--output={output}", "--music_beats=truth"])
-    return json.loads(output.read_text())
+from tests.conftest import ROOT
+from tests.dancing_square import click_track
+from tests.scored_dances import (
+    NUM_CLIPS,
+    SCORE,
+    Brightness,
+    known_beats,
+    metrics_file,
+    score,
+    write_dance,
+)
 
 
 def test_dances_on_the_beat_score_high_and_others_at_chance(dances, tmp_path, capsys):
@@ -143,86 +72,6 @@ def test_the_shipped_config_states_the_defaults():
         assert getattr(shipped, name) == pytest.approx(getattr(default, name)), name
 
 
-@pytest.fixture
-def few(dances, tmp_path):
-    """A folder of two clips, without lists, with known beats beside the clips."""
-    folder = tmp_path / "few"
-    folder.mkdir()
-    for index in range(2):
-        shutil.copy(dances / "on_beat" / f"clip{index}.mp4", folder)
-        known_beats(folder / f"clip{index}.json", [0.1 * index + 0.5 * k for k in range(8)])
-    return folder
-
-
-@pytest.fixture
-def brightness(tmp_path):
-    Brightness.scored.clear()
-
-    def write(**init_args):
-        name = f"{__name__}.Brightness"
-        return metrics_file(tmp_path / "brightness.yaml", name, **{name: init_args})
-
-    return write
-
-
-def test_what_is_scored_already_is_not_scored_again(few, tmp_path, brightness):
-    output = tmp_path / "metrics.json"
-    first = score(few, f"--metrics={brightness()}", output=output)
-    assert Brightness.scored == ["clip0.mp4", "clip1.mp4"]
-    assert score(few, f"--metrics={brightness()}", output=output) == first
-    assert len(Brightness.scored) == 2
-    write_dance(few / "clip1.mp4", num_frames=40)
-    write_dance(few / "clip2.mp4", num_frames=40)
-    score(few, f"--metrics={brightness()}", output=output)
-    assert Brightness.scored[2:] == ["clip1.mp4", "clip2.mp4"]
-
-
-@pytest.mark.parametrize("change", ["--seed=1", "--max_height=24", "other beats", "other settings"])
-def test_changed_settings_are_scored_again(few, tmp_path, brightness, change):
-    output = tmp_path / "metrics.json"
-    score(few, f"--metrics={brightness()}", output=output)
-    arguments = [change] if change.startswith("--") else []
-    if change == "other beats":
-        for index in range(2):
-            known_beats(few / f"clip{index}.json", [1.0])
-    init_args = {"failing": "x"} if change == "other settings" else {}
-    score(few, f"--metrics={brightness(**init_args)}", *arguments, output=output)
-    assert len(Brightness.scored) == 4
-
-
-@pytest.mark.parametrize("change", ["--start_bpm=90", "--tightness=50", "--music_beats=truth"])
-def test_changed_music_beats_are_scored_again(few, tmp_path, brightness, change):
-    arguments = ["score", str(few), f"--metrics={brightness()}", f"--output={tmp_path}/m.json"]
-    main(arguments)
-    main([*arguments, change])
-    assert len(Brightness.scored) == 4
-
-
-def test_a_metric_with_new_values_is_scored_again(few, tmp_path, brightness, monkeypatch):
-    output = tmp_path / "metrics.json"
-    document = score(few, f"--metrics={brightness()}", output=output)
-    for clip in document["clips"]:
-        clip["values"]["brightness"] = {"another": 1.0}
-    output.write_text(json.dumps(document))
-    document = score(few, f"--metrics={brightness()}", output=output)
-    assert document["systems"]["few"]["brightness/mean_level"]["n"] == 2
-    assert len(Brightness.scored) == 4
-
-
-def test_long_runs_are_saved_on_the_way(few, tmp_path, brightness, monkeypatch):
-    output = tmp_path / "metrics.json"
-    seen = []
-
-    def look(self, clip):
-        seen.append(json.loads(output.read_text())["clips"][0]["values"] if output.exists() else {})
-        return {"mean_level": 1.0}
-
-    monkeypatch.setattr(Brightness, "score_clip", look)
-    monkeypatch.setattr("evaluate.SAVE_EVERY_SECONDS", -1.0)
-    score(few, f"--metrics={brightness()}", output=output)
-    assert seen == [{}, {"brightness": {"mean_level": 1.0}}]
-
-
 def test_known_beats_may_lie_in_another_folder(few, tmp_path):
     known = tmp_path / "known"
     known.mkdir()
@@ -241,27 +90,6 @@ def test_the_confidence_is_that_of_the_intervals(dances, tmp_path):
     wide, narrow = wide["systems"]["off_beat"][SCORE], narrow["systems"]["off_beat"][SCORE]
     assert wide["mean"] == narrow["mean"]
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
-
-
-def test_an_interrupted_run_keeps_what_it_had(few, tmp_path, brightness, monkeypatch):
-    output = tmp_path / "metrics.json"
-    level = Brightness.score_clip
-
-    def stopped(self, clip):
-        if clip.name == "clip1.mp4":
-            raise KeyboardInterrupt
-        return level(self, clip)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Brightness, "score_clip", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            score(few, f"--metrics={brightness()}", output=output)
-    document = json.loads(output.read_text())
-    assert document["complete"] is False
-    assert document["systems"]["few"]["brightness/mean_level"]["n"] == 1
-    document = score(few, f"--metrics={brightness()}", output=output)
-    assert Brightness.scored == ["clip0.mp4", "clip1.mp4"]
-    assert document["complete"] is True
 
 
 def test_every_failure_is_counted_with_its_reason_and_ends_nothing(

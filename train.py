@@ -15,7 +15,7 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 
-from callbacks import BetaAnnealing, SampleGeneration, VideoWriter
+from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
@@ -122,15 +122,18 @@ class MusicInfuserCLI(LightningCLI):
         self._check_ckpt_path()
         if self._get(self.config, "ckpt_path") != "last":
             return
-        folders = [
-            Path(callback.dirpath)
+        # WholeCheckpoint falls back on the files of single steps; Lightning's own does not.
+        patterns = {
+            Path(callback.dirpath): "*.ckpt"
+            if isinstance(callback, WholeCheckpoint)
+            else "last*.ckpt"
             for callback in self.trainer.checkpoint_callbacks
             if isinstance(callback, ModelCheckpoint) and callback.dirpath
-        ]
-        if not any(path for folder in folders for path in folder.glob("last*.ckpt")):
+        }
+        if not any(path for folder, name in patterns.items() for path in folder.glob(name)):
             raise ValueError(
                 f"{verb} wants the last checkpoint, but there is none in "
-                f"{', '.join(map(str, folders)) or 'the run folder'}; run fit first, give "
+                f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
                 "--ckpt_path FILE, or --ckpt_path null for the model without training."
             )
 

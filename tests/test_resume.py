@@ -183,3 +183,18 @@ def test_checkpoint_holds_adapters_and_optimizer_only(
 def test_last_without_a_checkpoint_is_refused(run_cli, small_cache: Path, verb: str) -> None:
     with pytest.raises(ValueError, match="there is none in .*checkpoints; run fit first"):
         run_cli(verb, cache=small_cache)
+
+
+def test_a_checkpoint_of_a_step_will_do_for_last(
+    tmp_path: Path, small_parts: Path, small_cache: Path
+) -> None:
+    """Killed between writing a step's file and `last`, a run can still be judged."""
+    run = arguments(tmp_path, small_parts, small_cache, workers=0, accumulation=1)
+    main([a.replace(f"max_steps={NUM_STEPS}", "max_steps=1") for a in run])
+    (tmp_path / "checkpoints" / "last.ckpt").unlink()
+    [step] = (tmp_path / "checkpoints").glob("*.ckpt")
+    folder = f"{{dirpath: {tmp_path}/checkpoints}}"
+    saving = f"{{class_path: callbacks.WholeCheckpoint, init_args: {folder}}}"
+    options = [a for a in run[1:] if "training_record" not in a]
+    cli = main(["validate", *options, f"--trainer.callbacks=[{saving}]"])
+    assert Path(cli.trainer.ckpt_path) == step

@@ -105,6 +105,30 @@ def test_loss_recomputed(module: TextToVideoModule, batch: ClipBatch, small_part
     assert without == set()
 
 
+def test_a_text_encoder_that_is_kept_gets_no_gradient(
+    small_parts: Path, batch: ClipBatch, module: TextToVideoModule
+) -> None:
+    kept = TextToVideoModule(str(small_parts), "", module.optimizer_spec, train_text_encoder=False)
+    kept.configure_model()
+    kept.log = lambda *_, **__: None
+    kept.training_step(batch, 0).backward()
+    assert {n.split(".")[0] for n, p in kept.named_parameters() if p.grad is not None} == {"model"}
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_loss(
+    small_parts: Path, batch: ClipBatch, module: TextToVideoModule
+) -> None:
+    compiled = TextToVideoModule(str(small_parts), "", module.optimizer_spec, compile_blocks=True)
+    compiled.configure_model()
+    compiled.log = module.log = lambda *_, **__: None
+    with torch.no_grad():
+        loss, expected = compiled.training_step(batch, 0), module.training_step(batch, 0)
+    assert all(block._compiled_call_impl for block in compiled.model.backbone.transformer_blocks)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    assert compiled.state_dict().keys() == module.state_dict().keys()
+
+
 def test_dropped_captions_have_no_tokens(module: TextToVideoModule) -> None:
     features, lengths = module.encode_captions(("a dancer", "", "a much longer caption"))
     assert lengths == (9, 0, 22)

@@ -1,16 +1,25 @@
 """The trained small parts that ship."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
+from torch import nn
+from transformers import T5EncoderModel, Wav2Vec2Model
 
 from datamodules import AISTDataset, YouTubeDataset
+from datamodules.batch import collate
+from datamodules.cached_clips import ValidationClips
 from datamodules.clips import RawClip
 from datamodules.music_pieces import Excerpts, compose_pieces
 from datamodules.small_world import make_small_world
+from lightning_modules import TextToVideoModule
 from lightning_modules.audio_encoder import normalise_loudness
 from lightning_modules.autoencoder import psnr
+from lightning_modules.settings import OptimizerSpec
+from musicinfuser.media.latents import read_headers
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
 
@@ -46,7 +55,37 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[torch.Tensor]:
 
 def test_the_folder_is_small() -> None:
     assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) <= 24 * 2**20
-    assert {"README.md", "LICENSE", "vae", "audio_encoder"} <= {p.name for p in FOLDER.iterdir()}
+    names = {"README.md", "LICENSE", "model_index.json", "vae", "audio_encoder", "transformer"}
+    names |= {"text_encoder", "tokenizer", "scheduler"}
+    assert names == {p.name for p in FOLDER.iterdir()}
+
+
+def test_diffusers_reads_the_folder() -> None:
+    pipeline = MochiPipeline.from_pretrained(FOLDER)
+    assert isinstance(pipeline.transformer, MochiTransformer3DModel)
+    assert isinstance(pipeline.vae, AutoencoderKLMochi)
+    assert isinstance(pipeline.text_encoder, T5EncoderModel)
+    assert isinstance(Wav2Vec2Model.from_pretrained(FOLDER, subfolder="audio_encoder"), nn.Module)
+
+
+def test_the_base_knows_its_dancers_and_reads_its_prompts() -> None:
+    """On the held-out clips that ship, with their prompts and without."""
+    plan = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+    module = TextToVideoModule(str(FOLDER), "", plan)
+    module.configure_model()
+    cache = str(ROOT / "assets" / "small-cache")
+    held_out = [h for h in read_headers(cache) if h.split == "held_out"]
+    clips = ValidationClips(held_out, cache_dir=cache)
+    batch = collate([clips[i] for i in range(len(clips))])
+    sigma = torch.full((len(batch),), 0.7)
+    with torch.no_grad():
+        told = module.velocity_losses(batch, sigma, purpose="test").mean()
+        batch = replace(batch, captions=("",) * len(batch))
+        untold = module.velocity_losses(batch, sigma, purpose="test").mean()
+    print(f"loss at 0.7: {told:.3f} with the prompt, {untold:.3f} without")
+    # Normalised latents and noise have variance 1 each, so knowing nothing costs 2.
+    assert told < 0.4
+    assert untold > 1.05 * told
 
 
 def test_clips_come_back_and_latents_are_normal(

@@ -37,6 +37,7 @@ from benchmarks.small_world.probe_training import (
     train_pose,
 )
 from datamodules.aist_names import tables
+from datamodules.small_world import read_recipe
 from datamodules.small_world.dancer import JOINTS
 from datamodules.small_world.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS, backdrop_words
 from musicinfuser.metrics.attributes import MOTION, AttributeNet
@@ -224,6 +225,7 @@ moved, tinted and with noise, two frames at times blended into one; {pose_steps}
 for the joints, {look_steps} for the looks and {move_steps} of 64 clips for the moves that tell the
 genre: {minutes:.0f} minutes on one CPU core (seed {seed}).
 
+    {world_command}
     {command}
 
 ## On clips not trained on
@@ -311,6 +313,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(*tables_made.values(), sep="\n")
     if not options.judge_only:
         training = clips.where(held_out=False)
+        recipe = read_recipe(options.world)
         write_card(
             options.out,
             **tables_made,
@@ -324,6 +327,9 @@ def main(args: Sequence[str] | None = None) -> int:
             seed=cut.seed,
             num_wild=cut.num_held_out_wild,
             vae=options.vae,
+            world_command=f"python -m datamodules.small_world {options.world} "
+            f"--seed {recipe.seed} --num-aist {recipe.num_aist} "
+            f"--held-out {recipe.num_held_out} --num-youtube {recipe.num_youtube}",
             command=f"python -m benchmarks.small_world.train_probes --world {options.world} "
             f"--vae {options.vae} --out {options.out}",
         )

@@ -131,7 +131,7 @@ def test_the_command_trains_judges_and_writes(world, tmp_path, capsys):
     PromptObedience(weights=str(out / "attributes"))
     card = (out / "README.md").read_text()
     assert "studio, through the VAE" in card and "{" not in card
-    assert "pose_beat_alignment/score" in card
+    assert "pose_beat_alignment/score" in card and "datamodules.small_world" in card
 
     clips = open_clips(world, VAE, cache, OPTIONS)
     sources = [record["source"] for record in clips.records]

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import (
 )
 
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
+from callbacks.rank_failures import ending_together, leave, note_main_process
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
@@ -80,10 +81,15 @@ class MusicInfuserCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Keep the config as given: a checkpoint never changes it silently, it agrees or stops."""
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with ending_together(self.trainer):
+            super()._run_subcommand(subcommand)
+
     def before_fit(self) -> None:
         """Check what can be checked without reading weights."""
         self._check_cache()
         self._check_ckpt_path()
+        self._check_sharding()
 
     def before_validate(self) -> None:
         """Check what can be checked without reading weights."""
@@ -109,6 +115,15 @@ class MusicInfuserCLI(LightningCLI):
         self.datamodule.setup("validate")
         assert self.datamodule.recipe is not None
         check_encoders(self.datamodule.cache_dir, self.datamodule.recipe, self.model.encoders)
+
+    def _check_sharding(self) -> None:
+        """A sharded backbone runs on all processes at once; each makes samples of its own."""
+        is_sharded = getattr(self.model, "shard_backbone", False) and self.trainer.world_size > 1
+        if is_sharded and self._get(self.config, "sample_generation.every_n_steps"):
+            raise ValueError(
+                "model.shard_backbone and samples while training exclude each other; set "
+                "sample_generation.every_n_steps to 0 and `predict` from checkpoints."
+            )
 
     def _check_ckpt_path(self) -> None:
         """Notice a wrong path before weights are read."""
@@ -160,6 +175,7 @@ def main(args: ArgsType = None) -> Any:
     """Run one verb; tests and the shell come through here."""
     for known in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
+    note_main_process()
     arguments = sys.argv[1:] if args is None else args
     if isinstance(arguments, list) and arguments[:1] == ["check"]:
         return _check(arguments[1:])
@@ -181,12 +197,16 @@ def _check(arguments: list[str]) -> CheckCLI:
     return cli
 
 
-if __name__ == "__main__":
+def from_shell() -> None:
+    """Run a verb, and say in one sentence what the user can mend."""
     try:
         done = main()
-    except ValueError as error:
-        if not is_ours(error):
-            raise
-        sys.exit(f"train.py: {error}")
+    except Exception as error:
+        is_for_users = isinstance(error, ValueError) and is_ours(error)
+        leave(error, f"train.py: {error}" if is_for_users else "")
     if isinstance(done, CheckCLI) and done.report.problems:
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    from_shell()

@@ -2,9 +2,12 @@
 
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.cache_writer import CacheWriter
+from callbacks.caption_writer import CaptionWriter
 from callbacks.ema import AdapterEMA
 from callbacks.finite import FiniteTraining
+from callbacks.memory_use import MemoryUse
 from callbacks.sample_generation import SampleGeneration
+from callbacks.training_curves import TrainingCurves
 from callbacks.training_speed import TrainingSpeed
 from callbacks.video_writer import VideoWriter
 from callbacks.whole_checkpoint import WholeCheckpoint
@@ -13,8 +16,11 @@ __all__ = [
     "AdapterEMA",
     "BetaAnnealing",
     "CacheWriter",
+    "CaptionWriter",
     "FiniteTraining",
+    "MemoryUse",
     "SampleGeneration",
+    "TrainingCurves",
     "TrainingSpeed",
     "VideoWriter",
     "WholeCheckpoint",

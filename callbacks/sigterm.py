@@ -43,9 +43,11 @@ class SigtermNotice:
     def leave(self, trainer: L.Trainer) -> None:
         """Let Lightning end the run where it next looks: after this batch's logs, or validation's.
 
-        It raises its ``SIGTERMException``, a ``SystemExit`` with exit code 0.
+        It raises its ``SIGTERMException``, a ``SystemExit`` with exit code 0. A validation that is
+        due is left out: processes with different numbers of batches would not leave it together.
         """
         trainer._signal_connector.received_sigterm = True
+        trainer.fit_loop.epoch_loop._skip_next_val = True
 
 
 NOTICE = SigtermNotice()

@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from callbacks.log_interval import is_logged
+
 
 class TrainingSpeed(L.Callback):
     """Logs ``train/samples_per_second`` and ``train/seconds_per_step`` at the logging interval.
@@ -33,10 +35,9 @@ class TrainingSpeed(L.Callback):
         batch_idx: int,
     ) -> None:
         """Log at the interval."""
-        num_steps = trainer.global_step - self._step
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self._start is None or not num_steps or trainer.global_step % interval:
+        if self._start is None or not is_logged(trainer, batch_idx):
             return
+        num_steps = trainer.global_step - self._step
         seconds = (time.perf_counter() - self._start) / num_steps
         num_samples = len(batch) * trainer.accumulate_grad_batches * trainer.world_size
         pl_module.log("train/seconds_per_step", seconds)

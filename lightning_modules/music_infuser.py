@@ -20,6 +20,7 @@ from lightning_modules.checkpointing import (
 )
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
+from lightning_modules.sharding import check_equal_validation, shard_backbone
 from musicinfuser import generation
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
@@ -31,7 +32,7 @@ from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
-from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec
@@ -59,6 +60,7 @@ class MusicInfuserModule(L.LightningModule):
         gradient_checkpointing: bool = True,
         seed: int = 42,
         init_adapter: str | None = None,
+        shard_backbone: bool = False,
     ) -> None:
         """Set up; weights are read in `configure_model`.
 
@@ -78,6 +80,8 @@ class MusicInfuserModule(L.LightningModule):
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
+            shard_backbone: In a training on several devices, keep only a share of the backbone on
+                each; for the DDP strategy. Every other job has it whole.
         """
         super().__init__()
         # Frozen weights are dropped from checkpoints; `check_agreement` asserts the rest.
@@ -92,7 +96,7 @@ class MusicInfuserModule(L.LightningModule):
         self.validation = validation
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = gradient_checkpointing
-        self.seed, self.init_adapter = seed, init_adapter
+        self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
@@ -120,6 +124,20 @@ class MusicInfuserModule(L.LightningModule):
             )
             if self.init_adapter is not None:
                 load_adapter(self.init_adapter, self.model, self.model_settings())
+            if self.is_sharded:
+                shard_backbone(self, self.model)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the processes share one backbone."""
+        if self._trainer is None or not self.shard_backbone:
+            return False
+        return self._trainer.state.fn == "fit" and self._trainer.world_size > 1
+
+    def on_train_start(self) -> None:
+        """Check what a sharded backbone needs."""
+        if self.is_sharded:
+            check_equal_validation(self.trainer)
 
     @property
     def adapted(self) -> MusicMochi:
@@ -131,14 +149,27 @@ class MusicInfuserModule(L.LightningModule):
         """Names of the adapters' parameters in this module's state dict."""
         return {f"model.{name}" for name in self.adapted.trainable_names()}
 
-    def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
-        """The loss at noise levels drawn from Beta(1, beta) (section 4.2)."""
+    def trained_parts(self) -> dict[str, list[torch.nn.Parameter]]:
+        """The adapters' parameters by kind: those of ``zica``, ``audio_projector`` and ``lora``."""
+        parts: dict[str, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.adapted.named_parameters():
+            if parameter.requires_grad:
+                part = "lora" if is_lora_name(name) else name.split(".")[0]
+                parts.setdefault(part, []).append(parameter)
+        return parts
+
+    def training_step(self, batch: "ClipBatch", batch_idx: int) -> dict[str, Tensor]:
+        """The loss at noise levels drawn from Beta(1, beta) (section 4.2).
+
+        Returns:
+            ``loss``; for who watches also ``losses`` and ``sigma`` of each sample, ``(B,)``.
+        """
         u = torch.stack([self._uniform(i, "sigma") for i in batch.sample_index])
         sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
         losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
         loss = losses.mean()
         self.log("train/loss", loss.detach(), batch_size=len(batch))
-        return loss
+        return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
         """Losses at fixed noise levels with the clip's own music and with another clip's."""

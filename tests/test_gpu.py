@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from callbacks import TrainingCurves
+from datamodules.batch import collate
+
 pytestmark = pytest.mark.gpu
 
 
@@ -33,13 +36,27 @@ def test_trains_and_samples_in_bf16_with_checkpointing(
     assert list((tmp_path / "samples" / "step_000002").glob("*.mp4"))
 
 
-def test_forward_and_backward_wait_for_nothing(run_cli, small_cache: Path) -> None:
+def test_a_step_and_its_curves_wait_for_nothing(run_cli, small_cache: Path) -> None:
     cli = run_cli("fit", "--trainer.accelerator=gpu", cache=small_cache)
-    module = cli.model.cuda()
-    batch = next(iter(cli.datamodule.train_dataloader())).to(torch.device("cuda"))
-    module.training_step(batch, 0).backward()
+    trainer, module = cli.trainer, cli.model.cuda()
+    data = cli.datamodule
+    batch = collate([data.training_clips[data.mixture[i]] for i in range(2)]).to(module.device)
+    [curves] = [c for c in trainer.callbacks if isinstance(c, TrainingCurves)]
+    curves.on_train_start(trainer, module)
+    trainer.log_every_n_steps = 1_000_000
+    module.log = lambda *_, **__: None  # there is no loop around these steps
+
+    def step() -> None:
+        outputs = module.training_step(batch, 0)
+        outputs["loss"].backward()
+        curves.on_before_optimizer_step(trainer, module, trainer.optimizers[0])
+        curves.on_train_batch_end(trainer, module, outputs, batch, 0)
+
+    step()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        module.training_step(batch, 0).backward()
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    counts = curves._losses[1].tolist()
+    assert sum(counts[:4]) == sum(counts[4:]) == 2 * len(batch)

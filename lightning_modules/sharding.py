@@ -1,0 +1,54 @@
+"""The frozen backbone spread over the processes of a run (FSDP2); the adapters whole on each.
+
+Only frozen weights are sharded, and frozen weights have no gradient, optimizer or place in a
+checkpoint. So DDP goes on averaging the adapters' gradients, and optimizer, average and checkpoints
+are what they are without sharding.
+"""
+
+import lightning.pytorch as L
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from musicinfuser.networks.music_mochi import MusicMochi
+
+
+def shard_backbone(module: L.LightningModule, model: MusicMochi) -> None:
+    """Keep a share of the backbone's weights on each process of a training.
+
+    The processes of a node share one copy; a block's weights are gathered where it runs, forward
+    and backward, and dropped after it. All processes must run the model equally often.
+
+    Args:
+        module: What DDP wraps; it learns to leave the sharded weights alone.
+        model: Within it, complete on each process.
+    """
+    trainer = module.trainer
+    mesh = init_device_mesh(
+        trainer.strategy.root_device.type,
+        (trainer.num_nodes, trainer.num_devices),
+        mesh_dim_names=("copy", "share"),
+    )
+    trained = {p for p in model.parameters() if p.requires_grad}
+    for part in (*model.backbone.transformer_blocks, model):
+        fully_shard(part, mesh=mesh, ignored_params=trained)
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, frozen)
+
+
+def check_equal_validation(trainer: L.Trainer) -> None:
+    """Refuse a validation in which processes would wait for each other's weights for ever.
+
+    Raises:
+        ValueError: They have different numbers of batches.
+    """
+    mine = sum(int(n) for n in trainer.num_val_batches)
+    counts = [0] * trainer.world_size
+    torch.distributed.all_gather_object(counts, mine)
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the processes have {counts} batches to validate with, but a sharded backbone runs on "
+            f"all of them at once; set data.max_validation_clips to a multiple of {len(counts)}, "
+            "or data.validation_source to null."
+        )

@@ -1,6 +1,7 @@
 """Where clips come from and how they are mixed into batches."""
 
 from datamodules.aist import AISTDataset
+from datamodules.captioning import CaptioningDataModule
 from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
 from datamodules.frames import FrameDataModule
@@ -9,6 +10,7 @@ from datamodules.youtube import YouTubeDataset
 
 __all__ = [
     "AISTDataset",
+    "CaptioningDataModule",
     "DanceDataModule",
     "EncodingDataModule",
     "FrameDataModule",

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import torch
@@ -136,18 +136,72 @@ def read_caption_table(path: str | Path) -> dict[str, str]:
     return {key: caption for key, caption in captions.items() if caption}
 
 
-def find_caption_table(root: Path) -> Path | None:
-    """``captions.jsonl`` or ``captions.csv`` in a folder, or None.
+def find_caption_tables(root: Path, captions: str | Path) -> list[Path]:
+    """The tables that one entry of ``captions`` stands for.
+
+    Args:
+        root: Folder of the videos.
+        captions: A table; a folder, for all ``captions*.jsonl`` and ``captions*.csv`` in it, sorted
+            by name; or ``"auto"``, for ``captions.jsonl`` or ``captions.csv`` in ``root``, then
+            those of the folder ``captions`` in ``root`` (where the caption job writes).
 
     Raises:
-        ValueError: If both exist.
+        ValueError: If ``root`` holds both of the former, or a named folder no table.
     """
-    found = [root / name for name in ("captions.jsonl", "captions.csv") if (root / name).is_file()]
-    if len(found) > 1:
-        raise ValueError(
-            f"{root} holds both captions.jsonl and captions.csv; keep one, or name one."
-        )
-    return found[0] if found else None
+    if captions == "auto":
+        single = [
+            root / name for name in ("captions.jsonl", "captions.csv") if (root / name).is_file()
+        ]
+        if len(single) > 1:
+            raise ValueError(
+                f"{root} holds both captions.jsonl and captions.csv; keep one, or name one."
+            )
+        return single + tables_in(written_captions(root))
+    path = Path(captions)
+    if not path.is_dir():
+        return [path]
+    if tables := tables_in(path):
+        return tables
+    raise ValueError(f"{path} holds no table of captions (captions*.jsonl or captions*.csv).")
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables ``captions*`` of a folder, sorted by name; none if it does not exist."""
+    return sorted(p for p in folder.glob("captions*") if p.suffix in (".jsonl", ".csv"))
+
+
+def written_captions(root: Path) -> Path:
+    """The folder of tables that the caption job writes for a folder of videos."""
+    return root / "captions"
+
+
+def read_captions(root: Path, captions: str | Path | Sequence[str | Path]) -> dict[str, str]:
+    """The captions of several tables as one; the first table that has one for a file counts.
+
+    Args:
+        root: Folder of the videos.
+        captions: One entry as `find_caption_tables` takes it, or several in order.
+
+    Returns:
+        Caption by :func:`file_key`.
+
+    Raises:
+        ValueError: As `read_caption_table` and `find_caption_tables`.
+    """
+    entries = [captions] if isinstance(captions, str | Path) else captions
+    found: dict[str, str] = {}
+    for path in (path for entry in entries for path in find_caption_tables(root, entry)):
+        found = read_caption_table(path) | found
+    return found
+
+
+def find_caption(video: Path, root: Path, table: Mapping[str, str]) -> str:
+    """The text beside a video, or else its entry in a table; empty if it has neither.
+
+    Raises:
+        ValueError: If the text is not UTF-8.
+    """
+    return read_caption_file(video) or table.get(file_key(video.relative_to(root)), "")
 
 
 def read_caption_file(video: Path) -> str:

@@ -1,7 +1,8 @@
-"""Lightning shells around the networks: training, encoding."""
+"""Lightning shells around the networks: training, encoding, captioning."""
 
 from lightning_modules.audio_encoder import AudioEncoderModule
 from lightning_modules.autoencoder import AutoencoderModule
+from lightning_modules.captioning import VideoCaptioner
 from lightning_modules.encoding import ClipEncoder
 from lightning_modules.music_infuser import MusicInfuserModule
 from lightning_modules.text_to_video import TextToVideoModule
@@ -12,4 +13,5 @@ __all__ = [
     "ClipEncoder",
     "MusicInfuserModule",
     "TextToVideoModule",
+    "VideoCaptioner",
 ]

@@ -11,9 +11,11 @@ from datamodules.captions import (
     dancers_text,
     draw_template,
     file_key,
-    find_caption_table,
+    find_caption,
+    find_caption_tables,
     read_caption_file,
     read_caption_table,
+    read_captions,
 )
 
 
@@ -146,13 +148,45 @@ def test_a_missing_or_non_utf8_table_is_refused(tmp_path):
         read_caption_table(tmp_path / "t.csv")
 
 
+def row(file, caption):
+    return json.dumps({"file": file, "caption": caption}) + "\n"
+
+
 def test_finds_one_table_and_refuses_two(tmp_path):
-    assert find_caption_table(tmp_path) is None
+    assert find_caption_tables(tmp_path, "auto") == []
     (tmp_path / "captions.csv").touch()
-    assert find_caption_table(tmp_path) == tmp_path / "captions.csv"
+    assert find_caption_tables(tmp_path, "auto") == [tmp_path / "captions.csv"]
     (tmp_path / "captions.jsonl").touch()
     with pytest.raises(ValueError, match="both"):
-        find_caption_table(tmp_path)
+        find_caption_tables(tmp_path, "auto")
+
+
+def test_a_folder_of_tables_is_read_as_one(tmp_path):
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    assert find_caption_tables(tmp_path, "auto") == []
+    with pytest.raises(ValueError, match="captions holds no table of captions"):
+        find_caption_tables(tmp_path, folder)
+    (folder / "captions_rank1_0000.jsonl").write_text(row("b.mp4", "two"))
+    (folder / "captions_rank0_0000.jsonl").write_text(row("a.mp4", "one"))
+    (folder / "skipped_rank0.jsonl").write_text('{"file": "c.mp4", "reason": "broken"}\n')
+    (tmp_path / "captions.csv").write_text("file,caption\na.mp4,by hand\n")
+    names = [path.name for path in find_caption_tables(tmp_path, "auto")]
+    assert names == ["captions.csv", "captions_rank0_0000.jsonl", "captions_rank1_0000.jsonl"]
+    assert read_captions(tmp_path, "auto") == {"a.mp4": "by hand", "b.mp4": "two"}
+    assert read_captions(tmp_path, str(folder)) == {"a.mp4": "one", "b.mp4": "two"}
+    several = [str(folder), "auto", str(tmp_path / "captions.csv")]
+    assert read_captions(tmp_path, several) == {"a.mp4": "one", "b.mp4": "two"}
+
+
+def test_a_text_counts_more_than_the_tables(tmp_path):
+    table = {"sub/é.mp4": "from the table"}
+    video = tmp_path / "sub" / unicodedata.normalize("NFD", "é.mp4")
+    assert find_caption(video, tmp_path, table) == "from the table"
+    assert find_caption(tmp_path / "other.mp4", tmp_path, table) == ""
+    video.parent.mkdir()
+    video.with_suffix(".txt").write_text(" from beside \n")
+    assert find_caption(video, tmp_path, table) == "from beside"
 
 
 def test_text_beside_a_video(tmp_path):

@@ -1,0 +1,207 @@
+"""CaptioningDataModule: pictures of every video that has no caption yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.captions import (
+    file_key,
+    find_caption,
+    read_captions,
+    tables_in,
+    written_captions,
+)
+from datamodules.clips import SkippedClip
+from datamodules.folders import find_videos
+from datamodules.youtube import VIDEO_SUFFIXES
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
+from musicinfuser.media.errors import MediaError
+from musicinfuser.media.video import probe_video, read_clip
+
+
+@dataclass(frozen=True, eq=False)
+class Stills:
+    """Pictures of one video; the readable ones, where it is damaged.
+
+    Attributes:
+        path: The video.
+        file: Its `file_key` below the root, under which a caption is looked up.
+        frames: uint8 RGB in [0, 255], shape (T, H, W, 3), in order.
+        seconds: When each is shown, counted from the first video frame.
+        duration_seconds: Length of the video.
+    """
+
+    path: Path
+    file: str
+    frames: Tensor
+    seconds: tuple[float, ...]
+    duration_seconds: float
+
+
+def read_stills(
+    path: Path,
+    *,
+    file: str,
+    num_frames: int,
+    longest_side: int,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
+) -> Stills:
+    """Decode the pictures in the middle of equal parts of a video.
+
+    A download that broke off still gives clips, and so a caption: half of the pictures are enough.
+
+    Args:
+        path: The video.
+        file: Its key.
+        num_frames: Pictures, one per part.
+        longest_side: Pixels of their longer side; smaller videos are not enlarged.
+        time_limit_seconds: When to give the video up.
+
+    Raises:
+        MediaError: If more than half of them cannot be read, or not all in time.
+    """
+    deadline = Deadline(path, time_limit_seconds)
+    info = probe_video(path, time_limit_seconds=time_limit_seconds)
+    shrink = min(1.0, longest_side / max(info.width, info.height))
+    height, width = (max(1, round(side * shrink)) for side in (info.height, info.width))
+    seconds = [info.duration_seconds * (i + 0.5) / num_frames for i in range(num_frames)]
+    frames: dict[float, Tensor] = {}
+    damage: MediaError | None = None
+    for moment in seconds:
+        try:
+            frames[moment] = read_clip(
+                path,
+                start_seconds=moment,
+                num_frames=1,
+                height=height,
+                width=width,
+                crop=None,
+                time_limit_seconds=time_limit_seconds,
+            )[0]
+        except MediaError as error:
+            damage = damage or error
+        deadline.check()
+    if damage is not None and 2 * len(frames) < num_frames:
+        raise damage
+    return Stills(
+        path, file, torch.stack(list(frames.values())), tuple(frames), info.duration_seconds
+    )
+
+
+class UncaptionedVideos(Dataset[Stills | SkippedClip]):
+    """Pictures of some videos, decoded when asked for."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        root: Path,
+        *,
+        num_frames: int,
+        longest_side: int,
+        time_limit_seconds: float,
+    ) -> None:
+        self.paths, self.root = paths, root
+        self.num_frames, self.longest_side = num_frames, longest_side
+        self.time_limit_seconds = time_limit_seconds
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Stills | SkippedClip:
+        """The pictures of a video, or why there are none."""
+        path = self.paths[index]
+        try:
+            return read_stills(
+                path,
+                file=file_key(path.relative_to(self.root)),
+                num_frames=self.num_frames,
+                longest_side=self.longest_side,
+                time_limit_seconds=self.time_limit_seconds,
+            )
+        except MediaError as error:
+            return SkippedClip("youtube", path, f"cannot be read: {error}")
+
+
+class CaptioningDataModule(L.LightningDataModule):
+    """Videos without a caption for `VideoCaptioner`; `callbacks.CaptionWriter` writes the tables.
+
+    A video has a caption if `YouTubeDataset` would find one, or if this job has written one.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        captions: str | list[str] = "auto",
+        tables: str | None = None,
+        num_frames: int = 16,
+        longest_side: int = 448,
+        num_workers: int = 2,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
+    ) -> None:
+        """Set up; the folder is looked at in `setup`.
+
+        Args:
+            root: Folder with videos, at any depth.
+            captions: Where captions may be already, as `YouTubeDataset` takes it.
+            tables: Folder for the tables that are written; null is ``captions`` in ``root``, where
+                `YouTubeDataset` finds them by itself.
+            num_frames: Pictures per video (authors' code: 16).
+            longest_side: Pixels of the longer side of a picture; a model may shrink them further.
+            num_workers: Processes that decode ahead.
+            time_limit_seconds: When a video is given up, so that none can hold up the job.
+
+        Raises:
+            ValueError: A number that is not positive.
+        """
+        super().__init__()
+        numbers = {
+            "num_frames": num_frames,
+            "longest_side": longest_side,
+            "time_limit_seconds": time_limit_seconds,
+        }
+        for name, number in numbers.items():
+            if number <= 0:
+                raise ValueError(f"data.{name} is {number}; it must be positive.")
+        self.root = Path(root)
+        self.captions = captions
+        self.tables = Path(tables) if tables is not None else written_captions(self.root)
+        self.numbers = numbers
+        self.num_workers = num_workers
+
+    def setup(self, stage: str) -> None:
+        """Find the videos and their captions.
+
+        Raises:
+            ValueError: A folder without videos, or a table that cannot be read.
+        """
+        self.videos = find_videos(self.root, suffixes=VIDEO_SUFFIXES)
+        entries = [self.captions] if isinstance(self.captions, str) else self.captions
+        table = read_captions(self.root, [*entries, *tables_in(self.tables)])
+        self.missing = {p for p in self.videos if not find_caption(p, self.root, table)}
+
+    def uncaptioned(self, rank: int, world_size: int) -> list[Path]:
+        """A rank's share of the videos without a caption.
+
+        Shares are cut from all videos: what another rank has captioned by now changes nothing.
+        """
+        return [path for path in self.videos[rank::world_size] if path in self.missing]
+
+    def predict_dataloader(self) -> DataLoader:
+        """This rank's share, one video per batch."""
+        assert self.trainer is not None
+        mine = self.uncaptioned(self.trainer.global_rank, self.trainer.world_size)
+        videos = UncaptionedVideos(mine, self.root, **self.numbers)  # type: ignore[arg-type]
+        return DataLoader(videos, batch_size=1, collate_fn=list, num_workers=self.num_workers)
+
+    def transfer_batch_to_device(
+        self, batch: list[Stills | SkippedClip], device: torch.device, dataloader_idx: int
+    ) -> list[Stills | SkippedClip]:
+        """Leave pictures where they are; the processor of the model takes them from there."""
+        return batch

@@ -1,6 +1,8 @@
 """A small world on disk, made once per session: real media, real parts, a real cache."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,7 +93,8 @@ def encode_arguments(small_parts: Path, media: Path, cache: Path) -> list[str]:
         "--data.init_args.num_workers=0",
         "--data.init_args.sources=["
         f"{{class_path: datamodules.AISTDataset, init_args: {{root: {media}/aist}}}},"
-        f"{{class_path: datamodules.YouTubeDataset, init_args: {{root: {media}/youtube}}}}]",
+        f"{{class_path: datamodules.YouTubeDataset, init_args: {{root: {media}/youtube, "
+        "shots: null}}]",
     ]
 
 
@@ -128,3 +131,20 @@ def cli_arguments(
         f"--data.init_args.cache_dir={cache}",
         *arguments,
     ]
+
+
+def run_train(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """``train.py`` as the shell starts it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, f"{ROOT}/train.py", *arguments],
+        cwd=cwd,
+        env={
+            "PATH": "",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONIOENCODING": "utf-8:strict",
+        },
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )

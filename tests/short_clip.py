@@ -3,7 +3,7 @@
 from musicinfuser.media.video import read_clip
 
 
-def read(path, *, start=0.0, num_frames=5, height=48, width=64, fps=30.0, crop=None):
+def read(path, *, start=0.0, num_frames=5, height=48, width=64, fps=30.0, crop=None, **options):
     return read_clip(
         path,
         start_seconds=start,
@@ -12,4 +12,5 @@ def read(path, *, start=0.0, num_frames=5, height=48, width=64, fps=30.0, crop=N
         width=width,
         fps=fps,
         crop=crop,
+        **options,
     )

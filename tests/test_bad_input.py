@@ -1,14 +1,14 @@
 """Wrong settings and missing files end in one clear sentence, before weights are read."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.conftest import ROOT, cli_arguments
+from musicinfuser.media.audio import write_wav
+from tests.conftest import cli_arguments, run_train
 from train import is_ours, main
 
 PROMPTS = "--data.init_args.generation.prompts=['p']"
@@ -205,7 +205,7 @@ PREDICT = {
 @pytest.mark.parametrize("case", PREDICT)
 def test_predict(run: Callable, tmp_path: Path, case: str) -> None:
     arguments, message = PREDICT[case]
-    (tmp_path / "song.wav").touch()
+    write_wav(tmp_path / "song.wav", torch.zeros(16_000), rate_hz=16_000)
     arguments = [argument.replace("MUSIC", f"{tmp_path}/song.wav") for argument in arguments]
     with pytest.raises(ValueError, match=message) as error:
         run("predict", "--ckpt_path=null", *arguments)
@@ -243,14 +243,7 @@ def test_the_shell_gets_the_sentence_alone(small_parts: Path, tmp_path: Path) ->
     arguments = cli_arguments(
         "fit", "--data.init_args.num_frames=8", parts=small_parts, cache=tmp_path, root=tmp_path
     )
-    done = subprocess.run(
-        [sys.executable, f"{ROOT}/train.py", *arguments],
-        cwd=tmp_path,
-        env={"PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_train(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (

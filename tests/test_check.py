@@ -1,8 +1,6 @@
 """``train.py check`` finds what would go wrong, all of it, and starts nothing."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from safetensors.torch import load_file
 from lightning_modules.preflight import Report
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
-from tests.conftest import ROOT, cli_arguments, encode_arguments
+from tests.conftest import ROOT, cli_arguments, encode_arguments, run_train
 from train import CheckCLI, main
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -322,14 +320,7 @@ def test_the_exit_code_tells(small_parts: Path, tmp_path: Path) -> None:
     arguments = cli_arguments(
         "check", "--data.init_args.num_frames=8", parts=small_parts, cache=tmp_path, root=tmp_path
     )
-    done = subprocess.run(
-        [sys.executable, f"{ROOT}/train.py", *arguments],
-        cwd=tmp_path,
-        env={"PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_train(*arguments, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "num_frames is 8; Mochi takes 6k + 1 frames" in done.stdout
     assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, frames
 from musicinfuser.media.errors import MediaError, picture_stream, reading, reason, written_whole
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _JITTER_SECONDS = 0.01
 # Decoded beyond the asked span, so that the resampler meets no end of the signal inside it.
 _MARGIN_SECONDS = 1.0
 _RESAMPLER_BLOCK = 1 << 16
+# What damaged headers state beyond these would fill the memory with silence or with interpolation.
+_RATES_HZ = range(1000, 1_000_000)
+_MAX_HOLE_SECONDS = 3600.0
 _AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
@@ -45,6 +49,7 @@ def read_audio(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     channel: Channel = "mean",
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Tensor:
     """Decode a sound track from its beginning, resample it as one signal, and cut out a span.
 
@@ -59,13 +64,15 @@ def read_audio(
         duration_seconds: Length of the span, or None for everything up to the end.
         channel: ``"mean"`` of all channels with equal weights, or the ``"first"`` one (as the
             authors take it).
+        time_limit_seconds: When to give the file up.
 
     Returns:
-        float32 (S,), full scale 1; ``round(duration_seconds * rate_hz)`` samples, or fewer where
-        the track ends (or cannot be decoded any further) within the span; see `fit_length`.
+        float32 (S,), finite, full scale 1; ``round(duration_seconds * rate_hz)`` samples, or fewer
+        where the track ends (or cannot be decoded any further) within the span; see `fit_length`.
 
     Raises:
-        MediaError: If the file cannot be read, has no sound, or is damaged before the span.
+        MediaError: If the file cannot be read, or not in time, has no sound, or is damaged before
+            the span.
     """
     if start_seconds < 0 or rate_hz <= 0 or (duration_seconds is not None and duration_seconds < 0):
         raise ValueError(
@@ -77,14 +84,24 @@ def read_audio(
     until = math.inf
     if duration_seconds is not None:
         until = start_seconds + duration_seconds + _MARGIN_SECONDS
-    with reading(path, "audio") as container:
-        zero = picture_start_seconds(container, path)
-    with reading(path, "audio") as container:
+    # Whole seconds are whole samples at every rate, so the resampler's grid stays the same.
+    kept_from = math.floor(max(start_seconds - _MARGIN_SECONDS, 0.0))
+    deadline = Deadline(path, time_limit_seconds)
+    with reading(path, "audio", deadline) as container:
+        zero = picture_start_seconds(container, path, deadline)
+    with reading(path, "audio", deadline) as container:
         track, track_rate_hz = _decode(
-            container, path, channel, zero=zero, needed=start_seconds, until=until
+            container,
+            path,
+            channel,
+            deadline,
+            zero=zero,
+            kept_from=kept_from,
+            needed=start_seconds,
+            until=until,
         )
-    track = _resample(track, track_rate_hz, rate_hz)
-    first = round(start_seconds * rate_hz)
+        track = _resample(track, track_rate_hz, rate_hz, deadline)
+    first = round((start_seconds - kept_from) * rate_hz)
     last = None if duration_seconds is None else first + round(duration_seconds * rate_hz)
     return track[first:last].clone()
 
@@ -130,7 +147,9 @@ def write_wav(path: Path | str, waveform: Tensor, *, rate_hz: int) -> None:
         file.writeframes(samples.T.contiguous().numpy().astype("<i2").tobytes())
 
 
-def picture_start_seconds(container: "InputContainer", path: Path | str) -> float | None:
+def picture_start_seconds(
+    container: "InputContainer", path: Path | str, deadline: Deadline
+) -> float | None:
     """Time stamp of the first video frame on the container's clock; None without a picture."""
     import av
 
@@ -141,7 +160,7 @@ def picture_start_seconds(container: "InputContainer", path: Path | str) -> floa
     # Sound can be whole where the picture is not; the header still tells the start.
     start = float((stream.start_time or 0) * (stream.time_base or 0))
     try:
-        frame = next(iter(container.decode(stream)), None)
+        frame = next(frames(container, stream, deadline), None)
     except av.error.FFmpegError:
         return start
     return start if frame is None or frame.time is None else frame.time
@@ -185,12 +204,14 @@ def _decode(
     container: "InputContainer",
     path: Path | str,
     channel: Channel,
+    deadline: Deadline,
     *,
     zero: float | None,
+    kept_from: int,
     needed: float,
     until: float,
 ) -> tuple[Tensor, int]:
-    """The track from second ``zero`` of the container on, at its own rate."""
+    """The track at its own rate, from ``kept_from`` seconds after second ``zero`` on."""
     import av
 
     stream = container.streams.best("audio")
@@ -199,11 +220,15 @@ def _decode(
     pieces: list[Tensor] = []
     rate_hz, filled, expected = 0, 0, None
     try:
-        for frame in container.decode(stream):
+        for frame in frames(container, stream, deadline):
             samples = torch.from_numpy(_mono(frame, channel))
             if rate_hz not in (0, frame.sample_rate):
                 raise MediaError(f"{path}: the sampling rate of its sound changes on the way.")
             rate_hz = frame.sample_rate
+            if rate_hz not in _RATES_HZ:
+                raise MediaError(f"{path}: states a sampling rate of {rate_hz} Hz.")
+            if not samples.isfinite().all():
+                raise MediaError(f"{path}: its sound holds values that are no numbers.")
             if zero is None:
                 zero = frame.time or 0.0
             position = expected or 0
@@ -213,13 +238,18 @@ def _decode(
                     position = stamped
             expected = position + len(samples)
             hole = int(min(position - filled, until * rate_hz))
+            if hole > _MAX_HOLE_SECONDS * rate_hz:
+                raise MediaError(
+                    f"{path}: the time stamps of its sound leap by {hole / rate_hz:.0f} s."
+                )
             piece = functional.pad(samples, (max(hole, 0), 0)) if hole > 0 else samples[-hole:]
-            pieces.append(piece)
+            pieces.append(piece[max(kept_from * rate_hz - filled, 0) :])
             filled += len(piece)
             if filled >= until * rate_hz:
                 break
     except av.error.FFmpegError as error:
-        if not pieces or filled <= needed * rate_hz:
+        deadline.check()
+        if filled <= needed * rate_hz:
             at = filled / rate_hz if rate_hz else 0.0
             raise MediaError(
                 f"{path}: its sound is damaged near second {at:.2f} ({reason(error)})."
@@ -243,7 +273,7 @@ def _mono(frame: "AudioFrame", channel: Channel) -> np.ndarray:
     return np.ascontiguousarray(signal, dtype=np.float32)
 
 
-def _resample(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
+def _resample(waveform: Tensor, from_hz: int, to_hz: int, deadline: Deadline) -> Tensor:
     import av
 
     if from_hz == to_hz:
@@ -251,11 +281,13 @@ def _resample(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
     resampled = []
     for start in range(0, len(waveform), _RESAMPLER_BLOCK):
+        deadline.check()
         block = waveform[None, start : start + _RESAMPLER_BLOCK].numpy()
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
         frame.sample_rate, frame.time_base, frame.pts = from_hz, Fraction(1, from_hz), start
         resampled += resampler.resample(frame)
     resampled += resampler.resample(None)
-    pieces = [torch.from_numpy(frame.to_ndarray()[0]) for frame in resampled]
+    # Of a few samples nothing may come out.
+    pieces = [torch.zeros(0), *(torch.from_numpy(frame.to_ndarray()[0]) for frame in resampled)]
     # The flushed filter adds a tail beyond the signal.
     return fit_length(torch.cat(pieces), round(len(waveform) * to_hz / from_hz))

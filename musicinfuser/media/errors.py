@@ -1,6 +1,8 @@
 """The one error of unreadable media, and the two doors to media files that raise it."""
 
 import os
+import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +14,27 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    from musicinfuser.media.decoding import Deadline
+
 
 class MediaError(ValueError):
     """A media file cannot be read or written. The message is one sentence that names the file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str | Path) -> str:
+    """A text on one line that every UTF-8 file and terminal takes.
+
+    Names of files may hold line breaks and bytes that are no Unicode; these come out escaped.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in str(text)
+    )
 
 
 def reason(error: BaseException) -> str:
@@ -24,28 +44,39 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(path: Path | str, what: str) -> Iterator["InputContainer"]:
+def reading(path: Path | str, what: str, deadline: "Deadline") -> Iterator["InputContainer"]:
     """Open a container; whatever PyAV raises in the block becomes a `MediaError`.
 
     Args:
-        path: The file to read.
+        path: The file to read. Pipes, devices and FFmpeg's lists of other files are refused
+            unopened: they may never end.
         what: What is hoped for, e.g. ``"video"``; part of the sentence.
+        deadline: Until when FFmpeg may open the file and wait for its data.
 
     Raises:
-        MediaError: For every FFmpeg error, OSError, IndexError or ValueError of the block.
+        MediaError: For every error in the block that a file can cause, time that is over included.
     """
     import av
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise MediaError(f"{path}: is no regular file.")
+        # FFmpeg would open whatever such a list names, pipes included.
+        with open(path, "rb") as file:
+            if file.read(8) == b"ffconcat":
+                raise MediaError(f"{path}: is a list of other files.")
         # An absolute name, since "a:b.mp4" would be taken for a protocol called "a".
         # From version 19 on PyAV does so by itself, and has no such option.
         is_strict = int(av.__version__.split(".")[0]) < 19
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
-        with av.open(os.path.abspath(path), **lenient) as container:
+        with av.open(os.path.abspath(path), timeout=deadline.seconds_left, **lenient) as container:
             yield container
     except MediaError:
         raise
-    except (av.error.FFmpegError, OSError, IndexError, ValueError) as error:
+    except (
+        av.error.FFmpegError, OSError, IndexError, ValueError, ArithmeticError, MemoryError
+    ) as error:  # fmt: skip
+        deadline.check()
         raise MediaError(f"{path}: cannot be read as {what} ({reason(error)}).") from error
 
 

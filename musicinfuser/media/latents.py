@@ -13,7 +13,7 @@ is noticed before anything is trained on it.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.whole_files import write_text
 
@@ -37,6 +38,7 @@ class EncodingRecipe:
 
     num_frames: int
     height: int
+    """Of this clip, as ``width``; all else is the same throughout a cache."""
     width: int
     fps: float
     audio_channel: str
@@ -74,6 +76,16 @@ class ClipHeader:
     split: str
     attributes: dict[str, str]
     """Source file, start, genre, camera, ...; text only."""
+
+    @property
+    def size(self) -> ClipSize:
+        """Height and width in pixels: the clip's bucket."""
+        return self.recipe.height, self.recipe.width
+
+    @property
+    def bucket(self) -> str:
+        """The clip's size as a name: ``480x848``."""
+        return size_name(self.size)
 
 
 def clip_path(cache_dir: str | Path, source: str, clip_id: str) -> Path:
@@ -220,7 +232,7 @@ def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
     """All clips of a cache, sorted by source and clip id.
 
     Raises:
-        CacheError: No clips, a broken file, or files made by different recipes.
+        CacheError: No clips, a broken file, or files made by different recipes, sizes aside.
     """
     headers = [read_clip_header(path) for path in clip_paths(cache_dir)]
     check_one_recipe(headers)
@@ -245,13 +257,16 @@ def clip_paths(cache_dir: str | Path) -> list[Path]:
 
 
 def check_one_recipe(headers: Sequence[ClipHeader]) -> None:
-    """Refuse clips that were made by different recipes.
+    """Refuse clips that were made by different recipes; their sizes may differ.
 
     Raises:
         CacheError: Names two files that differ, and in what.
     """
     for header in headers:
-        differences = header.recipe.differences(headers[0].recipe)
+        height, width = header.size
+        differences = header.recipe.differences(
+            replace(headers[0].recipe, height=height, width=width)
+        )
         if differences:
             raise CacheError(
                 f"{header.path} and {headers[0].path} were encoded differently ("

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicinfuser.media.decoding import Deadline, frames, packets
 from musicinfuser.media.errors import MediaError, picture_stream, reading, reason
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def shown_for_seconds(frame: "VideoFrame", stream: "VideoStream") -> float:
     return float(frame.duration * (frame.time_base or 0)) or nominal
 
 
-def length_seconds(container: "InputContainer", stream: "VideoStream", zero: float) -> float:
+def length_seconds(
+    container: "InputContainer", stream: "VideoStream", zero: float, deadline: Deadline
+) -> float:
     """From second ``zero`` to the stream's end, by its own header or else by its packets."""
     time_base = stream.time_base or Fraction(1)
     if stream.duration is not None:
@@ -48,7 +51,9 @@ def length_seconds(container: "InputContainer", stream: "VideoStream", zero: flo
     for back in (0, 20_000_000, length):
         container.seek(start + max(0, length - back))
         ends = [
-            p.pts + (p.duration or nominal) for p in container.demux(stream) if p.pts is not None
+            p.pts + (p.duration or nominal)
+            for p in packets(container, stream, deadline)
+            if p.pts is not None
         ]
         if ends:
             end = max(ends)
@@ -57,16 +62,21 @@ def length_seconds(container: "InputContainer", stream: "VideoStream", zero: flo
 
 
 def first_frame(
-    container: "InputContainer", stream: "VideoStream", path: Path | str
+    container: "InputContainer", stream: "VideoStream", path: Path | str, deadline: Deadline
 ) -> "VideoFrame":
     """The first frame that decodes."""
-    for frame in container.decode(stream):
+    for frame in frames(container, stream, deadline):
         return frame
     raise MediaError(f"{path}: its video stream holds no frame.")
 
 
 def frames_around(
-    container: "InputContainer", stream: "VideoStream", time: float, zero: float, path: Path | str
+    container: "InputContainer",
+    stream: "VideoStream",
+    time: float,
+    zero: float,
+    path: Path | str,
+    deadline: Deadline,
 ) -> Iterator[tuple[float, "VideoFrame"]]:
     """Stamped frames in order, from one not later than ``time``; both on the container's clock."""
     import av
@@ -77,30 +87,37 @@ def frames_around(
             container.seek(math.floor(target / (stream.time_base or 1)), stream=stream)
         except av.error.FFmpegError:
             break
-        frames = _stamped_frames(container, stream, target, zero, path)
-        first = next(frames, None)
+        stamped = _stamped_frames(container, stream, target, zero, path, deadline)
+        first = next(stamped, None)
         # The key frame found lies before the target in decoding order, which with an open group
         # of pictures does not mean in time.
         if first is not None and first[0] <= time + PTS_TOLERANCE_SECONDS:
             yield first
-            yield from frames
+            yield from stamped
             return
     # Not every format finds its first key frame again by seeking.
-    with reading(path, "video") as again:
-        yield from _stamped_frames(again, picture_stream(again, path), zero, zero, path)
+    with reading(path, "video", deadline) as again:
+        stream = picture_stream(again, path)
+        yield from _stamped_frames(again, stream, zero, zero, path, deadline)
 
 
 def _stamped_frames(
-    container: "InputContainer", stream: "VideoStream", time: float, zero: float, path: Path | str
+    container: "InputContainer",
+    stream: "VideoStream",
+    time: float,
+    zero: float,
+    path: Path | str,
+    deadline: Deadline,
 ) -> Iterator[tuple[float, "VideoFrame"]]:
     import av
 
-    frames = container.decode(stream)
+    decoded = frames(container, stream, deadline)
     last = -math.inf
     while True:
         try:
-            frame = next(frames, None)
+            frame = next(decoded, None)
         except av.error.FFmpegError as error:
+            deadline.check()
             raise MediaError(
                 f"{path}: its picture is damaged near second {time - zero:.2f} ({reason(error)})."
             ) from error

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from musicinfuser.media.audio import audio_packets, fit_length
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError, picture_stream, reading, written_whole
 from musicinfuser.media.seeking import (
     PTS_TOLERANCE_SECONDS,
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import OutputContainer
     from av.packet import Packet
+    from av.video.stream import VideoStream
 # Without macroblock-tree rate control the same frames give the same bytes every time.
 X264_OPTIONS = {"crf": "18", "preset": "medium", "x264-params": "mbtree=0"}
+# One flipped bit in a header can make years of a second.
+MAX_HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class VideoInfo:
 
     Attributes:
         path: The file.
-        width: Pixels of the upright frame.
-        height: Pixels of the upright frame.
+        width: Pixels of the upright frame as players show it: stored pixels that are not square
+            are made so by stretching their width.
+        height: Pixels of the upright frame as players show it.
         rotation_degrees: 0, 90, 180 or 270: how far the stored pixels are turned
             counterclockwise to stand upright.
         duration_seconds: From the first frame to the end of the last.
@@ -63,7 +68,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class CropBox:
-    """A box in pixels of the upright frame."""
+    """A box in pixels of the upright frame as players show it."""
 
     left: int
     top: int
@@ -71,29 +76,37 @@ class CropBox:
     height: int
 
 
-def probe_video(path: Path | str) -> VideoInfo:
+def probe_video(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> VideoInfo:
     """Read size, rotation, length and rate of a video; one frame is decoded.
 
+    Args:
+        path: The file.
+        time_limit_seconds: When to give it up.
+
     Raises:
-        MediaError: If the file is missing, damaged, or has no moving picture (a cover image of a
-            song does not count).
+        MediaError: If the file is missing, damaged, longer than a day, not read in time, or has no
+            moving picture (a cover image of a song does not count).
     """
-    with reading(path, "video") as container:
+    deadline = Deadline(path, time_limit_seconds)
+    with reading(path, "video", deadline) as container:
         stream = picture_stream(container, path)
-        frame = first_frame(container, stream, path)
-        quarter_turns = _quarter_turns(frame)
-        width, height = frame.width, frame.height
-        if quarter_turns % 2:
-            width, height = height, width
-        duration_seconds = length_seconds(container, stream, frame_seconds(frame, path))
+        frame = first_frame(container, stream, path, deadline)
+        width, height = _shown_size(stream, frame)
+        zero = frame_seconds(frame, path)
+        duration_seconds = length_seconds(container, stream, zero, deadline)
         rate = stream.average_rate or stream.guessed_rate
         if not rate or duration_seconds <= 0:
             raise MediaError(f"{path}: states no length or no frame rate.")
+        if duration_seconds > MAX_HOURS * 3600:
+            raise MediaError(
+                f"{path}: states a length of {duration_seconds / 3600:.0f} hours; at most "
+                f"{MAX_HOURS} are taken."
+            )
         return VideoInfo(
             path=Path(path),
             width=width,
             height=height,
-            rotation_degrees=90 * quarter_turns,
+            rotation_degrees=90 * _quarter_turns(frame),
             duration_seconds=duration_seconds,
             average_fps=float(rate),
             has_audio=any(s.codec_context is not None for s in container.streams.audio),
@@ -145,6 +158,7 @@ def read_clip(
     width: int,
     fps: float = 30.0,
     crop: CropBox | None,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Tensor:
     """Sample a clip by time stamps: frame i is what a player shows at ``start + i / fps``.
 
@@ -160,13 +174,14 @@ def read_clip(
         width: Pixels of the returned frames.
         fps: Rate of the returned frames; slower sources repeat frames, faster ones skip some.
         crop: Box of the upright frame, or None for the whole frame (aspect is then not kept).
+        time_limit_seconds: When to give the file up.
 
     Returns:
         uint8 (num_frames, height, width, 3), RGB.
 
     Raises:
-        MediaError: If the file cannot be read, ends before the clip does, or is damaged at or
-            shortly before it.
+        MediaError: If the file cannot be read, or not in time, ends before the clip does, or is
+            damaged at or shortly before it.
     """
     from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
@@ -188,17 +203,20 @@ def read_clip(
             interpolation=exact,
             threads=1,
         ).to_ndarray()
-        clip[first:last] = _cropped(np.rot90(rgb, _quarter_turns(frame)), crop, height, width, path)
+        upright, shown = np.rot90(rgb, _quarter_turns(frame)), _shown_size(stream, frame)
+        clip[first:last] = _cropped(upright, shown, crop, height, width, path)
 
-    with reading(path, "video") as container:
+    deadline = Deadline(path, time_limit_seconds)
+    with reading(path, "video", deadline) as container:
         stream = picture_stream(container, path)
         # Threads over frames report damage at one time and miss it at another; whoever reads many
         # clips reads them in several processes.
         stream.thread_type = "SLICE"
-        zero = frame_seconds(first_frame(container, stream, path), path)
+        zero = frame_seconds(first_frame(container, stream, path, deadline), path)
         times = [zero + start_seconds + i / fps for i in range(num_frames)]
         filled, shown, end = 0, None, zero
-        for seconds, frame in frames_around(container, stream, times[0], zero, path):
+        around = frames_around(container, stream, times[0], zero, path, deadline)
+        for seconds, frame in around:
             due = filled
             while due < num_frames and times[due] < seconds - PTS_TOLERANCE_SECONDS:
                 due += 1
@@ -296,23 +314,42 @@ def _quarter_turns(frame: "VideoFrame") -> int:
     return round(frame.rotation / 90) % 4
 
 
+def _shown_size(stream: "VideoStream", frame: "VideoFrame") -> tuple[int, int]:
+    """Width and height of the upright frame as players show it."""
+    pixel_aspect = stream.sample_aspect_ratio or 1
+    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
+    return (height, width) if _quarter_turns(frame) % 2 else (width, height)
+
+
 def _cropped(
-    image: np.ndarray, crop: CropBox | None, height: int, width: int, path: Path | str
+    image: np.ndarray,
+    shown: tuple[int, int],
+    crop: CropBox | None,
+    height: int,
+    width: int,
+    path: Path | str,
 ) -> Tensor:
-    """The box of an upright image (H, W, 3), resized to (height, width, 3)."""
-    box = crop or CropBox(0, 0, image.shape[1], image.shape[0])
+    """The box of an upright image (H, W, 3) shown at a size, resized to (height, width, 3)."""
+    box = crop or CropBox(0, 0, *shown)
     bottom, right = box.top + box.height, box.left + box.width
-    if min(box.left, box.top) < 0 or right > image.shape[1] or bottom > image.shape[0]:
+    if min(box.left, box.top) < 0 or right > shown[0] or bottom > shown[1]:
         raise MediaError(
-            f"{path}: {box} does not lie inside its frame of {image.shape[1]}x{image.shape[0]} "
-            "pixels."
+            f"{path}: {box} does not lie inside its frame of {shown[0]}x{shown[1]} pixels."
         )
-    pixels = torch.from_numpy(np.ascontiguousarray(image[box.top : bottom, box.left : right]))
-    if (box.height, box.width) == (height, width):
+    rows = _stored(box.top, bottom, shown=shown[1], stored=image.shape[0])
+    columns = _stored(box.left, right, shown=shown[0], stored=image.shape[1])
+    pixels = torch.from_numpy(np.ascontiguousarray(image[rows, columns]))
+    if pixels.shape[:2] == (height, width):
         return pixels
     planes = pixels.permute(2, 0, 1)[None]
     resized = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0)
+
+
+def _stored(first: int, end: int, *, shown: int, stored: int) -> slice:
+    """The stored pixels behind a stretch of shown ones, at least one of them."""
+    start = min(round(first * stored / shown), stored - 1)
+    return slice(start, max(round(end * stored / shown), start + 1))
 
 
 def _video_packets(

@@ -1,8 +1,10 @@
 """The lists of clips that folders hold: manifest.jsonl, clips.csv or just mp4 files."""
 
 import csv
+import errno
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,13 @@ class ClipEntry:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """SHA-256 of a file's content, in hex.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe or device, which may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -66,6 +66,7 @@ def write_media(
     options=None,
     time_base=Fraction(1, 60000),
     color=None,
+    pixel_aspect=None,
     audio=None,
     audio_codec="aac",
     layout="mono",
@@ -87,6 +88,8 @@ def write_media(
             stream.codec_context.time_base = time_base
             if color is not None:
                 stream.codec_context.colorspace, stream.codec_context.color_range = color
+            if pixel_aspect is not None:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
         if audio is not None:
             sound = container.add_stream(audio_codec, rate=rate_hz, layout=layout)
         if cover:

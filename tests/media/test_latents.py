@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from musicinfuser.media.latents import (
@@ -19,6 +20,7 @@ from musicinfuser.media.latents import (
     write_caption,
     write_clip,
 )
+from tests.conftest import ROOT
 from tests.handmade_cache import RECIPE, header, write_handmade_clip
 
 ODD_CAPTIONS = ("ダンス、踊る", "été à «Nice» 💃🏽", 'a "quoted"\nline\twith \\ and {braces}', "")
@@ -76,6 +78,35 @@ def test_headers_come_sorted_by_source_and_clip(tmp_path: Path) -> None:
         ("aist", "c"),
         ("youtube", "a"),
     ]
+
+
+def test_clips_of_a_cache_may_differ_in_size_alone(tmp_path: Path) -> None:
+    write_handmade_clip(tmp_path, "a")
+    write_handmade_clip(tmp_path, "b", recipe=replace(RECIPE, height=64, width=48))
+    one, other = read_headers(tmp_path)
+    assert (one.size, one.bucket) == ((32, 32), "32x32")
+    assert (other.size, other.bucket) == ((64, 48), "64x48")
+    assert read_clip(other.path)["latent_mean"].shape == (12, 2, 8, 6)
+
+
+def test_headers_are_what_they_were_before_clips_had_buckets(tmp_path: Path) -> None:
+    """Old caches stay readable, and new ones of one size are the same to the byte."""
+    path = write_handmade_clip(tmp_path, "a").path
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    assert metadata == {
+        "recipe": '{"num_frames": 7, "height": 32, "width": 32, "fps": 30.0, "audio_channel": '
+        '"mean", "dtype": "float32", "max_text_tokens": 256, "vae": "vae of one kind", '
+        '"text_encoder": "a text encoder", "audio_encoder": "an audio encoder", "latents_mean": '
+        f"{json.dumps(RECIPE.latents_mean)}, "
+        f'"latents_std": {json.dumps(RECIPE.latents_std)}, "version": 1}}',
+        "clip": '{"source": "aist", "clip_id": "a", "caption": "caption of a", "base_caption": '
+        '"a dance video", "music": "mBR1", "split": "train", "attributes": {"genre": "BR"}}',
+    }
+
+
+def test_the_shipped_cache_is_read() -> None:
+    assert {h.bucket for h in read_headers(ROOT / "assets" / "small-cache")} == {"64x64"}
 
 
 @pytest.mark.parametrize("made", ["no folder", "an empty folder"])

@@ -2,88 +2,29 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datamodules.clips import ClipSpec, CropMode, RawClip, SkippedClip, Source, Split
+from datamodules.clips import ClipSpec, RawClip, SkippedClip, Source, Split
+from datamodules.cut_finding import find_cuts
+from datamodules.cut_settings import CutSettings, crop_box
+from datamodules.shots import ShotSettings, num_crops, place, shots_between, start_range
 from musicinfuser import keyed_random
-from musicinfuser.media.audio import clip_audio_seconds, fit_length, loudness_dbfs, read_audio
+from musicinfuser.media.audio import fit_length, loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.video import (
-    CropBox,
-    VideoInfo,
-    aist_crop,
-    centre_crop,
-    probe_video,
-    read_clip,
-)
+from musicinfuser.media.video import VideoInfo, probe_video, read_clip
 
 AUDIO_RATE_HZ = 16000
 NUM_PROBE_THREADS = 8
 MIN_FILES_FOR_PROGRESS_BAR = 51
 AUDIO_ROUNDING_SECONDS = 0.002
-CROPS: dict[str, Callable[..., CropBox]] = {"aist": aist_crop, "centre": centre_crop}
-
-
-@dataclass(frozen=True)
-class CutSettings:
-    """How clips are cut out of videos and read.
-
-    Attributes:
-        num_frames: Frames per clip; 73 in the authors' code.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-        fps: Frame rate of the clips.
-        crop: ``"aist"`` (the authors' box below the middle of the frame) or ``"centre"``.
-        crops_per_minute: Clips per minute of video, rounded up per file (authors' code: 5).
-        edge_margin: Part of the video at each end that no clip touches (authors' code: 0.05).
-        audio_channel: ``"mean"`` of all channels, or ``"first"`` as in the authors' code.
-        allow_upscaling: Keep videos whose cropped frame is smaller than the target.
-        min_loudness_dbfs: Clips whose sound has a lower RMS level are left out; None keeps all.
-        seed: Seed of every draw.
-    """
-
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-    crop: CropMode
-    crops_per_minute: float
-    edge_margin: float
-    audio_channel: Literal["mean", "first"]
-    allow_upscaling: bool
-    min_loudness_dbfs: float | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant.
-
-        Raises:
-            ValueError: Naming the setting.
-        """
-        for name in ("num_frames", "height", "width", "fps", "crops_per_minute"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
-        if not 0 <= self.edge_margin < 0.5:
-            raise ValueError(f"edge_margin must lie in [0, 0.5), not {self.edge_margin}.")
-        if self.crop not in CROPS:
-            raise ValueError(f"crop must be 'aist' or 'centre', not {self.crop!r}.")
-        if self.audio_channel not in ("mean", "first"):
-            raise ValueError(
-                f"audio_channel must be 'mean' or 'first', not {self.audio_channel!r}."
-            )
-
-    @property
-    def clip_seconds(self) -> float:
-        """Length of a clip's sound, and of the stretch that is cut: 2.5 s for 73 frames at 30."""
-        return clip_audio_seconds(self.num_frames, fps=self.fps)
 
 
 @dataclass(frozen=True)
@@ -107,6 +48,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
         clips: All clips, in a fixed order.
         skipped: Files left out because nothing can be cut from them.
         num_not_selected: Files left out by choice, counted by what excluded them.
+        num_shots_left_out: Shots that give no clip, counted by reason.
+        num_unknown_cuts: Files whose cuts nobody has looked for yet; taken as one shot.
     """
 
     source: Source
@@ -117,27 +60,44 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
         *,
         settings: CutSettings,
         caption_of: Callable[[SourceVideo, str], str],
+        shots: ShotSettings | None = None,
     ) -> None:
-        """Probe the videos and decide their clips; ``caption_of`` gets a video and a clip id."""
+        """Probe the videos and decide their clips; ``caption_of`` gets a video and a clip id.
+
+        With ``shots`` the cuts of all usable videos are found too, and no clip crosses one.
+        """
         self.settings = settings
         self.clips: list[ClipSpec] = []
         self.skipped: list[SkippedClip] = []
         self.num_not_selected: dict[str, int] = {}
+        self.num_shots_left_out: Counter[str] = Counter()
         self._infos: dict[Path, VideoInfo] = {}
-        usable: dict[str, Path] = {}
-        for video, info in zip(videos, _probe_all([video.path for video in videos]), strict=True):
+        usable: dict[str, SourceVideo] = {}
+        infos = _probe_all([video.path for video in videos], settings.time_limit_seconds)
+        for video, info in zip(videos, infos, strict=True):
             if isinstance(info, MediaError):
                 reason: str | None = f"cannot be read: {info}"
             elif video.clip_stem in usable:
-                reason = f"same name as another file: {usable[video.clip_stem]}"
+                reason = f"same name as another file: {usable[video.clip_stem].path}"
             else:
                 reason = self._reason_to_skip(info)
                 if reason is None:
-                    usable[video.clip_stem] = video.path
+                    usable[video.clip_stem] = video
                     self._infos[video.path] = info
-                    self.clips += self._cut(video, info, caption_of)
             if reason is not None:
                 self.skipped.append(SkippedClip(self.source, video.path, reason))
+        cuts = {}
+        if shots is not None:
+            limit = settings.time_limit_seconds
+            cuts = find_cuts(usable.values(), self._infos, shots, time_limit_seconds=limit)
+        self.num_unknown_cuts = sum(found is None for found in cuts.values())
+        for video in usable.values():
+            found = cuts.get(video.path)
+            if isinstance(found, MediaError):
+                reason = f"its cuts cannot be found: {found}"
+                self.skipped.append(SkippedClip(self.source, video.path, reason))
+            else:
+                self.clips += self._cut(video, found or [], shots or ShotSettings(), caption_of)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -160,6 +120,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
                 start_seconds=spec.start_seconds,
                 duration_seconds=num_samples / AUDIO_RATE_HZ,
                 channel=settings.audio_channel,
+                time_limit_seconds=settings.time_limit_seconds,
             )
             reason = self._reason_to_skip_sound(waveform)
             if reason is not None:
@@ -168,10 +129,13 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
                 spec.path,
                 start_seconds=spec.start_seconds,
                 num_frames=spec.num_frames,
-                height=settings.height,
-                width=settings.width,
+                height=spec.height,
+                width=spec.width,
                 fps=settings.fps,
-                crop=self._crop_box(self._infos[spec.path]),
+                crop=crop_box(
+                    self._infos[spec.path], size=(spec.height, spec.width), crop=spec.crop
+                ),
+                time_limit_seconds=settings.time_limit_seconds,
             )
         except MediaError as error:
             reason = f"cannot be read: {error}"
@@ -200,24 +164,17 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
             f" {self.skipped[0].path.name}, is left out ({self.skipped[0].reason})."
         )
 
-    def _crop_box(self, info: VideoInfo) -> CropBox:
-        settings = self.settings
-        return CROPS[settings.crop](
-            info.width, info.height, target_height=settings.height, target_width=settings.width
-        )
-
     def _reason_to_skip(self, info: VideoInfo) -> str | None:
         settings = self.settings
         if not info.has_audio:
             return "no sound: the file has no audio stream"
-        box = self._crop_box(info)
+        (height, width), crop = settings.size_and_crop(info)
+        box = crop_box(info, size=(height, width), crop=crop)
         # One pixel of slack for the rounding of the box.
-        if not settings.allow_upscaling and (
-            box.width < settings.width - 1 or box.height < settings.height - 1
-        ):
+        if not settings.allow_upscaling and (box.width < width - 1 or box.height < height - 1):
             return (
-                f"too small: the {settings.crop} crop of {info.width}x{info.height} px has"
-                f" {box.width}x{box.height} px, less than {settings.width}x{settings.height};"
+                f"too small: the {crop} crop of {info.width}x{info.height} px has"
+                f" {box.width}x{box.height} px, less than {width}x{height};"
                 " set allow_upscaling to keep it"
             )
         if start_range(info.duration_seconds, settings=settings) is None:
@@ -237,54 +194,64 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
         return None
 
     def _cut(
-        self, video: SourceVideo, info: VideoInfo, caption_of: Callable[[SourceVideo, str], str]
+        self,
+        video: SourceVideo,
+        cuts_seconds: Sequence[float],
+        options: ShotSettings,
+        caption_of: Callable[[SourceVideo, str], str],
     ) -> list[ClipSpec]:
-        settings = self.settings
-        limits = start_range(info.duration_seconds, settings=settings)
-        assert limits is not None
-        count = num_crops(info.duration_seconds, crops_per_minute=settings.crops_per_minute)
+        settings, info = self.settings, self._infos[video.path]
+        clip_seconds, duration_seconds = settings.clip_seconds, info.duration_seconds
+        shots = shots_between(
+            cuts_seconds,
+            duration_seconds,
+            edge_margin=settings.edge_margin,
+            margin_seconds=options.margin_seconds,
+        )
+        reasons = [shot.reason_to_skip(clip_seconds, options.min_seconds) for shot in shots]
+        usable = [shot for shot, reason in zip(shots, reasons, strict=True) if reason is None]
+        self.num_shots_left_out.update(reason for reason in reasons if reason is not None)
+        if not usable:
+            longest = max(shots, key=lambda shot: shot.seconds)
+            reason = (
+                f"no shot is long enough: the longest of {len(shots)} has {longest.seconds:.2f} s"
+            )
+            self.skipped.append(SkippedClip(self.source, video.path, reason))
+            return []
+        between_margins = shots[-1].end_seconds - shots[0].start_seconds
+        used = sum(shot.seconds for shot in usable) / between_margins
+        count = num_crops(duration_seconds * used, crops_per_minute=settings.crops_per_minute)
+        (height, width), crop = settings.size_and_crop(info)
         specs = []
         for number in range(count):
             clip_id = video.clip_stem if count == 1 else f"{video.clip_stem}.seg{number}"
             stream = keyed_random.generator(settings.seed, clip_id, "clip start")
             draw = torch.rand((), generator=stream, dtype=torch.float64).item()
+            shot, start_seconds = place(draw, usable, clip_seconds=clip_seconds)
             specs.append(
                 ClipSpec(
                     source=self.source,
                     clip_id=clip_id,
                     path=video.path,
-                    start_seconds=limits[0] + draw * (limits[1] - limits[0]),
+                    start_seconds=start_seconds,
                     num_frames=settings.num_frames,
-                    crop=settings.crop,
+                    height=height,
+                    width=width,
+                    crop=crop,
                     caption=caption_of(video, clip_id),
                     base_caption=video.base_caption,
                     music=video.music,
                     split=video.split,
-                    attributes=dict(video.attributes),
+                    attributes=video.attributes | ({"shot": str(shot)} if len(shots) > 1 else {}),
                 )
             )
         return specs
 
 
-def num_crops(duration_seconds: float, *, crops_per_minute: float) -> int:
-    """Number of clips cut from a file: so many per minute, rounded up (authors' code)."""
-    return math.ceil(round(crops_per_minute * duration_seconds / 60, 9))
-
-
-def start_range(duration_seconds: float, *, settings: CutSettings) -> tuple[float, float] | None:
-    """Earliest and latest start of a clip in seconds, or None if the video is too short.
-
-    The margin is taken off both ends and the clip must end before the second one (authors' code).
-    """
-    earliest = settings.edge_margin * duration_seconds
-    latest = (1 - settings.edge_margin) * duration_seconds - settings.clip_seconds
-    return (earliest, latest) if latest >= earliest else None
-
-
-def _probe_all(paths: Sequence[Path]) -> list[VideoInfo | MediaError]:
+def _probe_all(paths: Sequence[Path], time_limit_seconds: float) -> list[VideoInfo | MediaError]:
     def probe(path: Path) -> VideoInfo | MediaError:
         try:
-            return probe_video(path)
+            return probe_video(path, time_limit_seconds=time_limit_seconds)
         except MediaError as error:
             return error
 

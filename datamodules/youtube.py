@@ -11,29 +11,32 @@ from datamodules.captions import (
     YOUTUBE_BASE_CAPTION,
     YOUTUBE_EMPTY_CAPTION,
     file_key,
-    find_caption_table,
-    read_caption_file,
-    read_caption_table,
+    find_caption,
+    read_captions,
 )
 from datamodules.clips import CropMode, Source, Split
+from datamodules.cut_finding import require_detector
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
 from datamodules.folders import find_videos, select_files
+from datamodules.shots import ShotSettings
 from musicinfuser import keyed_random
+from musicinfuser.clip_size import ClipSize
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 MAX_SLUG_CHARACTERS = 60
 
 
 class YouTubeDataset(ClipDataset):
-    """Clips cut from any videos, captioned by text files beside them or by one table.
+    """Clips cut from any videos, captioned by text files beside them or by tables.
 
     The paper's playlists are not named (section 5.1), so the videos are the reader's own. A caption
-    is looked for in ``<video name>.txt`` beside the video, then in the table; where there is none
+    is looked for in ``<video name>.txt`` beside the video, then in the tables; where there is none
     the video gets "a YouTube dance video" (authors' code).
 
     Attributes:
         num_missing_captions: Videos without a caption.
-        num_unused_captions: Entries of the table that match no video.
+        num_unused_captions: Entries of the tables that match no video.
     """
 
     source: Source = "youtube"
@@ -51,11 +54,14 @@ class YouTubeDataset(ClipDataset):
         crop: CropMode = "centre",
         audio_channel: Literal["mean", "first"] = "mean",
         allow_upscaling: bool = False,
-        captions: str = "auto",
+        captions: str | Sequence[str] = "auto",
         min_loudness_dbfs: float | None = -50.0,
         held_out_fraction: float = 0.0,
         seed: int = 42,
         files: Sequence[str] | None = None,
+        buckets: Sequence[ClipSize] | None = None,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
+        shots: ShotSettings | None = None,
     ) -> None:
         """Find the videos and captions below a folder and decide the clips.
 
@@ -71,20 +77,31 @@ class YouTubeDataset(ClipDataset):
             crop: ``"centre"``, or ``"aist"`` as the authors' script does to these videos too.
             audio_channel: ``"mean"`` of all channels or ``"first"``.
             allow_upscaling: Keep videos whose crop is smaller than the target.
-            captions: Path of a table (``.jsonl`` or ``.csv`` with ``file`` and ``caption``), or
-                ``"auto"`` for ``captions.jsonl`` or ``captions.csv`` in ``root`` if there is one.
+            captions: A table (``.jsonl`` or ``.csv`` with ``file`` and ``caption``), a folder of
+                tables ``captions*``, or ``"auto"`` for ``captions.jsonl`` or ``captions.csv`` in
+                ``root`` and the tables in ``root/captions``, where there are any; or several of
+                these, of which the first with a caption for a video counts.
             min_loudness_dbfs: Clips with a lower RMS level of sound are left out when they are
                 read; None keeps them.
             held_out_fraction: Part of the videos to hold out, chosen by a hash of seed and file
                 name, so that copies of a video fall on one side.
             seed: Seed of clip starts and of the choice of held-out videos.
             files: Restrict to these videos, by path relative to ``root`` or bare name.
+            buckets: Heights and widths to choose from by a video's aspect, in place of the one
+                size.
+            time_limit_seconds: When a file is given up, see `CutSettings`.
+            shots: How to find cuts, so that no clip crosses one; ``crops_per_minute`` then counts
+                the shots that are long enough. None cuts anywhere, as the authors do. It is the
+                default here because all else needs a further package and decodes every file whole;
+                ``configs/encode.yaml`` looks for cuts, since a clip across one teaches to cut.
 
         Raises:
-            ValueError: If a setting or the table is invalid, the folder is missing, or no clip can
-                be cut.
+            ValueError: If a setting or the table is invalid, the folder is missing, no clip can be
+                cut, or ``shots`` is given without PySceneDetect.
         """
         root = Path(root)
+        if shots is not None:
+            require_detector()
         if not 0 <= held_out_fraction <= 1:
             raise ValueError(f"held_out_fraction must lie in [0, 1], not {held_out_fraction}.")
         settings = CutSettings(
@@ -99,15 +116,16 @@ class YouTubeDataset(ClipDataset):
             allow_upscaling=allow_upscaling,
             min_loudness_dbfs=min_loudness_dbfs,
             seed=seed,
+            buckets=buckets,
+            time_limit_seconds=time_limit_seconds,
         )
         paths = find_videos(root, suffixes=VIDEO_SUFFIXES)
-        table_path = find_caption_table(root) if captions == "auto" else Path(captions)
-        table = read_caption_table(table_path) if table_path is not None else {}
+        table = read_captions(root, captions)
         keys = {path: file_key(path.relative_to(root)) for path in paths}
         self.num_unused_captions = len(set(table).difference(keys.values()))
         if files is not None:
             paths = select_files(root, videos=paths, files=files)
-        texts = {path: read_caption_file(path) or table.get(keys[path], "") for path in paths}
+        texts = {path: find_caption(path, root, table) for path in paths}
         self.num_missing_captions = sum(not text for text in texts.values())
         videos = [
             SourceVideo(
@@ -124,6 +142,7 @@ class YouTubeDataset(ClipDataset):
             videos,
             settings=settings,
             caption_of=lambda video, clip_id: texts[video.path] or YOUTUBE_EMPTY_CAPTION,
+            shots=shots,
         )
         self._require_clips(root)
 

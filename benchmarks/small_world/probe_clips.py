@@ -15,7 +15,8 @@ from tqdm import tqdm
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import tables
 from datamodules.clips import ClipSpec, RawClip
-from datamodules.cutting import CROPS, ClipDataset
+from datamodules.cut_settings import CROPS
+from datamodules.cutting import ClipDataset
 from datamodules.small_world import read_recipe
 from datamodules.small_world.corpus import WORLD_FILE
 from datamodules.small_world.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS

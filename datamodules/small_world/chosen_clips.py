@@ -10,7 +10,8 @@ import numpy as np
 from datamodules.aist import AISTDataset
 from datamodules.aist_names import is_held_out, parse_name
 from datamodules.clips import ClipSpec, RawClip, SkippedClip
-from datamodules.cutting import CROPS, ClipDataset
+from datamodules.cut_settings import CROPS
+from datamodules.cutting import ClipDataset
 from datamodules.youtube import YouTubeDataset
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.media.seeking import PTS_TOLERANCE_SECONDS

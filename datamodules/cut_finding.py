@@ -1,0 +1,195 @@
+"""Finding the cuts of videos: each file is decoded once, whole, and what was found is kept."""
+
+import json
+import os
+import random
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from datamodules.shots import ShotSettings
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
+from musicinfuser.media.errors import MediaError, printable
+from musicinfuser.media.small_frames import small_frames
+from musicinfuser.whole_files import write_text
+
+if TYPE_CHECKING:
+    from scenedetect import SceneDetector
+    from torch import Tensor
+
+    from datamodules.cutting import SourceVideo
+    from musicinfuser.media.video import VideoInfo
+
+NUM_THREADS = 8
+LONGEST_SIDE_PX = 256
+"""PySceneDetect shrinks to about as much."""
+SLOWEST_DECODING = 20.0
+"""Seconds granted per second of video; large pictures on one busy core take several."""
+_ADAPTIVE_WINDOW = 2
+_stored_only: ContextVar[bool] = ContextVar("stored_only", default=False)
+
+Cuts = list[float] | MediaError | None
+"""Times in seconds, why there are none, or None where nobody has looked yet."""
+
+
+@contextmanager
+def stored_cuts_only() -> Iterator[None]:
+    """Look at no video inside the block: cuts that are not stored stay unknown."""
+    token = _stored_only.set(True)
+    try:
+        yield
+    finally:
+        _stored_only.reset(token)
+
+
+def require_detector() -> None:
+    """Refuse to start without PySceneDetect.
+
+    Raises:
+        ValueError: With the command that installs it.
+    """
+    try:
+        import scenedetect  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"'shots' needs PySceneDetect, which cannot be loaded ({error}); install it with "
+            "`pip install '.[shots]'`, or set shots to null to cut clips anywhere, also across "
+            "cuts."
+        ) from error
+
+
+def find_cuts(
+    videos: Collection["SourceVideo"],
+    infos: Mapping[Path, "VideoInfo"],
+    settings: ShotSettings,
+    *,
+    time_limit_seconds: float,
+) -> dict[Path, Cuts]:
+    """The cuts of every video, from the folder of the settings or by looking for them.
+
+    Several processes may do this at once: each goes through the files in an order of its own and
+    leaves out what another has done by then.
+
+    Args:
+        videos: The files; names of what is kept come from ``clip_stem``.
+        infos: Length of each, by path.
+        settings: Detector and folder.
+        time_limit_seconds: When a file is given up, and 20 more for each of its own seconds.
+    """
+    stored = {video.path: _read(video, settings) for video in videos}
+    found: dict[Path, Cuts] = dict(stored)
+    missing = [video for video in videos if stored[video.path] is None]
+    if _stored_only.get() or not missing:
+        return found
+
+    def find(video: "SourceVideo") -> tuple[Path, Cuts]:
+        cuts = _read(video, settings)
+        if cuts is None:
+            limit = time_limit_seconds + SLOWEST_DECODING * infos[video.path].duration_seconds
+            try:
+                cuts = detect_cuts(video.path, settings, time_limit_seconds=limit)
+            except MediaError as error:
+                return video.path, error
+            _write(video, settings, cuts)
+        return video.path, cuts
+
+    random.SystemRandom().shuffle(missing)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        results = pool.map(find, missing)
+        found |= dict(tqdm(results, "finding cuts", len(missing), unit="file"))
+    return found
+
+
+def detect_cuts(
+    path: Path | str, settings: ShotSettings, *, time_limit_seconds: float = TIME_LIMIT_SECONDS
+) -> list[float]:
+    """Decode a whole video and find its hard cuts.
+
+    Args:
+        path: The file.
+        settings: Which detector; a threshold of None is the detector's own.
+        time_limit_seconds: When to give the file up.
+
+    Returns:
+        Seconds from the first frame to the first frame of each new shot, in order. Fades, and cuts
+        between pictures that hardly differ, are not found.
+
+    Raises:
+        MediaError: If the file cannot be read to its end, or not in time.
+    """
+    from scenedetect import FrameTimecode
+
+    detector = _detector(settings)
+    frames = small_frames(path, longest_side=LONGEST_SIDE_PX, time_limit_seconds=time_limit_seconds)
+    times: list[float] = []
+    cuts: list[float] = []
+    for number, (seconds, frame) in enumerate(_with_held_ends(frames)):
+        times.append(seconds)
+        # The rate is of no consequence: nothing is asked of the detector in seconds.
+        position = FrameTimecode(number, fps=1.0)
+        bgr = frame.flip(-1).contiguous().numpy()
+        cuts += (times[cut.frame_num] for cut in detector.process_frame(position, bgr))
+    return cuts
+
+
+def _with_held_ends(
+    frames: Iterator[tuple[float, "Tensor"]],
+) -> Iterator[tuple[float, "Tensor"]]:
+    """First and last frame are held for the window in which the detector compares changes.
+
+    It would otherwise find no cut next to the ends, where downloads often have one.
+    """
+    first = last = next(frames)
+    yield from repeat(first, _ADAPTIVE_WINDOW)
+    for last in chain([first], frames):
+        yield last
+    yield from repeat(last, _ADAPTIVE_WINDOW)
+
+
+def _detector(settings: ShotSettings) -> "SceneDetector":
+    from scenedetect import AdaptiveDetector, ContentDetector
+
+    # No least length: PySceneDetect would join what is shorter to the shot before or after it.
+    options: dict[str, Any] = {"min_scene_len": 0}
+    if settings.detector == "adaptive":
+        options["window_width"] = _ADAPTIVE_WINDOW
+        if settings.threshold is not None:
+            options["adaptive_threshold"] = settings.threshold
+        return AdaptiveDetector(**options)
+    if settings.threshold is not None:
+        options["threshold"] = settings.threshold
+    return ContentDetector(**options)
+
+
+def _kept_path(video: "SourceVideo", settings: ShotSettings) -> Path:
+    threshold = "" if settings.threshold is None else f"-{settings.threshold:g}"
+    return Path(settings.folder, f"{settings.detector}{threshold}", f"{video.clip_stem}.json")
+
+
+def _identity(path: Path) -> dict[str, int]:
+    """What changes with the content of a file; whole seconds, since archives keep no more."""
+    status = os.stat(path)
+    return {"size_bytes": status.st_size, "modified_seconds": int(status.st_mtime)}
+
+
+def _read(video: "SourceVideo", settings: ShotSettings) -> list[float] | None:
+    """The cuts that are kept for this very file, or None."""
+    try:
+        kept = json.loads(_kept_path(video, settings).read_text(encoding="utf-8"))
+        cuts = kept.pop("cuts_seconds")
+        return cuts if kept.items() >= _identity(video.path).items() else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _write(video: "SourceVideo", settings: ShotSettings, cuts: list[float]) -> None:
+    name = printable(video.attributes["file"])
+    kept = {"file": name, **_identity(video.path), "cuts_seconds": cuts}
+    text = json.dumps(kept, ensure_ascii=False) + "\n"
+    write_text(_kept_path(video, settings), text)

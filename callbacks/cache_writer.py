@@ -9,6 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from tqdm import tqdm
 
+from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
 from musicinfuser.whole_files import write_text
@@ -17,12 +18,22 @@ if TYPE_CHECKING:
     from datamodules.encoding import EncodingDataModule
     from lightning_modules.encoding import ClipEncoder, EncodedClip
 
+MOST_LINES = 20
+"""Of what was skipped; the rest is in the list only."""
+
 
 class CacheWriter(BasePredictionWriter):
-    """Writes one file per clip and per caption, whole or not at all."""
+    """Writes one file per clip and per caption, whole or not at all, and a report at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, pictures_per_group: int = 12) -> None:
+        """Set up.
+
+        Args:
+            pictures_per_group: Clips the page of thumbnails shows of each source, genre, camera and
+                split, and files of each reason for leaving them out; 0 makes no page.
+        """
         super().__init__(write_interval="batch")
+        self.pictures_per_group = pictures_per_group
         self.num_written = 0
         self.num_padded = 0
         self.skipped: list[dict[str, str]] = []
@@ -66,7 +77,7 @@ class CacheWriter(BasePredictionWriter):
         self.num_padded += "audio_padded_seconds" in spec.attributes
         header = ClipHeader(
             path=clip_path(data.cache_dir, spec.source, spec.clip_id),
-            recipe=data.recipe(module),
+            recipe=data.recipe_of(spec, module),
             source=spec.source,
             clip_id=spec.clip_id,
             caption=spec.caption,
@@ -83,19 +94,26 @@ class CacheWriter(BasePredictionWriter):
         )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the list of skipped files and print the counts, also if there was nothing to do."""
+        """List what was left out and report on the cache, also if there was nothing to do."""
         data: EncodingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        skipped = [_skip(s) for s in data.skipped] if trainer.is_global_zero else []
-        skipped += self.skipped
+        rows: list[dict[str, Any]] = [*self.skipped]
+        if trainer.is_global_zero:
+            rows = [*map(_skip, data.skipped), *rows, *data.left_out_by_choice()]
         path = Path(data.cache_dir, f"skipped_rank{trainer.global_rank}.jsonl")
-        write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in skipped))
-        report = data.report(
-            num_written=self.num_written, num_padded=self.num_padded, skipped=skipped
-        )
-        print(report)
-        print(f"the skipped files with their reasons: {path}")
+        write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+        print(f"encoded {self.num_written} clips, {data.num_found} were there already.")
+        print(f"{self.num_padded} of the encoded clips outlast their sound; silence was added.")
+        named = [row for row in rows if "file" in row]
+        for row in named[:MOST_LINES]:
+            print(f"skipped {row.get('clip_id') or row['file']}: {row['reason']}")
+        if named:
+            print(f"{len(named)} skipped in all: {path}")
+        # The report is on what all processes made.
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            print(data.report(pictures_per_group=self.pictures_per_group))
 
 
 def _skip(clip: Any) -> dict[str, str]:
-    row = {"source": clip.source, "file": str(clip.path), "reason": clip.reason}
+    row = {"source": clip.source, "file": printable(clip.path), "reason": printable(clip.reason)}
     return row | ({"clip_id": clip.clip_id} if clip.clip_id else {})

@@ -1,6 +1,7 @@
-"""The one writer of tables: rows of dicts to Markdown or CSV."""
+"""The one writer of tables: rows of dicts to Markdown, CSV or HTML."""
 
 import csv
+import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 
@@ -49,6 +50,22 @@ def markdown_table(rows: Sequence[Row], *, num_digits: int = 3) -> str:
         ]
         written.append(f"| {' | '.join(cells)} |\n")
     return "".join(written)
+
+
+def html_table(rows: Sequence[Row], *, num_digits: int = 3) -> str:
+    """An HTML table with the cells of `markdown_table`; numbers carry the class ``number``."""
+    names = column_names(rows)
+
+    def cell(value: Cell) -> str:
+        if isinstance(value, int | float):
+            written = f"{value:.{num_digits}f}" if isinstance(value, float) else str(value)
+            return f'<td class="number">{written}</td>'
+        return f"<td>{html.escape(value or '')}</td>"
+
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    lines = ["".join(cell(row.get(name)) for name in names) for row in rows]
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    return f"<table>\n<tr>{head}</tr>\n{body}</table>\n"
 
 
 def csv_table(rows: Sequence[Row]) -> str:

@@ -1,7 +1,7 @@
 import csv
 import io
 
-from musicinfuser.tables import csv_table, markdown_table
+from musicinfuser.tables import csv_table, html_table, markdown_table
 
 ROWS = [
     {"system": "ours|new", "score": 0.30749, "n": 96},
@@ -26,3 +26,11 @@ def test_csv_keeps_full_precision_and_reads_back():
         {"system": "ours|new", "score": "0.30749", "n": "96", "note": ""},
         {"system": "base", "score": "", "n": "4", "note": "two\nlines"},
     ]
+
+
+def test_html_marks_numbers_and_escapes():
+    assert html_table([{"system": "<ours>", "score": 0.30749, "n": 96}, {"system": None}]) == (
+        "<table>\n<tr><th>system</th><th>score</th><th>n</th></tr>\n"
+        '<tr><td>&lt;ours&gt;</td><td class="number">0.307</td><td class="number">96</td></tr>\n'
+        "<tr><td></td><td></td><td></td></tr>\n</table>\n"
+    )

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +33,8 @@ SPEC = ClipSpec(
     path=Path("/videos/踊る.mp4"),
     start_seconds=1.25,
     num_frames=7,
+    height=32,
+    width=32,
     crop="centre",
     caption="踊る人",
     base_caption="a dance video",
@@ -60,7 +63,10 @@ def world(small_parts: Path, tmp_path: Path) -> SimpleNamespace:
         str(tmp_path / "cache"), [SimpleNamespace], num_frames=7, height=32, width=32
     )
     data.datasets, data.skipped, data.num_found = [], [], 0
-    trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_rank=0)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None)
+    trainer = SimpleNamespace(
+        datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy
+    )
     writer = CacheWriter()
 
     def write(*results) -> None:
@@ -96,7 +102,6 @@ def test_writes_clip_and_header(world: SimpleNamespace) -> None:
 
 def test_missing_captions_are_encoded_before_any_clip(world: SimpleNamespace) -> None:
     texts = ["a dance video", "a man", "踊る人"]
-    world.trainer.strategy = SimpleNamespace(root_device=torch.device("cpu"))
     world.trainer.world_size = 2
     world.trainer.datamodule.trainer = world.trainer
     world.trainer.datamodule._missing_captions = texts
@@ -120,7 +125,32 @@ def test_lists_what_was_skipped(world: SimpleNamespace, capsys) -> None:
     assert "é" in listed.read_text()
     printed = capsys.readouterr().out
     assert "encoded 1 clips" in printed and str(listed) in printed
-    assert "  /a/é.mp4: no sound: none" in printed and "  b.seg0: too quiet: -60" in printed
+    assert "skipped /a/é.mp4: no sound: none" in printed
+    assert "skipped b.seg0: too quiet: -60" in printed
+    report = world.cache / "report"
+    assert (report / "counts.md").read_text() in printed and str(report) in printed
+    assert "| youtube | clip     | too quiet |     1 |" in printed
+    assert "踊る人" in (report / "index.html").read_text()
+    # The lists of thousands of files are not for a terminal.
+    world.write(*(SkippedClip("youtube", Path(f"/{k}.mp4"), "no sound: none") for k in range(30)))
+    world.writer.teardown(world.trainer, world.module, "predict")
+    printed = capsys.readouterr().out
+    assert printed.count("no sound: none") == 19 and f"32 skipped in all: {listed}" in printed
+
+
+def test_what_was_left_out_by_choice_is_counted_and_a_page_can_be_left_out(
+    world: SimpleNamespace, capsys
+) -> None:
+    dataset = SimpleNamespace(source="aist", clips=[], skipped=[], num_shots_left_out=Counter())
+    dataset.num_not_selected = {"camera c02": 1234}
+    world.trainer.datamodule.datasets = [dataset]
+    world.writer.pictures_per_group = 0
+    world.writer.teardown(world.trainer, world.module, "predict")
+    assert json.loads((world.cache / "skipped_rank0.jsonl").read_text()) == {
+        "source": "aist", "kind": "not selected", "reason": "camera c02", "count": 1234,
+    }  # fmt: skip
+    assert "| aist   | not selected | camera c02 |  1234 |" in capsys.readouterr().out
+    assert [path.name for path in (world.cache / "report").iterdir()] == ["counts.md"]
 
 
 def test_only_rank_zero_lists_files_that_no_clip_was_cut_from(world: SimpleNamespace) -> None:

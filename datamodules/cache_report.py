@@ -1,0 +1,147 @@
+"""Counts and thumbnails of a cache of encoded clips, written to a folder."""
+
+import html
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
+from datamodules.page import Card, Group, thumbnail_page
+from datamodules.summary import (
+    LeftOut,
+    clip_counts,
+    counts_text,
+    left_out_counts,
+    left_out_kind,
+    phrase,
+    read_left_out,
+    totals,
+)
+from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
+from musicinfuser.media.latents import CacheError, ClipHeader, clip_paths, read_clip_header
+from musicinfuser.tables import html_table
+from musicinfuser.whole_files import write_text
+
+PICTURES_PER_GROUP = 12
+Item = TypeVar("Item")
+
+
+def write_report(
+    cache_dir: str | Path, out: str | Path, *, pictures_per_group: int | None = PICTURES_PER_GROUP
+) -> str:
+    """Write ``counts.md`` and ``index.html`` into a folder.
+
+    Args:
+        cache_dir: Folder the encode job wrote.
+        out: Folder to write to; it is made.
+        pictures_per_group: Clips shown of each source, genre, camera and split, and files of each
+            reason for leaving them out, evenly chosen; None shows all, 0 writes no page.
+
+    Returns:
+        The counts.
+
+    Raises:
+        CacheError: There is neither a clip nor a note of anything left out, or a file is broken.
+    """
+    clips = _read_clips(cache_dir)
+    left_out = read_left_out(cache_dir, clips)
+    if not clips and not left_out:
+        raise CacheError(f"{cache_dir} holds no encoded clips and no list of what was left out.")
+    text = counts_text(clips, left_out)
+    write_text(Path(out, "counts.md"), text)
+    if pictures_per_group != 0:
+        tables = [f"<p>{html.escape(totals(clips))}</p>\n", html_table(clip_counts(clips))]
+        if left_out:
+            tables += ["<p>Left out:</p>\n", html_table(left_out_counts(left_out))]
+        groups = thumbnail_groups(clips, left_out, pictures_per_group)
+        page = thumbnail_page(f"Clips of {cache_dir}", tables=tables, groups=groups)
+        write_text(Path(out, "index.html"), page)
+    return text
+
+
+def thumbnail_groups(
+    clips: Sequence[ClipHeader], left_out: Sequence[LeftOut], pictures_per_group: int | None
+) -> list[Group]:
+    """Choose clips and files of every group and take their pictures.
+
+    Args:
+        clips: All clips of a cache.
+        left_out: What was left out of it.
+        pictures_per_group: How many of each; None takes all.
+    """
+    Section = tuple[str, list[Any], Callable[[Any], Picture], Callable[[Any, Picture], Card]]
+    sections: list[Section] = []
+    for title, own in _grouped(clips, _clip_title).items():
+        sections.append((title, own, clip_picture, _clip_card))
+    files = [row for row in left_out if "file" in row]
+    for title, rows in _grouped(files, _left_out_title).items():
+        sections.append((title, rows, lambda row: file_picture(Path(row["file"])), _left_out_card))
+    chosen = [evenly_chosen(own, pictures_per_group) for _, own, *_ in sections]
+    tasks = [
+        partial(take, item)
+        for (_, _, take, _), items in zip(sections, chosen, strict=True)
+        for item in items
+    ]
+    pictures = iter(take_pictures(tasks))
+    return [
+        Group(title, [card(item, next(pictures)) for item in items], num_total=len(own))
+        for (title, own, _, card), items in zip(sections, chosen, strict=True)
+    ]
+
+
+def evenly_chosen(items: Sequence[Item], number: int | None) -> list[Item]:
+    """At most so many items, at even distances and in order; all of them for None."""
+    if number is None or len(items) <= number:
+        return list(items)
+    return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
+
+
+def _read_clips(cache_dir: str | Path) -> list[ClipHeader]:
+    try:
+        paths = clip_paths(cache_dir)
+    except CacheError:
+        return []
+    is_short = len(paths) < MIN_FILES_FOR_PROGRESS_BAR
+    return [read_clip_header(p) for p in tqdm(paths, "reading headers", disable=is_short)]
+
+
+def _grouped(items: Sequence[Item], title: Callable[[Item], str]) -> dict[str, list[Item]]:
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(title(item), []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def _clip_title(clip: ClipHeader) -> str:
+    kinds = [
+        f"{key} {clip.attributes[key]}" for key in ("genre", "camera") if key in clip.attributes
+    ]
+    return ", ".join([clip.source, clip.split.replace("_", " "), *kinds])
+
+
+def _clip_card(clip: ClipHeader, picture: Picture) -> Card:
+    own = clip.attributes
+    facts = {
+        clip.split.replace("_", " "): True,
+        clip.bucket: True,
+        f"starts at {float(own.get('start_seconds', 'nan')):.2f} s": "start_seconds" in own,
+        f"shot {own.get('shot')}": "shot" in own,
+        f"music {clip.music}": clip.music,
+        f"{own.get('audio_padded_seconds')} s of silence at the end": "audio_padded_seconds" in own,
+    }
+    return Card(
+        clip.clip_id, clip.caption, [fact for fact, known in facts.items() if known], picture
+    )
+
+
+def _left_out_title(row: LeftOut) -> str:
+    return f"{row['source']}, {left_out_kind(row)} left out: {phrase(row['reason'])}"
+
+
+def _left_out_card(row: LeftOut, picture: Picture) -> Card:
+    name = row.get("clip_id") or Path(row["file"]).name
+    facts = ["middle of the video"] if isinstance(picture, bytes) else []
+    return Card(name, row["reason"], facts, picture)

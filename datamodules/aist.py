@@ -14,10 +14,12 @@ from datamodules.aist_names import (
     parse_name,
     tables,
 )
-from datamodules.captions import AIST_BASE_CAPTION, aist_caption, draw_template
+from datamodules.captions import AIST_BASE_CAPTION, aist_caption, draw_template, file_key
 from datamodules.clips import CropMode, SkippedClip, Source
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
 from datamodules.folders import find_videos, select_files
+from musicinfuser.clip_size import ClipSize
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
 AIST_SUFFIXES = (".mp4", ".mov")
 AUTHORS_CAMERAS = ("c01", "c10")
@@ -56,6 +58,8 @@ class AISTDataset(ClipDataset):
         allow_upscaling: bool = False,
         seed: int = 42,
         files: Sequence[str] | None = None,
+        buckets: Sequence[ClipSize] | None = None,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
     ) -> None:
         """Find the videos below a folder and decide their clips.
 
@@ -75,6 +79,9 @@ class AISTDataset(ClipDataset):
                 videos smaller than the target.
             seed: Seed of clip starts and caption templates.
             files: Restrict to these videos, by path relative to ``root`` or bare name.
+            buckets: Heights and widths to choose from by a video's aspect, in place of the one
+                size; those that are not wide take the centre.
+            time_limit_seconds: When a file is given up, see `CutSettings`.
 
         Raises:
             ValueError: If a setting is invalid, the folder is missing, or no clip can be cut.
@@ -95,6 +102,8 @@ class AISTDataset(ClipDataset):
             allow_upscaling=allow_upscaling,
             min_loudness_dbfs=None,
             seed=seed,
+            buckets=buckets,
+            time_limit_seconds=time_limit_seconds,
         )
         paths = find_videos(root, suffixes=AIST_SUFFIXES)
         if files is not None:
@@ -129,7 +138,7 @@ def _source_video(path: Path, name: AISTName, root: Path) -> SourceVideo:
     pieces = music_of(name)
     music = pieces[0] if pieces and len(pieces) == 1 else None
     attributes = {
-        "file": path.relative_to(root).as_posix(),
+        "file": file_key(path.relative_to(root)),
         "genre": name.genre,
         "situation": name.situation,
         "camera": name.camera,

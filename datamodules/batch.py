@@ -77,7 +77,7 @@ class ClipBatch:
 
 
 def collate(items: Sequence[ClipItem]) -> ClipBatch:
-    """Stack clips; everything but the text has one size within a cache."""
+    """Stack clips; everything but the text has one size within a bucket."""
     lengths = tuple(len(item.text) for item in items)
     text = items[0].text.new_zeros(len(items), max(lengths), items[0].text.shape[1])
     for row, item in enumerate(items):

@@ -1,6 +1,6 @@
 """Encoded clips for training and for validation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,7 +63,10 @@ class TrainingClips(Dataset[ClipItem]):
 
 
 class ValidationClips(Dataset[ClipItem]):
-    """Held-out clips, each with its own caption, its own music and another clip's."""
+    """Held-out clips, each with its own caption, its own music and another clip's.
+
+    The other clip may have another size: all sounds are of one length.
+    """
 
     def __init__(self, clips: Sequence[ClipHeader], *, cache_dir: str | Path) -> None:
         """Pair the clips.
@@ -79,6 +82,17 @@ class ValidationClips(Dataset[ClipItem]):
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.clips)
+
+    def batches(self, indices: Iterable[int], *, batch_size: int) -> list[list[int]]:
+        """Cut a choice of clips into batches of one size each, in the order they are given."""
+        buckets: dict[str, list[int]] = {}
+        for index in indices:
+            buckets.setdefault(self.clips[index].bucket, []).append(index)
+        return [
+            own[start : start + batch_size]
+            for own in buckets.values()
+            for start in range(0, len(own), batch_size)
+        ]
 
     def __getitem__(self, index: int) -> ClipItem:
         """Clip ``index`` with the audio of the next clip that has other music."""

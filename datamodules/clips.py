@@ -22,6 +22,8 @@ class ClipSpec:
         path: The video file.
         start_seconds: Start of the clip, counted from the first video frame.
         num_frames: Frames to read, at the frame rate of the dataset.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
         crop: How the frame is cut to the target aspect.
         caption: The text of this clip.
         base_caption: The plain text that stands in for the caption in a part of the training steps.
@@ -35,6 +37,8 @@ class ClipSpec:
     path: Path
     start_seconds: float
     num_frames: int
+    height: int
+    width: int
     crop: CropMode
     caption: str
     base_caption: str

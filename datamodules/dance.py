@@ -9,11 +9,12 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch, collate
+from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import TrainingClips, ValidationClips
-from datamodules.generation_cells import CellsSpec, make_cells
+from datamodules.generation_cells import CellsSpec, make_cells, require_sounds
 from datamodules.mixing import Mixture, batches_of_run
 from musicinfuser.cells import Cell
-from musicinfuser.clip_size import check_clip_size
+from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -37,6 +38,7 @@ class DanceDataModule(L.LightningDataModule):
         num_frames: int,
         height: int,
         width: int,
+        buckets: list[ClipSize] | None = None,
         ratio: dict[str, int],
         batch_size: int,
         caption_dropout: float,
@@ -54,8 +56,11 @@ class DanceDataModule(L.LightningDataModule):
         Args:
             cache_dir: Folder the encode job wrote.
             num_frames: Frames per clip, 6k + 1 (section 5.1: about 2.5 s; authors' code: 73).
-            height: Pixels (480).
-            width: Pixels (848).
+            height: Pixels (480) of the clips, unless there are ``buckets``, and of what `predict`
+                makes.
+            width: Pixels (848), likewise.
+            buckets: Heights and widths of the clips, if the cache was encoded for several; all
+                samples of an optimizer step have one.
             ratio: Whole-number share per source, e.g. ``{aist: 1, youtube: 1}``.
             batch_size: Samples per process and batch.
             caption_dropout: Share of samples without text (authors' code: 0.1).
@@ -71,6 +76,7 @@ class DanceDataModule(L.LightningDataModule):
         """
         super().__init__()
         check_clip_size(num_frames, height, width)
+        self.sizes = clip_sizes(num_frames, height, width, buckets)
         for name, value in (
             ("caption_dropout", caption_dropout),
             ("base_prompt_probability", base_prompt_probability),
@@ -112,6 +118,7 @@ class DanceDataModule(L.LightningDataModule):
         """
         if stage == "predict":
             self.cells = self._make_cells()
+            require_sounds(self.cells)
             return
         headers = self._read_cache()
         if stage == "fit":
@@ -139,12 +146,14 @@ class DanceDataModule(L.LightningDataModule):
                 f"there are {num_clips} clips to validate with, fewer than the {num_ranks} "
                 "processes; encode more, or set data.validation_source to null."
             )
-        shard = self._shard(self.validation_clips, len(self.validation_clips))
-        return self._loader(shard, batch_size=self.validation_batch_size)
+        batches = self.validation_clips.batches(
+            self._shard(num_clips), batch_size=self.validation_batch_size
+        )
+        return self._loader(self.validation_clips, batch_sampler=batches)
 
     def predict_dataloader(self) -> DataLoader[list[Cell]]:
         """This rank's cells, one per batch."""
-        cells = self._shard(_Listed(self.cells), len(self.cells))
+        cells: Dataset = Subset(_Listed(self.cells), self._shard(len(self.cells)))
         return DataLoader(cells, batch_size=1, collate_fn=list)
 
     def transfer_batch_to_device(
@@ -164,45 +173,52 @@ class DanceDataModule(L.LightningDataModule):
             **arguments,  # type: ignore[arg-type]
         )
 
-    def _shard(self, dataset: Dataset, size: int) -> Subset:
+    def _shard(self, size: int) -> range:
         assert self.trainer is not None
-        return Subset(dataset, range(self.trainer.global_rank, size, self.trainer.world_size))
+        return range(self.trainer.global_rank, size, self.trainer.world_size)
 
     def _read_cache(self) -> list[ClipHeader]:
         if self._headers is None:
             headers = read_headers(self.cache_dir)
             recipe = headers[0].recipe
-            self.check_sizes(recipe)
+            self.check_sizes(headers)
             claim_captions(self.cache_dir, recipe)
             self._headers, self.recipe = headers, recipe
         return self._headers
 
-    def check_sizes(self, recipe: EncodingRecipe) -> None:
+    def check_sizes(self, headers: list[ClipHeader]) -> None:
         """Refuse a cache of clips of other sizes than are asked for.
 
         Raises:
-            CacheError: Names every size that differs.
+            CacheError: Names everything that differs.
         """
-        asked = {
-            "num_frames": self.num_frames,
-            "height": self.height,
-            "width": self.width,
-            "fps": self.fps,
-        }
+        recipe, sizes = headers[0].recipe, sorted({header.size for header in headers})
+        asked = {"num_frames": self.num_frames, "fps": self.fps}
         wrong = [
             f"{name}: {getattr(recipe, name)} in the cache, {value} in the config"
             for name, value in asked.items()
             if getattr(recipe, name) != value
         ]
+        if not set(sizes) <= set(self.sizes):
+            found, wanted = ([list(size) for size in s] for s in (sizes, self.sizes))
+            several = " (several are named in data.buckets)" if len(found) > 1 else ""
+            wrong.append(f"[height, width]: {found} in the cache, {wanted} in the config{several}")
         if wrong:
             raise CacheError(
                 f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
                 "the config or encode into another folder."
             )
 
-    def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
+    def _training_clips(
+        self, headers: list[ClipHeader]
+    ) -> tuple[TrainingClips, Mixture | BucketMixture]:
         clips = clips_to_train_on(headers)
-        mixture = Mixture({s: len(c) for s, c in clips.items()}, self.ratio, seed=self.seed)
+        mixture = mix(
+            {source: [h.bucket for h in own] for source, own in clips.items()},
+            self.ratio,
+            samples_per_step=self._samples_per_step(),
+            seed=self.seed,
+        )
         dataset = TrainingClips(
             {s: c for s, c in clips.items() if self.ratio.get(s)},
             cache_dir=self.cache_dir,
@@ -211,6 +227,12 @@ class DanceDataModule(L.LightningDataModule):
             seed=self.seed,
         )
         return dataset, mixture
+
+    def _samples_per_step(self) -> int:
+        if self.trainer is None:
+            return self.batch_size
+        num_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return self.batch_size * num_batches
 
     def choose_validation_clips(self, headers: list[ClipHeader]) -> ValidationClips | None:
         """The clips of held-out music that validate; None without a validation source.

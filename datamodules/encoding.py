@@ -3,16 +3,21 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import lightning.pytorch as L
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from datamodules.cache_report import PICTURES_PER_GROUP, write_report
 from datamodules.clips import ClipSpec, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
-from datamodules.summary import summarise
-from musicinfuser.clip_size import check_clip_size
+from datamodules.summary import LeftOut, left_out_by_choice
+from musicinfuser.clip_size import ClipSize, clip_sizes
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
+from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -41,6 +46,10 @@ def captions_not_encoded(cache_dir: str, specs: list[ClipSpec]) -> list[str]:
     return sorted(c for c in captions if c and not caption_path(cache_dir, c).is_file())
 
 
+def _sized(recipe: EncodingRecipe, spec: ClipSpec) -> EncodingRecipe:
+    return replace(recipe, height=spec.height, width=spec.width)
+
+
 class EncodingDataModule(L.LightningDataModule):
     """Raw clips for `ClipEncoder`; clips that are in the cache are not read again."""
 
@@ -52,35 +61,42 @@ class EncodingDataModule(L.LightningDataModule):
         num_frames: int,
         height: int,
         width: int,
+        buckets: list[ClipSize] | None = None,
         fps: float = 30.0,
         audio_channel: str = "mean",
         seed: int = 42,
         num_workers: int = 2,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
     ) -> None:
         """Set up; folders are looked at in `setup`.
 
         Args:
             cache_dir: Where the cache goes or grows.
-            sources: Datasets of raw clips, by class path; sizes, rate, channel and seed are given
-                to each.
+            sources: Datasets of raw clips, by class path; sizes, rate, channel, seed and time limit
+                are given to each.
             num_frames: Frames per clip, 6k + 1.
-            height: Pixels.
-            width: Pixels.
+            height: Pixels, where ``buckets`` is null.
+            width: Pixels, where ``buckets`` is null.
+            buckets: Heights and widths in place of the one size, e.g. ``[[480, 848], [848, 480]]``;
+                each video takes the one whose aspect is nearest to its own.
             fps: Frame rate.
             audio_channel: ``mean`` of all channels, or the ``first`` (authors' code).
             seed: Seed of clip starts and caption templates.
             num_workers: Processes that decode ahead.
+            time_limit_seconds: When a video is given up, so that none can hold up the job.
         """
         super().__init__()
-        check_clip_size(num_frames, height, width)
+        self.sizes = clip_sizes(num_frames, height, width, buckets)
         if not sources:
             raise ValueError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
         self.sources = sources
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
+        self.buckets = buckets
         self.audio_channel = audio_channel
         self.seed = seed
         self.num_workers = num_workers
+        self.time_limit_seconds = time_limit_seconds
         self._recipe: EncodingRecipe | None = None
 
     def setup(self, stage: str) -> None:
@@ -123,7 +139,8 @@ class EncodingDataModule(L.LightningDataModule):
                 missing.append(index)
                 continue
             header = read_clip_header(path)
-            differences = header.recipe.differences(recipe) + description_differences(header, spec)
+            differences = header.recipe.differences(_sized(recipe, spec))
+            differences += description_differences(header, spec)
             if differences:
                 raise CacheError(
                     f"{path} was made otherwise ({'; '.join(differences)}); encode into another "
@@ -137,9 +154,11 @@ class EncodingDataModule(L.LightningDataModule):
             "num_frames": self.num_frames,
             "height": self.height,
             "width": self.width,
+            "buckets": self.buckets,
             "fps": self.fps,
             "audio_channel": self.audio_channel,
             "seed": self.seed,
+            "time_limit_seconds": self.time_limit_seconds,
         }
         if isinstance(source, partial):
             built = next(a for a in source.args if isinstance(a, type))
@@ -173,7 +192,7 @@ class EncodingDataModule(L.LightningDataModule):
         return batch
 
     def recipe(self, module: L.LightningModule) -> EncodingRecipe:
-        """How clips are made, with the module's encoders."""
+        """How clips are made, with the module's encoders; `recipe_of` has a clip's own size."""
         if self._recipe is None:
             self._recipe = module.recipe(  # type: ignore[operator]
                 num_frames=self.num_frames,
@@ -184,41 +203,33 @@ class EncodingDataModule(L.LightningDataModule):
             )
         return self._recipe
 
+    def recipe_of(self, spec: ClipSpec, module: L.LightningModule) -> EncodingRecipe:
+        """How one clip is made."""
+        return _sized(self.recipe(module), spec)
+
     @staticmethod
     def cut_description(spec: ClipSpec) -> dict[str, str]:
         """Where a clip was cut, as text for its header."""
         return {
-            "file": str(spec.path),
+            "file": printable(spec.path),
             "start_seconds": f"{spec.start_seconds:.6f}",
             "crop": spec.crop,
         }
 
-    def report(self, *, num_written: int, num_padded: int, skipped: list[dict[str, str]]) -> str:
-        """A table of what is in the cache, what was added and what was left out, and why.
+    def left_out_by_choice(self) -> list[LeftOut]:
+        """How many files were not selected, and how many shots give no clip."""
+        return left_out_by_choice(self.datasets)
+
+    def report(self, *, pictures_per_group: int = PICTURES_PER_GROUP) -> str:
+        """Write counts and thumbnails of the whole cache to its folder ``report``.
 
         Args:
-            num_written: Clips encoded by this run.
-            num_padded: Those among them whose sound ended before the clip.
-            skipped: One row per file or clip left out: ``source``, ``file``, ``reason``.
+            pictures_per_group: Clips shown of each source, genre, camera and split, and files of
+                each reason for leaving them out; 0 writes no page.
+
+        Returns:
+            The counts, and where they are.
         """
-        lines = [
-            f"encoded {num_written} clips, {self.num_found} were there already.",
-            f"{num_padded} of the encoded clips outlast their sound; silence was added at the end.",
-            f"{'source':<10}{'split':<10}{'genre':<22}{'camera':<28}{'clips':>6}",
-        ]
-        for dataset in self.datasets:
-            for row in summarise(dataset):
-                if row["kind"] == "clips":
-                    lines.append(
-                        f"{row['source']:<10}{row['split']:<10}{row['genre']:<22}"
-                        f"{row['camera']:<28}{row['count']:>6}"
-                    )
-                elif row["kind"] == "not selected":
-                    lines.append(
-                        f"{row['source']:<10}not selected: {row['reason']}: {row['count']}"
-                    )
-        for reason, count in Counter(s["reason"].split(":")[0] for s in skipped).most_common():
-            lines.append(f"skipped: {reason}: {count}")
-        for skip in skipped:
-            lines.append(f"  {skip.get('clip_id') or skip['file']}: {skip['reason']}")
-        return "\n".join(lines)
+        folder = Path(self.cache_dir, "report")
+        text = write_report(self.cache_dir, folder, pictures_per_group=pictures_per_group)
+        return f"{text}\nthe same with thumbnails: {folder}"

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ import yaml
 from datamodules.aist_names import music_of, parse_name, tables
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.media.audio import read_audio
+from musicinfuser.media.errors import MediaError
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
@@ -90,6 +92,29 @@ def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> 
         for prompt in prompts
         for seed in spec.seeds
     ]
+
+
+def require_sounds(cells: Sequence[Cell]) -> None:
+    """Refuse to start with a track, or what is heard in its place, that cannot be heard.
+
+    The first tenth of a second of each file is decoded: one that breaks off later passes.
+
+    Raises:
+        MediaError: How many cannot be read, and what is wrong with the first.
+    """
+    files = dict.fromkeys(f for c in cells for f in (c.track, c.heard_file) if f is not None)
+    errors = []
+    for file in files:
+        try:
+            read_audio(file, duration_seconds=0.1)
+        except MediaError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise MediaError(
+            f"{len(errors)} of {len(files)} sounds cannot be used; the first: {errors[0]}"
+        )
+    if errors:
+        raise errors[0]
 
 
 def read_cells(

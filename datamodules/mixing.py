@@ -3,9 +3,10 @@
 Nothing is stored for a resume: the position follows from the optimizer step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol
 
 import lightning.pytorch as L
 import torch
@@ -43,16 +44,7 @@ class Mixture:
         Raises:
             ValueError: A share for a source that has no clips, or no share at all.
         """
-        for source, share in ratio.items():
-            if share < 0:
-                raise ValueError(f"data.ratio gives {source} the share {share}; use 0 or more.")
-            if share and not sizes.get(source):
-                raise ValueError(
-                    f"data.ratio asks for {source}, but the cache has no training clip of it; "
-                    f"encode some or set its share to 0 (there are: {sizes})."
-                )
-        if not sum(ratio.values()):
-            raise ValueError("data.ratio gives every source the share 0; nothing would be trained.")
+        check_ratio(sizes, ratio)
         self.sizes, self.seed = sizes, seed
         self.pattern = _spread(ratio)
 
@@ -62,15 +54,36 @@ class Mixture:
         source = self.pattern[place]
         count = cycle * self.pattern.count(source) + self.pattern[:place].count(source)
         epoch, position = divmod(count, self.sizes[source])
-        return SampleKey(source, self._order(source, epoch)[position], sample_index)
-
-    def _order(self, source: str, epoch: int) -> list[int]:
-        return _permutation(self.seed, source, epoch, self.sizes[source])
+        order = permutation(self.seed, source, epoch, self.sizes[source])
+        return SampleKey(source, order[position], sample_index)
 
 
-@lru_cache(maxsize=16)
-def _permutation(seed: int, source: str, epoch: int, size: int) -> list[int]:
-    stream = generator(seed, epoch, f"order of {source}")
+def check_ratio(sizes: Mapping[str, int], ratio: Mapping[str, int]) -> None:
+    """Check a ratio against what is there.
+
+    Args:
+        sizes: Clips per source.
+        ratio: Whole-number share per source.
+
+    Raises:
+        ValueError: A share for a source that has no clips, or no share at all.
+    """
+    for source, share in ratio.items():
+        if share < 0:
+            raise ValueError(f"data.ratio gives {source} the share {share}; use 0 or more.")
+        if share and not sizes.get(source):
+            raise ValueError(
+                f"data.ratio asks for {source}, but the cache has no training clip of it; "
+                f"encode some or set its share to 0 (there are: {sizes})."
+            )
+    if not sum(ratio.values()):
+        raise ValueError("data.ratio gives every source the share 0; nothing would be trained.")
+
+
+@lru_cache(maxsize=64)
+def permutation(seed: int, what: str, epoch: int, size: int) -> list[int]:
+    """The order of one pass over ``size`` clips; ``what`` keeps walks apart."""
+    stream = generator(seed, epoch, f"order of {what}")
     return torch.randperm(size, generator=stream).tolist()
 
 
@@ -88,6 +101,13 @@ def _spread(ratio: dict[str, int]) -> tuple[str, ...]:
     return tuple(pattern)
 
 
+class Samples(Protocol):
+    """The samples of a run by position."""
+
+    def __getitem__(self, sample_index: int, /) -> Any:
+        """The sample at a position of the run."""
+
+
 class StepIndexedBatches(Sampler[list]):
     """This rank's batches of a run, from the step the run is at.
 
@@ -97,7 +117,7 @@ class StepIndexedBatches(Sampler[list]):
 
     def __init__(
         self,
-        samples: Mixture | range,
+        samples: Samples,
         *,
         num_batches: int,
         batch_size: int,
@@ -130,9 +150,7 @@ class StepIndexedBatches(Sampler[list]):
             yield [self.samples[start + i] for i in range(self.batch_size)]
 
 
-def batches_of_run(
-    samples: Mixture | range, *, batch_size: int, trainer: L.Trainer
-) -> StepIndexedBatches:
+def batches_of_run(samples: Samples, *, batch_size: int, trainer: L.Trainer) -> StepIndexedBatches:
     """This rank's batches from the trainer's current step to its last.
 
     Raises:

@@ -1,6 +1,12 @@
-"""Which clip sizes Mochi can take."""
+"""Which clip sizes Mochi can take, and which of several sizes suits a video."""
+
+from collections.abc import Sequence
+from fractions import Fraction
 
 PATCH = 2
+
+ClipSize = tuple[int, int]
+"""Height and width in pixels."""
 
 
 def check_clip_size(
@@ -41,3 +47,59 @@ def latent_shape(
 ) -> tuple[int, int, int, int]:
     """``(C, T, H, W)`` of a clip's latents: 73x480x848 -> 12x13x60x106."""
     return channels, num_latent_frames(num_frames), height // 8, width // 8
+
+
+def size_name(size: ClipSize) -> str:
+    """Height before width, as in the paper: ``480x848``."""
+    return f"{size[0]}x{size[1]}"
+
+
+def clip_sizes(
+    num_frames: int, height: int, width: int, buckets: Sequence[ClipSize] | None
+) -> tuple[ClipSize, ...]:
+    """The sizes of ``data.buckets``, or where it is None the one of ``data.height`` and ``width``.
+
+    Args:
+        num_frames: Frames of a clip, 6k + 1.
+        height: Pixels; not looked at if there are buckets.
+        width: Pixels; not looked at if there are buckets.
+        buckets: Height and width of each size.
+
+    Raises:
+        ValueError: No size, one twice, or one that Mochi cannot take.
+    """
+    if buckets is None:
+        check_clip_size(num_frames, height, width)
+        return ((height, width),)
+    if not buckets:
+        raise ValueError(
+            "data.buckets is empty; name at least one [height, width], or give null to take "
+            "data.height and data.width."
+        )
+    sizes = tuple((rows, columns) for rows, columns in buckets)
+    for size in sizes:
+        try:
+            check_clip_size(num_frames, *size)
+        except ValueError as error:
+            raise ValueError(f"data.buckets, {size_name(size)}: {error}") from error
+        if sizes.count(size) > 1:
+            raise ValueError(f"data.buckets names {size_name(size)} twice; name it once.")
+    return sizes
+
+
+def nearest_size(width: int, height: int, sizes: Sequence[ClipSize]) -> ClipSize:
+    """The size whose aspect is nearest to a frame's, so that a crop cuts least away.
+
+    Nearest by the ratio of the two aspects, whichever is wider; of equals the first.
+
+    Args:
+        width: Pixels of the frame as it is displayed.
+        height: Pixels of the frame as it is displayed.
+        sizes: At least one.
+    """
+
+    def ratio(size: ClipSize) -> Fraction:
+        aspects = Fraction(width * size[0], height * size[1])
+        return max(aspects, 1 / aspects)
+
+    return min(sizes, key=ratio)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.clip_size import latent_shape
 from musicinfuser.media.latents import (
     ClipHeader,
     EncodingRecipe,
@@ -48,10 +49,11 @@ def header(cache: Path, clip_id: str, **changes) -> ClipHeader:
 def write_handmade_clip(cache: Path, clip_id: str, *, number: float = 0.0, **changes) -> ClipHeader:
     """Latents and audio filled with ``number``; captions get features of their length."""
     made = header(cache, clip_id, **changes)
+    shape = latent_shape(made.recipe.num_frames, *made.size)
     write_clip(
         made,
-        latent_mean=torch.full((12, 2, 4, 4), number),
-        latent_logvar=torch.full((12, 2, 4, 4), -number),
+        latent_mean=torch.full(shape, number),
+        latent_logvar=torch.full(shape, -number),
         audio=torch.full((14, 96), number),
     )
     for caption in (made.caption, made.base_caption):

@@ -1,6 +1,15 @@
 import pytest
 
-from musicinfuser.clip_size import check_clip_size, latent_shape, num_latent_frames
+from musicinfuser.clip_size import (
+    check_clip_size,
+    clip_sizes,
+    latent_shape,
+    nearest_size,
+    num_latent_frames,
+    size_name,
+)
+
+WIDE, TALL, SQUARE = (480, 848), (848, 480), (640, 640)
 
 
 @pytest.mark.parametrize("size", [(73, 480, 848), (145, 480, 848), (1, 16, 16), (7, 32, 64)])
@@ -44,3 +53,46 @@ def test_latent_frames_and_shape():
     assert num_latent_frames(9, temporal=4) == 3
     assert latent_shape(73, 480, 848) == (12, 13, 60, 106)
     assert latent_shape(7, 32, 48, channels=16) == (16, 2, 4, 6)
+
+
+def test_one_size_or_several():
+    assert clip_sizes(73, *WIDE, buckets=None) == (WIDE,)
+    assert clip_sizes(73, 1, 1, buckets=[[848, 480], [640, 640]]) == (TALL, SQUARE)
+    assert size_name(TALL) == "848x480"
+
+
+@pytest.mark.parametrize(
+    ("buckets", "message"),
+    [
+        ([], "data.buckets is empty; name at least one"),
+        ([WIDE, (848, 484)], "data.buckets, 848x484: width is 484 px; it must be a multiple of 16"),
+        ([WIDE, SQUARE, WIDE], "data.buckets names 480x848 twice"),
+    ],
+)
+def test_buckets_that_cannot_be_used(buckets, message):
+    with pytest.raises(ValueError, match=message):
+        clip_sizes(73, *WIDE, buckets=buckets)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "nearest"),
+    [
+        (1920, 1080, WIDE),
+        (640, 480, WIDE),  # 4:3 lies in the middle: 1.325 from 480x848 and 1.333 from square,
+        (636, 480, SQUARE),  # a little narrower the other way round
+        (480, 480, SQUARE),
+        (1080, 1350, SQUARE),  # 4:5
+        (480, 640, TALL),
+        (1080, 1920, TALL),
+        (320, 1000, TALL),
+        (4000, 500, WIDE),
+    ],
+)
+def test_the_nearest_aspect(width, height, nearest):
+    for sizes in ([WIDE, TALL, SQUARE], [SQUARE, TALL, WIDE]):
+        assert nearest_size(width, height, sizes) == nearest
+
+
+def test_of_equals_the_first():
+    assert nearest_size(500, 500, [WIDE, TALL]) == WIDE
+    assert nearest_size(500, 500, [TALL, WIDE]) == TALL

@@ -18,7 +18,13 @@ SHIPPED = {
     "base": ("fit", ["base"]),
     "small": ("fit", ["base", "small"]),
     "encode": ("predict", ["encode"]),
+    "caption": ("predict", ["caption"]),
     "small_encode": ("predict", ["encode", "small_encode"]),
+    "ddp": ("fit", ["base", "ddp"]),
+    "sharded": ("fit", ["base", "ddp", "sharded"]),
+    "slurm/slurm": ("fit", ["base", "ddp", "slurm/slurm"]),
+    "loggers/csv": ("fit", ["base", "loggers/csv"]),
+    "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "parts/vae": ("fit", ["parts/vae"]),
     "parts/base": ("fit", ["parts/base"]),
     "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),
@@ -49,6 +55,46 @@ def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys
     (tmp_path / "printed.yaml").write_text(first)
     assert yaml.safe_load(printed(f"--config={tmp_path}/printed.yaml")) == yaml.safe_load(first)
     assert "class_path" in first
+
+
+# Overlays of how a run is carried out, and all they set; none touches the recipe.
+OVERLAYS = {
+    "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
+    "sharded": {
+        "model.init_args.shard_backbone",
+        "data.init_args.max_validation_clips",
+        "sample_generation.every_n_steps",
+    },
+    "slurm/slurm": {"trainer.plugins"},
+    "loggers/csv": {"trainer.logger"},
+    "loggers/wandb": {"trainer.logger"},
+}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlays_set_one_thing(name: str) -> None:
+    def keys(node: object, prefix: str) -> set[str]:
+        if not isinstance(node, dict) or prefix[:-1] in OVERLAYS[name]:
+            return {prefix[:-1]}
+        return {key for part, value in node.items() for key in keys(value, f"{prefix}{part}.")}
+
+    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    assert keys(config, "") == OVERLAYS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [("csv", {"name": "csv", "version": None}), ("wandb", {"project": "musicinfuser"})],
+)
+def test_a_second_logger_stands_beside_tensorboard(name: str, second: dict, capsys) -> None:
+    with pytest.raises(SystemExit):
+        MusicInfuserCLI(["fit", *config_arguments(f"loggers/{name}"), "--print_config"])
+    first, other = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
+    base = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text())["trainer"]["logger"]
+    assert first["class_path"] == base["class_path"]
+    assert (first["init_args"]["name"], first["init_args"]["version"]) == ("logs", "")
+    assert other["init_args"]["save_dir"] == "runs/base"
+    assert other["init_args"].items() >= second.items()
 
 
 def test_base_holds_the_numbers_of_the_paper() -> None:

@@ -66,7 +66,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
         f"--data.init_args.sources=[{sources}]",
     ]
     main(encode)
-    assert "skipped: too quiet: 1" in capsys.readouterr().out
+    assert "| youtube | clip     | too quiet |     1 |" in capsys.readouterr().out
     main(encode)
     assert "encoded 0 clips" in capsys.readouterr().out
 

@@ -7,11 +7,13 @@ from typing import Any
 from tqdm import tqdm
 
 from datamodules import DanceDataModule
+from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import check_captions
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
 from datamodules.dance import clips_to_train_on
-from datamodules.mixing import Mixture
+from datamodules.mixing import check_ratio
 from lightning_modules.preflight.report import Report, count, gigabytes, table
+from musicinfuser.clip_size import size_name
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -87,7 +89,7 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     with report.collecting():
         check_one_recipe(headers)
     with report.collecting():
-        data.check_sizes(recipe)
+        data.check_sizes(headers)
     with report.collecting():
         check_caption_recipe(data.cache_dir, recipe)
     if encoders is not None:
@@ -97,13 +99,27 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     shares = {source: share for source, share in data.ratio.items() if share}
     for ratio in [{source: share} for source, share in shares.items()] or [data.ratio]:
         with report.collecting():
-            Mixture(sizes, ratio, seed=data.seed)
+            check_ratio(sizes, ratio)
     with report.collecting():
         used = [h for source, clips in training.items() if source in shares for h in clips]
         check_captions(Path(data.cache_dir), used)
     with report.collecting():
         data.choose_validation_clips(headers)
-    report.add("cache", *_description(data, headers, num_broken=len(broken)))
+    lines = _description(data, headers, num_broken=len(broken))
+    with report.collecting():
+        lines.append(_share_of_steps(data, training))
+    report.add("cache", *lines)
+
+
+def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]) -> str:
+    """How often each size comes; nothing if there is only one."""
+    buckets = {source: [h.bucket for h in clips] for source, clips in training.items()}
+    mixture = mix(buckets, data.ratio, samples_per_step=1, seed=data.seed)
+    if not isinstance(mixture, BucketMixture):
+        return ""
+    total = sum(mixture.step_shares.values())
+    shares = (f"{share / total:.1%} {name}" for name, share in mixture.step_shares.items())
+    return f"of the optimizer steps: {', '.join(shares)}"
 
 
 def _check_encoders(
@@ -116,9 +132,7 @@ def _check_encoders(
         report.problem(str(error))
 
 
-def _description(
-    data: DanceDataModule, headers: list[ClipHeader], *, num_broken: int
-) -> tuple[str, ...]:
+def _description(data: DanceDataModule, headers: list[ClipHeader], *, num_broken: int) -> list[str]:
     folder, recipe = Path(data.cache_dir), headers[0].recipe
     numbers = Counter((h.source, h.split) for h in headers)
     sizes: Counter[tuple[str, str]] = Counter()
@@ -127,6 +141,8 @@ def _description(
         key = (header.source, header.split)
         sizes[key] += header.path.stat().st_size
         captions.setdefault(key, set()).update((header.caption, header.base_caption))
+    buckets = Counter((h.source, h.split, h.bucket) for h in headers)
+    names = [size_name(size) for size in data.sizes]
     rows: list[Row] = []
     for source, split in sorted(numbers):
         texts = {c for c in captions[source, split] if c}
@@ -134,13 +150,16 @@ def _description(
         row: dict[str, Any] = {"source": source, "split": split, "clips": numbers[source, split]}
         row |= {"GB": gigabytes(sizes[source, split]), "captions": len(texts)}
         row |= {"captions missing": missing, "share": data.ratio.get(source, 0)}
+        if len(names) > 1:
+            row |= {name: buckets[source, split, name] for name in names}
         rows.append(row)
+    made_of = ", ".join(sorted({header.bucket for header in headers}))
     texts_bytes = sum(p.stat().st_size for p in folder.glob("captions/*.safetensors"))
-    return (
+    return [
         f"{folder}: {count(len(headers), 'clip')} complete, {num_broken} broken; captions "
         f"{gigabytes(texts_bytes):.2f} GB",
-        f"made of {recipe.num_frames} frames of {recipe.height}x{recipe.width} at {recipe.fps:g} "
-        f"fps, {recipe.dtype}, vae {recipe.vae}, text encoder {recipe.text_encoder}, audio encoder "
+        f"made of {recipe.num_frames} frames of {made_of} at {recipe.fps:g} fps, {recipe.dtype}, "
+        f"vae {recipe.vae}, text encoder {recipe.text_encoder}, audio encoder "
         f"{recipe.audio_encoder}",
         table(rows),
-    )
+    ]

@@ -2,10 +2,11 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from datamodules import DanceDataModule, EncodingDataModule
+from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
 from lightning_modules import ClipEncoder, MusicInfuserModule
 from lightning_modules.preflight import memory, training
 from lightning_modules.preflight.cache import check_cache
+from lightning_modules.preflight.captioning import check_captioning
 from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings, build
 from lightning_modules.preflight.sources import PARTS, check_growth, check_sources
@@ -37,7 +38,9 @@ def check(parser: ArgumentParser, config: Namespace) -> Report:
     """
     report = Report()
     settings = build(parser, config, report)
-    if isinstance(settings.data, EncodingDataModule):
+    if isinstance(settings.data, CaptioningDataModule):
+        check_captioning(settings, settings.data, report)
+    elif isinstance(settings.data, EncodingDataModule):
         _check_encoding(settings, settings.data, report)
     else:
         _check_training(settings, report)
@@ -64,7 +67,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
         text_bytes=sizes["text_encoder"] * value_bytes,
         vae_bytes=sizes["vae"] * value_bytes,
         audio_bytes=sizes["audio_encoder"] * memory.FP32_BYTES,
-        num_pixels=data.num_frames * data.height * data.width,
+        num_pixels=data.num_frames * max(height * width for height, width in data.sizes),
         channels=parts["vae"].config["encoder_block_out_channels"][0],
         value_bytes=value_bytes,
         is_tiled=bool(spec.vae_tiling),

@@ -1,11 +1,13 @@
 """The videos an encode job will read, and what it will write."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules import EncodingDataModule
 from datamodules.clips import ClipSpec
+from datamodules.cut_finding import stored_cuts_only
 from datamodules.cutting import ClipDataset
 from datamodules.encoding import captions_not_encoded
 from datamodules.summary import summarise
@@ -13,6 +15,7 @@ from lightning_modules import ClipEncoder
 from lightning_modules.preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
 from lightning_modules.preflight.report import Report, count, gigabytes, table
 from lightning_modules.preflight.weights import CheckedPart
+from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import check_caption_recipe
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.tables import Row
@@ -34,19 +37,20 @@ def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
     rows: list[Row] = []
     notes: list[str] = []
     for source in data.sources:
-        with report.collecting():
+        with report.collecting(), stored_cuts_only():
             dataset = data.build(source)
             specs += dataset.clips
-            rows.append(_row(dataset))
+            rows.append(_row(dataset, sizes=data.sizes))
             notes += _notes(dataset)
     report.add("sources", table(rows), *notes)
     return specs
 
 
-def _row(dataset: ClipDataset) -> Row:
+def _row(dataset: ClipDataset, *, sizes: Sequence[ClipSize]) -> Row:
     videos = {spec.path for spec in dataset.clips}
     splits = Counter(spec.split for spec in dataset.clips)
-    return {
+    buckets = Counter((spec.height, spec.width) for spec in dataset.clips)
+    row = {
         "source": dataset.source,
         "videos used": len(videos),
         "GB": gigabytes(sum(path.stat().st_size for path in videos)),
@@ -56,6 +60,7 @@ def _row(dataset: ClipDataset) -> Row:
         "skipped": len(dataset.skipped),
         "not selected": sum(dataset.num_not_selected.values()),
     }
+    return row | {size_name(size): buckets[size] for size in sizes if len(sizes) > 1}
 
 
 def _notes(dataset: ClipDataset) -> list[str]:
@@ -64,6 +69,11 @@ def _notes(dataset: ClipDataset) -> list[str]:
         for row in summarise(dataset)
         if row["kind"] != "clips"
     ]
+    if dataset.num_unknown_cuts:
+        notes.append(
+            f"{dataset.source}: {count(dataset.num_unknown_cuts, 'video')} whose cuts the encode "
+            "job will look for first; counted as one shot each"
+        )
     without = getattr(dataset, "num_missing_captions", 0)
     unused = getattr(dataset, "num_unused_captions", 0)
     if without:
@@ -104,22 +114,26 @@ def check_growth(
         report.problem(str(error))
     captions = captions_not_encoded(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
-    per_clip = clip_bytes(
-        data.num_frames,
-        data.height,
-        data.width,
-        fps=data.fps,
-        value_bytes=value_bytes,
-        latent_channels=parts["vae"].config["latent_channels"],
-        audio_config=parts["audio_encoder"].config,
-    )
+    per_clip = {
+        size: clip_bytes(
+            data.num_frames,
+            *size,
+            fps=data.fps,
+            value_bytes=value_bytes,
+            latent_channels=parts["vae"].config["latent_channels"],
+            audio_config=parts["audio_encoder"].config,
+        )
+        for size in data.sizes
+    }
     texts = caption_bytes(
         captions,
         width=parts["text_encoder"].config["d_model"],
         value_bytes=value_bytes,
         max_tokens=module.encoders.spec.max_text_tokens,
     )
-    needed = len(missing) * per_clip + texts
+    sizes = Counter((specs[i].height, specs[i].width) for i in missing)
+    needed = sum(number * per_clip[size] for size, number in sizes.items()) + texts
+    clips = " + ".join(f"{sizes[size]} x {per_clip[size] / 1e6:.3f} MB" for size in data.sizes)
     folder = Path(data.cache_dir)
     groups: Counter[tuple[str, str]] = Counter((specs[i].source, specs[i].split) for i in missing)
     rows: list[Row] = []
@@ -130,7 +144,7 @@ def check_growth(
     report.add("cache so far", f"{folder}: {count(len(captions), 'caption')} missing", table(rows))
     report.add(
         "disk",
-        f"{len(missing)} x {per_clip / 1e6:.3f} MB of clips, at most {gigabytes(texts):.3f} GB of "
-        f"captions: {gigabytes(needed):.3f} GB; {gigabytes(free_bytes(folder)):.1f} GB free",
+        f"{clips} of clips, at most {gigabytes(texts):.3f} GB of captions: "
+        f"{gigabytes(needed):.3f} GB; {gigabytes(free_bytes(folder)):.1f} GB free",
     )
     require_room(folder, needed, f"{count(len(missing), 'clip')} and their captions", report)

@@ -94,7 +94,7 @@ def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataM
     """
     model = module.adapted
     feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
-    tokens = memory.num_visual_tokens(data.num_frames, data.height, data.width)
+    tokens = max(memory.num_visual_tokens(data.num_frames, *size) for size in data.sizes)
     return memory.training_rows(
         memory.TrainingSizes(
             frozen_bytes=_frozen_bytes(module),

@@ -1,9 +1,11 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from datamodules.batch import collate
 from datamodules.cached_clips import TrainingClips, ValidationClips
 from datamodules.mixing import SampleKey
 from musicinfuser.media.latents import CacheError, caption_path
@@ -119,3 +121,24 @@ def test_one_music_alone_cannot_validate(tmp_path: Path, num_clips: int) -> None
     headers = [write_handmade_clip(tmp_path, f"v{i}", music="mBR0") for i in range(num_clips)]
     with pytest.raises(CacheError, match="have the music mBR0; encode clips of at least two"):
         ValidationClips(headers, cache_dir=tmp_path)
+
+
+def test_validation_batches_hold_one_size(tmp_path: Path) -> None:
+    tall = replace(RECIPE, height=64)
+    headers = [
+        write_handmade_clip(
+            tmp_path, f"v{i}", number=i, music=f"m{i}", recipe=tall if i in (1, 4, 5) else RECIPE
+        )
+        for i in range(7)
+    ]
+    dataset = ValidationClips(headers, cache_dir=tmp_path)
+    assert dataset.batches(range(7), batch_size=2) == [[0, 2], [3, 6], [1, 4], [5]]
+    assert dataset.batches([5, 3, 1], batch_size=3) == [[5, 1], [3]]
+    for indices in dataset.batches(range(7), batch_size=3):
+        batch = collate([dataset[i] for i in indices])
+        assert batch.sample_index == tuple(indices)
+        # The other music is that of the next clip, whatever its size.
+        assert batch.other_audio is not None
+        assert batch.other_audio[:, 0, 0].tolist() == [(i + 1) % 7 for i in indices]
+    same = ValidationClips(headers[2:4], cache_dir=tmp_path)
+    assert same.batches(range(2), batch_size=1) == [[0], [1]]

@@ -12,6 +12,7 @@ from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch
 from datamodules.generation_cells import CellsSpec
 from musicinfuser.cells import Cell
+from musicinfuser.media.audio import write_wav
 from musicinfuser.media.latents import CacheError, read_headers
 from tests.handmade_cache import RECIPE, write_handmade_clip
 
@@ -163,8 +164,8 @@ def test_without_held_out_clips_nothing_can_validate(small_cache: Path) -> None:
     ("change", "message"),
     [
         ({"num_frames": 13}, "num_frames: 7 in the cache, 13 in the config"),
-        ({"height": 48}, "height: 32 in the cache, 48 in the config"),
-        ({"width": 48}, "width: 32 in the cache, 48 in the config"),
+        ({"height": 48}, r"\[\[32, 32\]\] in the cache, \[\[48, 32\]\] in the config\)"),
+        ({"width": 48}, r"\[\[32, 32\]\] in the cache, \[\[32, 48\]\] in the config\)"),
         ({"fps": 24.0}, "fps: 30.0 in the cache, 24.0 in the config"),
     ],
 )
@@ -207,7 +208,7 @@ def test_batches_move_and_cells_stay(small_cache: Path) -> None:
 
 
 def test_cells_are_shared_out(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").touch()
+    write_wav(tmp_path / "a.wav", torch.zeros(16_000), rate_hz=16_000)
     spec = CellsSpec(music=[f"{tmp_path}/a.wav"], prompts=["p"], seeds=[0, 1, 2, 3, 4])
     seeds = []
     for rank in range(2):
@@ -225,3 +226,64 @@ def test_predict_needs_something_to_generate(tmp_path: Path) -> None:
 def test_more_processes_than_validation_clips_are_refused(small_cache: Path) -> None:
     with pytest.raises(CacheError, match="3 clips to validate with, fewer than the 4 processes"):
         batches(small_cache, "validate", 0, 4)
+
+
+TALL, SQUARE = replace(RECIPE, height=64), replace(RECIPE, height=48, width=48)
+BUCKETS = [(32, 32), (64, 32), (48, 48)]
+
+
+@pytest.fixture
+def mixed_cache(tmp_path: Path) -> Path:
+    """AIST of one size and of one more to validate with; wild clips of all three."""
+    for i in range(4):
+        write_handmade_clip(tmp_path, f"a{i}", number=i)
+        recipe = TALL if i == 2 else RECIPE
+        music = f"m{['BR0', 'HO5', 'PO1', 'BR0'][i]}"
+        write_handmade_clip(tmp_path, f"v{i}", music=music, split="held_out", recipe=recipe)
+    for i, recipe in enumerate([TALL, TALL, TALL, SQUARE, RECIPE]):
+        write_handmade_clip(
+            tmp_path, f"y{i}", number=10 + i, source="youtube", music=None, recipe=recipe
+        )
+    return tmp_path
+
+
+def shapes(found: list[ClipBatch]) -> list[tuple[int, ...]]:
+    return [tuple(batch.latent_mean.shape[-2:]) for batch in found]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_ranks_and_accumulation_share_the_size_of_a_step(
+    mixed_cache: Path, accumulation: int
+) -> None:
+    options = {"buckets": BUCKETS, "accumulation": accumulation, "batch_size": 2 // accumulation}
+    ranks = [batches(mixed_cache, "train", rank, 2, **options) for rank in range(2)]
+    assert shapes(ranks[0]) == shapes(ranks[1])
+    steps = shapes(ranks[0])[::accumulation]
+    assert shapes(ranks[0]) == [s for s in steps for _ in range(accumulation)]
+    assert len(set(steps)) > 1
+    # One process alone reads the same, and a run that starts later goes on with the same.
+    alone = batches(mixed_cache, "train", 0, 1, buckets=BUCKETS, batch_size=4)
+    assert by_sample(alone) == by_sample([*ranks[0], *ranks[1]])
+    rest = batches(mixed_cache, "train", 0, 1, buckets=BUCKETS, batch_size=4, step=2)
+    assert [b.clip_ids for b in rest] == [b.clip_ids for b in alone[2:]]
+
+
+def test_validation_batches_hold_one_size_on_every_rank(mixed_cache: Path) -> None:
+    options = {"buckets": BUCKETS, "validation_batch_size": 4}
+    alone = batches(mixed_cache, "validate", 0, 1, **options)
+    assert [b.clip_ids for b in alone] == [("v0", "v1", "v3"), ("v2",)]
+    parts = [batches(mixed_cache, "validate", rank, 2, **options) for rank in range(2)]
+    assert [[b.clip_ids for b in part] for part in parts] == [[("v0",), ("v2",)], [("v1", "v3")]]
+    assert by_sample(parts[0]) | by_sample(parts[1]) == by_sample(alone)
+
+
+@pytest.mark.parametrize("buckets", [None, [(32, 32), (64, 32)], [(64, 32), (48, 48)]])
+def test_sizes_that_the_config_does_not_name_are_refused(mixed_cache: Path, buckets) -> None:
+    with pytest.raises(CacheError, match=r"\[\[32, 32\], \[48, 48\], \[64, 32\]\] in the cache"):
+        data_module(mixed_cache, buckets=buckets).setup("fit")
+
+
+def test_one_size_among_the_named_keeps_the_order(small_cache: Path) -> None:
+    alone = batches(small_cache, "train", 0, 1)
+    named = batches(small_cache, "train", 0, 1, buckets=BUCKETS)
+    assert by_sample(alone) == by_sample(named)

@@ -100,7 +100,7 @@ def test_a_second_run_encodes_nothing_and_says_so(
     assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.safetensors")} == before
     report = capsys.readouterr().out
     assert f"encoded 0 clips, {NUM_CLIPS} were there already." in report
-    assert "aist      held_out  BR " in report
+    assert "| aist    | held_out | BR    | c01    | 32x32 |      1 |     1 |" in report
 
 
 def test_a_deleted_clip_comes_back_to_the_bit(
@@ -233,7 +233,11 @@ def test_bad_files_are_skipped_with_reasons(
     assert found == reasons
     printed = capsys.readouterr().out
     assert "encoded 2 clips, 0 were there already." in printed
-    assert f"skipped: cannot be read: {4 if half == 'cannot be read' else 3}" in printed
+    rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
+    assert ["", "aist", "file", "cannot be read", "1", ""] in rows
+    assert ["", "youtube", "clip", "too quiet", "1", ""] in rows
+    unread = [int(row[4]) for row in rows if "youtube" in row and "cannot be read" in row]
+    assert sum(unread) == (3 if half == "cannot be read" else 2)
     for reason in skipped.values():
         assert reason in printed
     # What is skipped while it is read is tried again; nothing else is.

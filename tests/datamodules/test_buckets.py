@@ -1,0 +1,141 @@
+"""Each video gets the size that cuts least of what a player shows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import AISTDataset, EncodingDataModule, YouTubeDataset
+from datamodules.clips import ClipSpec, RawClip
+from musicinfuser.media.video import write_video
+from tests.media.conftest import rotate_mp4, sine, write_media
+
+WIDE, TALL, SQUARE = (32, 64), (64, 32), (48, 48)
+BUCKETS = [WIDE, TALL, SQUARE]
+SIZE = {"num_frames": 7, "height": 32, "width": 64}
+TIMES = [k / 30 for k in range(36)]
+RED, GREEN, BLUE = (220, 30, 30), (30, 220, 30), (30, 30, 220)
+
+
+def dancer(index: int, width: int, height: int) -> np.ndarray:
+    """Head above, feet below, on the long side of the stored picture."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = GREEN
+    if height >= width:
+        image[: height // 8], image[-height // 8 :] = RED, BLUE
+    else:  # lies on its side, head to the left
+        image[:, : width // 8], image[:, -width // 8 :] = RED, BLUE
+    return image
+
+
+def film(path: Path, width: int, height: int, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"audio": sine(440, 1.2), "draw": dancer, "color": (1, 1)} | options
+    return write_media(path, times=TIMES, width=width, height=height, **options)
+
+
+def sizes(clips: list[ClipSpec]) -> dict[str, tuple[int, int]]:
+    return {Path(spec.attributes["file"]).stem: (spec.height, spec.width) for spec in clips}
+
+
+def assert_head_and_feet(clip: RawClip) -> None:
+    top, bottom = (clip.frames[:, row].float().mean(dim=(0, 1)) for row in (1, -2))
+    assert (top - torch.tensor(RED)).abs().max() < 30
+    assert (bottom - torch.tensor(BLUE)).abs().max() < 30
+
+
+def test_each_video_takes_its_nearest_size(tmp_path: Path) -> None:
+    film(tmp_path / "landscape.mp4", 128, 72)
+    film(tmp_path / "portrait.mp4", 72, 128)
+    film(tmp_path / "square.mp4", 64, 64)
+    film(tmp_path / "classic.mp4", 96, 72)
+    rotate_mp4(film(tmp_path / "phone.mp4", 128, 72), 90, 128, 72)
+    film(tmp_path / "anamorphic.mp4", 64, 64, pixel_aspect=2)
+    dataset = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    assert sizes(dataset.clips) == {
+        "landscape": WIDE,
+        "portrait": TALL,
+        "square": SQUARE,
+        "classic": SQUARE,
+        "phone": TALL,
+        "anamorphic": WIDE,
+    }
+    clips = {Path(c.spec.attributes["file"]).stem: c for c in dataset}
+    for name, clip in clips.items():
+        height, width = sizes(dataset.clips)[name]
+        assert clip.frames.shape == (7, height, width, 3)
+    for name in ("portrait", "phone", "square"):
+        assert_head_and_feet(clips[name])
+    # With one size for all, portrait video loses both.
+    alone = {Path(c.spec.attributes["file"]).stem: c for c in YouTubeDataset(tmp_path, **SIZE)}
+    assert {clip.frames.shape for clip in alone.values()} == {(7, 32, 64, 3)}
+    with pytest.raises(AssertionError):
+        assert_head_and_feet(alone["portrait"])
+
+
+def test_too_small_for_its_bucket(tmp_path: Path) -> None:
+    film(tmp_path / "enough.mp4", 72, 128)
+    film(tmp_path / "small.mp4", 30, 60)
+    film(tmp_path / "small square.mp4", 40, 40)
+    dataset = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    assert sizes(dataset.clips) == {"enough": TALL}
+    reasons = {skip.path.stem: skip.reason for skip in dataset.skipped}
+    assert reasons["small"].startswith(
+        "too small: the centre crop of 30x60 px has 30x60 px, less than 32x64"
+    )
+    assert "less than 48x48" in reasons["small square"]
+    kept = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS, allow_upscaling=True)
+    assert sizes(kept.clips) == {"enough": TALL, "small": TALL, "small square": SQUARE}
+
+
+def test_the_authors_box_is_for_wide_pictures(tmp_path: Path) -> None:
+    names = ["gBR_sBM_c01_d04_mBR1_ch03", "gBR_sBM_c01_d05_mBR2_ch04"]
+    film(tmp_path / f"{names[0]}.mp4", 144, 72)
+    film(tmp_path / f"{names[1]}.mp4", 72, 144)
+    (tmp_path / f"{names[1]}.mp4").rename(tmp_path / f"{names[1]}.mov")
+    dataset = AISTDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    assert sizes(dataset.clips) == {names[0]: WIDE, names[1]: TALL}
+    assert [spec.crop for spec in dataset.clips] == ["aist", "centre"]
+    clips = list(dataset)
+    assert_head_and_feet(clips[1])
+    before = AISTDataset(tmp_path, **SIZE, files=[f"{names[0]}.mp4"])
+    assert torch.equal(clips[0].frames, before[0].frames)
+    # One size alone keeps the authors' box, whatever its shape.
+    assert AISTDataset(tmp_path, num_frames=7, height=48, width=32).clips[0].crop == "aist"
+
+
+def test_clips_start_where_they_did(tmp_path: Path) -> None:
+    """Sizes change what is cut away, not which seconds are taken."""
+    write_video(
+        tmp_path / "long.mp4",
+        torch.zeros(900, 64, 64, 3, dtype=torch.uint8),
+        fps=30.0,
+        audio=torch.full((16_000,), 0.1),
+        audio_rate_hz=16_000,
+    )
+    one, several = (
+        YouTubeDataset(tmp_path, **SIZE, buckets=buckets).clips for buckets in (None, BUCKETS)
+    )
+    assert [(s.clip_id, s.start_seconds) for s in one] == [
+        (s.clip_id, s.start_seconds) for s in several
+    ]
+    assert len(one) == 3
+
+
+def test_settings_of_the_data_module(tmp_path: Path) -> None:
+    film(tmp_path / "portrait.mp4", 72, 128)
+
+    def data(**changes) -> EncodingDataModule:
+        return EncodingDataModule(
+            str(tmp_path / "cache"),
+            [lambda **shared: YouTubeDataset(tmp_path, **shared)],
+            **(SIZE | changes),
+        )
+
+    assert data().sizes == (WIDE,)
+    several = data(buckets=BUCKETS)
+    assert several.sizes == tuple(BUCKETS)
+    assert sizes(several.build(several.sources[0]).clips) == {"portrait": TALL}
+    with pytest.raises(ValueError, match="data.buckets, 64x40: width is 40 px"):
+        data(buckets=[WIDE, (64, 40)])

@@ -74,6 +74,7 @@ endif
 	@ls $(REPORT)/side_by_side/*.mp4 | sed 's/^/  beside each other  /'
 	@ls $(VIDEOS)/your_song/*.mp4 2>/dev/null | sed 's/^/  your song          /' || true
 	@ls $(DEMO)/adapted/samples/*/*.mp4 | sed 's/^/  sample in training /'
+	@echo "  what was encoded   $(DEMO)/cache/report/index.html"
 	@echo "  contact sheet      $(REPORT)/contact_sheet.png"
 	@echo "  table              $(REPORT)/table.md (values: $(REPORT)/metrics.json)"
 	@echo

@@ -16,8 +16,9 @@ export TOKENIZERS_PARALLELISM ?= false
 	$(PY) -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
+# Two processes; tests of one file stay together, since they share what it sets up.
 test: .venv/.installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow

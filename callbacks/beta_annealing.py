@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
 
@@ -60,4 +61,5 @@ class BetaAnnealing(L.Callback):
         if hasattr(pl_module, "noise_beta"):
             beta = self.beta(trainer.global_step)
             pl_module.noise_beta = beta  # type: ignore[assignment]
-            pl_module.log("train/beta", beta)
+            # A number would be copied to the device, which waits for it.
+            pl_module.log("train/beta", torch.full((), beta, device=pl_module.device))

@@ -1,6 +1,5 @@
 """CacheWriter: what the encode job makes goes to disk, and what it skipped is listed."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from datamodules.encoding import EncodingDataModule
@@ -100,7 +99,7 @@ class CacheWriter(BasePredictionWriter):
         if trainer.is_global_zero:
             rows = [*map(_skip, data.skipped), *rows, *data.left_out_by_choice()]
         path = Path(data.cache_dir, f"skipped_rank{trainer.global_rank}.jsonl")
-        write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+        write_json_lines(path, rows)
         print(f"encoded {self.num_written} clips, {data.num_found} were there already.")
         print(f"{self.num_padded} of the encoded clips outlast their sound; silence was added.")
         named = [row for row in rows if "file" in row]

@@ -1,6 +1,5 @@
 """CaptionWriter: what the caption job says goes to tables, and what it skipped is listed."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from musicinfuser.media.errors import printable
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from datamodules.captioning import CaptioningDataModule
@@ -56,7 +55,7 @@ class CaptionWriter(BasePredictionWriter):
         if self._table is None or len(self._rows) == ROWS_PER_TABLE:
             self._table, self._rows = _next_table(folder, rank), []
         self._rows.append({"file": file, "caption": caption})
-        write_text(self._table, _lines(self._rows))
+        write_json_lines(self._table, self._rows)
         self.num_written += 1
 
     def _skip(self, path: Path, reason: str) -> None:
@@ -66,7 +65,7 @@ class CaptionWriter(BasePredictionWriter):
         """List the skipped videos and print the counts, also if there was nothing to do."""
         data: CaptioningDataModule = trainer.datamodule  # type: ignore[attr-defined]
         path = data.tables / f"skipped_rank{trainer.global_rank}.jsonl"
-        write_text(path, _lines(self.skipped))
+        write_json_lines(path, self.skipped)
         num_found = len(data.videos) - len(data.missing)
         print(f"captioned {self.num_written} videos, {num_found} had a caption already.")
         for reason, count in Counter(s["reason"].split(":")[0] for s in self.skipped).items():
@@ -80,7 +79,3 @@ def _next_table(folder: Path, rank: int) -> Path:
     """The first name after those in use."""
     numbers = [int(p.stem.rpartition("_")[2]) for p in folder.glob(f"captions_rank{rank}_*.jsonl")]
     return folder / f"captions_rank{rank}_{max(numbers, default=-1) + 1:04}.jsonl"
-
-
-def _lines(rows: Sequence[dict[str, str]]) -> str:
-    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

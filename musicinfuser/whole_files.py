@@ -1,8 +1,9 @@
 """Files that are written whole or not at all."""
 
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,3 +29,8 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object per line, whole or not at all."""
+    write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))

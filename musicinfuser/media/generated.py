@@ -9,7 +9,7 @@ from torch import Tensor
 
 from musicinfuser.cells import MANIFEST_NAME
 from musicinfuser.media.video import write_video
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import write_json_lines, write_text
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ def write_generated(
 def write_manifest(folder: str | Path) -> Path:
     """Collect the descriptions in a folder into ``manifest.jsonl``, sorted by file name."""
     folder = Path(folder)
-    lines = []
+    descriptions = []
     # A killed run may leave a temporary file, whose name starts with a dot.
     for path in sorted(p for p in folder.glob("*.json") if not p.name.startswith(".")):
         description = json.loads(path.read_text())
         if "sha256" in description and Path(folder, description["file"]).is_file():
-            lines.append(json.dumps(description, ensure_ascii=False))
-    write_text(folder / MANIFEST_NAME, "".join(f"{line}\n" for line in lines))
+            descriptions.append(description)
+    write_json_lines(folder / MANIFEST_NAME, descriptions)
     return folder / MANIFEST_NAME

@@ -10,14 +10,13 @@ Every step is kept, so the command can be stopped and repeated. Writes figures.j
 import argparse
 import csv
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
+from benchmarks.small_world.commands import call, keep_settings
 from musicinfuser.metrics.intervals import bootstrap_mean
 from musicinfuser.tables import Row, markdown_table
 from musicinfuser.whole_files import write_text
@@ -64,21 +63,6 @@ def systems(music_guidance: float) -> list[System]:
     ]
 
 
-def call(*command: str | Path, done: Path) -> None:
-    """Run a command of this repository unless what it makes is there; its output goes to a log."""
-    if done.exists():
-        return
-    log = done.parent / f"{done.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{' '.join(map(str, command))[:150]} ...", flush=True)
-    with log.open("a") as stream:
-        status = subprocess.run(
-            [sys.executable, *map(str, command)], stdout=stream, stderr=subprocess.STDOUT
-        )
-    if status.returncode:
-        raise SystemExit(f"figures: a step failed, see {log}: {log.read_text()[-1500:]}")
-
-
 def make_set(
     kind: str, source: str, settings: argparse.Namespace, *, name: str = "",
     options: Sequence[str] = (),
@@ -91,14 +75,12 @@ def make_set(
         "--num-youtube", str(2 * settings.clips), "--num-silent", "0", "--num-without-audio", "0",
         "--num-workers", str(settings.workers), done=world.parent / "world_is_made",
     )  # fmt: skip
-    write_text(world.parent / "world_is_made", "")
     folder = settings.out / kind / (name or source)
     done = folder.parent / f"{folder.name}_is_made"
     call(
         "-m", "datamodules.small_world.test_set", world, folder, "--num-clips",
         str(settings.clips), "--source", source, *options, done=done,
     )  # fmt: skip
-    write_text(done, "")
     return folder
 
 
@@ -113,7 +95,6 @@ def adapt(seed: int, settings: argparse.Namespace) -> Path:
         "--sample_generation.every_n_steps=0", "--trainer.enable_progress_bar=false",
         *settings.options, done=folder / "is_trained",
     )  # fmt: skip
-    write_text(folder / "is_trained", "")
     return checkpoint
 
 
@@ -140,7 +121,7 @@ def score(folders: Sequence[Path], clips: Path, output: Path, *, beats: str = "t
     call(
         "evaluate.py", "score", *folders, "--metrics", "configs/small_metrics.yaml",
         "--music_beats", "truth", "--beats_folder", clips / beats, "--output", output,
-        done=output,
+        done=output, again=True,  # systems may have come
     )  # fmt: skip
     return json.loads(output.read_text())
 
@@ -273,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--options", nargs="*", default=[], help="further options of train.py")
     parser.add_argument("--sampling", nargs="*", default=[], help="further options of predict")
     settings = parser.parse_args(arguments)
+    names = ("cache", "steps", "clips", "music_guidance", "options", "sampling")
+    keep_settings(settings.out, {name: getattr(settings, name) for name in names})
     figures = {
         f"{kind}, {source}": report(kind, source, settings, settings.seeds)
         for kind in settings.kinds

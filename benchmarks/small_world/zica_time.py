@@ -9,14 +9,13 @@ clip's music raises the loss at each noise level (0 means that the music is not 
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
+from benchmarks.small_world.commands import call, keep_settings
 from musicinfuser.metrics.intervals import bootstrap_mean
 from musicinfuser.tables import Row, markdown_table
 from musicinfuser.whole_files import write_text
@@ -36,28 +35,24 @@ def train(variant: str, seed: int, settings: argparse.Namespace) -> Path:
     """Run one training, or go on with it; returns its folder."""
     chosen = VARIANTS[variant]
     folder = settings.out / f"{variant.replace(', ', '_')}_seed{seed}"
-    if not (folder / "finished").is_file():
-        options = {
-            "trainer.default_root_dir": folder,
-            "trainer.max_steps": settings.steps,
-            "trainer.val_check_interval": settings.steps,
-            "trainer.enable_progress_bar": "false",
-            "sample_generation.every_n_steps": 0,
-            "model.init_args.zica.positions": chosen["positions"],
-            "model.init_args.audio_resampling": chosen["resampling"],
-            "data.init_args.cache_dir": settings.cache,
-            "data.init_args.batch_size": settings.batch_size,
-            "data.init_args.validation_batch_size": settings.batch_size,
-            "data.init_args.max_validation_clips": settings.clips,
-            "seed_everything": seed,
-        }
-        command = [sys.executable, "train.py", "fit"]
-        command += ["--config", "configs/base.yaml", "--config", "configs/small.yaml"]
-        command += [f"--{name}={value}" for name, value in options.items()]
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("a") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-        write_text(folder / "finished", "")
+    options = {
+        "trainer.default_root_dir": folder,
+        "trainer.max_steps": settings.steps,
+        "trainer.val_check_interval": settings.steps,
+        "trainer.enable_progress_bar": "false",
+        "sample_generation.every_n_steps": 0,
+        "model.init_args.zica.positions": chosen["positions"],
+        "model.init_args.audio_resampling": chosen["resampling"],
+        "data.init_args.cache_dir": settings.cache,
+        "data.init_args.batch_size": settings.batch_size,
+        "data.init_args.validation_batch_size": settings.batch_size,
+        "data.init_args.max_validation_clips": settings.clips,
+        "seed_everything": seed,
+    }
+    call(
+        "train.py", "fit", "--config", "configs/base.yaml", "--config", "configs/small.yaml",
+        *(f"--{name}={value}" for name, value in options.items()), done=folder / "finished",
+    )  # fmt: skip
     return folder
 
 
@@ -98,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     settings = parser.parse_args(arguments)
+    names = ("cache", "steps", "batch_size", "clips")
+    keep_settings(settings.out, {name: getattr(settings, name) for name in names})
     plan = [(variant, seed) for seed in settings.seeds for variant in settings.variants]
     results: dict[str, list[dict[str, float]]] = {variant: [] for variant in settings.variants}
     for variant, seed in tqdm(plan, unit="run"):

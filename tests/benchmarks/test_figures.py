@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.small_world import figures, zica_time
+from benchmarks.small_world.commands import call, keep_settings
 
 
 def clip(system, track, **values):
@@ -93,3 +94,23 @@ def test_gaps_are_shown_in_percent_with_the_range_of_the_seeds():
     (row,) = zica_time.rows({"aligned": runs})
     assert row["gap at 0.80, %"] == "2.0 (1.0 to 3.0)"
     assert row["seeds"] == 2
+
+
+def test_a_command_is_done_once(tmp_path):
+    done, made = tmp_path / "done", tmp_path / "made"
+    program = f"open({str(made)!r}, 'a').write('x')"
+    call("-c", program, done=done)
+    call("-c", program, done=done)
+    assert made.read_text() == "x"
+    call("-c", program, done=done, again=True)
+    assert made.read_text() == "xx"
+    with pytest.raises(SystemExit, match=r"(?s)see .*other\.log.*no such thing"):
+        call("-c", "raise ValueError('no such thing')", done=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
+    keep_settings(tmp_path, {"steps": 300, "cache": tmp_path})
+    keep_settings(tmp_path, {"steps": 300, "cache": tmp_path})
+    with pytest.raises(SystemExit, match="steps: 300 there, 400 here"):
+        keep_settings(tmp_path, {"steps": 400, "cache": tmp_path})

@@ -1,12 +1,15 @@
 """Finding videos in a folder."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
 def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
     """All videos below a folder, links to folders included, sorted by relative path.
+
+    A subfolder that cannot be listed is left out with a warning.
 
     Args:
         root: The folder.
@@ -18,7 +21,7 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds the videos.")
     endings, found, visited = tuple(suffixes), [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:
             subfolders.clear()
@@ -35,6 +38,12 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
             f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
         )
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _warn(error: OSError) -> None:
+    warnings.warn(
+        f"{error.filename} is left out: it cannot be listed ({error.strerror}).", stacklevel=3
+    )
 
 
 def select_files(root: Path, *, videos: Sequence[Path], files: Sequence[str]) -> list[Path]:

@@ -50,5 +50,6 @@ def check_equal_validation(trainer: L.Trainer) -> None:
         raise ValueError(
             f"the processes have {counts} batches to validate with, but a sharded backbone runs on "
             f"all of them at once; set data.max_validation_clips to a multiple of {len(counts)}, "
-            "or data.validation_source to null."
+            "with clips of several sizes also data.validation_batch_size to 1, or "
+            "data.validation_source to null."
         )

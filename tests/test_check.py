@@ -66,6 +66,16 @@ def test_nothing_wrong(check: Callable, tmp_path: Path, small_cache: Path, capsy
     assert files(tmp_path) | files(small_cache) == before, "nothing is written"
 
 
+def test_devices_share_a_sharded_backbone(check: Callable) -> None:
+    def memory(*options: str) -> str:
+        return dict(check(*options).sections)["memory (an estimate)"]
+
+    sharded = "--model.init_args.shard_backbone=true"
+    assert "frozen weights, one of 4 shares" in memory(sharded, "--trainer.devices=4")
+    assert "frozen weights, one of 2 shares" in memory(sharded, "--trainer.devices=[0,3]")
+    assert "shares" not in memory(sharded, "--trainer.devices=1") + memory("--trainer.devices=4")
+
+
 def test_no_weights_are_loaded(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("weights were asked for")

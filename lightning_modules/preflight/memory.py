@@ -54,6 +54,8 @@ class TrainingSizes:
     gradient_checkpointing: bool
     num_averages: int = 0
     """Running averages of the trained weights that are kept beside them."""
+    num_shares: int = 1
+    """Devices that the frozen weights are spread over."""
 
 
 def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
@@ -80,7 +82,7 @@ def activation_bytes(sizes: TrainingSizes) -> float:
 def training_rows(sizes: TrainingSizes) -> list[Row]:
     """The parts of the device's memory in GB, their sum last."""
     parts = {
-        "frozen weights": float(sizes.frozen_bytes),
+        **_frozen_parts(sizes),
         "trained weights, fp32": sizes.num_trained * FP32_BYTES,
         "gradients, fp32": sizes.num_trained * FP32_BYTES,
         "Adam, fp32": sizes.num_trained * (BYTES_PER_TRAINED - 2 * FP32_BYTES),
@@ -129,6 +131,16 @@ def encoding_rows(
 def host_bytes(*, weights: float, num_workers: int) -> float:
     """RAM of one process and its workers, with all its weights on the host at the start."""
     return PROCESS_BYTES + weights + num_workers * WORKER_BYTES
+
+
+def _frozen_parts(sizes: TrainingSizes) -> dict[str, float]:
+    if sizes.num_shares == 1:
+        return {"frozen weights": float(sizes.frozen_bytes)}
+    # One block computes while the next one's weights are gathered.
+    return {
+        f"frozen weights, one of {sizes.num_shares} shares": sizes.frozen_bytes / sizes.num_shares,
+        "gathered weights of two blocks": 2 * sizes.frozen_bytes / sizes.num_blocks,
+    }
 
 
 def _rows(parts: dict[str, float]) -> list[Row]:

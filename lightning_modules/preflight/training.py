@@ -107,8 +107,18 @@ def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataM
             value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
             gradient_checkpointing=module.gradient_checkpointing,
             num_averages=num_averages(settings),
+            num_shares=_num_devices(settings) if module.shard_backbone else 1,
         )
     )
+
+
+def _num_devices(settings: Settings) -> int:
+    """Of one node."""
+    asked = settings.trainer["devices"]
+    if isinstance(asked, list):
+        return len(asked)
+    number = int(asked) if str(asked).lstrip("-").isdigit() else -1
+    return number if number > 0 else max(len(memory.gpu_bytes()), 1)
 
 
 def host_bytes(

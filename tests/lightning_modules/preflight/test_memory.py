@@ -51,6 +51,15 @@ def test_the_shipped_recipe_comes_out_in_its_band() -> None:
     assert total_bytes(training_rows(BASE)) == pytest.approx(rows["together"] * 1e9)
 
 
+def test_a_sharded_backbone_takes_its_share_and_two_whole_blocks() -> None:
+    """20.06 GB over 4 devices, and 2/48 of it gathered."""
+    rows = {r["memory"]: r["GB"] for r in training_rows(replace(BASE, num_shares=4))}
+    assert rows["frozen weights, one of 4 shares"] == pytest.approx(5.01, abs=0.01)
+    assert rows["gathered weights of two blocks"] == pytest.approx(0.84, abs=0.01)
+    saved = total_bytes(training_rows(BASE)) / 1e9 - rows["together"]
+    assert saved == pytest.approx(20.06 - 5.01 - 0.84, abs=0.02)
+
+
 def test_without_checkpointing_it_fits_no_gpu() -> None:
     kept = activation_bytes(replace(BASE, gradient_checkpointing=False))
     assert 160 < kept / 2**30 < 190

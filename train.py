@@ -17,6 +17,7 @@ from lightning.pytorch.cli import (
 
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
+from callbacks.sigterm import EndOnSigterm
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
@@ -102,6 +103,8 @@ class MusicInfuserCLI(LightningCLI):
         Results go to disk batch by batch; they are not gathered in memory.
         """
         self.config_init["predict"]["return_predictions"] = False
+        # Last, so that what other callbacks write of a batch is written.
+        self.trainer.callbacks.append(EndOnSigterm())  # type: ignore[attr-defined]
         if isinstance(self.model, MusicInfuserModule):
             self._require_checkpoint("predict")
             self.model.encoders.fingerprints()

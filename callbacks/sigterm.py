@@ -1,10 +1,15 @@
 """SIGTERM noticed, and answered at a place of our choosing."""
 
 import signal
+import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import lightning.pytorch as L
+
+EXIT_CODE = 128 + signal.SIGTERM
+"""As shells report it: work is left over, so what comes next in a script should not start."""
 
 
 class SigtermNotice:
@@ -48,6 +53,29 @@ class SigtermNotice:
         """
         trainer._signal_connector.received_sigterm = True
         trainer.fit_loop.epoch_loop._skip_next_val = True
+
+
+class EndOnSigterm(L.Callback):
+    """Ends `predict`, which Lightning would let run on, once the batch in work is written."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leave unless this was the last one; no process waits for another."""
+        num_batches = sum(trainer.num_predict_batches)
+        if trainer.received_sigterm and batch_idx + 1 < num_batches:
+            print(
+                f"SIGTERM: rank {trainer.global_rank} stopped after {batch_idx + 1} of "
+                f"{num_batches} batches; the same command does the rest.",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_CODE)
 
 
 NOTICE = SigtermNotice()

@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import av
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -105,6 +108,28 @@ def test_a_list_of_cells_with_controls(run_cli: Callable, tmp_path: Path) -> Non
         run_cli("predict", UNTRAINED, *generation(cells=str(cells)))
     with pytest.raises(ValueError, match=r"data\.generation\.prompts is given too"):
         run_cli("predict", UNTRAINED, *generation(cells=str(cells), prompts=["p"]))
+
+
+class SigtermInFirstClip(L.Callback):
+    """What a scheduler does when time is up."""
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_ends_with_the_clip_in_work(run_cli: Callable, tmp_path: Path, capsys) -> None:
+    track = write_tone(tmp_path / "low.wav")
+    cells = generation(music=[str(track)], prompts=["p"], seeds=[0, 1, 2], num_frames=13)
+    told = f"--trainer.callbacks+={__name__}.SigtermInFirstClip"
+    with pytest.raises(SystemExit) as ended:
+        run_cli("predict", UNTRAINED, *cells, told)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped after 1 of 3 batches" in capsys.readouterr().err
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 1
+    one = generation(music=[str(track)], prompts=["p"], num_frames=13)
+    run_cli("predict", UNTRAINED, *one, told, root=tmp_path / "one")
+    assert len(rows(tmp_path / "one")) == 1
 
 
 @pytest.mark.parametrize("kind", ["wav", "mp4"])

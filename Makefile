@@ -37,39 +37,32 @@ SMALL := --config configs/base.yaml --config configs/small.yaml
 PREDICT := $(PY) train.py predict $(SMALL)
 CELLS := --data.init_args.generation.cells
 TRUTH := --music_beats truth --beats_folder $(CLIPS)/truth
-SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted $(VIDEOS)/adapted_other_track
+SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
-	@echo "1/7  media: dancers and music made by a generator; eight clips of held-out music to judge by"
+	@echo "1/5  media: dancers and music made by a generator; eight clips of held-out music to judge by"
 	$(PY) -m datamodules.small_world $(WORLD) --num-aist 48 --held-out 12 --num-youtube 48 \
 		--num-workers 2
 	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips 8
-	@echo "2/7  encode: videos to latents, music and captions to features"
+	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
-	@echo "3/7  adapt: ZICA and LoRA learn to listen, the base stays frozen"
+	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"
 	$(PY) train.py fit $(SMALL)
-	@echo "4/7  generate for held-out tracks: the base, the adapted model, and it with other music"
+	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
 	$(PREDICT) --ckpt_path null $(CELLS) $(CLIPS)/own.csv \
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base
-	$(PREDICT) $(CELLS) $(CLIPS)/own.csv \
+	$(PREDICT) $(CELLS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
-	$(PREDICT) $(CELLS) $(CLIPS)/other.csv --video_writer.system "adapted, hears another track" \
-		--video_writer.output_dir $(VIDEOS)/adapted_other_track
 ifdef MUSIC
 	@echo "     and for $(MUSIC)"
 	$(PREDICT) "--data.init_args.generation.music=['$(MUSIC)']" \
 		"--data.init_args.generation.prompts=['$(PROMPT)']" \
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
 endif
-	@echo "5/7  score"
-	$(PY) evaluate.py score $(SYSTEMS) --metrics configs/small_metrics.yaml $(TRUTH) \
-		--output $(REPORT)/metrics.json
-	$(PY) evaluate.py table $(REPORT)/metrics.json --output $(REPORT)/table.md
-	@echo "6/7  pictures"
-	$(PY) evaluate.py sheet $(SYSTEMS) $(TRUTH) --pair true --output $(REPORT)/contact_sheet.png
-	@echo "7/7  videos of all systems beside each other, with sound"
-	$(PY) evaluate.py side_by_side $(SYSTEMS) $(TRUTH) --output $(REPORT)/side_by_side
+	@echo "5/5  score, pictures, and videos of all systems beside each other, with sound"
+	$(PY) evaluate.py report $(SYSTEMS) $(TRUTH) --metrics configs/small_metrics.yaml \
+		--output $(REPORT)
 	@echo
 	@echo "Made:"
 	@ls $(REPORT)/side_by_side/*.mp4 | sed 's/^/  beside each other  /'

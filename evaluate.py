@@ -1,12 +1,13 @@
 """Score folders of generated clips and print the tables.
 
+    python evaluate.py report FOLDER [FOLDER ...] --output FOLDER
     python evaluate.py score FOLDER [FOLDER ...] --output metrics.json
     python evaluate.py table metrics.json --format csv --output table.csv
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
     python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
 
-`score` can be stopped and repeated: what metrics.json already holds is not computed again. Its
-fields are described in `musicinfuser.metrics.report`.
+`report` is the other four at once. `score` can be stopped and repeated: what metrics.json already
+holds is not computed again. Its fields are described in `musicinfuser.metrics.report`.
 """
 
 import functools
@@ -26,13 +27,12 @@ from tqdm import tqdm
 from musicinfuser.evaluation import (
     EvaluationError,
     collect_clips,
+    draw_sheet,
     load_clip,
-    picture_row,
     same_music,
+    write_side_by_side,
 )
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.contact_sheet import contact_sheet
-from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.metrics.clip import ClipMetric
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
@@ -50,12 +50,13 @@ from musicinfuser.metrics.scoring import score_clip, start_record
 from musicinfuser.tables import FORMATS
 from musicinfuser.whole_files import write_text
 
+MAX_CLIPS, MAX_HEIGHT = 12, 480  # unless told otherwise
 DEFAULT_METRICS = Path(__file__).parent / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
 
 
 def music_beats(settings: Namespace) -> MusicBeats:
-    """Where beats come from, by the options of `add_beat_options`."""
+    """Where beats come from, by the options of `add_decoding_options`."""
     return MusicBeats(
         functools.partial(read_audio, rate_hz=BEAT_RATE_HZ),
         mode=settings.music_beats,
@@ -127,58 +128,6 @@ def score(settings: Namespace, *, metrics: Sequence[ClipMetric], specs: list[Doc
     return document
 
 
-def draw_sheet(settings: Namespace) -> None:
-    """Draw the clips of the folders on one picture, with sound and beats under each.
-
-    Raises:
-        ClipListError: If a folder holds no clips.
-        EvaluationError: If none of the clips can be read.
-    """
-    entries, _ = collect_clips(settings.folders)
-    beats = music_beats(settings)
-    if settings.pair:
-        entries = [entry for group in same_music(entries) for entry in group]
-    drawn = (
-        picture_row(entry, beats, settings.max_height, label=f"{entry.system}: {entry.file}")
-        for entry in entries[: settings.max_clips]
-    )
-    rows = [row for row in drawn if row is not None]
-    if not rows:
-        raise EvaluationError(f"None of the {len(entries)} clips could be drawn.")
-    contact_sheet(rows, settings.output)
-    print(f"{len(rows)} clips on {settings.output}")
-
-
-def write_side_by_side(settings: Namespace) -> None:
-    """Write one mp4 per piece of music that several systems danced to, with its sound.
-
-    Raises:
-        ClipListError: If a folder holds no clips.
-        EvaluationError: If no two folders share a piece of music.
-    """
-    entries, _ = collect_clips(settings.folders)
-    beats = music_beats(settings)
-    groups = [group for group in same_music(entries) if len(group) > 1]
-    if not groups:
-        raise EvaluationError(
-            "No two folders hold a clip of the same track and start; give folders that were "
-            "generated for the same list of cells."
-        )
-    num_written = 0
-    for group in tqdm(groups[: settings.max_clips], unit="video", desc="side by side"):
-        drawn = [
-            picture_row(entry, beats, settings.max_height, label=entry.system) for entry in group
-        ]
-        panels = [panel for panel in drawn if panel is not None]
-        if len(panels) > 1:
-            name = Path(group[0].track or group[0].file).stem
-            if group[0].track_offset_seconds:
-                name += f"_from_{group[0].track_offset_seconds:g}s"
-            side_by_side(panels, settings.output / f"{name}.mp4")
-            num_written += 1
-    print(f"{num_written} videos in {settings.output}")
-
-
 def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
     """Build the metrics that a YAML file lists.
 
@@ -230,8 +179,103 @@ def print_summary(document: Document) -> None:
         print(f"- {text}" + (f" ({count} clips)" if count > 1 else ""))
 
 
-def add_beat_options(parser: ArgumentParser) -> None:
-    """Where music beats come from."""
+def print_table(metrics_file: Path, *, form: str, output: Path | None) -> None:
+    """Print a table of scores, or write it to a file.
+
+    Raises:
+        ReportError: If the file holds no scores.
+    """
+    document = read_report(metrics_file)
+    rows = compared_rows if form == "markdown" else long_rows
+    text = FORMATS[form](rows(document))
+    if output is None:
+        print(text, end="")
+    else:
+        write_text(output, text)
+
+
+def score_folders(settings: Namespace) -> None:
+    """Score, and print the table.
+
+    Raises:
+        EvaluationError, ClipListError, ReportError: Also if no clip could be scored.
+    """
+    metrics, specs = read_metrics(settings.metrics)
+    document = score(settings, metrics=metrics, specs=specs)
+    print_summary(document)
+    if not any(record["values"] for record in document["clips"]):
+        raise EvaluationError(
+            f"None of the {len(document['clips'])} clips could be scored; the reasons are in "
+            f"{settings.output}."
+        )
+
+
+def report(settings: Namespace) -> None:
+    """Scores, their tables, a picture and, of several systems, videos beside each other.
+
+    Raises:
+        EvaluationError, ClipListError, ReportError: Also if no clip could be scored or drawn.
+    """
+    folder, beats = settings.output, music_beats(settings)
+    scoring = settings.clone()
+    scoring.output = folder / "metrics.json"
+    score_folders(scoring)
+    print_table(scoring.output, form="markdown", output=folder / "table.md")
+    print_table(scoring.output, form="csv", output=folder / "table.csv")
+    entries, _ = collect_clips(settings.folders)
+    limits = {"beats": beats, "max_height": settings.max_height}
+    draw_sheet(
+        entries, folder / "contact_sheet.png", pair=True, max_clips=settings.max_clips, **limits
+    )
+    if any(len(group) > 1 for group in same_music(entries)):
+        write_side_by_side(
+            entries, folder / "side_by_side", max_videos=settings.max_clips, **limits
+        )
+
+
+def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
+    """The options of `score`, which `report` has too."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        help="Output of `train.py predict`, or mp4 files with an optional clips.csv.",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        default=DEFAULT_METRICS,
+        help="YAML list of metrics, each with class_path and init_args.",
+    )
+    parser.add_argument("--output", type=Path, default=output)
+    parser.add_argument("--seed", type=int, default=0, help="Of all random draws.")
+    parser.add_argument(
+        "--confidence", type=OpenUnitInterval, default=0.95, help="Of the intervals."
+    )
+    add_decoding_options(parser)
+    return parser
+
+
+def picture_parser(*, description: str, output: Path) -> ArgumentParser:
+    """The options of `sheet` and `side_by_side`."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("folders", nargs="+", type=Path, help="As for `score`.")
+    parser.add_argument("--output", type=Path, default=output)
+    parser.add_argument("--max_clips", type=PositiveInt, default=MAX_CLIPS)
+    add_decoding_options(parser)
+    return parser
+
+
+def add_decoding_options(parser: ArgumentParser) -> None:
+    """Where music beats come from, and how large frames are."""
+    parser.add_argument(
+        "--max_height",
+        type=PositiveInt,
+        default=MAX_HEIGHT,
+        help="Taller frames are scaled down to it, in px.",
+    )
     parser.add_argument(
         "--music_beats",
         type=Literal["tracked", "truth"],
@@ -247,53 +291,28 @@ def add_beat_options(parser: ArgumentParser) -> None:
 
 def build_parser() -> ArgumentParser:
     """The command line with its verbs."""
-    scoring = ArgumentParser(description="Score folders of clips.")
-    scoring.add_argument("--config", action="config", help="YAML file with any of these options.")
-    scoring.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        help="Output of `train.py predict`, or mp4 files with an optional clips.csv.",
+    whole = scoring_parser(
+        description="Score folders of clips, and draw them.", output=Path("report")
     )
-    scoring.add_argument(
-        "--metrics",
-        type=Path,
-        default=DEFAULT_METRICS,
-        help="YAML list of metrics, each with class_path and init_args.",
-    )
-    scoring.add_argument("--output", type=Path, default=Path("metrics.json"))
-    scoring.add_argument("--seed", type=int, default=0, help="Of all random draws.")
-    scoring.add_argument(
-        "--confidence", type=OpenUnitInterval, default=0.95, help="Of the intervals."
-    )
-    add_beat_options(scoring)
-    scoring.add_argument(
-        "--max_height",
-        type=PositiveInt,
-        default=480,
-        help="Taller frames are scaled down to it, in px.",
-    )
+    whole.add_argument("--max_clips", type=PositiveInt, default=MAX_CLIPS, help="Of the pictures.")
+    scoring = scoring_parser(description="Score folders of clips.", output=Path("metrics.json"))
     table = ArgumentParser(description="Write a table of scores.")
     table.add_argument("metrics_file", type=Path)
     table.add_argument("--format", type=Literal["markdown", "csv"], default="markdown")
     table.add_argument("--output", type=Path | None, default=None, help="Default: print it.")
-    sheet = ArgumentParser(description="Draw clips, their sound and beats on one picture.")
-    sheet.add_argument("folders", nargs="+", type=Path, help="As for `score`.")
-    sheet.add_argument("--output", type=Path, default=Path("contact_sheet.png"))
-    sheet.add_argument("--max_clips", type=PositiveInt, default=12)
-    sheet.add_argument("--max_height", type=PositiveInt, default=480)
+    sheet = picture_parser(
+        description="Draw clips, their sound and beats on one picture.",
+        output=Path("contact_sheet.png"),
+    )
     sheet.add_argument(
         "--pair", type=bool, default=False, help="Clips of the same music below each other."
     )
-    add_beat_options(sheet)
-    beside = ArgumentParser(description="Show systems beside each other, with sound.")
-    beside.add_argument("folders", nargs="+", type=Path, help="As for `score`, two or more.")
-    beside.add_argument("--output", type=Path, default=Path("side_by_side"), help="A folder.")
-    beside.add_argument("--max_clips", type=PositiveInt, default=12)
-    beside.add_argument("--max_height", type=PositiveInt, default=480)
-    add_beat_options(beside)
+    beside = picture_parser(
+        description="Show systems beside each other, with sound.", output=Path("side_by_side")
+    )
     parser = ArgumentParser(prog="evaluate.py", description="Judge generated clips.")
     verbs = parser.add_subcommands(dest="verb")
+    verbs.add_subcommand("report", whole, help="Scores, tables and pictures in one folder.")
     verbs.add_subcommand("score", scoring, help="Score folders of clips.")
     verbs.add_subcommand("table", table, help="Write a table of scores.")
     verbs.add_subcommand("sheet", sheet, help="Draw clips on one picture.")
@@ -310,31 +329,23 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         EvaluationError, ClipListError, ReportError: With one sentence for the user.
     """
-    parser = build_parser()
-    config = parser.parse_args(args)
-    if config.verb == "table":
-        document = read_report(config.table.metrics_file)
-        rows = compared_rows if config.table.format == "markdown" else long_rows
-        text = FORMATS[config.table.format](rows(document))
-        if config.table.output is None:
-            print(text, end="")
+    config = build_parser().parse_args(args)
+    settings = config[config.verb]
+    if config.verb == "report":
+        report(settings)
+    elif config.verb == "score":
+        score_folders(settings)
+    elif config.verb == "table":
+        print_table(settings.metrics_file, form=settings.format, output=settings.output)
+    else:
+        entries, _ = collect_clips(settings.folders)
+        limits = {"beats": music_beats(settings), "max_height": settings.max_height}
+        if config.verb == "sheet":
+            draw_sheet(
+                entries, settings.output, pair=settings.pair, max_clips=settings.max_clips, **limits
+            )
         else:
-            write_text(config.table.output, text)
-        return
-    if config.verb == "sheet":
-        draw_sheet(config.sheet)
-        return
-    if config.verb == "side_by_side":
-        write_side_by_side(config.side_by_side)
-        return
-    metrics, specs = read_metrics(config.score.metrics)
-    document = score(config.score, metrics=metrics, specs=specs)
-    print_summary(document)
-    if not any(record["values"] for record in document["clips"]):
-        raise EvaluationError(
-            f"None of the {len(document['clips'])} clips could be scored; the reasons are in "
-            f"{config.score.output}."
-        )
+            write_side_by_side(entries, settings.output, max_videos=settings.max_clips, **limits)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 def write_clip(
     folder: Path, clip: GeneratedClip, *, sampling: SamplingSpec, system: str
 ) -> ManifestEntry:
-    """Write one generated clip with its description and return the latter."""
+    """Write one generated clip with its description and return the latter.
+
+    What hears something else than its track is a system of its own, so that no table averages it
+    with the rest.
+    """
     cell = clip.cell
     assert cell.track_offset_seconds is not None
     entry = ManifestEntry(
         file=f"{cell.file_stem()}.mp4",
-        system=system,
+        system=", ".join(filter(None, (system, cell.control))),
         track=cell.track,
         track_offset_seconds=cell.track_offset_seconds,
         prompt=cell.prompt,
@@ -52,7 +56,8 @@ class VideoWriter(BasePredictionWriter):
 
         Args:
             output_dir: Where clips go; ``<trainer.default_root_dir>/videos`` if absent.
-            system: Name of the row in tables.
+            system: Name of the row in tables; ``, hears another track`` or ``, hears nothing`` is
+                added for cells that do.
         """
         super().__init__(write_interval="batch")
         self.output_dir = output_dir

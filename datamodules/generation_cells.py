@@ -41,9 +41,10 @@ class CellsSpec:
     """Where a clip starts in its track; null draws a start per track and seed (authors' code)."""
     num_frames: int | None = None
     """Frames per clip, 6k + 1, if not those of the training clips (authors' code: 145)."""
-    cells: str | None = None
+    cells: list[str] | str | None = None
     """Instead of music, prompts and seeds: a csv file with one clip per line, as `read_cells` reads
-    it. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` of here."""
+    it, or several. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` of
+    here."""
 
 
 def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> list[Cell]:
@@ -69,7 +70,7 @@ def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> 
                 "too; leave one of them out."
             )
         return read_cells(
-            Path(spec.cells),
+            [spec.cells] if isinstance(spec.cells, str) else spec.cells,
             num_frames=num_frames,
             height=height,
             width=width,
@@ -118,17 +119,17 @@ def require_sounds(cells: Sequence[Cell]) -> None:
 
 
 def read_cells(
-    path: Path,
+    lists: Sequence[str | Path],
     *,
     num_frames: int,
     height: int,
     width: int,
     track_offset_seconds: float | None = 0.0,
 ) -> list[Cell]:
-    """Read a list of cells.
+    """Read lists of cells.
 
     Args:
-        path: A csv file in UTF-8 whose first line names its columns: ``track``, ``prompt``,
+        lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
             ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
             file or video that the model hears in place of the track, or ``nothing``) and
             ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
@@ -142,11 +143,14 @@ def read_cells(
         ValueError: With file and line: text that is no such list, a file that does not exist, a
             number out of its range, or a line that repeats another.
     """
-    if not path.is_file():
-        raise ValueError(f"data.generation.cells names {path}, which does not exist.")
+    paths = [Path(path) for path in lists]
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"data.generation.cells names {path}, which does not exist.")
     cells: list[Cell] = []
-    lines: dict[str, int] = {}
-    for line, row in _rows(path):
+    seen: dict[str, str] = {}
+    listed = [(path, *row) for path in paths for row in _rows(path)]
+    for path, line, row in listed:
         try:
             cell = Cell(
                 track=_listed_file(path.parent, "track", row["track"]),
@@ -162,14 +166,15 @@ def read_cells(
                 heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
             )
             check_clip_size(cell.num_frames, height, width)
-            first = lines.setdefault(cell.file_stem(), line)
-            if first != line:
-                raise ValueError(f"repeats line {first}; give it another seed, or leave it out.")
+            place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
+            if (first := seen.setdefault(cell.file_stem(), place)) != place:
+                raise ValueError(f"repeats {first}; give it another seed, or leave it out.")
         except ValueError as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
         cells.append(cell)
     if not cells:
-        raise ValueError(f"{path} lists no cell; write one per line below the names of columns.")
+        names = " and ".join(map(str, paths)) or "data.generation.cells"
+        raise ValueError(f"{names} lists no cell; write one per line below the names of columns.")
     return cells
 
 

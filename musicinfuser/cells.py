@@ -60,6 +60,13 @@ class Cell:
         """The file that is heard instead of the track, if there is one."""
         return None if self.heard == NOTHING else self.heard
 
+    @property
+    def control(self) -> str:
+        """What sets the clip apart from the same system's clips that hear their own track."""
+        if self.heard is None:
+            return ""
+        return "hears nothing" if self.heard == NOTHING else "hears another track"
+
     def file_stem(self) -> str:
         """A readable file name, unique among cells that differ."""
         identity = (

@@ -4,8 +4,11 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.contact_sheet import SheetRow
+from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
+from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry, list_clips
@@ -97,3 +100,77 @@ def picture_row(
         audio_rate_hz=clip.rate_hz if clip.waveform is not None else None,
         beats_seconds=times,
     )
+
+
+def draw_sheet(
+    entries: Sequence[ClipEntry],
+    output: Path,
+    *,
+    beats: MusicBeats,
+    pair: bool,
+    max_clips: int,
+    max_height: int,
+) -> None:
+    """Draw clips on one picture, with sound and beats under each.
+
+    Args:
+        entries: The clips, in their order on the picture.
+        output: A png.
+        beats: Where beats come from.
+        pair: Put clips of the same music below each other.
+        max_clips: Of the first so many.
+        max_height: Taller frames are scaled down to it, in px.
+
+    Raises:
+        EvaluationError: If none of the clips can be read.
+    """
+    if pair:
+        entries = [entry for group in same_music(entries) for entry in group]
+    drawn = (
+        picture_row(entry, beats, max_height, label=f"{entry.system}: {entry.file}")
+        for entry in entries[:max_clips]
+    )
+    rows = [row for row in drawn if row is not None]
+    if not rows:
+        raise EvaluationError(f"None of the {len(entries)} clips could be drawn.")
+    contact_sheet(rows, output)
+    print(f"{len(rows)} clips on {output}")
+
+
+def write_side_by_side(
+    entries: Sequence[ClipEntry],
+    folder: Path,
+    *,
+    beats: MusicBeats,
+    max_videos: int,
+    max_height: int,
+) -> None:
+    """Write one mp4 per piece of music that several systems danced to, with its sound.
+
+    Args:
+        entries: The clips.
+        folder: Where the videos go.
+        beats: Where beats come from.
+        max_videos: The first so many pieces.
+        max_height: Taller frames are scaled down to it, in px.
+
+    Raises:
+        EvaluationError: If no two systems share a piece of music.
+    """
+    groups = [group for group in same_music(entries) if len(group) > 1]
+    if not groups:
+        raise EvaluationError(
+            "No two folders hold a clip of the same track and start; give folders that were "
+            "generated for the same list of cells."
+        )
+    num_written = 0
+    for group in tqdm(groups[:max_videos], unit="video", desc="side by side"):
+        drawn = [picture_row(entry, beats, max_height, label=entry.system) for entry in group]
+        panels = [panel for panel in drawn if panel is not None]
+        if len(panels) > 1:
+            name = Path(group[0].track or group[0].file).stem
+            if group[0].track_offset_seconds:
+                name += f"_from_{group[0].track_offset_seconds:g}s"
+            side_by_side(panels, folder / f"{name}.mp4")
+            num_written += 1
+    print(f"{num_written} videos in {folder}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.small_parts import write_small_parts
 from train import main
 

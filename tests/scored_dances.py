@@ -5,7 +5,7 @@ import json
 import yaml
 
 from evaluate import main
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.clip import ClipMetric
 from tests.dancing_square import click_track, swinging_square
 

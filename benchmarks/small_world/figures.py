@@ -39,7 +39,7 @@ class System:
     """What generates, for which list of cells.
 
     Attributes:
-        name: Row of the table.
+        name: Row of the table; clips that hear another track get one of their own.
         cells: List of the test set.
         adapted: With the trained adapters, once per seed; else the base alone, once.
         music_guidance: ``sampling.music_guidance_scale``.
@@ -50,6 +50,12 @@ class System:
     adapted: bool
     music_guidance: float = 1.0
 
+    def folder(self, seed: int) -> str:
+        """Where its clips go."""
+        name = self.name + (", hears another track" if self.cells == "other" else "")
+        name = name.replace(", ", "_").replace(" ", "_")
+        return f"{name}_seed{seed}" if self.adapted else name
+
 
 def systems(music_guidance: float) -> list[System]:
     """The rows of the table that are generated."""
@@ -57,9 +63,9 @@ def systems(music_guidance: float) -> list[System]:
     return [
         System("base", "own", adapted=False),
         System("adapted", "own", adapted=True),
-        System("adapted, hears another track", "other", adapted=True),
+        System("adapted", "other", adapted=True),
         System(guided, "own", True, music_guidance),
-        System(f"{guided}, hears another track", "other", True, music_guidance),
+        System(guided, "other", True, music_guidance),
     ]
 
 
@@ -204,8 +210,7 @@ def report(kind: str, source: str, settings: argparse.Namespace, seeds: Sequence
     call("-m", "benchmarks.small_world.reconstruct", *folders, done=folders[1] / "clips.csv")
     for system in systems(settings.music_guidance):
         for seed in seeds if system.adapted else seeds[:1]:
-            name = system.name.replace(", ", "_").replace(" ", "_")
-            videos = clips / "generated" / (f"{name}_seed{seed}" if system.adapted else name)
+            videos = clips / "generated" / system.folder(seed)
             checkpoint = adapt(seed, settings) if system.adapted else None
             generate(system, clips, videos, checkpoint, settings)
             folders.append(videos)

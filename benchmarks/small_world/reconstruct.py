@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from lightning_modules.autoencoder import psnr
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.video import probe_video, read_clip, write_video
+from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.intervals import bootstrap_mean
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.tables import csv_table

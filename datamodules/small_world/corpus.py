@@ -18,7 +18,7 @@ from datamodules.small_world.recipe import SmallWorldRecipe
 from datamodules.small_world.recordings import Recording
 from datamodules.small_world.wild import WildItem, draw_wild, plan_wild, record_wild
 from musicinfuser.media.audio import write_wav
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.whole_files import written_whole
 
 FORMAT = 1

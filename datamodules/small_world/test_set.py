@@ -47,7 +47,7 @@ from datamodules.small_world.recipe import SmallWorldRecipe
 from datamodules.small_world.wild import WildItem, record_wild
 from musicinfuser.cells import NOTHING
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.tables import Row, csv_table
 from musicinfuser.whole_files import write_text
 

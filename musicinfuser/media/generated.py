@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from musicinfuser.cells import MANIFEST_NAME
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.whole_files import write_json_lines, write_text
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from musicinfuser.media.contact_sheet import SheetRow
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 
 _PANEL_PX = 256
 _LABEL_PX, _BEAT_PX, _GAP_PX = 26, 10, 4

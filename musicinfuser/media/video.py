@@ -1,14 +1,10 @@
-"""Video clips by exact time stamps, turned upright, and mp4 files with sound.
+"""Video clips by exact time stamps, turned upright.
 
 Frame numbers times a nominal rate name the wrong frames in files of variable rate, so everything
 here goes by presentation time stamps. Time zero of a file is its first video frame.
 """
 
-import heapq
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from musicinfuser.media.audio import audio_packets, fit_length
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
-from musicinfuser.media.errors import MediaError, picture_stream, reading, written_whole
+from musicinfuser.media.errors import MediaError, picture_stream, reading
 from musicinfuser.media.seeking import (
     PTS_TOLERANCE_SECONDS,
     first_frame,
@@ -31,11 +26,8 @@ from musicinfuser.media.seeking import (
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import OutputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
-# Without macroblock-tree rate control the same frames give the same bytes every time.
-X264_OPTIONS = {"crf": "18", "preset": "medium", "x264-params": "mbtree=0"}
+
 # One flipped bit in a header can make years of a second.
 MAX_HOURS = 24
 
@@ -236,65 +228,6 @@ def read_clip(
     return clip
 
 
-def write_video(
-    path: Path | str,
-    frames: Tensor,
-    *,
-    fps: float,
-    audio: Tensor | None = None,
-    audio_rate_hz: int | None = None,
-    comment: str | None = None,
-) -> None:
-    """Write an mp4 that plays everywhere: H.264, yuv420p, BT.709 limited range, AAC, faststart.
-
-    The file appears whole or not at all; missing folders are made.
-
-    Args:
-        path: Must end in ``.mp4``.
-        frames: uint8 (T, H, W, 3), RGB, with even H and W.
-        fps: Constant frame rate.
-        audio: float32 (S,) or (C, S) with one or two channels in [-1, 1]; cut or filled with
-            silence to T / fps seconds. None writes no sound.
-        audio_rate_hz: Sampling rate of ``audio``; rates AAC does not know are resampled.
-        comment: Text for the ``comment`` tag, such as the prompt and the seed.
-
-    Raises:
-        ValueError: If an argument does not fit.
-        MediaError: If the file system or an encoder refuses.
-    """
-    import av
-
-    if Path(path).suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: a video is written as .mp4; change the file name's ending.")
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-        raise ValueError(
-            f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}."
-        )
-    if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ValueError(
-            f"frames must have even sides for yuv420p, got {frames.shape[1]}x{frames.shape[2]} "
-            "pixels; crop or pad one row or column."
-        )
-    _require_positive(fps=fps)
-    if (audio is None) != (audio_rate_hz is None):
-        raise ValueError("audio and audio_rate_hz must be given together.")
-    rate = Fraction(fps).limit_denominator(1001)
-
-    with written_whole(path) as temporary:
-        options = {"movflags": "+faststart"}
-        with av.open(os.path.abspath(temporary), "w", format="mp4", options=options) as container:
-            if comment is not None:
-                container.metadata["comment"] = comment
-            packets = [_video_packets(container, frames.cpu(), rate)]
-            if audio is not None and audio_rate_hz is not None:
-                num_samples = round(len(frames) / rate * audio_rate_hz)
-                sound = audio.detach().to("cpu", torch.float32)
-                sound = torch.atleast_2d(fit_length(sound, num_samples))
-                packets.append(audio_packets(container, sound, audio_rate_hz))
-            for packet in heapq.merge(*packets, key=lambda p: (p.dts or 0) * p.time_base):
-                container.mux(packet)
-
-
 def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
@@ -350,36 +283,3 @@ def _stored(first: int, end: int, *, shown: int, stored: int) -> slice:
     """The stored pixels behind a stretch of shown ones, at least one of them."""
     start = min(round(first * stored / shown), stored - 1)
     return slice(start, max(round(end * stored / shown), start + 1))
-
-
-def _video_packets(
-    container: "OutputContainer", frames: Tensor, rate: Fraction
-) -> Iterator["Packet"]:
-    """Add an H.264 stream to a container, then give its packets in order."""
-    import av
-    from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-
-    stream = container.add_stream("libx264", rate=rate, options=X264_OPTIONS)
-    stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-    context = stream.codec_context
-    context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
-    context.color_range = ColorRange.MPEG
-    reformatter = VideoReformatter()
-
-    def packets() -> Iterator["Packet"]:
-        for number, image in enumerate(frames):
-            rgb = av.VideoFrame.from_ndarray(image.contiguous().numpy(), format="rgb24")
-            frame = reformatter.reformat(
-                rgb,
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND,
-                threads=1,
-            )
-            frame.pts, frame.time_base = number, 1 / rate
-            yield from stream.encode(frame)
-        yield from stream.encode(None)
-
-    return packets()

@@ -5,7 +5,8 @@ import torch
 
 from benchmarks.small_world.reconstruct import main
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.video import probe_video, read_clip, write_video
+from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.media.video_writing import write_video
 from tests.conftest import ROOT
 
 

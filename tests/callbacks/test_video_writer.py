@@ -78,10 +78,11 @@ def test_the_entry_says_what_was_heard_instead(tmp_path: Path) -> None:
     for made in (clip(), clip(heard="nothing"), crossed):
         write_clip(tmp_path, made, sampling=SAMPLING, system="ours")
     write_manifest(tmp_path)
-    assert {(r["track"], r["heard"], r["heard_offset_seconds"]) for r in rows(tmp_path)} == {
-        ("music/mBR0.wav", None, None),
-        ("music/mBR0.wav", "nothing", None),
-        ("music/mBR0.wav", "music/mHO5.wav", 1.5),
+    asked = ("track", "heard", "heard_offset_seconds", "system")
+    assert {tuple(row[name] for name in asked) for row in rows(tmp_path)} == {
+        ("music/mBR0.wav", None, None, "ours"),
+        ("music/mBR0.wav", "nothing", None, "ours, hears nothing"),
+        ("music/mBR0.wav", "music/mHO5.wav", 1.5, "ours, hears another track"),
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 
 FIRST_GREY = 50
 AUDIO_RATE_HZ = 16000

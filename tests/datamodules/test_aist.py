@@ -14,7 +14,7 @@ from datamodules.captions import AIST_BASE_CAPTION, AIST_TEMPLATES, aist_caption
 from datamodules.clips import RawClip, SkippedClip
 from datamodules.cutting import num_crops
 from datamodules.summary import summarise
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 
 SOLO = "gBR_sBM_c01_d04_mBR1_ch01.mp4"
 SMALL = {"height": 16, "width": 24, "num_frames": 31}  # the aist box of 64x36 is 36x24

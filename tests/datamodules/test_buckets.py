@@ -8,7 +8,7 @@ import torch
 
 from datamodules import AISTDataset, EncodingDataModule, YouTubeDataset
 from datamodules.clips import ClipSpec, RawClip
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from tests.media.conftest import rotate_mp4, sine, write_media
 
 WIDE, TALL, SQUARE = (32, 64), (64, 32), (48, 48)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from datamodules.encoding import EncodingDataModule
 from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from tests.conftest import AIST_FILES, ROOT, YOUTUBE_FILES, encode_arguments, write_moving_square
 from train import main
 

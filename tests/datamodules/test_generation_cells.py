@@ -224,6 +224,17 @@ def test_bad_lines_are_named(listed: Path, line: str, message: str) -> None:
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path) -> None:
+    second = listed.with_name("more.csv")
+    listed.write_text("track,prompt,seed\nown.wav,a,0\n")
+    second.write_text("track,prompt,seed,heard\nown.wav,a,0,nothing\nown.wav,a,1,\n")
+    both = CellsSpec(cells=[str(listed), str(second)])
+    assert [(c.seed, c.heard) for c in cells(both)] == [(0, None), (0, "nothing"), (1, None)]
+    second.write_text("track,prompt,seed\nown.wav,b,0\nown.wav,a,0\n")
+    with pytest.raises(ValueError, match=f"more.csv, line 3: repeats line 2 of {listed}"):
+        cells(both)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -240,7 +251,7 @@ def test_bad_lines_are_named(listed: Path, line: str, message: str) -> None:
 def test_files_that_are_no_list(listed: Path, content: bytes, message: str) -> None:
     listed.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        read_cells(listed, num_frames=7, height=32, width=48)
+        read_cells([listed], num_frames=7, height=32, width=48)
     assert str(listed) in str(error.value)
 
 

@@ -18,7 +18,8 @@ from datamodules.shots import Shot, ShotSettings, place, shots_between
 from datamodules.summary import summarise
 from datamodules.youtube import YouTubeDataset, clip_stem
 from musicinfuser.media.latents import read_headers
-from musicinfuser.media.video import probe_video, write_video
+from musicinfuser.media.video import probe_video
+from musicinfuser.media.video_writing import write_video
 from tests.conftest import ROOT, encode_arguments
 from tests.media.conftest import RATE_HZ, damage_packet, sine
 from train import main

@@ -7,7 +7,8 @@ from PIL import Image
 from evaluate import EvaluationError, main
 from musicinfuser.evaluation import same_music
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.video import probe_video, write_video
+from musicinfuser.media.video import probe_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.clip_folder import ClipEntry
 from tests.dancing_square import click_track, swinging_square
 
@@ -77,6 +78,30 @@ def test_a_sheet_can_put_clips_of_one_song_below_each_other(systems, tmp_path):
 
     # The first two clips by folder are songs a and b of one system, by song a of both systems.
     assert np.abs(heights() - heights("--pair=true")).max() > 30
+
+
+def test_a_report_holds_scores_tables_and_pictures(systems, tmp_path, capsys):
+    main(["report", *arguments(systems, tmp_path)])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "metrics.json", "table.md", "table.csv", "contact_sheet.png", "side_by_side"
+    }  # fmt: skip
+    scores = json.loads((tmp_path / "metrics.json").read_text())["systems"]
+    assert scores["model"]["beat_alignment/score"]["n"] == 3
+    assert " truth " in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "side_by_side").iterdir()) == [
+        "a.mp4", "b_from_0.5s.mp4"
+    ]  # fmt: skip
+    main(["sheet", *arguments(systems, tmp_path / "pairs.png"), "--pair=true"])
+    pairs, drawn = (tmp_path / name for name in ("pairs.png", "contact_sheet.png"))
+    assert pairs.read_bytes() == drawn.read_bytes()
+
+
+def test_a_report_of_one_system_has_no_videos_beside_each_other(systems, tmp_path):
+    main(["report", str(systems / "truth"), f"--beats_folder={systems}", f"--output={tmp_path}"])
+    assert not (tmp_path / "side_by_side").exists()
+    assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
 
 
 def test_clips_are_grouped_by_song_and_start_in_the_order_of_the_folders(tmp_path):

@@ -10,7 +10,7 @@ import yaml
 
 from evaluate import EvaluationError, main
 from musicinfuser.media.audio import write_wav
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.beat_alignment import BeatAlignment
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.report import ReportError

@@ -6,13 +6,8 @@ import torch
 from PIL import Image
 
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.video import (
-    CropBox,
-    aist_crop,
-    centre_crop,
-    probe_video,
-    write_video,
-)
+from musicinfuser.media.video import CropBox, aist_crop, centre_crop, probe_video
+from musicinfuser.media.video_writing import write_video
 from tests.short_clip import read
 
 CFR_30 = [k / 30 for k in range(48)]

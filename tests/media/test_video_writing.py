@@ -6,9 +6,7 @@ import torch
 
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.video import (
-    write_video,
-)
+from musicinfuser.media.video_writing import write_video
 from tests.short_clip import read
 
 

@@ -6,7 +6,7 @@ import torch
 
 from evaluate import main
 from musicinfuser.keyed_random import generator
-from musicinfuser.media.video import write_video
+from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.attributes import AttributeNet
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import list_clips

@@ -40,6 +40,7 @@ def train(variant: str, seed: int, settings: argparse.Namespace) -> Path:
         "trainer.max_steps": settings.steps,
         "trainer.val_check_interval": settings.steps,
         "trainer.enable_progress_bar": "false",
+        "beta_annealing.half_life_steps": max(settings.steps // 20, 1),  # base.yaml's share
         "sample_generation.every_n_steps": 0,
         "model.init_args.zica.positions": chosen["positions"],
         "model.init_args.audio_resampling": chosen["resampling"],

@@ -1,0 +1,144 @@
+"""What one clip costs to encode: arithmetic at full size, and time for media on this machine.
+
+    python -m benchmarks.encode_cost --out runs/encode_cost
+
+Counts the operations of Mochi's VAE, T5-XXL and wav2vec 2.0 by their published sizes on the meta
+device; reads clips of a 1080p video as the encode job does, in one process; writes a clip's file.
+Where there is a GPU, the encoders run on it too, with random weights. Writes cost.json and cost.md.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLMochi
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
+
+from musicinfuser.clip_size import num_latent_frames
+from musicinfuser.keyed_random import generator
+from musicinfuser.media.audio import clip_audio_seconds, read_audio
+from musicinfuser.media.video import aist_crop, probe_video, read_clip
+from musicinfuser.media.video_writing import write_video
+from musicinfuser.networks.encoders import AUDIO_RATE_HZ
+from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.tables import Row, markdown_table
+from musicinfuser.whole_files import write_text
+
+FPS = 30.0
+# google/t5-v1_1-xxl.
+T5_XXL = {
+    "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64,
+    "feed_forward_proj": "gated-gelu", "vocab_size": 32_128,
+}  # fmt: skip
+CAPTION_TOKENS = 256
+SECONDS_OF_VIDEO = 10
+
+
+def encoders(settings: argparse.Namespace, device: str) -> dict[str, Callable[[], object]]:
+    """Each encoder at full size, with random weights, on one clip or caption."""
+    frames, seconds = settings.num_frames, clip_audio_seconds(settings.num_frames, fps=FPS)
+    with torch.device(device), torch.no_grad():
+        vae = AutoencoderKLMochi().eval().to(torch.bfloat16)
+        text = T5EncoderModel(T5Config(**T5_XXL)).eval().to(torch.bfloat16)
+        audio = Wav2Vec2Model(Wav2Vec2Config()).eval()
+        pixels = torch.zeros(1, 3, frames, settings.height, settings.width, dtype=torch.bfloat16)
+        tokens = torch.zeros(1, CAPTION_TOKENS, dtype=torch.long)
+        sound = torch.zeros(1, round(seconds * AUDIO_RATE_HZ))
+    return {
+        "VAE": lambda: vae.encode(pixels),
+        "T5-XXL, per caption": lambda: text(tokens),
+        "wav2vec 2.0": lambda: audio(sound),
+    }
+
+
+def arithmetic(settings: argparse.Namespace) -> dict[str, float]:
+    """TFLOP of each encoder."""
+    counted = {}
+    for name, run in encoders(settings, "meta").items():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            run()
+        counted[name] = counter.get_total_flops() / 1e12
+    return counted
+
+
+def on_gpu(settings: argparse.Namespace) -> dict[str, float]:
+    """Seconds of each encoder on the GPU, the best of three after one for warming up."""
+    measured = {}
+    for name, run in encoders(settings, "cuda").items():
+        with torch.no_grad():
+            run()
+            times = []
+            for _ in range(3):
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                run()
+                torch.cuda.synchronize()
+                times.append(time.perf_counter() - start)
+        measured[name] = min(times)
+    return measured
+
+
+def media(settings: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Seconds and bytes of what surrounds the encoders, per clip, in one process."""
+    path = folder / "gBR_sBM_c01_d04_mBR0_ch01.mp4"
+    shape = (round(SECONDS_OF_VIDEO * settings.video_fps), 1080, 1920, 3)
+    noise = torch.randint(0, 255, (1, 3, 135, 240), generator=generator(0, "picture", 0))
+    still = torch.nn.functional.interpolate(noise.float(), shape[1:3], mode="bicubic")
+    still = still.clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0)
+    # A picture that moves, so that there is something to decode.
+    frames = torch.stack([still.roll((3 * t, 5 * t), (0, 1)) for t in range(shape[0])])
+    sound = torch.zeros(SECONDS_OF_VIDEO * 48_000)
+    write_video(path, frames, fps=settings.video_fps, audio=sound, audio_rate_hz=48_000)
+    info = probe_video(path)
+    crop = aist_crop(
+        info.width, info.height, target_height=settings.height, target_width=settings.width
+    )
+    times: dict[str, list[float]] = {"read the video": [], "read the sound": [], "write": []}
+    latent = (12, num_latent_frames(settings.num_frames), settings.height // 8, settings.width // 8)
+    for number in range(settings.repeats):
+        start = time.perf_counter()
+        begin = number * (SECONDS_OF_VIDEO - 3) / max(settings.repeats - 1, 1)
+        size = {"height": settings.height, "width": settings.width, "crop": crop, "fps": FPS}
+        read_clip(path, start_seconds=begin, num_frames=settings.num_frames, **size)
+        video = time.perf_counter()
+        read_audio(path, rate_hz=AUDIO_RATE_HZ, start_seconds=begin, duration_seconds=2.5)
+        heard = time.perf_counter()
+        file = folder / f"{number}.safetensors"
+        tensors = {name: torch.randn(latent).bfloat16() for name in ("mean", "logvar")}
+        save_tensors({**tensors, "audio": torch.randn(124, 768)}, file, metadata={})
+        done = time.perf_counter()
+        for name, seconds in zip(times, (video - start, heard - video, done - heard), strict=True):
+            times[name].append(seconds)
+    mean = {f"{name}, s": sum(values) / len(values) for name, values in times.items()}
+    return {**mean, "size of the clip's file, MB": file.stat().st_size / 1e6}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num_frames", type=int, default=73)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=848)
+    parser.add_argument("--video_fps", type=float, default=60.0, help="of the 1080p video")
+    parser.add_argument("--repeats", type=int, default=8, help="clips that are read")
+    settings = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = media(settings, Path(folder))
+    figures |= {f"{name}, TFLOP": value for name, value in arithmetic(settings).items()}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if device:
+        figures |= {f"{name}, s on {device}": value for name, value in on_gpu(settings).items()}
+    rows: list[Row] = [{"per clip": name, "": value} for name, value in figures.items()]
+    write_text(settings.out / "cost.json", json.dumps(figures, indent=1) + "\n")
+    write_text(settings.out / "cost.md", markdown_table(rows))
+    print(markdown_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
+from scipy.stats import bootstrap
+
 from benchmarks.small_world.commands import call, keep_settings
 from musicinfuser.metrics.intervals import bootstrap_mean
 from musicinfuser.tables import Row, markdown_table
@@ -177,29 +179,65 @@ def table_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
     return rows, figures
 
 
+def frequencies(document: dict) -> dict[str, dict[tuple[str, str], float]]:
+    """Dominant frequency of motion in Hz by system, then by track and folder (one per seed)."""
+    found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for clip in document["clips"]:
+        hertz = clip["values"].get("pose_frequency", {}).get("hertz")
+        if hertz:
+            system = clip["system"].partition(" at tempo ")[0]
+            found[system][Path(clip["track"]).stem, Path(clip["folder"]).name] = hertz
+    return found
+
+
 def tempo_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
-    """How motion follows music at another tempo: frequency against the same clip at its own."""
+    """How motion follows music at another tempo: frequency against the same clip at its own.
+
+    The median is over clips and seeds; clips are resampled for its interval, each with its seeds.
+    """
     rows: list[Row] = []
     figures: dict = {}
-    base = per_clip(documents["1"], "pose_frequency/hertz")
+    own = frequencies(documents["1"])
     for tempo in TEMPI:
-        changed = per_clip(documents[tempo], "pose_frequency/hertz")
-        for system, tracks in changed.items():
-            ratios = [
-                hertz / base[system][track] / float(tempo)
-                for track, hertz in tracks.items()
-                if base.get(system, {}).get(track)
-            ]
-            if ratios:
-                hits = [float(abs(ratio - 1) <= 0.1) for ratio in ratios]
-                rows.append(
-                    {
-                        "system": system, "tempo": tempo, "median ratio / tempo": median(ratios),
-                        "within 10 %": fmean(hits), "clips": len(ratios),
-                    }
-                )  # fmt: skip
-                figures[f"{system} | tempo {tempo}"] = dict(list(rows[-1].items())[2:])
+        for system, changed in frequencies(documents[tempo]).items():
+            by_clip: dict[str, list[float]] = defaultdict(list)
+            for place, hertz in changed.items():
+                if place in own.get(system, {}):
+                    by_clip[place[0]].append(hertz / own[system][place] / float(tempo))
+            clips = list(by_clip.values())
+            if not clips:
+                continue
+            ratio = median(r for ratios in clips for r in ratios)
+            low, high = median_interval(clips)
+            hits = bootstrap_mean(
+                [fmean(abs(r - 1) <= 0.1 for r in ratios) for ratios in clips],
+                seed=0,
+                name=f"{system} {tempo}",
+            )
+            rows.append(
+                {
+                    "system": system, "tempo": tempo,
+                    "median ratio / tempo": f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
+                    "within 10 %": hits.text(), "clips": len(clips),
+                    "seeds": max(map(len, clips)),
+                }
+            )  # fmt: skip
+            figures[f"{system} | tempo {tempo}"] = {
+                "median ratio / tempo": {"median": ratio, "low": low, "high": high},
+                "within 10 %": {"mean": hits.mean, "low": hits.low, "high": hits.high},
+                "n": len(clips),
+            }
     return rows, figures
+
+
+def median_interval(clips: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """95 % bootstrap interval of the median over clips that each have several values."""
+    drawn = bootstrap(
+        (range(len(clips)),),
+        lambda chosen: median(ratio for index in chosen for ratio in clips[int(index)]),
+        n_resamples=2000, vectorized=False, method="percentile", random_state=0,
+    )  # fmt: skip
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def report(kind: str, source: str, settings: argparse.Namespace, seeds: Sequence[int]) -> dict:
@@ -230,13 +268,15 @@ def report_tempo(settings: argparse.Namespace) -> dict:
     """The same clips to music at other tempi; returns what figures.json holds of it."""
     options = ["--num-frames", str(settings.tempo_frames), "--tempo", *TEMPI]
     clips = make_set("test", "aist", settings, name="tempo", options=options)
-    system, seed = systems(settings.music_guidance)[3], settings.seeds[0]
+    system = systems(settings.music_guidance)[3]
     documents = {}
     for tempo in ("1", *TEMPI):
         part = clips if tempo == "1" else clips / f"tempo_{tempo}"
-        videos = part / "generated" / f"adapted_seed{seed}"
-        generate(system, part, videos, adapt(seed, settings), settings)
-        documents[tempo] = score([part / "ground_truth", videos], part, part / "scores.json")
+        folders = [part / "ground_truth"]
+        for seed in settings.seeds[: settings.tempo_seeds]:
+            folders.append(part / "generated" / f"adapted_seed{seed}")
+            generate(system, part, folders[-1], adapt(seed, settings), settings)
+        documents[tempo] = score(folders, part, part / "scores.json")
     rows, figures = tempo_rows(documents)
     write_text(settings.out / "tempo.md", markdown_table(rows))
     print(markdown_table(rows))
@@ -255,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sources", nargs="+", default=["aist", "youtube"])
     parser.add_argument("--music_guidance", type=float, default=3.0)
     parser.add_argument("--tempo_frames", type=int, default=0, help="e.g. 145; 0 leaves it out")
+    parser.add_argument("--tempo_seeds", type=int, default=3, help="of the adaptations")
     parser.add_argument("--workers", type=int, default=2, help="processes that make worlds")
     parser.add_argument("--options", nargs="*", default=[], help="further options of train.py")
     parser.add_argument("--sampling", nargs="*", default=[], help="further options of predict")

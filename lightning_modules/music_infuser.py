@@ -20,7 +20,11 @@ from lightning_modules.checkpointing import (
 )
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
-from lightning_modules.sharding import check_equal_validation, shard_backbone
+from lightning_modules.sharding import (
+    check_equal_validation,
+    leave_frozen_to_each_process,
+    shard_backbone,
+)
 from musicinfuser import generation
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
@@ -34,6 +38,7 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec
 
@@ -57,7 +62,9 @@ class MusicInfuserModule(L.LightningModule):
         validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
-        gradient_checkpointing: bool = True,
+        gradient_checkpointing: GradientCheckpointing | bool = "attention",
+        compile_blocks: bool = False,
+        modulations_on_host: bool = False,
         seed: int = 42,
         init_adapter: str | None = None,
         shard_backbone: bool = False,
@@ -76,7 +83,14 @@ class MusicInfuserModule(L.LightningModule):
             validation: Noise levels of validation.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
-            gradient_checkpointing: Recompute blocks in backward instead of keeping activations.
+            gradient_checkpointing: What backward computes again of each block and its ZICA:
+                everything (``full``), all but the outputs of attention (``attention``), nothing
+                (``none``). Booleans are let in to be refused with a word on what they meant.
+            compile_blocks: Let torch compile each kind of block, which takes minutes at the start
+                and makes every step faster.
+            modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of
+                Mochi's, in the host's memory; they are used once per step, the numbers are the
+                same.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
@@ -95,7 +109,8 @@ class MusicInfuserModule(L.LightningModule):
         self.optimizer_spec, self.sampling, self.objective = optimizer, sampling, objective
         self.validation = validation
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = checked_policy(gradient_checkpointing)
+        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
@@ -120,12 +135,15 @@ class MusicInfuserModule(L.LightningModule):
                 audio_width=self.audio_width,
                 audio_resampling=self.audio_resampling,
                 gradient_checkpointing=self.gradient_checkpointing,
+                compile_blocks=self.compile_blocks,
+                modulations_on_host=self.modulations_on_host,
                 seed=self.seed,
             )
             if self.init_adapter is not None:
                 load_adapter(self.init_adapter, self.model, self.model_settings())
             if self.is_sharded:
-                shard_backbone(self, self.model)
+                shard_backbone(self.trainer, self.model)
+            leave_frozen_to_each_process(self)
 
     @property
     def is_sharded(self) -> bool:

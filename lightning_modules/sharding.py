@@ -11,28 +11,46 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
 
 
-def shard_backbone(module: L.LightningModule, model: MusicMochi) -> None:
+def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
     """Keep a share of the backbone's weights on each process of a training.
 
     The processes of a node share one copy; a block's weights are gathered where it runs, forward
-    and backward, and dropped after it. All processes must run the model equally often.
+    and backward, and dropped after it. The layers that give its modulations run before the blocks
+    do and are gathered by themselves, unless they are in the host's memory: there each process
+    keeps them whole. All processes must run the model equally often.
 
     Args:
-        module: What DDP wraps; it learns to leave the sharded weights alone.
-        model: Within it, complete on each process.
+        trainer: Its processes.
+        model: Complete on each process.
     """
-    trainer = module.trainer
     mesh = init_device_mesh(
         trainer.strategy.root_device.type,
         (trainer.num_nodes, trainer.num_devices),
         mesh_dim_names=("copy", "share"),
     )
-    trained = {p for p in model.parameters() if p.requires_grad}
+    whole = {p for p in model.parameters() if p.requires_grad}
+    for block in model.backbone.transformer_blocks:
+        if model.modulations_on_host:
+            whole |= {p for layer in modulation_layers(block) for p in layer.parameters()}
+        else:
+            fully_shard(modulation_layers(block), mesh=mesh)
     for part in (*model.backbone.transformer_blocks, model):
-        fully_shard(part, mesh=mesh, ignored_params=trained)
+        fully_shard(part, mesh=mesh, ignored_params=whole)
+
+
+def leave_frozen_to_each_process(module: L.LightningModule) -> None:
+    """Have DDP broadcast and watch the trained parameters alone.
+
+    Frozen ones come from the same files on every process, and may be shares of weights or lie in
+    the host's memory, which DDP cannot take.
+
+    Args:
+        module: What DDP wraps.
+    """
     frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, frozen)
 

@@ -50,8 +50,8 @@ class TextToVideoModule(L.LightningModule):
             max_text_tokens: Tokens after which captions are cut.
             train_text_encoder: Off keeps it as it was read, so that clips encoded with it stay
                 valid.
-            compile_blocks: Let torch compile each block, which takes a minute at the start and
-                makes every step faster.
+            compile_blocks: Let torch compile each kind of block, which takes a minute at the start
+                and makes every step faster.
             seed: Seed of noise levels and noise.
         """
         super().__init__()
@@ -67,12 +67,10 @@ class TextToVideoModule(L.LightningModule):
         if self.model is not None:
             return
         backbone = load_pretrained(MochiTransformer3DModel, self.pretrained, "transformer")
-        self.model = MusicMochi(backbone, layers=[], zica=ZicaSpec(), lora=None)
+        self.model = MusicMochi(
+            backbone, layers=[], zica=ZicaSpec(), lora=None, compile_blocks=self.compile_blocks
+        )
         self.model.requires_grad_(True)
-        if self.compile_blocks:
-            for block in backbone.transformer_blocks:
-                # Captions differ in length from batch to batch.
-                block.compile(dynamic=True)
         text_encoder = load_pretrained(T5EncoderModel, self.pretrained, "text_encoder")
         self.text_encoder = text_encoder.requires_grad_(self.train_text_encoder)
         self.tokenizer = load_pretrained(AutoTokenizer, self.pretrained, "tokenizer")

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from lightning_modules import MusicInfuserModule
+from lightning_modules.preflight.memory import total_bytes
+from lightning_modules.preflight.training import memory_rows
 from musicinfuser.networks.backbone import MOCHI_CONFIG
 from tests.conftest import ROOT
 from train import MusicInfuserCLI
@@ -23,6 +26,8 @@ SHIPPED = {
     "ddp": ("fit", ["base", "ddp"]),
     "sharded": ("fit", ["base", "ddp", "sharded"]),
     "slurm/slurm": ("fit", ["base", "ddp", "slurm/slurm"]),
+    "profiles/80gb": ("fit", ["base", "profiles/80gb"]),
+    "profiles/40gb": ("fit", ["base", "profiles/40gb"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "parts/vae": ("fit", ["parts/vae"]),
@@ -57,8 +62,15 @@ def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys
     assert "class_path" in first
 
 
+# How blocks are run: no option of these changes a number.
+PROFILE = {
+    f"model.init_args.{name}"
+    for name in ("gradient_checkpointing", "compile_blocks", "modulations_on_host")
+}
 # Overlays of how a run is carried out, and all they set; none touches the recipe.
 OVERLAYS = {
+    "profiles/80gb": PROFILE,
+    "profiles/40gb": PROFILE,
     "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
     "sharded": {
         "model.init_args.shard_backbone",
@@ -80,6 +92,30 @@ def test_overlays_set_one_thing(name: str) -> None:
 
     config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
     assert keys(config, "") == OVERLAYS[name]
+
+
+def test_base_is_the_profile_for_80_gb() -> None:
+    base, profile = (
+        yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["model"]["init_args"]
+        for name in ("base", "profiles/80gb")
+    )
+    assert base.items() >= profile.items()
+
+
+@pytest.mark.parametrize(("name", "gigabytes"), [("80gb", 52), ("40gb", 39)])
+def test_profiles_take_the_memory_they_say(name: str, gigabytes: int) -> None:
+    """The estimate that `check` prints, of the model at full size."""
+    config = config_arguments(f"profiles/{name}")
+    cli = MusicInfuserCLI([*config, "--trainer.accelerator=cpu"], run=False)
+    with torch.device("meta"):
+        cli.model.configure_model()
+    settings = SimpleNamespace(trainer={"devices": 1, "callbacks": None})
+    needed = total_bytes(memory_rows(settings, cli.model, cli.datamodule)) / 1e9
+    assert needed == pytest.approx(gigabytes, abs=0.5)
+    assert (
+        f"# About {gigabytes} GB at 73 frames"
+        in (ROOT / "configs" / "profiles" / f"{name}.yaml").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_a_sharded_backbone_changes_nothing(
     for steps in (2, NUM_STEPS):
         run = arguments(
             sharded, small_parts, small_cache, *SHARDED,
-            "--model.init_args.gradient_checkpointing=true", steps=steps,
+            "--model.init_args.gradient_checkpointing=attention", steps=steps,
         )  # fmt: skip
         finish(run_ranks(tmp_path, run))
     whole, *held = (
@@ -178,6 +178,27 @@ def test_a_sharded_backbone_changes_nothing(
     in_training = logged(sharded)
     assert metrics["val/loss"].item() == pytest.approx(in_training["val/loss", 3], rel=1e-4)
     assert metrics["val/music_gap"].item() != 0
+
+
+@pytest.mark.slow
+def test_a_sharded_backbone_may_be_compiled(
+    small_parts: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    """Weights are gathered around what is compiled, and again before its backward pass."""
+    options = (
+        *SHARDED, "--model.init_args.layers=[0, 1, 2]", "--data.init_args.caption_dropout=0",
+        "--model.init_args.gradient_checkpointing=attention", "--data.init_args.batch_size=1",
+    )  # fmt: skip
+    states = []
+    for compiled in ("false", "true"):
+        run = arguments(
+            tmp_path / compiled, small_parts, small_cache, *options,
+            f"--model.init_args.compile_blocks={compiled}", steps=2,
+        )  # fmt: skip
+        finish(run_ranks(tmp_path, [*run, "--trainer.limit_val_batches=0"]))
+        states.append(checkpoint(tmp_path / compiled)["state_dict"])
+    for name, weight in states[0].items():
+        assert torch.allclose(weight, states[1][name], rtol=0, atol=1e-4), name
 
 
 def test_sharded_processes_must_validate_alike(

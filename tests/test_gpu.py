@@ -26,7 +26,7 @@ def test_trains_and_samples_in_bf16_with_checkpointing(
         "--trainer.accelerator=gpu",
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.dtype=bfloat16",
-        "--model.init_args.gradient_checkpointing=true",
+        "--model.init_args.gradient_checkpointing=attention",
         "--sample_generation.every_n_steps=2",
         f"--sample_generation.cells=[{{track: '{track}', prompt: a dance video}}]",
         cache=small_cache,

@@ -1,9 +1,17 @@
 """How much memory a run takes, estimated from its sizes.
 
 The shares of activations were counted on the meta device with every storage tracked, at Mochi's
-size: at 73 frames of 480x848 one block keeps 3.6 GiB for its backward pass, and all 48 with
-checkpointing 6.1 GiB between them. For the shipped recipe this gives 20.1 GB of weights, 12.0 GB of
-trained state and about 10 GB of activations. None of it was measured on a GPU.
+size, 73 frames of 480x848 and 48 blocks, 16 of them with audio. GiB above the weights:
+
+    gradient_checkpointing   after the forward pass   at the peak
+    full                                        6.1          10.9
+    attention                                  13.7          18.3
+    none                                      167           168
+
+One block keeps 3.6 GiB for its backward pass, its input takes 0.12. `attention` keeps the outputs
+of self-attention (5.8 GiB) and of attention to audio (1.9) besides. The recipe has 20.1 GB of
+frozen weights, 5.4 of them for modulations, and 12.0 GB of trained state. None of it was measured
+on a GPU.
 
 Shape legend: N visual tokens of a batch, D width, F inner width of the feed-forward layers.
 """
@@ -15,6 +23,7 @@ import torch
 
 from lightning_modules.preflight.report import gigabytes
 from musicinfuser.clip_size import num_latent_frames
+from musicinfuser.networks.recompute import GradientCheckpointing
 from musicinfuser.tables import Row
 
 # Kept for a block's backward pass, in values per visual token: 4 of width F, and 20 of width D, of
@@ -22,6 +31,13 @@ from musicinfuser.tables import Row
 KEPT_WIDTHS, KEPT_INNER_WIDTHS = 20, 4
 # The same for cross-attention to audio: input, queries and attended values.
 KEPT_AUDIO_WIDTHS = 3
+# What attention gives: its values, and an fp32 normaliser per head of 128 channels.
+KEPT_ATTENTION_WIDTHS = 1 + 4 / (128 * 2)
+KEPT = {
+    "full": "one block recomputed",
+    "attention": "one block recomputed but for attention",
+    "none": "all kept",
+}
 # Rotations: cos and sin of half a head's channels in fp32, D values per token.
 ROTARY_BYTES_PER_WIDTH = 4
 # CUDA's context, cuBLAS's workspaces, and what the allocator cannot use.
@@ -51,7 +67,9 @@ class TrainingSizes:
     num_audio_blocks: int
     value_bytes: int
     """Of one activation: 2 in bf16, 4 in fp32."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: GradientCheckpointing
+    on_host_bytes: int = 0
+    """Of the frozen weights, those that stay in the host's memory: the modulations' or none."""
     num_averages: int = 0
     """Running averages of the trained weights that are kept beside them."""
     num_shares: int = 1
@@ -66,17 +84,21 @@ def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
 def activation_bytes(sizes: TrainingSizes) -> float:
     """Most that is held between forward and backward pass, besides weights and gradients.
 
-    With checkpointing every block keeps its input, and one block at a time all it needs.
+    What is recomputed keeps every block's input and, for one block at a time, all it needs;
+    `attention` keeps a value of width D per token and attention as well, with its normalisers.
     """
     per_width = sizes.num_tokens * sizes.width * sizes.value_bytes
     block = KEPT_WIDTHS * per_width
     block += KEPT_INNER_WIDTHS * sizes.num_tokens * sizes.inner_width * sizes.value_bytes
     audio = KEPT_AUDIO_WIDTHS * per_width
     rotary = ROTARY_BYTES_PER_WIDTH * sizes.num_tokens * sizes.width
-    if sizes.gradient_checkpointing:
-        has_audio = min(sizes.num_audio_blocks, 1)
-        return sizes.num_blocks * per_width + block + has_audio * audio + rotary
-    return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
+    if sizes.gradient_checkpointing == "none":
+        return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
+    between = float(sizes.num_blocks * per_width)
+    if sizes.gradient_checkpointing == "attention":
+        num_attentions = sizes.num_blocks + sizes.num_audio_blocks
+        between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
+    return between + block + min(sizes.num_audio_blocks, 1) * audio + rotary
 
 
 def training_rows(sizes: TrainingSizes) -> list[Row]:
@@ -87,10 +109,7 @@ def training_rows(sizes: TrainingSizes) -> list[Row]:
         "gradients, fp32": sizes.num_trained * FP32_BYTES,
         "Adam, fp32": sizes.num_trained * (BYTES_PER_TRAINED - 2 * FP32_BYTES),
         "averages, fp32": sizes.num_averages * sizes.num_trained * FP32_BYTES,
-        "activations, "
-        + ("one block recomputed" if sizes.gradient_checkpointing else "all kept"): (
-            activation_bytes(sizes)
-        ),
+        f"activations, {KEPT[sizes.gradient_checkpointing]}": activation_bytes(sizes),
         "context and fragmentation": CONTEXT_BYTES,
     }
     return _rows({what: size for what, size in parts.items() if size})
@@ -134,12 +153,15 @@ def host_bytes(*, weights: float, num_workers: int) -> float:
 
 
 def _frozen_parts(sizes: TrainingSizes) -> dict[str, float]:
+    on_device = sizes.frozen_bytes - sizes.on_host_bytes
+    # While one block's are in use, the next one's are on their way.
+    visiting = {"modulations of two blocks, copied": 2 * sizes.on_host_bytes / sizes.num_blocks}
     if sizes.num_shares == 1:
-        return {"frozen weights": float(sizes.frozen_bytes)}
-    # One block computes while the next one's weights are gathered.
+        return {"frozen weights": float(on_device), **visiting}
     return {
-        f"frozen weights, one of {sizes.num_shares} shares": sizes.frozen_bytes / sizes.num_shares,
-        "gathered weights of two blocks": 2 * sizes.frozen_bytes / sizes.num_blocks,
+        f"frozen weights, one of {sizes.num_shares} shares": on_device / sizes.num_shares,
+        "gathered weights of two blocks": 2 * on_device / sizes.num_blocks,
+        **visiting,
     }
 
 
@@ -196,8 +218,8 @@ def compare(
         if needed > smallest:
             problems.append(
                 f"{what} needs about {gigabytes(needed):.1f} GB of GPU memory and the GPU has "
-                f"{gigabytes(smallest):.1f} GB; take fewer frames or smaller ones"
-                f"{', gradient checkpointing' if what == 'training' else ', vae_tiling'} or a "
+                f"{gigabytes(smallest):.1f} GB; take fewer frames or smaller ones, "
+                f"{'a config of configs/profiles' if what == 'training' else 'vae_tiling'} or a "
                 "larger GPU."
             )
     lines.append(

@@ -19,6 +19,7 @@ from lightning_modules.preflight.settings import Settings
 from lightning_modules.preflight.weights import CheckedPart
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.lora import is_lora_name
+from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.safetensors_files import read_header
 from musicinfuser.tables import Row
 
@@ -106,6 +107,7 @@ def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataM
             num_audio_blocks=len(model.layers),
             value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
             gradient_checkpointing=module.gradient_checkpointing,
+            on_host_bytes=_on_host_bytes(module),
             num_averages=num_averages(settings),
             num_shares=_num_devices(settings) if module.shard_backbone else 1,
         )
@@ -150,6 +152,15 @@ def num_trained(module: MusicInfuserModule) -> int:
 def _frozen_bytes(module: MusicInfuserModule) -> int:
     parameters = module.adapted.parameters()
     return sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
+
+
+def _on_host_bytes(module: MusicInfuserModule) -> int:
+    """Of the frozen weights, those that training copies to the device when it needs them."""
+    if not module.modulations_on_host:
+        return 0
+    blocks = module.adapted.backbone.transformer_blocks
+    layers = [layer for block in blocks for layer in modulation_layers(block)]
+    return sum(p.nbytes for layer in layers for n, p in layer.named_parameters() if n == "weight")
 
 
 def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:

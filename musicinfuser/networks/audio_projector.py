@@ -45,7 +45,7 @@ class AudioProjector(nn.Module):
             resampled = F.interpolate(projected.transpose(1, 2), num_latent_frames, mode="nearest")
             return resampled.transpose(1, 2)
         weights = resampling_weights(self.resampling, projected.shape[1], num_latent_frames)
-        return weights.to(projected) @ projected
+        return weights.to(projected.device, projected.dtype, non_blocking=True) @ projected
 
 
 def resampling_weights(

@@ -62,9 +62,13 @@ def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:
         MissingWeightsError: ``spec.pretrained`` or ``spec.config`` cannot be found.
     """
     dtype = DTYPES[spec.dtype]
-    if spec.config is not None or torch.get_default_device().type == "meta":
-        backbone = MochiTransformer3DModel.from_config(backbone_config(spec)).to(dtype)
-        if backbone.device.type != "meta":
+    is_meta = torch.get_default_device().type == "meta"
+    if spec.config is not None or is_meta:
+        # Without the weights torch would draw: each is written once, by us.
+        with torch.device("meta"):
+            backbone = MochiTransformer3DModel.from_config(backbone_config(spec)).to(dtype)
+        if not is_meta:
+            backbone.to_empty(device=torch.get_default_device())
             initialise_randomly(backbone, seed=spec.seed)
     else:
         assert spec.pretrained is not None
@@ -93,9 +97,9 @@ def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
 def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None:
     """Give a backbone weights that depend on nothing but ``seed`` and the parameter's name.
 
-    Matrices get the spread of torch's linear layers, biases a small one, weights of norms are left
-    as built; ``pos_frequencies``, which diffusers creates as zeros, become random directions so
-    that positions are told apart.
+    Matrices get the spread of torch's linear layers, biases a small one, weights of norms are one;
+    ``pos_frequencies``, which diffusers creates as zeros, become random directions so that
+    positions are told apart.
     """
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
@@ -108,7 +112,7 @@ def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None
             elif name.endswith(".bias"):
                 values = torch.randn(parameter.shape, generator=stream) * 0.02
             else:
-                continue
+                values = torch.ones(parameter.shape)
             parameter.copy_(values)
 
 

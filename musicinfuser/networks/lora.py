@@ -46,7 +46,11 @@ def target_pattern(spec: LoraSpec) -> str:
 
 
 def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
-    """Inject LoRA layers and return the names of their parameters within the backbone."""
+    """Inject LoRA layers and return the names of their parameters within the backbone.
+
+    The adapters compute in the type of their input: a backbone in bf16 needs autocast, under which
+    adapters, their gradients and the optimizer stay in fp32.
+    """
     from peft import LoraConfig
 
     backbone.add_adapter(
@@ -58,6 +62,11 @@ def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
         ),
         adapter_name=ADAPTER_NAME,
     )
+    for layer in backbone.modules():
+        if hasattr(layer, "cast_input_dtype_enabled"):
+            # peft would copy the input of every layer to fp32 because the adapters are, and
+            # autocast would copy it back. Without, autocast lowers the adapters: fewer bytes.
+            layer.cast_input_dtype_enabled = False
     if spec.share_qkv_a:
         share_qkv_a(backbone)
     return {name for name, _ in backbone.named_parameters() if is_lora_name(name)}

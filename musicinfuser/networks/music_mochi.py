@@ -5,18 +5,20 @@ N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
 """
 
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 from diffusers import MochiTransformer3DModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from musicinfuser import keyed_random
-from musicinfuser.networks.attention import JointAttention
+from musicinfuser.networks.adapted_block import Heard, adapt_blocks, compiled_run
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, add_lora
+from musicinfuser.networks.modulation import GivenModulation, compute_modulations
+from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
 
@@ -38,7 +40,9 @@ class MusicMochi(nn.Module):
         lora: LoraSpec | None,
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: GradientCheckpointing = "none",
+        compile_blocks: bool = False,
+        modulations_on_host: bool = False,
         seed: int = 0,
     ) -> None:
         """Adapt a backbone.
@@ -50,16 +54,25 @@ class MusicMochi(nn.Module):
             lora: LoRA settings, or None for no LoRA.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
-            gradient_checkpointing: Recompute each block, its ZICA included, in backward.
+            gradient_checkpointing: What backward computes again of each block and its ZICA:
+                everything (``full``), all but the outputs of attention (``attention``), nothing
+                (``none``).
+            compile_blocks: Let torch compile each kind of block, which takes minutes at the first
+                step and makes every later one faster.
+            modulations_on_host: Keep the weights that give the blocks' modulations in the host's
+                memory and copy each for its one product per forward; no number changes.
             seed: Seed of the adapters' initialisation.
+
+        Raises:
+            ValueError: Settings that do not exist or do not fit the backbone.
         """
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        for block in backbone.transformer_blocks:
-            block.attn1.processor = JointAttention()
+        adapt_blocks(backbone)
         width = backbone.config.num_attention_heads * backbone.config.attention_head_dim
         self.layers = select_layers(layers, backbone.config.num_layers)
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = checked_policy(gradient_checkpointing)
+        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
         self.lora = lora
         # Drawn on the CPU so that a seed means the same adapters on every device.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
@@ -71,6 +84,17 @@ class MusicMochi(nn.Module):
                 AudioProjector(audio_width, width, audio_resampling) if self.layers else None
             )
         self._freeze_all_but({f"backbone.{name}" for name in lora_names})
+        if compile_blocks:
+            self.set_block_run(compiled_run())
+        if modulations_on_host:
+            for module in backbone.modules():
+                if isinstance(module, GivenModulation):
+                    module.keep_on_host()
+
+    def set_block_run(self, run: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        """Run every block through ``run``, which does what `run_block` does."""
+        for block in self.backbone.transformer_blocks:
+            block.run = run
 
     def _freeze_all_but(self, lora_names: set[str]) -> None:
         for name, parameter in self.named_parameters():
@@ -131,12 +155,7 @@ class MusicMochi(nn.Module):
         audio = None
         if audio_features is not None and self.audio_projector is not None:
             audio = self.audio_projector(audio_features, num_frames)
-        for index in range(len(backbone.transformer_blocks)):
-            arguments = (index, visual, text, temb, block_mask, rotary, audio)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                visual, text = checkpoint(self._run_block, *arguments, use_reentrant=False)
-            else:
-                visual, text = self._run_block(*arguments)
+        visual = self._run_blocks(visual, text, temb, block_mask, rotary, audio)
         visual = backbone.proj_out(backbone.norm_out(visual, temb))
         visual = visual.reshape(
             batch_size, num_frames, height // patch, width // patch, patch, patch, -1
@@ -161,26 +180,42 @@ class MusicMochi(nn.Module):
                 dtype=torch.float32,
             )
 
-    def _run_block(
+    def _run_blocks(
         self,
-        index: int,
         visual: Tensor,
         text: Tensor,
         temb: Tensor,
         mask: Tensor | None,
         rotary: tuple[Tensor, Tensor],
         audio: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        visual, text = self.backbone.transformer_blocks[index](
-            hidden_states=visual,
-            encoder_hidden_states=text,
-            temb=temb,
-            encoder_attention_mask=mask,
-            image_rotary_emb=rotary,
-        )
-        if audio is not None and str(index) in self.zica:
-            visual = self.zica[str(index)](visual, audio)
-        return visual, text
+    ) -> Tensor:
+        blocks, layers = self.backbone.transformer_blocks, self.layers
+        modulations = compute_modulations(blocks, temb, text_dtype=text.dtype)
+        if self.compile_blocks and self.lora is not None and torch.is_grad_enabled():
+            # Inputs with a gradient and without are different graphs: the first block would need
+            # one of its own. As it has LoRA, all this costs is its projections' input gradients.
+            visual.requires_grad_()
+            text.requires_grad_()
+        for i, block in enumerate(blocks):
+            if self.compile_blocks:
+                _let_length_vary(text, mask)
+            visual, text = block(
+                hidden_states=visual,
+                encoder_hidden_states=text,
+                temb=modulations[i],
+                encoder_attention_mask=mask,
+                image_rotary_emb=rotary,
+                heard=None if audio is None or i not in layers else Heard(self.zica[str(i)], audio),
+                policy=self.gradient_checkpointing,
+            )
+        return visual
+
+
+def _let_length_vary(text: Tensor, mask: Tensor | None) -> None:
+    """Have one graph for all lengths of captions but 0 and 1, instead of one for the first."""
+    for tensor in (text, mask):
+        if tensor is not None:
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
 
 
 def _trim_text(

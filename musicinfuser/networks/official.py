@@ -19,6 +19,7 @@ from torch import Tensor
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.recompute import GradientCheckpointing
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import FeatureAddition, ZeroInitCrossAttention, ZicaSpec
 from musicinfuser.safetensors_files import save_tensors
@@ -184,7 +185,7 @@ def load_official(
     adapter: str | Path,
     arch: str | Path | dict[str, Any],
     *,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: GradientCheckpointing = "none",
     share_qkv_a: bool = False,
 ) -> MusicMochi:
     """MusicMochi from the authors' backbone and adapter files, in fp32.
@@ -210,17 +211,19 @@ def load_official(
             raise MissingWeightsError(f"{path} does not exist; see the README for where to get it.")
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
     depth = sizes["depth"]
-    backbone = MochiTransformer3DModel(
-        patch_size=sizes["patch_size"],
-        num_attention_heads=sizes["num_heads"],
-        attention_head_dim=sizes["hidden_size_x"] // sizes["num_heads"],
-        num_layers=depth,
-        pooled_projection_dim=sizes["hidden_size_y"],
-        in_channels=sizes["in_channels"],
-        text_embed_dim=sizes["t5_feat_dim"],
-        max_sequence_length=sizes["t5_token_length"],
-    )
-    backbone.load_state_dict(from_official(load_file(dit), backbone_rules(depth)))
+    with torch.device("meta"):
+        backbone = MochiTransformer3DModel(
+            patch_size=sizes["patch_size"],
+            num_attention_heads=sizes["num_heads"],
+            attention_head_dim=sizes["hidden_size_x"] // sizes["num_heads"],
+            num_layers=depth,
+            pooled_projection_dim=sizes["hidden_size_y"],
+            in_channels=sizes["in_channels"],
+            text_embed_dim=sizes["t5_feat_dim"],
+            max_sequence_length=sizes["t5_token_length"],
+        )
+    weights = from_official(load_file(dit), backbone_rules(depth))
+    backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
     tensors = load_file(adapter)
     with safe_open(str(adapter), "pt") as file:
         metadata = file.metadata() or {}

@@ -161,11 +161,11 @@ def test_under_bf16(run_cli: Callable, small_cache: Path, track: Path, tmp_path:
         *sampling(track, every_n_steps=2),
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.dtype=bfloat16",
-        "--model.init_args.gradient_checkpointing=true",
+        "--model.init_args.gradient_checkpointing=attention",
         cache=small_cache,
     )
     assert cli.model.adapted.backbone.dtype == torch.bfloat16
-    assert cli.model.adapted.gradient_checkpointing
+    assert cli.model.adapted.gradient_checkpointing == "attention"
     [row] = manifest(tmp_path / "samples" / "step_000002")
     run_cli(
         "predict",

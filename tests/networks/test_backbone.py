@@ -1,10 +1,12 @@
 import json
 import math
 import re
+from collections import Counter
 
 import pytest
 import torch
 from diffusers import MochiTransformer3DModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from musicinfuser.networks.backbone import (
     MOCHI_HUB_ID,
@@ -140,3 +142,32 @@ def test_errors(tmp_path):
         build_backbone(BackboneSpec(pretrained=missing))
     with torch.device("meta"), pytest.raises(MissingWeightsError, match="architecture is unknown"):
         build_backbone(BackboneSpec(pretrained=missing))
+
+
+class Writes(TorchDispatchMode):
+    """How often memory was written to by operations in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__.endswith("_") and torch.is_tensor(args[0]):
+            if not args[0].is_meta:
+                self.number[args[0].untyped_storage().data_ptr()] += 1
+        return out
+
+
+@pytest.mark.parametrize("source", ["config", "pretrained"])
+def test_no_weight_is_written_twice(small_parts, config_path, source):
+    """Neither by torch, which would draw each for nothing, nor in another type first."""
+    given = {"config": config_path} if source == "config" else {"pretrained": str(small_parts)}
+    for dtype in ("float32", "bfloat16"):
+        with Writes() as writes:
+            backbone = build_backbone(BackboneSpec(**given, dtype=dtype))
+        for name, parameter in backbone.named_parameters():
+            assert writes.number[parameter.data_ptr()] <= 1, name
+            assert parameter.is_contiguous()
+        if source == "config":
+            assert all(writes.number[p.data_ptr()] == 1 for p in backbone.parameters())

@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from musicinfuser.networks.audio_projector import AudioProjector
 from musicinfuser.networks.backbone import MOCHI_HUB_ID, BackboneSpec, build_backbone
@@ -148,3 +149,55 @@ def test_full_size_counts(streams, num_lora, adapted_modules, mochi_shapes):
     frozen = [p for p in model.parameters() if not p.requires_grad]
     assert sum(p.numel() for p in frozen) == 10_027_677_744
     assert {p.dtype for p in frozen} == {torch.bfloat16}
+
+
+class CopiesToFp32(TorchDispatchMode):
+    """Shapes of what is copied to fp32 while ``is_inside``."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_inside = False
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if self.is_inside and func is torch.ops.aten._to_copy.default:
+            if out.dtype == torch.float32:
+                self.shapes.append(tuple(out.shape))
+        return out
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.parametrize("is_cast_by_peft", [False, True])
+def test_under_autocast_adapters_compute_in_bf16_and_learn_in_fp32(
+    make_model, randomise, clip, is_cast_by_peft
+):
+    """No input is copied to fp32, and the numbers are those peft gives with that copy."""
+    model = randomise(make_model(dtype=torch.bfloat16))
+    layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+    copies = CopiesToFp32()
+    for layer in layers:
+        layer.cast_input_dtype_enabled |= is_cast_by_peft
+        layer.register_forward_pre_hook(lambda *_: setattr(copies, "is_inside", True))
+        layer.register_forward_hook(lambda *_: setattr(copies, "is_inside", False))
+    with torch.autocast("cpu", torch.bfloat16):
+        with copies:
+            out = model(
+                clip.latents, clip.text, clip.timestep, None, clip.audio, text_lengths=(10, 10)
+            )
+        expected = None
+        if not is_cast_by_peft:
+            for layer in layers:
+                layer.cast_input_dtype_enabled = True
+            expected = model(
+                clip.latents, clip.text, clip.timestep, None, clip.audio, text_lengths=(10, 10)
+            )
+    of_tokens = [shape for shape in copies.shapes if len(shape) == 3]
+    assert len(of_tokens) == (len(layers) if is_cast_by_peft else 0)
+    if expected is not None:
+        assert torch.equal(out, expected)
+    out.float().square().mean().backward()
+    for layer in layers:
+        for weight in matrices(layer):
+            assert weight.dtype == weight.grad.dtype == torch.float32
+        assert layer.base_layer.weight.dtype == torch.bfloat16

@@ -123,42 +123,6 @@ def test_only_the_output_projections_learn_from_the_first_step(make_model, clip,
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("share_qkv_a", [False, True])
-def test_checkpointing_gives_the_same_gradients_bit_for_bit(
-    make_model, randomise, clip, form, share_qkv_a
-):
-    found = []
-    for gradient_checkpointing in (False, True):
-        model = make_model(
-            zica=ZicaSpec(form=form, num_heads=4),
-            lora=LoraSpec(rank=2, alpha=2.0, share_qkv_a=share_qkv_a),
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        found.append(gradients(randomise(model), clip))
-    assert found[0].keys() == found[1].keys()
-    for name in found[0]:
-        assert torch.equal(found[0][name], found[1][name]), name
-    assert sum(g.any().item() for g in found[0].values()) >= len(found[0]) - 2
-
-
-def test_checkpointing_keeps_fewer_tensors(make_model, clip):
-    """The sizes autograd holds on to: inputs of blocks, not what happens inside them."""
-    held = {}
-    for gradient_checkpointing in (False, True):
-        model = make_model(gradient_checkpointing=gradient_checkpointing)
-        sizes = []
-
-        def pack(tensor, sizes=sizes):
-            sizes.append(tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss(model, clip)
-        held[gradient_checkpointing] = sum(sizes)
-    assert held[True] < held[False] / 3
-
-
-@pytest.mark.parametrize("form", FORMS)
 def test_gradients_by_finite_differences(make_model, randomise, clip, form):
     model = randomise(make_model(zica=ZicaSpec(form=form, num_heads=4)))
     weights = torch.randn(clip.latents.shape, generator=torch.Generator().manual_seed(1))
@@ -228,7 +192,7 @@ def test_one_block_of_full_width_forward_and_backward():
     expected = deepcopy(expected)
     model = MusicMochi(
         backbone, layers=[0], zica=ZicaSpec(), lora=LoraSpec(rank=64, alpha=64.0),
-        gradient_checkpointing=True,
+        gradient_checkpointing="full",
     )  # fmt: skip
     audio = torch.randn(1, 124, 768, generator=stream)
     out = model(latents, text, timestep, None, audio, text_lengths=(5,))

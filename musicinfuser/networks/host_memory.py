@@ -1,0 +1,65 @@
+"""Parameters that live in host memory beside a model on a device."""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+# cudaHostRegisterPortable: page-locked for every device of the process.
+_PORTABLE = 1
+
+
+@contextmanager
+def parked(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within, ``Module.to`` and its like find empty values; after it the old ones are back.
+
+    For a module's own ``_apply``, through which every move goes::
+
+        def _apply(self, fn, recurse=True):
+            with parked(self.host_parameters()):
+                return super()._apply(fn, recurse)
+
+    Args:
+        parameters: Those that stay; frozen, and no part of an optimizer.
+
+    Raises:
+        ValueError: The move would have changed their type.
+    """
+    held = [(parameter, parameter.data) for parameter in parameters]
+    for parameter, value in held:
+        parameter.data = value.new_empty(0)
+    wanted = {}
+    try:
+        yield
+        wanted = {value.dtype: parameter.dtype for parameter, value in held}
+    finally:
+        for parameter, value in held:
+            parameter.data = value
+    for old, new in wanted.items():
+        if new != old:
+            raise ValueError(
+                f"weights kept in host memory are {old} and cannot become {new}; load the backbone "
+                "in the type you need (backbone.dtype)."
+            )
+
+
+def page_lock(memory: Tensor) -> None:
+    """Lock host memory where it lies, so that copies from it can run beside the computation.
+
+    torch's own pinned memory comes in powers of two, which for weights costs half as much again.
+
+    Raises:
+        ValueError: The system refuses.
+    """
+    if memory.nbytes == 0 or memory.is_pinned():
+        return
+    cudart = torch.cuda.cudart()
+    error = int(cudart.cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+    if error:
+        raise ValueError(
+            f"{memory.nbytes / 1e9:.2f} GB of host memory for weights could not be page-locked "
+            f"(CUDA error {error}); free some memory or raise the limit `ulimit -l`."
+        )
+    weakref.finalize(memory, cudart.cudaHostUnregister, memory.data_ptr()).atexit = False

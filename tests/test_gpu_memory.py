@@ -1,0 +1,112 @@
+"""Weights and inputs of blocks in host memory, on a CUDA device: ``pytest -m gpu``."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tests.listening_blocks import (
+    ListeningBlocks,
+    assert_same,
+    make_clip,
+    move_clip,
+    outputs_and_gradients,
+)
+
+pytestmark = pytest.mark.gpu
+HEAD_WIDTH, NUM_BLOCKS = 256, 8
+IN_HOST_MEMORY = [
+    {"streamed": True},
+    {"streamed": True, "ahead": 0},
+    {"offload_inputs": True},
+    {"streamed": True, "ahead": 2, "offload_inputs": True},
+]
+
+
+@pytest.fixture(autouse=True)
+def _needs_cuda() -> None:
+    if not torch.cuda.is_available():
+        pytest.fail("these tests need a CUDA device")
+
+
+def build(**settings: object) -> ListeningBlocks:
+    return ListeningBlocks(num_blocks=NUM_BLOCKS, head_width=HEAD_WIDTH, **settings).cuda()
+
+
+def clips(number: int, *, num_tokens: int = 768, dtype: torch.dtype = torch.float32):
+    sizes = {"head_width": HEAD_WIDTH, "num_tokens": num_tokens, "dtype": dtype}
+    return [move_clip(make_clip(seed=seed, **sizes), "cuda") for seed in range(number)]
+
+
+def weight_bytes(model: ListeningBlocks) -> int:
+    return sum(p.nbytes for p in model.blocks[0].parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_steps_are_equal_bit_for_bit(dtype: torch.dtype) -> None:
+    """Copies run beside the computation; one that came too early or too late would show."""
+    settings = {"autocast": dtype == torch.bfloat16, "device": "cuda"}
+    with sdpa_kernel(SDPBackend.MATH):
+        steps = clips(6, dtype=dtype)
+        resident = outputs_and_gradients(build(dtype=dtype), steps, policy="torch", **settings)
+        for in_host_memory in IN_HOST_MEMORY:
+            model = build(dtype=dtype, **in_host_memory)
+            assert_same(outputs_and_gradients(model, steps, **settings), resident)
+            for parameter in model.weights.parameters() if model.weights else ():
+                assert parameter.is_cpu and parameter.is_pinned()
+
+
+def test_sampling_is_equal_and_may_come_before_training() -> None:
+    with sdpa_kernel(SDPBackend.MATH):
+        [clip] = clips(1)
+        resident = outputs_and_gradients(build(), [clip], device="cuda")
+        model = build(streamed=True, offload_inputs=True)
+        with torch.inference_mode():
+            for _ in range(3):
+                assert torch.equal(model(clip), resident[0][0])
+        assert_same(outputs_and_gradients(model, [clip], device="cuda"), resident)
+
+
+def test_two_blocks_of_weights_are_on_the_device() -> None:
+    [clip] = clips(1, num_tokens=48)
+    peaks = []
+    for streamed in (False, True):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        model = build(streamed=streamed)
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2):
+            model(clip, policy="torch").square().mean().backward()
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+        expected = (NUM_BLOCKS - 2) * weight_bytes(model)
+        del model
+    assert peaks[0] - peaks[1] == pytest.approx(expected, rel=0.1)
+
+
+def test_between_the_passes_inputs_are_in_host_memory() -> None:
+    [clip] = clips(1, num_tokens=3072)
+    held = []
+    for offload_inputs in (False, True):
+        model = build(streamed=True, offload_inputs=offload_inputs)
+        for _ in range(2):
+            before = torch.cuda.memory_allocated()
+            loss = model(clip).square().mean()
+            held.append(torch.cuda.memory_allocated() - before)
+            loss.backward()
+            model.zero_grad()
+            del loss
+    # The first input is the clip's own, the last stays for the start of backward.
+    assert held[1] - held[3] == pytest.approx((NUM_BLOCKS - 2) * clip.visual.nbytes, rel=0.05)
+
+
+def test_a_step_waits_for_nothing() -> None:
+    model, [clip] = build(streamed=True, offload_inputs=True), clips(1)
+
+    def step() -> None:
+        model(clip).square().mean().backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -5,7 +5,7 @@ DEMO := runs/demo
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow lint bench gpu-check
 
 .venv/.installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -27,6 +27,22 @@ lint: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks train.py evaluate.py
+
+# What can be measured without a GPU (about ten minutes), and the page of all results.
+RESULTS := benchmarks/results
+MEASURED := meta_memory loop data checkpoint scaling construction
+
+bench: .venv/.installed
+	for name in $(MEASURED); do \
+		$(PY) -m benchmarks.$$name --out $(RESULTS)/$$name.json || exit 1; done
+	$(PY) -m benchmarks.meta_memory --out $(RESULTS)/meta_memory_autocast.json --autocast \
+		--policies full attention --frames 73
+	$(PY) -m benchmarks.results_table
+
+# What needs a GPU, in one call of ten minutes; benchmarks/gpu_queue.md says what it needs.
+# `make gpu-check PY=python3 PACKAGES=packages.tar.xz` takes the machine's own Python.
+gpu-check:
+	$(PY) -m benchmarks.gpu_check --out runs/gpu_check $(if $(PACKAGES),--packages $(PACKAGES))
 
 # The chain on the small world. Every command can be repeated: it starts from what exists.
 WORLD := $(DEMO)/world

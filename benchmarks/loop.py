@@ -1,0 +1,166 @@
+"""What the Trainer's loop of the recipe costs per step, beside a loop written by hand.
+
+    python -m benchmarks.loop --out benchmarks/results/loop.json
+
+A linear layer is trained with everything of ``configs/base.yaml`` around it: callbacks, logger,
+schedule, progress bar. Then each part is left out in turn, which tells what it costs. Runs take
+turns and are counted in the process's own CPU time, so other jobs on the machine disturb little.
+"""
+
+import argparse
+import contextlib
+import gc
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as L
+import yaml
+
+from benchmarks.figures import Figure
+from benchmarks.one_linear import OneLinear, small_batch
+from benchmarks.profiles import CONFIGS
+from benchmarks.report import parser, write_result
+from train import QUIET_WARNINGS, MusicInfuserCLI
+
+RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
+LOGGERS = ("loggers", "LearningRateMonitor")
+# ms per step: pass for the whole recipe's loop over the one by hand.
+GOAL_MS = 2.0
+# ms per step by hand on the machine the goal was set on.
+GOAL_RAW_MS = 0.21
+
+
+def recipe(root: Path, settings: argparse.Namespace) -> MusicInfuserCLI:
+    """``base.yaml`` around the linear layer; ``instantiate_classes`` makes a new Trainer of it."""
+    config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
+    config["trainer"] |= {
+        "default_root_dir": str(root), "max_steps": settings.steps, "precision": "32-true",
+        "accelerator": "cpu", "devices": 1, "val_check_interval": None, "limit_val_batches": 0,
+        "enable_model_summary": False,
+    }  # fmt: skip
+    config["ckpt_path"] = None
+    config["sample_generation"] = {"every_n_steps": 0, "cells": []}
+    one_linear = "benchmarks.one_linear"
+    model, data = {"drop": settings.drop}, {"num_steps": settings.steps}
+    config["model"] = {"class_path": f"{one_linear}.OneLinear", "init_args": model}
+    config["data"] = {"class_path": f"{one_linear}.SameBatches", "init_args": data}
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return MusicInfuserCLI([f"--config={path}"], run=False)
+
+
+def by_hand(settings: argparse.Namespace) -> float:
+    """Seconds per step of the same training without a Trainer."""
+    module, batch = OneLinear(), small_batch()
+    module.is_logging = False
+    optimizer = module.configure_optimizers()["optimizer"]
+    began = 0.0
+    for step in range(settings.steps):
+        if step == settings.drop:
+            began = time.process_time()
+        loss = module.training_step(batch, step)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (time.process_time() - began) / (settings.steps - settings.drop)
+
+
+def by_trainer(cli: MusicInfuserCLI, settings: argparse.Namespace, *, without: str) -> float:
+    """Seconds per step of the recipe's Trainer with a part left out."""
+    cli.instantiate_classes()
+    trainer, module = cli.trainer, cli.model
+    assert isinstance(module, OneLinear)
+    if without == BARE:
+        module.is_logging = False
+        trainer = L.Trainer(
+            max_steps=settings.steps, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", devices=1,
+            limit_val_batches=0,
+        )  # fmt: skip
+    left_out = LOGGERS if without == LOGGERS[0] else (without,)
+    if LOGGERS[0] in left_out:
+        trainer.loggers = []
+    trainer.callbacks = [c for c in trainer.callbacks if type(c).__name__ not in left_out]  # type: ignore[attr-defined]
+    gc.collect()
+    with _quiet():
+        trainer.fit(module, cli.datamodule)
+    return (module.ended - module.began) / (settings.steps - settings.drop)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Bars are drawn, into nothing."""
+    with (
+        open(os.devnull, "w") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        yield
+
+
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Every run as often as asked, one after the other."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
+        warnings.filterwarnings("ignore", message=known)
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cli = recipe(Path(folder), settings)
+        callbacks: list[L.Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+        parts = [type(c).__name__ for c in callbacks if _has_a_part_in_steps(c)]
+        for _ in range(settings.repeats):
+            for name in (RAW, BARE, WHOLE, LOGGERS[0], *parts):
+                seconds = (
+                    by_hand(settings) if name == RAW else by_trainer(cli, settings, without=name)
+                )
+                times.setdefault(name, []).append(1e3 * seconds)
+    raw, bare, whole = (times[name] for name in (RAW, BARE, WHOLE))
+    over = _apart(whole, raw)
+    figures = [
+        Figure(f"{RAW}: forward, backward, step", median(raw), "ms per step"),
+        Figure(f"{BARE}, over it", _apart(bare, raw), "ms per step"),
+        Figure(f"{WHOLE}, over it", over, "ms per step", GOAL_MS,
+               "limit: the goal; with all parts below"),
+        Figure(f"{WHOLE}, over it", over / median(raw), "steps by hand", GOAL_MS / GOAL_RAW_MS,
+               "the same whatever the machine's speed"),
+        Figure("share of a step of 100 ms", over / 100, "of it", 0.03),
+    ]  # fmt: skip
+    costs = {name: _apart(whole, times[name]) for name in (LOGGERS[0], *parts)}
+    for name in sorted(costs, key=lambda name: -costs[name]):
+        what = "logger and LearningRateMonitor" if name == LOGGERS[0] else name
+        figures.append(
+            Figure(f"of this {what}", costs[name], "ms per step", None, "whole less the rest")
+        )
+    return figures, {"ms_per_step": times}
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """The median difference of runs of the same turn: the machine's speed drifts between turns."""
+    return median(a - b for a, b in zip(one, other, strict=True))
+
+
+def _has_a_part_in_steps(callback: L.Callback) -> bool:
+    hooks = [name for name in dir(L.Callback) if "train_batch" in name or "_before_" in name]
+    return any(getattr(type(callback), name) is not getattr(L.Callback, name) for name in hooks)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--drop", type=int, default=50, help="steps before the clock starts")
+    options.add_argument("--repeats", type=int, default=5)
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    write_result(settings.out, "loop", figures, settings=settings, details=details)
+
+
+if __name__ == "__main__":
+    main()

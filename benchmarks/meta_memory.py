@@ -1,0 +1,191 @@
+"""How much memory one training step holds, at full size and without a GPU.
+
+    python -m benchmarks.meta_memory --out benchmarks/results/meta_memory.json
+
+Runs forward and backward of the whole recipe on the meta device and follows every storage.
+Attention counts as the fused kernel it is on a GPU. Weights and what the optimizer holds are left
+out, and counted beside. Adapters and their gradients are taken in bf16, so that results compare
+with the plan; with ``--autocast`` they are in fp32 and autocast runs, as in training (slower).
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.figures import Figure
+from benchmarks.limits import num_tokens
+from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
+from benchmarks.profiles import build_on_meta, overlays_of, read_profile
+from benchmarks.report import GIB, parser, write_result
+from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.settings import OptimizerSpec
+from musicinfuser.clip_size import latent_shape, num_latent_frames
+from musicinfuser.networks.music_mochi import MusicMochi
+
+POLICIES = ("full", "attention", "none")
+# GiB at 73 frames of 480x848 with 48 blocks: held after forward, and the peak, both above weights.
+PLANNED = {"full": (6.3, 11.5), "attention": (12.3, 17.5), "none": (167.0, 168.0)}
+WORST_DEVIATION = 0.02
+AUDIO_TOKENS, TEXT_TOKENS = 124, 32
+
+
+def simulated_step(
+    model: MusicMochi, num_frames: int, height: int, width: int, *, autocast: bool = False
+) -> dict[str, int]:
+    """Bytes of one forward and backward pass above the weights.
+
+    Args:
+        model: On the meta device; its parameters are replaced.
+        num_frames: 6k + 1.
+        height: Pixels.
+        width: Pixels.
+        autocast: Keep adapters in fp32 and run under autocast.
+
+    Returns:
+        ``after_forward`` and ``peak`` above the weights, ``gradients`` among them at the end, and
+        ``frozen_gradients``, how many frozen parameters got one.
+    """
+    config = model.backbone.config
+    with _simulated(model, autocast=autocast) as device, torch.device(device):
+        latents = torch.empty(1, *latent_shape(num_frames, height, width))
+        text = torch.empty(1, TEXT_TOKENS, config.text_embed_dim)
+        audio = torch.empty(1, AUDIO_TOKENS, _audio_width(model))
+        if not autocast:
+            audio = audio.bfloat16()
+        lowered: Any = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+        with attention_as_on_a_gpu(), LiveBytes(model.parameters()) as live:
+            with lowered if autocast else nullcontext():
+                velocity = model(
+                    latents, text, torch.empty(1), audio_features=audio,
+                    text_lengths=(TEXT_TOKENS,),
+                )  # fmt: skip
+            loss = velocity.float().square().mean()
+            after_forward = live.now
+            loss.backward()
+    have_one = [p for p in model.parameters() if p.grad is not None]
+    return {
+        "after_forward": after_forward,
+        "peak": live.peak,
+        "gradients": sum(p.grad.nbytes for p in have_one if p.grad is not None),
+        "frozen_gradients": sum(not p.requires_grad for p in have_one),
+    }
+
+
+@contextmanager
+def _simulated(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
+    """A device without memory for the model's weights and everything made meanwhile."""
+    if autocast:
+        # The meta device has no autocast; fake tensors have all of a CPU's but its memory.
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            for module in model.modules():
+                _replace_parameters(module)
+            yield "cpu"
+        return
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    # Rotations go through an autocast region that the meta device does not have.
+    heads, channels = model.backbone.pos_frequencies.shape[1:]
+    tables = lambda t, h, w, _: (torch.empty(t * h * w, heads, channels, device="meta"),) * 2  # noqa: E731
+    model._rotary = tables  # type: ignore[method-assign]
+    yield "meta"
+
+
+def _replace_parameters(module: nn.Module) -> None:
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
+
+
+def _audio_width(model: MusicMochi) -> int:
+    assert model.audio_projector is not None
+    first = model.audio_projector.projection[0]
+    assert isinstance(first, nn.Linear)
+    return first.in_features
+
+
+def deviation_from_a_line(values: Sequence[float], tokens: Sequence[int]) -> float:
+    """How far the middle of three values is off the line through the others, relative to it."""
+    low, middle, high = values
+    share = (tokens[1] - tokens[0]) / (tokens[2] - tokens[0])
+    return abs(middle - (low + share * (high - low))) / middle
+
+
+def held_by_training(model: MusicMochi) -> tuple[dict[str, int], int]:
+    """Bytes of frozen weights, and of trained weights, gradients and Adam.
+
+    Also how many frozen parameters the optimizer holds.
+    """
+    made = build_optimizer(model.parameters(), OptimizerSpec(1e-4, 200, "cosine"), 4000)
+    held = [p for group in made["optimizer"].param_groups for p in group["params"]]
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    trained = sum(p.numel() for p in held)
+    sizes = {
+        "frozen": sum(p.nbytes for p in frozen),
+        "trained_state": 4 * 4 * trained,
+    }
+    return sizes, sum(not p.requires_grad for p in held)
+
+
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Every policy at every length."""
+    config = read_profile(*overlays_of(settings.profile))
+    tokens = [num_tokens(f, settings.height, settings.width) for f in settings.frames]
+    figures, details = [], {}
+    is_planned = settings.layers == 48 and (settings.height, settings.width) == (480, 848)
+    for policy in settings.policies:
+        steps = []
+        for frames in settings.frames:
+            # Nothing is compiled without a device: these are eager's sums, the larger ones.
+            model = build_on_meta(
+                config, num_layers=settings.layers, gradient_checkpointing=policy,
+                compile_blocks=False,
+            )  # fmt: skip
+            size = (frames, settings.height, settings.width)
+            held, num_frozen = held_by_training(model)
+            step = simulated_step(model, *size, autocast=settings.autocast)
+            steps.append(step)
+            details[f"{policy}, {frames} frames"] = step
+            planned: Sequence[float | None] = (None, None)
+            if is_planned and num_latent_frames(frames) == 13:
+                planned = PLANNED[policy]
+            for what, limit in zip(("after_forward", "peak"), planned, strict=True):
+                name = f"{policy}, {frames} frames: {what.replace('_', ' ')}"
+                figures.append(Figure(name, step[what] / GIB, "GiB above weights", limit))
+        if len(steps) == 3:
+            for what in ("after_forward", "peak"):
+                off = deviation_from_a_line([step[what] for step in steps], tokens)
+                name = f"{policy}: {what.replace('_', ' ')}, off a line in tokens"
+                figures.append(Figure(name, off, "of it", WORST_DEVIATION))
+    figures += [
+        Figure("frozen weights with a gradient or in the optimizer", num_frozen
+               + sum(step["frozen_gradients"] for step in details.values()), "", 0),
+        Figure("frozen weights", held["frozen"] / GIB, "GiB", 2 * 10_027_677_744 / GIB),
+        Figure("trained weights, gradients and Adam, fp32", held["trained_state"] / GIB, "GiB",
+               16 * 747_804_672 / GIB),
+    ]  # fmt: skip
+    return figures, details
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--profile", default="base", help="overlays of base.yaml, joined by +")
+    options.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
+    options.add_argument("--frames", nargs="+", type=int, default=[37, 73, 145])
+    options.add_argument("--height", type=int, default=480)
+    options.add_argument("--width", type=int, default=848)
+    options.add_argument("--layers", type=int, default=48)
+    options.add_argument("--autocast", action="store_true", help="adapters in fp32; slower")
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    write_result(settings.out, "meta_memory", figures, settings=settings, details=details)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The model that a profile's user gets, built from the shipped configs on the meta device.
+
+A profile is ``configs/base.yaml`` with overlays such as ``configs/profiles/40gb.yaml``. The files
+are laid over each other here by plain YAML, so that a machine needs neither Lightning nor a parser
+of configs to measure; a test holds that the options are those the command line gets.
+"""
+
+import inspect
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import torch
+import yaml
+from diffusers import MochiTransformer3DModel
+
+from musicinfuser.networks.backbone import MOCHI_CONFIG, BackboneSpec, build_backbone
+from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
+from musicinfuser.networks.music_mochi import MusicMochi
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# The sizes of the small parts.
+SMALL_CONFIG = MOCHI_CONFIG | {
+    "num_attention_heads": 2, "attention_head_dim": 64, "pooled_projection_dim": 96,
+    "text_embed_dim": 64, "time_embed_dim": 64,
+}  # fmt: skip
+SMALL_AUDIO_WIDTH = 96
+ARCHITECTURES = {"full": MOCHI_CONFIG, "small": SMALL_CONFIG}
+
+
+def read_profile(*overlays: str) -> dict[str, Any]:
+    """The recipe with overlays on top.
+
+    Args:
+        overlays: Names of files in ``configs/profiles``, without suffix.
+
+    Raises:
+        ValueError: There is no such profile.
+    """
+    config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
+    for name in overlays:
+        path = CONFIGS / "profiles" / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(found.stem for found in path.parent.glob("*.yaml"))
+            raise ValueError(f"{name} is no profile; there are {', '.join(known) or 'none'}.")
+        config = laid_over(config, yaml.safe_load(path.read_text()))
+    return config
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = laid_over(old, value)
+        merged[key] = value
+    return merged
+
+
+def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `MusicMochi` is built with, of ``model.init_args``."""
+    given = config["model"]["init_args"]
+    hints = get_type_hints(MusicMochi.__init__)
+    known = inspect.signature(MusicMochi.__init__).parameters
+    options = {name: value for name, value in given.items() if name in known}
+    # Built by whoever asks; and interpolated from the run's seed, on which nothing here depends.
+    for name in ("backbone", "seed"):
+        options.pop(name, None)
+    return {name: _as_spec(value, hints[name]) for name, value in options.items()}
+
+
+def build_on_meta(
+    config: Mapping[str, Any], *, num_layers: int | None = None, size: str = "full", **changes: Any
+) -> MusicMochi:
+    """The adapted model without weights.
+
+    Args:
+        config: As `read_profile` gives it.
+        num_layers: Blocks; by default all. With fewer, a third of them hear music, evenly spread.
+        size: ``full`` or ``small``.
+        changes: Options of `MusicMochi` that replace the profile's.
+    """
+    with torch.device("meta"):
+        return adapted(backbone(config, num_layers=num_layers, size=size), config, **changes)
+
+
+def backbone(
+    config: Mapping[str, Any], *, num_layers: int | None = None, size: str = "full"
+) -> MochiTransformer3DModel:
+    """The frozen transformer, without weights under ``torch.device("meta")``, else random ones.
+
+    Arguments as of `build_on_meta`.
+    """
+    architecture = dict(ARCHITECTURES[size])
+    if num_layers is not None:
+        architecture["num_layers"] = num_layers
+    dtype = config["model"]["init_args"]["backbone"]["dtype"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.json")
+        path.write_text(json.dumps(architecture))
+        return build_backbone(BackboneSpec(config=str(path), dtype=dtype))
+
+
+def adapted(base: MochiTransformer3DModel, config: Mapping[str, Any], **changes: Any) -> MusicMochi:
+    """A backbone of any size with the profile's adapters and ways to run."""
+    options = model_options(config) | changes
+    depth, width = base.config.num_layers, base.config.text_embed_dim
+    if depth != DEPTH_OF_MOCHI and "layers" not in changes:
+        options["layers"] = LayerStrategy("even", max(depth // 3, 1))
+    if width != MOCHI_CONFIG["text_embed_dim"]:
+        options["audio_width"] = SMALL_AUDIO_WIDTH
+    return MusicMochi(base, **options)
+
+
+def _as_spec(value: Any, hint: Any) -> Any:
+    """A mapping as the dataclass that the hint names."""
+    specs = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+    specs = [kind for kind in specs if is_dataclass(kind)]
+    return specs[0](**value) if isinstance(value, Mapping) and specs else value
+
+
+def overlays_of(profile: str) -> Sequence[str]:
+    """``base`` is the recipe itself; others are laid over it, several joined by ``+``."""
+    return [name for name in profile.split("+") if name != "base"]

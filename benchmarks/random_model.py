@@ -1,0 +1,128 @@
+"""Random weights and random inputs, at full size or a small one.
+
+Nothing is zero that training would move: products with zeros run faster than the real thing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.profiles import adapted, backbone
+from musicinfuser.clip_size import latent_shape
+from musicinfuser.keyed_random import generator
+from musicinfuser.media.audio import clip_audio_seconds
+from musicinfuser.networks.music_mochi import MusicMochi
+
+SPREAD = 0.02
+TOKENS_PER_SECOND = 50
+
+
+def random_model(
+    config: Mapping[str, Any], device: torch.device, *, num_layers: int | None = None,
+    size: str = "full", seed: int = 0, **changes: Any,
+) -> MusicMochi:  # fmt: skip
+    """The adapted model of a profile on ``device``, with random weights.
+
+    All weights pass through the device, which must hold the backbone; a profile that keeps some in
+    the host's memory moves them there when it is built.
+
+    Args:
+        config: As `read_profile` gives it.
+        device: Where it runs, and where weights are drawn; streams differ between devices.
+        num_layers: Blocks; by default all.
+        size: ``full`` or ``small``.
+        seed: Of the one stream that all weights come from.
+        changes: Options of `MusicMochi` that replace the profile's.
+    """
+    stream = generator(seed, "weights", "random weights", device=device)
+    with torch.device("meta"):
+        base = backbone(config, num_layers=num_layers, size=size)
+    give_weights(base.to_empty(device=device), stream)
+    with torch.device("meta"):
+        model = adapted(base, config, **changes)
+    for part in (model.zica, model.audio_projector, *base.transformer_blocks):
+        _materialise_adapters(part, device)
+    give_weights(model, stream, trained_only=True)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return model
+
+
+def give_weights(module: nn.Module, stream: torch.Generator, *, trained_only: bool = False) -> None:
+    """Fill parameters with N(0, 0.02^2), those of norms with 1."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if trained_only and not parameter.requires_grad:
+                continue
+            if parameter.dim() == 1 and name.endswith(".weight"):
+                parameter.fill_(1.0)
+                continue
+            values = torch.empty(parameter.shape, dtype=parameter.dtype, device=stream.device)
+            parameter.copy_(values.normal_(std=SPREAD, generator=stream))
+
+
+def _materialise_adapters(part: nn.Module | None, device: torch.device) -> None:
+    """Give memory to parameters on the meta device, which only adapters are on."""
+    for module in part.modules() if part is not None else ():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                empty = torch.empty_like(parameter, device=device)
+                module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
+
+
+@dataclass(frozen=True)
+class RandomClip:
+    """What a batch of one encoded clip holds, on the CPU."""
+
+    latent_mean: Tensor
+    """``(1, C, T, H, W)`` bf16."""
+    latent_logvar: Tensor
+    """``(1, C, T, H, W)`` bf16."""
+    text: Tensor
+    """``(1, L, text width)`` bf16."""
+    audio: Tensor
+    """``(1, S, audio width)`` fp32."""
+
+    def to(self, device: torch.device) -> "RandomClip":
+        """A copy on ``device``; on a GPU nothing waits for it."""
+        tensors = (self.latent_mean, self.latent_logvar, self.text, self.audio)
+        return RandomClip(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def pinned(self) -> "RandomClip":
+        """A copy in pinned memory."""
+        tensors = (self.latent_mean, self.latent_logvar, self.text, self.audio)
+        return RandomClip(*(tensor.pin_memory() for tensor in tensors))
+
+
+def random_clip(
+    num_frames: int, height: int, width: int, *, text_tokens: int, text_width: int,
+    audio_width: int, seed: int = 0, fps: float = 30.0,
+) -> RandomClip:  # fmt: skip
+    """A clip of noise.
+
+    Args:
+        num_frames: 6k + 1.
+        height: Pixels.
+        width: Pixels.
+        text_tokens: Valid ones.
+        text_width: Channels of the text's features.
+        audio_width: Channels of the audio's.
+        seed: Of every draw.
+        fps: Frame rate.
+    """
+    shape = (1, *latent_shape(num_frames, height, width))
+    audio_tokens = int(clip_audio_seconds(num_frames, fps=fps) * TOKENS_PER_SECOND) - 1
+    stream = generator(seed, "clip", "random clip")
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=stream)
+
+    return RandomClip(
+        latent_mean=draw(*shape).bfloat16(),
+        latent_logvar=draw(*shape).bfloat16() - 4,
+        text=draw(1, text_tokens, text_width).bfloat16(),
+        audio=draw(1, audio_tokens, audio_width),
+    )

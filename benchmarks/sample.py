@@ -1,0 +1,104 @@
+"""Seconds of sampling one clip's latents with guidance, with random weights; decoding is apart.
+
+    python -m benchmarks.sample --out runs/sample.json --profile 80gb --steps 64
+
+The first run warms up with two steps. ``benchmarks.vae`` times the decoder.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from benchmarks.figures import Figure
+from benchmarks.kernels import kernels_of
+from benchmarks.limits import peak_tflops
+from benchmarks.profiles import overlays_of, read_profile
+from benchmarks.random_model import random_model
+from benchmarks.report import GIB, parser, write_result
+from benchmarks.timing import timed
+from benchmarks.train_step import add_size_options, cap_memory, clip_for, work_of
+from musicinfuser.cells import Cell
+from musicinfuser.generation import SamplingSpec, sample_latents
+
+
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Build, warm up, sample several times."""
+    device = torch.device(settings.device)
+    peak, source = peak_tflops(device)
+    config = read_profile(*overlays_of(settings.profile))
+    cap_memory(settings, device)
+    changes = {} if settings.compile is None else {"compile_blocks": settings.compile}
+    model = random_model(
+        config, device, num_layers=settings.layers, size=settings.size, **changes
+    ).eval()
+    clip = clip_for(model, settings, device)
+    audio = clip.audio.to(device)
+    cell = Cell(
+        track="", prompt="", seed=0, num_frames=settings.frames, height=settings.height,
+        width=settings.width,
+    )  # fmt: skip
+    is_mixed = config["trainer"]["precision"] == "bf16-mixed"
+    lowered: Any = torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
+
+    def sample(num_steps: int) -> torch.Tensor:
+        sampling = SamplingSpec(
+            num_steps=num_steps,
+            guidance_scale=config["model"]["init_args"]["sampling"]["guidance_scale"],
+        )
+        with lowered if is_mixed else nullcontext():
+            return sample_latents(
+                model, text=clip.text[0], negative=clip.text[0, :0], audio=audio, cell=cell,
+                sampling=sampling, device=device,
+            )  # fmt: skip
+
+    first = timed(lambda: sample(2), device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    results: list[torch.Tensor] = []
+    times = [timed(lambda: results.append(sample(settings.steps)), device)
+             for _ in range(settings.runs)]  # fmt: skip
+    work = work_of(model, settings)
+    best, limit = min(times), work.sampling(settings.steps) / peak
+    whole = config["model"]["init_args"]["sampling"]["num_steps"]
+    figures = [
+        Figure(f"{settings.steps} steps, best of {settings.runs}", best, "s", limit,
+               f"limit: {work.sampling(settings.steps):.4g} TFLOP, LoRA merged"),
+        Figure("per step", best / settings.steps, "s", limit / settings.steps),
+        Figure(f"{whole} steps, by the time per step", best / settings.steps * whole, "s",
+               work.sampling(whole) / peak),
+        Figure("two steps at first, compiling included", first, "s"),
+        Figure("finite latents", int(all(bool(r.isfinite().all()) for r in results)), "", 1.0),
+    ]  # fmt: skip
+    if device.type == "cuda":
+        cap = settings.memory_cap_gib
+        for name, size in (
+            ("allocated", torch.cuda.max_memory_allocated(device)),
+            ("reserved", torch.cuda.max_memory_reserved(device)),
+        ):
+            figures.append(Figure(f"peak {name}", size / GIB, "GiB", cap))
+    details = {"peak_tflops": peak, "peak_from": source, "run_s": times}
+    if not settings.no_profile:
+        details |= kernels_of(lambda: sample(1), device)
+    return figures, details
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parser(__doc__)
+    add_size_options(options)
+    options.add_argument("--steps", type=int, default=64)
+    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
+                         help="by default as in the profile")  # fmt: skip
+    options.add_argument("--no_profile", action="store_true")
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    device = torch.device(settings.device)
+    write_result(settings.out, "sample", figures, settings=settings, device=device, details=details)
+
+
+if __name__ == "__main__":
+    main()

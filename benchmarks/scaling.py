@@ -1,0 +1,137 @@
+"""Seconds per step of a small model by its tokens, in the Trainer and by hand.
+
+    python -m benchmarks.scaling --out benchmarks/results/scaling.json
+
+t = a N + b N^2 is fitted: the first term is what every token costs, the second attention. The
+Trainer adds the same to every size, which matters less the longer a step is. CPU time of the
+process.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.figures import Figure
+from benchmarks.limits import num_tokens
+from benchmarks.report import parser, write_result
+from benchmarks.small_run import noise_batch, recipe_module, small_recipe
+from datamodules.batch import ClipBatch
+from lightning_modules import MusicInfuserModule
+from train import QUIET_WARNINGS
+
+# Frames, height and width of clips with 128 to 2,048 tokens.
+CLIPS = ((7, 128, 128), (19, 128, 128), (19, 256, 256), (43, 256, 256))
+WARM_UP = 2
+
+
+class StepClock(L.Callback):
+    """CPU seconds from the start of each step to the start of the next."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self.times.append(time.process_time())
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """The last step's end."""
+        self.times.append(time.process_time())
+
+    def steps(self) -> list[float]:
+        """Seconds of every step after the warm-up."""
+        pairs = zip(self.times, self.times[1:], strict=False)
+        return [later - earlier for earlier, later in pairs][WARM_UP:]
+
+
+def in_trainer(folder: Path, batch: ClipBatch, num_steps: int) -> list[float]:
+    """Seconds of the recipe's steps; the last one, which saves a checkpoint, is left out."""
+    cli = small_recipe(folder, max_steps=num_steps + WARM_UP + 1)
+    clock = StepClock()
+    cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    batches: Any = [batch] * (num_steps + WARM_UP + 1)
+    module = recipe_module(cli)
+    cli.trainer.fit(module, DataLoader(batches, batch_size=None))
+    return clock.steps()[:num_steps]
+
+
+def by_hand(module: MusicInfuserModule, batch: ClipBatch, num_steps: int) -> list[float]:
+    """Seconds of the same steps without a Trainer."""
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
+    times = []
+    for _ in range(num_steps + WARM_UP):
+        began = time.process_time()
+        sigma = torch.rand(len(batch))
+        losses = module.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+        times.append(time.process_time() - began)
+    return times[WARM_UP:]
+
+
+def fitted(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """A and b of seconds = a N + b N^2, with errors relative to the seconds."""
+    n, t = torch.tensor(tokens, dtype=torch.float64), torch.tensor(seconds, dtype=torch.float64)
+    matrix = torch.stack([n / t, n**2 / t], dim=1)
+    solution = torch.linalg.lstsq(matrix, torch.ones_like(t)[:, None]).solution
+    return solution[0].item(), solution[1].item()
+
+
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """All sizes, by hand and in the Trainer in turns."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
+        warnings.filterwarnings("ignore", message=known)
+    tokens = [num_tokens(*clip) for clip in CLIPS]
+    raw: dict[int, list[float]] = {n: [] for n in tokens}
+    whole: dict[int, list[float]] = {n: [] for n in tokens}
+    with tempfile.TemporaryDirectory() as folder:
+        module = recipe_module(small_recipe(Path(folder), max_steps=1))
+        for turn in range(settings.turns):
+            for n, clip in zip(tokens, CLIPS, strict=True):
+                batch = noise_batch(*clip)
+                own = Path(folder, f"{turn}_{n}")
+                own.mkdir()
+                raw[n] += by_hand(module, batch, settings.steps)
+                whole[n] += in_trainer(own, batch, settings.steps)
+    figures = []
+    for n in tokens:
+        alone, together = min(raw[n]), min(whole[n])
+        figures += [
+            Figure(f"{n} tokens, by hand", 1e3 * alone, "ms"),
+            Figure(f"{n} tokens, in the Trainer", 1e3 * together, "ms", 1.05e3 * alone,
+                   "limit: 5 % over the one by hand"),
+        ]  # fmt: skip
+    over = median(min(whole[n]) - min(raw[n]) for n in tokens)
+    a, b = fitted(tokens, [min(raw[n]) for n in tokens])
+    figures += [
+        Figure("the Trainer over the one by hand, median of sizes", 1e3 * over, "ms"),
+        Figure("a of t = a N + b N^2, by hand", 1e6 * a, "us per token"),
+        Figure("b, by hand", 1e9 * b, "ns per token^2"),
+    ]
+    return figures, {"by_hand_s": raw, "in_trainer_s": whole}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--steps", type=int, default=6, help="of each size and turn")
+    options.add_argument("--turns", type=int, default=2)
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    write_result(settings.out, "scaling", figures, settings=settings, details=details)
+
+
+if __name__ == "__main__":
+    main()

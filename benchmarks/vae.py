@@ -1,0 +1,123 @@
+"""Seconds and memory of Mochi's VAE on one clip, whole and in tiles, with random weights.
+
+    python -m benchmarks.vae --out runs/vae.json
+
+``--size small --frames 7 --height 32 --width 32`` tries it on a CPU. Where the memory does not
+suffice, the table says so and the run goes on.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLMochi
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.figures import Figure
+from benchmarks.limits import peak_tflops
+from benchmarks.random_model import give_weights
+from benchmarks.report import GIB, parser, write_result
+from benchmarks.timing import timed
+from benchmarks.train_step import cap_memory
+from musicinfuser.clip_size import latent_shape
+from musicinfuser.keyed_random import generator
+
+SIZES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "small": {
+        "encoder_block_out_channels": (12, 32, 64), "decoder_block_out_channels": (12, 32, 64),
+        "layers_per_block": (0, 1, 1, 1), "temporal_expansions": (2, 3),
+        "spatial_expansions": (4, 2), "add_attention_block": (False,) * 4,
+    },
+}  # fmt: skip
+
+
+def vae_and_inputs(
+    settings: argparse.Namespace, device: torch.device
+) -> tuple[AutoencoderKLMochi, dict[str, Tensor]]:
+    """The VAE in bf16 and what its two halves take; nothing but shapes on the meta device."""
+    with torch.device("meta"):
+        vae = AutoencoderKLMochi(**SIZES[settings.size]).eval().requires_grad_(False)
+    vae = vae.to(torch.bfloat16)
+    latents = latent_shape(settings.frames, settings.height, settings.width)
+    shapes = {
+        "encode": (1, 3, settings.frames, settings.height, settings.width),
+        "decode": (1, *latents),
+    }
+    if device.type == "meta":
+        return vae, {k: torch.empty(s, dtype=vae.dtype, device=device) for k, s in shapes.items()}
+    stream = generator(0, "vae", "random weights", device=device)
+    give_weights(vae.to_empty(device=device), stream)
+    draw: Any = {"generator": stream, "device": device, "dtype": torch.bfloat16}
+    return vae, {name: torch.randn(shape, **draw) for name, shape in shapes.items()}
+
+
+def halves(vae: AutoencoderKLMochi, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
+    """What is timed."""
+    return {
+        "encode": lambda: vae.encode(inputs["encode"]).latent_dist.mean,
+        "decode": lambda: vae.decode(inputs["decode"], return_dict=False)[0],
+    }
+
+
+@torch.no_grad()
+def counted_tflop(settings: argparse.Namespace, half: str, *, tiled: bool) -> float:
+    """Products and convolutions of one half."""
+    vae, inputs = vae_and_inputs(settings, torch.device("meta"))
+    vae.use_tiling = tiled
+    with FlopCounterMode(display=False) as counter:
+        halves(vae, inputs)[half]()
+    return counter.get_total_flops() / 1e12
+
+
+@torch.no_grad()
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Both halves, whole and in tiles."""
+    device = torch.device(settings.device)
+    cap_memory(settings, device)
+    peak, source = peak_tflops(device)
+    vae, inputs = vae_and_inputs(settings, device)
+    figures = []
+    for half, run in halves(vae, inputs).items():
+        for tiled in (False, True):
+            vae.use_tiling = tiled
+            name = f"{half}, {'in tiles' if tiled else 'whole'}"
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
+            try:
+                run()
+                seconds = min(timed(run, device) for _ in range(settings.runs))
+            except torch.OutOfMemoryError:
+                figures.append(Figure(name, "out of memory", "s"))
+                continue
+            work = counted_tflop(settings, half, tiled=tiled)
+            figures.append(
+                Figure(name, seconds, "s", work / peak, f"limit: {work:.4g} TFLOP as counted")
+            )
+            if device.type == "cuda":
+                held = torch.cuda.max_memory_allocated(device) / GIB
+                figures.append(Figure(f"{name}: peak allocated", held, "GiB"))
+    return figures, {"peak_tflops": peak, "peak_from": source}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--size", choices=tuple(SIZES), default="full")
+    options.add_argument("--frames", type=int, default=73)
+    options.add_argument("--height", type=int, default=480)
+    options.add_argument("--width", type=int, default=848)
+    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument("--memory_cap_gib", type=float)
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    device = torch.device(settings.device)
+    write_result(settings.out, "vae", figures, settings=settings, device=device, details=details)
+
+
+if __name__ == "__main__":
+    main()

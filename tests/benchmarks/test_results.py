@@ -1,0 +1,90 @@
+"""What a measurement writes, and the page of all of them."""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks import checkpoint, construction, data, loop, scaling
+from benchmarks.figures import Figure, read_figures
+from benchmarks.profiles import SMALL_CONFIG
+from benchmarks.report import write_result
+from benchmarks.results_table import RESULTS, main, page
+
+
+def test_a_result_can_be_read_and_shown(tmp_path: Path) -> None:
+    figures = [Figure("speed", 3.0, "s", 2.0, "a | b"), Figure("name", "flash", "")]
+    path = tmp_path / "one.json"
+    settings = argparse.Namespace(out=path, steps=3, folder=Path("x"))
+    write_result(path, "train_step", figures, settings=settings, details={"more": [1]})
+    result, read = read_figures(path)
+    assert read == figures
+    assert result["settings"] == {"steps": 3, "folder": "x"}
+    assert [figure["ratio"] for figure in result["figures"]] == [1.5, None]
+    assert result["machine"]["logical cpus"] > 0 and result["details"] == {"more": [1]}
+    main(["--folder", str(tmp_path)])
+    written = (tmp_path / "README.md").read_text()
+    assert "## one" in written and "| 1.5 " in written and "a \\| b" in written
+
+
+def test_the_committed_page_is_that_of_the_committed_results() -> None:
+    assert (RESULTS / "README.md").read_text() == page(RESULTS)
+    for path in RESULTS.rglob("*.json"):
+        text = path.read_text()
+        assert json.loads(text)["figures"] and "/work" not in text and "/tmp" not in text
+
+
+def test_the_loop_is_the_recipes(tmp_path: Path) -> None:
+    settings = argparse.Namespace(steps=14, drop=4, repeats=1)
+    cli = loop.recipe(tmp_path, settings)
+    names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+    assert {"WholeCheckpoint", "TrainingCurves", "FiniteTraining", "LearningRateMonitor",
+            "BetaAnnealing", "MemoryUse", "TrainingSpeed"} <= names  # fmt: skip
+    whole = loop.by_trainer(cli, settings, without=loop.WHOLE)
+    assert cli.trainer.global_step == 14
+    assert "train/loss_aist" in cli.trainer.callback_metrics
+    bare = loop.by_trainer(cli, settings, without=loop.BARE)
+    less = loop.by_trainer(cli, settings, without="TrainingCurves")
+    assert "train/loss_aist" not in cli.trainer.callback_metrics
+    assert min(whole, bare, less, loop.by_hand(settings)) > 0
+
+
+def test_a_line_and_a_square_are_found() -> None:
+    tokens = [128, 256, 1024, 2048]
+    a, b = scaling.fitted(tokens, [2e-6 * n + 3e-9 * n * n for n in tokens])
+    assert abs(a - 2e-6) < 1e-12 and abs(b - 3e-9) < 1e-15
+
+
+def test_trainer_and_hand_run_the_same_steps(tmp_path: Path) -> None:
+    batch = scaling.noise_batch(7, 32, 32)
+    module = scaling.recipe_module(scaling.small_recipe(tmp_path, max_steps=1))
+    assert len(scaling.by_hand(module, batch, 2)) == 2
+    own = tmp_path / "own"
+    own.mkdir()
+    times = scaling.in_trainer(own, batch, 3)
+    assert len(times) == 3 and min(times) > 0
+
+
+def test_a_checkpoint_holds_adapters_and_adam(tmp_path: Path) -> None:
+    size, trained, frozen = checkpoint.small_file(tmp_path)
+    assert 12 * trained < size < 1.05 * 12 * trained
+    assert frozen > 0
+    size, trained, frozen = checkpoint.full_state()
+    assert trained == 747_804_672 and frozen == 2 * 10_027_677_744
+    # Adam counts its steps with a number for each tensor.
+    assert 12 * trained <= size < 12 * trained + 10_000
+
+
+def test_clips_are_written_and_read(tmp_path: Path) -> None:
+    settings = argparse.Namespace(clips=4, frames=7, height=32, width=32, repeats=2, workers=[0])
+    size = data.write_clips(tmp_path, settings)
+    assert size > 2 * 12 * 2 * 4 * 4 * 2 + 124 * 768 * 4
+    rates = data.clips_per_second(tmp_path, settings, 0)
+    assert len(rates) == 2 and min(rates) > 0
+
+
+def test_construction_is_measured() -> None:
+    found = construction.build(2, size="small")
+    width = SMALL_CONFIG["num_attention_heads"] * SMALL_CONFIG["attention_head_dim"]
+    assert found["held"] > 2 * 2 * 4 * width**2
+    assert found["peak"] >= found["before"] > 0 and found["seconds"] > 0
+    assert construction.build(None, size="small")["held"] == 0

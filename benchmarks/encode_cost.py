@@ -1,14 +1,13 @@
 """What one clip costs to encode: arithmetic at full size, and time for media on this machine.
 
-    python -m benchmarks.encode_cost --out runs/encode_cost
+    python -m benchmarks.encode_cost --out runs/encode_cost.json
 
 Counts the operations of Mochi's VAE, T5-XXL and wav2vec 2.0 by their published sizes on the meta
 device; reads clips of a 1080p video as the encode job does, in one process; writes a clip's file.
-Where there is a GPU, the encoders run on it too, with random weights. Writes cost.json and cost.md.
+Where there is a GPU, the encoders run on it too, with random weights.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,10 @@ from diffusers import AutoencoderKLMochi
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
+from benchmarks.figures import Figure
+from benchmarks.limits import peak_tflops
+from benchmarks.report import parser, write_result
+from benchmarks.timing import timed
 from musicinfuser.clip_size import num_latent_frames
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
@@ -26,8 +29,6 @@ from musicinfuser.media.video import aist_crop, probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ
 from musicinfuser.safetensors_files import save_tensors
-from musicinfuser.tables import Row, markdown_table
-from musicinfuser.whole_files import write_text
 
 FPS = 30.0
 # google/t5-v1_1-xxl.
@@ -72,18 +73,11 @@ def on_gpu(settings: argparse.Namespace) -> dict[str, float]:
     for name, run in encoders(settings, "cuda").items():
         with torch.no_grad():
             run()
-            times = []
-            for _ in range(3):
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                run()
-                torch.cuda.synchronize()
-                times.append(time.perf_counter() - start)
-        measured[name] = min(times)
+            measured[name] = min(timed(run, torch.device("cuda")) for _ in range(3))
     return measured
 
 
-def media(settings: argparse.Namespace, folder: Path) -> dict[str, float]:
+def media(settings: argparse.Namespace, folder: Path) -> list[Figure]:
     """Core seconds and bytes of what surrounds the encoders, per clip, in one process."""
     path = folder / "gBR_sBM_c01_d04_mBR0_ch01.mp4"
     shape = (round(SECONDS_OF_VIDEO * settings.video_fps), 1080, 1920, 3)
@@ -114,30 +108,33 @@ def media(settings: argparse.Namespace, folder: Path) -> dict[str, float]:
         done = time.process_time()
         for name, seconds in zip(times, (video - start, heard - video, done - heard), strict=True):
             times[name].append(seconds)
-    mean = {f"{name}, core s": sum(values) / len(values) for name, values in times.items()}
-    return {**mean, "size of the clip's file, MB": file.stat().st_size / 1e6}
+    return [
+        *(Figure(name, sum(values) / len(values), "core s") for name, values in times.items()),
+        Figure("size of the clip's file", file.stat().st_size / 1e6, "MB"),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, measure, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--num_frames", type=int, default=73)
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument("--width", type=int, default=848)
-    parser.add_argument("--video_fps", type=float, default=60.0, help="of the 1080p video")
-    parser.add_argument("--repeats", type=int, default=8, help="clips that are read")
-    settings = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument("--num_frames", type=int, default=73)
+    options.add_argument("--height", type=int, default=480)
+    options.add_argument("--width", type=int, default=848)
+    options.add_argument("--video_fps", type=float, default=60.0, help="of the 1080p video")
+    options.add_argument("--repeats", type=int, default=8, help="clips that are read")
+    settings = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         figures = media(settings, Path(folder))
-    figures |= {f"{name}, TFLOP": value for name, value in arithmetic(settings).items()}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    if device:
-        figures |= {f"{name}, s on {device}": value for name, value in on_gpu(settings).items()}
-    rows: list[Row] = [{"per clip": name, "": value} for name, value in figures.items()]
-    write_text(settings.out / "cost.json", json.dumps(figures, indent=1) + "\n")
-    write_text(settings.out / "cost.md", markdown_table(rows))
-    print(markdown_table(rows))
+    counted = arithmetic(settings)
+    figures += [Figure(name, value, "TFLOP") for name, value in counted.items()]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        peak, source = peak_tflops(device)
+        figures += [
+            Figure(f"{name}, on the GPU", value, "s", counted[name] / peak, f"limit: {source}")
+            for name, value in on_gpu(settings).items()
+        ]
+    write_result(settings.out, "encode_cost", figures, settings=settings, device=device)
 
 
 if __name__ == "__main__":

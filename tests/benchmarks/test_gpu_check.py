@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import gpu_check
 from benchmarks.gpu_check import Part
+from benchmarks.profiles import overlays_of, read_profile
 from tests.conftest import ROOT
 from tests.test_imports import imports
 
@@ -79,3 +80,14 @@ def test_packages_come_as_wheels_or_as_an_archive(tmp_path: Path) -> None:
     assert second == str(ROOT)
     with pytest.raises(ValueError, match="holds no wheels"):
         gpu_check.environment(tmp_path / "nothing", tmp_path / "b")
+
+
+def test_parts_measure_profiles_that_exist():
+    named = {
+        part.arguments[part.arguments.index("--profile") + 1]
+        for part in gpu_check.PARTS
+        if "--profile" in part.arguments
+    }
+    assert len(named) >= 3
+    for profile in named:
+        assert read_profile(*overlays_of(profile))["model"], profile

@@ -6,10 +6,12 @@ from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
 from datamodules.frames import FrameDataModule
 from datamodules.music_pieces import MusicDataModule
+from datamodules.named_scenes import CaptionDataModule
 from datamodules.youtube import YouTubeDataset
 
 __all__ = [
     "AISTDataset",
+    "CaptionDataModule",
     "CaptioningDataModule",
     "DanceDataModule",
     "EncodingDataModule",

@@ -5,6 +5,7 @@ from lightning_modules.autoencoder import AutoencoderModule
 from lightning_modules.captioning import VideoCaptioner
 from lightning_modules.encoding import ClipEncoder
 from lightning_modules.music_infuser import MusicInfuserModule
+from lightning_modules.text_encoder import TextEncoderModule
 from lightning_modules.text_to_video import TextToVideoModule
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "AutoencoderModule",
     "ClipEncoder",
     "MusicInfuserModule",
+    "TextEncoderModule",
     "TextToVideoModule",
     "VideoCaptioner",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import AutoTokenizer, T5EncoderModel
 
+from lightning_modules.caption_features import caption_features
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
@@ -75,22 +76,6 @@ class TextToVideoModule(L.LightningModule):
         self.text_encoder = text_encoder.requires_grad_(self.train_text_encoder)
         self.tokenizer = load_pretrained(AutoTokenizer, self.pretrained, "tokenizer")
 
-    def encode_captions(self, captions: tuple[str, ...]) -> tuple[Tensor, tuple[int, ...]]:
-        """Features ``(B, L, width)`` and valid tokens; an empty caption has none."""
-        tokens = self.tokenizer(
-            [caption or "-" for caption in captions],
-            max_length=self.max_text_tokens,
-            truncation=True,
-            padding=True,
-            return_tensors="pt",
-        )
-        counted = tokens.attention_mask.sum(dim=1).tolist()
-        lengths = tuple(n if c else 0 for n, c in zip(counted, captions, strict=True))
-        features = self.text_encoder(
-            tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
-        )[0]
-        return features, lengths
-
     def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
         """The loss at uniform noise levels."""
         u = [torch.rand((), generator=generator(self.seed, i, "sigma")) for i in batch.sample_index]
@@ -131,7 +116,12 @@ class TextToVideoModule(L.LightningModule):
             self._noise(batch, f"{purpose} posterior"),
         )
         latents = normalise(latents, batch.latents_mean, batch.latents_std)
-        text, lengths = self.encode_captions(batch.captions)
+        text, lengths = caption_features(
+            batch.captions,
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            max_tokens=self.max_text_tokens,
+        )
         predicted = self.model(
             interpolate(latents, noise, sigma), text, (1 - sigma) * 1000, text_lengths=lengths
         )

@@ -33,6 +33,7 @@ SHIPPED = {
     "parts/vae": ("fit", ["parts/vae"]),
     "parts/base": ("fit", ["parts/base"]),
     "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),
+    "parts/text_encoder": ("fit", ["parts/text_encoder"]),
 }
 # Not for LightningCLI: read by evaluate.py.
 OTHER = {"metrics", "small_metrics"}

@@ -125,7 +125,7 @@ class UncaptionedVideos(Dataset[Stills | SkippedClip]):
                 time_limit_seconds=self.time_limit_seconds,
             )
         except MediaError as error:
-            return SkippedClip("youtube", path, f"cannot be read: {error}")
+            return SkippedClip.unreadable("youtube", path, error)
 
 
 class CaptioningDataModule(L.LightningDataModule):

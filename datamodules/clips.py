@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from musicinfuser.media.errors import MediaError, printable
+
 Source = Literal["aist", "youtube"]
 CropMode = Literal["aist", "centre"]
 Split = Literal["train", "held_out"]
@@ -79,3 +81,12 @@ class SkippedClip:
     path: Path
     reason: str
     clip_id: str | None = None
+
+    @classmethod
+    def unreadable(
+        cls, source: Source, path: Path, error: MediaError, clip_id: str | None = None
+    ) -> "SkippedClip":
+        """Of a file that cannot be read; lists name it already, so the reason does not."""
+        particulars = str(error).removeprefix(f"{printable(path)}: ")
+        particulars = particulars.removeprefix("cannot be read ")
+        return cls(source, path, f"cannot be read: {particulars}", clip_id)

@@ -76,8 +76,10 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
         infos = _probe_all([video.path for video in videos], settings.time_limit_seconds)
         for video, info in zip(videos, infos, strict=True):
             if isinstance(info, MediaError):
-                reason: str | None = f"cannot be read: {info}"
-            elif video.clip_stem in usable:
+                self.skipped.append(SkippedClip.unreadable(self.source, video.path, info))
+                continue
+            reason: str | None
+            if video.clip_stem in usable:
                 reason = f"same name as another file: {usable[video.clip_stem].path}"
             else:
                 reason = self._reason_to_skip(info)
@@ -138,8 +140,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
                 time_limit_seconds=settings.time_limit_seconds,
             )
         except MediaError as error:
-            reason = f"cannot be read: {error}"
-            return SkippedClip(self.source, spec.path, reason, spec.clip_id)
+            return SkippedClip.unreadable(self.source, spec.path, error, spec.clip_id)
         missing_seconds = (num_samples - waveform.shape[-1]) / AUDIO_RATE_HZ
         if missing_seconds > AUDIO_ROUNDING_SECONDS:
             note = {"audio_padded_seconds": f"{missing_seconds:.3f}"}

@@ -15,6 +15,7 @@ from lightning_modules.caption_features import caption_features
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
+from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -38,6 +39,7 @@ class TextToVideoModule(L.LightningModule):
         max_text_tokens: int = 256,
         train_text_encoder: bool = True,
         compile_blocks: bool = False,
+        noise_shift: float = 1.0,
         seed: int = 42,
     ) -> None:
         """Set up; weights are read in `configure_model`.
@@ -53,9 +55,18 @@ class TextToVideoModule(L.LightningModule):
                 valid.
             compile_blocks: Let torch compile each kind of block, which takes a minute at the start
                 and makes every step faster.
+            noise_shift: Noise levels are drawn uniformly and moved towards 1 by so much (1: not at
+                all; `shifted`). Colours of large areas show through almost all noise, so that only
+                the last few per cent teach a model to take them from the text.
             seed: Seed of noise levels and noise.
+
+        Raises:
+            ValueError: A shift that is not positive.
         """
         super().__init__()
+        if not noise_shift > 0:
+            raise ValueError(f"noise_shift is {noise_shift}; give 1 for uniform levels, or more.")
+        self.noise_shift = noise_shift
         self.pretrained, self.export_dir = pretrained, export_dir
         self.optimizer_spec, self.validation = optimizer, validation
         self.max_text_tokens, self.seed = max_text_tokens, seed
@@ -77,9 +88,9 @@ class TextToVideoModule(L.LightningModule):
         self.tokenizer = load_pretrained(AutoTokenizer, self.pretrained, "tokenizer")
 
     def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
-        """The loss at uniform noise levels."""
+        """The loss at noise levels drawn from 0 to 1."""
         u = [torch.rand((), generator=generator(self.seed, i, "sigma")) for i in batch.sample_index]
-        sigma = torch.stack(u).to(self.device, non_blocking=True)
+        sigma = shifted(torch.stack(u), self.noise_shift).to(self.device, non_blocking=True)
         loss = self.velocity_losses(batch, sigma, purpose="training").mean()
         self.log("train/loss", loss.detach(), batch_size=len(batch))
         return loss

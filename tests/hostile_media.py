@@ -94,11 +94,11 @@ def write_broken(folder: Path) -> dict[str, str]:
     (folder / "device.mp4").symlink_to("/dev/zero")
     os.mkfifo(folder / "pipe.mp4")
     reasons = {
-        "empty.mp4": "cannot be read as video",
-        "text.mp4": "cannot be read as video",
-        "half.mp4": "cannot be read as video",
-        "zeros.mp4": "cannot be read as video",
-        "noise.mp4": "cannot be read as video",
+        "empty.mp4": "cannot be read: as video",
+        "text.mp4": "cannot be read: as video",
+        "half.mp4": "cannot be read: as video",
+        "zeros.mp4": "cannot be read: as video",
+        "noise.mp4": "cannot be read: as video",
         "picture.mp4": "has no video stream",
         "sound.mp4": "has no video stream",
         "list.mp4": "is a list of other files",

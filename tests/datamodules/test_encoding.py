@@ -226,6 +226,7 @@ def test_bad_files_are_skipped_with_reasons(
         "mute.mp4": "no sound",
         "silent.mp4": "too quiet",
     }
+    assert skipped["text.mp4"].startswith("cannot be read: as video (")
     found = {name: reason.split(":")[0] for name, reason in skipped.items()}
     # FFmpeg 9 still finds the first packets of half a file, FFmpeg 8 none.
     half = found.pop("half.mp4")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from musicinfuser.diffusion.noise_levels import annealed_beta, beta_quantile
+from musicinfuser.diffusion.noise_levels import annealed_beta, beta_quantile, shifted
 
 
 @pytest.mark.parametrize("beta", [1.0, 1.5, 3.0, 10.0])
@@ -25,6 +25,16 @@ def test_quantile_keeps_precision_near_zero():
     u = torch.tensor([1e-9, 1e-8])
     torch.testing.assert_close(beta_quantile(u, 3.0), u / 3, rtol=1e-5, atol=0)
     assert beta_quantile(torch.zeros(1), 3.0).item() == 0
+
+
+def test_shift_moves_odds_by_its_factor():
+    u = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shifted(u, 1.0), u)
+    moved = shifted(u.double(), 4.0)
+    torch.testing.assert_close(moved / (1 - moved), 4 * u.double() / (1 - u.double()))
+    ends = torch.tensor([0.0, 1.0])
+    assert torch.equal(shifted(ends, 4.0), ends)
+    assert 0.15 < (moved > 0.95).double().mean() < 0.2
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 3.0])

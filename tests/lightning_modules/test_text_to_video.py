@@ -106,6 +106,26 @@ def test_loss_recomputed(module: TextToVideoModule, batch: ClipBatch, small_part
     assert without == set()
 
 
+def test_noise_levels_are_moved_by_the_shift(
+    small_parts: Path, batch: ClipBatch, module: TextToVideoModule
+) -> None:
+    moved = TextToVideoModule(str(small_parts), "", module.optimizer_spec, noise_shift=4.0)
+    seen = {}
+
+    def velocity_losses(batch: ClipBatch, sigma: torch.Tensor, *, purpose: str) -> torch.Tensor:
+        seen[purpose] = sigma
+        return sigma
+
+    moved.velocity_losses, moved.log = velocity_losses, lambda *_, **__: None
+    moved.training_step(batch, 0)
+    u = torch.stack(
+        [torch.rand((), generator=generator(42, i, "sigma")) for i in batch.sample_index]
+    )
+    torch.testing.assert_close(seen["training"], 4 * u / (1 + 3 * u))
+    with pytest.raises(ValueError, match="noise_shift is 0"):
+        TextToVideoModule(str(small_parts), "", module.optimizer_spec, noise_shift=0)
+
+
 def test_a_text_encoder_that_is_kept_gets_no_gradient(
     small_parts: Path, batch: ClipBatch, module: TextToVideoModule
 ) -> None:

@@ -1,6 +1,7 @@
-"""Several processes of one training, forked from the test: no time goes into imports.
+"""Several processes of one training, forked from one that has imported all of it and done nothing.
 
-They find each other as those that torchrun or SLURM start.
+A fork of the test's own process would not do: once autograd has threads there, it refuses to work
+in a fork. They find each other as those that torchrun or SLURM start.
 """
 
 import multiprocessing
@@ -46,7 +47,8 @@ def run_ranks(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.ranks", "callbacks", "datamodules", "lightning_modules"])
     processes, outputs = [], []
     for rank in range(num):
         own = {name: value.format(rank=rank, num=num) for name, value in environment.items()}

@@ -17,7 +17,7 @@ from benchmarks.report import GIB, parser, write_result
 from benchmarks.timing import timed
 
 # Bytes of a buffer that is copied.
-BUFFER_BYTES = {"cuda": 2 * GIB, "cpu": GIB // 16}
+BUFFER_BYTES = {"cuda": 2 * GIB, "cpu": GIB // 64}
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:

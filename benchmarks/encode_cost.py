@@ -81,7 +81,7 @@ def media(settings: argparse.Namespace, folder: Path) -> list[Figure]:
     """Core seconds and bytes of what surrounds the encoders, per clip, in one process."""
     path = folder / "gBR_sBM_c01_d04_mBR0_ch01.mp4"
     shape = (round(SECONDS_OF_VIDEO * settings.video_fps), 1080, 1920, 3)
-    noise = torch.randint(0, 255, (1, 3, 135, 240), generator=generator(0, "picture", 0))
+    noise = torch.randint(0, 255, (1, 3, 135, 240), generator=generator(0, "picture", "0"))
     still = torch.nn.functional.interpolate(noise.float(), shape[1:3], mode="bicubic")
     still = still.clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0)
     # A picture that moves, so that there is something to decode.

@@ -64,9 +64,20 @@ PARTS = (
     Part("train_40gb", "train_step", 90,
          (*_train("40gb", "profile"), "--steps", "5", "--warm_up", "3",
           "--memory_cap_gib", "37")),
+    Part("train_24gb", "train_step", 90,
+         (*_train("24gb", "profile"), "--steps", "5", "--warm_up", "3",
+          "--memory_cap_gib", "22")),
     Part("sample", "sample", 80,
          ("--profile", "80gb", "--steps", "16", "--runs", "1")),
+    # Uncompiled, which takes the most memory.
+    Part("sample_24gb", "sample", 60,
+         ("--profile", "24gb", "--frames", "145", "--steps", "3", "--runs", "1", "--no-compile",
+          "--no_profile", "--memory_cap_gib", "22")),
     Part("vae", "vae", 60, ("--runs", "2")),
+    # 5 of 22 GiB are the model's.
+    Part("decode_24gb", "vae", 60,
+         ("--frames", "145", "--runs", "1", "--uncounted", "--tile", "192",
+          "--memory_cap_gib", "17")),
     Part("sample_eager", "sample", 60,
          ("--profile", "80gb", "--steps", "8", "--runs", "1", "--no-compile")),
 )  # fmt: skip

@@ -160,14 +160,14 @@ def peak_tflops(device: torch.device) -> tuple[float, str]:
                 if measured is not None:
                     return measured, f"{name}: measured bf16 product of size 8192"
                 return sheet, f"{name}: data sheet, bf16 dense"
-    kind = "bf16 product of size 8192" if device.type == "cuda" else "fp32 product of size 1024"
+    kind = "bf16 product of size 8192" if device.type == "cuda" else "fp32 product of size 512"
     return product_tflops(device), f"{kind}, timed here"
 
 
 def product_tflops(device: torch.device) -> float:
     """The rate of products of random numbers: bf16 on a GPU, fp32 on a CPU."""
     is_cuda = device.type == "cuda"
-    size, dtype = (8192, torch.bfloat16) if is_cuda else (1024, torch.float32)
+    size, dtype = (8192, torch.bfloat16) if is_cuda else (512, torch.float32)
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     seconds = min(timed(lambda: a @ b, device) for _ in range(20))
     return 2 * size**3 / seconds / 1e12

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from musicinfuser.networks.host_memory import host_empty
+
 # Flash attention takes heads of at most 256 channels; wider ones go to another fused kernel.
 WIDEST_FLASH_HEAD = 256
 _attention = torch.nn.functional.scaled_dot_product_attention
@@ -36,6 +38,16 @@ class LiveBytes(TorchDispatchMode):
         """Most bytes alive at once."""
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
         self._sizes: dict[int, int] = {}
+        self._counts = True
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Within, what is made does not count: it stands for memory elsewhere."""
+        self._counts = False
+        try:
+            yield
+        finally:
+            self._counts = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -52,8 +64,8 @@ class LiveBytes(TorchDispatchMode):
         key = storage._cdata
         if key in self._seen or key in self._sizes:
             return
-        self._sizes[key] = storage.nbytes()
-        self.now += storage.nbytes()
+        self._sizes[key] = storage.nbytes() if self._counts else 0
+        self.now += self._sizes[key]
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, key)
 
@@ -71,6 +83,18 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -
         return flash(query, key, value, scale=scale)[0]
     efficient = torch.ops.aten._scaled_dot_product_efficient_attention
     return efficient(query, key, value, None, compute_log_sumexp=True, scale=scale)[0]
+
+
+@contextmanager
+def host_memory_left_out(live: LiveBytes) -> Iterator[None]:
+    """Blocks' inputs that are offloaded do not count for a while."""
+
+    def elsewhere(like: Tensor) -> Tensor:
+        with live.left_out():
+            return host_empty(like)
+
+    with patch("musicinfuser.networks.offload.host_empty", elsewhere):
+        yield
 
 
 @contextmanager

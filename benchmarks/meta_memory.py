@@ -9,9 +9,10 @@ with the plan; with ``--autocast`` they are in fp32 and autocast runs, as in tra
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -19,13 +20,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.figures import Figure
 from benchmarks.limits import num_tokens
-from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
+from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu, host_memory_left_out
 from benchmarks.profiles import build_on_meta, overlays_of, read_profile
 from benchmarks.report import GIB, parser, write_result
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.clip_size import latent_shape, num_latent_frames
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_mochi import NOT_STREAMED, MusicMochi
+from musicinfuser.networks.streaming import StreamedBlocks
 
 POLICIES = ("full", "attention", "none")
 # GiB at 73 frames of 480x848 with 48 blocks: held after forward, and the peak, both above weights.
@@ -50,23 +52,11 @@ def simulated_step(
         ``after_forward`` and ``peak`` above the weights, ``gradients`` among them at the end, and
         ``frozen_gradients``, how many frozen parameters got one.
     """
-    config = model.backbone.config
-    with _simulated(model, autocast=autocast) as device, torch.device(device):
-        latents = torch.empty(1, *latent_shape(num_frames, height, width))
-        text = torch.empty(1, TEXT_TOKENS, config.text_embed_dim)
-        audio = torch.empty(1, AUDIO_TOKENS, _audio_width(model))
-        if not autocast:
-            audio = audio.bfloat16()
-        lowered: Any = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
-        with attention_as_on_a_gpu(), LiveBytes(model.parameters()) as live:
-            with lowered if autocast else nullcontext():
-                velocity = model(
-                    latents, text, torch.empty(1), audio_features=audio,
-                    text_lengths=(TEXT_TOKENS,),
-                )  # fmt: skip
-            loss = velocity.float().square().mean()
-            after_forward = live.now
-            loss.backward()
+    size = (num_frames, height, width)
+    with _simulated(model, size, autocast=autocast) as (live, velocity):
+        loss = velocity().float().square().mean()
+        after_forward = live.now
+        loss.backward()
     have_one = [p for p in model.parameters() if p.grad is not None]
     return {
         "after_forward": after_forward,
@@ -76,14 +66,57 @@ def simulated_step(
     }
 
 
+@torch.no_grad()
+def simulated_sampling(model: MusicMochi, num_frames: int, height: int, width: int) -> int:
+    """Most bytes above the weights in a pass of a sampling, under autocast.
+
+    Arguments as of `simulated_step`.
+    """
+    with _simulated(model, (num_frames, height, width), autocast=True) as (live, velocity):
+        velocity()
+    return live.peak
+
+
 @contextmanager
-def _simulated(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
+def _simulated(
+    model: MusicMochi, size: tuple[int, int, int], *, autocast: bool
+) -> Iterator[tuple[LiveBytes, Callable[[], torch.Tensor]]]:
+    """A count of what is alive, and the model's forward pass on a clip of a size."""
+    config = model.backbone.config
+    lowered: Any = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+    with _without_memory(model, autocast=autocast) as device, torch.device(device):
+        latents = torch.empty(1, *latent_shape(*size))
+        text = torch.empty(1, TEXT_TOKENS, config.text_embed_dim)
+        audio = torch.empty(1, AUDIO_TOKENS, _audio_width(model))
+        if not autocast:
+            audio = audio.bfloat16()
+
+        def velocity() -> torch.Tensor:
+            with lowered if autocast else nullcontext():
+                return model(
+                    latents, text, torch.empty(1), audio_features=audio,
+                    text_lengths=(TEXT_TOKENS,),
+                )  # fmt: skip
+
+        live = LiveBytes(model.parameters())
+        with attention_as_on_a_gpu(), live, host_memory_left_out(live):
+            yield live, velocity
+
+
+@contextmanager
+def _without_memory(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
     """A device without memory for the model's weights and everything made meanwhile."""
     if autocast:
         # The meta device has no autocast; fake tensors have all of a CPU's but its memory.
         with FakeTensorMode(allow_non_fake_inputs=True):
             for module in model.modules():
                 _replace_parameters(module)
+            if model.streamed is not None:
+                # Of parameters that have just been replaced.
+                with patch("musicinfuser.networks.streaming.own_pages", _bytes):
+                    model.streamed = StreamedBlocks(
+                        model.backbone.transformer_blocks, leave=NOT_STREAMED
+                    )
             yield "cpu"
         return
     for parameter in model.parameters():
@@ -91,8 +124,12 @@ def _simulated(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
     # Rotations go through an autocast region that the meta device does not have.
     heads, channels = model.backbone.pos_frequencies.shape[1:]
     tables = lambda t, h, w, _: (torch.empty(t * h * w, heads, channels, device="meta"),) * 2  # noqa: E731
-    model._rotary = tables  # type: ignore[method-assign]
+    model._rotary = tables  # type: ignore[assignment]
     yield "meta"
+
+
+def _bytes(number: int) -> torch.Tensor:
+    return torch.empty(number, dtype=torch.uint8)
 
 
 def _replace_parameters(module: nn.Module) -> None:

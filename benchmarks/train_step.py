@@ -100,6 +100,9 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         config, device, num_layers=settings.layers, size=settings.size, compile_blocks=False
     )
     details["build_s"] = time.perf_counter() - began
+    if device.type == "cuda":
+        # All weights were there for a moment, whatever the profile.
+        torch.cuda.reset_peak_memory_stats(device)
     step = TrainingStep(model, clip_for(model, settings, device), config, device)
     results, details["failed"] = run_variants(step, variants, settings)
     reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0

@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
+from callbacks.log_interval import is_logged
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
 
 
@@ -57,9 +58,20 @@ class BetaAnnealing(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set and log beta; modules without a noise level are left alone."""
+        """Set beta; modules without a noise level are left alone."""
         if hasattr(pl_module, "noise_beta"):
-            beta = self.beta(trainer.global_step)
-            pl_module.noise_beta = beta  # type: ignore[assignment]
+            pl_module.noise_beta = self.beta(trainer.global_step)  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log the beta of this batch, when it is time."""
+        if hasattr(pl_module, "noise_beta") and is_logged(trainer, batch_idx):
             # A number would be copied to the device, which waits for it.
+            beta: Any = pl_module.noise_beta
             pl_module.log("train/beta", torch.full((), beta, device=pl_module.device))

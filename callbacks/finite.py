@@ -56,15 +56,16 @@ class FiniteTraining(L.Callback):
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0
         """Optimizer steps skipped since the run began, resumed parts included."""
-        self._is_bad: Tensor | None = None
-        self._first_bad: Tensor | None = None
+        # Of this optimizer step: what must be finite. Of the steps not yet asked about: whether
+        # it was. All of it on the device.
+        self._values: list[Tensor] = []
+        self._is_good: list[tuple[int, Tensor]] = []
         self._clips: deque[tuple[int, list[str]]] = deque(maxlen=check_every_n_steps + 1)
         self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget what an earlier run saw."""
-        self._is_bad = torch.zeros((), dtype=torch.int64, device=pl_module.device)
-        self._first_bad = torch.full_like(self._is_bad, _NEVER)
+        self._values, self._is_good = [], []
         self._clips.clear()
         self._step = trainer.global_step
 
@@ -79,32 +80,29 @@ class FiniteTraining(L.Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """Look at the loss, on the device."""
-        assert self._is_bad is not None
-        self._is_bad.bitwise_or_((~torch.isfinite(loss.detach())).any())
+        """Note the loss."""
+        self._values.append(loss.detach().reshape(()))
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Look at the gradients; to skip, take them away: no optimizer touches what has none."""
-        assert self._is_bad is not None and self._first_bad is not None
         groups = optimizer.param_groups
         grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if grads and getattr(trainer.precision_plugin, "scaler", None) is None:
             # The largest magnitude; unlike a sum of squares it cannot overflow by itself.
-            largest = get_total_norm(grads, norm_type=float("inf"))
-            self._is_bad.bitwise_or_(~torch.isfinite(largest))
+            self._values.append(get_total_norm(grads, norm_type=float("inf")))
+        is_good = torch.isfinite(torch.stack(self._values)).all()
+        self._values = []
         if self.on_bad == "skip":
-            if _over_processes(trainer, self._is_bad, largest=True):
+            if _over_processes(trainer, (~is_good).long(), largest=True):
                 for group in groups:
                     for parameter in group["params"]:
                         parameter.grad = None
                 self.num_skipped += 1
                 self._report_skipped(trainer)
         else:
-            bad_step = self._is_bad * (trainer.global_step - _NEVER) + _NEVER
-            self._first_bad.copy_(torch.minimum(self._first_bad, bad_step))
-        self._is_bad.zero_()
+            self._is_good.append((trainer.global_step, is_good))
 
     def on_train_batch_end(
         self,
@@ -143,10 +141,14 @@ class FiniteTraining(L.Callback):
         Raises:
             NonFiniteError: Names step, clips and the last good checkpoint.
         """
-        if self.on_bad == "skip" or self._first_bad is None:
+        if not self._is_good:
             return
-        step = _over_processes(trainer, self._first_bad, largest=False)
+        steps, is_good = zip(*self._is_good, strict=True)
+        good = torch.stack(is_good)
+        bad_steps = torch.where(good, _NEVER, torch.tensor(steps, device=good.device))
+        step = _over_processes(trainer, bad_steps.min(), largest=False)
         if step == _NEVER:
+            self._is_good = []
             return
         raise NonFiniteError(
             f"{self._what(trainer, step)}; {_where_to_go_on(trainer)} Set FiniteTraining's on_bad "

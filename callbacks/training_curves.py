@@ -1,6 +1,6 @@
 """TrainingCurves: the loss by noise level and by source, and the size of the gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -13,6 +13,9 @@ from callbacks.log_interval import is_logged
 if TYPE_CHECKING:
     from datamodules.dance import DanceDataModule
 
+# Batches or steps that are added up at the latest, so that small tensors do not pile up.
+MOST_NOTED = 100
+
 
 class TrainingCurves(L.Callback):
     """Logs what the loss of single steps hides.
@@ -24,8 +27,8 @@ class TrainingCurves(L.Callback):
     length of the gradient before clipping, all of it and of each part that the module names, as a
     mean over those steps; ``train/grad_norm_max`` is the longest of them.
 
-    Everything is summed up on the device, which is asked only at the logging interval. Nothing a
-    run computes depends on it.
+    Everything stays on the device, which is asked only at the logging interval; a step costs the
+    lengths of the gradients and nothing else. Nothing a run computes depends on it.
     """
 
     def __init__(self, sigma_edges: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> None:
@@ -50,30 +53,32 @@ class TrainingCurves(L.Callback):
         bands = zip(self.sigma_edges, self.sigma_edges[1:], strict=False)
         self._groups = [f"sigma_{low:.2f}_{high:.2f}" for low, high in bands] + self._sources
         parts: dict[str, list[nn.Parameter]] = getattr(pl_module, "trained_parts", dict)()
-        self._parts = {"": list(pl_module.parameters())}
-        self._parts |= {f"_{name}": parameters for name, parameters in parts.items()}
+        named = {p for own in parts.values() for p in own}
+        rest = [p for p in pl_module.parameters() if p.requires_grad and p not in named]
+        self._names = ["", *(f"_{name}" for name in parts)]
+        self._parts = [*parts.values(), rest]
         device = pl_module.device
         self._lows = torch.tensor(self.sigma_edges[:-1], device=device)
         # A level of exactly 1 belongs to the last band.
         self._highs = torch.tensor([*self.sigma_edges[1:-1], float("inf")], device=device)
         self._losses = torch.zeros(2, len(self._groups), device=device)
         """Sums and numbers of the samples in each group."""
-        self._norms = torch.zeros(len(self._parts) + 1, device=device)
+        self._norms = torch.zeros(len(self._names) + 1, device=device)
         """Sums over steps, and the largest of the first."""
         self._num_norms = 0
+        # Not summed up yet: per batch losses, noise levels and indices; per step lengths by part.
+        self._batches: list[tuple[Tensor, Tensor, Sequence[int]]] = []
+        self._lengths: list[Tensor] = []
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Add the lengths of the gradients; those of skipped steps are not there any more."""
-        grads = [[p.grad for p in own if p.grad is not None] for own in self._parts.values()]
-        if not grads[0]:
-            return
-        none = self._norms.new_zeros(())
-        lengths = torch.stack([get_total_norm(own).float() if own else none for own in grads])
-        self._norms[:-1] += lengths
-        self._norms[-1] = torch.maximum(self._norms[-1], lengths[0])
-        self._num_norms += 1
+        grads = [[p.grad for p in own if p.grad is not None] for own in self._parts]
+        if any(grads):
+            none = self._norms.new_zeros(())
+            lengths = [get_total_norm(own).float() if own else none for own in grads]
+            self._lengths.append(torch.stack(lengths))
 
     def on_train_batch_end(
         self,
@@ -83,26 +88,43 @@ class TrainingCurves(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add the losses; log at the interval."""
+        """Note the losses; log at the interval."""
         if isinstance(outputs, Mapping) and {"losses", "sigma"} <= outputs.keys():
-            members = torch.cat(
-                [self._in_bands(outputs["sigma"]), self._of_sources(trainer, batch)], dim=1
-            )
-            self._losses[0] += torch.where(members, outputs["losses"][:, None], 0.0).sum(dim=0)
-            self._losses[1] += members.sum(dim=0)
+            self._batches.append((outputs["losses"], outputs["sigma"], batch.sample_index))
         if is_logged(trainer, batch_idx):
+            self._add_up(trainer)
             self._log(trainer, pl_module)
+        elif len(self._batches) >= MOST_NOTED or len(self._lengths) >= MOST_NOTED:
+            self._add_up(trainer)
+
+    def _add_up(self, trainer: L.Trainer) -> None:
+        """Add what was noted to the sums, on the device."""
+        if self._batches:
+            losses = torch.cat([noted[0] for noted in self._batches])
+            sigma = torch.cat([noted[1] for noted in self._batches])
+            indices = [index for noted in self._batches for index in noted[2]]
+            members = torch.cat([self._in_bands(sigma), self._of_sources(trainer, indices)], dim=1)
+            self._losses[0] += torch.where(members, losses[:, None], 0.0).sum(dim=0)
+            self._losses[1] += members.sum(dim=0)
+        if self._lengths:
+            own = torch.stack(self._lengths)
+            whole = torch.linalg.vector_norm(own, dim=1)
+            self._norms[0] += whole.sum()
+            self._norms[1:-1] += own[:, :-1].sum(dim=0)
+            self._norms[-1] = torch.maximum(self._norms[-1], whole.max())
+            self._num_norms += len(self._lengths)
+        self._batches, self._lengths = [], []
 
     def _in_bands(self, sigma: Tensor) -> Tensor:
         """Whether samples ``(B,)`` are in bands: ``(B, bands)``."""
         return (sigma[:, None] >= self._lows) & (sigma[:, None] < self._highs)
 
-    def _of_sources(self, trainer: L.Trainer, batch: Any) -> Tensor:
+    def _of_sources(self, trainer: L.Trainer, indices: Sequence[int]) -> Tensor:
         """Whether samples are of sources: ``(B, sources)``; known on the host."""
-        members = torch.zeros(len(batch), len(self._sources), dtype=torch.bool)
+        members = torch.zeros(len(indices), len(self._sources), dtype=torch.bool)
         if self._sources:
             data: DanceDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            for row, index in enumerate(batch.sample_index):
+            for row, index in enumerate(indices):
                 members[row, self._sources.index(data.mixture[index].source)] = True
         return members.to(self._losses.device, non_blocking=True)
 
@@ -119,7 +141,7 @@ class TrainingCurves(L.Callback):
             if count:
                 pl_module.log(f"train/loss_{name}", total / count)
         if self._num_norms:
-            for name, total in zip(self._parts, lengths, strict=True):
+            for name, total in zip(self._names, lengths, strict=True):
                 pl_module.log(f"train/grad_norm{name}", total / self._num_norms)
             pl_module.log("train/grad_norm_max", longest)
         self._losses.zero_()

@@ -22,6 +22,7 @@ from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
+    check_host_memory,
     leave_frozen_to_each_process,
     shard_backbone,
 )
@@ -34,6 +35,7 @@ from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
+from musicinfuser.networks.block_pass import check_policy
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
@@ -65,6 +67,8 @@ class MusicInfuserModule(L.LightningModule):
         gradient_checkpointing: GradientCheckpointing | bool = "attention",
         compile_blocks: bool = False,
         modulations_on_host: bool = False,
+        stream_blocks: bool = False,
+        offload_inputs: bool = False,
         seed: int = 42,
         init_adapter: str | None = None,
         shard_backbone: bool = False,
@@ -91,6 +95,12 @@ class MusicInfuserModule(L.LightningModule):
             modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of
                 Mochi's, in the host's memory; they are used once per step, the numbers are the
                 same.
+            stream_blocks: Keep the blocks' other frozen weights, 72 % of Mochi's, in the host's
+                memory and copy each block's for its turn, in training and sampling; the numbers
+                are the same. Needs ``gradient_checkpointing: full``.
+            offload_inputs: In training, keep the blocks' inputs in the host's memory from their
+                forward to their backward pass; the numbers are the same. Needs
+                ``gradient_checkpointing: full``.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
@@ -111,6 +121,10 @@ class MusicInfuserModule(L.LightningModule):
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = checked_policy(gradient_checkpointing)
         self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
+        self.stream_blocks, self.offload_inputs = stream_blocks, offload_inputs
+        if stream_blocks or offload_inputs:
+            check_policy(self.gradient_checkpointing)
+            check_host_memory(shard_backbone=shard_backbone)
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
@@ -137,6 +151,8 @@ class MusicInfuserModule(L.LightningModule):
                 gradient_checkpointing=self.gradient_checkpointing,
                 compile_blocks=self.compile_blocks,
                 modulations_on_host=self.modulations_on_host,
+                stream_blocks=self.stream_blocks,
+                offload_inputs=self.offload_inputs,
                 seed=self.seed,
             )
             if self.init_adapter is not None:

@@ -55,6 +55,23 @@ def leave_frozen_to_each_process(module: L.LightningModule) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, frozen)
 
 
+def check_host_memory(*, shard_backbone: bool) -> None:
+    """Refuse blocks that are both spread over devices and in the host's memory.
+
+    Args:
+        shard_backbone: Whether they are spread; in the host's memory they or their inputs are.
+
+    Raises:
+        ValueError: They are.
+    """
+    if shard_backbone:
+        raise ValueError(
+            "model.shard_backbone gathers each block's weights from the devices, "
+            "model.stream_blocks and model.offload_inputs bring them and their inputs from the "
+            "host; set either shard_backbone or the other two to false."
+        )
+
+
 def check_equal_validation(trainer: L.Trainer) -> None:
     """Refuse a validation in which processes would wait for each other's weights for ever.
 

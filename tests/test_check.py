@@ -76,6 +76,23 @@ def test_devices_share_a_sharded_backbone(check: Callable) -> None:
     assert "shares" not in memory(sharded, "--trainer.devices=1") + memory("--trainer.devices=4")
 
 
+def test_blocks_in_host_memory_are_counted_there(check: Callable) -> None:
+    def memory(*options: str) -> tuple[dict[str, float], float]:
+        full = "--model.init_args.gradient_checkpointing=full"
+        accelerator = "--trainer.accelerator=auto"
+        text = dict(check(full, accelerator, *options).sections)["memory (an estimate)"]
+        cells = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")]
+        return {what.strip(): size.strip() for what, size in cells}, text
+
+    resident, _ = memory()
+    streamed, text = memory(
+        "--model.init_args.stream_blocks=true", "--model.init_args.offload_inputs=true"
+    )
+    assert streamed.keys() - resident.keys() == {"weights of two blocks, copied"}
+    assert float(streamed["together"]) <= float(resident["together"])
+    assert "RAM: about" in text
+
+
 def test_no_weights_are_loaded(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("weights were asked for")
@@ -89,6 +106,18 @@ def test_no_weights_are_loaded(check: Callable, monkeypatch: pytest.MonkeyPatch)
 WRONG = {
     "layer": (["--model.init_args.layers=[0, 3]"], ["layers names block 3, but the backbone"]),
     "heads": (["--model.init_args.zica.num_heads=7"], ["zica.num_heads is 7, which does not"]),
+    "streamed blocks and their policy": (
+        ["--model.init_args.stream_blocks=true"],
+        ["gradient_checkpointing is none, set it to full."],
+    ),
+    "blocks in two places": (
+        [
+            "--model.init_args.offload_inputs=true",
+            "--model.init_args.gradient_checkpointing=full",
+            "--model.init_args.shard_backbone=true",
+        ],
+        ["model.shard_backbone gathers each block's weights from the devices"],
+    ),
     "nothing to train": (
         ["--model.init_args.layers=[]", "--model.init_args.lora=null"],
         ["nothing to train: no ZICA layers and no LoRA"],

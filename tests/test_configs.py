@@ -28,6 +28,7 @@ SHIPPED = {
     "slurm/slurm": ("fit", ["base", "ddp", "slurm/slurm"]),
     "profiles/80gb": ("fit", ["base", "profiles/80gb"]),
     "profiles/40gb": ("fit", ["base", "profiles/40gb"]),
+    "profiles/24gb": ("fit", ["base", "profiles/24gb"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "parts/vae": ("fit", ["parts/vae"]),
@@ -66,12 +67,19 @@ def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys
 # How blocks are run: no option of these changes a number.
 PROFILE = {
     f"model.init_args.{name}"
-    for name in ("gradient_checkpointing", "compile_blocks", "modulations_on_host")
+    for name in (
+        "gradient_checkpointing",
+        "compile_blocks",
+        "modulations_on_host",
+        "stream_blocks",
+        "offload_inputs",
+    )
 }
 # Overlays of how a run is carried out, and all they set; none touches the recipe.
 OVERLAYS = {
     "profiles/80gb": PROFILE,
     "profiles/40gb": PROFILE,
+    "profiles/24gb": PROFILE,
     "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
     "sharded": {
         "model.init_args.shard_backbone",
@@ -103,7 +111,7 @@ def test_base_is_the_profile_for_80_gb() -> None:
     assert base.items() >= profile.items()
 
 
-@pytest.mark.parametrize(("name", "gigabytes"), [("80gb", 52), ("40gb", 39)])
+@pytest.mark.parametrize(("name", "gigabytes"), [("80gb", 52), ("40gb", 39), ("24gb", 19)])
 def test_profiles_take_the_memory_they_say(name: str, gigabytes: int) -> None:
     """The estimate that `check` prints, of the model at full size."""
     config = config_arguments(f"profiles/{name}")

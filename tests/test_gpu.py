@@ -17,8 +17,15 @@ def _needs_cuda() -> None:
         pytest.fail("these tests need a CUDA device")
 
 
+HOST_MEMORY = [
+    f"--model.init_args.{name}=true"
+    for name in ("stream_blocks", "offload_inputs", "modulations_on_host")
+]
+
+
+@pytest.mark.parametrize(("policy", "more"), [("attention", []), ("full", HOST_MEMORY)])
 def test_trains_and_samples_in_bf16_with_checkpointing(
-    run_cli, small_cache: Path, media: Path, tmp_path: Path
+    run_cli, small_cache: Path, media: Path, tmp_path: Path, policy: str, more: list[str]
 ) -> None:
     track = media / "aist" / "gBR_sBM_c01_d04_mBR0_ch02.mp4"
     cli = run_cli(
@@ -26,7 +33,8 @@ def test_trains_and_samples_in_bf16_with_checkpointing(
         "--trainer.accelerator=gpu",
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.dtype=bfloat16",
-        "--model.init_args.gradient_checkpointing=attention",
+        f"--model.init_args.gradient_checkpointing={policy}",
+        *more,
         "--sample_generation.every_n_steps=2",
         f"--sample_generation.cells=[{{track: '{track}', prompt: a dance video}}]",
         cache=small_cache,
@@ -58,5 +66,6 @@ def test_a_step_and_its_curves_wait_for_nothing(run_cli, small_cache: Path) -> N
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    curves._add_up(trainer)
     counts = curves._losses[1].tolist()
     assert sum(counts[:4]) == sum(counts[4:]) == 2 * len(batch)

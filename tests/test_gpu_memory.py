@@ -1,9 +1,16 @@
 """Weights and inputs of blocks in host memory, on a CUDA device: ``pytest -m gpu``."""
 
+import gc
+
 import pytest
 import torch
+from diffusers import MochiTransformer3DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.random_model import give_weights
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
 from tests.listening_blocks import (
     ListeningBlocks,
     assert_same,
@@ -110,3 +117,54 @@ def test_a_step_waits_for_nothing() -> None:
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def music_mochi(**settings: object) -> MusicMochi:
+    """24 blocks of width 1024 in fp32 on the CPU: 1.8 GB."""
+    with torch.device("meta"):
+        backbone = MochiTransformer3DModel(
+            num_attention_heads=8, attention_head_dim=128, num_layers=24, text_embed_dim=64,
+            pooled_projection_dim=256, time_embed_dim=64,
+        )  # fmt: skip
+    backbone.to_empty(device="cpu")
+    give_weights(backbone, torch.Generator().manual_seed(0))
+    return MusicMochi(
+        backbone, layers=[1, 22], zica=ZicaSpec(), lora=LoraSpec(rank=4, alpha=4),
+        audio_width=32, gradient_checkpointing="full", **settings,
+    )  # fmt: skip
+
+
+def train_and_sample(model: MusicMochi) -> int:
+    """A step and a pass without gradients; the most bytes that were reserved."""
+    stream = torch.Generator("cuda").manual_seed(0)
+    latents, text, audio = (
+        torch.randn(1, *shape, device="cuda", generator=stream)
+        for shape in ((12, 3, 16, 16), (7, 64), (20, 32))
+    )
+    inputs = (latents, text, torch.tensor([500.0], device="cuda"), None, audio)
+    model.cuda()
+    loss = model(*inputs, text_lengths=(7,)).square().mean()
+    loss.backward()
+    with torch.inference_mode():
+        again = model(*inputs, text_lengths=(7,)).square().mean()
+    torch.testing.assert_close(again, loss.detach(), rtol=1e-4, atol=0)
+    assert all(p.grad is not None for p in model.zica.parameters())
+    return torch.cuda.max_memory_reserved()
+
+
+def test_a_model_that_does_not_fit_trains_and_samples_under_a_hard_cap() -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    total = torch.cuda.get_device_properties(0).total_memory
+    cap = torch.cuda.memory_reserved() + 2**30
+    torch.cuda.set_per_process_memory_fraction(cap / total)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            train_and_sample(music_mochi())
+        gc.collect()  # what the error holds
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        model = music_mochi(stream_blocks=True, offload_inputs=True, modulations_on_host=True)
+        assert train_and_sample(model) <= cap
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -9,9 +9,10 @@ size, 73 frames of 480x848 and 48 blocks, 16 of them with audio. GiB above the w
     none                                      167           168
 
 One block keeps 3.6 GiB for its backward pass, its input takes 0.12. `attention` keeps the outputs
-of self-attention (5.8 GiB) and of attention to audio (1.9) besides. The recipe has 20.1 GB of
-frozen weights, 5.4 of them for modulations, and 12.0 GB of trained state. None of it was measured
-on a GPU.
+of self-attention (5.8 GiB) and of attention to audio (1.9) besides. With inputs in the host's
+memory, three of them are on the device: the last block's and, in turn, two others. The recipe has
+20.1 GB of frozen weights, 5.4 of them for modulations and 14.5 others of the blocks, and 12.0 GB of
+trained state. None of it was measured on a GPU.
 
 Shape legend: N visual tokens of a batch, D width, F inner width of the feed-forward layers.
 """
@@ -33,6 +34,8 @@ KEPT_WIDTHS, KEPT_INNER_WIDTHS = 20, 4
 KEPT_AUDIO_WIDTHS = 3
 # What attention gives: its values, and an fp32 normaliser per head of 128 channels.
 KEPT_ATTENTION_WIDTHS = 1 + 4 / (128 * 2)
+# Inputs of blocks that are on the device at once where the others are in the host's memory.
+INPUTS_ON_DEVICE = 3
 KEPT = {
     "full": "one block recomputed",
     "attention": "one block recomputed but for attention",
@@ -70,6 +73,10 @@ class TrainingSizes:
     gradient_checkpointing: GradientCheckpointing
     on_host_bytes: int = 0
     """Of the frozen weights, those that stay in the host's memory: the modulations' or none."""
+    streamed_bytes: int = 0
+    """Of the frozen weights, those that are copied for their block's turn: the blocks' or none."""
+    offload_inputs: bool = False
+    """Whether the blocks' inputs are in the host's memory between forward and backward pass."""
     num_averages: int = 0
     """Running averages of the trained weights that are kept beside them."""
     num_shares: int = 1
@@ -81,20 +88,26 @@ def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
     return num_latent_frames(num_frames) * (height // 16) * (width // 16)
 
 
+def input_bytes(sizes: TrainingSizes) -> int:
+    """What goes into a block: N values of width D."""
+    return sizes.num_tokens * sizes.width * sizes.value_bytes
+
+
 def activation_bytes(sizes: TrainingSizes) -> float:
     """Most that is held between forward and backward pass, besides weights and gradients.
 
     What is recomputed keeps every block's input and, for one block at a time, all it needs;
     `attention` keeps a value of width D per token and attention as well, with its normalisers.
     """
-    per_width = sizes.num_tokens * sizes.width * sizes.value_bytes
+    per_width = input_bytes(sizes)
     block = KEPT_WIDTHS * per_width
     block += KEPT_INNER_WIDTHS * sizes.num_tokens * sizes.inner_width * sizes.value_bytes
     audio = KEPT_AUDIO_WIDTHS * per_width
     rotary = ROTARY_BYTES_PER_WIDTH * sizes.num_tokens * sizes.width
     if sizes.gradient_checkpointing == "none":
         return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
-    between = float(sizes.num_blocks * per_width)
+    num_inputs = INPUTS_ON_DEVICE if sizes.offload_inputs else sizes.num_blocks
+    between = float(num_inputs * per_width)
     if sizes.gradient_checkpointing == "attention":
         num_attentions = sizes.num_blocks + sizes.num_audio_blocks
         between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
@@ -153,9 +166,12 @@ def host_bytes(*, weights: float, num_workers: int) -> float:
 
 
 def _frozen_parts(sizes: TrainingSizes) -> dict[str, float]:
-    on_device = sizes.frozen_bytes - sizes.on_host_bytes
+    on_device = sizes.frozen_bytes - sizes.on_host_bytes - sizes.streamed_bytes
     # While one block's are in use, the next one's are on their way.
-    visiting = {"modulations of two blocks, copied": 2 * sizes.on_host_bytes / sizes.num_blocks}
+    visiting = {
+        "modulations of two blocks, copied": 2 * sizes.on_host_bytes / sizes.num_blocks,
+        "weights of two blocks, copied": 2 * sizes.streamed_bytes / sizes.num_blocks,
+    }
     if sizes.num_shares == 1:
         return {"frozen weights": float(on_device), **visiting}
     return {

@@ -93,24 +93,31 @@ def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataM
         module: With its model on the meta device.
         data: Sizes of clips and batches.
     """
+    return memory.training_rows(_sizes(settings, module, data))
+
+
+def _sizes(
+    settings: Settings, module: MusicInfuserModule, data: DanceDataModule
+) -> memory.TrainingSizes:
     model = module.adapted
     feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
     tokens = max(memory.num_visual_tokens(data.num_frames, *size) for size in data.sizes)
-    return memory.training_rows(
-        memory.TrainingSizes(
-            frozen_bytes=_frozen_bytes(module),
-            num_trained=num_trained(module),
-            num_tokens=data.batch_size * tokens,
-            width=feed_forward.out_features,
-            inner_width=feed_forward.in_features,
-            num_blocks=len(model.backbone.transformer_blocks),
-            num_audio_blocks=len(model.layers),
-            value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
-            gradient_checkpointing=module.gradient_checkpointing,
-            on_host_bytes=_on_host_bytes(module),
-            num_averages=num_averages(settings),
-            num_shares=_num_devices(settings) if module.shard_backbone else 1,
-        )
+    streamed = model.streamed.parameters() if model.streamed else []
+    return memory.TrainingSizes(
+        frozen_bytes=_frozen_bytes(module),
+        num_trained=num_trained(module),
+        num_tokens=data.batch_size * tokens,
+        width=feed_forward.out_features,
+        inner_width=feed_forward.in_features,
+        num_blocks=len(model.backbone.transformer_blocks),
+        num_audio_blocks=len(model.layers),
+        value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
+        gradient_checkpointing=module.gradient_checkpointing,
+        on_host_bytes=_on_host_bytes(module),
+        streamed_bytes=sum(p.nbytes for p in streamed),
+        offload_inputs=model.offload_inputs,
+        num_averages=num_averages(settings),
+        num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
 
 
@@ -141,6 +148,9 @@ def host_bytes(
     weights = encoder_bytes
     if settings.trainer["accelerator"] != "cpu":
         weights += _frozen_bytes(module) + num_trained(module) * memory.FP32_BYTES
+        if module.offload_inputs:
+            sizes = _sizes(settings, module, data)
+            weights += sizes.num_blocks * memory.input_bytes(sizes)
     return memory.host_bytes(weights=weights, num_workers=data.num_workers)
 
 

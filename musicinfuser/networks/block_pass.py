@@ -21,6 +21,25 @@ from musicinfuser.networks.streaming import StreamedBlocks
 Block = Callable[..., tuple[Tensor, ...]]
 
 
+def check_policy(gradient_checkpointing: str) -> None:
+    """Refuse to train blocks in host memory with more kept than their inputs.
+
+    What else a graph keeps would keep the weights of every block on the device.
+
+    Args:
+        gradient_checkpointing: The model's policy.
+
+    Raises:
+        ValueError: It is not ``full``.
+    """
+    if gradient_checkpointing != "full":
+        raise ValueError(
+            "blocks with weights or inputs in host memory (stream_blocks, offload_inputs) are "
+            f"recomputed whole in training; gradient_checkpointing is {gradient_checkpointing}, "
+            "set it to full."
+        )
+
+
 class BlockPass:
     """One forward pass over all blocks, and the backward pass that belongs to it."""
 
@@ -44,11 +63,8 @@ class BlockPass:
         Raises:
             ValueError: With gradients, another policy than ``full``.
         """
-        if torch.is_grad_enabled() and gradient_checkpointing != "full":
-            raise ValueError(
-                "blocks with weights or inputs in host memory are recomputed whole in training; "
-                f"gradient_checkpointing is {gradient_checkpointing}, set it to full."
-            )
+        if torch.is_grad_enabled():
+            check_policy(gradient_checkpointing)
         self._last = num_blocks - 1
         self._weights = weights
         self._offload_inputs = offload_inputs

@@ -1,6 +1,7 @@
 """The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,10 @@ from musicinfuser.networks.sources import (
 AUDIO_RATE_HZ = 16_000
 # Mochi's decoder in bf16, untiled, by simulation: 52 GiB for the 12x13x60x106 latents of a clip.
 DECODE_BYTES_PER_LATENT = 52 * 2**30 // (12 * 13 * 60 * 106)
+# Sides of tiles in pixels, the largest first (diffusers': 256); a quarter overlaps the next.
+TILE_SIZES = (256, 192, 128)
+# Free memory that a tile wants, over the estimate: workspaces of convolutions, fragmentation.
+TILE_ROOM = 1.25
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 
 
@@ -44,7 +49,8 @@ class EncodersSpec:
     """T5 tokens after which captions are cut (Mochi: 256)."""
     vae_tiling: bool | None = None
     """Encode and decode in tiles: slower, with less memory, with faint seams. By default clips are
-    encoded whole, and decoded in tiles only where the GPU's free memory is too small."""
+    encoded whole, and decoded in tiles only where the GPU's free memory is too small: of 256 px,
+    or smaller ones if it must be (192 px for 145 frames on 24 GB)."""
 
 
 class Encoders:
@@ -99,7 +105,7 @@ class Encoders:
         """
         self.check_size(*frames.shape[1:4])
         with _on(self.vae, device) as vae:
-            vae.use_tiling = bool(self.spec.vae_tiling)
+            use_tiles(vae, TILE_SIZES[0] if self.spec.vae_tiling else None)
             pixels = frames.to(device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
             with torch.autocast(device.type, enabled=False):
                 distribution = vae.encode(pixels).latent_dist
@@ -117,7 +123,7 @@ class Encoders:
         """
         mean, std = self.latents_mean.to(latents), self.latents_std.to(latents)
         with _on(self.vae, latents.device) as vae:
-            vae.use_tiling = self._decodes_in_tiles(latents)
+            use_tiles(vae, self._tile_size(latents))
             scaled = denormalise(latents.float(), mean.float(), std.float()).to(vae.dtype)
             # Outside autocast: the VAE's own type decides.
             with torch.autocast(latents.device.type, enabled=False):
@@ -225,12 +231,12 @@ class Encoders:
             spatial=vae.spatial_compression_ratio,
         )
 
-    def _decodes_in_tiles(self, latents: Tensor) -> bool:
+    def _tile_size(self, latents: Tensor) -> int | None:
         if self.spec.vae_tiling is not None or latents.device.type != "cuda":
-            return bool(self.spec.vae_tiling)
+            return TILE_SIZES[0] if self.spec.vae_tiling else None
         torch.cuda.empty_cache()
         free_bytes, _ = torch.cuda.mem_get_info(latents.device)
-        return free_bytes < DECODE_BYTES_PER_LATENT * latents.numel()
+        return tile_size_for(latents.shape, free_bytes)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -239,6 +245,29 @@ class Encoders:
     @cached_property
     def _feature_extractor(self) -> Any:
         return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
+
+
+def tile_size_for(shape: Sequence[int], free_bytes: float) -> int | None:
+    """Side in pixels of the tiles that latents are decoded in; None for decoding them whole.
+
+    Args:
+        shape: ``(B, C, T, H, W)``.
+        free_bytes: Of the device, the VAE's weights on it.
+    """
+    per_place = DECODE_BYTES_PER_LATENT * math.prod(shape[:3])
+    if free_bytes >= per_place * math.prod(shape[3:]):
+        return None
+    for size in TILE_SIZES:
+        if free_bytes >= TILE_ROOM * per_place * math.prod(min(n, size // 8) for n in shape[3:]):
+            return size
+    return TILE_SIZES[-1]
+
+
+def use_tiles(vae: AutoencoderKLMochi, size: int | None) -> None:
+    """Have a VAE work in tiles of a side in pixels, or on whole clips."""
+    vae.use_tiling = size is not None
+    if size is not None:
+        vae.enable_tiling(size, size, size * 3 // 4, size * 3 // 4)
 
 
 @contextmanager

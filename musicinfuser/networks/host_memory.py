@@ -1,5 +1,6 @@
 """Parameters that live in host memory beside a model on a device."""
 
+import mmap
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,22 @@ def parked(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
                 f"weights kept in host memory are {old} and cannot become {new}; load the backbone "
                 "in the type you need (backbone.dtype)."
             )
+
+
+def own_pages(num_bytes: int) -> Tensor:
+    """Host memory ``(num_bytes,)`` uint8 that shares its pages with nothing else.
+
+    A page can be locked once only, and a file's not at all.
+    """
+    memory = torch.empty(num_bytes + 2 * mmap.PAGESIZE, dtype=torch.uint8, device="cpu")
+    start = -memory.data_ptr() % mmap.PAGESIZE
+    return memory[start : start + num_bytes]
+
+
+def host_empty(like: Tensor) -> Tensor:
+    """Host memory for a copy of a tensor, page-locked if that is on a GPU."""
+    device = "meta" if like.is_meta else "cpu"
+    return torch.empty(like.shape, dtype=like.dtype, device=device, pin_memory=like.is_cuda)
 
 
 def page_lock(memory: Tensor) -> None:

@@ -6,7 +6,6 @@ weights. Computed at once they leave the blocks, so those layers may stay in the
 Shape legend: B batch, N tokens of a stream, D width of a stream, W width of the condition.
 """
 
-import mmap
 from typing import Any, Self
 
 import torch
@@ -17,7 +16,7 @@ from diffusers.models.transformers.transformer_mochi import (
 )
 from torch import Tensor, nn
 
-from musicinfuser.networks.host_memory import page_lock, parked
+from musicinfuser.networks.host_memory import own_pages, page_lock, parked
 
 Modulations = tuple[Tensor, Tensor]
 """Of a block's visual and text stream: ``(B, 4 D)``; of the last block's text ``(B, D)``."""
@@ -82,11 +81,8 @@ class GivenModulation(nn.Module):
 
 
 def _in_own_pages(tensor: Tensor) -> Tensor:
-    """A copy that shares its pages of memory with nothing else, a file's least of all."""
-    memory = torch.empty(tensor.nbytes + 2 * mmap.PAGESIZE, dtype=torch.uint8)
-    start = -memory.data_ptr() % mmap.PAGESIZE
-    copy = memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-    return copy.copy_(tensor)
+    """A copy that shares its pages of memory with nothing else."""
+    return own_pages(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 class GivenRMSNormZero(GivenModulation):

@@ -4,22 +4,39 @@ Shape legend: B batch, C latent channels, T latent frames, H and W latent height
 N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
 """
 
-import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
+from typing import Any, Self
 
 import torch
 from diffusers import MochiTransformer3DModel
 from torch import Tensor, nn
 
 from musicinfuser import keyed_random
-from musicinfuser.networks.adapted_block import Heard, adapt_blocks, compiled_run
+from musicinfuser.networks.adapted_block import (
+    AdaptedBlock,
+    Heard,
+    adapt_blocks,
+    compiled_run,
+    run_block,
+)
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
+from musicinfuser.networks.block_pass import BlockPass, check_policy
+from musicinfuser.networks.host_memory import parked
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, add_lora
-from musicinfuser.networks.modulation import GivenModulation, compute_modulations
+from musicinfuser.networks.modulation import (
+    GivenModulation,
+    Modulations,
+    compute_modulations,
+)
 from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
+from musicinfuser.networks.rotary import RotaryTables
+from musicinfuser.networks.streaming import StreamedBlocks
 from musicinfuser.networks.zica import ZicaSpec, build_zica
+
+# They run before the blocks do; `modulations_on_host` decides where they are.
+NOT_STREAMED = ("norm1.linear", "norm1_context.linear")
 
 
 class MusicMochi(nn.Module):
@@ -43,6 +60,8 @@ class MusicMochi(nn.Module):
         gradient_checkpointing: GradientCheckpointing = "none",
         compile_blocks: bool = False,
         modulations_on_host: bool = False,
+        stream_blocks: bool = False,
+        offload_inputs: bool = False,
         seed: int = 0,
     ) -> None:
         """Adapt a backbone.
@@ -61,6 +80,11 @@ class MusicMochi(nn.Module):
                 step and makes every later one faster.
             modulations_on_host: Keep the weights that give the blocks' modulations in the host's
                 memory and copy each for its one product per forward; no number changes.
+            stream_blocks: Keep the blocks' other frozen weights in the host's memory and copy each
+                block's for its turn, in training and sampling; no number changes. The backbone must
+                have its weights, in their final type.
+            offload_inputs: In training, keep the blocks' inputs in the host's memory from their
+                forward to their backward pass; no number changes.
             seed: Seed of the adapters' initialisation.
 
         Raises:
@@ -73,7 +97,10 @@ class MusicMochi(nn.Module):
         self.layers = select_layers(layers, backbone.config.num_layers)
         self.gradient_checkpointing = checked_policy(gradient_checkpointing)
         self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
-        self.lora = lora
+        if stream_blocks or offload_inputs:
+            check_policy(self.gradient_checkpointing)
+        self.offload_inputs, self.lora = offload_inputs, lora
+        self._rotary = RotaryTables(backbone)
         # Drawn on the CPU so that a seed means the same adapters on every device.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
         with torch.device(device), torch.random.fork_rng(devices=[]):
@@ -90,6 +117,17 @@ class MusicMochi(nn.Module):
             for module in backbone.modules():
                 if isinstance(module, GivenModulation):
                     module.keep_on_host()
+        # Last: from here on frozen parameters of blocks are not replaced.
+        self.streamed = (
+            StreamedBlocks(backbone.transformer_blocks, leave=NOT_STREAMED)
+            if stream_blocks
+            else None
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move and cast as modules do, but for weights that are streamed."""
+        with parked(self.streamed.parameters() if self.streamed else ()):
+            return super()._apply(fn, recurse)
 
     def set_block_run(self, run: Callable[..., tuple[Tensor, Tensor]]) -> None:
         """Run every block through ``run``, which does what `run_block` does."""
@@ -164,22 +202,6 @@ class MusicMochi(nn.Module):
             batch_size, -1, num_frames, height, width
         )
 
-    def _rotary(
-        self, num_frames: int, height: int, width: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        # diffusers wraps this in an fp32 autocast region, which torch has on CUDA only; elsewhere
-        # it warns at every call. The tables are fp32 either way.
-        quiet = warnings.catch_warnings(action="ignore") if device.type == "cpu" else nullcontext()
-        with quiet:
-            return self.backbone.rope(
-                self.backbone.pos_frequencies,
-                num_frames,
-                height,
-                width,
-                device=device,
-                dtype=torch.float32,
-            )
-
     def _run_blocks(
         self,
         visual: Tensor,
@@ -196,19 +218,61 @@ class MusicMochi(nn.Module):
             # one of its own. As it has LoRA, all this costs is its projections' input gradients.
             visual.requires_grad_()
             text.requires_grad_()
+        through = self._block_pass()
         for i, block in enumerate(blocks):
-            if self.compile_blocks:
-                _let_length_vary(text, mask)
-            visual, text = block(
-                hidden_states=visual,
-                encoder_hidden_states=text,
-                temb=modulations[i],
-                encoder_attention_mask=mask,
-                image_rotary_emb=rotary,
-                heard=None if audio is None or i not in layers else Heard(self.zica[str(i)], audio),
-                policy=self.gradient_checkpointing,
-            )
+            zica = None if audio is None or i not in layers else self.zica[str(i)]
+            run = partial(_run_adapted, block, zica, modulations[i], mask, rotary)
+            inputs = (visual, text, None if zica is None else audio)
+            if through is None:
+                visual, text = run(*inputs, policy=self.gradient_checkpointing)
+            else:
+                visual, text = through.run(i, run, inputs, _trained(block, zica))
         return visual
+
+    def _block_pass(self) -> BlockPass | None:
+        """What a pass over blocks needs where something of them is in host memory."""
+        if self.streamed is None and not self.offload_inputs:
+            return None
+        return BlockPass(
+            len(self.backbone.transformer_blocks),
+            weights=self.streamed,
+            offload_inputs=self.offload_inputs,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+
+def _run_adapted(
+    block: AdaptedBlock,
+    zica: nn.Module | None,
+    modulations: Modulations,
+    mask: Tensor | None,
+    rotary: tuple[Tensor, Tensor],
+    visual: Tensor,
+    text: Tensor,
+    audio: Tensor | None,
+    policy: GradientCheckpointing = "none",
+) -> tuple[Tensor, Tensor]:
+    """A block and its adapter; what may need a gradient comes last."""
+    if block.run is not run_block:
+        _let_length_vary(text, mask)
+    # By a view, what arrives at the audio tokens is summed up within the block, however blocks are
+    # run: the last bits of the projector's gradients depend on the order.
+    heard = None if zica is None or audio is None else Heard(zica, audio.view_as(audio))
+    return block(
+        hidden_states=visual,
+        encoder_hidden_states=text,
+        temb=modulations,
+        encoder_attention_mask=mask,
+        image_rotary_emb=rotary,
+        heard=heard,
+        policy=policy,
+    )
+
+
+def _trained(block: nn.Module, zica: nn.Module | None) -> list[nn.Parameter]:
+    """Parameters of a block and its adapter that are trained."""
+    modules = [block] if zica is None else [block, zica]
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
 def _let_length_vary(text: Tensor, mask: Tensor | None) -> None:

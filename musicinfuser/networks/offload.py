@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from musicinfuser.networks.host_memory import host_empty
 from musicinfuser.networks.side_stream import side_stream
 
 
@@ -26,10 +27,7 @@ class OffloadedInputs:
         """Keep the input of a block; nothing may write to it while the block runs."""
         self.settle()
         value = value.detach()  # its graph would keep this pass alive, which its graph keeps alive
-        host = torch.empty(
-            value.shape, dtype=value.dtype, device="meta" if value.is_meta else "cpu",
-            pin_memory=value.is_cuda,
-        )  # fmt: skip
+        host = host_empty(value)
         # Held until the next block, so that its memory has no new owner while it is read.
         self._leaving = value, self._to_host.copy(host, value)
         self._host[index] = host

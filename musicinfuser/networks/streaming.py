@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from musicinfuser.networks.host_memory import page_lock
+from musicinfuser.networks.host_memory import own_pages, page_lock
 from musicinfuser.networks.side_stream import SideStream, side_stream
 
 # Weights start at multiples of this many bytes, as in memory that torch hands out on a device.
@@ -108,7 +108,9 @@ class _HostBlock:
             self._starts.append(end)
             end += -(-parameter.nbytes // ALIGNMENT) * ALIGNMENT
         is_meta = any(p.is_meta for p in self.parameters)
-        self.memory = torch.empty(end, dtype=torch.uint8, device="meta" if is_meta else "cpu")
+        self.memory = (
+            torch.empty(end, dtype=torch.uint8, device="meta") if is_meta else own_pages(end)
+        )
         self.host_views = self.views(self.memory)
         for parameter, view in zip(self.parameters, self.host_views, strict=True):
             view.copy_(parameter.data)

@@ -1,17 +1,23 @@
 """Memory that is followed on the meta device, and the plan that it holds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks import memory_plan
+from benchmarks.figures import read_figures
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
 from benchmarks.meta_memory import (
     PLANNED,
     deviation_from_a_line,
     held_by_training,
+    simulated_sampling,
     simulated_step,
 )
 from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB
+from tests.conftest import ROOT
 
 LAYERS = 48
 
@@ -30,6 +36,13 @@ def test_counts_what_is_alive_and_the_most_that_was() -> None:
         assert live.now == 400
         del two
     assert (live.now, live.peak) == (0, 800)
+    with live, live.left_out():
+        elsewhere = torch.empty(5, device="meta")
+    with live:
+        three = elsewhere + 1
+    assert live.now == 20
+    del elsewhere, three
+    assert live.now == 0
 
 
 def test_attention_keeps_no_logits() -> None:
@@ -43,8 +56,10 @@ def test_attention_keeps_no_logits() -> None:
     assert torch.nn.functional.scaled_dot_product_attention is attend
 
 
-def measured(policy: str, layers: int, frames: int = 73, *, autocast: bool = False) -> dict:
-    config = read_profile()
+def measured(
+    policy: str, layers: int, frames: int = 73, *, profile: str = "80gb", autocast: bool = False
+) -> dict:
+    config = read_profile(profile)
     # Without audio blocks, so that every block adds the same.
     model = build_on_meta(
         config, num_layers=layers, layers=[0], gradient_checkpointing=policy, compile_blocks=False
@@ -69,6 +84,53 @@ def test_the_plan_of_a_step_at_full_width(policy: str, kept_per_block: float) ->
     after_forward, peak = PLANNED[policy]
     assert 0.9 * after_forward < whole["after_forward"] < after_forward
     assert 0.85 * peak < whole["peak"] < peak
+
+
+def test_blocks_in_host_memory_add_nothing_but_gradients() -> None:
+    """Of 48 blocks, the last one's input and the weights of two are on the device."""
+    few, more = (measured("full", n, profile="24gb") for n in (3, 4))
+    # And of each block its modulations and the caption's tokens.
+    assert 0 <= more["after_forward"] - few["after_forward"] < 2**18
+    grown = more["peak"] - few["peak"] - (more["gradients"] - few["gradients"])
+    assert 0 <= grown < 2**18
+    # Over the resident step's: two blocks' weights, and two inputs in turn.
+    assert 0.3 < (more["peak"] - measured("full", 4)["peak"]) / GIB < 0.85
+    models = [
+        build_on_meta(read_profile("24gb"), num_layers=n, layers=[0], compile_blocks=False)
+        for n in (2, 3)
+    ]
+    sampling = [simulated_sampling(model, 73, 480, 848) for model in models]
+    assert sampling[1] - sampling[0] < 2**18 and sampling[1] < 3 * GIB
+
+
+def test_the_plan_for_24_gb_holds() -> None:
+    result, figures = read_figures(ROOT / "benchmarks" / "results" / "memory_24gb.json")
+    assert result["settings"]["profile"] == "24gb" and result["settings"]["layers"] == 48
+    totals = {figure.what: figure for figure in figures if figure.what.endswith("together")}
+    jobs = ("training, 73", "sampling, 73", "sampling, 145", "decoding, 73", "decoding, 145")
+    for job in jobs:
+        assert totals[f"{job} frames: together"].value < 0.9 * 22
+        assert totals[f"{job} frames: together"].limit == 22
+
+
+def test_a_plan_is_the_sum_of_what_is_on_the_device(tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    memory_plan.main(
+        ["--profile", "24gb", "--out", str(out), "--size", "small", "--layers", "2", "--height",
+         "32", "--width", "32", "--train_frames", "7", "--sample_frames", "7"]
+    )  # fmt: skip
+    values = {figure.what: figure.value for figure in read_figures(out)[1]}
+    parts = [size for what, size in values.items() if what.startswith("training, 7 frames: ")]
+    assert parts[-1] == pytest.approx(sum(parts[:-1]))
+    resident, streamed = (
+        build_on_meta(read_profile(name), num_layers=2, size="small", compile_blocks=False)
+        for name in ("80gb", "24gb")
+    )
+    named = streamed.backbone.named_parameters()
+    there = [p for name, p in named if "_blocks" not in name or ".norm1" in name and "bias" in name]
+    assert values["training, 7 frames: frozen weights"] * GIB == sum(p.nbytes for p in there)
+    frozen = [p for p in resident.parameters() if not p.requires_grad]
+    assert memory_plan.frozen_on_device(resident) == sum(p.nbytes for p in frozen)
 
 
 def test_memory_is_linear_in_tokens() -> None:

@@ -14,25 +14,32 @@ from train import MusicInfuserCLI
 PROFILES = sorted(path.stem for path in (CONFIGS / "profiles").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("profiles", [[], *([name] for name in PROFILES)])
-def test_options_are_those_of_the_command_line(profiles: list[str]) -> None:
+def command_line(profiles: list[str]) -> MusicInfuserCLI:
     files = [ROOT / "configs" / "base.yaml"]
     files += [ROOT / "configs" / "profiles" / f"{name}.yaml" for name in profiles]
-    cli = MusicInfuserCLI([f"--config={f}" for f in files] + ["--trainer.accelerator=cpu"],
-                          run=False)  # fmt: skip
-    config = read_profile(*profiles)
+    return MusicInfuserCLI([f"--config={f}" for f in files] + ["--trainer.accelerator=cpu"],
+                           run=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("profiles", [[], *([name] for name in PROFILES)])
+def test_options_are_those_of_the_command_line(profiles: list[str]) -> None:
+    cli, config = command_line(profiles), read_profile(*profiles)
     assert str(cli.config.trainer.precision) == config["trainer"]["precision"]
     init_args = cli.config.model.init_args.as_dict()
     for name, value in model_options(config).items():
         told = asdict(value) if is_dataclass(value) else value
         assert told == init_args[name], name
-    module = cli.model
+
+
+def test_the_model_is_that_of_the_command_line() -> None:
+    module, config = command_line(["24gb"]).model, read_profile("24gb")
     assert isinstance(module, MusicInfuserModule)
     with torch.device("meta"):
         module.configure_model()
     ours = build_on_meta(config)
-    for name in ("gradient_checkpointing", "compile_blocks", "layers", "lora"):
+    for name in ("gradient_checkpointing", "compile_blocks", "layers", "lora", "offload_inputs"):
         assert getattr(ours, name) == getattr(module.adapted, name)
+    assert len(ours.streamed.parameters()) == len(module.adapted.streamed.parameters()) > 0
     shapes = {name: (p.shape, p.dtype, p.requires_grad) for name, p in ours.named_parameters()}
     assert shapes == {
         name: (p.shape, p.dtype, p.requires_grad) for name, p in module.adapted.named_parameters()

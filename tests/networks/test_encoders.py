@@ -9,7 +9,7 @@ from diffusers import AutoencoderKLMochi
 from diffusers.video_processor import VideoProcessor
 from transformers import ByT5Tokenizer, T5EncoderModel, Wav2Vec2Model
 
-from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.encoders import Encoders, EncodersSpec, tile_size_for, use_tiles
 from musicinfuser.networks.sources import MissingWeightsError
 
 CPU = torch.device("cpu")
@@ -190,6 +190,24 @@ def test_types_freezing_and_tiling(make_encoders, frames):
     assert not whole.vae.use_tiling
     encoders.decode_video(mean.float())
     assert encoders.vae.use_tiling
+
+
+@pytest.mark.parametrize(
+    ("frames", "free_gib", "size"),
+    [(13, 60, None), (13, 21, 256), (25, 60, 256), (25, 17, 192), (25, 8, 128), (25, 1, 128)],
+)
+def test_tiles_are_as_large_as_memory_allows(frames, free_gib, size):
+    """Clips of 73 and 145 frames of 480x848 on GPUs with 80 and 24 GB."""
+    assert tile_size_for((1, 12, frames, 60, 106), free_gib * 2**30) == size
+
+
+def test_the_size_of_tiles_is_set_anew(make_encoders, frames):
+    encoders = make_encoders(vae_tiling=True)
+    use_tiles(encoders.vae, 128)
+    vae = encoders.vae
+    assert (vae.tile_sample_min_height, vae.tile_sample_stride_width) == (128, 96)
+    encoders.encode_video(frames[:1], device=CPU)
+    assert (vae.tile_sample_min_width, vae.tile_sample_stride_height) == (256, 192)
 
 
 def test_sizes_are_checked_before_the_vae_runs(encoders):

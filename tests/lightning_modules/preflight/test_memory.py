@@ -80,6 +80,22 @@ def test_modulations_on_the_host_leave_the_device() -> None:
     assert "modulations of two blocks, copied" not in {r["memory"] for r in training_rows(BASE)}
 
 
+def test_blocks_in_host_memory_leave_two_of_them_and_three_inputs() -> None:
+    """configs/profiles/24gb.yaml: 14.4 GB of weights in 48 blocks, inputs of 0.127 GB each."""
+    full = replace(BASE, gradient_checkpointing="full", on_host_bytes=2 * 2_704_000_000)
+    small = replace(full, streamed_bytes=14_450_000_000, offload_inputs=True)
+    resident, rows = (
+        {row["memory"]: row["GB"] for row in training_rows(sizes)} for sizes in (full, small)
+    )
+    assert rows["frozen weights"] == pytest.approx(20.06 - 5.41 - 14.45, abs=0.01)
+    assert rows["weights of two blocks, copied"] == pytest.approx(14.45 / 24, abs=0.001)
+    activations = "activations, one block recomputed"
+    saved = resident[activations] - rows[activations]
+    assert saved == pytest.approx(45 * 20_670 * 3072 * 2 / 1e9, abs=0.001)
+    assert "weights of two blocks, copied" not in resident
+    assert 18.9 < rows["together"] < 19.9
+
+
 def kept_bytes(num_blocks: int, *, layers: list[int], gradient_checkpointing: str) -> int:
     """What is kept after a forward pass of Mochi's blocks at full size, weights left out."""
     config = MOCHI_CONFIG | {"num_layers": num_blocks}

@@ -1,0 +1,154 @@
+"""What a profile holds on its GPU while it trains, samples and decodes, counted without one.
+
+    python -m benchmarks.memory_plan --profile 24gb --cap_gib 22 \
+        --out benchmarks/results/memory_24gb.json
+
+Runs the whole recipe in eager mode with every storage followed (see `benchmarks.meta_memory`):
+adapters in fp32, autocast on, nothing compiled. Each sum is what is on the device at its worst
+moment, with a flat rate for CUDA's context and what the allocator cannot use.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.figures import Figure
+from benchmarks.limits import num_tokens
+from benchmarks.live_bytes import LiveBytes
+from benchmarks.meta_memory import simulated_sampling, simulated_step
+from benchmarks.profiles import build_on_meta, overlays_of, read_profile
+from benchmarks.report import GIB, parser, write_result
+from benchmarks.vae import vae_and_inputs
+from lightning_modules.preflight.memory import CONTEXT_BYTES, FP32_BYTES
+from musicinfuser.networks.encoders import tile_size_for
+from musicinfuser.networks.modulation import modulation_layers
+from musicinfuser.networks.music_mochi import MusicMochi
+
+
+def frozen_on_device(model: MusicMochi) -> int:
+    """Bytes of frozen weights that are neither streamed nor kept on the host."""
+    elsewhere: set[Any] = set(model.streamed.parameters()) if model.streamed else set()
+    if model.modulations_on_host:
+        for block in model.backbone.transformer_blocks:
+            elsewhere |= {layer.weight for layer in modulation_layers(block)}
+    return sum(p.nbytes for p in model.parameters() if not (p.requires_grad or p in elsewhere))
+
+
+def copies_on_device(model: MusicMochi) -> int:
+    """Bytes of the streamed weights' copies, which stay between passes."""
+    if model.streamed is None:
+        return 0
+    streamed = set(model.streamed.parameters())
+    largest = max(
+        sum(p.nbytes for p in block.parameters() if p in streamed)
+        for block in model.backbone.transformer_blocks
+    )
+    return (model.streamed.ahead + 1) * largest
+
+
+@torch.no_grad()
+def decoding(
+    settings: argparse.Namespace, frames: int, *, free_bytes: float
+) -> tuple[int, int, int | None]:
+    """Bytes of the VAE's weights, the most above them while it decodes a clip, and its tiles.
+
+    Args:
+        settings: Size of the clip.
+        frames: Of the clip.
+        free_bytes: What the model leaves to the VAE.
+    """
+    size = {"frames": frames, "height": settings.height, "width": settings.width}
+    vae, inputs = vae_and_inputs(
+        argparse.Namespace(size=settings.size, **size), torch.device("meta")
+    )
+    weights = sum(p.nbytes for p in vae.parameters())
+    tile = tile_size_for(inputs["decode"].shape, free_bytes - weights)
+    latents, others = inputs["decode"], 0
+    if tile is not None:
+        # One of the largest stands for all; those that were decoded before it lie beside it.
+        side, stride = tile // 8, tile * 3 // 32
+        num_tiles = math.prod(math.ceil(n / stride) for n in latents.shape[3:])
+        others = (num_tiles - 1) * 3 * frames * tile**2 * latents.element_size()
+        latents = latents[..., :side, :side]
+    vae.use_tiling = False
+    with LiveBytes([*vae.parameters(), *inputs.values()]) as live:
+        vae.decode(latents, return_dict=False)
+    return weights, live.peak + others, tile
+
+
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Each job's parts and their sum beside the cap."""
+    config = read_profile(*overlays_of(settings.profile))
+
+    def build() -> MusicMochi:
+        # Nothing is compiled without a device: these are eager's sums, the larger ones.
+        return build_on_meta(
+            config, num_layers=settings.layers, size=settings.size, compile_blocks=False
+        )
+
+    model = build()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen, copies = frozen_on_device(model), copies_on_device(model)
+    area = (settings.height, settings.width)
+    figures: list[Figure] = []
+
+    def add(job: str, parts: Mapping[str, float], note: str = "") -> None:
+        parts = {"frozen weights": frozen, **parts, "context and fragmentation": CONTEXT_BYTES}
+        figures.extend(Figure(f"{job}: {what}", n / GIB, "GiB") for what, n in parts.items())
+        total = sum(parts.values()) / GIB
+        figures.append(Figure(f"{job}: together", total, "GiB", settings.cap_gib, note))
+
+    details: dict[str, Any] = {}
+    for frames in settings.train_frames:
+        step = simulated_step(build(), frames, *area, autocast=True)
+        details[f"training, {frames} frames"] = step
+        state = {"trained weights and Adam, fp32": 3 * FP32_BYTES * trained}
+        add(f"training, {frames} frames", state | {
+            "activations, gradients, copies of weights": step["peak"]})  # fmt: skip
+        # AdamW's foreach form makes one temporary list as large as the weights.
+        add(f"training, {frames} frames, AdamW's step", state | {
+            "gradients and a temporary, fp32": 2 * FP32_BYTES * trained,
+            "copies of weights": copies})  # fmt: skip
+    weights = {"trained weights, fp32": float(FP32_BYTES * trained)}
+    for frames in settings.sample_frames:
+        peak = simulated_sampling(build(), frames, *area)
+        add(f"sampling, {frames} frames", weights | {"activations, copies of weights": peak})
+    for frames in settings.sample_frames:
+        kept = copies + _rotary_bytes(model, frames, *area)
+        held = frozen + weights["trained weights, fp32"] + kept + CONTEXT_BYTES
+        free_bytes = (settings.cap_gib or math.inf) * GIB - held
+        vae, peak, tile = decoding(settings, frames, free_bytes=free_bytes)
+        add(f"decoding, {frames} frames", weights | {
+            "copies of weights and rotations": kept, "VAE": vae, "a clip in the decoder": peak},
+            "whole" if tile is None else f"in tiles of {tile} px")  # fmt: skip
+    return figures, details
+
+
+def _rotary_bytes(model: MusicMochi, frames: int, height: int, width: int) -> int:
+    """Cos and sin in fp32, kept from sampling."""
+    _, heads, channels = model.backbone.pos_frequencies.shape
+    tokens = num_tokens(frames, height, width)
+    return 2 * FP32_BYTES * tokens * heads * channels
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--profile", default="24gb", help="overlays of base.yaml, joined by +")
+    options.add_argument("--cap_gib", type=float, help="what may be used of the GPU's memory")
+    options.add_argument("--train_frames", nargs="*", type=int, default=[73])
+    options.add_argument("--sample_frames", nargs="*", type=int, default=[73, 145])
+    options.add_argument("--height", type=int, default=480)
+    options.add_argument("--width", type=int, default=848)
+    options.add_argument("--layers", type=int, default=48)
+    options.add_argument("--size", choices=("full", "small"), default="full")
+    settings = options.parse_args(arguments)
+    figures, details = measure(settings)
+    write_result(settings.out, "memory_plan", figures, settings=settings, details=details)
+
+
+if __name__ == "__main__":
+    main()

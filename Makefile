@@ -26,7 +26,7 @@ test-slow: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks train.py evaluate.py
+	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks benchmarks train.py evaluate.py
 
 # What can be measured without a GPU (about ten minutes), and the page of all results.
 RESULTS := benchmarks/results
@@ -37,6 +37,7 @@ bench: .venv/.installed
 		$(PY) -m benchmarks.$$name --out $(RESULTS)/$$name.json || exit 1; done
 	$(PY) -m benchmarks.meta_memory --out $(RESULTS)/meta_memory_autocast.json --autocast \
 		--policies full attention --frames 73
+	$(PY) -m benchmarks.memory_plan --profile 24gb --cap_gib 22 --out $(RESULTS)/memory_24gb.json
 	$(PY) -m benchmarks.results_table
 
 # What needs a GPU, in one call of ten minutes; benchmarks/gpu_queue.md says what it needs.

@@ -33,26 +33,31 @@ from musicinfuser.evaluation import (
     write_side_by_side,
 )
 from musicinfuser.media.audio import read_audio
-from musicinfuser.metrics.clip import ClipMetric
+from musicinfuser.metrics.clip import ClipMetric, NamedMetric
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from musicinfuser.metrics.optical_flow import MissingOpenCVError
 from musicinfuser.metrics.probes import ProbeError
+from musicinfuser.metrics.records import add_sets, start_record, take_known
 from musicinfuser.metrics.report import (
     Document,
     ReportError,
     compared_rows,
-    known_values,
     long_rows,
+    odd_shapes,
     read_report,
     summarise,
 )
-from musicinfuser.metrics.scoring import score_clip, start_record
+from musicinfuser.metrics.scoring import Scorer, score_clips
+from musicinfuser.metrics.set_metric import SetMetric
+from musicinfuser.metrics.workers import num_cpus
 from musicinfuser.tables import FORMATS
 from musicinfuser.whole_files import write_text
 
 MAX_CLIPS, MAX_HEIGHT = 12, 480  # unless told otherwise
 DEFAULT_METRICS = Path(__file__).parent / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
+KNOWN_PROBLEMS = (ProbeError, MissingOpenCVError)  # of metrics, told in their own words
 
 
 def music_beats(settings: Namespace) -> MusicBeats:
@@ -66,7 +71,9 @@ def music_beats(settings: Namespace) -> MusicBeats:
     )
 
 
-def score(settings: Namespace, *, metrics: Sequence[ClipMetric], specs: list[Document]) -> Document:
+def score(
+    settings: Namespace, *, metrics: Sequence[NamedMetric], specs: list[Document]
+) -> Document:
     """Score all clips of all folders and write metrics.json.
 
     Args:
@@ -80,55 +87,73 @@ def score(settings: Namespace, *, metrics: Sequence[ClipMetric], specs: list[Doc
     Raises:
         EvaluationError, ClipListError, ReportError: Before any scoring, if something is amiss.
     """
-    names = [metric.name for metric in metrics]
     entries, unlisted = collect_clips(settings.folders)
-    known = known_values(read_report(settings.output)) if settings.output.exists() else {}
+    systems = list(dict.fromkeys(entry.system for entry in entries))
+    sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    try:
+        for metric in sets:
+            metric.require(systems)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
+    known = read_report(settings.output) if settings.output.exists() else None
     beats = music_beats(settings)
     load = functools.partial(
         load_clip, beats=beats, seed=settings.seed, max_height=settings.max_height
     )
-    by_name = dict(zip(names, specs, strict=True))
     decoding = [settings.seed, settings.max_height]
     records = [
-        start_record(entry, beats=beats, specs=by_name, decoding=decoding) for entry in entries
+        start_record(entry, beats=beats, metrics=metrics, specs=specs, decoding=decoding)
+        for entry in entries
     ]
-    for record in records:
-        for metric in metrics:
-            values = known.get((record["sha256"], metric.name, record["keys"].get(metric.name)))
-            if values is not None and metric.is_complete(values):
-                record["values"][metric.name] = values
+    scorer = Scorer(metrics, load, settings.output.with_suffix(".features"))
+    take_known(records, metrics, known=known, features=scorer.features)
 
     def save() -> Document:
-        settled = [{*record["values"], *record["failures"]} for record in records]
+        complete = not any(map(scorer.missing, records))
+        summary = summarise(
+            records,
+            [metric for metric in metrics if isinstance(metric, ClipMetric)],
+            seed=settings.seed,
+            confidence=settings.confidence,
+        )
+        for metric in sets if complete else []:
+            add_sets(
+                summary,
+                metric,
+                entries=entries,
+                records=records,
+                features=scorer.features,
+                seed=settings.seed,
+                confidence=settings.confidence,
+            )
         document = {
-            "systems": summarise(
-                records, metrics, seed=settings.seed, confidence=settings.confidence
-            ),
+            "systems": summary,
             "clips": records,
             "seed": settings.seed,
             "confidence": settings.confidence,
             "metrics": specs,
-            "complete": all(done >= set(names) for done in settled),
+            "complete": complete,
             "unlisted": unlisted,
         }
         write_text(settings.output, json.dumps(document, indent=1, allow_nan=False) + "\n")
         return document
 
     saved_at = time.monotonic()
+    num_steps, steps = score_clips(
+        entries, records, scorer, num_workers=settings.num_workers or num_cpus()
+    )
     try:
-        for entry, record in tqdm(
-            zip(entries, records, strict=True), total=len(entries), unit="clip", desc="score"
-        ):
-            score_clip(entry, record, metrics, load=load)
+        for _ in tqdm(steps, total=num_steps, unit="clip", desc="score"):
             if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
                 save()
                 saved_at = time.monotonic()
     finally:
+        steps.close()
         document = save()
     return document
 
 
-def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
+def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
     """Build the metrics that a YAML file lists.
 
     Returns:
@@ -142,7 +167,7 @@ def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
     # A parser of its own: a list given over a default list would inherit arguments from the
     # default's entries by their position.
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--metrics", type=list[ClipMetric], sub_configs=True)
+    parser.add_argument("--metrics", type=list[NamedMetric], sub_configs=True)
     try:
         config = parser.parse_args([f"--metrics={path}"])
     except ArgumentError as error:
@@ -153,7 +178,7 @@ def read_metrics(path: Path) -> tuple[list[ClipMetric], list[Document]]:
     except ValueError as error:
         # jsonargparse wraps what a nested class says in everything else that it tried.
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ProbeError):
+        while cause is not None and not isinstance(cause, KNOWN_PROBLEMS):
             cause = cause.__cause__ or cause.__context__
         raise EvaluationError(f"{path}: {' '.join(str(cause or error).split())}") from error
     for metric, spec in zip(metrics, specs, strict=True):
@@ -171,6 +196,11 @@ def print_summary(document: Document) -> None:
     print(FORMATS["markdown"](compared_rows(document)))
     for path in document["unlisted"]:
         print(f"not scored: {path} is in no line of its manifest.")
+    if shapes := odd_shapes(document):
+        print(
+            f"Clips differ in length or rate, which scores of motion depend on: "
+            f"{'; '.join(shapes)}."
+        )
     failed = [record for record in document["clips"] if record["failures"]]
     if failed:
         print(f"{len(failed)} of {len(document['clips'])} clips failed:")
@@ -203,7 +233,7 @@ def score_folders(settings: Namespace) -> None:
     metrics, specs = read_metrics(settings.metrics)
     document = score(settings, metrics=metrics, specs=specs)
     print_summary(document)
-    if not any(record["values"] for record in document["clips"]):
+    if not any(record["values"] or record["features"] for record in document["clips"]):
         raise EvaluationError(
             f"None of the {len(document['clips'])} clips could be scored; the reasons are in "
             f"{settings.output}."
@@ -253,6 +283,12 @@ def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of all random draws.")
     parser.add_argument(
         "--confidence", type=OpenUnitInterval, default=0.95, help="Of the intervals."
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=PositiveInt | None,
+        default=None,
+        help="Processes that score clips; values do not depend on it. Default: one per CPU.",
     )
     add_decoding_options(parser)
     return parser
@@ -353,3 +389,6 @@ if __name__ == "__main__":
         main()
     except (EvaluationError, ClipListError, ReportError) as error:
         sys.exit(f"evaluate.py: {error}")
+    except KeyboardInterrupt:
+        print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)
+        sys.exit(130)

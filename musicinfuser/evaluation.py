@@ -46,6 +46,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         seed=seed,
         beats_seconds=functools.partial(beats.read, entry, duration_seconds=len(frames) / fps),
         prompt=entry.prompt,
+        path=entry.path,
     )
 
 

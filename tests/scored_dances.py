@@ -17,6 +17,7 @@ class Brightness(ClipMetric):
     """Counts its calls, fails on one clip and gives no number for another."""
 
     value_names = ("mean_level",)
+    in_workers = False
     scored: list[str] = []
 
     def __init__(self, *, failing: str = "", undefined: str = "", name: str = "brightness"):
@@ -54,6 +55,7 @@ def metrics_file(path, *names, **init_args):
     return path
 
 
-def score(*arguments, output):
-    main(["score", *map(str, arguments), f"--output={output}", "--music_beats=truth"])
+def score(*arguments, output, num_workers=1):
+    options = [f"--output={output}", "--music_beats=truth", f"--num_workers={num_workers}"]
+    main(["score", *map(str, arguments), *options])
     return json.loads(output.read_text())

@@ -37,7 +37,7 @@ SHIPPED = {
     "parts/text_encoder": ("fit", ["parts/text_encoder"]),
 }
 # Not for LightningCLI: read by evaluate.py.
-OTHER = {"metrics", "small_metrics"}
+OTHER = {"metrics", "pixel_metrics", "small_metrics"}
 
 
 def config_arguments(name: str) -> list[str]:

@@ -14,12 +14,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
-
-from scipy.stats import bootstrap
+from statistics import fmean
 
 from benchmarks.small_world.commands import call, keep_settings
 from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.tempo_response import (
+    SYSTEM_MARK,
+    TempoClip,
+    tempo_ratios,
+    tempo_response,
+)
 from musicinfuser.tables import Row, markdown_table
 from musicinfuser.whole_files import write_text
 
@@ -179,14 +183,16 @@ def table_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
     return rows, figures
 
 
-def frequencies(document: dict) -> dict[str, dict[tuple[str, str], float]]:
-    """Dominant frequency of motion in Hz by system, then by track and folder (one per seed)."""
-    found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    for clip in document["clips"]:
-        hertz = clip["values"].get("pose_frequency", {}).get("hertz")
-        if hertz:
-            system = clip["system"].partition(" at tempo ")[0]
-            found[system][Path(clip["track"]).stem, Path(clip["folder"]).name] = hertz
+def tempo_clips(documents: dict[str, dict]) -> dict[str, list[TempoClip]]:
+    """Dominant frequency of motion of all clips by system; cells are tracks, runs are folders."""
+    found: dict[str, list[TempoClip]] = defaultdict(list)
+    for tempo, document in documents.items():
+        for clip in document["clips"]:
+            hertz = clip["values"].get("pose_frequency", {}).get("hertz")
+            if hertz is not None:
+                cell, run = Path(clip["track"]).stem, Path(clip["folder"]).name
+                system = SYSTEM_MARK.sub("", clip["system"])
+                found[system].append(TempoClip(hertz, float(tempo), cell, run))
     return found
 
 
@@ -197,47 +203,29 @@ def tempo_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
     """
     rows: list[Row] = []
     figures: dict = {}
-    own = frequencies(documents["1"])
+    by_system = tempo_clips(documents)
     for tempo in TEMPI:
-        for system, changed in frequencies(documents[tempo]).items():
-            by_clip: dict[str, list[float]] = defaultdict(list)
-            for place, hertz in changed.items():
-                if place in own.get(system, {}):
-                    by_clip[place[0]].append(hertz / own[system][place] / float(tempo))
+        for system, of_system in by_system.items():
+            by_clip, _ = tempo_ratios(of_system, tempo=float(tempo))
             clips = list(by_clip.values())
             if not clips:
                 continue
-            ratio = median(r for ratios in clips for r in ratios)
-            low, high = median_interval(clips)
-            hits = bootstrap_mean(
-                [fmean(abs(r - 1) <= 0.1 for r in ratios) for ratios in clips],
-                seed=0,
-                name=f"{system} {tempo}",
-            )
+            ratio, hits = tempo_response(clips, seed=0, name=f"{system} {tempo}")
             rows.append(
                 {
-                    "system": system, "tempo": tempo,
-                    "median ratio / tempo": f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
+                    "system": system, "tempo": tempo, "median ratio / tempo": ratio.text(),
                     "within 10 %": hits.text(), "clips": len(clips),
                     "seeds": max(map(len, clips)),
                 }
             )  # fmt: skip
             figures[f"{system} | tempo {tempo}"] = {
-                "median ratio / tempo": {"median": ratio, "low": low, "high": high},
+                "median ratio / tempo": {
+                    "median": ratio.mean, "low": ratio.low, "high": ratio.high,
+                },
                 "within 10 %": {"mean": hits.mean, "low": hits.low, "high": hits.high},
                 "n": len(clips),
-            }
+            }  # fmt: skip
     return rows, figures
-
-
-def median_interval(clips: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % bootstrap interval of the median over clips that each have several values."""
-    drawn = bootstrap(
-        (range(len(clips)),),
-        lambda chosen: median(ratio for index in chosen for ratio in clips[int(index)]),
-        n_resamples=2000, vectorized=False, method="percentile", random_state=0,
-    )  # fmt: skip
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def report(kind: str, source: str, settings: argparse.Namespace, seeds: Sequence[int]) -> dict:

@@ -1,14 +1,18 @@
 """A clip as metrics see it, and what a metric is."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torchmetrics
 
+from musicinfuser.metrics.motion import MotionCurve, frame_difference
 from musicinfuser.metrics.music_beats import beats_in_clip, track_beats
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class ScoredClip:
         beats_seconds: Known or tracked music beats on the clip's clock, or a function that finds
             them when first needed. None tracks them in the waveform.
         prompt: The text that the clip was asked to show, where it is known.
+        path: The file, where there is one.
     """
 
     frames: torch.Tensor
@@ -37,6 +42,8 @@ class ScoredClip:
     seed: int
     beats_seconds: torch.Tensor | Callable[[], torch.Tensor] | None = None
     prompt: str | None = None
+    path: Path | None = None
+    _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def duration_seconds(self) -> float:
@@ -59,8 +66,54 @@ class ScoredClip:
             raise ValueError(f"{self.name}: has no soundtrack to find beats in.")
         return beats_in_clip(beats, duration_seconds=self.duration_seconds)
 
+    def motion_curve(self, motion: MotionCurve | None = None) -> torch.Tensor:
+        """How much moves from frame to frame, float64, shape (T - 1,); None: frame difference."""
+        if motion is None:
+            return self.remembered("frame difference", lambda: frame_difference(self.frames))
+        return self.remembered(("motion", motion), lambda: motion.of_clip(self))
 
-class ClipMetric(torchmetrics.Metric):
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What several metrics need of a clip, such as its optical flow, computed once.
+
+        Args:
+            key: Names what is computed with all its settings.
+            compute: Gives it.
+        """
+        if key not in self._remembered:
+            self._remembered[key] = compute()
+        value: T = self._remembered[key]
+        return value
+
+
+class NamedMetric(torchmetrics.Metric):
+    """What a config of `evaluate.py score` may list: a `ClipMetric` or a `SetMetric`.
+
+    Args:
+        name: Name in tables and in metrics.json.
+
+    Attributes:
+        in_workers: Whether copies of the metric may score in other processes. A metric that holds
+            a network on a GPU, or counts something over clips, says no and scores in the main
+            process.
+    """
+
+    full_state_update = False
+    in_workers: bool = True
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of files that values depend on, such as weights, by what they are for."""
+        return {}
+
+    def files_of(self, path: Path) -> Sequence[Path]:
+        """Further files that the values of the clip at ``path`` depend on, such as its joints."""
+        return ()
+
+
+class ClipMetric(NamedMetric):
     """A metric that scores clips one by one and averages over them.
 
     A subclass sets `value_names` and implements `score_clip`; accumulation, averaging and
@@ -73,13 +126,11 @@ class ClipMetric(torchmetrics.Metric):
 
     value_names: ClassVar[tuple[str, ...]]
     optional_names: ClassVar[frozenset[str]] = frozenset()
-    full_state_update = False
     sums: torch.Tensor
     num_values: torch.Tensor
 
     def __init__(self, *, name: str) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(name=name)
         self.add_state("sums", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
         self.add_state("num_values", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
 
@@ -92,10 +143,6 @@ class ClipMetric(torchmetrics.Metric):
         """Whether these are the names of one clip's values: all but the optional ones."""
         names = set(cls.value_names)
         return names - cls.optional_names <= set(values) <= names
-
-    def fingerprints(self) -> dict[str, str]:
-        """Hashes of files that values depend on, such as weights, by what they are for."""
-        return {}
 
     def update(self, clip: ScoredClip) -> None:
         """Add one clip to the averages."""

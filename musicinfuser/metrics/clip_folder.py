@@ -32,6 +32,8 @@ class ClipEntry:
         fps: Frame rate, or None to take the file's.
         sha256: What the list says about the content, or None.
         prompt: The text that the clip was asked to show, or None.
+        seed: What its generation was seeded with, or None.
+        heard: What the model heard in place of the track: a file or ``nothing``; None: the track.
         problem: Why the clip cannot be scored, known from the list alone; else None.
     """
 
@@ -44,6 +46,8 @@ class ClipEntry:
     fps: float | None = None
     sha256: str | None = None
     prompt: str | None = None
+    seed: int | None = None
+    heard: str | None = None
     problem: str | None = None
 
     @property
@@ -68,8 +72,9 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     """List the clips of a folder by its manifest.jsonl, its clips.csv or its mp4 files.
 
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
-    clips.csv has the columns file, system, track and, if wanted, track_offset_seconds and prompt;
-    mp4 files it leaves out are listed as well. Where no system is named, it is the folder's name.
+    clips.csv has the columns file, system, track and, if wanted, track_offset_seconds, prompt, seed
+    and heard; mp4 files it leaves out are listed as well. Where no system is named, it is the
+    folder's name.
 
     Args:
         folder: Where to look; subfolders only by what the lists name.
@@ -105,7 +110,7 @@ def _entry(folder: Path, default_system: str, row: dict[str, Any]) -> ClipEntry:
     def number(key: str) -> float | None:
         return float(row[key]) if row.get(key) not in (None, "") else None
 
-    num_frames = number("num_frames")
+    num_frames, seed = number("num_frames"), number("seed")
     return ClipEntry(
         folder=folder,
         file=str(row["file"]),
@@ -116,6 +121,8 @@ def _entry(folder: Path, default_system: str, row: dict[str, Any]) -> ClipEntry:
         fps=number("fps"),
         sha256=row.get("sha256") or None,
         prompt=str(row["prompt"]) if row.get("prompt") not in (None, "") else None,
+        seed=None if seed is None else int(seed),
+        heard=str(row["heard"]) if row.get("heard") else None,
     )
 
 

@@ -1,8 +1,10 @@
-"""Seeded bootstrap intervals of a mean."""
+"""Seeded bootstrap intervals of means and medians."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from statistics import median
 
 import torch
 
@@ -16,7 +18,8 @@ class MeanInterval:
     """A mean and how far it can be trusted.
 
     Attributes:
-        mean: Mean of the values, or None without values.
+        mean: Mean of the values, or what else is estimated of them, such as their median; None
+            without values.
         low: Lower end of the interval, or None with fewer than two values.
         high: Upper end, likewise.
         num_values: How many values went in.
@@ -82,6 +85,50 @@ def bootstrap_mean(
     for start in range(0, num_resamples, chunk):
         size = (min(chunk, num_resamples - start), num_values)
         means.append(data[torch.randint(num_values, size, generator=stream)].mean(dim=1))
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = torch.cat(means).quantile(tails).tolist()
+    low, high = percentiles(torch.cat(means), confidence=confidence)
     return MeanInterval(mean=mean, low=low, high=high, num_values=num_values)
+
+
+def bootstrap_median(
+    groups: Sequence[Sequence[float]],
+    *,
+    seed: int,
+    name: str,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+) -> MeanInterval:
+    """Percentile bootstrap interval of the median of all values, resampling groups as a whole.
+
+    Args:
+        groups: The values of each independent unit, such as the runs of one cell.
+        seed: The evaluation's seed.
+        name: What is estimated; with the seed it fixes the resamples.
+        confidence: Share of the resampled medians inside the interval, in (0, 1).
+        num_resamples: Number of resamples.
+
+    Returns:
+        The median in place of the mean, the interval, and the number of groups that have values.
+    """
+    groups = [group for group in groups if group]
+    if not groups:
+        return MeanInterval(mean=None, low=None, high=None, num_values=0)
+    middle = float(median(chain.from_iterable(groups)))
+    if len(groups) == 1:
+        return MeanInterval(mean=middle, low=None, high=None, num_values=1)
+    stream = generator(seed, name, "bootstrap")
+    drawn = torch.randint(len(groups), (num_resamples, len(groups)), generator=stream).tolist()
+    medians = [median(chain.from_iterable(groups[index] for index in row)) for row in drawn]
+    low, high = percentiles(torch.tensor(medians, dtype=torch.float64), confidence=confidence)
+    return MeanInterval(mean=middle, low=low, high=high, num_values=len(groups))
+
+
+def percentiles(estimates: torch.Tensor, *, confidence: float) -> tuple[float, float]:
+    """The interval that holds such a share of resampled estimates, as much left out on each side.
+
+    Args:
+        estimates: Shape (R,), float64.
+        confidence: The share, in (0, 1).
+    """
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    low, high = estimates.quantile(tails).tolist()
+    return low, high

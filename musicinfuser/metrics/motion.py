@@ -2,30 +2,48 @@
 
 AIST++ (Li et al. 2021, arXiv 2101.08779) takes them from joints, as local minima of their speed.
 Generated clips have no joints, so the speed here is the mean absolute difference of neighbouring
-grey frames. Any other `MotionCurve` can take its place, such as `pose.PoseSpeed` where a network
-can find the joints.
+grey frames. Any other `MotionCurve` can take its place: `optical_flow.OpticalFlow`, the speed of
+joints that are known (`joint_track.JointTrack`) or found by a network (`pose.PoseSpeed`).
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from musicinfuser.metrics.clip import ScoredClip
+
+DEFAULT_SMOOTHING_SECONDS = 2.5 / 30
+"""2.5 frames at 30 fps, the same time as Bailando's 5 frames at 60 fps."""
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # BT.601 luma, as in OpenCV's RGB2GRAY
 
 
 # A class, since a config may name any subclass; functions do as well where no config is read.
 class MotionCurve(ABC):
-    """How much moves from each frame of a clip to the next."""
+    """How much moves from each frame of a clip to the next.
+
+    Metrics whose curves are equal (`==`) share what is computed for a clip.
+    """
 
     @abstractmethod
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames, uint8 RGB of shape (T, H, W, 3), to a curve of shape (T - 1,), 0 at rest."""
 
+    def of_clip(self, clip: "ScoredClip") -> torch.Tensor:
+        """The curve of a clip; a subclass may use more of it than its frames."""
+        return self(clip.frames)
+
     def fingerprints(self) -> dict[str, str]:
         """Hashes of files that the curve depends on, by what they are for."""
         return {}
+
+    def files_of(self, path: Path) -> Sequence[Path]:
+        """Further files that the curve of the clip at ``path`` depends on."""
+        return ()
 
 
 def frame_difference(frames: torch.Tensor) -> torch.Tensor:
@@ -109,22 +127,45 @@ def local_minima(curve: torch.Tensor) -> torch.Tensor:
     return torch.cat([single.double(), double.double()]).sort().values
 
 
-def kinematic_beats(
-    frames: torch.Tensor,
-    *,
-    fps: float,
-    smoothing_seconds: float = 2.5 / 30,
-    motion: Callable[[torch.Tensor], torch.Tensor] = frame_difference,
+def rests(
+    curve: torch.Tensor, *, fps: float, smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS
 ) -> torch.Tensor:
-    """Times at which the motion of a clip comes to a local rest.
+    """Times at which a motion curve has its local minima.
 
     The change between frames i and i + 1 happens around (i + 0.5) / fps.
 
     Args:
+        curve: Motion from each frame to the next, shape (T - 1,).
+        fps: Frame rate of the clip.
+        smoothing_seconds: Standard deviation of the Gaussian over the curve; 0 is none.
+
+    Returns:
+        Ascending times in seconds from the first frame, float64, shape (num_beats,).
+
+    Raises:
+        ValueError: If the rate is not positive or the smoothing is negative.
+    """
+    if not (fps > 0 and math.isfinite(fps)):
+        raise ValueError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
+    if smoothing_seconds < 0:
+        raise ValueError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
+    smoothed = gaussian_smoothed(curve, sigma_samples=smoothing_seconds * fps)
+    return (local_minima(smoothed) + 0.5) / fps
+
+
+def kinematic_beats(
+    frames: torch.Tensor,
+    *,
+    fps: float,
+    smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS,
+    motion: Callable[[torch.Tensor], torch.Tensor] = frame_difference,
+) -> torch.Tensor:
+    """Times at which the motion of a clip comes to a local rest: `rests` of its motion curve.
+
+    Args:
         frames: uint8 RGB, shape (T, H, W, 3).
         fps: Frame rate of the clip.
-        smoothing_seconds: Standard deviation of the Gaussian over the motion curve. The default is
-            2.5 frames at 30 fps, the same time as Bailando's 5 frames at 60 fps.
+        smoothing_seconds: As in `rests`.
         motion: What is smoothed and searched for minima.
 
     Returns:
@@ -134,9 +175,4 @@ def kinematic_beats(
         ValueError: If the rate is not positive, the smoothing is negative or the frames have
             another shape.
     """
-    if not (fps > 0 and math.isfinite(fps)):
-        raise ValueError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
-    if smoothing_seconds < 0:
-        raise ValueError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
-    curve = gaussian_smoothed(motion(frames), sigma_samples=smoothing_seconds * fps)
-    return (local_minima(curve) + 0.5) / fps
+    return rests(motion(frames), fps=fps, smoothing_seconds=smoothing_seconds)

@@ -1,9 +1,12 @@
 """The dominant frequency of a clip's motion, to see whether a dance follows the tempo."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
-from musicinfuser.metrics.motion import MotionCurve, frame_difference
+from musicinfuser.metrics.motion import MotionCurve
 
 DEFAULT_BAND_HZ = (0.5, 6.0)
 """From one move in two seconds to three per beat at 120 beats per minute."""
@@ -86,9 +89,13 @@ class MotionFrequency(ClipMetric):
         Raises:
             ValueError: If the clip has fewer than five frames.
         """
-        curve = (self.motion or frame_difference)(clip.frames)
+        curve = clip.motion_curve(self.motion)
         return {"hertz": dominant_frequency(curve, rate_hz=clip.fps, band_hz=self.band_hz)}
 
     def fingerprints(self) -> dict[str, str]:
         """Those of the motion curve, where it reads weights."""
         return {} if self.motion is None else self.motion.fingerprints()
+
+    def files_of(self, path: Path) -> Sequence[Path]:
+        """Those of the motion curve, where it reads files beside a clip."""
+        return () if self.motion is None else self.motion.files_of(path)

@@ -97,6 +97,14 @@ class PoseSpeed(MotionCurve):
         self.weights = weights
         self.network = PoseNet.load(weights)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the curves are the same, so that they are computed once per clip."""
+        return isinstance(other, PoseSpeed) and other.weights == self.weights
+
+    def __hash__(self) -> int:
+        """Equal for equal curves."""
+        return hash((PoseSpeed, self.weights))
+
     def __call__(self, frames: Tensor) -> Tensor:
         """Mean speed of the joints from each frame to the next.
 

@@ -4,11 +4,15 @@ Fields of metrics.json:
     systems: {system: {"metric/value": {mean, low, high, n, num_failed}}}; mean is null without
         clips, low and high are null with fewer than two. n counts the clips that have the value;
         where a metric's values may be absent, such as colours that a prompt does not name, it is
-        smaller than the number of clips scored.
-    clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt,
-        music_beats (what the beats are taken from: "truth", "track" or "clip"), sha256, values
-        ({metric: {value: number}}), failures ({metric: reason}) and keys ({metric: digest of all
-        settings that the values depend on}).
+        smaller than the number of clips scored. For metrics over sets of clips n counts what the
+        value is taken over, such as cells, and mean holds what their class says, such as a median
+        or a distance; they are there once every clip is scored.
+    clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt, seed,
+        heard, music_beats (what the beats are taken from: "truth", "track" or "clip"), sha256,
+        num_frames and fps (null until the clip is decoded), values ({metric: {value: number}}),
+        features ({metric over sets: file of the clip's numbers in the folder beside, such as
+        metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings
+        that the values depend on}).
     seed, confidence, metrics: The settings, metrics with all defaults filled in and with hashes of
         the weights that they read.
     complete: False if the run was stopped before every clip was scored or had failed.
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.metrics.clip import ClipMetric
-from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean
 from musicinfuser.tables import Row
 
 Document = dict[str, Any]
@@ -61,6 +65,15 @@ def known_values(document: Document) -> dict[tuple[str, str, str], dict[str, flo
     }
 
 
+def known_shapes(document: Document) -> dict[str, Document]:
+    """Number of frames and rate of the clips of an earlier run, by sha256."""
+    return {
+        clip["sha256"]: {"num_frames": clip["num_frames"], "fps": clip["fps"]}
+        for clip in document["clips"]
+        if clip["sha256"] and clip.get("fps") is not None
+    }
+
+
 def summarise(
     clips: Sequence[Document], metrics: Sequence[ClipMetric], *, seed: int, confidence: float
 ) -> Document:
@@ -79,14 +92,35 @@ def summarise(
                     name=name,
                     confidence=confidence,
                 )
-                systems[system][name] = {
-                    "mean": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.num_values,
+                systems[system][name] = as_fields(interval) | {
                     "num_failed": sum(metric.name in clip["failures"] for clip in own),
                 }
     return systems
+
+
+def as_fields(interval: MeanInterval) -> Document:
+    """Mean, ends of the interval and n, as metrics.json has them."""
+    return {
+        "mean": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.num_values,
+    }
+
+
+def odd_shapes(document: Document) -> list[str]:
+    """Lengths and rates of the clips, if they differ: one line each, the most frequent first."""
+    clips: dict[tuple[int, float], list[str]] = {}
+    for clip in document["clips"]:
+        if clip.get("fps") is not None:
+            shape = clip["num_frames"], round(clip["fps"], 3)
+            clips.setdefault(shape, []).append(f"{clip['system']}: {clip['file']}")
+    if len(clips) < 2:
+        return []
+    return [
+        f"{len(names)} of {frames} frames at {fps:g} fps, such as {names[0]}"
+        for (frames, fps), names in sorted(clips.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def compared_rows(document: Document) -> list[Row]:

@@ -1,94 +1,174 @@
-"""Scoring one clip after another into the records of metrics.json."""
+"""Scoring clips, in this process and in others, into the records of metrics.json."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from musicinfuser.metrics.clip import ClipMetric, ScoredClip
-from musicinfuser.metrics.clip_folder import ClipEntry, file_digest
-from musicinfuser.metrics.music_beats import MusicBeats
+import torch
+
+from musicinfuser.metrics.clip import ClipMetric, NamedMetric, ScoredClip
+from musicinfuser.metrics.clip_folder import ClipEntry
+from musicinfuser.metrics.records import description_name
 from musicinfuser.metrics.report import Document
+from musicinfuser.metrics.set_metric import SetMetric
+from musicinfuser.metrics.workers import WorkerLost, results_of
+from musicinfuser.safetensors_files import save_tensors
+
+# Starting processes takes as long as scoring about so many clips.
+CLIPS_PER_WORKER = 8
 
 
-def start_record(
-    entry: ClipEntry,
+@dataclass
+class Outcome:
+    """What came of scoring one clip: entries of its record."""
+
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    shape: dict[str, float] = field(default_factory=dict)
+
+    def write_to(self, record: Document) -> None:
+        """Fill in the record."""
+        for name in ("values", "features", "failures"):
+            record[name] |= getattr(self, name)
+        record |= self.shape
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores single clips; can be sent to other processes.
+
+    Attributes:
+        metrics: What is measured.
+        load: Decodes a clip.
+        features: Folder where descriptions are written.
+    """
+
+    metrics: Sequence[NamedMetric]
+    load: Callable[[ClipEntry], ScoredClip]
+    features: Path
+
+    def missing(self, record: Document) -> list[NamedMetric]:
+        """The metrics that a clip's record lacks."""
+        settled = {*record["values"], *record["features"], *record["failures"]}
+        return [metric for metric in self.metrics if metric.name not in settled]
+
+    def __call__(self, task: tuple[ClipEntry, Document]) -> Outcome:
+        """Find what a clip's record lacks; it is decoded once for all metrics.
+
+        Every kind of exception is a failure of this clip only: a batch runs for hours, and one odd
+        file or one metric that runs out of memory must not end it.
+        """
+        entry, record = task
+        outcome, missing = Outcome(), self.missing(record)
+        try:
+            clip = self.load(entry)
+        except Exception as error:
+            outcome.failures = {metric.name: reason(error) for metric in missing}
+            return outcome
+        outcome.shape = {"num_frames": len(clip.frames), "fps": clip.fps}
+        for metric in missing:
+            try:
+                if isinstance(metric, SetMetric):
+                    outcome.features[metric.name] = self._describe(metric, clip, record)
+                else:
+                    assert isinstance(metric, ClipMetric)
+                    outcome.values[metric.name] = _values(metric, clip, entry)
+            except Exception as error:
+                outcome.failures[metric.name] = reason(error)
+        return outcome
+
+    def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:
+        numbers = metric.describe(clip).detach().cpu().double()
+        if not numbers.isfinite().all():
+            raise ValueError(f"{clip.name}: {metric.name} came out as no finite numbers.")
+        name = description_name(record, metric.name)
+        save_tensors({"features": numbers}, self.features / name)
+        return name
+
+
+def _values(metric: ClipMetric, clip: ScoredClip, entry: ClipEntry) -> dict[str, float]:
+    found = metric.score_clip(clip)
+    values = {name: float(found[name]) for name in metric.value_names if name in found}
+    if not metric.is_complete(values):
+        raise KeyError(f"{metric.name} gave {sorted(values)}, not {metric.value_names}")
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")
+    return values
+
+
+def score_clips(
+    entries: Sequence[ClipEntry],
+    records: Sequence[Document],
+    scorer: Scorer,
     *,
-    beats: MusicBeats,
-    specs: dict[str, Document],
-    decoding: list[str | float],
-) -> Document:
-    """A clip's record in metrics.json before scoring; what is wrong already is a failure.
+    num_workers: int,
+) -> tuple[int, Generator[None, None, None]]:
+    """Fill in what records lack, clip by clip.
+
+    Metrics that allow it are computed by several processes with one thread each, the others
+    afterwards in this one. The values do not depend on the number of processes: where there is only
+    one, it computes the former with one thread as well.
 
     Args:
-        entry: The clip.
-        beats: Where its music beats come from.
-        specs: Class path and arguments of each metric, by its name.
-        decoding: Everything else that values depend on: the seed and how clips are decoded.
+        entries: The clips.
+        records: Their records.
+        scorer: What is measured.
+        num_workers: Processes; few clips take fewer.
+
+    Returns:
+        How many steps there are, and an iterator that does one at each turn.
     """
-    problem, digest = entry.problem, None
-    keys: dict[str, str] = {}
-    if problem is None:
-        try:
-            digest = file_digest(entry.path)
-            beats_key = beats.key(entry)
-        except OSError as error:
-            problem = f"{error.filename}: cannot be opened ({error.strerror})."
-    if digest and entry.sha256 and digest != entry.sha256:
-        problem = f"{entry.path}: is not the file that its manifest describes (sha256 differs)."
-    if problem is None:
-        shared = [entry.file, entry.fps, entry.num_frames, entry.prompt, *decoding, beats_key]
-        for name, spec in specs.items():
-            text = json.dumps([spec, shared], sort_keys=True)
-            keys[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {
-        "folder": str(entry.folder),
-        "file": entry.file,
-        "system": entry.system,
-        "track": entry.track,
-        "track_offset_seconds": entry.track_offset_seconds,
-        "prompt": entry.prompt,
-        "music_beats": beats.source(entry)[0],
-        "sha256": digest,
-        "keys": keys,
-        "values": {},
-        "failures": {} if problem is None else dict.fromkeys(specs, problem),
-    }
+    parts = []
+    for in_workers in (True, False):
+        metrics = [metric for metric in scorer.metrics if metric.in_workers is in_workers]
+        part = Scorer(metrics, scorer.load, scorer.features)
+        due = [number for number, record in enumerate(records) if part.missing(record)]
+        parts.append((part, due))
+    num_steps = sum(len(due) for _, due in parts)
+
+    def steps() -> Generator[None, None, None]:
+        (shared, due), (own, due_here) = parts
+        tasks = [(entries[number], records[number]) for number in due]
+        processes = min(num_workers, len(due) // CLIPS_PER_WORKER)
+        for place, outcome in _outcomes(tasks, shared, processes):
+            record = records[due[place]]
+            if isinstance(outcome, WorkerLost):
+                record["failures"] |= {m.name: str(outcome) for m in shared.missing(record)}
+            else:
+                outcome.write_to(record)
+            yield
+        for number in due_here:
+            own((entries[number], records[number])).write_to(records[number])
+            yield
+
+    return num_steps, steps()
 
 
-def score_clip(
-    entry: ClipEntry,
-    record: Document,
-    metrics: Sequence[ClipMetric],
-    *,
-    load: Callable[[ClipEntry], ScoredClip],
-) -> None:
-    """Fill in what a clip's record lacks. Whatever goes wrong with one clip is written down there.
-
-    Every kind of exception is a failure of this clip only: a batch runs for hours, and one odd file
-    or one metric that runs out of memory must not end it.
-    """
-    settled = {*record["values"], *record["failures"]}
-    missing = [metric for metric in metrics if metric.name not in settled]
-    if not missing:
+def _outcomes(
+    tasks: Sequence[tuple[ClipEntry, Document]], scorer: Scorer, num_workers: int
+) -> Iterator[tuple[int, Outcome | WorkerLost]]:
+    if num_workers > 1:
+        yield from results_of(tasks, scorer, num_workers=num_workers)
         return
+    for place, task in enumerate(tasks):
+        with one_thread():
+            outcome = scorer(task)
+        yield place, outcome
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums over many numbers come out differently in their last bits with more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        clip = load(entry)
-    except Exception as error:
-        record["failures"] |= {metric.name: reason(error) for metric in missing}
-        return
-    for metric in missing:
-        try:
-            values = metric.score_clip(clip)
-            values = {name: float(values[name]) for name in metric.value_names if name in values}
-            if not metric.is_complete(values):
-                raise KeyError(f"{metric.name} gave {sorted(values)}, not {metric.value_names}")
-            bad = [name for name, value in values.items() if not math.isfinite(value)]
-            if bad:
-                raise ValueError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")
-            record["values"][metric.name] = values
-        except Exception as error:
-            record["failures"][metric.name] = reason(error)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def reason(error: Exception) -> str:

@@ -69,12 +69,6 @@ def test_tempo_is_followed_if_frequency_changes_as_much():
     assert (found["adapted", "1.25"]["clips"], found["adapted", "1.25"]["seeds"]) == (5, 2)
 
 
-def test_a_median_is_resampled_by_clip():
-    low, high = figures.median_interval([[0.5] * 100, *([1.0 + 0.01 * k] for k in range(20))])
-    # One clip with many values may come twice or not at all.
-    assert low == 0.5 and 1.05 < high < 1.2
-
-
 def test_swapped_beats_are_those_of_the_clip_that_is_heard(tmp_path):
     (tmp_path / "truth").mkdir()
     for name, beats in (("a", [0.1, 0.6]), ("b", [0.3])):

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import checkpoint, construction, data, loop, scaling
+from benchmarks import checkpoint, construction, data, loop, scaling, scoring
 from benchmarks.figures import Figure, read_figures
 from benchmarks.profiles import SMALL_CONFIG
 from benchmarks.report import write_result
@@ -88,3 +88,19 @@ def test_construction_is_measured() -> None:
     assert found["held"] > 2 * 2 * 4 * width**2
     assert found["peak"] >= found["before"] > 0 and found["seconds"] > 0
     assert construction.build(None, size="small")["held"] == 0
+
+
+def test_scoring_is_measured(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.yaml"
+    kind = "musicinfuser.metrics.motion_frequency.MotionFrequency"
+    metrics.write_text(f"- class_path: {kind}\n")
+    settings = argparse.Namespace(
+        clips=3, different=2, frames=13, height=48, width=64, num_workers=1, metrics=metrics
+    )
+    figures, details = scoring.measure(settings)
+    cpu, clock, failed = (figure.value for figure in figures)
+    assert 0 < cpu < clock * 3 and failed == 0
+    assert details == {"metrics": ["motion_frequency"]}
+    frames = scoring.dance(0, num_frames=9, height=48, width=64)
+    assert frames.shape == (9, 48, 64, 3) and not frames[0].equal(frames[8])
+    assert scoring.clicks(30, 1).abs().max() > 0.5

@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 
-from evaluate import EvaluationError, main
+from evaluate import EvaluationError, main, read_metrics
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.beat_alignment import BeatAlignment
+from musicinfuser.metrics.beat_coverage import BeatCoverage
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.report import ReportError
 from tests.conftest import ROOT
@@ -25,6 +26,8 @@ from tests.scored_dances import (
     score,
     write_dance,
 )
+
+NAMES = ["beat_alignment", "beat_alignment_over_music", "beat_coverage"]
 
 
 def test_dances_on_the_beat_score_high_and_others_at_chance(dances, tmp_path, capsys):
@@ -66,10 +69,34 @@ def test_the_direction_is_one_config_value(dances, tmp_path):
 
 
 def test_the_shipped_config_states_the_defaults():
-    [spec] = yaml.safe_load((ROOT / "configs" / "metrics.yaml").read_text())
-    shipped, default = BeatAlignment(**spec["init_args"]), BeatAlignment()
-    for name in spec["init_args"]:
-        assert getattr(shipped, name) == pytest.approx(getattr(default, name)), name
+    specs = yaml.safe_load((ROOT / "configs" / "metrics.yaml").read_text())
+    assert [spec["init_args"]["name"] for spec in specs] == NAMES
+    for spec in specs:
+        kind = {"BeatAlignment": BeatAlignment, "BeatCoverage": BeatCoverage}[
+            spec["class_path"].rpartition(".")[2]
+        ]
+        arguments = spec["init_args"]
+        direction = {"over_music": "music"}.get(arguments["name"][15:], "kinematic")
+        assert arguments.pop("average_over", direction) == direction
+        shipped, default = kind(**arguments), kind()
+        for name in set(arguments) - {"name"}:
+            assert getattr(shipped, name) == pytest.approx(getattr(default, name)), name
+
+
+@pytest.mark.parametrize("name", ["metrics", "pixel_metrics", "small_metrics"])
+def test_every_shipped_config_can_be_built(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    metrics, specs = read_metrics(ROOT / "configs" / f"{name}.yaml")
+    assert len(metrics) == len(specs) >= 3
+    assert {"beat_alignment", "beat_alignment_over_music", "beat_coverage"} <= {
+        metric.name for metric in metrics
+    }
+    if name == "pixel_metrics":
+        # Flow is the costly part; these share it.
+        assert metrics[0].motion == metrics[1].motion == metrics[2].motion != metrics[6].motion
+    if name == "small_metrics":
+        curves = {m.motion for m in metrics if getattr(m, "motion", None) is not None}
+        assert len(curves) == 1
 
 
 def test_known_beats_may_lie_in_another_folder(few, tmp_path):
@@ -109,9 +136,9 @@ def test_every_failure_is_counted_with_its_reason_and_ends_nothing(
     assert failures["clip0.mp4"] == {"brightness": "RuntimeError: out of memory"}
     assert "mean_level" in failures["silent.mp4"]["brightness"]
     assert "silent.json" in failures["silent.mp4"]["beat_alignment"]
-    assert set(failures["unknown.mp4"]) == {"beat_alignment"}
+    assert set(failures["unknown.mp4"]) == set(NAMES)
     for file in ("broken.mp4", "empty.mp4", "gone.mp4"):
-        assert set(failures[file]) == {"brightness", "beat_alignment"}
+        assert set(failures[file]) == {"brightness", *NAMES}
         assert file in failures[file]["brightness"]
     summary = document["systems"]["few"]
     assert (summary[SCORE]["n"], summary[SCORE]["num_failed"]) == (2, 5)
@@ -199,7 +226,7 @@ def test_tables_of_a_finished_evaluation(dances, tmp_path, capsys):
     file = tmp_path / "tables" / "table.csv"
     main(["table", str(output), "--format=csv", f"--output={file}"])
     rows = list(csv.DictReader(file.open()))
-    assert len(rows) == 2 * len(BeatAlignment.value_names)
+    assert len(rows) == 2 * len(NAMES) * len(BeatAlignment.value_names)
     row = next(row for row in rows if (row["system"], row["metric"]) == ("off_beat", SCORE))
     assert float(row["low"]) == document["systems"]["off_beat"][SCORE]["low"]
     assert int(row["n"]) == NUM_CLIPS

@@ -131,7 +131,7 @@ def test_many_beats_are_scored_in_parts(monkeypatch):
         )
 
     whole = scores()
-    monkeypatch.setattr("musicinfuser.metrics.beat_alignment._CHUNK_DISTANCES", 7 * 40 * 30)
+    monkeypatch.setattr("musicinfuser.metrics.rhythm._CHUNK_DISTANCES", 7 * 40 * 30)
     assert torch.equal(scores(), whole)
 
 

@@ -1,8 +1,12 @@
+from statistics import median
+
+import numpy as np
 import pytest
 import torch
+from scipy.stats import bootstrap
 
 from musicinfuser.keyed_random import generator
-from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean
+from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
 
 
 def test_agrees_with_the_normal_interval_of_a_large_sample():
@@ -55,3 +59,30 @@ def test_the_text_leaves_out_what_there_is_not():
     assert MeanInterval(29.456, 29.0, 30.0, 9).text(1) == "29.5 [29.0, 30.0]"
     assert MeanInterval(0.25, None, None, 1).text() == "0.250"
     assert MeanInterval(None, None, None, 0).text() == ""
+
+
+def test_a_median_is_resampled_by_group():
+    found = bootstrap_median(
+        [[0.5] * 100, *([1.0 + 0.01 * k] for k in range(20)), []], seed=0, name="x"
+    )
+    # One group with many values may come twice or not at all.
+    assert found.mean == 0.5 and found.low == 0.5 and 1.05 < found.high < 1.2
+    assert found.num_values == 21
+
+
+def test_a_median_of_single_values_agrees_with_scipy():
+    values = [((k * 0.618) % 1.0) ** 2 for k in range(41)]
+    found = bootstrap_median([[v] for v in values], seed=0, name="x", confidence=0.9)
+    other = bootstrap(
+        (values,), np.median, confidence_level=0.9, n_resamples=4000, method="percentile",
+        random_state=0,
+    ).confidence_interval  # fmt: skip
+    assert found.mean == median(values)
+    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.03)
+    assert bootstrap_median([[v] for v in values], seed=0, name="x", confidence=0.9) == found
+
+
+def test_a_median_of_one_group_or_none():
+    one = bootstrap_median([[1.0, 2.0]], seed=0, name="x")
+    assert (one.mean, one.low, one.num_values) == (1.5, None, 1)
+    assert bootstrap_median([[]], seed=0, name="x").mean is None

@@ -5,8 +5,10 @@
     python evaluate.py table metrics.json --format csv --output table.csv
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
     python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
+    python evaluate.py study build FOLDER FOLDER [...] --output FOLDER --raters N
+    python evaluate.py study analyse VOTES [...] --key KEY --output FOLDER
 
-`report` is the other four at once. `score` can be stopped and repeated: what metrics.json already
+`report` is the next four at once. `score` can be stopped and repeated: what metrics.json already
 holds is not computed again. Its fields are described in `musicinfuser.metrics.report`.
 """
 
@@ -51,6 +53,8 @@ from musicinfuser.metrics.report import (
 from musicinfuser.metrics.scoring import Scorer, score_clips
 from musicinfuser.metrics.set_metric import SetMetric
 from musicinfuser.metrics.workers import num_cpus
+from musicinfuser.study.commands import add_study, run_study
+from musicinfuser.study.errors import StudyError
 from musicinfuser.tables import FORMATS
 from musicinfuser.whole_files import write_text
 
@@ -353,6 +357,7 @@ def build_parser() -> ArgumentParser:
     verbs.add_subcommand("table", table, help="Write a table of scores.")
     verbs.add_subcommand("sheet", sheet, help="Draw clips on one picture.")
     verbs.add_subcommand("side_by_side", beside, help="Show systems beside each other.")
+    add_study(verbs)
     return parser
 
 
@@ -363,7 +368,7 @@ def main(args: list[str] | None = None) -> None:
         args: Command line; None takes the process's own.
 
     Raises:
-        EvaluationError, ClipListError, ReportError: With one sentence for the user.
+        EvaluationError, ClipListError, ReportError, StudyError: With one sentence for the user.
     """
     config = build_parser().parse_args(args)
     settings = config[config.verb]
@@ -371,6 +376,8 @@ def main(args: list[str] | None = None) -> None:
         report(settings)
     elif config.verb == "score":
         score_folders(settings)
+    elif config.verb == "study":
+        run_study(settings)
     elif config.verb == "table":
         print_table(settings.metrics_file, form=settings.format, output=settings.output)
     else:
@@ -387,7 +394,7 @@ def main(args: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (EvaluationError, ClipListError, ReportError) as error:
+    except (EvaluationError, ClipListError, ReportError, StudyError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)

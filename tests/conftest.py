@@ -11,6 +11,7 @@ import torch
 
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.small_parts import write_small_parts
+from tests.browser import browser, open_page  # noqa: F401 - fixtures of tests in a browser
 from train import main
 
 # The last bits of a sum depend on the number of threads; processes of their own use one too.

@@ -43,6 +43,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
         set(),
     ),
+    "musicinfuser.study": (
+        GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
+        set(),
+    ),
     "musicinfuser.evaluation": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
     "datamodules": (GROUND | {"musicinfuser.media"}, set()),
     "lightning_modules": (
@@ -67,7 +71,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "evaluate": (
-        GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
+        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics", "study")},
         set(),
     ),
 }

@@ -5,7 +5,7 @@ DEMO := runs/demo
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow lint bench gpu-check
+.PHONY: demo example-report test test-slow lint bench gpu-check
 
 .venv/.installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -55,6 +55,9 @@ PREDICT := $(PY) train.py predict $(SMALL)
 CELLS := --data.init_args.generation.cells
 TRUTH := --music_beats truth --beats_folder $(CLIPS)/truth
 SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted
+# What assets/report shows; `make example-report SCORED='A B --beats_folder C'` takes other folders.
+SCORED ?= $(SYSTEMS) $(TRUTH)
+EXAMPLE := runs/example_report
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
@@ -87,6 +90,7 @@ endif
 	@ls $(DEMO)/adapted/samples/*/*.mp4 | sed 's/^/  sample in training /'
 	@echo "  what was encoded   $(DEMO)/cache/report/index.html"
 	@echo "  contact sheet      $(REPORT)/contact_sheet.png"
+	@echo "  page of it all     $(REPORT)/index.html"
 	@echo "  table              $(REPORT)/table.md (values: $(REPORT)/metrics.json)"
 	@echo
 	@echo "Try next:"
@@ -94,3 +98,11 @@ endif
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/adapted/logs"
 	@echo "  $(PREDICT) $(CELLS) $(CLIPS)/own.csv --model.init_args.sampling.music_guidance_scale 3 \\"
 	@echo "    --video_writer.output_dir $(VIDEOS)/guided   # follows the music more closely"
+
+# The committed example of a report, from the clips of `make demo` or any others; below 3 MB.
+example-report: .venv/.installed
+	$(PY) evaluate.py report $(SCORED) --metrics configs/small_metrics.yaml --max_clips 3 \
+		--title "Four systems on the small world" --output $(EXAMPLE)
+	mkdir -p assets/report
+	for file in index.html metrics.json table.md; do cp $(EXAMPLE)/$$file assets/report || exit 1; done
+	test $$(du -k -s assets/report | cut -f1) -lt 3000

@@ -2,18 +2,20 @@
 
     python evaluate.py report FOLDER [FOLDER ...] --output FOLDER
     python evaluate.py score FOLDER [FOLDER ...] --output metrics.json
-    python evaluate.py table metrics.json --format csv --output table.csv
+    python evaluate.py table metrics.json --output FOLDER
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
     python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
     python evaluate.py study build FOLDER FOLDER [...] --output FOLDER --raters N
     python evaluate.py study analyse VOTES [...] --key KEY --output FOLDER
 
-`report` is the next four at once. `score` can be stopped and repeated: what metrics.json already
-holds is not computed again. Its fields are described in `musicinfuser.metrics.report`.
+`report` is the next four at once, and index.html with all of it. `score` can be stopped and
+repeated: what metrics.json already holds is not computed again. Its fields are described in
+`musicinfuser.metrics.report`.
 """
 
 import functools
 import json
+import shlex
 import sys
 import time
 from argparse import ArgumentError
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, OpenUnitInterval, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from musicinfuser.evaluation import (
@@ -45,7 +47,6 @@ from musicinfuser.metrics.report import (
     Document,
     ReportError,
     compared_rows,
-    long_rows,
     odd_shapes,
     read_report,
     summarise,
@@ -53,12 +54,14 @@ from musicinfuser.metrics.report import (
 from musicinfuser.metrics.scoring import Scorer, score_clips
 from musicinfuser.metrics.set_metric import SetMetric
 from musicinfuser.metrics.workers import num_cpus
+from musicinfuser.report.page import write_page
+from musicinfuser.report.score_tables import Form, Layout, table_text, write_tables
 from musicinfuser.study.commands import add_study, run_study
 from musicinfuser.study.errors import StudyError
-from musicinfuser.tables import FORMATS
+from musicinfuser.tables import FORMATS, SUFFIXES
 from musicinfuser.whole_files import write_text
 
-MAX_CLIPS, MAX_HEIGHT = 12, 480  # unless told otherwise
+MAX_CLIPS, MAX_HEIGHT, EMBED_MB = 12, 480, 1.0  # unless told otherwise
 DEFAULT_METRICS = Path(__file__).parent / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
 KNOWN_PROBLEMS = (ProbeError, MissingOpenCVError)  # of metrics, told in their own words
@@ -213,19 +216,30 @@ def print_summary(document: Document) -> None:
         print(f"- {text}" + (f" ({count} clips)" if count > 1 else ""))
 
 
-def print_table(metrics_file: Path, *, form: str, output: Path | None) -> None:
-    """Print a table of scores, or write it to a file.
+def print_table(settings: Namespace) -> None:
+    """Print a table of scores and, if asked, write it to a file, or all of them to a folder.
 
     Raises:
+        EvaluationError: If the output's name ends in nothing that is known.
         ReportError: If the file holds no scores.
     """
-    document = read_report(metrics_file)
-    rows = compared_rows if form == "markdown" else long_rows
-    text = FORMATS[form](rows(document))
-    if output is None:
-        print(text, end="")
-    else:
+    document = read_report(settings.metrics_file)
+    form, output = settings.format, settings.output
+    suffix = output.suffix if output is not None else ""
+    if form is None:
+        forms = {known: name for name, known in SUFFIXES.items()}
+        if suffix and suffix not in forms:
+            raise EvaluationError(
+                f"{output}: ends in {suffix}; name it {', '.join(forms)}, give --format, or name "
+                f"a folder."
+            )
+        form = forms.get(suffix, "markdown")
+    text = table_text(document, form=form, layout=settings.layout, intervals=settings.intervals)
+    print(text, end="")
+    if output is not None and suffix:
         write_text(output, text)
+    elif output is not None:
+        write_tables(document, output, intervals=settings.intervals, all_papers=True)
 
 
 def score_folders(settings: Namespace) -> None:
@@ -244,8 +258,12 @@ def score_folders(settings: Namespace) -> None:
         )
 
 
-def report(settings: Namespace) -> None:
-    """Scores, their tables, a picture and, of several systems, videos beside each other.
+def report(settings: Namespace, *, command: str) -> None:
+    """Scores, tables, a picture, of several systems videos beside each other, and the page.
+
+    Args:
+        settings: The options of the verb.
+        command: What was typed, for the page.
 
     Raises:
         EvaluationError, ClipListError, ReportError: Also if no clip could be scored or drawn.
@@ -254,8 +272,8 @@ def report(settings: Namespace) -> None:
     scoring = settings.clone()
     scoring.output = folder / "metrics.json"
     score_folders(scoring)
-    print_table(scoring.output, form="markdown", output=folder / "table.md")
-    print_table(scoring.output, form="csv", output=folder / "table.csv")
+    document = read_report(scoring.output)
+    write_tables(document, folder, intervals=True, all_papers=False)
     entries, _ = collect_clips(settings.folders)
     limits = {"beats": beats, "max_height": settings.max_height}
     draw_sheet(
@@ -265,6 +283,19 @@ def report(settings: Namespace) -> None:
         write_side_by_side(
             entries, folder / "side_by_side", max_videos=settings.max_clips, **limits
         )
+    page = folder / "index.html"
+    write_page(
+        document,
+        entries,
+        page,
+        title=settings.title,
+        max_cells=settings.max_clips,
+        max_embedded_bytes=round(settings.embed_mb * 1e6),
+        command=command,
+        settings=settings.as_dict(),
+        **limits,
+    )
+    print(f"page: {page}")
 
 
 def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
@@ -334,12 +365,40 @@ def build_parser() -> ArgumentParser:
     whole = scoring_parser(
         description="Score folders of clips, and draw them.", output=Path("report")
     )
-    whole.add_argument("--max_clips", type=PositiveInt, default=MAX_CLIPS, help="Of the pictures.")
+    whole.add_argument(
+        "--max_clips",
+        type=PositiveInt,
+        default=MAX_CLIPS,
+        help="Of the pictures; cells of the page.",
+    )
+    whole.add_argument("--title", default="Evaluation of dance videos", help="Of the page.")
+    whole.add_argument(
+        "--embed_mb",
+        type=NonNegativeFloat,
+        default=EMBED_MB,
+        help="Videos up to this size are put into the page, larger ones beside it, in videos/.",
+    )
     scoring = scoring_parser(description="Score folders of clips.", output=Path("metrics.json"))
     table = ArgumentParser(description="Write a table of scores.")
     table.add_argument("metrics_file", type=Path)
-    table.add_argument("--format", type=Literal["markdown", "csv"], default="markdown")
-    table.add_argument("--output", type=Path | None, default=None, help="Default: print it.")
+    table.add_argument(
+        "--format", type=Form | None, default=None, help="Default: by --output, else markdown."
+    )
+    table.add_argument(
+        "--layout",
+        type=Layout,
+        default="auto",
+        help="All values, the published tables with rows of ours, or what there is of both.",
+    )
+    table.add_argument(
+        "--intervals", type=bool, default=False, help="Also in the layout of published tables."
+    )
+    table.add_argument(
+        "--output",
+        type=Path | None,
+        default=None,
+        help="Write it there, too; a folder gets both layouts as .md, .tex and .csv.",
+    )
     sheet = picture_parser(
         description="Draw clips, their sound and beats on one picture.",
         output=Path("contact_sheet.png"),
@@ -373,13 +432,14 @@ def main(args: list[str] | None = None) -> None:
     config = build_parser().parse_args(args)
     settings = config[config.verb]
     if config.verb == "report":
-        report(settings)
+        typed = sys.argv[1:] if args is None else args
+        report(settings, command=shlex.join(["python", "evaluate.py", *typed]))
     elif config.verb == "score":
         score_folders(settings)
     elif config.verb == "study":
         run_study(settings)
     elif config.verb == "table":
-        print_table(settings.metrics_file, form=settings.format, output=settings.output)
+        print_table(settings)
     else:
         entries, _ = collect_clips(settings.folders)
         limits = {"beats": music_beats(settings), "max_height": settings.max_height}

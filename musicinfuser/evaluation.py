@@ -12,7 +12,14 @@ from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry, list_clips
+from musicinfuser.metrics.motion import (
+    frame_difference,
+    gaussian_smoothed,
+    local_minima,
+)
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+
+_SMOOTHING_SECONDS = 2.5 / 30  # of drawn motion curves, as of `kinematic_beats`
 
 
 class EvaluationError(ValueError):
@@ -84,15 +91,25 @@ def same_music(entries: Sequence[ClipEntry]) -> list[list[ClipEntry]]:
 
 
 def picture_row(
-    entry: ClipEntry, beats: MusicBeats, max_height: int, *, label: str
+    entry: ClipEntry,
+    beats: MusicBeats,
+    max_height: int,
+    *,
+    label: str,
+    with_motion: bool = False,
 ) -> SheetRow | None:
-    """A clip as it is drawn, or None and a line on why not."""
+    """A clip as it is drawn, with its motion curve if asked, or None and a line on why not."""
     try:
         clip = load_clip(entry, beats=beats, seed=0, max_height=max_height)
         times = clip.music_beats().tolist() if clip.waveform is not None else None
     except ValueError as error:
         print(f"not drawn: {error}")
         return None
+    motion, rests = None, []
+    if with_motion:
+        sigma_samples = _SMOOTHING_SECONDS * clip.fps
+        curve = gaussian_smoothed(frame_difference(clip.frames), sigma_samples=sigma_samples)
+        motion, rests = curve.tolist(), ((local_minima(curve) + 0.5) / clip.fps).tolist()
     return SheetRow(
         label=label,
         frames=clip.frames,
@@ -100,6 +117,8 @@ def picture_row(
         audio=clip.waveform,
         audio_rate_hz=clip.rate_hz if clip.waveform is not None else None,
         beats_seconds=times,
+        motion=motion,
+        rests_seconds=rests,
     )
 
 

@@ -48,6 +48,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "musicinfuser.evaluation": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
+    "musicinfuser.report": (
+        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics")},
+        set(),
+    ),
     "datamodules": (GROUND | {"musicinfuser.media"}, set()),
     "lightning_modules": (
         GROUND
@@ -71,7 +75,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "evaluate": (
-        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics", "study")},
+        GROUND
+        | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics", "report", "study")},
         set(),
     ),
 }

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn import functional
 
 from musicinfuser.media.errors import written_whole
+from musicinfuser.media.spectrogram import coloured_spectrogram
+from musicinfuser.media.text_lines import wrapped_lines
 
 _MARGIN_PX = 28
 _CELL_PX, _WIDEST_CELL_PX, _NARROWEST_STRIP_PX = 160, 480, 960
@@ -20,14 +21,9 @@ _SPECTROGRAM_PX = 84
 _BEAT_BAND_PX = 11
 _AXIS_PX = 24
 _TICK_STEPS_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
-_DYNAMIC_RANGE_DB = 65.0
-# Tracks whose loudest partial is below this are drawn dark, instead of their noise as bright.
-_QUIETEST_PEAK_DB = -50.0
 
 _PAPER, _INK, _GREY, _FAINT = (255, 255, 255), (24, 26, 32), (112, 116, 126), (228, 230, 234)
-_BEAT = (0, 168, 204)
-# Black over violet and orange to pale yellow: even in brightness, legible without colour.
-_HEAT = ((4, 3, 18), (66, 15, 117), (148, 41, 128), (221, 81, 94), (252, 157, 105), (252, 253, 191))
+_BEAT, _MOTION, _BAND = (0, 168, 204), (255, 255, 255), (40, 42, 50)
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,9 @@ class SheetRow:
         audio: Float (S,) from the first frame on, or None for a row without a spectrogram.
         audio_rate_hz: Sampling rate of ``audio``.
         beats_seconds: Times to mark, counted from the first frame; None marks none.
+        motion: How much moves from each frame to the next, 0 or more, (T - 1,); drawn as a curve
+            over the spectrogram, its largest value at the top. None draws none.
+        rests_seconds: Times to mark on that curve, counted from the first frame.
     """
 
     label: str
@@ -49,6 +48,8 @@ class SheetRow:
     audio: Tensor | None = None
     audio_rate_hz: int | None = None
     beats_seconds: Sequence[float] | None = None
+    motion: Sequence[float] | None = None
+    rests_seconds: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
@@ -66,6 +67,11 @@ class SheetRow:
             raise ValueError(
                 f"audio of row {self.label!r} must be (S,), got {tuple(self.audio.shape)}."
             )
+        if self.motion is not None and len(self.motion) != shape[0] - 1:
+            raise ValueError(
+                f"motion of row {self.label!r} must have one value per pair of neighbouring "
+                f"frames, {shape[0] - 1}, got {len(self.motion)}."
+            )
 
     @property
     def duration_seconds(self) -> float:
@@ -80,14 +86,10 @@ def contact_sheet(
     num_columns: int = 8,
     title: str | None = None,
 ) -> None:
-    """Write a PNG with one row per clip: label, frames with time stamps, spectrogram, beats.
-
-    The length of a clip is divided evenly into columns, each showing the frame at its left edge,
-    so that frames, spectrogram, beats and the axis below them share one time scale. Small frames
-    are enlarged by a whole factor without smoothing. The file appears whole or not at all.
+    """Write `sheet_image` as a PNG, whole or not at all.
 
     Args:
-        rows: Clips from top to bottom, at least one; they may differ in size and length.
+        rows: As for `sheet_image`.
         path: File to write; missing folders are made.
         num_columns: Frames per row.
         title: Headline of the sheet.
@@ -95,6 +97,28 @@ def contact_sheet(
     Raises:
         ValueError: If there are no rows or no columns.
         MediaError: If the file system refuses.
+    """
+    sheet = sheet_image(rows, num_columns=num_columns, title=title)
+    with written_whole(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def sheet_image(
+    rows: Sequence[SheetRow], *, num_columns: int = 8, title: str | None = None
+) -> Image.Image:
+    """Draw one row per clip: label, frames with time stamps, spectrogram, beats, motion.
+
+    The length of a clip is divided evenly into columns, each showing the frame at its left edge,
+    so that frames, spectrogram, beats and the axis below them share one time scale. Small frames
+    are enlarged by a whole factor without smoothing.
+
+    Args:
+        rows: Clips from top to bottom, at least one; they may differ in size and length.
+        num_columns: Frames per row.
+        title: Headline of the sheet.
+
+    Raises:
+        ValueError: If there are no rows or no columns.
     """
     if not rows or num_columns < 1:
         raise ValueError(
@@ -112,47 +136,7 @@ def contact_sheet(
     for band in bands:
         sheet.paste(band, (_MARGIN_PX, top))
         top += band.height + _ROW_GAP_PX
-    with written_whole(path) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
-def spectrogram(waveform: Tensor, rate_hz: int, *, num_bands: int, num_steps: int) -> Tensor:
-    """Loudness over time and mel-spaced frequency, for the eye.
-
-    Args:
-        waveform: Float (S,).
-        rate_hz: Sampling rate.
-        num_bands: Frequencies from half the sampling rate (at most 8 kHz) down to 0.
-        num_steps: Time steps, evenly over the waveform.
-
-    Returns:
-        float32 (num_bands, num_steps) in [0, 1], highest frequency first: 1 is the loudest point
-        (or a sine of -50 dB full scale, if that is louder), 0 everything 65 dB or more below.
-    """
-    window = 1 << max(5, round(math.log2(0.03 * rate_hz)))
-    hop = max(1, min(window // 4, len(waveform) // num_steps))
-    signal, half = waveform.detach().cpu().float()[None], window // 2
-    # Zeros at the ends would sound like clicks there; very short signals cannot be mirrored.
-    mode = "reflect" if signal.shape[1] > half else "constant"
-    hann = torch.hann_window(window)
-    spectrum = torch.stft(
-        functional.pad(signal, (half, half), mode=mode)[0],
-        window,
-        hop_length=hop,
-        window=hann,
-        center=False,
-        return_complex=True,
-    )
-    decibel = 20 * torch.log10(spectrum.abs() * 2 / hann.sum() + 1e-7)
-    top_hz = min(8000.0, rate_hz / 2)
-    mel = torch.linspace(2595 * math.log10(1 + top_hz / 700), 0, num_bands)
-    rows = (700 * (10 ** (mel / 2595) - 1) / (rate_hz / window)).clamp(0, half)
-    low = rows.long().clamp(max=half - 1)
-    weight = (rows - low)[:, None]
-    bands = decibel[low] * (1 - weight) + decibel[low + 1] * weight
-    bands = functional.interpolate(bands[None], num_steps, mode="linear", align_corners=True)[0]
-    peak = bands.max().clamp(min=_QUIETEST_PEAK_DB)
-    return ((bands - peak) / _DYNAMIC_RANGE_DB + 1).clamp(0, 1)
+    return sheet
 
 
 def _cell_width(rows: Sequence[SheetRow], num_columns: int) -> int:
@@ -166,18 +150,23 @@ def _cell_width(rows: Sequence[SheetRow], num_columns: int) -> int:
 def _row_image(row: SheetRow, num_columns: int, cell_width: int, width: int) -> Image.Image:
     header = _header_image(row, width)
     strip = _strip_image(row, num_columns, cell_width, width)
-    has_sound = row.audio is not None
-    below = _BEAT_BAND_PX + (_SPECTROGRAM_PX if has_sound else 0) + _AXIS_PX
+    has_band = row.audio is not None or row.motion is not None
+    below = _BEAT_BAND_PX + (_SPECTROGRAM_PX if has_band else 0) + _AXIS_PX
     image = Image.new("RGB", (width, header.height + strip.height + below), _PAPER)
     image.paste(header, (0, 0))
     image.paste(strip, (0, header.height))
     top = header.height + strip.height + _BEAT_BAND_PX
     bottom = top
-    if has_sound:
-        bottom = top + _SPECTROGRAM_PX
-        image.paste(_spectrogram_image(row, width), (0, top))
     draw = ImageDraw.Draw(image)
+    if has_band:
+        bottom = top + _SPECTROGRAM_PX
+        if row.audio is None:
+            draw.rectangle((0, top, width, bottom - 1), _BAND)
+        else:
+            image.paste(_spectrogram_image(row, width), (0, top))
     _draw_beats(draw, row, width, top, bottom)
+    if row.motion is not None:
+        _draw_motion(draw, row, width, top)
     _draw_axis(draw, row, width, bottom)
     return image
 
@@ -186,12 +175,14 @@ def _header_image(row: SheetRow, width: int) -> Image.Image:
     facts = [f"{len(row.frames)} frames", f"{row.fps:g} fps", f"{row.duration_seconds:.2f} s"]
     if row.audio is None:
         facts.append("no sound")
+    if row.motion is not None:
+        facts.append(f"curve: motion, {len(row.rests_seconds)} rests")
     if row.beats_seconds is not None:
         facts.append(f"{len(_visible_beats(row))} beats")
     small, large = ImageFont.load_default(14), ImageFont.load_default(18)
     note = "  |  ".join(facts)
     note_width = math.ceil(small.getlength(note))
-    lines = _wrapped(row.label, large, max(width - note_width - 30, width // 3))
+    lines = wrapped_lines(row.label, large, max(width - note_width - 30, width // 3))
     image = Image.new("RGB", (width, 24 * len(lines) + 6), _PAPER)
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
@@ -234,15 +225,10 @@ def _spectrogram_image(row: SheetRow, width: int) -> Image.Image:
     covered = round(width * len(samples) / (row.duration_seconds * row.audio_rate_hz))
     if covered < 1:
         return image
-    level = spectrogram(
+    pixels = coloured_spectrogram(
         samples, row.audio_rate_hz, num_bands=_SPECTROGRAM_PX, num_steps=min(covered, width)
     )
-    colours = torch.tensor(_HEAT, dtype=torch.float32)
-    position = level * (len(colours) - 1)
-    low = position.long().clamp(max=len(colours) - 2)
-    weight = (position - low)[..., None]
-    pixels = colours[low] * (1 - weight) + colours[low + 1] * weight
-    image.paste(Image.fromarray(pixels.round().to(torch.uint8).numpy()), (0, 0))
+    image.paste(Image.fromarray(pixels.numpy()), (0, 0))
     return image
 
 
@@ -260,6 +246,29 @@ def _draw_beats(
             draw.line((x, top, x, bottom - 1), _BEAT, 2)
 
 
+def _draw_motion(draw: ImageDraw.ImageDraw, row: SheetRow, width: int, top: int) -> None:
+    curve = torch.tensor([float(value) for value in row.motion or ()])
+    if len(curve) == 0:
+        return
+    # What changes from frame i to i + 1 changes around (i + 0.5) / fps, after frame i's left edge.
+    height = _SPECTROGRAM_PX - 10
+    levels = (curve / curve.max().clamp(min=1e-12)).tolist()
+    scale = width / len(row.frames)
+    points = [
+        ((index + 0.5) * scale, top + 5 + height * (1 - level))
+        for index, level in enumerate(levels)
+    ]
+    for colour, thickness in ((_INK, 5), (_MOTION, 2)):
+        draw.line(points, colour, thickness, joint="curve")
+    for rest in row.rests_seconds:
+        place = min(max(float(rest) * row.fps - 0.5, 0), len(levels) - 1)
+        left = int(place)
+        right = min(left + 1, len(levels) - 1)
+        level = levels[left] + (place - left) * (levels[right] - levels[left])
+        x, y = (place + 0.5) * scale, top + 5 + height * (1 - level)
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), _MOTION, _INK)
+
+
 def _draw_axis(draw: ImageDraw.ImageDraw, row: SheetRow, width: int, top: int) -> None:
     font = ImageFont.load_default(12)
     draw.line((0, top, width, top), _GREY)
@@ -275,30 +284,9 @@ def _draw_axis(draw: ImageDraw.ImageDraw, row: SheetRow, width: int, top: int) -
 
 def _title_image(title: str, width: int) -> Image.Image:
     font = ImageFont.load_default(26)
-    lines = _wrapped(title, font, width)
+    lines = wrapped_lines(title, font, width)
     image = Image.new("RGB", (width, 34 * len(lines)), _PAPER)
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
         draw.text((0, 34 * number + 25), line, _INK, font, anchor="ls")
     return image
-
-
-def _wrapped(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> list[str]:
-    """At most two lines that fit; what does not ends in an ellipsis."""
-    words, lines = text.split(), [""]
-    while words:
-        longer = f"{lines[-1]} {words[0]}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-            words.pop(0)
-        elif lines[-1] and len(lines) == 1:
-            lines.append("")
-        else:
-            rest = " ".join([lines[-1], *words]).strip()
-            while rest and font.getlength(rest + "...") > width:
-                rest = rest[:-1]
-            lines[-1] = rest.rstrip() + "..."
-            break
-    return lines

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from musicinfuser.media.contact_sheet import SheetRow, contact_sheet, spectrogram
+from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
 from musicinfuser.media.errors import MediaError
+from musicinfuser.media.spectrogram import spectrogram
 
 RATE_HZ = 16000
 BEAT_COLOUR = (0, 168, 204)
@@ -142,3 +143,29 @@ def test_unfit_rows_are_refused(tmp_path):
     with pytest.raises(MediaError, match=r"sheet\.png: cannot be written"):
         contact_sheet([SheetRow("x", flat_frames(), 30)], tmp_path / "taken" / "sheet.png")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize("has_sound", [True, False])
+def test_the_motion_curve_shares_the_time_axis_and_marks_rests(tmp_path, has_sound):
+    frames = flat_frames()
+    motion = [0.0] * 23
+    motion[11] = 1.0
+    sound = (torch.zeros(RATE_HZ), RATE_HZ) if has_sound else (None, None)
+    row = SheetRow("", frames, 24, *sound, motion=motion, rests_seconds=[0.25])
+    sheet = draw(tmp_path, [row], num_columns=6)
+    strip_left = where(sheet, COLOURS[0].tolist())[1].min()
+    strip_right = where(sheet, COLOURS[5].tolist())[1].max() + 1
+    strip_bottom = where(sheet, COLOURS[5].tolist())[0].max()
+    band = sheet[strip_bottom + 12 : strip_bottom + 12 + 84, strip_left:strip_right]
+    rows, columns = where(band, (255, 255, 255))
+    width = strip_right - strip_left
+    # From frame 11 to 12, as for beats of the motion; nothing moves at the rest, which is a dot.
+    assert columns[rows.argmin()] == pytest.approx(11.5 / 24 * width, abs=3)
+    assert rows.max() == pytest.approx(84 - 5, abs=6)
+    per_column = np.bincount(columns, minlength=width)
+    assert per_column[round(0.25 * width)] > per_column[round(0.35 * width)] + 3
+
+
+def test_a_motion_curve_has_a_value_per_pair_of_frames():
+    with pytest.raises(ValueError, match=r"motion of row 'a' .* 23, got 24"):
+        SheetRow("a", flat_frames(), 24, motion=[0.0] * 24)

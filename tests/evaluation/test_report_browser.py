@@ -1,0 +1,81 @@
+"""The page of `evaluate.py report`, driven in a real browser."""
+
+import json
+import shutil
+
+import pytest
+
+from evaluate import main
+from musicinfuser.media.video_writing import write_video
+from tests.dancing_square import click_track, swinging_square
+
+NUM_FRAMES, FPS = 31, 30.0
+TIMES = "[...document.querySelectorAll('#cell-1 video')].map(video => video.currentTime)"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """Two systems over two songs."""
+    folder = tmp_path_factory.mktemp("browser")
+    frames = swinging_square(num_frames=NUM_FRAMES, fps=FPS, period_seconds=0.5, phase_seconds=0.0)
+    sound = click_track([0.2, 0.7], duration_seconds=NUM_FRAMES / FPS, rate_hz=16000)
+    for song in "ab":
+        write_video(
+            folder / "base" / f"{song}.mp4", frames, fps=FPS, audio=sound, audio_rate_hz=16000
+        )
+        beats = {"beats_seconds": [0.2, 0.7]}
+        (folder / f"{song}.json").write_text(json.dumps(beats))
+    shutil.copytree(folder / "base", folder / "ours")
+    main(
+        ["report", str(folder / "base"), str(folder / "ours"), "--music_beats=truth",
+         f"--beats_folder={folder}", f"--output={folder / 'report'}"]
+    )  # fmt: skip
+    return folder / "report" / "index.html"
+
+
+def test_all_clips_of_a_cell_play_together_by_keyboard(open_page, page_file):
+    page = open_page(page_file)
+    lengths = page.evaluate(
+        "Promise.all([...document.querySelectorAll('video')].map(video => video.duration || "
+        "new Promise(done => video.onloadedmetadata = () => done(video.duration))))"
+    )
+    assert lengths == pytest.approx([NUM_FRAMES / FPS] * 4, abs=0.1)
+    button = page.locator("#cell-1 .play")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{TIMES}.every(time => time > 0.2)")
+    first, second = page.evaluate(TIMES)
+    assert abs(first - second) < 0.2
+    videos = "[...document.querySelectorAll('video')]"
+    assert page.evaluate(f"{videos}.map(video => video.muted)") == [False, True, False, False]
+    # It starts again at the end, and stops when another cell is played.
+    page.evaluate(
+        "window.ends = 0; document.querySelector('#cell-1 video')"
+        ".addEventListener('ended', () => window.ends += 1)"
+    )
+    page.wait_for_function(f"window.ends > 0 && {TIMES}.every(time => time > 0 && time < 0.8)")
+    page.locator("#cell-2 .play").click()
+    page.wait_for_function(f"{videos}.map(video => video.paused).join() == 'true,true,false,false'")
+    assert button.inner_text() == "Play all"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(open_page, page_file, scheme):
+    page = open_page(
+        page_file, viewport={"width": 375, "height": 800}, is_mobile=True, color_scheme=scheme
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    style = page.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    )
+    brightness = [sum(int(part) for part in colour[4:-1].split(",")) for colour in style]
+    assert (brightness[0] > 600) == (brightness[1] < 150) == (scheme == "dark")
+    height = page.locator("#cell-1 .play").bounding_box()["height"]
+    assert height >= 44
+
+
+def test_without_javascript_every_player_is_there(open_page, page_file):
+    page = open_page(page_file, java_script_enabled=False)
+    assert page.locator("video[controls]").count() == 4
+    assert not page.locator(".controls").first.is_visible()
+    assert page.locator("#scores table").is_visible()

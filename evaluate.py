@@ -5,10 +5,12 @@
     python evaluate.py table metrics.json --output FOLDER
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
     python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
+    python evaluate.py compare FOLDER FOLDER --metrics configs/judge_server.yaml --output FILE
     python evaluate.py study build FOLDER FOLDER [...] --output FOLDER --raters N
     python evaluate.py study analyse VOTES [...] --key KEY --output FOLDER
 
-`report` is the next four at once, and index.html with all of it. `score` can be stopped and
+`report` is `score`, `table`, `sheet` and `side_by_side` at once, and index.html with all of it.
+`compare` lets a judge see two systems at a time, `study` people. `score` can be stopped and
 repeated: what metrics.json already holds is not computed again. Its fields are described in
 `musicinfuser.metrics.report`.
 """
@@ -28,6 +30,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, OpenUnitInterval, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
+from musicinfuser.comparison import compare_systems, comparison_lines
 from musicinfuser.evaluation import (
     EvaluationError,
     collect_clips,
@@ -36,12 +39,12 @@ from musicinfuser.evaluation import (
     same_music,
     write_side_by_side,
 )
+from musicinfuser.judges.judge import JudgeError
 from musicinfuser.media.audio import read_audio
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric
 from musicinfuser.metrics.clip_folder import ClipListError
+from musicinfuser.metrics.judged_quality import JudgedQuality
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
-from musicinfuser.metrics.optical_flow import MissingOpenCVError
-from musicinfuser.metrics.probes import ProbeError
 from musicinfuser.metrics.records import add_sets, start_record, take_known
 from musicinfuser.metrics.report import (
     Document,
@@ -54,6 +57,7 @@ from musicinfuser.metrics.report import (
 from musicinfuser.metrics.scoring import Scorer, score_clips
 from musicinfuser.metrics.set_metric import SetMetric
 from musicinfuser.metrics.workers import num_cpus
+from musicinfuser.our_errors import first_of_ours
 from musicinfuser.report.page import write_page
 from musicinfuser.report.score_tables import Form, Layout, table_text, write_tables
 from musicinfuser.study.commands import add_study, run_study
@@ -64,7 +68,6 @@ from musicinfuser.whole_files import write_text
 MAX_CLIPS, MAX_HEIGHT, EMBED_MB = 12, 480, 1.0  # unless told otherwise
 DEFAULT_METRICS = Path(__file__).parent / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
-KNOWN_PROBLEMS = (ProbeError, MissingOpenCVError)  # of metrics, told in their own words
 
 
 def music_beats(settings: Namespace) -> MusicBeats:
@@ -98,8 +101,8 @@ def score(
     systems = list(dict.fromkeys(entry.system for entry in entries))
     sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:
-        for metric in sets:
-            metric.require(systems)
+        for over_set in sets:
+            over_set.require(systems)
     except ValueError as error:
         raise EvaluationError(str(error)) from error
     known = read_report(settings.output) if settings.output.exists() else None
@@ -107,6 +110,8 @@ def score(
     load = functools.partial(
         load_clip, beats=beats, seed=settings.seed, max_height=settings.max_height
     )
+    for metric in metrics:
+        metric.prepare(entries, seed=settings.seed)
     decoding = [settings.seed, settings.max_height]
     records = [
         start_record(entry, beats=beats, metrics=metrics, specs=specs, decoding=decoding)
@@ -114,6 +119,7 @@ def score(
     ]
     scorer = Scorer(metrics, load, settings.output.with_suffix(".features"))
     take_known(records, metrics, known=known, features=scorer.features)
+    check_metrics(scorer, records)
 
     def save() -> Document:
         complete = not any(map(scorer.missing, records))
@@ -136,6 +142,7 @@ def score(
         document = {
             "systems": summary,
             "clips": records,
+            "findings": findings(records, metrics, settings),
             "seed": settings.seed,
             "confidence": settings.confidence,
             "metrics": specs,
@@ -158,6 +165,29 @@ def score(
         steps.close()
         document = save()
     return document
+
+
+def check_metrics(scorer: Scorer, records: list[Document]) -> None:
+    """Let every metric that has a clip to score look at what it needs.
+
+    Raises:
+        EvaluationError: If something is amiss.
+    """
+    due = {metric.name: metric for record in records for metric in scorer.missing(record)}
+    for metric in due.values():
+        try:
+            metric.check()
+        except ValueError as error:
+            raise EvaluationError(str(error)) from error
+
+
+def findings(
+    records: list[Document], metrics: Sequence[NamedMetric], settings: Namespace
+) -> Document:
+    """What metrics say about all clips together, by the metric's name."""
+    options = {"seed": settings.seed, "confidence": settings.confidence}
+    found = {metric.name: metric.findings(records, **options) for metric in metrics}
+    return {name: document for name, document in found.items() if document is not None}
 
 
 def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
@@ -184,10 +214,8 @@ def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
         metrics = parser.instantiate(config).metrics if specs else []
     except ValueError as error:
         # jsonargparse wraps what a nested class says in everything else that it tried.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KNOWN_PROBLEMS):
-            cause = cause.__cause__ or cause.__context__
-        raise EvaluationError(f"{path}: {' '.join(str(cause or error).split())}") from error
+        cause = first_of_ours(error) or error
+        raise EvaluationError(f"{path}: {' '.join(str(cause).split())}") from error
     for metric, spec in zip(metrics, specs, strict=True):
         # Weights may change under the same name; values are then due again.
         if files := metric.fingerprints():
@@ -201,6 +229,9 @@ def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
 def print_summary(document: Document) -> None:
     """Print the table, then what failed and why."""
     print(FORMATS["markdown"](compared_rows(document)))
+    for found in document["findings"].values():
+        for sentence in found["printed"]:
+            print(sentence)
     for path in document["unlisted"]:
         print(f"not scored: {path} is in no line of its manifest.")
     if shapes := odd_shapes(document):
@@ -296,6 +327,37 @@ def report(settings: Namespace, *, command: str) -> None:
         **limits,
     )
     print(f"page: {page}")
+
+
+def compare(settings: Namespace) -> None:
+    """Two systems' clips of the same cells, by the first judge among the metrics.
+
+    Raises:
+        EvaluationError, ClipListError: Also if there is no judge, or nothing could be compared.
+    """
+    metrics, _ = read_metrics(settings.metrics)
+    judged = next((metric for metric in metrics if isinstance(metric, JudgedQuality)), None)
+    if judged is None:
+        raise EvaluationError(f"{settings.metrics}: holds no JudgedQuality to take a judge from.")
+    entries, _ = collect_clips(settings.folders)
+    options = {"seed": settings.seed, "confidence": settings.confidence}
+    try:
+        document = compare_systems(entries, judged.judge, settings.output, **options)
+    except JudgeError as error:
+        raise EvaluationError(str(error)) from error
+    for line in comparison_lines(document):
+        print(line)
+
+
+def comparing_parser() -> ArgumentParser:
+    """The options of `compare`."""
+    parser = ArgumentParser(description="Let a judge compare two systems, in both orders.")
+    parser.add_argument("folders", nargs="+", type=Path, help="As for `score`, of two systems.")
+    parser.add_argument("--metrics", type=Path, required=True, help="As for `score`; with a judge.")
+    parser.add_argument("--output", type=Path, default=Path("comparison.json"))
+    parser.add_argument("--seed", type=int, default=0, help="Of the intervals.")
+    parser.add_argument("--confidence", type=OpenUnitInterval, default=0.95)
+    return parser
 
 
 def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
@@ -416,6 +478,7 @@ def build_parser() -> ArgumentParser:
     verbs.add_subcommand("table", table, help="Write a table of scores.")
     verbs.add_subcommand("sheet", sheet, help="Draw clips on one picture.")
     verbs.add_subcommand("side_by_side", beside, help="Show systems beside each other.")
+    verbs.add_subcommand("compare", comparing_parser(), help="Let a judge compare two systems.")
     add_study(verbs)
     return parser
 
@@ -438,6 +501,8 @@ def main(args: list[str] | None = None) -> None:
         score_folders(settings)
     elif config.verb == "study":
         run_study(settings)
+    elif config.verb == "compare":
+        compare(settings)
     elif config.verb == "table":
         print_table(settings)
     else:

@@ -54,6 +54,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         beats_seconds=functools.partial(beats.read, entry, duration_seconds=len(frames) / fps),
         prompt=entry.prompt,
         path=entry.path,
+        track=entry.track,
     )
 
 

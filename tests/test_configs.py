@@ -37,7 +37,15 @@ SHIPPED = {
     "parts/text_encoder": ("fit", ["parts/text_encoder"]),
 }
 # Not for LightningCLI: read by evaluate.py.
-OTHER = {"metrics", "pixel_metrics", "small_metrics"}
+OTHER = {
+    "metrics",
+    "pixel_metrics",
+    "small_metrics",
+    "judge_omni",
+    "judge_recorded",
+    "judge_server",
+    "judge_videollama2",
+}
 
 
 def config_arguments(name: str) -> list[str]:

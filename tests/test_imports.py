@@ -38,7 +38,19 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "musicinfuser.diffusion": (GROUND, set()),
     "musicinfuser.networks": (GROUND, set()),
     "musicinfuser.media": (GROUND, set()),
+    "musicinfuser.judges": (GROUND | {"musicinfuser.external_worker", "musicinfuser.media"}, set()),
+    "musicinfuser.external_worker": (set(), set()),
+    # They run where nothing else of this program can.
+    "musicinfuser.workers": (set(), set()),
+    # What a judge is shown is made of files, so its metric reads media.
     "musicinfuser.metrics": (GROUND, set()),
+    **{
+        f"musicinfuser.metrics.{name}": (
+            GROUND | {f"musicinfuser.{n}" for n in ("metrics", "judges", "media")},
+            set(),
+        )
+        for name in ("judged_quality", "judge_controls", "other_tracks")
+    },
     "musicinfuser.generation": (
         GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
         set(),
@@ -50,6 +62,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "musicinfuser.evaluation": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
     "musicinfuser.report": (
         GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics")},
+        set(),
+    ),
+    "musicinfuser.comparison": (
+        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "judges", "media", "metrics")},
         set(),
     ),
     "datamodules": (GROUND | {"musicinfuser.media"}, set()),
@@ -76,7 +92,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "evaluate": (
         GROUND
-        | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics", "report", "study")},
+        | {f"musicinfuser.{n}" for n in ("comparison", "evaluation", "judges", "media", "metrics")}
+        | {"musicinfuser.report", "musicinfuser.study"},
         set(),
     ),
 }

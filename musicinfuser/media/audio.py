@@ -1,5 +1,6 @@
 """Sound tracks on the clock of their picture."""
 
+import io
 import math
 import wave
 from collections.abc import Iterator
@@ -127,12 +128,27 @@ def write_wav(path: Path | str, waveform: Tensor, *, rate_hz: int) -> None:
 
     Args:
         path: File to write; missing folders are made.
-        waveform: Float (S,) or (C, S); values beyond [-1, 1] are clipped.
+        waveform: As `wav_bytes` takes it.
         rate_hz: Sampling rate.
 
     Raises:
         ValueError: If the shape does not fit.
         MediaError: If the file system refuses.
+    """
+    content = wav_bytes(waveform, rate_hz=rate_hz)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def wav_bytes(waveform: Tensor, *, rate_hz: int) -> bytes:
+    """A wav file of 16-bit PCM in memory.
+
+    Args:
+        waveform: Float (S,) or (C, S); values beyond [-1, 1] are clipped.
+        rate_hz: Sampling rate.
+
+    Raises:
+        ValueError: If the shape does not fit.
     """
     if waveform.ndim not in (1, 2) or not waveform.is_floating_point():
         raise ValueError(
@@ -140,11 +156,13 @@ def write_wav(path: Path | str, waveform: Tensor, *, rate_hz: int) -> None:
         )
     channels = torch.atleast_2d(waveform.detach().cpu())
     samples = (channels.double().clamp(-1, 1) * 32767).round().to(torch.int16)
-    with written_whole(path) as temporary, wave.open(str(temporary), "wb") as file:
+    memory = io.BytesIO()
+    with wave.open(memory, "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)
         file.setframerate(rate_hz)
         file.writeframes(samples.T.contiguous().numpy().astype("<i2").tobytes())
+    return memory.getvalue()
 
 
 def picture_start_seconds(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 import torchmetrics
 
+from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.motion import MotionCurve, frame_difference
 from musicinfuser.metrics.music_beats import beats_in_clip, track_beats
 
@@ -32,6 +33,7 @@ class ScoredClip:
             them when first needed. None tracks them in the waveform.
         prompt: The text that the clip was asked to show, where it is known.
         path: The file, where there is one.
+        track: The music as the list of clips names it.
     """
 
     frames: torch.Tensor
@@ -43,6 +45,7 @@ class ScoredClip:
     beats_seconds: torch.Tensor | Callable[[], torch.Tensor] | None = None
     prompt: str | None = None
     path: Path | None = None
+    track: str | None = None
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -111,6 +114,34 @@ class NamedMetric(torchmetrics.Metric):
     def files_of(self, path: Path) -> Sequence[Path]:
         """Further files that the values of the clip at ``path`` depend on, such as its joints."""
         return ()
+
+    def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
+        """Hear of all clips of a run before anything else."""
+
+    def check(self) -> None:
+        """See, before the first clip is decoded, what clips are scored with; ValueError if amiss.
+
+        Called where there is a clip to score.
+        """
+
+    def clip_key(self, entry: ClipEntry) -> Any:
+        """What one clip's values depend on besides the clip and the settings, as JSON."""
+        return None
+
+    def findings(
+        self, records: Sequence[dict[str, Any]], *, seed: int, confidence: float
+    ) -> dict[str, Any] | None:
+        """What all clips together say beyond averages.
+
+        Args:
+            records: The clips as they stand in metrics.json.
+            seed: The evaluation's.
+            confidence: Of intervals.
+
+        Returns:
+            JSON values, with sentences to print under ``"printed"``; None if there is nothing.
+        """
+        return None
 
 
 class ClipMetric(NamedMetric):

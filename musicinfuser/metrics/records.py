@@ -49,6 +49,8 @@ def start_record(
         shared = [entry.file, entry.fps, entry.num_frames, entry.prompt, *decoding, beats_key]
         for metric, spec in zip(metrics, specs, strict=True):
             parts = [_described_by(metric, spec), shared, *_digests(metric, entry)]
+            if (key := metric.clip_key(entry)) is not None:
+                parts.append(key)
             text = json.dumps(parts, sort_keys=True)
             keys[metric.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     names = [metric.name for metric in metrics]

@@ -13,6 +13,8 @@ Fields of metrics.json:
         features ({metric over sets: file of the clip's numbers in the folder beside, such as
         metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings
         that the values depend on}).
+    findings: {metric: what its `findings` says of all clips together}, such as whether a judge
+        listens; sentences for people under "printed".
     seed, confidence, metrics: The settings, metrics with all defaults filled in and with hashes of
         the weights that they read.
     complete: False if the run was stopped before every clip was scored or had failed.

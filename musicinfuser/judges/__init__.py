@@ -1,0 +1,1 @@
+"""Models that watch and listen to clips and answer questions about them."""

@@ -39,6 +39,7 @@ SHIPPED = {
 # Not for LightningCLI: read by evaluate.py.
 OTHER = {
     "metrics",
+    "picture_metrics",
     "pixel_metrics",
     "small_metrics",
     "judge_omni",

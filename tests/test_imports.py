@@ -14,6 +14,7 @@ GROUND = {
     for name in (
         "cells",
         "clip_size",
+        "external_worker",
         "fingerprint",
         "keyed_random",
         "latent_space",
@@ -38,12 +39,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "musicinfuser.diffusion": (GROUND, set()),
     "musicinfuser.networks": (GROUND, set()),
     "musicinfuser.media": (GROUND, set()),
-    "musicinfuser.judges": (GROUND | {"musicinfuser.external_worker", "musicinfuser.media"}, set()),
-    "musicinfuser.external_worker": (set(), set()),
+    "musicinfuser.judges": (GROUND | {"musicinfuser.media"}, set()),
     # They run where nothing else of this program can.
     "musicinfuser.workers": (set(), set()),
     # What a judge is shown is made of files, so its metric reads media.
-    "musicinfuser.metrics": (GROUND, set()),
+    "musicinfuser.metrics": (GROUND | {"musicinfuser.networks.sources"}, set()),
     **{
         f"musicinfuser.metrics.{name}": (
             GROUND | {f"musicinfuser.{n}" for n in ("metrics", "judges", "media")},

@@ -1,0 +1,104 @@
+"""The shipped list of picture metrics, through evaluate.py, with small models in place of large."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from evaluate import main, read_metrics
+from musicinfuser.media.video import read_clip
+from musicinfuser.media.video_writing import write_video
+from musicinfuser.metrics.image_encoders import ClipEncoder
+from musicinfuser.safetensors_files import save_tensors
+from tests.conftest import ROOT
+from tests.small_encoders import WIDTH, noise, write_small_clip, write_small_dino
+
+SHIPPED = yaml.safe_load((ROOT / "configs" / "picture_metrics.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two clips, one of them without a prompt, and a list of metrics with small weights."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(2):
+        frames = noise(1, 36, 64, seed=index).expand(5, -1, -1, -1)
+        write_video(folder / "clips" / f"clip{index}.mp4", frames, fps=30.0)
+    rows = "file,system,track,prompt\nclip0.mp4,ours,,a dance\nclip1.mp4,ours,,\n"
+    (folder / "clips" / "clips.csv").write_text(rows)
+    save_tensors({"weight": torch.ones(1, WIDTH), "bias": torch.ones(1)}, folder / "head")
+    (folder / "musiq.pth").write_text("")
+    clip, dino = write_small_clip(folder / "clip"), write_small_dino(folder / "dino")
+    metrics = yaml.safe_load(yaml.safe_dump(SHIPPED))
+    for metric in metrics:
+        arguments = metric["init_args"]
+        if "encoder" in arguments:
+            is_dino = "dino" in arguments["encoder"]["weights"]
+            arguments["encoder"]["weights"] = dino if is_dino else clip
+        if "head" in arguments:
+            arguments["head"] = str(folder / "head")
+        if "command" in arguments:
+            assert arguments["command"][1:] == ["-m", "musicinfuser.workers.musiq"]
+            arguments["command"][0] = "/no/such/python"
+            arguments["weights"] = str(folder / "musiq.pth")
+    (folder / "metrics.yaml").write_text(yaml.safe_dump(metrics))
+    return folder
+
+
+def test_scores_and_failures_are_counted_and_values_are_kept(folder, tmp_path, capsys):
+    output = tmp_path / "metrics.json"
+    arguments = [
+        "score",
+        str(folder / "clips"),
+        f"--metrics={folder}/metrics.yaml",
+        f"--output={output}",
+    ]
+    main(arguments)
+    document = json.loads(output.read_text())
+    first, second = document["clips"]
+    done = {"background_consistency", "subject_consistency", "aesthetic_quality"}
+    assert first["values"].keys() == {*done, "clip_score"} and second["values"].keys() == done
+    assert "has no prompt" in second["failures"]["clip_score"]
+    for record in (first, second):
+        assert "`/no/such/python -m" in record["failures"]["imaging_quality"]
+        assert record["values"]["subject_consistency"]["score"] > 0.9
+    frames = read_clip(
+        folder / "clips" / "clip0.mp4",
+        start_seconds=0.0, num_frames=5, height=36, width=64, fps=30.0, crop=None,
+    )  # fmt: skip
+    vectors = ClipEncoder(str(folder / "clip")).embed_images(frames, antialias=False)
+    sums = torch.nn.functional.normalize(vectors, dim=-1).sum(dim=-1)
+    assert first["values"]["aesthetic_quality"]["score"] == pytest.approx(
+        float((sums + 1).mean()) / 10, abs=1e-5
+    )
+    files = {spec["init_args"]["name"]: spec["files"] for spec in document["metrics"]}
+    assert files.keys() == {metric["init_args"]["name"] for metric in SHIPPED}
+    assert all(spec["weights"] for spec in files.values()) and files["aesthetic_quality"]["head"]
+    # Known values are kept while the weights are the same ones.
+    main(arguments)
+    assert json.loads(output.read_text())["clips"] == document["clips"]
+    capsys.readouterr()
+
+
+def test_the_shipped_list_names_what_vbench_uses():
+    weights = {
+        metric["init_args"]["name"]: metric["init_args"].get("encoder", metric["init_args"])[
+            "weights"
+        ]
+        for metric in SHIPPED
+    }
+    assert weights == {
+        "clip_score": "openai/clip-vit-base-patch32",
+        "background_consistency": "openai/clip-vit-base-patch32",
+        "subject_consistency": "facebook/dino-vitb16",
+        "aesthetic_quality": "openai/clip-vit-large-patch14",
+        "imaging_quality": "weights/musiq_spaq_ckpt-358bb6af.pth",
+    }
+
+
+def test_wrong_settings_end_before_any_clip(folder, tmp_path):
+    metrics = yaml.safe_load((folder / "metrics.yaml").read_text())[:1]
+    metrics[0]["init_args"]["encoder"]["weights"] = str(folder / "dino")
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(metrics))
+    with pytest.raises(ValueError, match="holds a 'vit' model, not a 'clip' model"):
+        read_metrics(tmp_path / "wrong.yaml")

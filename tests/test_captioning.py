@@ -86,7 +86,7 @@ def test_captions_appear_where_the_encode_job_looks(
     assert all(written.values()) and len(set(written.values())) == 2
     printed = capsys.readouterr().out
     assert "captioned 2 videos, 2 had a caption already." in printed
-    assert f"  {root}/broken.mp4: cannot be read: {root}/broken.mp4: " in printed
+    assert f"  {root}/broken.mp4: cannot be read: as video (" in printed
     skipped = (root / "captions" / "skipped_rank0.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in skipped] == [
         f"{root}/broken.mp4",

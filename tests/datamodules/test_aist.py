@@ -153,7 +153,7 @@ def test_default_selection_is_that_of_the_authors(many_kinds):
         "gBR_sBM_c01_d04_mBR2_ch01.mp4",
         "gBR_sBM_c01_d04_mBR2_ch02.mov",
     ]
-    assert "gBR_sBM_c01_d04_mBR2_ch01.mp4" in dataset.skipped[1].reason
+    assert dataset.skipped[1].reason.startswith("cannot be read: as video (")
 
 
 def test_all_situations_and_cameras_on_demand(many_kinds):
@@ -252,7 +252,7 @@ def test_a_file_damaged_in_the_middle_becomes_a_skipped_clip(tmp_path, write_dan
     skip = whole[0]
     assert isinstance(skip, SkippedClip)
     assert (skip.source, skip.path, skip.clip_id) == ("aist", path, SOLO[:-4])
-    assert skip.reason.startswith("cannot be read: ") and SOLO in skip.reason
+    assert skip.reason.startswith("cannot be read: ") and SOLO not in skip.reason
 
 
 def write_with_short_sound(path, *, video_seconds, audio_seconds):

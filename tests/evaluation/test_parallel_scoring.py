@@ -65,6 +65,7 @@ def test_whoever_stops_leaves_no_process_behind():
 
 
 def test_values_do_not_depend_on_the_number_of_processes(dances, tmp_path):
+    Brightness.scored.clear()
     metrics = metrics_of(tmp_path / "metrics.yaml")
     folders = dances / "on_beat", dances / "off_beat"
     one, two = (

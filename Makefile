@@ -58,6 +58,8 @@ SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted
 # What assets/report shows; `make example-report SCORED='A B --beats_folder C'` takes other folders.
 SCORED ?= $(SYSTEMS) $(TRUTH)
 EXAMPLE := runs/example_report
+# More options of the adaptation, such as FIT='--trainer.max_steps 400'.
+FIT ?=
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
@@ -68,7 +70,7 @@ demo: .venv/.installed
 	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
 	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"
-	$(PY) train.py fit $(SMALL)
+	$(PY) train.py fit $(SMALL) $(FIT)
 	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
 	$(PREDICT) --ckpt_path null $(CELLS) $(CLIPS)/own.csv \
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base

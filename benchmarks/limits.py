@@ -17,10 +17,10 @@ import torch
 from benchmarks.timing import timed
 from musicinfuser.clip_size import num_latent_frames
 
-Policy = Literal["none", "official", "attention", "full"]
+Policy = Literal["none", "official", "attention", "self_attention", "full"]
 """What is computed again in the backward pass: nothing; everything but attention, its output
 projection and ZICA (authors' code); everything but the attention kernels; whole blocks."""
-POLICIES: tuple[Policy, ...] = ("none", "official", "attention", "full")
+POLICIES: tuple[Policy, ...] = ("none", "official", "attention", "self_attention", "full")
 # Flash attention's backward pass: five products of the forward pass's size, which has two.
 ATTENTION_BACKWARD = 2.5
 
@@ -124,6 +124,8 @@ class Work:
                 return self.forward
             case "attention":
                 return self.forward - self.attention - self.zica_attention
+            case "self_attention":
+                return self.forward - self.attention
             case "official":
                 kept = self.attention + self.zica_linears + self.zica_attention
                 # LoRA's update of the output projection is kept with it: one in four.

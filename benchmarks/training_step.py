@@ -19,7 +19,7 @@ from musicinfuser.networks.adapted_block import compiled_run, run_block
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.music_mochi import MusicMochi
 
-POLICY_WORDS = ("full", "attention", "none")
+POLICY_WORDS = ("full", "self_attention", "attention", "none")
 COMPILE_WORDS = {"eager": False, "compiled": True}
 # diffusers' attention with a mask and padded text, whole blocks recomputed, nothing compiled.
 STOCK = "stock"

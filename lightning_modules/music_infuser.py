@@ -88,8 +88,9 @@ class MusicInfuserModule(L.LightningModule):
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: What backward computes again of each block and its ZICA:
-                everything (``full``), all but the outputs of attention (``attention``), nothing
-                (``none``). Booleans are let in to be refused with a word on what they meant.
+                everything (``full``), all but the outputs of attention (``attention``) or of
+                self-attention alone (``self_attention``), nothing (``none``). Booleans are let in
+                to be refused with a word on what they meant.
             compile_blocks: Let torch compile each kind of block, which takes minutes at the start
                 and makes every step faster.
             modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of

@@ -38,6 +38,7 @@ KEPT_ATTENTION_WIDTHS = 1 + 4 / (128 * 2)
 INPUTS_ON_DEVICE = 3
 KEPT = {
     "full": "one block recomputed",
+    "self_attention": "one block recomputed but for self-attention",
     "attention": "one block recomputed but for attention",
     "none": "all kept",
 }
@@ -97,7 +98,8 @@ def activation_bytes(sizes: TrainingSizes) -> float:
     """Most that is held between forward and backward pass, besides weights and gradients.
 
     What is recomputed keeps every block's input and, for one block at a time, all it needs;
-    `attention` keeps a value of width D per token and attention as well, with its normalisers.
+    `attention` keeps a value of width D per token and attention as well, with its normalisers,
+    `self_attention` the same without those to audio.
     """
     per_width = input_bytes(sizes)
     block = KEPT_WIDTHS * per_width
@@ -108,8 +110,9 @@ def activation_bytes(sizes: TrainingSizes) -> float:
         return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
     num_inputs = INPUTS_ON_DEVICE if sizes.offload_inputs else sizes.num_blocks
     between = float(num_inputs * per_width)
-    if sizes.gradient_checkpointing == "attention":
-        num_attentions = sizes.num_blocks + sizes.num_audio_blocks
+    if sizes.gradient_checkpointing in ("self_attention", "attention"):
+        hears = sizes.gradient_checkpointing == "attention"
+        num_attentions = sizes.num_blocks + hears * sizes.num_audio_blocks
         between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
     return between + block + min(sizes.num_audio_blocks, 1) * audio + rotary
 

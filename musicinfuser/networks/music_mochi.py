@@ -74,8 +74,8 @@ class MusicMochi(nn.Module):
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: What backward computes again of each block and its ZICA:
-                everything (``full``), all but the outputs of attention (``attention``), nothing
-                (``none``).
+                everything (``full``), all but the outputs of attention (``attention``) or of
+                self-attention alone (``self_attention``), nothing (``none``).
             compile_blocks: Let torch compile each kind of block, which takes minutes at the first
                 step and makes every later one faster.
             modulations_on_host: Keep the weights that give the blocks' modulations in the host's

@@ -32,8 +32,10 @@ def test_terms_of_one_step(name: str) -> None:
 def test_steps_by_policy_and_length(num_frames: int) -> None:
     tokens = num_tokens(num_frames, 480, 848)
     work = Work(num_tokens=tokens, num_frames=num_latent_frames(num_frames))
-    counted = [work.training_step(policy) for policy in POLICIES]
-    assert counted == pytest.approx(STEPS[num_frames], abs=0.6)
+    counted = {policy: work.training_step(policy) for policy in POLICIES}
+    heard_again = counted.pop("self_attention") - counted["attention"]
+    assert heard_again == pytest.approx(work.zica_attention)
+    assert list(counted.values()) == pytest.approx(STEPS[num_frames], abs=0.6)
 
 
 def test_sampling_is_a_pass_with_text_and_one_without() -> None:

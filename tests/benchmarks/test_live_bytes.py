@@ -67,7 +67,9 @@ def measured(
     return simulated_step(model, frames, 480, 848, autocast=autocast)
 
 
-@pytest.mark.parametrize(("policy", "kept_per_block"), [("full", 0.12), ("attention", 0.24)])
+@pytest.mark.parametrize(
+    ("policy", "kept_per_block"), [("full", 0.12), ("self_attention", 0.24), ("attention", 0.24)]
+)
 def test_the_plan_of_a_step_at_full_width(policy: str, kept_per_block: float) -> None:
     """Blocks are alike, so few of them tell what 48 hold; GiB at 73 frames of 480x848.
 
@@ -81,7 +83,8 @@ def test_the_plan_of_a_step_at_full_width(policy: str, kept_per_block: float) ->
     }
     per_block = (more["after_forward"] - few["after_forward"]) / GIB
     assert per_block == pytest.approx(kept_per_block, abs=0.005)
-    after_forward, peak = PLANNED[policy]
+    # One block hears, so attention to audio adds next to nothing.
+    after_forward, peak = PLANNED["self_attention" if policy == "attention" else policy]
     assert 0.9 * after_forward < whole["after_forward"] < after_forward
     assert 0.85 * peak < whole["peak"] < peak
 

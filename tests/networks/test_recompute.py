@@ -13,7 +13,7 @@ from tests.networks.counted_operations import CountedOperations
 
 # diffusers asks for fp32 autocast, which torch has on CUDA only.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
-POLICIES = ("none", "attention", "full")
+POLICIES = ("none", "attention", "self_attention", "full")
 RAGGED, EVEN = (7, 10), (10, 10)
 
 
@@ -38,9 +38,10 @@ def test_attention_runs_once_unless_all_is_recomputed(make_model, clip, dtype, l
         model = make_model(gradient_checkpointing=policy, dtype=dtype)
         operations = step(model, clip, dtype=dtype, lengths=lengths)[1]
         found[policy] = operations.num_attention, operations.names.count("silu")
-    assert [number for number, _ in found.values()] == [1 + 5, 1 + 5, 1 + 10]
-    # All else is computed again under both.
-    assert found["attention"][1] == found["full"][1] > found["none"][1]
+    assert [number for number, _ in found.values()] == [1 + 5, 1 + 5, 1 + 5 + 2, 1 + 10]
+    # All else is computed again under all three.
+    assert found["attention"][1] == found["self_attention"][1] == found["full"][1]
+    assert found["full"][1] > found["none"][1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

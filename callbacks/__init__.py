@@ -5,6 +5,7 @@ from callbacks.cache_writer import CacheWriter
 from callbacks.caption_writer import CaptionWriter
 from callbacks.ema import AdapterEMA
 from callbacks.finite import FiniteTraining
+from callbacks.layer_scores import LayerScores
 from callbacks.memory_use import MemoryUse
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
@@ -18,6 +19,7 @@ __all__ = [
     "CacheWriter",
     "CaptionWriter",
     "FiniteTraining",
+    "LayerScores",
     "MemoryUse",
     "SampleGeneration",
     "TrainingCurves",

@@ -5,6 +5,7 @@ from datamodules.captioning import CaptioningDataModule
 from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
 from datamodules.frames import FrameDataModule
+from datamodules.layer_cells import LayerCellsDataModule
 from datamodules.music_pieces import MusicDataModule
 from datamodules.named_scenes import CaptionDataModule
 from datamodules.youtube import YouTubeDataset
@@ -16,6 +17,7 @@ __all__ = [
     "DanceDataModule",
     "EncodingDataModule",
     "FrameDataModule",
+    "LayerCellsDataModule",
     "MusicDataModule",
     "YouTubeDataset",
 ]

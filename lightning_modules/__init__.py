@@ -1,5 +1,6 @@
 """Lightning shells around the networks: training, encoding, captioning."""
 
+from lightning_modules.adaptability import LayerAdaptabilityModule
 from lightning_modules.audio_encoder import AudioEncoderModule
 from lightning_modules.autoencoder import AutoencoderModule
 from lightning_modules.captioning import VideoCaptioner
@@ -12,6 +13,7 @@ __all__ = [
     "AudioEncoderModule",
     "AutoencoderModule",
     "ClipEncoder",
+    "LayerAdaptabilityModule",
     "MusicInfuserModule",
     "TextEncoderModule",
     "TextToVideoModule",

@@ -11,6 +11,7 @@ from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size, latent_shape
 from musicinfuser.diffusion.guidance import (
     Denoiser,
+    layer_guidance,
     music_guidance,
     once_per_step,
     text_guidance,
@@ -56,6 +57,21 @@ class SamplingSpec:
             )
         if self.guidance_scale < 0:
             raise ValueError(f"sampling.guidance_scale is {self.guidance_scale}; use 0 or more.")
+
+
+@dataclass(frozen=True)
+class LayerGuidance:
+    """Guidance away from the same model without one block (section 4.1, eq. 4)."""
+
+    layer: int
+    """The block that is an identity for video and text, counted from 0."""
+    scale: float
+    """s in `layer_guidance`; 0 is none, and costs nothing."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.scale < 0:
+            raise ValueError(f"the scale of layer guidance is {self.scale}; use 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,7 @@ def sample_latents(
     cell: Cell,
     sampling: SamplingSpec,
     device: torch.device,
+    by_layer: LayerGuidance | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
 ) -> Tensor:
     """Normalised latents ``(1, C, T, H, W)`` fp32 for encoded conditions.
@@ -133,10 +150,13 @@ def sample_latents(
         cell: Seed and size.
         sampling: Steps and guidance.
         device: Where to compute.
+        by_layer: Further guidance away from the model without a block; None for none.
         progress: Wraps the range of steps.
     """
 
-    def denoiser(features: Tensor, heard: Tensor | None) -> Denoiser:
+    def denoiser(
+        features: Tensor, heard: Tensor | None, *, skip_layers: tuple[int, ...] = ()
+    ) -> Denoiser:
         features = features[None].to(device)
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
@@ -146,6 +166,7 @@ def sample_latents(
                 (1 - sigma) * 1000,
                 audio_features=heard,
                 text_lengths=(features.shape[1],),
+                skip_layers=skip_layers,
             ).float()
 
         return velocity
@@ -163,6 +184,9 @@ def sample_latents(
         denoiser(text, None),
         sampling.music_guidance_scale if audio is not None else 1.0,
     )
+    if by_layer is not None:
+        without_layer = denoiser(text, audio, skip_layers=(by_layer.layer,))
+        guided = layer_guidance(guided, conditional, without_layer, by_layer.scale)
     sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
     return euler_sample(guided, noise, sigmas, progress=progress)
 

@@ -22,6 +22,8 @@ SHIPPED = {
     "small": ("fit", ["base", "small"]),
     "encode": ("predict", ["encode"]),
     "caption": ("predict", ["caption"]),
+    "adaptability": ("validate", ["adaptability"]),
+    "small_adaptability": ("validate", ["adaptability", "small_adaptability"]),
     "small_encode": ("predict", ["encode", "small_encode"]),
     "ddp": ("fit", ["base", "ddp"]),
     "sharded": ("fit", ["base", "ddp", "sharded"]),
@@ -38,10 +40,12 @@ SHIPPED = {
 }
 # Not for LightningCLI: read by evaluate.py.
 OTHER = {
+    "adaptability_metrics",
     "metrics",
     "picture_metrics",
     "pixel_metrics",
     "small_metrics",
+    "small_picture_metrics",
     "judge_omni",
     "judge_recorded",
     "judge_server",

@@ -18,6 +18,7 @@ GROUND = {
         "fingerprint",
         "keyed_random",
         "latent_space",
+        "layer_cells",
         "our_errors",
         "safetensors_files",
         "tables",
@@ -35,6 +36,7 @@ OURS = (
 # Room -> rooms it may import, and rooms it may name for types only.
 TABLE: dict[str, tuple[set[str], set[str]]] = {
     **{name: (set(), set()) for name in GROUND},
+    "musicinfuser.layer_cells": ({"musicinfuser.cells"}, set()),
     "musicinfuser.safetensors_files": ({"musicinfuser.whole_files"}, set()),
     "musicinfuser.diffusion": (GROUND, set()),
     "musicinfuser.networks": (GROUND, set()),
@@ -68,6 +70,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "judges", "media", "metrics")},
         set(),
     ),
+    "musicinfuser.adaptability": (
+        GROUND
+        | {"musicinfuser.metrics", "musicinfuser.networks.layer_selection"}
+        | {"musicinfuser.report.plots", "musicinfuser.study.svg"},
+        set(),
+    ),
     "datamodules": (GROUND | {"musicinfuser.media"}, set()),
     "lightning_modules": (
         GROUND
@@ -76,7 +84,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"datamodules"},
     ),
     "callbacks": (
-        GROUND | {f"musicinfuser.{n}" for n in ("diffusion", "media", "generation")},
+        GROUND
+        | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")},
         {"lightning_modules", "datamodules"},
     ),
     # What `check` looks at: it builds every part of a config.

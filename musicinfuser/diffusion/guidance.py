@@ -51,6 +51,30 @@ def music_guidance(
     return louder
 
 
+def layer_guidance(
+    guided: Denoiser, conditional: Denoiser, without_layer: Denoiser, scale: float
+) -> Denoiser:
+    """Away from what the model gives without one of its blocks: v + scale * (v_c - v_c_without).
+
+    Eq. 4 in velocities, as spatiotemporal skip guidance (arXiv 2411.18664) adds it to that by text:
+    v_un + w (v_c - v_un) + s (v_c - v_c_without). A scale of 0 changes nothing and costs nothing.
+
+    Args:
+        guided: What is guided further, e.g. by text.
+        conditional: The whole model with the prompt.
+        without_layer: With the same prompt and one block an identity.
+        scale: s; 0 is no guidance by the layer.
+    """
+    if scale == 0.0:
+        return guided
+
+    def pushed(latents: Tensor, sigma: Tensor) -> Tensor:
+        influence = conditional(latents, sigma) - without_layer(latents, sigma)
+        return guided(latents, sigma) + scale * influence
+
+    return pushed
+
+
 def once_per_step(denoiser: Denoiser) -> Denoiser:
     """Remember the last call, for a branch that several guidance terms look at."""
     last: list[tuple[Tensor, Tensor, Tensor]] = []

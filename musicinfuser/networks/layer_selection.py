@@ -1,9 +1,12 @@
 """Which blocks carry audio (section 4.1, Table 1): an explicit list or a named strategy."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 # Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
 ADAPTABLE_LAYERS_OF_MOCHI = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
@@ -24,7 +27,8 @@ class LayerStrategy:
     """How many blocks; a third of the depth when absent (Appendix G: 16 of 48)."""
     scores: str | None = None
     """A json file ``{"scores": [one number per block]}``; the highest win, ties to the lower
-    index. Only for ``adaptability``."""
+    index. Further fields, as configs/adaptability.yaml's job writes, are not looked at. Only for
+    ``adaptability``."""
 
 
 def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, ...]:
@@ -107,5 +111,29 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
         raise ValueError(f'{path} must be json with a list under "scores".') from error
     if len(scores) != depth:
         raise ValueError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
-    ranking = sorted(range(depth), key=lambda i: (-scores[i], i))
-    return tuple(sorted(ranking[:num_layers]))
+    return tuple(sorted(rank_layers(scores)[:num_layers]))
+
+
+def rank_layers(scores: Sequence[float]) -> list[int]:
+    """Block indices, the highest score first, ties to the lower index."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+def check_skipped(skip_layers: Sequence[int], *, depth: int) -> None:
+    """Refuse to leave blocks out that do not exist, or in training.
+
+    Args:
+        skip_layers: 0-based indices.
+        depth: Number of transformer blocks.
+
+    Raises:
+        ValueError: An index outside the model, or gradients are on.
+    """
+    if torch.is_grad_enabled():
+        # Blocks in host memory are fetched in the order of a whole backward pass.
+        raise ValueError("skip_layers is for sampling; switch gradients off.")
+    if outside := [layer for layer in skip_layers if not 0 <= layer < depth]:
+        raise ValueError(
+            f"block {outside[0]} cannot be skipped: the backbone has {depth} blocks, 0 to "
+            f"{depth - 1}."
+        )

@@ -23,7 +23,11 @@ from musicinfuser.networks.adapted_block import (
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.block_pass import BlockPass, check_policy
 from musicinfuser.networks.host_memory import parked
-from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
+from musicinfuser.networks.layer_selection import (
+    LayerStrategy,
+    check_skipped,
+    select_layers,
+)
 from musicinfuser.networks.lora import LoraSpec, add_lora
 from musicinfuser.networks.modulation import (
     GivenModulation,
@@ -33,6 +37,7 @@ from musicinfuser.networks.modulation import (
 from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.rotary import RotaryTables
 from musicinfuser.networks.streaming import StreamedBlocks
+from musicinfuser.networks.valid_text import trim_text
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
 # They run before the blocks do; `modulations_on_host` decides where they are.
@@ -154,6 +159,7 @@ class MusicMochi(nn.Module):
         audio_features: Tensor | None = None,
         *,
         text_lengths: tuple[int, ...] | None = None,
+        skip_layers: tuple[int, ...] = (),
     ) -> Tensor:
         """The velocity z - eps at a noise level.
 
@@ -166,12 +172,15 @@ class MusicMochi(nn.Module):
             audio_features: ``(B, S, audio_width)``; None switches ZICA off.
             text_lengths: Valid text tokens per sample, known on the host; padding is cut before
                 the first block, and nothing on the device is waited for.
+            skip_layers: Blocks that are left out with their ZICA: identities for video and text,
+                the last one too (section 4.1). For sampling only.
 
         Returns:
             ``(B, C, T, H, W)`` in the backbone's type.
 
         Raises:
-            ValueError: Not exactly one of mask and lengths, or sizes that cannot be patched.
+            ValueError: Not exactly one of mask and lengths, sizes that cannot be patched, or blocks
+                to skip that do not exist or while gradients are on.
         """
         backbone = self.backbone
         batch_size, _, num_frames, height, width = hidden_states.shape
@@ -180,7 +189,9 @@ class MusicMochi(nn.Module):
             raise ValueError(
                 f"latents of {height}x{width} cannot be cut into patches of {patch}x{patch}."
             )
-        text, text_mask, block_mask = _trim_text(
+        if skip_layers:
+            check_skipped(skip_layers, depth=len(backbone.transformer_blocks))
+        text, text_mask, block_mask = trim_text(
             encoder_hidden_states, encoder_attention_mask, text_lengths
         )
         hidden_states = hidden_states.to(backbone.dtype)
@@ -193,7 +204,7 @@ class MusicMochi(nn.Module):
         audio = None
         if audio_features is not None and self.audio_projector is not None:
             audio = self.audio_projector(audio_features, num_frames)
-        visual = self._run_blocks(visual, text, temb, block_mask, rotary, audio)
+        visual = self._run_blocks(visual, text, temb, block_mask, rotary, audio, skip_layers)
         visual = backbone.proj_out(backbone.norm_out(visual, temb))
         visual = visual.reshape(
             batch_size, num_frames, height // patch, width // patch, patch, patch, -1
@@ -210,6 +221,7 @@ class MusicMochi(nn.Module):
         mask: Tensor | None,
         rotary: tuple[Tensor, Tensor],
         audio: Tensor | None,
+        skip_layers: tuple[int, ...],
     ) -> Tensor:
         blocks, layers = self.backbone.transformer_blocks, self.layers
         modulations = compute_modulations(blocks, temb, text_dtype=text.dtype)
@@ -220,6 +232,8 @@ class MusicMochi(nn.Module):
             text.requires_grad_()
         through = self._block_pass()
         for i, block in enumerate(blocks):
+            if i in skip_layers:
+                continue
             zica = None if audio is None or i not in layers else self.zica[str(i)]
             run = partial(_run_adapted, block, zica, modulations[i], mask, rotary)
             inputs = (visual, text, None if zica is None else audio)
@@ -280,21 +294,3 @@ def _let_length_vary(text: Tensor, mask: Tensor | None) -> None:
     for tensor in (text, mask):
         if tensor is not None:
             torch._dynamo.maybe_mark_dynamic(tensor, 1)
-
-
-def _trim_text(
-    text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Text ``(B, L, ...)``, its mask ``(B, L)`` for the pooler, and the mask blocks still need."""
-    if (mask is None) == (lengths is None):
-        raise ValueError("give exactly one of `encoder_attention_mask` and `text_lengths`.")
-    if mask is not None:
-        return text, mask.bool(), mask.bool()
-    assert lengths is not None
-    if len(lengths) != len(text) or not all(0 <= n <= text.shape[1] for n in lengths):
-        raise ValueError(f"text_lengths {lengths} do not fit text of shape {tuple(text.shape)}.")
-    longest = max(lengths)
-    host_mask = torch.arange(longest, device="cpu") < torch.tensor(lengths, device="cpu")[:, None]
-    device_mask = host_mask.to(text.device, non_blocking=True)
-    is_ragged = min(lengths) != longest
-    return text[:, :longest], device_mask, device_mask if is_ragged else None

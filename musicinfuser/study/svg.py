@@ -11,7 +11,7 @@ _STYLE = (
     "text{fill:var(--ink,#22262b)}.quiet{fill:var(--quiet,#626a73)}"
     ".line{stroke:var(--line,#cfcdc7)}.zero{stroke:var(--quiet,#626a73)}"
     ".mark{fill:var(--accent,#2f5d8c);stroke:var(--accent,#2f5d8c)}"
-    ".paper{fill:var(--card,#ffffff)}"
+    ".paper,.hollow{fill:var(--card,#ffffff)}"
 )
 
 
@@ -24,12 +24,14 @@ class Dot:
         value: Where the dot stands; None draws none.
         interval: Both ends of its line, or None.
         text: What is written at the end of the row.
+        is_hollow: Whether the dot is a ring only, to set it apart.
     """
 
     label: str
     value: float | None
     interval: tuple[float, float] | None
     text: str
+    is_hollow: bool = False
 
 
 def dot_chart(
@@ -69,7 +71,8 @@ def dot_chart(
             ends = [x(end) for end in dot.interval]
             parts.append(_line(ends[0], y, ends[1], y, "mark", width=2.5))
         if dot.value is not None:
-            parts.append(f'<circle class="mark" cx="{x(dot.value):.1f}" cy="{y}" r="4.5"/>')
+            style = "mark hollow" if dot.is_hollow else "mark"
+            parts.append(f'<circle class="{style}" cx="{x(dot.value):.1f}" cy="{y}" r="4.5"/>')
         parts.append(_text(_LABEL_PX + _PLOT_PX + 14, y + 4, dot.text, style="quiet"))
     return _svg(_LABEL_PX + _PLOT_PX + _VALUE_PX, height, parts, title)
 

@@ -1,0 +1,141 @@
+"""LayerScores: clips of the measurement of layer adaptability to disk, scored and ranked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+
+from callbacks.sigterm import EXIT_CODE
+from callbacks.video_writer import write_clip
+from musicinfuser.layer_cells import all_layers, layer_folder
+from musicinfuser.media.generated import write_manifest
+from musicinfuser.tables import markdown_table
+from musicinfuser.whole_files import write_text
+
+if TYPE_CHECKING:
+    from datamodules.layer_cells import LayerCellsDataModule
+    from lightning_modules.adaptability import LayerAdaptabilityModule
+
+EVALUATE = Path(__file__).parents[1] / "evaluate.py"
+SCORES_NAME = "adaptability.json"
+
+
+class LayerScores(L.Callback):
+    """Writes each clip when it is made; at the end scores all by `evaluate.py`, ranks and plots."""
+
+    def __init__(
+        self,
+        metrics: str | None,
+        values: list[str],
+        num_layers: int | None = None,
+        max_height: int = 480,
+        seed: int = 0,
+        confidence: float = 0.95,
+    ) -> None:
+        """Choose what layers are judged by.
+
+        Args:
+            metrics: A list of metrics as `evaluate.py score` reads it; null only makes the clips.
+            values: ``metric/value`` of which more is better; the first ranks, all are reported.
+            num_layers: How many layers are chosen; a third of them by default (16 of 48).
+            max_height: Taller frames are scaled down to it for scoring, in px.
+            seed: Of scoring and intervals.
+            confidence: Of intervals.
+
+        Raises:
+            ValueError: The metrics do not exist, or there is no value to rank by.
+        """
+        super().__init__()
+        if metrics is not None and not Path(metrics).is_file():
+            raise ValueError(f"LayerScores.metrics names {metrics}, which does not exist.")
+        if metrics is not None and not values:
+            raise ValueError("LayerScores.values is empty; name what ranks, e.g. metric/score.")
+        self.metrics, self.values, self.num_layers = metrics, values, num_layers
+        self.max_height, self.seed, self.confidence = max_height, seed, confidence
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Say what was chosen where the paper is silent."""
+        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for name, choice in data.choices.items():
+            trainer.print(f"{name}: {json.dumps(choice, ensure_ascii=False)}")
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the clips of a batch; after a SIGTERM, leave."""
+        module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
+        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for asked, clip in zip(batch, outputs["clips"], strict=True):
+            folder = asked.folder(data.output_dir)
+            write_clip(folder, clip, sampling=module.sampling, system=asked.system)
+        num_batches = sum(trainer.num_val_batches)
+        if trainer.received_sigterm and batch_idx + 1 < num_batches:
+            print(
+                f"SIGTERM: rank {trainer.global_rank} stopped after {batch_idx + 1} of "
+                f"{num_batches} clips; the same command does the rest.",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_CODE)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Score what all processes made, also if there was nothing left to make."""
+        trainer.strategy.barrier("clips written")
+        if not trainer.is_global_zero:
+            return
+        module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
+        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        output = Path(data.output_dir)
+        folders = [layer_folder(output, layer) for layer in all_layers(module.depth)]
+        for folder in folders:
+            write_manifest(folder)
+        if self.metrics is None:
+            trainer.print(f"clips for {module.depth} layers are in {folders[0].parent}")
+            return
+        self._score(folders, output / "metrics.json")
+        self._rank(trainer, output, depth=module.depth, choices=data.choices)
+
+    def _score(self, folders: list[Path], metrics_file: Path) -> None:
+        # A process of its own: `evaluate.py` is a door, and what it loads is gone afterwards.
+        command = [
+            sys.executable, str(EVALUATE), "score", *map(str, folders),
+            f"--metrics={self.metrics}", f"--output={metrics_file}", f"--seed={self.seed}",
+            f"--confidence={self.confidence}", f"--max_height={self.max_height}",
+        ]  # fmt: skip
+        done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+        if done.returncode:
+            raise ValueError(
+                "the clips are made, but `evaluate.py score` said why above and ended with code "
+                f"{done.returncode}; mend that and repeat the command."
+            )
+
+    def _rank(
+        self, trainer: L.Trainer, output: Path, *, depth: int, choices: dict[str, Any]
+    ) -> None:
+        # Loaded by nobody else who trains or generates.
+        from musicinfuser import adaptability
+
+        found = adaptability.layer_scores(
+            json.loads((output / "metrics.json").read_text(encoding="utf-8")),
+            values=self.values,
+            depth=depth,
+            num_layers=self.num_layers,
+            choices=choices | {"metrics": self.metrics, "max_height": self.max_height},
+        )
+        for value in self.values:
+            name = adaptability.plot_name(value)
+            write_text(output / name, adaptability.score_plot(found, value))
+        write_text(output / SCORES_NAME, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        trainer.print(markdown_table(adaptability.score_rows(found)))
+        trainer.print(
+            f"chosen by {found['value']}: {found['chosen']}; in a training config, "
+            f"`layers: {{strategy: adaptability, scores: {output / SCORES_NAME}}}`"
+        )

@@ -1,0 +1,108 @@
+"""LayerCellsDataModule: the same prompts and seeds for every layer of a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch.utils.data import DataLoader
+
+from musicinfuser.cells import Cell
+from musicinfuser.clip_size import check_clip_size
+from musicinfuser.layer_cells import LayerCell, all_layers
+from musicinfuser.whole_files import write_text
+
+SETTINGS_NAME = "settings.json"
+
+
+class LayerCellsDataModule(L.LightningDataModule):
+    """Every layer with every prompt and seed, shared out over processes, less what is made."""
+
+    def __init__(
+        self,
+        output_dir: str,
+        *,
+        prompts: list[str],
+        seeds: list[int],
+        num_frames: int,
+        height: int,
+        width: int,
+    ) -> None:
+        """Set up.
+
+        Args:
+            output_dir: Where clips and scores go; what is there already is not made again.
+            prompts: What is generated, the same for every layer.
+            seeds: Of the noise, the same for every layer and prompt.
+            num_frames: Frames per clip, 6k + 1.
+            height: Pixels.
+            width: Pixels.
+
+        Raises:
+            ValueError: A size Mochi cannot take; no prompt or seed, or one twice.
+        """
+        super().__init__()
+        check_clip_size(num_frames, height, width)
+        for name, given in (("prompts", prompts), ("seeds", seeds)):
+            if not given or len(set(given)) < len(given):
+                raise ValueError(f"data.{name} is empty or repeats itself; name each once.")
+        self.output_dir = output_dir
+        # The base hears nothing.
+        self.cells = [
+            Cell("", prompt, seed, num_frames=num_frames, height=height, width=width)
+            for prompt in prompts
+            for seed in seeds
+        ]
+        self.choices: dict[str, Any] = {
+            "prompts": prompts,
+            "seeds": seeds,
+            "num_frames": num_frames,
+            "height": height,
+            "width": width,
+        }
+        """What decides the clips; once a stage is set up, with the module's choices."""
+
+    def setup(self, stage: str) -> None:
+        """Note what the clips are made with.
+
+        Raises:
+            ValueError: The folder holds clips that were made otherwise, or another verb.
+        """
+        if stage != "validate":
+            raise ValueError("layer adaptability is measured by `train.py validate` only.")
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        choices = module.choices() | {"precision": self.trainer.precision} | self.choices
+        self.choices = json.loads(json.dumps(choices))
+        path = Path(self.output_dir, SETTINGS_NAME)
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if different := [k for k, v in self.choices.items() if before.get(k) != v]:
+                raise ValueError(
+                    f"{self.output_dir} holds clips that were made with other settings "
+                    f"({', '.join(different)}); give data.output_dir another folder."
+                )
+        elif self.trainer.is_global_zero:
+            write_text(path, json.dumps(self.choices, indent=1, ensure_ascii=False) + "\n")
+
+    def val_dataloader(self) -> DataLoader[list[LayerCell]]:
+        """This process's clips that are not there yet, one per batch.
+
+        Layers are innermost, so that a measurement that is cut off has as many of each.
+        """
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        clips = [LayerCell(la, cell) for cell in self.cells for la in all_layers(module.depth)]
+        missing = [i for i, clip in enumerate(clips) if not clip.is_made(self.output_dir)]
+        # As the first process sees the disk: all must share out the same list.
+        missing = self.trainer.strategy.broadcast(missing)
+        mine = missing[self.trainer.global_rank :: self.trainer.world_size]
+        todo = [clips[i] for i in mine]
+        return DataLoader(todo, batch_size=1, collate_fn=list)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(
+        self, batch: list[LayerCell], device: torch.device, dataloader_idx: int
+    ) -> list[LayerCell]:
+        """Cells stay where they are."""
+        return batch

@@ -1,0 +1,126 @@
+"""LayerAdaptabilityModule: the base, guided away from itself without one layer (section 4.1)."""
+
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.generation import (
+    OUTPUT_RATE_HZ,
+    GeneratedClip,
+    LayerGuidance,
+    SamplingSpec,
+    sample_latents,
+)
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
+
+if TYPE_CHECKING:
+    from musicinfuser.layer_cells import LayerCell
+
+
+class LayerAdaptabilityModule(L.LightningModule):
+    """Generates clips with v = v_un + w (v_c - v_un) + s (v_c - v_c_without_l) for each layer l.
+
+    This is eq. 4 as spatiotemporal skip guidance carries it out (arXiv 2411.18664, named in
+    appendix G). The backbone is used as it is, without adapters and without music.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneSpec,
+        encoders: EncodersSpec,
+        sampling: SamplingSpec,
+        layer_scale: float = 1.0,
+        compile_blocks: bool = False,
+        modulations_on_host: bool = False,
+        stream_blocks: bool = False,
+    ) -> None:
+        """Set up; weights are read in `configure_model`.
+
+        Args:
+            backbone: The transformer whose layers are measured.
+            encoders: VAE and T5; no audio encoder is needed.
+            sampling: Steps and text guidance w; music guidance has no effect.
+            layer_scale: s; 0 makes the same clips for all layers.
+            compile_blocks: As for training.
+            modulations_on_host: As for training.
+            stream_blocks: As for training; 24 GB suffice with it.
+
+        Raises:
+            ValueError: A scale below 0.
+        """
+        super().__init__()
+        LayerGuidance(layer=0, scale=layer_scale)
+        self.backbone_spec, self.sampling, self.layer_scale = backbone, sampling, layer_scale
+        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
+        self.stream_blocks = stream_blocks
+        self.encoders = Encoders(encoders)
+        self.model: MusicMochi | None = None
+
+    def configure_model(self) -> None:
+        """Read the backbone, once."""
+        if self.model is None:
+            self.model = MusicMochi(
+                build_backbone(self.backbone_spec),
+                layers=[],
+                zica=ZicaSpec(),
+                lora=None,
+                gradient_checkpointing="full",
+                compile_blocks=self.compile_blocks,
+                modulations_on_host=self.modulations_on_host,
+                stream_blocks=self.stream_blocks,
+            )
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks; only after `configure_model`."""
+        assert self.model is not None
+        return len(self.model.backbone.transformer_blocks)
+
+    def choices(self) -> dict[str, Any]:
+        """What decides the clips, as json has it."""
+        encoders = asdict(self.encoders.spec)
+        found: dict[str, Any] = {
+            "backbone": asdict(self.backbone_spec),
+            # Nothing is heard.
+            "encoders": {k: v for k, v in encoders.items() if not k.startswith("audio")},
+            "sampling": asdict(self.sampling),
+            "layer_scale": self.layer_scale,
+        }
+        spec = self.backbone_spec
+        if spec.pretrained is not None:
+            # Of weights on the Hub the name must do.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found["weights"] = fingerprint_folder(Path(spec.pretrained, spec.subfolder or ""))
+        return found
+
+    def validation_step(self, batch: "list[LayerCell]", batch_idx: int) -> dict[str, Any]:
+        """Generate the clips of a batch.
+
+        Returns:
+            ``clips``: one silent `GeneratedClip` per cell.
+        """
+        return {"clips": [self.generate(asked) for asked in batch]}
+
+    def generate(self, asked: "LayerCell") -> GeneratedClip:
+        """Generate one clip; the same layer and cell give the same clip."""
+        assert self.model is not None
+        cell = asked.cell
+        text, negative = self.encoders.encode_captions(
+            [cell.prompt, self.sampling.negative_prompt], device=self.device
+        )
+        by_layer = None if asked.layer is None else LayerGuidance(asked.layer, self.layer_scale)
+        latents = sample_latents(
+            self.model, text=text, negative=negative, audio=None, cell=cell,
+            sampling=self.sampling, device=self.device, by_layer=by_layer,
+        )  # fmt: skip
+        frames = self.encoders.decode_video(latents)[0]
+        silence = torch.zeros(round(cell.num_frames / self.sampling.fps * OUTPUT_RATE_HZ))
+        return GeneratedClip(cell, frames, silence, 0.0, self.sampling.fps)

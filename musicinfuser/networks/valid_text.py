@@ -1,0 +1,35 @@
+"""Valid text tokens of a batch, and the masks that tell them from padding."""
+
+import torch
+from torch import Tensor
+
+
+def trim_text(
+    text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cut padding off text, as far as its length is known on the host.
+
+    Args:
+        text: ``(B, L, ...)``, right-padded.
+        mask: ``(B, L)``, nonzero = valid; nothing is cut then.
+        lengths: Valid tokens per sample.
+
+    Returns:
+        The text ``(B, L', ...)``, its mask ``(B, L')`` for the pooler, and the mask that blocks
+        still need, None if they need none.
+
+    Raises:
+        ValueError: Not exactly one of mask and lengths, or lengths that do not fit.
+    """
+    if (mask is None) == (lengths is None):
+        raise ValueError("give exactly one of `encoder_attention_mask` and `text_lengths`.")
+    if mask is not None:
+        return text, mask.bool(), mask.bool()
+    assert lengths is not None
+    if len(lengths) != len(text) or not all(0 <= n <= text.shape[1] for n in lengths):
+        raise ValueError(f"text_lengths {lengths} do not fit text of shape {tuple(text.shape)}.")
+    longest = max(lengths)
+    host_mask = torch.arange(longest, device="cpu") < torch.tensor(lengths, device="cpu")[:, None]
+    device_mask = host_mask.to(text.device, non_blocking=True)
+    is_ragged = min(lengths) != longest
+    return text[:, :longest], device_mask, device_mask if is_ragged else None

@@ -1,5 +1,6 @@
 """What happens around the steps: noise annealing, samples, averages, files written."""
 
+from callbacks.adapter_export import AdapterExport
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.cache_writer import CacheWriter
 from callbacks.caption_writer import CaptionWriter
@@ -15,6 +16,7 @@ from callbacks.whole_checkpoint import WholeCheckpoint
 
 __all__ = [
     "AdapterEMA",
+    "AdapterExport",
     "BetaAnnealing",
     "CacheWriter",
     "CaptionWriter",

@@ -92,10 +92,14 @@ class VideoWriter(BasePredictionWriter):
                     "of silence were added."
                 )
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Collect the manifest once all ranks are done, and say where the clips are."""
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Collect the manifest once all ranks are done, also if there was nothing to do."""
+        if stage != "predict":
+            return
         trainer.strategy.barrier("clips written")
-        if self._num_written and trainer.is_global_zero:
+        # Another rank, or an earlier command that was cut off, may have written all there is.
+        is_any = self._num_written or any(self.folder(trainer).glob("*.mp4"))
+        if is_any and trainer.is_global_zero:
             manifest = write_manifest(self.folder(trainer))
             num_clips = len(manifest.read_text().splitlines())
             trainer.print(f"{num_clips} clips are listed in {manifest}")

@@ -5,13 +5,20 @@ import signal
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch, collate
 from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import TrainingClips, ValidationClips
-from datamodules.generation_cells import CellsSpec, make_cells, require_sounds
+from datamodules.finished_cells import FinishedSpec, unfinished
+from datamodules.generation_cells import (
+    CellsSpec,
+    make_cells,
+    require_sounds,
+    write_tempi,
+)
 from datamodules.mixing import Mixture, batches_of_run
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
@@ -118,7 +125,13 @@ class DanceDataModule(L.LightningDataModule):
         """
         if stage == "predict":
             self.cells = self._make_cells()
+            assert self.generation is not None
+            write_tempi(self.generation)
             require_sounds(self.cells)
+            if self.generation.finished is not None:
+                self.cells = self._leave_out_finished(self.generation.finished)
+                # Less may be left than there are processes.
+                self.allow_zero_length_dataloader_with_multiple_devices = True
             return
         headers = self._read_cache()
         if stage == "fit":
@@ -252,6 +265,14 @@ class DanceDataModule(L.LightningDataModule):
         limit = min(self.max_validation_clips or len(clips), len(clips))
         chosen = [clips[i * len(clips) // limit] for i in range(limit)]
         return ValidationClips(chosen, cache_dir=self.cache_dir)
+
+    def _leave_out_finished(self, finished: FinishedSpec) -> list[Cell]:
+        left = unfinished(self.cells, finished)
+        num_kept = len(self.cells) - len(left)
+        rank_zero_info(
+            f"{num_kept} of {len(self.cells)} clips are finished in {finished.folder} and kept."
+        )
+        return left
 
     def _make_cells(self) -> list[Cell]:
         if self.generation is None:

@@ -10,13 +10,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_modules.checkpointing import SETTINGS_KEY, differences
+from lightning_modules.checkpointing import differences
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.official import adapter_rules, from_official, official_lora_spec
 from musicinfuser.networks.zica import ZeroInitCrossAttention
+from musicinfuser.sharing.adapter import (
+    AdapterFileError,
+    AdapterSettings,
+    comparable,
+    read_checkpoint,
+)
+from musicinfuser.sharing.folder import is_adapter_folder, read_folder
 
-_CHECKPOINT_PREFIX = "model."
 _AUTHORS_HEADS = 8
 
 
@@ -74,13 +80,15 @@ def read_adapter(
     Args:
         path: A checkpoint of a run (its average, where it kept one: that is what the run sampled
             and exported), the authors' ``musicinfuser.safetensors``, a safetensors file with the
-            names of `MusicMochi`, or a folder with one such file.
+            names of `MusicMochi`, a folder with one such file, or the folder of an export.
         model: Gives depth, layers and heads, which the authors' file does not hold.
         settings: What a checkpoint must have been trained with, `model_settings` of the module.
 
     Raises:
         AdapterError: Nothing there, nothing known, or trained with other settings.
     """
+    if is_adapter_folder(path):
+        return _from_folder(Path(path), settings)
     path = _file(Path(path))
     if path.suffix != ".safetensors":
         return _from_checkpoint(path, settings)
@@ -118,22 +126,29 @@ def _file(path: Path) -> Path:
 
 def _from_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        stored, tensors = checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]
-    except Exception as error:  # what a foreign file raises depends on what it is
-        raise AdapterError(
-            f"model.init_adapter: {path} is no adapter: neither safetensors nor a checkpoint of "
-            "this program."
-        ) from error
+        stored, tensors = read_checkpoint(path)
+    except AdapterFileError as error:
+        raise AdapterError(f"model.init_adapter: {error}") from error
     different = differences({"model": settings}, {"model": stored})
     if different:
         raise AdapterError(
             f"model.init_adapter: {path} was trained with other settings ({'; '.join(different)})."
         )
-    average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
-    if average is not None:
-        tensors = average
-    return {name.removeprefix(_CHECKPOINT_PREFIX): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _from_folder(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        adapter = read_folder(path)
+    except AdapterFileError as error:
+        raise AdapterError(f"model.init_adapter: {error}") from error
+    mine = AdapterSettings.from_model_settings(settings)
+    different = differences(comparable(mine), comparable(adapter.settings), where="folder")
+    if different:
+        raise AdapterError(
+            f"model.init_adapter: {path} was trained with other settings ({'; '.join(different)})."
+        )
+    return adapter.tensors
 
 
 def _from_official(

@@ -3,8 +3,7 @@
 from typing import Any
 
 from musicinfuser.networks.music_mochi import MusicMochi
-
-SETTINGS_KEY = "musicinfuser"
+from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 
 class CheckpointMismatchError(ValueError):

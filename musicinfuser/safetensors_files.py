@@ -1,11 +1,13 @@
 """Safetensors files: written whole or not at all, and described without reading their weights."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -41,6 +43,52 @@ def save_tensors(
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
+
+
+def stream_tensors(
+    tensors: Mapping[str, tuple[StoredTensor, Callable[[], Tensor]]],
+    path: str | Path,
+    *,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write tensors that are made one after the other, with one in memory at a time.
+
+    Args:
+        tensors: By name what the header says of each, and what makes it.
+        path: The file; written whole or not at all.
+        metadata: For the header.
+
+    Raises:
+        ValueError: A tensor is not what was announced.
+    """
+    # Wide types first, as the format's own writer does: every tensor is then aligned.
+    order = sorted(tensors, key=lambda n: (-_value_bytes(tensors[n][0]), n))
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name in order:
+        stored = tensors[name][0]
+        first, end = end, end + stored.num_bytes
+        header[name] = {
+            "dtype": stored.dtype,
+            "shape": list(stored.shape),
+            "data_offsets": [first, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            stored, make = tensors[name]
+            tensor = make().contiguous()
+            content = tensor.reshape(-1).view(torch.uint8).numpy()
+            if tensor.shape != stored.shape or content.nbytes != stored.num_bytes:
+                raise ValueError(f"{name} was announced as {stored}, but is {tuple(tensor.shape)}.")
+            file.write(content.data)
+            del tensor, content  # before the next one is made
+
+
+def _value_bytes(stored: StoredTensor) -> int:
+    return stored.num_bytes // max(stored.num_values, 1)
 
 
 def read_header(path: str | Path) -> dict[str, StoredTensor]:

@@ -33,6 +33,11 @@ SHIPPED = {
     "profiles/24gb": ("fit", ["base", "profiles/24gb"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
+    "benchmark": ("predict", ["base", "benchmark"]),
+    **{
+        f"control/{name}": ("predict", ["base", f"control/{name}"])
+        for name in ("longer", "tempo", "seeds", "tracks", "group", "difficulty", "subjects")
+    },
     "parts/vae": ("fit", ["parts/vae"]),
     "parts/base": ("fit", ["parts/base"]),
     "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),

@@ -22,6 +22,7 @@ GROUND = {
         "our_errors",
         "safetensors_files",
         "tables",
+        "version",
         "whole_files",
     )
 }
@@ -57,6 +58,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
         set(),
     ),
+    "musicinfuser.sharing": (GROUND | {"musicinfuser.networks"}, set()),
+    "musicinfuser.convert": (GROUND | {"musicinfuser.sharing"}, set()),
     "musicinfuser.study": (
         GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
         set(),
@@ -80,12 +83,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "lightning_modules": (
         GROUND
         | {f"musicinfuser.{n}" for n in ("networks", "diffusion", "metrics", "generation")}
+        | {"musicinfuser.sharing"}
         | {"musicinfuser.media.latents"},
         {"datamodules"},
     ),
     "callbacks": (
         GROUND
-        | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")},
+        | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")}
+        | {"musicinfuser.sharing"},
         {"lightning_modules", "datamodules"},
     ),
     # What `check` looks at: it builds every part of a config.

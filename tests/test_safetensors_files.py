@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from musicinfuser.safetensors_files import (
     WeightsFileError,
     read_header,
     save_tensors,
+    stream_tensors,
     weights_files,
 )
 
@@ -89,3 +91,35 @@ def test_files_of_a_model(tmp_path: Path) -> None:
     index.write_text("[]")
     with pytest.raises(WeightsFileError, match="is not an index of weights"):
         weights_files(tmp_path, "model")
+
+
+def test_streams_tensors_with_one_in_memory(tmp_path: Path) -> None:
+    alive: list[weakref.ref] = []
+    values = {
+        "b": torch.arange(6).view(2, 3).bfloat16(),
+        "a": torch.tensor(1.5),
+        "c": torch.ones(3, dtype=torch.int64),
+    }
+
+    def maker(name: str):
+        def make() -> torch.Tensor:
+            assert all(ref() is None for ref in alive)
+            tensor = values[name].clone()
+            alive.append(weakref.ref(tensor))
+            return tensor
+
+        return make
+
+    save_tensors(values, tmp_path / "plain.safetensors")
+    header = read_header(tmp_path / "plain.safetensors")
+    plan = {name: (header[name], maker(name)) for name in values}
+    stream_tensors(plan, tmp_path / "streamed.safetensors", metadata={"format": "pt"})
+    assert len(alive) == 3
+    found = load_file(tmp_path / "streamed.safetensors")
+    assert found.keys() == values.keys()
+    for name, tensor in values.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    plan["b"] = (header["b"], lambda: torch.ones(2, 2, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="b was announced as"):
+        stream_tensors(plan, tmp_path / "wrong.safetensors")
+    assert not (tmp_path / "wrong.safetensors").exists()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from musicinfuser.cells import MANIFEST_NAME
 from musicinfuser.media.video_writing import write_video
+from musicinfuser.version import PROGRAM, VERSION
 from musicinfuser.whole_files import write_json_lines, write_text
 
 
@@ -61,7 +62,14 @@ def write_generated(
         The path of the mp4.
     """
     path = Path(folder, entry.file)
-    comment = {"prompt": entry.prompt, "seed": entry.seed, "track": entry.track}
+    comment = {
+        "prompt": entry.prompt,
+        "seed": entry.seed,
+        "track": entry.track,
+        "track_offset_seconds": entry.track_offset_seconds,
+        "system": entry.system,
+        "version": VERSION,
+    }
     if entry.heard is not None:
         comment["heard"] = entry.heard
     write_video(
@@ -70,7 +78,8 @@ def write_generated(
         fps=entry.fps,
         audio=waveform,
         audio_rate_hz=audio_rate_hz,
-        comment=json.dumps(comment),
+        comment=json.dumps(comment, ensure_ascii=False),
+        description=f"{entry.prompt} (seed {entry.seed}, {PROGRAM} {VERSION})",
     )
     description = asdict(entry) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     text = json.dumps(description, ensure_ascii=False, indent=1)

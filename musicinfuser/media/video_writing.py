@@ -29,6 +29,7 @@ def write_video(
     audio: Tensor | None = None,
     audio_rate_hz: int | None = None,
     comment: str | None = None,
+    description: str | None = None,
 ) -> None:
     """Write an mp4 that plays everywhere: H.264, yuv420p, BT.709 limited range, AAC, faststart.
 
@@ -42,6 +43,7 @@ def write_video(
             silence to T / fps seconds. None writes no sound.
         audio_rate_hz: Sampling rate of ``audio``; rates AAC does not know are resampled.
         comment: Text for the ``comment`` tag, such as the prompt and the seed.
+        description: Text for the ``description`` tag, which players show.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -69,8 +71,9 @@ def write_video(
     with written_whole(path) as temporary:
         options = {"movflags": "+faststart"}
         with av.open(os.path.abspath(temporary), "w", format="mp4", options=options) as container:
-            if comment is not None:
-                container.metadata["comment"] = comment
+            for tag, text in (("comment", comment), ("description", description)):
+                if text is not None:
+                    container.metadata[tag] = text
             packets = [_video_packets(container, frames.cpu(), rate)]
             if audio is not None and audio_rate_hz is not None:
                 num_samples = round(len(frames) / rate * audio_rate_hz)

@@ -10,7 +10,7 @@ ADAPTER_NAME = "default"
 _VISUAL = ("to_q", "to_k", "to_v", r"to_out\.0")
 _TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 # Groups whose A matrix the authors share, because their q, k and v are one fused layer.
-_QKV_GROUPS = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
+QKV_GROUPS = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def lora_layer(attention: nn.Module, name: str) -> Any:
 def share_qkv_a(backbone: MochiTransformer3DModel) -> None:
     """Tie the A matrices of q, k and v of each stream to one parameter."""
     for block in backbone.transformer_blocks:
-        for group in _QKV_GROUPS:
+        for group in QKV_GROUPS:
             layers = [lora_layer(block.attn1, name) for name in group]
             if any(layer is None for layer in layers):
                 continue

@@ -308,7 +308,34 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
         for name, tensor in model.state_dict().items()
         if not name.startswith("backbone.") or is_lora_name(name)
     }
-    rules = list(adapter_rules(depth, model.layers))
+    [num_heads] = {adapter.num_heads for adapter in model.zica.values()}  # type: ignore[union-attr]
+    assert isinstance(num_heads, int)
+    write_official(tensors, path, lora=lora, depth=depth, layers=model.layers, num_heads=num_heads)
+
+
+def write_official(
+    tensors: dict[str, Tensor],
+    path: str | Path,
+    *,
+    lora: LoraSpec,
+    depth: int,
+    layers: tuple[int, ...],
+    num_heads: int,
+) -> None:
+    """Write adapters in the authors' format, whole or not at all; A matrices as `save_official`.
+
+    Args:
+        tensors: Adapters by the names of `MusicMochi`, tied ones under each of their names.
+        path: The file.
+        lora: Its rank and alpha.
+        depth: Blocks of the backbone.
+        layers: Blocks followed by ZICA.
+        num_heads: Of ZICA.
+
+    Raises:
+        ValueError: A tensor of their format is missing; names it.
+    """
+    rules = list(adapter_rules(depth, layers))
     unknown = next((n for rule in rules for n in rule.ours if n not in tensors), None)
     if unknown is not None:
         raise ValueError(f"the authors' format needs {unknown}, which this model does not have.")
@@ -339,10 +366,9 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
     }
     # Their file leaves out which blocks the adapters belong to and the number of heads, which
     # their code fixes at 8; a reader that ignores the two loses nothing.
-    heads = {adapter.num_heads for adapter in model.zica.values()}  # type: ignore[union-attr]
     metadata = {
         "kwargs": json.dumps(kwargs),
-        "audio_cross_attn_layers": json.dumps(model.layers),
-        "audio_heads": json.dumps(heads.pop()),
+        "audio_cross_attn_layers": json.dumps(layers),
+        "audio_heads": json.dumps(num_heads),
     }
     save_tensors(official, path, metadata=metadata)

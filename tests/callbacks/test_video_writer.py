@@ -93,7 +93,7 @@ def test_clips_go_to_the_folder_and_the_manifest(tmp_path: Path, output_dir: str
     writer, trainer = VideoWriter(system="a row", **options), as_trainer(tmp_path / "run")
     write(writer, trainer, clip(1), clip(2))
     assert not (folder / "manifest.jsonl").exists()
-    writer.on_predict_end(trainer, None)
+    writer.teardown(trainer, None, "predict")
     assert [(r["seed"], r["system"]) for r in rows(folder)] == [(1, "a row"), (2, "a row")]
     assert trainer.printed == [f"2 clips are listed in {folder}/manifest.jsonl"]
 
@@ -114,16 +114,16 @@ def test_added_silence_is_said(tmp_path: Path) -> None:
 def test_predictions_of_others_are_left_alone(tmp_path: Path) -> None:
     writer, trainer = VideoWriter(), as_trainer(tmp_path)
     write(writer, trainer, torch.zeros(3), "text")
-    writer.on_predict_end(trainer, None)
+    writer.teardown(trainer, None, "predict")
     assert list(tmp_path.iterdir()) == [] and trainer.printed == []
 
 
 def test_only_rank_zero_writes_the_manifest(tmp_path: Path) -> None:
     writer, trainer = VideoWriter(), as_trainer(tmp_path, is_global_zero=False)
     write(writer, trainer, clip(1))
-    writer.on_predict_end(trainer, None)
+    writer.teardown(trainer, None, "predict")
     assert sorted(p.suffix for p in (tmp_path / "videos").iterdir()) == [".json", ".mp4"]
     zero = VideoWriter()
     write(zero, as_trainer(tmp_path), clip(2))
-    zero.on_predict_end(as_trainer(tmp_path), None)
+    zero.teardown(as_trainer(tmp_path), None, "predict")
     assert [row["seed"] for row in rows(tmp_path / "videos")] == [1, 2]

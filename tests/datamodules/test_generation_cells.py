@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from datamodules.aist_names import tables
-from datamodules.generation_cells import CellsSpec, held_out_tracks, make_cells, read_cells
+from datamodules.cell_lists import read_cells
+from datamodules.generation_cells import CellsSpec, held_out_tracks, make_cells
 from musicinfuser.cells import Cell
 
 HELD_OUT = (

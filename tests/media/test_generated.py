@@ -9,6 +9,7 @@ import torch
 
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import ManifestEntry, write_generated, write_manifest
+from musicinfuser.version import VERSION
 
 FRAMES = torch.randint(0, 256, (7, 32, 48, 3), generator=torch.Generator().manual_seed(0)).to(
     torch.uint8
@@ -52,7 +53,11 @@ def test_video_and_description(tmp_path: Path) -> None:
             "prompt": '踊る "quick" dancer',
             "seed": 3,
             "track": "music/mBR0.wav",
+            "track_offset_seconds": 1.5,
+            "system": "ours",
+            "version": VERSION,
         }
+        assert container.metadata["description"].startswith('踊る "quick" dancer (seed 3, ')
         shown = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert len(shown) == 7
     error = np.abs(np.stack(shown).mean(axis=(1, 2, 3)) - FRAMES.numpy().mean(axis=(1, 2, 3)))

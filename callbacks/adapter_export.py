@@ -1,0 +1,77 @@
+"""AdapterExport: what a run trained, as a folder that others can load."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as L
+import yaml
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.ema import averaged_weights
+from musicinfuser.sharing.adapter import Adapter, adapter_of_model
+from musicinfuser.sharing.card import CardFacts
+from musicinfuser.sharing.folder import write_folder
+
+if TYPE_CHECKING:
+    from lightning_modules.music_infuser import MusicInfuserModule
+
+
+class AdapterExport(L.Callback):
+    """Writes the adapters at the end of a training, averaged where the run averages.
+
+    The folder is written whole or not at all; the one of an earlier run there is replaced. For a
+    checkpoint that exists: ``python -m musicinfuser.convert checkpoint``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | None = None,
+        base_model: str | None = None,
+        license: str = "apache-2.0",  # noqa: A002 - the Hub's word
+    ) -> None:
+        """Choose the folder and what its model card says.
+
+        Args:
+            output_dir: The folder; ``<trainer.default_root_dir>/adapter`` if absent.
+            base_model: Hub id of the frozen transformer; what the run read it from if absent.
+            license: Of the adapter, as the Hub writes it.
+        """
+        super().__init__()
+        self.output_dir, self.base_model, self.license = output_dir, base_model, license
+
+    def folder(self, trainer: L.Trainer) -> Path:
+        """Where the adapter goes."""
+        return Path(self.output_dir or Path(trainer.default_root_dir, "adapter"))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the folder."""
+        if trainer.is_global_zero:
+            self.export(trainer, pl_module)
+        trainer.strategy.barrier("adapter exported")
+
+    def export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the weights of this moment."""
+        module: MusicInfuserModule = pl_module  # type: ignore[assignment]
+        with averaged_weights(trainer, pl_module):
+            adapter = adapter_of_model(module.adapted, module.model_settings())
+        spec = module.backbone_spec
+        facts = CardFacts(
+            base_model=self.base_model or spec.pretrained or "random weights",
+            audio_encoder=module.encoders.spec.audio,
+            license=self.license,
+            origin=f"Trained for {trainer.global_step} optimizer steps.",
+        )
+        folder = self.folder(trainer)
+        write_folder(folder, adapter, facts=facts, config=_config(trainer, adapter))
+        rank_zero_info(f"The adapter is in {folder}.")
+
+
+def _config(trainer: L.Trainer, adapter: Adapter) -> str:
+    """The run's configuration, or without the command line the adapter's settings."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SaveConfigCallback):
+            return callback.parser.dump(callback.config, skip_none=False)
+    settings = asdict(adapter.settings) | {"layers": list(adapter.settings.layers)}
+    return yaml.safe_dump({"adapter": settings}, sort_keys=False)

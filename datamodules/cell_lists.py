@@ -1,0 +1,129 @@
+"""Lists of cells: csv files with one clip to generate per line."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from musicinfuser.cells import NOTHING, Cell
+from musicinfuser.clip_size import check_clip_size
+
+REQUIRED_COLUMNS = ("track", "prompt", "seed")
+OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
+
+
+def read_cells(
+    lists: Sequence[str | Path],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    track_offset_seconds: float | None = 0.0,
+) -> list[Cell]:
+    """Read lists of cells.
+
+    Args:
+        lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
+            ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
+            file or video that the model hears in place of the track, or ``nothing``) and
+            ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
+            for from the list's folder, then from the working directory.
+        num_frames: Where a line has none.
+        height: Pixels.
+        width: Pixels.
+        track_offset_seconds: Where a line has none; None draws a start per track and seed.
+
+    Raises:
+        ValueError: With file and line: text that is no such list, a file that does not exist, a
+            number out of its range, or a line that repeats another.
+    """
+    paths = [Path(path) for path in lists]
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"data.generation.cells names {path}, which does not exist.")
+    cells: list[Cell] = []
+    seen: dict[str, str] = {}
+    listed = [(path, *row) for path in paths for row in _rows(path)]
+    for path, line, row in listed:
+        try:
+            cell = Cell(
+                track=_listed_file(path.parent, "track", row["track"]),
+                prompt=row["prompt"],
+                seed=_number(row, "seed", int),
+                num_frames=_number(row, "num_frames", int, num_frames),
+                height=height,
+                width=width,
+                track_offset_seconds=_number(
+                    row, "track_offset_seconds", float, track_offset_seconds
+                ),
+                heard=_heard(path.parent, row.get("heard", "")),
+                heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
+            )
+            check_clip_size(cell.num_frames, height, width)
+            place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
+            if (first := seen.setdefault(cell.file_stem(), place)) != place:
+                raise ValueError(f"repeats {first}; give it another seed, or leave it out.")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
+        cells.append(cell)
+    if not cells:
+        names = " and ".join(map(str, paths)) or "data.generation.cells"
+        raise ValueError(f"{names} lists no cell; write one per line below the names of columns.")
+    return cells
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number (of its end) and values by column."""
+    try:
+        # Spreadsheets put a byte-order mark first.
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        rows = [(reader.line_num, [v.strip() for v in values]) for values in reader if values]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as csv in UTF-8 ({error}); save it so.") from None
+    names = rows[0][1] if rows else []
+    unknown = [name for name in names if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if unknown or missing or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}, line 1: names the columns {', '.join(names) or '(none)'}; there must be "
+            f"{', '.join(REQUIRED_COLUMNS)}, there may be {', '.join(OPTIONAL_COLUMNS)}, each once."
+        )
+    for line, values in rows:
+        if len(values) != len(names):
+            raise ValueError(
+                f"{path}, line {line}: has {len(values)} values for {len(names)} columns; put "
+                "quotes around a text with commas."
+            )
+    return [(line, dict(zip(names, values, strict=True))) for line, values in rows[1:]]
+
+
+def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default: Any = None) -> Any:
+    text = row.get(name, "")
+    if not text and name not in REQUIRED_COLUMNS:
+        return default
+    try:
+        return kind(text)
+    except ValueError:
+        which = "whole number" if kind is int else "number"
+        raise ValueError(f"{name} is {text!r}; give a {which}.") from None
+
+
+def _heard(folder: Path, text: str) -> str | None:
+    if text in ("", NOTHING):
+        return text or None
+    return _listed_file(folder, "heard", text)
+
+
+def _listed_file(folder: Path, column: str, text: str) -> str:
+    if not text:
+        raise ValueError(f"{column} is empty; name an audio file or a video.")
+    # A text in the wrong column can be too long for a file name.
+    with suppress(OSError):
+        for path in (folder / text, Path(text)):
+            if path.is_file():
+                return str(path)
+    raise ValueError(
+        f"{column} names {text}, which exists neither in {folder} nor in the working directory."
+    )

@@ -1,0 +1,108 @@
+"""Weights from one format to another: ``python -m musicinfuser.convert VERB SOURCE TARGET``.
+
+Verbs: ``from-official`` (the authors' musicinfuser.safetensors to a folder to share),
+``to-official`` (such a folder back), ``backbone`` (Genmo's dit.safetensors to a transformer folder
+of diffusers) and ``checkpoint`` (a checkpoint of a training to a folder to share). All offline.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from musicinfuser.our_errors import is_ours
+from musicinfuser.sharing.adapter import Adapter, AdapterFileError, adapter_of_checkpoint
+from musicinfuser.sharing.card import MOCHI, WAV2VEC, CardFacts
+from musicinfuser.sharing.folder import read_folder, write_folder
+from musicinfuser.sharing.official_adapter import read_official_adapter, write_official_adapter
+from musicinfuser.sharing.official_backbone import convert_backbone
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb.
+
+    Raises:
+        ValueError: What the user can mend, in one sentence that names file and key.
+    """
+    options = _parser().parse_args(arguments)
+    if options.verb == "from-official":
+        layers = None if options.layers is None else [int(i) for i in options.layers.split(",")]
+        adapter = read_official_adapter(options.source, layers=layers, num_heads=options.num_heads)
+        facts = _facts(options, origin=f"Converted from the authors' {options.source.name}.")
+        write_folder(options.target, adapter, facts=facts, config=_settings_text(adapter))
+    elif options.verb == "to-official":
+        write_official_adapter(read_folder(options.source), options.target)
+    elif options.verb == "backbone":
+        convert_backbone(options.source, options.target, dtype=options.dtype)
+    else:
+        adapter = adapter_of_checkpoint(options.source)
+        facts = _facts(options, origin=f"Exported from the checkpoint {options.source.name}.")
+        config = _training_config(options.config, options.source) or _settings_text(adapter)
+        write_folder(options.target, adapter, facts=facts, config=config)
+    print(f"written: {options.target}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m musicinfuser.convert", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    described = {
+        "from-official": "the authors' musicinfuser.safetensors to a folder to share",
+        "to-official": "a folder to share to the authors' musicinfuser.safetensors",
+        "backbone": "Genmo's dit.safetensors to a transformer folder of diffusers",
+        "checkpoint": "a checkpoint of a training to a folder to share; its average if it has one",
+    }
+    for verb, text in described.items():
+        own = verbs.add_parser(verb, help=text, description=text)
+        own.add_argument("source", type=Path)
+        own.add_argument("target", type=Path)
+        if verb in ("from-official", "checkpoint"):
+            own.add_argument("--base_model", default=MOCHI, help="for the card")
+            own.add_argument("--audio_encoder", default=WAV2VEC, help="for the card")
+            own.add_argument("--license", default="apache-2.0", help="for the card")
+        if verb == "from-official":
+            own.add_argument("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
+            own.add_argument("--num_heads", type=int, help="of ZICA, if not the authors' 8")
+        if verb == "checkpoint":
+            own.add_argument("--config", type=Path, help="the training's config_fit.yaml")
+        if verb == "backbone":
+            own.add_argument(
+                "--dtype", choices=["bfloat16", "float32"], help="to write; default: the file's"
+            )
+    return parser
+
+
+def _facts(options: argparse.Namespace, *, origin: str) -> CardFacts:
+    return CardFacts(
+        base_model=options.base_model,
+        audio_encoder=options.audio_encoder,
+        license=options.license,
+        origin=origin,
+    )
+
+
+def _settings_text(adapter: Adapter) -> str:
+    """What is known of a training whose configuration is not at hand."""
+    settings = asdict(adapter.settings) | {"layers": list(adapter.settings.layers)}
+    text = yaml.safe_dump({"adapter": settings}, sort_keys=False)
+    return f"# The training's configuration is not known; the adapter's own settings:\n{text}"
+
+
+def _training_config(path: Path | None, checkpoint: Path) -> str | None:
+    """The configuration as given, or where a run keeps it beside its checkpoints."""
+    if path is not None and not path.is_file():
+        raise AdapterFileError(f"--config names {path}, which does not exist.")
+    beside = checkpoint.resolve().parent.parent / "logs" / "config_fit.yaml"
+    path = path or (beside if beside.is_file() else None)
+    return None if path is None else path.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        sys.exit(f"convert: {error}")

@@ -25,9 +25,14 @@ from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ, Encoders
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.out_of_memory import named_out_of_memory
 
 # Rate of the sound that goes into the file; the model hears 16 kHz.
 OUTPUT_RATE_HZ = 44_100
+SAMPLING_REMEDY = (
+    "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or ask for fewer frames"
+)
+DECODING_REMEDY = "set encoders.vae_tiling to true, or ask for fewer frames"
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ def generate(
     Raises:
         MediaError: The track or what is heard cannot be read, or has no sound at its offset.
         ValueError: A size Mochi cannot take.
+        OutOfMemoryError: The device's memory is too small; says which option to use.
     """
     check_clip_size(cell.num_frames, cell.height, cell.width)
     cell, heard, waveform, padded_seconds = read_track(cell, fps=sampling.fps)
@@ -118,11 +124,13 @@ def generate(
         [cell.prompt, sampling.negative_prompt], device=device
     )
     audio = None if heard is None else encoders.encode_audio(heard[None], device=device)
-    latents = sample_latents(
-        model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
-        device=device, progress=progress,
-    )  # fmt: skip
-    frames = encoders.decode_video(latents)[0]
+    with named_out_of_memory("sampling", SAMPLING_REMEDY):
+        latents = sample_latents(
+            model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
+            device=device, progress=progress,
+        )  # fmt: skip
+    with named_out_of_memory("decoding the latents", DECODING_REMEDY):
+        frames = encoders.decode_video(latents)[0]
     return GeneratedClip(cell, frames, waveform, padded_seconds, sampling.fps)
 
 
@@ -153,42 +161,87 @@ def sample_latents(
         by_layer: Further guidance away from the model without a block; None for none.
         progress: Wraps the range of steps.
     """
-
-    def denoiser(
-        features: Tensor, heard: Tensor | None, *, skip_layers: tuple[int, ...] = ()
-    ) -> Denoiser:
-        features = features[None].to(device)
-
-        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-            return model(
-                latents,
-                features,
-                (1 - sigma) * 1000,
-                audio_features=heard,
-                text_lengths=(features.shape[1],),
-                skip_layers=skip_layers,
-            ).float()
-
-        return velocity
-
     shape = latent_shape(
         cell.num_frames, cell.height, cell.width, channels=model.backbone.config.in_channels
     )
     # Drawn on the CPU so that a seed means the same picture on every device.
     stream = keyed_random.generator(cell.seed, 0, "sampling noise")
     noise = torch.randn(1, *shape, generator=stream).to(device)
-    conditional = once_per_step(denoiser(text, audio))
+    conditions = Conditions(text[None].to(device), negative[None].to(device), audio)
+    return denoise(model, conditions, noise, sampling, by_layer=by_layer, progress=progress)
+
+
+@dataclass
+class Conditions:
+    """What the clips of a batch are to show and hear; a callback may change it between steps."""
+
+    text: Tensor
+    """``(B, L, text width)`` features of the prompts, right-padded."""
+    negative: Tensor
+    """``(B, L', text width)`` features of the negative prompts; both may be empty."""
+    audio: Tensor | None
+    """``(B, S, audio width)``, heard by both branches (authors' code); None switches ZICA off."""
+    text_lengths: tuple[int, ...] | None = None
+    """Valid tokens of each prompt; None is all."""
+    negative_lengths: tuple[int, ...] | None = None
+    """Valid tokens of each negative prompt; None is all."""
+
+
+@torch.no_grad()
+def denoise(
+    model: MusicMochi,
+    conditions: Conditions,
+    noise: Tensor,
+    sampling: SamplingSpec,
+    *,
+    by_layer: LayerGuidance | None = None,
+    progress: Callable[[range], Iterable[int]] | None = None,
+    on_step_end: Callable[[int, Tensor], Tensor | None] | None = None,
+    lora_scale: float = 1.0,
+) -> Tensor:
+    """Normalised latents of a batch, of the shape of ``noise``, fp32: the one way to sample.
+
+    Args:
+        model: The adapted transformer.
+        conditions: Looked at anew in each step.
+        noise: ``(B, C, T, H, W)``, on the model's device.
+        sampling: Steps and guidance; prompts are in ``conditions``.
+        by_layer: Further guidance away from the model without a block; None for none.
+        progress: Wraps the range of steps.
+        on_step_end: As in `euler_sample`.
+        lora_scale: Times what each LoRA counts.
+    """
+
+    def denoiser(
+        *, is_negative: bool = False, is_deaf: bool = False, skip_layers: tuple[int, ...] = ()
+    ) -> Denoiser:
+        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+            features = conditions.negative if is_negative else conditions.text
+            lengths = conditions.negative_lengths if is_negative else conditions.text_lengths
+            return model(
+                latents,
+                features,
+                (1 - sigma) * 1000,
+                audio_features=None if is_deaf else conditions.audio,
+                text_lengths=lengths or (features.shape[1],) * len(features),
+                skip_layers=skip_layers,
+                lora_scale=lora_scale,
+            ).float()
+
+        return velocity
+
+    conditional = once_per_step(denoiser())
     guided = music_guidance(
-        text_guidance(conditional, denoiser(negative, audio), sampling.guidance_scale),
+        text_guidance(conditional, denoiser(is_negative=True), sampling.guidance_scale),
         conditional,
-        denoiser(text, None),
-        sampling.music_guidance_scale if audio is not None else 1.0,
+        denoiser(is_deaf=True),
+        sampling.music_guidance_scale if conditions.audio is not None else 1.0,
     )
     if by_layer is not None:
-        without_layer = denoiser(text, audio, skip_layers=(by_layer.layer,))
+        without_layer = denoiser(skip_layers=(by_layer.layer,))
         guided = layer_guidance(guided, conditional, without_layer, by_layer.scale)
     sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
-    return euler_sample(guided, noise, sigmas, progress=progress)
+    return euler_sample(guided, noise, sigmas, progress=progress, on_step_end=on_step_end)
 
 
 def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor | None, Tensor, float]:
@@ -212,13 +265,13 @@ def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor | None, Tensor, 
         offset = round(torch.rand((), generator=stream).item() * room, 3)
         cell = replace(cell, track_offset_seconds=offset)
     assert cell.track_offset_seconds is not None
-    heard, padded_seconds = _span(cell.track, track, cell.track_offset_seconds, span_seconds)
+    heard, padded_seconds = cut_span(cell.track, track, cell.track_offset_seconds, span_seconds)
     if cell.heard_file is not None:
         other = read_audio(cell.heard_file, rate_hz=AUDIO_RATE_HZ)
         other_offset = cell.heard_offset_seconds
         if other_offset is None:
             other_offset = cell.track_offset_seconds
-        heard, missing_seconds = _span(cell.heard_file, other, other_offset, span_seconds)
+        heard, missing_seconds = cut_span(cell.heard_file, other, other_offset, span_seconds)
         padded_seconds = max(padded_seconds, missing_seconds)
     video_seconds = cell.num_frames / fps
     sound = read_audio(
@@ -231,7 +284,7 @@ def read_track(cell: Cell, *, fps: float) -> tuple[Cell, Tensor | None, Tensor, 
     return cell, None if cell.heard == NOTHING else heard, sound, padded_seconds
 
 
-def _span(
+def cut_span(
     path: str, sound: Tensor, offset_seconds: float, span_seconds: float
 ) -> tuple[Tensor, float]:
     """A span of a sound at 16 kHz, and the seconds of silence added at its end."""

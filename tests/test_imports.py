@@ -60,6 +60,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "musicinfuser.sharing": (GROUND | {"musicinfuser.networks"}, set()),
     "musicinfuser.convert": (GROUND | {"musicinfuser.sharing"}, set()),
+    "musicinfuser.pipelines": (
+        GROUND | {f"musicinfuser.{n}" for n in ("diffusion", "generation", "media", "networks")},
+        set(),
+    ),
     "musicinfuser.study": (
         GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
         set(),

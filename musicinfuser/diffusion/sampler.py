@@ -41,7 +41,7 @@ def euler_sample(
     noise: Tensor,
     sigmas: Tensor,
     *,
-    on_step_end: Callable[[int, Tensor], None] | None = None,
+    on_step_end: Callable[[int, Tensor], Tensor | None] | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
 ) -> Tensor:
     """Integrate eq. 2 from noise to data: z <- z + (sigma_i - sigma_{i+1}) v(z, sigma_i).
@@ -50,7 +50,8 @@ def euler_sample(
         denoiser: Returns the velocity z - eps.
         noise: ``(B, C, T, H, W)``, kept in fp32 throughout.
         sigmas: Decreasing levels, ``(num_steps + 1,)``, on the CPU.
-        on_step_end: Called with the step's index and the latents after it.
+        on_step_end: Called with the step's index and the latents after it; latents it returns take
+            their place.
         progress: Wraps the range of steps, e.g. a progress bar.
     """
     latents = noise.float()
@@ -60,5 +61,6 @@ def euler_sample(
         step_size = per_sample(torch.full_like(sigma, (sigmas[i] - sigmas[i + 1]).item()), latents)
         latents = latents + step_size * denoiser(latents, sigma).float()
         if on_step_end is not None:
-            on_step_end(i, latents)
+            replaced = on_step_end(i, latents)
+            latents = latents if replaced is None else replaced.float()
     return latents

@@ -112,6 +112,13 @@ def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
     return functional.pad(waveform, (0, num_samples - waveform.shape[-1]))
 
 
+def resample(waveform: Tensor, *, from_hz: int, to_hz: int) -> Tensor:
+    """A float32 waveform (S,) at another sampling rate, as `read_audio` would give it."""
+    if from_hz not in _RATES_HZ:
+        raise MediaError(f"the sampling rate of the given sound is {from_hz} Hz.")
+    return _resample(waveform, from_hz, to_hz, Deadline("the given sound", TIME_LIMIT_SECONDS))
+
+
 def loudness_dbfs(waveform: Tensor) -> float:
     """Root mean square over all samples in dB of full scale 1; minus infinity for silence.
 

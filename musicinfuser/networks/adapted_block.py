@@ -9,7 +9,8 @@ from diffusers.models.transformers.transformer_mochi import MochiTransformerBloc
 from torch import Tensor, nn
 
 from musicinfuser.networks.attention import JointAttention
-from musicinfuser.networks.modulation import Modulations, given_modulation
+from musicinfuser.networks.modulation import Modulations, compute_modulations, given_modulation
+from musicinfuser.networks.offload_hooks import is_hooked
 from musicinfuser.networks.recompute import GradientCheckpointing, recomputed
 
 # Under its own name: diffusers marks the class as opaque to torch's compiler.
@@ -50,7 +51,7 @@ class AdaptedBlock(MochiTransformerBlock):
         self,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
-        temb: Modulations,
+        temb: Modulations | Tensor,
         encoder_attention_mask: Tensor | None,
         image_rotary_emb: tuple[Tensor, Tensor],
         heard: Heard | None = None,
@@ -61,7 +62,8 @@ class AdaptedBlock(MochiTransformerBlock):
         Args:
             hidden_states: ``(B, N, D)`` visual tokens.
             encoder_hidden_states: ``(B, L, Dy)`` text tokens; L may be 0.
-            temb: The block's modulations, where diffusers has the condition they come from.
+            temb: The block's modulations; or the condition ``(B, W)`` they come from, as diffusers'
+                own ``forward`` gives it.
             encoder_attention_mask: ``(B, L)`` bool, True = valid; None = all are.
             image_rotary_emb: cos and sin, ``(N, H, d / 2)`` each.
             heard: Audio and its adapter; None for neither.
@@ -70,6 +72,11 @@ class AdaptedBlock(MochiTransformerBlock):
         Returns:
             Visual and text tokens, of the shapes they came in.
         """
+        if isinstance(temb, Tensor):
+            text_dtype = encoder_hidden_states.dtype
+            temb = compute_modulations([self], temb, text_dtype=text_dtype)[0]
+            if encoder_attention_mask is not None:
+                encoder_attention_mask = encoder_attention_mask.bool()
         return self.run(
             self,
             None if heard is None else heard.zica,
@@ -107,6 +114,47 @@ def run_block(
     return recomputed(block_and_zica, visual, policy)
 
 
+def run_adapted(
+    block: AdaptedBlock,
+    zica: nn.Module | None,
+    modulations: Modulations | Tensor,
+    mask: Tensor | None,
+    rotary: tuple[Tensor, Tensor],
+    visual: Tensor,
+    text: Tensor,
+    audio: Tensor | None,
+    policy: GradientCheckpointing = "none",
+) -> tuple[Tensor, Tensor]:
+    """A block and its adapter; what may need a gradient comes last."""
+    if block.run is not run_block:
+        _let_length_vary(text, mask)
+    # By a view, what arrives at the audio tokens is summed up within the block, however blocks are
+    # run: the last bits of the projector's gradients depend on the order.
+    heard = None if zica is None or audio is None else Heard(zica, audio.view_as(audio))
+    return block(
+        hidden_states=visual,
+        encoder_hidden_states=text,
+        temb=modulations,
+        encoder_attention_mask=mask,
+        image_rotary_emb=rotary,
+        heard=heard,
+        policy=policy,
+    )
+
+
+def trained_parameters(block: nn.Module, zica: nn.Module | None) -> list[nn.Parameter]:
+    """Parameters of a block and its adapter that are trained."""
+    modules = [block] if zica is None else [block, zica]
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+def _let_length_vary(text: Tensor, mask: Tensor | None) -> None:
+    """Have one graph for all lengths of captions but 0 and 1, instead of one for the first."""
+    for tensor in (text, mask):
+        if tensor is not None:
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
+
+
 def compiled_run(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
     """`run_block` compiled for all blocks of a model, one whole graph for each kind of block."""
     # Torch's stubs leave the last two out.
@@ -120,6 +168,19 @@ def compiled_run(backend: str | Callable[..., Any] = "inductor") -> Callable[...
 
 
 def adapt_blocks(backbone: MochiTransformer3DModel) -> None:
-    """Replace the blocks of a backbone by ones with the same weights under the same names."""
+    """Replace the blocks of a backbone by ones with the same weights under the same names.
+
+    The backbone's own ``forward`` keeps its meaning. Blocks that are adapted already stay.
+
+    Raises:
+        ValueError: Blocks have hooks, which belong to the ones that would be replaced.
+    """
     for i, block in enumerate(backbone.transformer_blocks):
+        if isinstance(block, AdaptedBlock):
+            continue
+        if is_hooked(block):
+            raise ValueError(
+                "the transformer's blocks are offloaded already; put the model together first, "
+                "then switch offloading on."
+            )
         backbone.transformer_blocks[i] = AdaptedBlock(block)

@@ -191,14 +191,8 @@ class Encoders:
         Returns:
             ``(B, S, width)`` fp32 on ``device``, one token per 20 ms; 2.5 s give 124.
         """
-        extracted = self._feature_extractor(
-            [waveform.numpy() for waveform in waveforms.cpu()],
-            sampling_rate=AUDIO_RATE_HZ,
-            return_tensors="pt",
-        )
         with _on(self.audio_encoder, device) as encoder:
-            with torch.autocast(device.type, enabled=False):
-                return encoder(extracted.input_values.to(device)).last_hidden_state
+            return encode_waveforms(encoder, self._feature_extractor, waveforms, device=device)
 
     def fingerprints(self) -> dict[str, str]:
         """What each encoder is: a hash of its files where they are local, else its source.
@@ -245,6 +239,27 @@ class Encoders:
     @cached_property
     def _feature_extractor(self) -> Any:
         return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
+
+
+def encode_waveforms(
+    encoder: Wav2Vec2Model, extractor: Any, waveforms: Tensor, *, device: torch.device
+) -> Tensor:
+    """wav2vec 2.0's last hidden state, as `Encoders.encode_audio` gives it.
+
+    Args:
+        encoder: wav2vec 2.0, on ``device`` or brought there by its hooks.
+        extractor: Its feature extractor.
+        waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
+        device: Where to compute.
+    """
+    extracted = extractor(
+        [waveform.numpy() for waveform in waveforms.cpu()],
+        sampling_rate=AUDIO_RATE_HZ,
+        return_tensors="pt",
+    )
+    with torch.autocast(device.type, enabled=False):
+        values = extracted.input_values.to(device, encoder.dtype)
+        return encoder(values).last_hidden_state
 
 
 def tile_size_for(shape: Sequence[int], free_bytes: float) -> int | None:

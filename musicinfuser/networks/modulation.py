@@ -6,6 +6,7 @@ weights. Computed at once they leave the blocks, so those layers may stay in the
 Shape legend: B batch, N tokens of a stream, D width of a stream, W width of the condition.
 """
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
@@ -120,7 +121,7 @@ def given_modulation(norm: nn.Module, *, stream: int) -> GivenModulation:
 
 
 def compute_modulations(
-    blocks: nn.ModuleList, temb: Tensor, *, text_dtype: torch.dtype
+    blocks: Iterable[nn.Module], temb: Tensor, *, text_dtype: torch.dtype
 ) -> list[Modulations]:
     """The modulations of all blocks.
 

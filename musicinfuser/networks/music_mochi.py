@@ -4,9 +4,9 @@ Shape legend: B batch, C latent channels, T latent frames, H and W latent height
 N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from diffusers import MochiTransformer3DModel
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from musicinfuser import keyed_random
 from musicinfuser.networks.adapted_block import (
-    AdaptedBlock,
-    Heard,
     adapt_blocks,
     compiled_run,
-    run_block,
+    run_adapted,
+    trained_parameters,
 )
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.block_pass import BlockPass, check_policy
@@ -34,11 +33,15 @@ from musicinfuser.networks.modulation import (
     Modulations,
     compute_modulations,
 )
+from musicinfuser.networks.offload_hooks import is_hooked, lora_scaled, run_with_hooks
 from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.rotary import RotaryTables
 from musicinfuser.networks.streaming import StreamedBlocks
-from musicinfuser.networks.valid_text import trim_text
+from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.zica import ZicaSpec, build_zica
+
+if TYPE_CHECKING:
+    from musicinfuser.networks.music_adapter import MusicAdapter
 
 # They run before the blocks do; `modulations_on_host` decides where they are.
 NOT_STREAMED = ("norm1.linear", "norm1_context.linear")
@@ -104,7 +107,9 @@ class MusicMochi(nn.Module):
         self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
         if stream_blocks or offload_inputs:
             check_policy(self.gradient_checkpointing)
-        self.offload_inputs, self.lora = offload_inputs, lora
+        self.offload_inputs, self.lora, self.zica_spec = offload_inputs, lora, zica
+        # Not a module of this one: its parts are, under the names they have in checkpoints.
+        self.__dict__["adapter"] = None
         self._rotary = RotaryTables(backbone)
         # Drawn on the CPU so that a seed means the same adapters on every device.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
@@ -128,6 +133,24 @@ class MusicMochi(nn.Module):
             if stream_blocks
             else None
         )
+
+    @classmethod
+    def from_parts(cls, backbone: MochiTransformer3DModel, adapter: "MusicAdapter | None") -> Self:
+        """A model of parts that exist already, to generate with.
+
+        The parts are shared, not copied, and may be on any device or offloaded by hooks of
+        accelerate or diffusers; LoRA is what the backbone brings along.
+
+        Args:
+            backbone: Frozen here; its blocks are adapted if they are not yet.
+            adapter: ZICA and the audio projector; None for a model without audio.
+        """
+        model = cls(backbone, layers=[], zica=ZicaSpec(), lora=None)
+        if adapter is not None:
+            model.layers, model.zica = adapter.layers, adapter.zica
+            model.audio_projector = adapter.audio_projector
+            model.__dict__["adapter"] = adapter
+        return model
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move and cast as modules do, but for weights that are streamed."""
@@ -160,8 +183,11 @@ class MusicMochi(nn.Module):
         *,
         text_lengths: tuple[int, ...] | None = None,
         skip_layers: tuple[int, ...] = (),
+        lora_scale: float = 1.0,
     ) -> Tensor:
         """The velocity z - eps at a noise level.
+
+        Hooks on the backbone, its parts and the adapter run as if their ``forward`` did.
 
         Args:
             hidden_states: ``(B, C, T, H, W)`` noisy latents, normalised; H and W even.
@@ -174,6 +200,7 @@ class MusicMochi(nn.Module):
                 the first block, and nothing on the device is waited for.
             skip_layers: Blocks that are left out with their ZICA: identities for video and text,
                 the last one too (section 4.1). For sampling only.
+            lora_scale: Times what each LoRA counts; 0 is the backbone without.
 
         Returns:
             ``(B, C, T, H, W)`` in the backbone's type.
@@ -182,6 +209,32 @@ class MusicMochi(nn.Module):
             ValueError: Not exactly one of mask and lengths, sizes that cannot be patched, or blocks
                 to skip that do not exist or while gradients are on.
         """
+
+        def run() -> Tensor:
+            return self._velocity(
+                hidden_states,
+                encoder_hidden_states,
+                timestep,
+                encoder_attention_mask,
+                audio_features,
+                text_lengths,
+                skip_layers,
+            )
+
+        adapter = None if audio_features is None else self.__dict__["adapter"]
+        with lora_scaled(self.backbone, lora_scale):
+            return run_with_hooks(self.backbone, lambda: run_with_hooks(adapter, run))
+
+    def _velocity(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_attention_mask: Tensor | None,
+        audio_features: Tensor | None,
+        text_lengths: tuple[int, ...] | None,
+        skip_layers: tuple[int, ...],
+    ) -> Tensor:
         backbone = self.backbone
         batch_size, _, num_frames, height, width = hidden_states.shape
         patch = backbone.config.patch_size
@@ -224,7 +277,12 @@ class MusicMochi(nn.Module):
         skip_layers: tuple[int, ...],
     ) -> Tensor:
         blocks, layers = self.backbone.transformer_blocks, self.layers
-        modulations = compute_modulations(blocks, temb, text_dtype=text.dtype)
+        # Offloaded blocks have their weights while they run, so each finds its own modulations.
+        modulations: Sequence[Modulations | Tensor] = (
+            [temb] * len(blocks)
+            if any(is_hooked(block) for block in blocks)
+            else compute_modulations(blocks, temb, text_dtype=text.dtype)
+        )
         if self.compile_blocks and self.lora is not None and torch.is_grad_enabled():
             # Inputs with a gradient and without are different graphs: the first block would need
             # one of its own. As it has LoRA, all this costs is its projections' input gradients.
@@ -235,12 +293,12 @@ class MusicMochi(nn.Module):
             if i in skip_layers:
                 continue
             zica = None if audio is None or i not in layers else self.zica[str(i)]
-            run = partial(_run_adapted, block, zica, modulations[i], mask, rotary)
+            run = partial(run_adapted, block, zica, modulations[i], mask, rotary)
             inputs = (visual, text, None if zica is None else audio)
             if through is None:
                 visual, text = run(*inputs, policy=self.gradient_checkpointing)
             else:
-                visual, text = through.run(i, run, inputs, _trained(block, zica))
+                visual, text = through.run(i, run, inputs, trained_parameters(block, zica))
         return visual
 
     def _block_pass(self) -> BlockPass | None:
@@ -253,44 +311,3 @@ class MusicMochi(nn.Module):
             offload_inputs=self.offload_inputs,
             gradient_checkpointing=self.gradient_checkpointing,
         )
-
-
-def _run_adapted(
-    block: AdaptedBlock,
-    zica: nn.Module | None,
-    modulations: Modulations,
-    mask: Tensor | None,
-    rotary: tuple[Tensor, Tensor],
-    visual: Tensor,
-    text: Tensor,
-    audio: Tensor | None,
-    policy: GradientCheckpointing = "none",
-) -> tuple[Tensor, Tensor]:
-    """A block and its adapter; what may need a gradient comes last."""
-    if block.run is not run_block:
-        _let_length_vary(text, mask)
-    # By a view, what arrives at the audio tokens is summed up within the block, however blocks are
-    # run: the last bits of the projector's gradients depend on the order.
-    heard = None if zica is None or audio is None else Heard(zica, audio.view_as(audio))
-    return block(
-        hidden_states=visual,
-        encoder_hidden_states=text,
-        temb=modulations,
-        encoder_attention_mask=mask,
-        image_rotary_emb=rotary,
-        heard=heard,
-        policy=policy,
-    )
-
-
-def _trained(block: nn.Module, zica: nn.Module | None) -> list[nn.Parameter]:
-    """Parameters of a block and its adapter that are trained."""
-    modules = [block] if zica is None else [block, zica]
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-
-def _let_length_vary(text: Tensor, mask: Tensor | None) -> None:
-    """Have one graph for all lengths of captions but 0 and 1, instead of one for the first."""
-    for tensor in (text, mask):
-        if tensor is not None:
-            torch._dynamo.maybe_mark_dynamic(tensor, 1)

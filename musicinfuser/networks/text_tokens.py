@@ -1,4 +1,4 @@
-"""Valid text tokens of a batch, and the masks that tell them from padding."""
+"""Captions of different lengths in one batch."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,7 @@ from torch import Tensor
 def trim_text(
     text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Cut padding off text, as far as its length is known on the host.
-
-    Args:
-        text: ``(B, L, ...)``, right-padded.
-        mask: ``(B, L)``, nonzero = valid; nothing is cut then.
-        lengths: Valid tokens per sample.
-
-    Returns:
-        The text ``(B, L', ...)``, its mask ``(B, L')`` for the pooler, and the mask that blocks
-        still need, None if they need none.
-
-    Raises:
-        ValueError: Not exactly one of mask and lengths, or lengths that do not fit.
-    """
+    """Text ``(B, L, ...)``, its mask ``(B, L)`` for the pooler, and the mask blocks still need."""
     if (mask is None) == (lengths is None):
         raise ValueError("give exactly one of `encoder_attention_mask` and `text_lengths`.")
     if mask is not None:

@@ -1,0 +1,97 @@
+"""A base, an adapter of ours in a folder, and songs."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import MochiPipeline
+from peft import get_peft_model_state_dict
+
+from musicinfuser import MusicAdapter, MusicInfuserPipeline
+from musicinfuser.media.audio import write_wav
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
+
+SIZE = {"num_frames": 13, "height": 32, "width": 48}
+RATE_HZ = 22_050
+
+
+@pytest.fixture(scope="session")
+def trained(small_parts: Path) -> MusicMochi:
+    """Adapters as training might leave them: nothing is zero."""
+    model = MusicMochi(
+        build_backbone(BackboneSpec(pretrained=str(small_parts), dtype="float32")),
+        layers=[0, 2],
+        zica=ZicaSpec(num_heads=4),
+        lora=LoraSpec(rank=2, alpha=6.0),
+        audio_width=96,
+        audio_resampling="average",
+    )
+    stream = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
+    return model
+
+
+@pytest.fixture(scope="session")
+def adapter(trained: MusicMochi, small_parts: Path, tmp_path_factory) -> str:
+    """A folder with ``zica`` and LoRA."""
+    folder = tmp_path_factory.mktemp("adapter")
+    whole = MusicAdapter.from_model(trained, audio_encoder=str(small_parts / "audio_encoder"))
+    whole.save_pretrained(folder / "zica")
+    MochiPipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(trained.backbone),
+        transformer_lora_adapter_metadata=trained.backbone.peft_config["default"].to_dict(),
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def base(small_parts: Path) -> MusicInfuserPipeline:
+    return quiet(MusicInfuserPipeline.from_pretrained(small_parts))
+
+
+@pytest.fixture(scope="session")
+def loaded(small_parts: Path, adapter: str) -> MusicInfuserPipeline:
+    return quiet(MusicInfuserPipeline.from_pretrained(small_parts, adapter=adapter))
+
+
+@pytest.fixture
+def fresh(loaded: MusicInfuserPipeline) -> MusicInfuserPipeline:
+    """One that a test may change."""
+    return quiet(MusicInfuserPipeline(**copy.deepcopy(loaded.components)))
+
+
+@pytest.fixture(scope="session")
+def song(tmp_path_factory) -> str:
+    seconds = torch.arange(2 * RATE_HZ) / RATE_HZ
+    path = tmp_path_factory.mktemp("music") / "song.wav"
+    phase = 2 * math.pi * (200 * seconds + 100 * seconds**2)
+    write_wav(path, 0.5 * torch.sin(phase), rate_hz=RATE_HZ)
+    return str(path)
+
+
+def quiet(pipeline: MusicInfuserPipeline) -> MusicInfuserPipeline:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def latents_of(pipeline: MochiPipeline, prompt="a dancer", *arguments, **changes) -> torch.Tensor:
+    settings = {
+        **SIZE,
+        "num_inference_steps": 2,
+        "guidance_scale": 3.0,
+        "generator": torch.Generator().manual_seed(3),
+        "output_type": "latent",
+    }
+    return pipeline(prompt, *arguments, **(settings | changes)).frames
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()

@@ -32,7 +32,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self,
         width: int,
         layers: list[int],
-        backbone_layers: int,
+        backbone_layers: int | None = None,
         form: Literal["cross_attention", "feature_addition"] = "cross_attention",
         num_heads: int = 8,
         bias: bool = True,
@@ -47,7 +47,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Args:
             width: Channels of the backbone's visual stream (Mochi: 3072).
             layers: 0-based blocks followed by ZICA, at least one.
-            backbone_layers: Blocks of the backbone it belongs to (Mochi: 48).
+            backbone_layers: Blocks of the backbone it belongs to (Mochi: 48); None if nobody said.
             form: As in `ZicaSpec`; so are the next four.
             num_heads: Attention heads.
             bias: Biases on the projections.

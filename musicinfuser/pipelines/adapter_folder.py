@@ -70,7 +70,7 @@ def check_belongs(
     problems = []
     if ours.width != width:
         problems.append(f"it is {ours.width} channels wide, the base {width}")
-    if ours.backbone_layers != base.num_layers:
+    if ours.backbone_layers not in (None, base.num_layers):
         problems.append(
             f"it listens after blocks {list(ours.layers)} of {ours.backbone_layers}, the base has "
             f"{base.num_layers}"

@@ -51,13 +51,16 @@ class AdapterSettings:
         )
 
     def music_config(self) -> dict[str, Any]:
-        """ZICA and the projector, flat, for ``zica/config.json``."""
+        """What `MusicAdapter` is built with, for ``zica/config.json``; how ZICA began is over."""
+        form = asdict(self.zica)
+        del form["init"]
         return {
             "width": self.width,
             "layers": list(self.layers),
+            "backbone_layers": self.num_layers,
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
-            **asdict(self.zica),
+            **form,
         }
 
 

@@ -185,11 +185,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _settings(stored: dict[str, Any], path: Path) -> AdapterSettings:
-    names = ("form", "num_heads", "bias", "scale", "init", "positions")
+    names = ("form", "num_heads", "bias", "scale", "positions")
     try:
         return AdapterSettings(
             width=stored["width"],
-            num_layers=stored["num_layers"],
+            num_layers=stored.get("backbone_layers") or stored["num_layers"],
             layers=tuple(stored["layers"]),
             audio_width=stored["audio_width"],
             audio_resampling=stored["audio_resampling"],

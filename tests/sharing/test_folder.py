@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from lightning_modules.adapter_files import AdapterError, load_adapter
 from lightning_modules.checkpointing import architecture
 from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.sharing import folder as folder_module
@@ -167,3 +168,17 @@ def test_what_does_not_fit_is_named(make_model, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("128", "64"))
     with pytest.raises(AdapterFileError, match="different widths, 64 and 128"):
         read_folder(tmp_path / "a")
+
+
+def test_what_listens_is_what_the_pipeline_loads(make_model, randomise, tmp_path: Path) -> None:
+    model = randomise(make_model(zica=ZICA, audio_resampling="centre"))
+    share(model, tmp_path / "adapter")
+    loaded = MusicAdapter.from_pretrained(tmp_path / "adapter" / "zica")
+    expected = MusicAdapter.from_model(model)
+    given = {"audio_encoder", "_name_or_path", "_use_default_values"}
+    assert {k: v for k, v in loaded.config.items() if k not in given} == {
+        k: v for k, v in expected.config.items() if k not in given
+    }
+    tensors = expected.state_dict()
+    assert loaded.state_dict().keys() == tensors.keys()
+    assert all(torch.equal(tensors[n], tensor) for n, tensor in loaded.state_dict().items())

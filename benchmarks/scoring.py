@@ -24,6 +24,7 @@ from benchmarks.figures import Figure
 from benchmarks.report import parser, write_result
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video_writing import write_video
+from musicinfuser.metrics.report import read_report
 
 # 100 clips in less than five minutes on two cores.
 GOAL_S, GOAL_CLIPS, GOAL_CORES = 300.0, 100, 2
@@ -92,7 +93,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         began = time.perf_counter()
         score(folder, Path(place, "metrics.json"), settings, num_workers=settings.num_workers)
         seconds = time.perf_counter() - began
-        document = evaluate.read_report(Path(place, "metrics.json"))
+        document = read_report(Path(place, "metrics.json"))
     failed = sum(bool(clip["failures"]) for clip in document["clips"])
     goal = GOAL_S / GOAL_CLIPS
     one = f"a clip of {settings.frames} frames, {settings.height}x{settings.width}"

@@ -13,13 +13,12 @@ from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry, list_clips
 from musicinfuser.metrics.motion import (
+    DEFAULT_SMOOTHING_SECONDS,
     frame_difference,
     gaussian_smoothed,
     local_minima,
 )
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
-
-_SMOOTHING_SECONDS = 2.5 / 30  # of drawn motion curves, as of `kinematic_beats`
 
 
 class EvaluationError(ValueError):
@@ -108,7 +107,7 @@ def picture_row(
         return None
     motion, rests = None, []
     if with_motion:
-        sigma_samples = _SMOOTHING_SECONDS * clip.fps
+        sigma_samples = DEFAULT_SMOOTHING_SECONDS * clip.fps
         curve = gaussian_smoothed(frame_difference(clip.frames), sigma_samples=sigma_samples)
         motion, rests = curve.tolist(), ((local_minima(curve) + 0.5) / clip.fps).tolist()
     return SheetRow(

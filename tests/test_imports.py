@@ -108,10 +108,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {"lightning_modules", "datamodules", "callbacks", "musicinfuser.media"},
         set(),
     ),
-    "evaluate": (
+    "musicinfuser.verbs": (
         GROUND
         | {f"musicinfuser.{n}" for n in ("comparison", "evaluation", "judges", "media", "metrics")}
-        | {"musicinfuser.report", "musicinfuser.study"},
+        | {"musicinfuser.report"},
+        set(),
+    ),
+    "evaluate": (
+        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "metrics", "study", "verbs")},
         set(),
     ),
 }

@@ -61,6 +61,7 @@ class AestheticQuality(ClipMetric):
     def __init__(self, *, encoder: ClipEncoder, head: str, name: str = "aesthetic_quality") -> None:
         super().__init__(name=name)
         self.encoder = encoder
+        self.in_workers = encoder.in_workers
         self.head = head
         weight, bias = read_head(head)
         if weight.shape[1] != encoder.width:

@@ -44,6 +44,7 @@ class ClipScore(ClipMetric):
     def __init__(self, *, encoder: ClipEncoder, name: str = "clip_score") -> None:
         super().__init__(name=name)
         self.encoder = encoder
+        self.in_workers = encoder.in_workers
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """Score one clip.

@@ -78,6 +78,7 @@ class SubjectConsistency(_Consistency):
     def __init__(self, *, encoder: DinoEncoder, name: str = "subject_consistency") -> None:
         super().__init__(name=name)
         self.encoder: DinoEncoder = encoder
+        self.in_workers = encoder.in_workers
 
     def embed(self, frames: Tensor) -> Tensor:
         """DINO's class tokens, (T, D)."""
@@ -97,6 +98,7 @@ class BackgroundConsistency(_Consistency):
     def __init__(self, *, encoder: ClipEncoder, name: str = "background_consistency") -> None:
         super().__init__(name=name)
         self.encoder: ClipEncoder = encoder
+        self.in_workers = encoder.in_workers
 
     def embed(self, frames: Tensor) -> Tensor:
         """CLIP's vectors, (T, D)."""

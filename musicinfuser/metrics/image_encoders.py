@@ -108,12 +108,20 @@ class ImageEncoder:
         return self.fingerprint()
 
     @property
+    def _where(self) -> str:
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether other processes may hold a copy: not on a GPU, which one process fills."""
+        return torch.device(self._where).type == "cpu"
+
+    @property
     def _model(self) -> Any:
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         return _loaded(
-            self._load, self.weights, self._identity, self._commit, DTYPES[self.dtype], device
+            self._load, self.weights, self._identity, self._commit, DTYPES[self.dtype], self._where
         )
 
 
@@ -272,24 +280,3 @@ def dino_positions(
     scale = ((height // patch_size + 0.1) / side, (width // patch_size + 0.1) / side)
     stretched = nn.functional.interpolate(square, scale_factor=scale, mode="bicubic")
     return torch.cat([positions[:, :1], stretched.flatten(2).transpose(1, 2)], dim=1)
-
-
-class ClipFrameFeatures:
-    """CLIP vectors of single frames, for distances between sets of clips.
-
-    Args:
-        encoder: Which CLIP. It sees frames as its own code resizes them.
-        name: Name of the feature set in tables.
-    """
-
-    def __init__(self, encoder: ClipEncoder, *, name: str = "clip") -> None:
-        self.encoder = encoder
-        self.name = name
-
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": self.encoder.fingerprint()}
-
-    def features(self, frames: Tensor) -> Tensor:
-        """`ClipEncoder.embed_images`, (T, H, W, 3) to float32 (T, D), as CLIP resizes frames."""
-        return self.encoder.embed_images(frames, antialias=True)

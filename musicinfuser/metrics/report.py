@@ -23,6 +23,7 @@ Fields of metrics.json:
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,15 @@ def odd_shapes(document: Document) -> list[str]:
 def compared_rows(document: Document) -> list[Row]:
     """One row per value and one column per system, ``mean [low, high]``, for reading.
 
-    After the values of each metric come the numbers of clips that it scored and failed on; a value
-    that only some of them have says how many.
+    The first row says how many clips there are. After the values of a metric come the numbers of
+    clips that it scored and failed on, where those are not all and none; a value that only some of
+    them have says how many. A value that no system has is left out.
     """
     systems: Document = document["systems"]
     first = f"mean [{document['confidence']:.0%} interval]"
     names = list(dict.fromkeys(name for values in systems.values() for name in values))
-    rows: list[Row] = []
+    num_clips = Counter(clip["system"] for clip in document["clips"])
+    rows: list[Row] = [_counts(first, "clips", {system: num_clips[system] for system in systems})]
     for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
         own = list(group)
         num_scored = {
@@ -145,12 +148,18 @@ def compared_rows(document: Document) -> list[Row]:
                 system: _cell(values[name], num_scored=num_scored[system])
                 for system, values in systems.items()
             }
-            rows.append({first: name, **cells})
+            if any(cell is not None for cell in cells.values()):
+                rows.append({first: name, **cells})
         num_failed = {system: values[own[0]]["num_failed"] for system, values in systems.items()}
-        for label, counts in (("clips scored", num_scored), ("clips failed", num_failed)):
-            texts = {system: str(count) for system, count in counts.items()}
-            rows.append({first: f"{metric}: {label}", **texts})
+        if any(num_scored[system] != num_clips[system] for system in systems):
+            rows.append(_counts(first, f"{metric}: clips scored", num_scored))
+        if any(num_failed.values()):
+            rows.append(_counts(first, f"{metric}: clips failed", num_failed))
     return rows
+
+
+def _counts(first: str, label: str, counts: dict[str, int]) -> Row:
+    return {first: label, **{system: str(count) for system, count in counts.items()}}
 
 
 def _cell(summary: Document, *, num_scored: int) -> str | None:

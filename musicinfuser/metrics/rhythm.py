@@ -88,7 +88,7 @@ class RhythmMetric(ClipMetric):
     A subclass implements `score_moments`; it may replace where the moments come from.
 
     Values per clip, of which `compute` gives the means:
-        score: What `score_moments` gives; 0 without beats on either side.
+        score: In [0, 1]; 0 without beats on either side.
         chance: Mean score over circular shifts of the music.
         z: (score - chance) / standard deviation over the shifts; 0 where all shifts score the same.
         num_kinematic_beats, num_music_beats: Counts of moments within the clip.

@@ -27,7 +27,8 @@ def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[
 
     Returns:
         One row per value and one column per pair of systems, as ``a minus b``; bold are differences
-        whose interval leaves out 0. No rows for a single system.
+        whose interval leaves out 0. No rows for values that differ in no cell, or for a single
+        system.
     """
     records = clip_records(document)
     systems = list(document["systems"])
@@ -36,6 +37,7 @@ def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[
     bold: set[tuple[int, str]] = set()
     for name in names:
         row: dict[str, str | None] = {VALUE: name}
+        differs = False
         for first, second in itertools.combinations(systems, 2):
             pair = f"{first} minus {second}"
             differences = []
@@ -43,6 +45,7 @@ def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[
                 values = [_value(records, cell, system, name) for system in (first, second)]
                 if values[0] is not None and values[1] is not None:
                     differences.append(values[0] - values[1])
+            differs = differs or any(differences)
             interval = bootstrap_mean(
                 differences,
                 seed=document["seed"],
@@ -53,7 +56,7 @@ def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[
             if interval.low is not None and interval.high is not None:
                 if interval.low > 0 or interval.high < 0:
                     bold.add((len(rows), pair))
-        if any(row[pair] for pair in row if pair != VALUE):
+        if differs:
             rows.append(row)
     return rows, Marks(bold=bold)
 

@@ -5,7 +5,7 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from musicinfuser.metrics.report import Document
+from musicinfuser.metrics.report import Document, odd_shapes
 from musicinfuser.tables import Row, html_table
 
 PACKAGES = (
@@ -45,7 +45,7 @@ def failed_rows(document: Document) -> list[Row]:
 
 
 def failures_html(document: Document) -> str:
-    """Failed clips, clips that were skipped, and whether the run was finished."""
+    """Failed and skipped clips, odd lengths and rates, and whether the run was finished."""
     rows = failed_rows(document)
     rows += [
         {"system": "", "clip": path, "metrics": "all", "reason": "in no line of its manifest"}
@@ -58,6 +58,12 @@ def failures_html(document: Document) -> str:
         parts.append(f'<div class="wide reasons" tabindex="0">{html_table(rows)}</div>\n')
     else:
         parts.append("<p>None: every metric scored every clip.</p>\n")
+    if shapes := odd_shapes(document):
+        listed = "".join(f"<li>{html.escape(shape)}</li>" for shape in shapes)
+        parts.append(
+            "<p>Clips differ in length or rate, which scores of motion depend on:</p>\n"
+            f"<ul>{listed}</ul>\n"
+        )
     return "".join(parts)
 
 

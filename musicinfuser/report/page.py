@@ -4,7 +4,10 @@ It needs no other file, except videos above a size limit, which lie beside it.
 """
 
 import html
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,11 +18,12 @@ from musicinfuser.metrics.music_beats import MusicBeats
 from musicinfuser.metrics.report import Document, compared_rows
 from musicinfuser.report.differences import paired_differences
 from musicinfuser.report.groups import CellGroup, cell_groups
+from musicinfuser.report.meanings import meanings_html
 from musicinfuser.report.origin import failures_html, origin_html
 from musicinfuser.report.paper_layout import NOTE, paper_rows, paper_tables
 from musicinfuser.report.players import Embedding, cell_section, cell_values
 from musicinfuser.report.value_plots import value_plots
-from musicinfuser.tables import html_table
+from musicinfuser.tables import Marks, Row, html_table
 from musicinfuser.whole_files import write_text
 
 _HERE = Path(__file__).parent
@@ -65,10 +69,11 @@ def write_page(
     )
     num_failed = sum(bool(clip["failures"]) for clip in document["clips"])
     facts = (
-        f"{len(document['clips'])} clips of {len(systems)} systems ({', '.join(systems)}) in "
-        f"{len(cells)} cells; {num_failed} clips failed."
+        f"{' · '.join(systems)}: {len(document['clips'])} clips in {len(cells)} cells, each of one "
+        f"track, start and prompt. Clips that failed: {num_failed}."
     )
     sections = [
+        ("findings", "What metrics say of all clips together", _findings(document)),
         ("scores", "Scores", _scores(document)),
         ("differences", "Differences between systems", _differences(document, cells)),
         ("plots", "Plots", value_plots(document, colours)),
@@ -96,25 +101,41 @@ def write_page(
     write_text(path, text)
 
 
-def _scores(document: Document) -> str:
-    said = "".join(
-        f"<p>{html.escape(sentence)}</p>\n"
+def _findings(document: Document) -> str:
+    said = [
+        f"<li>{html.escape(sentence)}</li>\n"
         for found in document.get("findings", {}).values()
         for sentence in found.get("printed", ())
-    )
-    return said + f'<div class="wide" tabindex="0">{html_table(compared_rows(document))}</div>\n'
+    ]
+    return f"<ul>\n{''.join(said)}</ul>\n" if said else ""
+
+
+def _scores(document: Document) -> str:
+    rows = compared_rows(document)
+    table = html_table(rows, marks=Marks(rules=_metric_starts(rows)))
+    return f'<div class="wide" tabindex="0">{table}</div>\n{meanings_html(document)}'
+
+
+def _metric_starts(rows: Sequence[Row]) -> list[int]:
+    """Numbers of the rows in which another metric begins; the first column names it."""
+    metrics = [re.split("[/:]", str(next(iter(row.values()))))[0] for row in rows]
+    return [n for n, (before, own) in enumerate(pairwise(metrics), start=1) if own != before]
 
 
 def _differences(document: Document, cells: Sequence[CellGroup]) -> str:
+    if len(document["systems"]) < 2:
+        return ""
     rows, marks = paired_differences(document, cells)
     if not rows:
-        return ""
+        return "<p>No value differs in any cell that two systems share.</p>\n"
+    marks = replace(marks, rules=_metric_starts(rows))
     percent = f"{document['confidence']:.0%}"
     return (
         "<p>Mean difference over the cells that both systems have a clip of, with its "
         f"{percent} interval by bootstrap over cells. Bold: the interval leaves out 0, so the "
         "value tells the two apart. Of many values that tell nothing, about one in "
-        f"{round(1 / (1 - document['confidence']))} does so by chance.</p>\n"
+        f"{round(1 / (1 - document['confidence']))} does so by chance. Values that are equal in "
+        "all cells are left out.</p>\n"
         f'<div class="wide" tabindex="0">{html_table(rows, marks=marks)}</div>\n'
     )
 

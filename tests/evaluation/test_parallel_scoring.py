@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from evaluate import EvaluationError
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.metrics.scoring import one_thread
 from musicinfuser.metrics.workers import WorkerLost, results_of
 from tests.conftest import ROOT

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate import EvaluationError, main
-from musicinfuser.evaluation import same_music
+from evaluate import main
+from musicinfuser.evaluation import EvaluationError, same_music
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video
 from musicinfuser.media.video_writing import write_video
@@ -100,7 +100,8 @@ def test_a_report_holds_scores_tables_and_pictures(systems, tmp_path, capsys):
 
 
 def test_a_report_of_one_system_has_no_videos_beside_each_other(systems, tmp_path):
-    main(["report", str(systems / "truth"), f"--beats_folder={systems}", f"--output={tmp_path}"])
+    own, _, *options = arguments(systems, tmp_path)
+    main(["report", own, *options])
     assert not (tmp_path / "side_by_side").exists()
     assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
 

@@ -59,7 +59,7 @@ def test_long_runs_are_saved_on_the_way(few, tmp_path, brightness, monkeypatch):
         return {"mean_level": 1.0}
 
     monkeypatch.setattr(Brightness, "score_clip", look)
-    monkeypatch.setattr("evaluate.SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr("musicinfuser.verbs.score.SAVE_EVERY_SECONDS", -1.0)
     score(few, f"--metrics={brightness()}", output=output)
     assert seen == [{}, {"brightness": {"mean_level": 1.0}}]
 

@@ -52,12 +52,13 @@ class Page(HTMLParser):
 def folders(tmp_path_factory):
     """Two systems over two songs; one clip of the second system is no video, one is unlisted."""
     folder = tmp_path_factory.mktemp("page")
-    for system in SYSTEMS:
+    for system, later_seconds in zip(SYSTEMS, (0.0, 0.07), strict=True):
         own = folder / system.split()[0]
         lines = []
         for index, song in enumerate(SONGS):
+            phase = 0.1 * index + later_seconds
             frames = swinging_square(
-                num_frames=31, fps=30.0, period_seconds=0.5, phase_seconds=0.1 * index
+                num_frames=31, fps=30.0, period_seconds=0.5, phase_seconds=phase
             )
             sound = click_track([0.2, 0.7], duration_seconds=31 / 30, rate_hz=16000)
             file = own / f"{index}.mp4"
@@ -131,6 +132,8 @@ def test_scores_differences_and_plots_are_there(page, report):
     low, high = summary["low"], summary["high"]
     assert f"{summary['mean']:.3f} [{low:.3f}, {high:.3f}]" in page.text
     assert "truth minus model <1>" in page.text
+    # A line above each of the three metrics in the first table, and further ones in the second.
+    assert [row.get("class") for row in page.all("tr")].count("rule") > 3
     labels = [svg["aria-label"] for svg in page.all("svg")]
     assert any(label.startswith("score. truth: ") for label in labels)
     assert any("clips above chance" in label for label in labels)
@@ -141,7 +144,7 @@ def test_failed_and_skipped_clips_are_named_with_the_reason(page, folders):
     assert "1.mp4" in document and "cannot be read as video" in document
     assert str(folders / "model" / "extra.mp4") in document
     assert "in no line of its manifest" in document
-    assert "1 clips failed" in page.text
+    assert "Clips that failed: 1." in page.text
 
 
 def test_the_page_says_how_it_was_made(page, folders, report):
@@ -155,8 +158,10 @@ def test_the_page_says_how_it_was_made(page, folders, report):
 
 
 def test_large_videos_lie_beside_the_page_and_are_named(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.draw_sheet", lambda *args, **options: None)
-    monkeypatch.setattr("evaluate.write_side_by_side", lambda *args, **options: None)
+    monkeypatch.setattr("musicinfuser.verbs.report.draw_sheet", lambda *args, **options: None)
+    monkeypatch.setattr(
+        "musicinfuser.verbs.report.write_side_by_side", lambda *args, **options: None
+    )
     main(arguments(folders, tmp_path, "--embed_mb=0", "--max_clips=1"))
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     sources = [video["src"] for video in page.all("video")]
@@ -170,7 +175,7 @@ def test_large_videos_lie_beside_the_page_and_are_named(folders, tmp_path, monke
 def test_one_system_has_no_differences_and_a_judged_one_stands_beside_the_paper(
     folders, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("evaluate.draw_sheet", lambda *args, **options: None)
+    monkeypatch.setattr("musicinfuser.verbs.report.draw_sheet", lambda *args, **options: None)
     metrics = tmp_path / "metrics.yaml"
     metrics.write_text("- class_path: tests.scored_numbers.FixedJudge\n")
     called = arguments(folders, tmp_path, f"--metrics={metrics}")
@@ -178,5 +183,7 @@ def test_one_system_has_no_differences_and_a_judged_one_stands_beside_the_paper(
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "Differences between systems" not in page.text
     assert "measured by judge" in page.text and "published" in page.text
+    assert "together judge: <DEAF> on 2 clips. Scores" in page.text
+    assert "judge Gives every clip a 6 for everything. beat_alignment: And the others." in page.text
     for suffix in (".md", ".tex", ".csv"):
         assert "measured by judge" in (tmp_path / f"paper_tables{suffix}").read_text()

@@ -8,13 +8,15 @@ import pytest
 import torch
 import yaml
 
-from evaluate import EvaluationError, main, read_metrics
+from evaluate import main
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.beat_alignment import BeatAlignment
 from musicinfuser.metrics.beat_coverage import BeatCoverage
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.report import ReportError
+from musicinfuser.verbs.metrics_file import read_metrics
 from tests.conftest import ROOT
 from tests.dancing_square import click_track
 from tests.scored_dances import (

@@ -6,9 +6,11 @@ import sys
 import pytest
 import yaml
 
-from evaluate import EvaluationError, main, read_metrics
+from evaluate import main
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.metrics.clip_folder import ClipListError
 from musicinfuser.metrics.features import PixelStatistics
+from musicinfuser.verbs.metrics_file import read_metrics
 from tests.conftest import ROOT
 from tests.scored_dances import metrics_file, score, write_dance
 

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from evaluate import EvaluationError, main
+from evaluate import main
+from musicinfuser.evaluation import EvaluationError
 from tests.scored_numbers import document, judged, record
 
 

@@ -4,8 +4,9 @@ import shutil
 import pytest
 import yaml
 
-from evaluate import EvaluationError, main
+from evaluate import main
 from musicinfuser.comparison import matched_pairs
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.judges.pairs import choice_of
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip

@@ -3,11 +3,12 @@ import pickle
 import pytest
 import torch
 
-from evaluate import EvaluationError, read_metrics
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.judges.sounds import fitted_sound, half_beat_seconds, shifted_sound
 from musicinfuser.metrics.clip_folder import ClipEntry, list_clips
 from musicinfuser.metrics.judge_controls import control_findings, control_sentences
 from musicinfuser.metrics.other_tracks import lenders, track_of
+from musicinfuser.verbs.metrics_file import read_metrics
 from tests.conftest import ROOT
 
 

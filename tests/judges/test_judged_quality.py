@@ -5,8 +5,8 @@ import threading
 import pytest
 import yaml
 
-from evaluate import EvaluationError, main
-from musicinfuser.evaluation import load_clip
+from evaluate import main
+from musicinfuser.evaluation import EvaluationError, load_clip
 from musicinfuser.judges.answer_cache import export_answers
 from musicinfuser.judges.questions import GROUPS, key_of
 from musicinfuser.judges.server import ServerJudge

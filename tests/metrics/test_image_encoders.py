@@ -9,9 +9,11 @@ from transformers import CLIPModel, ViTModel
 
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.metrics import image_encoders
+from musicinfuser.metrics.clip_frame_features import ClipFrameFeatures
+from musicinfuser.metrics.clip_score import ClipScore
+from musicinfuser.metrics.features import FrameFeatures
 from musicinfuser.metrics.image_encoders import (
     ClipEncoder,
-    ClipFrameFeatures,
     DinoEncoder,
     EncoderError,
     dino_positions,
@@ -209,8 +211,9 @@ def test_a_hub_id_comes_from_the_cache_at_its_commit(clip_folder, tmp_path, monk
 
 
 def test_frame_features_are_clips_own(clip_folder):
-    features = ClipFrameFeatures(ClipEncoder(clip_folder), name="small")
-    assert features.name == "small"
+    features = ClipFrameFeatures(ClipEncoder(clip_folder, device="cpu"))
+    assert features.in_workers
+    assert isinstance(features, FrameFeatures) and clip_folder in features.name
     assert features.fingerprints() == {"weights": fingerprint_folder(clip_folder)}
     found = features.features(FRAMES)
     assert found.shape == (7, WIDTH) and found.dtype == torch.float32
@@ -220,6 +223,7 @@ def test_frame_features_are_clips_own(clip_folder):
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_vectors(clip_folder, dino_folder):
+    assert not ClipScore(encoder=ClipEncoder(clip_folder, device="cuda")).in_workers
     torch.testing.assert_close(
         ClipEncoder(clip_folder, device="cuda").embed_images(FRAMES, antialias=False),
         ClipEncoder(clip_folder, device="cpu").embed_images(FRAMES, antialias=False),

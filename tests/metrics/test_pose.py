@@ -4,13 +4,14 @@ import pytest
 import torch
 import yaml
 
-from evaluate import EvaluationError, read_metrics
+from musicinfuser.evaluation import EvaluationError
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.beat_alignment import BeatAlignment
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.motion import MotionCurve, kinematic_beats
 from musicinfuser.metrics.pose import PoseNet, PoseSpeed
 from musicinfuser.metrics.probes import ProbeError, chunks_of, pixels_of
+from musicinfuser.verbs.metrics_file import read_metrics
 
 CONFIG = {"size": 32, "fine_width": 4, "coarse_width": 4, "joints": ["head", "hand"]}
 

@@ -7,10 +7,10 @@ import torch
 
 from datamodules import AISTDataset
 from datamodules.small_world import make_small_world
-from evaluate import read_metrics
 from musicinfuser.metrics.attributes import AttributeNet
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.pose import PoseNet
+from musicinfuser.verbs.metrics_file import read_metrics
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "assets" / "small-world-probes"
@@ -53,9 +53,10 @@ def clips(tmp_path_factory):
     return found
 
 
-def mean(metric, clips, value):
-    values = [metric.score_clip(clip)[value] for clip in clips]
-    return sum(values) / len(values)
+def means(metric, clips, *names):
+    """Means of values over clips, each clip scored once."""
+    found = [metric.score_clip(clip) for clip in clips]
+    return [sum(values[name] for values in found) / len(found) for name in names]
 
 
 def other_beats(clip):
@@ -81,26 +82,33 @@ def test_the_folder_is_small_and_has_a_card():
 
 def test_joints_rest_on_the_beats_of_the_dance_only(metrics, clips):
     metric = metrics["pose_beat_alignment"]
-    assert mean(metric, clips, "score") > 0.8
-    assert mean(metric, [other_beats(clip) for clip in clips], "score") < 0.2
-    assert mean(metric, [shuffled(clip) for clip in clips], "score") < 0.5
+    [right], [later], [mixed] = (
+        means(metric, group, "score")
+        for group in (clips, map(other_beats, clips), map(shuffled, clips))
+    )
+    assert right > 0.8
+    assert later < 0.2
+    assert mixed < 0.5
 
 
 def test_the_torso_sinks_on_the_beats_of_the_dance_only(metrics, clips):
     metric = metrics["torso_beat"]
-    assert mean(metric, clips, "correlation") > 0.7
-    assert abs(mean(metric, clips, "chance")) < 0.15
-    assert mean(metric, [other_beats(clip) for clip in clips], "correlation") < -0.5
+    correlation, chance = means(metric, clips, "correlation", "chance")
+    assert correlation > 0.7
+    assert abs(chance) < 0.15
+    assert means(metric, map(other_beats, clips), "correlation")[0] < -0.5
 
 
 def test_prompts_of_the_dances_are_obeyed(metrics, clips):
     metric = metrics["prompt_obedience"]
-    assert mean(metric, clips, "obeyed") > 0.9
-    assert mean(metric, clips, "num_named") == 2
+    obeyed, num_named = means(metric, clips, "obeyed", "num_named")
+    assert obeyed > 0.9
+    assert num_named == 2
     # Each clip under the prompt of the next, which names another genre.
     wrong = [
         ScoredClip(clip.frames, 30.0, None, 1, clip.name, 0, None, after.prompt)
         for clip, after in zip(clips, clips[1:] + clips[:1], strict=True)
     ]
-    assert mean(metric, wrong, "genre") < 0.3
-    assert mean(metric, wrong, "backdrop") > 0.9
+    genre, backdrop = means(metric, wrong, "genre", "backdrop")
+    assert genre < 0.3
+    assert backdrop > 0.9

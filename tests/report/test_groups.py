@@ -63,6 +63,7 @@ def test_differences_are_taken_within_cells():
         for system, more in (("base", 0.0), ("ours", 0.1), ("same", 0.0)):
             noise = 0.01 * (number * 3 % 5 - 2)
             values = {"m": {"level": 10.0 * number + more + noise * (system == "ours")}}
+            values["m"]["equal"] = float(number)
             values["m"]["flat"] = float(number % 2) if system == "same" else 0.5
             clips.append(record(system, number, values))
             clip = clips[-1]

@@ -1,0 +1,1 @@
+"""What `evaluate.py` does, one verb per file: its options, and the function that runs it."""

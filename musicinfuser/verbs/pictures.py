@@ -1,0 +1,70 @@
+"""`evaluate.py sheet` and `evaluate.py side_by_side`: clips as pictures and as videos."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from musicinfuser.evaluation import collect_clips, draw_sheet, write_side_by_side
+from musicinfuser.verbs.options import MAX_CLIPS, add_decoding_options, music_beats
+
+
+def sheet_parser() -> ArgumentParser:
+    """The options of `sheet`."""
+    sheet = _parser(
+        description="Draw clips, their sound and beats on one picture.",
+        output=Path("contact_sheet.png"),
+    )
+    sheet.add_argument(
+        "--pair", type=bool, default=False, help="Clips of the same music below each other."
+    )
+    return sheet
+
+
+def side_by_side_parser() -> ArgumentParser:
+    """The options of `side_by_side`."""
+    return _parser(
+        description="Show systems beside each other, with sound.", output=Path("side_by_side")
+    )
+
+
+def run_sheet(settings: Namespace) -> None:
+    """Draw the sheet.
+
+    Raises:
+        EvaluationError, ClipListError: If there is nothing to draw.
+    """
+    entries, _ = collect_clips(settings.folders)
+    draw_sheet(
+        entries,
+        settings.output,
+        beats=music_beats(settings),
+        pair=settings.pair,
+        max_clips=settings.max_clips,
+        max_height=settings.max_height,
+    )
+
+
+def run_side_by_side(settings: Namespace) -> None:
+    """Write the videos.
+
+    Raises:
+        EvaluationError, ClipListError: If no two systems share a piece of music.
+    """
+    entries, _ = collect_clips(settings.folders)
+    write_side_by_side(
+        entries,
+        settings.output,
+        beats=music_beats(settings),
+        max_videos=settings.max_clips,
+        max_height=settings.max_height,
+    )
+
+
+def _parser(*, description: str, output: Path) -> ArgumentParser:
+    parser = ArgumentParser(description=description)
+    parser.add_argument("folders", nargs="+", type=Path, help="As for `score`.")
+    parser.add_argument("--output", type=Path, default=output)
+    parser.add_argument("--max_clips", type=PositiveInt, default=MAX_CLIPS)
+    add_decoding_options(parser)
+    return parser

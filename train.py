@@ -1,9 +1,17 @@
-"""The door to every job: ``python train.py fit|validate|predict|check --config ...``."""
+"""The door to every job: ``python train.py fit|validate|predict|check --config ...``.
+
+``python train.py sweep FILE`` runs many of them, ``python train.py status FOLDER`` watches.
+"""
 
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+from musicinfuser.sweeps import commands as sweeps
+
+if __name__ == "__main__" and sweeps.is_ours(sys.argv[1:]):
+    sweeps.from_shell()  # before the imports below, which take seconds
 
 import lightning.pytorch as L
 from jsonargparse import set_parsing_settings
@@ -36,7 +44,10 @@ QUIET_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
 )
 
-EPILOG = "`check` takes the options of fit or predict, says what would go wrong, and runs nothing."
+EPILOG = (
+    "`check` takes the options of fit or predict, says what would go wrong, and runs nothing; "
+    "`sweep FILE` runs many of them, `status FOLDER` says how far they are."
+)
 
 
 class SavedConfig(SaveConfigCallback):

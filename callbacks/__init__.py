@@ -8,6 +8,7 @@ from callbacks.ema import AdapterEMA
 from callbacks.finite import FiniteTraining
 from callbacks.layer_scores import LayerScores
 from callbacks.memory_use import MemoryUse
+from callbacks.progress_file import ProgressFile
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
 from callbacks.training_speed import TrainingSpeed
@@ -23,6 +24,7 @@ __all__ = [
     "FiniteTraining",
     "LayerScores",
     "MemoryUse",
+    "ProgressFile",
     "SampleGeneration",
     "TrainingCurves",
     "TrainingSpeed",

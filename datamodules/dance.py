@@ -8,7 +8,6 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch, collate
 from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import TrainingClips, ValidationClips
@@ -20,6 +19,7 @@ from datamodules.generation_cells import (
     write_tempi,
 )
 from datamodules.mixing import Mixture, batches_of_run
+from datamodules.training_choice import clips_to_train_on, share_of
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.media.latents import (
@@ -56,6 +56,7 @@ class DanceDataModule(L.LightningDataModule):
         max_validation_clips: int | None = None,
         validation_batch_size: int = 1,
         num_workers: int = 2,
+        training_share: float = 1.0,
         generation: CellsSpec | None = None,
     ) -> None:
         """Set up; nothing is read before `setup`.
@@ -79,6 +80,7 @@ class DanceDataModule(L.LightningDataModule):
             max_validation_clips: At most so many, spread evenly over the held-out clips.
             validation_batch_size: Samples per process and validation batch.
             num_workers: Loader processes; 0 loads in the training process.
+            training_share: Share of each source's clips that training sees; smaller are in larger.
             generation: What `predict` makes.
         """
         super().__init__()
@@ -90,6 +92,10 @@ class DanceDataModule(L.LightningDataModule):
         ):
             if not 0 <= value <= 1:
                 raise ValueError(f"data.{name} is {value}; it is a probability, 0 to 1.")
+        if not 0 < training_share <= 1:
+            raise ValueError(
+                f"data.training_share is {training_share}; use a share above 0, up to 1."
+            )
         if batch_size < 1 or validation_batch_size < 1:
             raise ValueError(
                 f"data.batch_size is {batch_size}, data.validation_batch_size "
@@ -111,6 +117,7 @@ class DanceDataModule(L.LightningDataModule):
         self.max_validation_clips = max_validation_clips
         self.validation_batch_size = validation_batch_size
         self.num_workers = num_workers
+        self.training_share = training_share
         self.generation = generation
         self.recipe: EncodingRecipe | None = None
         """How the cache was made; known once a training or validation stage is set up."""
@@ -225,7 +232,10 @@ class DanceDataModule(L.LightningDataModule):
     def _training_clips(
         self, headers: list[ClipHeader]
     ) -> tuple[TrainingClips, Mixture | BucketMixture]:
-        clips = clips_to_train_on(headers)
+        clips = {
+            source: share_of(own, self.training_share, source=source, seed=self.seed)
+            for source, own in clips_to_train_on(headers).items()
+        }
         mixture = mix(
             {source: [h.bucket for h in own] for source, own in clips.items()},
             self.ratio,
@@ -283,16 +293,6 @@ class DanceDataModule(L.LightningDataModule):
         return make_cells(
             self.generation, num_frames=self.num_frames, height=self.height, width=self.width
         )
-
-
-def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
-    """The clips of the split ``train`` by source; held-out music never is among them (Table 7)."""
-    held_out = set(tables().held_out_music)
-    clips: dict[str, list[ClipHeader]] = {}
-    for header in headers:
-        if header.split == "train" and header.music not in held_out:
-            clips.setdefault(header.source, []).append(header)
-    return clips
 
 
 class _Listed(Dataset[Cell]):

@@ -73,6 +73,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics")},
         set(),
     ),
+    # Starts the doors as processes; of the rooms it needs only what makes tables.
+    "musicinfuser.sweeps": (
+        GROUND | {"musicinfuser.metrics", "musicinfuser.report"},
+        set(),
+    ),
     "musicinfuser.comparison": (
         GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "judges", "media", "metrics")},
         set(),
@@ -105,7 +110,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "train": (
-        GROUND | {"lightning_modules", "datamodules", "callbacks", "musicinfuser.media"},
+        GROUND
+        | {"lightning_modules", "datamodules", "callbacks"}
+        | {"musicinfuser.media", "musicinfuser.sweeps"},
         set(),
     ),
     "musicinfuser.verbs": (

@@ -10,8 +10,8 @@ from datamodules import DanceDataModule
 from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import check_captions
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
-from datamodules.dance import clips_to_train_on
 from datamodules.mixing import check_ratio
+from datamodules.training_choice import clips_to_train_on
 from lightning_modules.preflight.report import Report, count, gigabytes, table
 from musicinfuser.clip_size import size_name
 from musicinfuser.media.latents import (

@@ -18,6 +18,7 @@ from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings
 from lightning_modules.preflight.weights import CheckedPart
 from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.safetensors_files import read_header
@@ -77,6 +78,13 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
         "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
         "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
     }
+    if module.encoders.spec.audio_features == "log_mel":
+        del expected["audio_encoder"]
+        if module.audio_width != NUM_BANDS:
+            report.problem(
+                f"model.audio_width is {module.audio_width}, but log-mel features have {NUM_BANDS} "
+                f"bands; set it to {NUM_BANDS}."
+            )
     for name, (key, value, what) in expected.items():
         found = parts[name].config.get(key) if name in parts else value
         if found != value:

@@ -1,7 +1,6 @@
 """The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,26 +9,28 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKLMochi
 from torch import Tensor
-from transformers import AutoFeatureExtractor, AutoTokenizer, T5EncoderModel, Wav2Vec2Model
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    T5EncoderModel,
+)
 
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
+from musicinfuser.networks.log_mel import NUM_BANDS, log_mel
 from musicinfuser.networks.sources import (
     find_local,
     load_pretrained,
     looks_local,
     missing_folder,
 )
+from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
 
 AUDIO_RATE_HZ = 16_000
-# Mochi's decoder in bf16, untiled, by simulation: 52 GiB for the 12x13x60x106 latents of a clip.
-DECODE_BYTES_PER_LATENT = 52 * 2**30 // (12 * 13 * 60 * 106)
-# Sides of tiles in pixels, the largest first (diffusers': 256); a quarter overlaps the next.
-TILE_SIZES = (256, 192, 128)
-# Free memory that a tile wants, over the estimate: workspaces of convolutions, fragmentation.
-TILE_ROOM = 1.25
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 
 
@@ -40,9 +41,14 @@ class EncodersSpec:
     mochi: str = MOCHI_HUB_ID
     """Hub id or folder with ``vae``, ``text_encoder`` and ``tokenizer`` in it."""
     audio: str = WAV2VEC_HUB_ID
-    """Hub id or folder of a wav2vec 2.0."""
+    """Hub id or folder of a wav2vec 2.0, or of another encoder of transformers that takes
+    waveforms, such as HuBERT or WavLM."""
     audio_subfolder: str | None = None
     """Folder of the wav2vec 2.0 inside ``audio``."""
+    audio_features: Literal["encoder", "log_mel"] = "encoder"
+    """``log_mel``, ours: a spectrogram of 80 bands (``audio_width``) in place of ``audio``."""
+    audio_layer: int | None = None
+    """Layer that is heard; null: the last hidden state (authors), 0: what enters the first."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
     max_text_tokens: int = 256
@@ -51,6 +57,15 @@ class EncodersSpec:
     """Encode and decode in tiles: slower, with less memory, with faint seams. By default clips are
     encoded whole, and decoded in tiles only where the GPU's free memory is too small: of 256 px,
     or smaller ones if it must be (192 px for 145 frames on 24 GB)."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.audio_layer is not None and self.audio_layer < 0:
+            raise ValueError(
+                f"encoders.audio_layer is {self.audio_layer}; use 0 or more, or null for the last."
+            )
+        if self.audio_layer is not None and self.audio_features == "log_mel":
+            raise ValueError("encoders.audio_layer has no effect with log_mel; set it to null.")
 
 
 class Encoders:
@@ -75,10 +90,25 @@ class Encoders:
         return part.eval().requires_grad_(False)
 
     @cached_property
-    def audio_encoder(self) -> Wav2Vec2Model:
-        """wav2vec 2.0, frozen, fp32."""
+    def audio_encoder(self) -> PreTrainedModel:
+        """wav2vec 2.0 or its like, frozen, fp32.
+
+        Raises:
+            ValueError: It takes no waveforms, or has no such layer.
+        """
         source, subfolder = self.spec.audio, self.spec.audio_subfolder
-        part = load_pretrained(Wav2Vec2Model, source, subfolder, dtype=torch.float32)
+        part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
+        if part.main_input_name != "input_values":
+            raise ValueError(
+                f"encoders.audio names {source}, which takes {part.main_input_name}, no waveforms; "
+                "give a wav2vec 2.0, HuBERT, WavLM or data2vec."
+            )
+        layer, num_layers = self.spec.audio_layer, part.config.num_hidden_layers
+        if layer is not None and layer > num_layers:
+            raise ValueError(
+                f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
+                f"{num_layers}."
+            )
         return part.eval().requires_grad_(False)
 
     @cached_property
@@ -178,11 +208,12 @@ class Encoders:
     def keep_on(self, device: torch.device) -> None:
         """Keep VAE and wav2vec 2.0 on a device, for jobs that use them for every clip."""
         self.vae.to(device)
-        self.audio_encoder.to(device)
+        if self.spec.audio_features == "encoder":
+            self.audio_encoder.to(device)
 
     @torch.no_grad()
     def encode_audio(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
-        """wav2vec 2.0's last hidden state.
+        """wav2vec 2.0's last hidden state, or what else ``audio_features`` and ``audio_layer`` say.
 
         Args:
             waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
@@ -191,8 +222,16 @@ class Encoders:
         Returns:
             ``(B, S, width)`` fp32 on ``device``, one token per 20 ms; 2.5 s give 124.
         """
+        if self.spec.audio_features == "log_mel":
+            return log_mel(waveforms.to(device), rate_hz=AUDIO_RATE_HZ)
         with _on(self.audio_encoder, device) as encoder:
-            return encode_waveforms(encoder, self._feature_extractor, waveforms, device=device)
+            return encode_waveforms(
+                encoder,
+                self._feature_extractor,
+                waveforms,
+                layer=self.spec.audio_layer,
+                device=device,
+            )
 
     def fingerprints(self) -> dict[str, str]:
         """What each encoder is: a hash of its files where they are local, else its source.
@@ -207,11 +246,16 @@ class Encoders:
             "audio_encoder": (spec.audio, spec.audio_subfolder),
         }
         found = {}
+        if spec.audio_features == "log_mel":
+            found["audio_encoder"] = f"log-mel, {NUM_BANDS} bands"
+            del parts["audio_encoder"]
         for name, (source, subfolder) in parts.items():
             folder = find_local(source, subfolder)
             if folder is None and looks_local(source):
                 raise missing_folder(name, source, subfolder)
             found[name] = fingerprint_folder(folder) if folder else source
+        if spec.audio_layer is not None:
+            found["audio_encoder"] += f", layer {spec.audio_layer}"
         return found
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
@@ -242,15 +286,21 @@ class Encoders:
 
 
 def encode_waveforms(
-    encoder: Wav2Vec2Model, extractor: Any, waveforms: Tensor, *, device: torch.device
+    encoder: Any,
+    extractor: Any,
+    waveforms: Tensor,
+    *,
+    device: torch.device,
+    layer: int | None = None,
 ) -> Tensor:
-    """wav2vec 2.0's last hidden state, as `Encoders.encode_audio` gives it.
+    """Hidden states of wav2vec 2.0 or its like, as `Encoders.encode_audio` gives them.
 
     Args:
-        encoder: wav2vec 2.0, on ``device`` or brought there by its hooks.
+        encoder: On ``device`` or brought there by its hooks.
         extractor: Its feature extractor.
         waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
         device: Where to compute.
+        layer: Which hidden state; None is the last one, normalised.
     """
     extracted = extractor(
         [waveform.numpy() for waveform in waveforms.cpu()],
@@ -259,30 +309,9 @@ def encode_waveforms(
     )
     with torch.autocast(device.type, enabled=False):
         values = extracted.input_values.to(device, encoder.dtype)
-        return encoder(values).last_hidden_state
-
-
-def tile_size_for(shape: Sequence[int], free_bytes: float) -> int | None:
-    """Side in pixels of the tiles that latents are decoded in; None for decoding them whole.
-
-    Args:
-        shape: ``(B, C, T, H, W)``.
-        free_bytes: Of the device, the VAE's weights on it.
-    """
-    per_place = DECODE_BYTES_PER_LATENT * math.prod(shape[:3])
-    if free_bytes >= per_place * math.prod(shape[3:]):
-        return None
-    for size in TILE_SIZES:
-        if free_bytes >= TILE_ROOM * per_place * math.prod(min(n, size // 8) for n in shape[3:]):
-            return size
-    return TILE_SIZES[-1]
-
-
-def use_tiles(vae: AutoencoderKLMochi, size: int | None) -> None:
-    """Have a VAE work in tiles of a side in pixels, or on whole clips."""
-    vae.use_tiling = size is not None
-    if size is not None:
-        vae.enable_tiling(size, size, size * 3 // 4, size * 3 // 4)
+        if layer is None:
+            return encoder(values).last_hidden_state
+        return encoder(values, output_hidden_states=True).hidden_states[layer]
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def test_what_listens_is_what_the_pipeline_loads(make_model, randomise, tmp_path
     share(model, tmp_path / "adapter")
     loaded = MusicAdapter.from_pretrained(tmp_path / "adapter" / "zica")
     expected = MusicAdapter.from_model(model)
-    given = {"audio_encoder", "_name_or_path", "_use_default_values"}
+    given = {"audio_encoder", "_class_name", "_name_or_path", "_use_default_values"}
     assert {k: v for k, v in loaded.config.items() if k not in given} == {
         k: v for k, v in expected.config.items() if k not in given
     }

@@ -1,0 +1,161 @@
+"""From a sweep file to runs: folders, stages and their commands."""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from typing import Any, Literal
+
+import yaml
+
+from musicinfuser.sweeps.errors import SweepError
+from musicinfuser.sweeps.merging import merged, option_arguments
+from musicinfuser.sweeps.settings import RowSpec, SweepSpec, slug
+
+ROOT = Path(__file__).resolve().parents[2]
+StageName = Literal["fit", "predict", "score"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process of a run.
+
+    Attributes:
+        name: What it does.
+        command: Its command line.
+        settings: Everything that decides what it makes, but seeds and folders of its run.
+        needs: A file that another run makes first.
+        stop_signal: What lets it end with its work saved.
+    """
+
+    name: StageName
+    command: tuple[str, ...]
+    settings: Mapping[str, Any]
+    needs: str | None = None
+    stop_signal: int = SIGTERM
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder of a sweep.
+
+    Attributes:
+        name: Of the folder: row and seed.
+        row: Row of the table.
+        seed: ``seed_everything``; None where nothing is generated.
+        folder: Where its files go.
+        stages: What is left to do, in order, is a tail of them.
+        after: Folder name of the run whose adapters it takes.
+    """
+
+    name: str
+    row: str
+    seed: int | None
+    folder: Path
+    stages: tuple[Stage, ...]
+    after: str | None = None
+
+
+def all_rows(spec: SweepSpec) -> list[RowSpec]:
+    """The rows, and one per combination of the axes."""
+    rows = list(spec.rows)
+    choices = [[(axis, *choice) for choice in labels.items()] for axis, labels in spec.axes.items()]
+    for combination in itertools.product(*choices) if choices else ():
+        name = ", ".join(f"{axis} {label}" for axis, label, _ in combination)
+        rows.append(RowSpec(name, overlays=[path for _, _, path in combination if path]))
+    if len({slug(row.name) for row in rows}) < len(rows):
+        raise SweepError("a row has the name of a combination of the axes; rename it.")
+    return rows
+
+
+def plan_runs(spec: SweepSpec) -> list[Run]:
+    """The runs of a sweep, row by row, seed by seed; no folder is touched.
+
+    Raises:
+        SweepError: A config cannot be read, or two rows would share a folder.
+    """
+    rows = all_rows(spec)
+    of = {row.name: row for row in rows}
+    runs = []
+    for row in rows:
+        if row.clips is not None:
+            name = slug(row.name)
+            folder = Path(spec.runs or spec.folder) / name
+            stages = (_score(spec, folder, clips=Path(row.clips)),)
+            runs.append(Run(name, row.name, None, folder, stages))
+            continue
+        seeds = row.seeds or (spec.seeds if row.train else spec.seeds[:1])
+        for seed in seeds:
+            name = run_name(row, seed)
+            folder = Path(spec.runs or spec.folder) / name
+            after = None if row.adapters_of is None else run_name(of[row.adapters_of], seed)
+            run = Run(name, row.name, seed, folder, (), after)
+            runs.append(replace(run, stages=_stages(spec, row, run)))
+    return runs
+
+
+def run_name(row: RowSpec, seed: int) -> str:
+    """The folder of a run."""
+    return f"{slug(row.name)}_seed{seed}"
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """Where a run's last checkpoint lies."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
+    layers = [(spec.configs, spec.options), (row.overlays, row.options)]
+    settings = merged(layers) | {"seed_everything": run.seed}
+    shared = [
+        *_config_arguments(layers),
+        f"--seed_everything={run.seed}",
+        f"--trainer.default_root_dir={run.folder}",
+        "--trainer.enable_progress_bar=false",
+    ]
+    train = str(ROOT / "train.py")
+    stages: list[Stage] = []
+    if row.train and row.adapters_of is None:
+        own = "--trainer.callbacks+=callbacks.ProgressFile"
+        command = (sys.executable, train, "fit", *shared, own, "--ckpt_path=last")
+        stages.append(Stage("fit", command, {"config": settings}))
+    checkpoint = last_checkpoint(run.folder if run.after is None else run.folder.parent / run.after)
+    predicting = (
+        sys.executable, train, "predict", *shared, *option_arguments(spec.predict),
+        f"--ckpt_path={checkpoint if row.train else 'null'}",
+        f"--video_writer.output_dir={run.folder / 'videos'}",
+        f"--video_writer.system={row.name}",
+    )  # fmt: skip
+    stages.append(
+        Stage(
+            "predict",
+            predicting,
+            {"config": settings, "predict": spec.predict, "adapters_of": run.after},
+            needs=str(checkpoint) if run.after is not None else None,
+        )
+    )
+    return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))
+
+
+def _score(spec: SweepSpec, folder: Path, *, clips: Path) -> Stage:
+    metrics = spec.score.metrics
+    command = (
+        sys.executable, str(ROOT / "evaluate.py"), "score", str(clips), f"--metrics={metrics}",
+        f"--output={folder / 'metrics.json'}", *option_arguments(spec.score.options),
+    )  # fmt: skip
+    settings = {
+        "metrics": yaml.safe_load(Path(metrics).read_text(encoding="utf-8")),
+        "options": spec.score.options,
+        "clips": str(clips),
+    }
+    return Stage("score", command, settings, stop_signal=SIGINT)
+
+
+def _config_arguments(layers: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> list[str]:
+    arguments = []
+    for files, options in layers:
+        arguments += [f"--config={path}" for path in files]
+        arguments += option_arguments(options)
+    return arguments

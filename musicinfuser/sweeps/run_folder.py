@@ -1,0 +1,127 @@
+"""A run's folder: its lock, what is done, and how far it is."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from musicinfuser.sweeps.errors import SweepError
+from musicinfuser.sweeps.merging import differences
+from musicinfuser.sweeps.plan import Run, Stage, StageName, last_checkpoint
+from musicinfuser.whole_files import write_text
+
+LOCK_NAME, STATE_NAME, PROGRESS_NAME = "lock", "state.json", "progress.json"
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 10, 0.05
+NAMED_DIFFERENCES = 3
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int | None]:
+    """Hold a folder's lock; gives its file descriptor, or None if another process holds it.
+
+    Who inherits the descriptor holds the lock as well: a stage goes on holding it if the process
+    that started it is killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("a") as file:
+        for _ in range(LOCK_TRIES):  # who only looks holds it for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_PAUSE_SECONDS)
+            else:
+                yield file.fileno()
+                return
+        yield None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder."""
+    try:
+        with (folder / LOCK_NAME).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``stages``: settings, ``is_done`` and ``seconds`` of each that was begun; ``failure``."""
+    found = _read(folder / STATE_NAME)
+    return {"stages": {}, "failure": None} if found is None else found
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write what `read_state` reads."""
+    write_text(folder / STATE_NAME, json.dumps(state, indent=1) + "\n")
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What `callbacks.ProgressFile` wrote last; empty before that."""
+    return _read(folder / PROGRESS_NAME) or {}
+
+
+def is_done(state: dict[str, Any], stage: Stage) -> bool:
+    """Whether a stage is done with the settings that it has now."""
+    begun = state["stages"].get(stage.name)
+    return bool(begun and begun["is_done"] and begun["settings"] == _plain(stage.settings))
+
+
+def is_finished(run: Run) -> bool:
+    """Whether every stage of a run is done."""
+    state = read_state(run.folder)
+    return all(is_done(state, stage) for stage in run.stages)
+
+
+def begin(state: dict[str, Any], stage: Stage) -> None:
+    """Note that a stage starts, and with what."""
+    before = state["stages"].get(stage.name, {}).get("seconds", 0.0)
+    entry = {"settings": _plain(stage.settings), "is_done": False, "seconds": before}
+    state["stages"][stage.name] = entry
+    state["failure"] = None
+
+
+def check_unchanged(run: Run) -> None:
+    """Refuse to go on in a folder with what other settings made.
+
+    Scores are not refused: `evaluate.py score` itself sees which of them are due again. Nor is what
+    failed before anything was kept.
+
+    Raises:
+        SweepError: Names what differs.
+    """
+    state = read_state(run.folder)
+    for stage in run.stages:
+        begun = state["stages"].get(stage.name)
+        if begun is None or stage.name == "score":
+            continue
+        is_kept = begun["is_done"] or _has_results(run.folder, stage.name)
+        wrong = differences(begun["settings"], _plain(stage.settings))
+        if is_kept and wrong:
+            more = f" and {len(wrong) - NAMED_DIFFERENCES} more" * (len(wrong) > NAMED_DIFFERENCES)
+            raise SweepError(
+                f"{run.folder} was made with other settings "
+                f"({'; '.join(wrong[:NAMED_DIFFERENCES])}{more}); name another `folder` or row, or "
+                "remove that run's folder to make it again."
+            )
+
+
+def _has_results(folder: Path, stage: StageName) -> bool:
+    return stage == "fit" and last_checkpoint(folder).exists()
+
+
+def _plain(settings: Any) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,73 @@
+"""Audio features other than wav2vec 2.0's last hidden state."""
+
+import pytest
+import torch
+from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.log_mel import log_mel
+
+CPU = torch.device("cpu")
+SECONDS_OF_A_CLIP = 2.5
+
+
+@pytest.fixture(scope="module")
+def sound():
+    seconds = torch.arange(int(16_000 * SECONDS_OF_A_CLIP)) / 16_000
+    return 0.3 * torch.sin(2 * torch.pi * 440 * seconds)[None]
+
+
+def encoders(parts, **changes):
+    settings = {"audio": str(parts), "audio_subfolder": "audio_encoder", "dtype": "float32"}
+    return Encoders(EncodersSpec(mochi=str(parts), **(settings | changes)))
+
+
+def test_a_hidden_layer_is_the_library_s(small_parts, sound):
+    model = Wav2Vec2Model.from_pretrained(small_parts / "audio_encoder").eval()
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(small_parts / "audio_encoder")
+    values = extractor(sound[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.no_grad():
+        states = model(values, output_hidden_states=True).hidden_states
+    for layer in (0, 1):
+        features = encoders(small_parts, audio_layer=layer).encode_audio(sound, device=CPU)
+        torch.testing.assert_close(features, states[layer])
+    assert not torch.equal(states[0], states[1])
+    prints = [encoders(small_parts, audio_layer=n).fingerprints() for n in (None, 0, 1)]
+    assert len({p["audio_encoder"] for p in prints}) == 3
+    assert len({p["vae"] for p in prints}) == 1
+
+
+def test_log_mel_has_a_frame_per_token_and_hears_pitch(small_parts, sound):
+    tokens = encoders(small_parts).encode_audio(sound, device=CPU).shape[1]
+    mel = encoders(small_parts, audio_features="log_mel")
+    features = mel.encode_audio(sound, device=CPU)
+    assert features.shape == (1, tokens, 80)
+    higher = log_mel(0.3 * torch.sin(torch.arange(40_000)[None] / 2), rate_hz=16_000)
+    assert features[0, 50].argmax() < higher[0, 50].argmax()
+    assert log_mel(torch.zeros(1, 16_000), rate_hz=16_000).unique().tolist() == [-1.0]
+    assert mel.fingerprints()["audio_encoder"] == "log-mel, 80 bands"
+
+
+def test_another_encoder_of_transformers(small_parts, sound, tmp_path):
+    config = Wav2Vec2Model.from_pretrained(small_parts / "audio_encoder").config.to_dict()
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+             "conv_dim", "conv_kernel", "conv_stride", "num_conv_pos_embeddings",
+             "num_conv_pos_embedding_groups")  # fmt: skip
+    hubert = HubertModel(HubertConfig(**{name: config[name] for name in names})).eval()
+    hubert.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    features = encoders(small_parts, audio=str(tmp_path), audio_subfolder=None)
+    with torch.no_grad():
+        expected = hubert(sound).last_hidden_state
+    torch.testing.assert_close(features.encode_audio(sound, device=CPU), expected)
+
+
+def test_what_cannot_be_is_refused(small_parts):
+    with pytest.raises(ValueError, match="audio_layer is -1"):
+        EncodersSpec(audio_layer=-1)
+    with pytest.raises(ValueError, match="no effect with log_mel"):
+        EncodersSpec(audio_layer=1, audio_features="log_mel")
+    with pytest.raises(ValueError, match="audio_layer is 99, but"):
+        encoders(small_parts, audio_layer=99).audio_encoder  # noqa: B018
+    with pytest.raises(ValueError, match="takes input_ids, no waveforms"):
+        encoders(small_parts, audio_subfolder="text_encoder").audio_encoder  # noqa: B018

@@ -1,0 +1,181 @@
+"""Sweeps with quick stand-ins for the doors: what is run, skipped, resumed, refused and locked."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from musicinfuser.sweeps import plan
+from musicinfuser.sweeps.commands import sweep_command
+from musicinfuser.sweeps.errors import SweepError
+from musicinfuser.sweeps.run_folder import is_locked, locked
+from musicinfuser.sweeps.status import status_rows
+from tests.conftest import ROOT
+from tests.sweeps.doors import DRIVER, read_json, steps, write_doors, write_sweep
+
+
+@pytest.fixture
+def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_doors(tmp_path / "doors")
+    monkeypatch.setattr(plan, "ROOT", folder)
+    return folder
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def start_driver(doors: Path, sweep: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(doors), "sweep", str(sweep)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_one_that_fails_once_is_reported_and_done_on_the_next_call(
+    tmp_path: Path, doors: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [
+        {"name": "Ours"},
+        {"name": "No luck", "options": {"fail_once": str(tmp_path / "tried")}, "seeds": [1]},
+        {"name": "Guided", "adapters_of": "No luck", "seeds": [1]},
+        {"name": "Base", "train": False},
+    ]
+    sweep = write_sweep(tmp_path, rows)
+    out = tmp_path / "out"
+    assert sweep_command(["sweep", str(sweep)]) == 1
+    said = capsys.readouterr().out
+    assert "no_luck_seed1: failed (fit: train.py: no luck this time. (exit code 1" in said
+    assert "guided_seed1: failed" in said
+    assert "3 of 5 runs are finished." in said
+    states = {row["row"]: row["state"] for row in status_rows(out)}
+    assert states == {
+        "Ours": "finished",
+        "No luck": "failed",
+        "Guided": "failed",
+        "Base": "finished",
+    }
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    said = capsys.readouterr().out
+    assert "ours_seed2: was finished before" in said
+    assert "no_luck_seed1: finished" in said
+    calls = {p.parent.name: p.read_text().split()[::3] for p in out.glob("*/calls")}
+    assert calls == {
+        "ours_seed1": ["fit", "predict"],
+        "ours_seed2": ["fit", "predict"],
+        "no_luck_seed1": ["fit", "fit", "predict"],
+        "guided_seed1": ["predict"],
+        "base_seed1": ["predict"],
+    }
+    taken = (out / "guided_seed1" / "videos" / "from").read_text()
+    assert taken == str(out / "no_luck_seed1" / "checkpoints" / "last.ckpt")
+    assert (out / "base_seed1" / "videos" / "from").read_text() == "null"
+    assert "| Ours    | 5.500 [4.500, 6.500] |" in (out / "rows.md").read_text()
+    assert read_json(out / "metrics.json")["by_seed"]["Ours"]["beat/score"] == {"1": 5.5, "2": 5.5}
+
+
+def test_a_killed_driver_and_a_second_one_never_share_a_folder(tmp_path: Path, doors: Path) -> None:
+    sweep = write_sweep(
+        tmp_path, [{"name": "Slow", "seeds": [1]}], options={"trainer.max_steps": 30, "pause": 0.1}
+    )
+    run = tmp_path / "out" / "slow_seed1"
+    driver = start_driver(doors, sweep)
+    wait_for(lambda: (run / "steps").exists())
+    driver.kill()
+    driver.communicate()
+    # The training it had started goes on, and holds the lock.
+    assert is_locked(run)
+    row = status_rows(tmp_path / "out")[0]
+    assert (row["state"], row["stage"]) == ("running", "fit")
+    assert row["step"].endswith(" / 30")
+    assert row["time left"].startswith("0:00:")
+    assert sweep_command(["sweep", str(sweep)]) == 1
+    pid = int((run / "calls").read_text().split()[1])
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_locked(run))
+    num_done = steps(run)[-1]
+    assert num_done < 30
+    assert status_rows(tmp_path / "out")[0]["state"] == "stopped"
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    # Resumed, not begun again.
+    assert steps(run) == list(range(1, 31))
+    assert (run / "calls").read_text().split()[::3] == ["fit", "fit", "predict"]
+
+
+def test_ctrl_c_lets_runs_save_and_says_how_to_go_on(tmp_path: Path, doors: Path) -> None:
+    sweep = write_sweep(
+        tmp_path, [{"name": "Slow"}], options={"trainer.max_steps": 20, "pause": 0.1}
+    )
+    run = tmp_path / "out" / "slow_seed1"
+    driver = start_driver(doors, sweep)
+    wait_for(lambda: (run / "steps").exists())
+    driver.send_signal(signal.SIGINT)
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "repeat the command" in err
+    assert "0 of 2 runs are finished." in out
+    assert not is_locked(run)
+    assert (run / "calls").read_text().split()[::3] == ["fit"]
+    assert [row["state"] for row in status_rows(tmp_path / "out")] == ["stopped", "waiting"]
+
+
+def test_what_other_settings_made_is_refused(tmp_path: Path, doors: Path) -> None:
+    rows = [{"name": "Ours"}]
+    assert sweep_command(["sweep", str(write_sweep(tmp_path, rows))]) == 0
+    changed = write_sweep(tmp_path, rows, options={"trainer.max_steps": 4})
+    with pytest.raises(SweepError, match="ours_seed1 was made with other settings .*max_steps: 3"):
+        sweep_command(["sweep", str(changed)])
+    # More seeds and rows change no run; a comment changes none either.
+    grown = write_sweep(tmp_path, [*rows, {"name": "More", "seeds": [1]}], seeds=[1, 2, 3])
+    (tmp_path / "base.yaml").write_text("# said\ntrainer:\n  max_steps: 3\nlist: [1, 2]\n")
+    assert sweep_command(["sweep", str(grown)]) == 0
+    calls = (tmp_path / "out" / "ours_seed1" / "calls").read_text().split()[::3]
+    assert calls == ["fit", "predict"]
+
+
+def test_who_does_not_get_the_lock_is_told(tmp_path: Path) -> None:
+    with locked(tmp_path) as first, locked(tmp_path) as second:
+        assert first is not None
+        assert second is None
+    with locked(tmp_path) as third:
+        assert third is not None
+
+
+def test_each_run_sees_one_gpu(tmp_path: Path, doors: Path) -> None:
+    sweep = write_sweep(
+        tmp_path,
+        [{"name": "Ours"}],
+        seeds=[1, 2, 3, 4],
+        options={"trainer.max_steps": 2, "pause": 0.1},
+        executor={
+            "class_path": "musicinfuser.sweeps.gpu_slots.GpuSlots",
+            "init_args": {"gpus": ["0", "5"]},
+        },
+    )
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    seen = [p.read_text().split()[2::3] for p in (tmp_path / "out").glob("*/calls")]
+    assert all(fit == predict for fit, predict in seen)
+    assert {fit for fit, _ in seen} == {"0", "5"}
+
+
+def test_another_executor_by_class_path(tmp_path: Path, doors: Path) -> None:
+    sweep = write_sweep(
+        tmp_path,
+        [{"name": "Ours", "seeds": [1]}],
+        executor={
+            "class_path": "concurrent.futures.ProcessPoolExecutor",
+            "init_args": {"max_workers": 1},
+        },
+    )
+    assert sweep_command(["sweep", str(sweep)]) == 0

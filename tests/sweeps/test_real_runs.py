@@ -1,0 +1,70 @@
+"""A sweep of two tiny rows through the real doors, one of which fails once."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from musicinfuser.media.audio import write_wav
+from musicinfuser.sweeps.commands import sweep_command
+from musicinfuser.sweeps.status import status_rows
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_two_rows_from_training_to_the_table(
+    tmp_path: Path,
+    small_parts: Path,
+    small_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    clicks = torch.zeros(32_000)
+    clicks[::8_000] = 0.9
+    write_wav(tmp_path / "clicks.wav", clicks, rate_hz=16_000)
+    (tmp_path / "uniform.yaml").write_text("beta_annealing: {mode: fixed, initial: 1.0}\n")
+    sweep = {
+        "folder": str(tmp_path / "out"),
+        "configs": [f"{ROOT}/configs/base.yaml", f"{ROOT}/tests/tiny.yaml"],
+        "options": {
+            "model.init_args.backbone.pretrained": str(small_parts),
+            "model.init_args.encoders.mochi": str(small_parts),
+            "model.init_args.encoders.audio": str(small_parts),
+            "data.init_args.cache_dir": str(small_cache),
+        },
+        "seeds": [1],
+        "predict": {
+            "data.init_args.generation": {
+                "music": [str(tmp_path / "clicks.wav")],
+                "prompts": ["a dancer"],
+                "num_frames": 25,
+            }
+        },
+        "rows": [
+            {"name": "Ours"},
+            {"name": "Uniform", "overlays": [str(tmp_path / "uniform.yaml")]},
+        ],
+        "score": {"metrics": f"{ROOT}/configs/metrics.yaml", "options": {"num_workers": 1}},
+        "columns": {"beats": "beat_alignment/score"},
+    }
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    # In the way of a training's checkpoints, once.
+    blocked = tmp_path / "out" / "uniform_seed1" / "checkpoints"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("no folder")
+    assert sweep_command(["sweep", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "ours_seed1: finished" in said, (tmp_path / "out/ours_seed1/fit.log").read_text()
+    assert "uniform_seed1: failed (fit: " in said
+    blocked.unlink()
+    assert sweep_command(["sweep", str(path)]) == 0
+    assert {row["step"] for row in status_rows(tmp_path / "out")} == {"2 / 2"}
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(document["systems"]) == ["Ours", "Uniform"]
+    assert {clip["trained_with_seed"] for clip in document["clips"]} == {1}
+    config = (tmp_path / "out" / "uniform_seed1" / "logs" / "config_fit.yaml").read_text()
+    assert yaml.safe_load(config)["beta_annealing"]["mode"] == "fixed"

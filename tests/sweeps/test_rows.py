@@ -1,0 +1,177 @@
+"""Every row of the shipped sweeps: its overlay changes one thing of the fully parsed config."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from musicinfuser.sweeps.merging import flat
+from musicinfuser.sweeps.plan import all_rows, plan_runs
+from musicinfuser.sweeps.settings import read_sweep
+from tests.conftest import ROOT
+from train import CheckCLI
+
+M, D = "model.init_args", "data.init_args"
+ABLATIONS = ROOT / "configs" / "ablations"
+# Overlay -> all that differs from base.yaml, and how.
+ONE_THING: dict[str, dict[str, Any]] = {
+    **{
+        f"layers_{name}": {f"{M}.layers.strategy": name}
+        for name in ("all", "even", "first", "middle", "last")
+    },
+    "feature_addition": {f"{M}.zica.form": "feature_addition"},
+    "uniform_noise": {"beta_annealing.initial": 1.0, "beta_annealing.mode": "fixed"},
+    "no_wild": {f"{D}.ratio.youtube": 0},
+    "zica_random": {f"{M}.zica.init": "random"},
+    "lora_rank_16": {f"{M}.lora.rank": 16, f"{M}.lora.alpha": 16.0},
+    "no_lora": {f"{M}.lora": None},
+    "base_prompt_0": {f"{D}.base_prompt_probability": 0.0},
+    "base_prompt_100": {f"{D}.base_prompt_probability": 1.0},
+    "half_life_50": {"beta_annealing.half_life_steps": 50},
+    "half_life_800": {"beta_annealing.half_life_steps": 800},
+    "initial_beta_2": {"beta_annealing.initial": 2.0},
+    "initial_beta_6": {"beta_annealing.initial": 6.0},
+    "zica_one_head": {f"{M}.zica.num_heads": 1},
+    "zica_scale_width": {f"{M}.zica.scale": "width"},
+    "zica_eq6": {
+        f"{M}.zica.num_heads": 1,
+        f"{M}.zica.bias": False,
+        f"{M}.zica.scale": "width",
+    },
+    "zica_rotary": {f"{M}.zica.positions": "rotary"},
+    "zica_aligned": {f"{M}.zica.positions": "aligned"},
+    "zica_no_positions": {},  # base.yaml has none; small.yaml does
+    "lora_visual": {f"{M}.lora.streams": "visual"},
+    "music_guidance_3": {f"{M}.sampling.music_guidance_scale": 3.0},
+    "data_half": {f"{D}.training_share": 0.5},
+    "data_quarter": {f"{D}.training_share": 0.25},
+    # Features are cached, so other features mean another cache; their width is the projector's.
+    "audio_layer_6": {
+        f"{M}.encoders.audio_layer": 6,
+        f"{D}.cache_dir": "cache/audio_layer_6",
+    },
+    "audio_log_mel": {
+        f"{M}.encoders.audio_features": "log_mel",
+        f"{M}.audio_width": 80,
+        f"{D}.cache_dir": "cache/audio_log_mel",
+    },
+    "audio_hubert": {
+        f"{M}.encoders.audio": "facebook/hubert-base-ls960",
+        f"{D}.cache_dir": "cache/audio_hubert",
+    },
+}
+# Overlay -> all that differs from small.yaml under the options of the small sweeps.
+SMALL_THING: dict[str, dict[str, Any]] = {
+    "small/half_life_short": {"beta_annealing.half_life_steps": 3},
+    "small/half_life_long": {"beta_annealing.half_life_steps": 40},
+    "small/lora_rank_2": {f"{M}.lora.rank": 2, f"{M}.lora.alpha": 2.0},
+    "small/resampling_nearest": {f"{M}.audio_resampling": "nearest"},
+    "small/audio_layer_1": {
+        f"{M}.encoders.audio_layer": 1,
+        f"{D}.cache_dir": "runs/ablations/cache_audio_layer_1",
+    },
+    "small/audio_log_mel": {
+        f"{M}.encoders.audio_features": "log_mel",
+        f"{M}.audio_width": 80,
+        f"{D}.cache_dir": "runs/ablations/cache_audio_log_mel",
+    },
+    # Without attention there are no positions to know.
+    "feature_addition": {
+        f"{M}.zica.form": "feature_addition",
+        f"{M}.zica.positions": "none",
+    },
+    "zica_no_positions": {f"{M}.zica.positions": "none"},
+    "layers_first": {f"{M}.layers.strategy": "first", f"{M}.layers.scores": None},
+}
+SCORES = "runs/small_adaptability/adaptability.json"
+UNDER = {
+    "base": [f"--config={ROOT}/configs/base.yaml"],
+    "small": [
+        f"--config={ROOT}/configs/base.yaml",
+        f"--config={ROOT}/configs/small.yaml",
+        "--beta_annealing.half_life_steps=10",
+        f'--{M}.layers={{"strategy": "adaptability", "scores": "{SCORES}"}}',
+        f"--{D}.cache_dir=runs/ablations/cache",
+    ],
+}
+SWEEPS = sorted(path.stem for path in (ROOT / "configs" / "sweeps").glob("*.yaml"))
+
+
+class ParsingCLI(CheckCLI):
+    """Parses, and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def parse():
+    parser = ParsingCLI(UNDER["base"]).parser
+    parsed: dict[str, dict] = {}
+
+    def leaves(base: str, overlay: str = "") -> dict[str, Any]:
+        more = [f"--config={ABLATIONS}/{overlay}.yaml"] if overlay else []
+        config = parser.parse_args([*UNDER[base], *more]).as_dict()
+        for name in [name for name in config if name == "config"]:
+            del config[name]
+        return flat(config)
+
+    def differing(base: str, overlay: str) -> dict[str, Any]:
+        before = parsed.setdefault(base, leaves(base))
+        now = leaves(base, overlay)
+        return {
+            name: now.get(name)
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name, "absent") != now.get(name, "absent")
+        }
+
+    return differing
+
+
+def test_no_overlay_is_untested() -> None:
+    found = {p.relative_to(ABLATIONS).with_suffix("").as_posix() for p in ABLATIONS.rglob("*.yaml")}
+    encode = {name for name in found if "encode" in name}
+    assert found - encode == ONE_THING.keys() | SMALL_THING.keys()
+
+
+@pytest.mark.parametrize("overlay", ONE_THING)
+def test_an_overlay_changes_one_thing(parse, overlay: str) -> None:
+    found = parse("base", overlay)
+    if overlay == "no_lora":
+        assert found.pop(f"{M}.lora") is None
+        assert found.keys() == {
+            f"{M}.lora.{n}" for n in ("rank", "alpha", "streams", "share_qkv_a")
+        }
+        return
+    assert found == ONE_THING[overlay]
+
+
+@pytest.mark.parametrize("overlay", SMALL_THING)
+def test_on_the_small_world_too(parse, overlay: str) -> None:
+    assert parse("small", overlay) == SMALL_THING[overlay]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_shipped_sweeps_plan_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    spec = read_sweep(Path("configs/sweeps") / f"{name}.yaml")
+    rows, runs = all_rows(spec), plan_runs(spec)
+    assert len({run.folder for run in runs}) == len(runs)
+    # A row is one overlay, or one way to come by clips.
+    for row in rows:
+        assert len(row.overlays) <= 1 and not row.options
+    for run in runs:
+        row = next(row for row in rows if row.name == run.row)
+        trains = row.train and row.adapters_of is None and row.clips is None
+        assert [s.name for s in run.stages][-1] == "score"
+        assert (run.stages[0].name == "fit") == trains
+    trained = {run.row for run in runs if run.stages[0].name == "fit"}
+    if name in ("table1", "small_table1"):
+        published = yaml.safe_load((ROOT / "musicinfuser/report/paper_tables.yaml").read_text())
+        of_table = next(t for k, t in published["tables"].items() if t["title"] == "Table 1")
+        assert trained == {row["row"] for row in of_table["rows"]}
+    if name.startswith("small"):
+        assert spec.seeds == [1, 2, 3] and spec.options["trainer.max_steps"] == 200
+        # Three times its training rows, and no more for what does not train.
+        assert sum(run.row == "Ours" for run in runs) == 3

@@ -60,13 +60,16 @@ SCORED ?= $(SYSTEMS) $(TRUTH)
 EXAMPLE := runs/example_report
 # More options of the adaptation, such as FIT='--trainer.max_steps 400'.
 FIT ?=
+# Videos of each half of the small world, and clips to judge by.
+NUM_VIDEOS ?= 48
+NUM_CLIPS ?= 8
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
-	@echo "1/5  media: dancers and music made by a generator; eight clips of held-out music to judge by"
-	$(PY) -m datamodules.small_world $(WORLD) --num-aist 48 --held-out 12 --num-youtube 48 \
-		--num-workers 2
-	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips 8
+	@echo "1/5  media: dancers and music made by a generator; $(NUM_CLIPS) clips of held-out music to judge by"
+	$(PY) -m datamodules.small_world $(WORLD) --num-aist $(NUM_VIDEOS) --held-out 12 \
+		--num-youtube $(NUM_VIDEOS) --num-workers 2
+	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips $(NUM_CLIPS)
 	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
 	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"

@@ -67,7 +67,6 @@ def write_generated(
         "seed": entry.seed,
         "track": entry.track,
         "track_offset_seconds": entry.track_offset_seconds,
-        "system": entry.system,
         "version": VERSION,
     }
     if entry.heard is not None:

@@ -54,7 +54,6 @@ def test_video_and_description(tmp_path: Path) -> None:
             "seed": 3,
             "track": "music/mBR0.wav",
             "track_offset_seconds": 1.5,
-            "system": "ours",
             "version": VERSION,
         }
         assert container.metadata["description"].startswith('踊る "quick" dancer (seed 3, ')

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.logged_steps import is_logged_step
 from lightning_modules.settings import OptimizerSpec
 
 WIDTH = 8
@@ -60,8 +61,8 @@ class OneLinear(L.LightningModule):
             self.began = time.process_time()
         losses = self.layer(batch.inputs).square().mean(dim=1)
         loss = losses.mean()
-        if self.is_logging:
-            self.log("train/loss", loss.detach(), batch_size=len(batch))
+        if self.is_logging and is_logged_step(self):
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return {"loss": loss, "losses": losses.detach(), "sigma": batch.inputs[:, 0].detach()}
 
     def on_train_end(self) -> None:

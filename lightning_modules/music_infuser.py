@@ -19,6 +19,7 @@ from lightning_modules.checkpointing import (
     keep_adapters,
 )
 from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.logged_steps import is_logged_step
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
@@ -203,7 +204,8 @@ class MusicInfuserModule(L.LightningModule):
         sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
         losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
         loss = losses.mean()
-        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        if is_logged_step(self):
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:

@@ -65,7 +65,7 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
         )
     lines += ["", "## Files", "", "| file | who reads it |", "|---|---|"]
     if settings.layers:
-        lines.append("| `zica/` | ZICA and the audio projector, for this program |")
+        lines.append("| `zica/` | ZICA and the audio projector: `MusicInfuserPipeline` |")
     if lora is not None:
         lines += [
             "| `pytorch_lora_weights.safetensors` | LoRA for diffusers: "
@@ -84,6 +84,18 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
         "      --data.init_args.generation.prompts '[a dance video]'",
         "",
     ]
+    if settings.layers:
+        lines += [
+            "or in Python:",
+            "",
+            "```python",
+            "from musicinfuser import MusicInfuserPipeline",
+            "",
+            f'pipe = MusicInfuserPipeline.from_pretrained("{facts.base_model}", adapter="FOLDER")',
+            'frames = pipe("a dance video", audio="song.mp3", num_frames=73).frames',
+            "```",
+            "",
+        ]
     if lora is not None:
         lines += [
             "The LoRA alone, which does not hear:",

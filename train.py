@@ -67,6 +67,8 @@ class MusicInfuserCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, *, run: bool = True) -> None:
         """Parse, build and, unless ``run`` is off, do what the verb says."""
         self._has_verb = run
+        arguments = sys.argv[1:] if args is None else args
+        self._verb = arguments[0] if run and isinstance(arguments, list) and arguments else None
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -80,6 +82,11 @@ class MusicInfuserCLI(LightningCLI):
             args=args,
             run=run,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The verb that is asked for, or all: each has a parser, which takes a while to build."""
+        verbs = LightningCLI.subcommands()
+        return {self._verb: verbs[self._verb]} if self._verb in verbs else verbs
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Own keys survive an overlay that replaces the list of callbacks."""

@@ -7,9 +7,7 @@ meta device from the state that would be written. The frozen backbone must be in
 """
 
 import argparse
-import logging
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ from torch.utils.data import DataLoader
 from benchmarks.figures import Figure
 from benchmarks.profiles import CONFIGS
 from benchmarks.report import parser, write_result
+from benchmarks.silence import silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from lightning_modules import MusicInfuserModule
 from lightning_modules.checkpointing import keep_adapters
 from lightning_modules.learning_rate import build_optimizer
-from train import QUIET_WARNINGS, MusicInfuserCLI
+from train import MusicInfuserCLI
 
 # fp32: the weight, and Adam's two moments.
 BYTES_PER_WEIGHT = 12
@@ -80,9 +79,7 @@ def full_state() -> tuple[int, int, int]:
 
 def measure() -> tuple[list[Figure], dict[str, Any]]:
     """Both sizes."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
-        warnings.filterwarnings("ignore", message=known)
+    silence_lightning()
     figures, details = [], {}
     with tempfile.TemporaryDirectory() as folder:
         made = {"small, the file": small_file(Path(folder)), "full size, counted": full_state()}

@@ -8,10 +8,8 @@ clip needs 0.33 clips per second.
 """
 
 import argparse
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -22,11 +20,11 @@ import torch
 
 from benchmarks.figures import Figure
 from benchmarks.report import parser, write_result
+from benchmarks.silence import silence_lightning
 from datamodules import DanceDataModule
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
 from musicinfuser.media import latents
-from train import QUIET_WARNINGS
 
 AUDIO_TOKENS, AUDIO_WIDTH = 124, 768
 # Of Mochi's text encoder; captions of AIST take about 30 tokens.
@@ -86,9 +84,7 @@ def clips_per_second(cache: Path, settings: argparse.Namespace, num_workers: int
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Write, read with every number of workers."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for known in QUIET_WARNINGS:
-        warnings.filterwarnings("ignore", message=known)
+    silence_lightning()
     rates: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         size = write_clips(Path(folder), settings)

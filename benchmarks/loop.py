@@ -10,11 +10,9 @@ turns and are counted in the process's own CPU time, so other jobs on the machin
 import argparse
 import contextlib
 import gc
-import logging
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -27,7 +25,8 @@ from benchmarks.figures import Figure
 from benchmarks.one_linear import OneLinear, small_batch
 from benchmarks.profiles import CONFIGS
 from benchmarks.report import parser, write_result
-from train import QUIET_WARNINGS, MusicInfuserCLI
+from benchmarks.silence import silence_lightning
+from train import MusicInfuserCLI
 
 RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
 LOGGERS = ("loggers", "LearningRateMonitor")
@@ -107,9 +106,7 @@ def _quiet() -> Iterator[None]:
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Every run as often as asked, one after the other."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
-        warnings.filterwarnings("ignore", message=known)
+    silence_lightning()
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         cli = recipe(Path(folder), settings)

@@ -8,10 +8,8 @@ process.
 """
 
 import argparse
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,10 +22,10 @@ from torch.utils.data import DataLoader
 from benchmarks.figures import Figure
 from benchmarks.limits import num_tokens
 from benchmarks.report import parser, write_result
+from benchmarks.silence import silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from datamodules.batch import ClipBatch
 from lightning_modules import MusicInfuserModule
-from train import QUIET_WARNINGS
 
 # Frames, height and width of clips with 128 to 2,048 tokens.
 CLIPS = ((7, 128, 128), (19, 128, 128), (19, 256, 256), (43, 256, 256))
@@ -90,9 +88,7 @@ def fitted(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, floa
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """All sizes, by hand and in the Trainer in turns."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
-        warnings.filterwarnings("ignore", message=known)
+    silence_lightning()
     tokens = [num_tokens(*clip) for clip in CLIPS]
     raw: dict[int, list[float]] = {n: [] for n in tokens}
     whole: dict[int, list[float]] = {n: [] for n in tokens}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
-from callbacks.sigterm import EXIT_CODE
+from callbacks.sigterm import leave_unless_done
 from callbacks.video_writer import write_clip
 from musicinfuser.layer_cells import all_layers, layer_folder
 from musicinfuser.media.generated import write_manifest
@@ -77,14 +77,7 @@ class LayerScores(L.Callback):
         for asked, clip in zip(batch, outputs["clips"], strict=True):
             folder = asked.folder(data.output_dir)
             write_clip(folder, clip, sampling=module.sampling, system=asked.system)
-        num_batches = sum(trainer.num_val_batches)
-        if trainer.received_sigterm and batch_idx + 1 < num_batches:
-            print(
-                f"SIGTERM: rank {trainer.global_rank} stopped after {batch_idx + 1} of "
-                f"{num_batches} clips; the same command does the rest.",
-                file=sys.stderr,
-            )
-            raise SystemExit(EXIT_CODE)
+        leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_val_batches), "clips")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Score what all processes made, also if there was nothing left to make."""

@@ -68,14 +68,28 @@ class EndOnSigterm(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Leave unless this was the last one; no process waits for another."""
-        num_batches = sum(trainer.num_predict_batches)
-        if trainer.received_sigterm and batch_idx + 1 < num_batches:
-            print(
-                f"SIGTERM: rank {trainer.global_rank} stopped after {batch_idx + 1} of "
-                f"{num_batches} batches; the same command does the rest.",
-                file=sys.stderr,
-            )
-            raise SystemExit(EXIT_CODE)
+        leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_predict_batches), "batches")
+
+
+def leave_unless_done(trainer: L.Trainer, done: int, total: float, what: str) -> None:
+    """After a SIGTERM, end a process that can go on later from what it wrote.
+
+    Args:
+        trainer: Knows whether this process was asked to end.
+        done: How much is written.
+        total: How much there is for this process.
+        what: What is counted, in the plural.
+
+    Raises:
+        SystemExit: It was asked and something is left; with `EXIT_CODE`, and a sentence on stderr.
+    """
+    if trainer.received_sigterm and done < total:
+        print(
+            f"SIGTERM: rank {trainer.global_rank} stopped after {done} of {total} {what}; the "
+            "same command does the rest.",
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_CODE)
 
 
 NOTICE = SigtermNotice()

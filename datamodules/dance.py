@@ -1,12 +1,11 @@
 """DanceDataModule: encoded clips for training and validation, cells for generation."""
 
-import signal
+from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import ClipBatch, collate
 from datamodules.bucket_mixing import BucketMixture, mix
@@ -18,6 +17,7 @@ from datamodules.generation_cells import (
     require_sounds,
     write_tempi,
 )
+from datamodules.loader_processes import outlive_sigterm
 from datamodules.mixing import Mixture, batches_of_run
 from datamodules.training_choice import clips_to_train_on, share_of
 from musicinfuser.cells import Cell
@@ -173,7 +173,7 @@ class DanceDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[list[Cell]]:
         """This rank's cells, one per batch."""
-        cells: Dataset = Subset(_Listed(self.cells), self._shard(len(self.cells)))
+        cells: Any = [self.cells[i] for i in self._shard(len(self.cells))]
         return DataLoader(cells, batch_size=1, collate_fn=list)
 
     def transfer_batch_to_device(
@@ -188,7 +188,7 @@ class DanceDataModule(L.LightningDataModule):
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_outlive_sigterm,
+            worker_init_fn=outlive_sigterm,
             pin_memory=True if _is_on_cuda(self.trainer) else False,
             **arguments,  # type: ignore[arg-type]
         )
@@ -295,26 +295,5 @@ class DanceDataModule(L.LightningDataModule):
         )
 
 
-class _Listed(Dataset[Cell]):
-    def __init__(self, cells: list[Cell]) -> None:
-        self.cells = cells
-
-    def __getitem__(self, index: int) -> Cell:
-        return self.cells[index]
-
-
 def _is_on_cuda(trainer: L.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
-
-
-def _outlive_sigterm(worker_id: int) -> None:
-    """Let a first SIGTERM pass: sent to a whole job, it would end loaders before the run has saved.
-
-    A second one ends the loader, as does the end of the run.
-    """
-    pl_worker_init_function(worker_id)
-
-    def pass_once(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, pass_once)

@@ -13,7 +13,8 @@ from torch import Tensor
 from lightning_modules.checkpointing import differences
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.official import adapter_rules, from_official, official_lora_spec
+from musicinfuser.networks.official import official_lora_spec
+from musicinfuser.networks.official_keys import adapter_rules, from_official
 from musicinfuser.networks.zica import ZeroInitCrossAttention
 from musicinfuser.sharing.adapter import (
     AdapterFileError,

@@ -1,21 +1,17 @@
 """AudioEncoderModule: trains a small `Wav2Vec2Model` to hear beats, for the small world."""
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lightning.pytorch as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
+from lightning_modules.small_part import SmallPartModule
 from musicinfuser import keyed_random
-from musicinfuser.networks.sources import load_pretrained
 
 if TYPE_CHECKING:
     from datamodules.music_pieces import MusicBatch
@@ -23,7 +19,7 @@ if TYPE_CHECKING:
 CYCLES = ("beat", "two_beats", "bar")
 
 
-class AudioEncoderModule(L.LightningModule):
+class AudioEncoderModule(SmallPartModule):
     """Every token of the encoder tells where in the beat, the pair of beats and the bar it lies.
 
     A linear head reads the three positions as points on circles; it is thrown away afterwards.
@@ -47,11 +43,7 @@ class AudioEncoderModule(L.LightningModule):
             pretrained: A folder with ``audio_encoder`` in it.
             seed: Seed of the weights.
         """
-        super().__init__()
-        if (config is None) == (pretrained is None):
-            raise ValueError("model needs exactly one of `config` and `pretrained`.")
-        self.optimizer_spec, self.export_dir = optimizer, export_dir
-        self.config, self.pretrained, self.seed = config, pretrained, seed
+        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
         self.encoder: Wav2Vec2Model | None = None
         self.errors = nn.ModuleDict({name: MeanMetric() for name in CYCLES})
 
@@ -61,13 +53,13 @@ class AudioEncoderModule(L.LightningModule):
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.key(self.seed, 0, "audio encoder init"))
-            if self.pretrained is not None:
-                self.encoder = load_pretrained(Wav2Vec2Model, self.pretrained, "audio_encoder")
-            else:
-                assert self.config is not None
-                settings = json.loads(Path(self.config).read_text())
-                self.encoder = Wav2Vec2Model(Wav2Vec2Config(**settings))
-            self.head = nn.Linear(self.encoder.config.hidden_size, 2 * len(CYCLES))
+            encoder: Wav2Vec2Model = self.read_or_build(
+                Wav2Vec2Model,
+                "audio_encoder",
+                lambda config: Wav2Vec2Model(Wav2Vec2Config(**config)),
+            )
+            self.encoder = encoder
+            self.head = nn.Linear(encoder.config.hidden_size, 2 * len(CYCLES))
 
     def points(self, waveforms: Tensor) -> Tensor:
         """Where the head places each token: ``(B, num_tokens, 3, 2)``, cosine and sine.
@@ -98,10 +90,6 @@ class AudioEncoderModule(L.LightningModule):
                 f"val/{name}_error", self._error(name).compute(), prog_bar=True, sync_dist=True
             )
             self._error(name).reset()
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, warm-up and decay counted in optimizer steps."""
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_fit_end(self) -> None:
         """Write the encoder without its head, with the feature extractor that goes with it."""

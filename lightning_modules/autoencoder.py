@@ -1,21 +1,17 @@
 """AutoencoderModule: trains a small `AutoencoderKLMochi` for the small world."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as L
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
+from lightning_modules.small_part import SmallPartModule
 from musicinfuser import keyed_random
-from musicinfuser.networks.sources import load_pretrained
 
 if TYPE_CHECKING:
     from datamodules.frames import FrameBatch
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
 STATISTICS_CLIPS = 200
 
 
-class AutoencoderModule(L.LightningModule):
+class AutoencoderModule(SmallPartModule):
     """VAE of the small world: L1 + L2 on pixels, their change in time, and a KL term.
 
     The term on temporal differences is what keeps reconstructions from flickering with the six
@@ -55,13 +51,9 @@ class AutoencoderModule(L.LightningModule):
             moving_weight: Extra weight of pixels that change within the piece.
             seed: Seed of weights and posterior noise.
         """
-        super().__init__()
-        if (config is None) == (pretrained is None):
-            raise ValueError("model needs exactly one of `config` and `pretrained`.")
-        self.optimizer_spec, self.export_dir = optimizer, export_dir
-        self.config, self.pretrained = config, pretrained
+        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
         self.kl_weight, self.temporal_weight = kl_weight, temporal_weight
-        self.moving_weight, self.seed = moving_weight, seed
+        self.moving_weight = moving_weight
         self.vae: AutoencoderKLMochi | None = None
         self.psnr = MeanMetric()
 
@@ -69,14 +61,9 @@ class AutoencoderModule(L.LightningModule):
         """Build the VAE, once."""
         if self.vae is not None:
             return
-        if self.pretrained is not None:
-            self.vae = load_pretrained(AutoencoderKLMochi, self.pretrained, "vae")
-            return
-        assert self.config is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.key(self.seed, 0, "vae init"))
-            config = json.loads(Path(self.config).read_text())
-            self.vae = AutoencoderKLMochi.from_config(config)
+            self.vae = self.read_or_build(AutoencoderKLMochi, "vae", AutoencoderKLMochi.from_config)
 
     def training_step(self, batch: "FrameBatch", batch_idx: int) -> Tensor:
         """The loss of a batch of pieces."""
@@ -107,10 +94,6 @@ class AutoencoderModule(L.LightningModule):
         """Log the mean over clips."""
         self.log("val/psnr", self.psnr.compute(), prog_bar=True, sync_dist=True)
         self.psnr.reset()
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, warm-up and decay counted in optimizer steps."""
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_fit_end(self) -> None:
         """Measure the latents' mean and spread on training clips, and write the VAE."""

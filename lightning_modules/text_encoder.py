@@ -1,28 +1,24 @@
 """TextEncoderModule: trains a small `T5EncoderModel` to read captions, for the small world."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lightning.pytorch as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 from lightning_modules.caption_features import caption_features
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
+from lightning_modules.small_part import SmallPartModule
 from musicinfuser import keyed_random
-from musicinfuser.networks.sources import load_pretrained
 
 if TYPE_CHECKING:
     from datamodules.named_scenes import CaptionBatch
 
 
-class TextEncoderModule(L.LightningModule):
+class TextEncoderModule(SmallPartModule):
     """From the encoder's features, one can tell every attribute that a caption names.
 
     For each attribute, one learned query pools the features of a caption and a linear head tells
@@ -51,11 +47,7 @@ class TextEncoderModule(L.LightningModule):
             max_text_tokens: Tokens after which captions are cut.
             seed: Seed of the weights.
         """
-        super().__init__()
-        if (config is None) == (pretrained is None):
-            raise ValueError("model needs exactly one of `config` and `pretrained`.")
-        self.optimizer_spec, self.export_dir = optimizer, export_dir
-        self.config, self.pretrained, self.seed = config, pretrained, seed
+        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
         self.num_classes, self.max_text_tokens = num_classes, max_text_tokens
         self.text_encoder: T5EncoderModel | None = None
         self.tokenizer = ByT5Tokenizer()
@@ -67,13 +59,11 @@ class TextEncoderModule(L.LightningModule):
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.key(self.seed, 0, "text encoder init"))
-            if self.pretrained is not None:
-                self.text_encoder = load_pretrained(T5EncoderModel, self.pretrained, "text_encoder")
-            else:
-                assert self.config is not None
-                settings = json.loads(Path(self.config).read_text())
-                self.text_encoder = T5EncoderModel(T5Config(**settings))
-            width = self.text_encoder.config.d_model
+            encoder: T5EncoderModel = self.read_or_build(
+                T5EncoderModel, "text_encoder", lambda config: T5EncoderModel(T5Config(**config))
+            )
+            width = encoder.config.d_model
+            self.text_encoder = encoder
             self.queries = nn.Linear(width, len(self.num_classes))
             self.heads = nn.ModuleList(nn.Linear(width, n) for n in self.num_classes.values())
 
@@ -115,10 +105,6 @@ class TextEncoderModule(L.LightningModule):
         for name in self.num_classes:
             self.log(f"val/{name}_read", self._share(name).compute(), prog_bar=True, sync_dist=True)
             self._share(name).reset()
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, warm-up and decay counted in optimizer steps."""
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_fit_end(self) -> None:
         """Write the encoder without its heads, and its tokenizer."""

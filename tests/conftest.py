@@ -1,16 +1,16 @@
 """A small world on disk, made once per session: real media, real parts, a real cache."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.small_parts import write_small_parts
+from tests import ranks  # noqa: F401 - says what is imported before processes are forked
 from tests.browser import browser, open_page  # noqa: F401 - fixtures of tests in a browser
 from train import main
 
@@ -117,6 +117,17 @@ def run_cli(small_parts: Path, tmp_path: Path) -> Callable:
     return run
 
 
+@pytest.fixture(scope="session")
+def fitted(
+    small_parts: Path, small_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
+    """A run of two steps that no test goes on with: ``root``, ``last`` and ``names`` trained."""
+    root = tmp_path_factory.mktemp("fitted")
+    cli = main(cli_arguments("fit", parts=small_parts, cache=small_cache, root=root))
+    last = root / "checkpoints" / "last.ckpt"
+    return SimpleNamespace(root=root, last=last, names=cli.model.trainable_names())
+
+
 def cli_arguments(
     verb: str, *arguments: str, parts: Path, cache: Path | None, root: Path
 ) -> list[str]:
@@ -132,20 +143,3 @@ def cli_arguments(
         f"--data.init_args.cache_dir={cache}",
         *arguments,
     ]
-
-
-def run_train(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """``train.py`` as the shell starts it, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, f"{ROOT}/train.py", *arguments],
-        cwd=cwd,
-        env={
-            "PATH": "",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONIOENCODING": "utf-8:strict",
-        },
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from musicinfuser.media.audio import write_wav
-from tests.conftest import cli_arguments, run_train
+from tests.conftest import cli_arguments
+from tests.ranks import run_alone
 from train import is_ours, main
 
 PROMPTS = "--data.init_args.generation.prompts=['p']"
@@ -243,9 +244,9 @@ def test_the_shell_gets_the_sentence_alone(small_parts: Path, tmp_path: Path) ->
     arguments = cli_arguments(
         "fit", "--data.init_args.num_frames=8", parts=small_parts, cache=tmp_path, root=tmp_path
     )
-    done = run_train(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
+    done = run_alone(tmp_path, arguments, cwd=tmp_path)
+    assert done.exit_code == 1
+    assert "Traceback" not in done.errors
+    assert done.errors.splitlines()[-1] == (
         "train.py: num_frames is 8; Mochi takes 6k + 1 frames, e.g. 7 or 13."
     )

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from lightning_modules.preflight import Report
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
-from tests.conftest import ROOT, cli_arguments, encode_arguments, run_train
+from tests.conftest import ROOT, cli_arguments, encode_arguments
+from tests.ranks import run_alone
 from train import CheckCLI, main
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -359,7 +360,7 @@ def test_the_exit_code_tells(small_parts: Path, tmp_path: Path) -> None:
     arguments = cli_arguments(
         "check", "--data.init_args.num_frames=8", parts=small_parts, cache=tmp_path, root=tmp_path
     )
-    done = run_train(*arguments, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "num_frames is 8; Mochi takes 6k + 1 frames" in done.stdout
-    assert "Traceback" not in done.stderr
+    done = run_alone(tmp_path, arguments, cwd=tmp_path)
+    assert done.exit_code == 1, done.errors
+    assert "num_frames is 8; Mochi takes 6k + 1 frames" in done.output
+    assert "Traceback" not in done.errors

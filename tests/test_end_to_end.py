@@ -12,6 +12,8 @@ from musicinfuser.networks.small_parts import write_small_parts
 from tests.conftest import ROOT
 from train import main
 
+FRAMES = "--data.init_args.num_frames=37"
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,6 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         basic_beats=8,
         advanced_beats=8,
         youtube_seconds=4.0,
+        audio_rate_hz=16000,
         show_progress=False,
     )
     write_small_parts(root / "small-mochi")
@@ -41,11 +44,14 @@ def small_arguments(verb: str, root: Path) -> list[str]:
         f"--trainer.default_root_dir={root}/run",
         "--trainer.enable_progress_bar=false",
         "--sample_generation.every_n_steps=2",
+        "--model.init_args.sampling.num_steps=1",
+        "--data.init_args.batch_size=4",
         f"--sample_generation.cells=[{{track: {root}/world/music/mBR0.wav, prompt: a dancer}}]",
         f"--model.init_args.backbone.pretrained={root}/small-mochi",
         f"--model.init_args.encoders.mochi={root}/small-mochi",
         f"--model.init_args.encoders.audio={root}/small-mochi",
         f"--data.init_args.cache_dir={root}/cache",
+        FRAMES,
     ]
 
 
@@ -64,6 +70,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
         f"--model.init_args.encoders.audio={demo}/small-mochi",
         f"--data.init_args.cache_dir={demo}/cache",
         f"--data.init_args.sources=[{sources}]",
+        FRAMES,
     ]
     main(encode)
     assert "| youtube | clip     | too quiet |     1 |" in capsys.readouterr().out
@@ -83,8 +90,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
             "--data.init_args.generation.music=held_out",
             f"--data.init_args.generation.music_dir={demo}/world/music",
             "--data.init_args.generation.prompts=[a female dancer dancing in a subway station]",
-            "--data.init_args.generation.num_frames=61",
-            "--model.init_args.sampling.num_steps=1",
+            "--data.init_args.generation.num_frames=25",
         ]
     )
     videos = demo / "run" / "videos"
@@ -92,7 +98,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
     assert len(manifest) == 10
     info = probe_video(videos / manifest[0]["file"])
     assert (info.width, info.height, info.has_audio) == (64, 64, True)
-    assert info.duration_seconds == pytest.approx(61 / 30, abs=0.01)
+    assert info.duration_seconds == pytest.approx(25 / 30, abs=0.01)
 
     beats = ["--music_beats=truth", f"--beats_folder={demo}/world/truth"]
     output = demo / "report" / "metrics.json"

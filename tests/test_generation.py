@@ -20,6 +20,7 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_trained_values
 
 # diffusers asks for fp32 autocast, which torch has on CUDA only.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
@@ -49,19 +50,17 @@ def encoders(small_parts):
 
 @pytest.fixture(scope="module")
 def model(backbone):
-    """Adapters as training might leave them: nothing is zero."""
-    model = MusicMochi(
+    return with_trained_values(new_model(backbone))
+
+
+def new_model(backbone):
+    return MusicMochi(
         copy.deepcopy(backbone),
         layers=[0, 2],
         zica=ZicaSpec(num_heads=4),
         lora=LoraSpec(rank=2, alpha=2.0),
         audio_width=96,
     )
-    stream = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +88,7 @@ def latents_of(model, encoders, *, prompt="a dancer", sampling=SAMPLING, audio=N
 def test_latents_equal_those_of_diffusers_pipeline(
     backbone, encoders, small_parts, num_steps, guidance_scale, negative_prompt
 ):
-    model = MusicMochi(
-        copy.deepcopy(backbone),
-        layers=[0, 2],
-        zica=ZicaSpec(num_heads=4),
-        lora=LoraSpec(rank=2, alpha=2.0),
-        audio_width=96,
-    )
+    model = new_model(backbone)
     sampling = SamplingSpec(
         num_steps=num_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
     )

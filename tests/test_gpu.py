@@ -7,6 +7,7 @@ import torch
 
 from callbacks import TrainingCurves
 from datamodules.batch import collate
+from tests.cuda_sync import nothing_waits
 
 pytestmark = pytest.mark.gpu
 
@@ -61,11 +62,8 @@ def test_a_step_and_its_curves_wait_for_nothing(run_cli, small_cache: Path) -> N
         curves.on_train_batch_end(trainer, module, outputs, batch, 0)
 
     step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     curves._add_up(trainer)
     counts = curves._losses[1].tolist()
     assert sum(counts[:4]) == sum(counts[4:]) == 2 * len(batch)

@@ -11,6 +11,7 @@ from benchmarks.random_model import give_weights
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.cuda_sync import nothing_waits
 from tests.listening_blocks import (
     ListeningBlocks,
     assert_same,
@@ -112,11 +113,8 @@ def test_a_step_waits_for_nothing() -> None:
         model(clip).square().mean().backward()
 
     step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def music_mochi(**settings: object) -> MusicMochi:

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from musicinfuser.media.audio import write_wav
-from tests.conftest import cli_arguments, run_train
+from tests.conftest import cli_arguments
+from tests.ranks import run_alone
 
 FULL = "--model.init_args.gradient_checkpointing=full"
 IN_HOST_MEMORY = [
@@ -59,9 +62,9 @@ def test_fit_and_predict_give_the_same_files(
 
 
 def test_a_checkpoint_goes_on_in_host_memory(
-    run_cli: Callable, small_cache: Path, tmp_path: Path
+    run_cli: Callable, small_cache: Path, fitted: SimpleNamespace, tmp_path: Path
 ) -> None:
-    run_cli("fit", cache=small_cache)
+    shutil.copytree(fitted.root / "checkpoints", tmp_path / "checkpoints")
     cli = run_cli("fit", *IN_HOST_MEMORY, "--trainer.max_steps=3", cache=small_cache)
     assert cli.trainer.global_step == 3
     results = [
@@ -79,6 +82,6 @@ def test_what_cannot_work_is_refused_in_one_sentence(small_parts: Path, tmp_path
         "fit", "--model.init_args.offload_inputs=true", parts=small_parts, cache=tmp_path,
         root=tmp_path / "run",
     )  # fmt: skip
-    done = run_train(*given, cwd=tmp_path)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "gradient_checkpointing is none, set it to full." in done.stderr
+    done = run_alone(tmp_path, given, cwd=tmp_path)
+    assert done.exit_code == 1 and "Traceback" not in done.errors
+    assert "gradient_checkpointing is none, set it to full." in done.errors

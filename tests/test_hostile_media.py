@@ -17,8 +17,9 @@ from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
-from tests.conftest import encode_arguments, run_train
+from tests.conftest import encode_arguments
 from tests.hostile_media import mutilated, write, write_awkward, write_broken
+from tests.ranks import run_alone
 from tests.scored_dances import known_beats, write_dance
 from tests.short_clip import read
 from train import main
@@ -93,12 +94,13 @@ def test_the_exit_code_and_the_list(small_parts: Path, tmp_path: Path) -> None:
     os.mkfifo(media / "pipe.mp4")
     odd_name = media / os.fsdecode(b"latin-\xe9\n.mp4")
     odd_name.write_bytes(b"no video")
-    done = run_train(*encode_arguments(small_parts, media, cache), source(media), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "encoded 1 clips" in done.stdout
+    arguments = [*encode_arguments(small_parts, media, cache), source(media)]
+    done = run_alone(tmp_path, arguments, cwd=tmp_path)
+    assert done.exit_code == 0, done.errors
+    assert "encoded 1 clips" in done.output
     pipe = f"{media}/pipe.mp4"
-    assert f"skipped {pipe}: cannot be read: is no regular file." in (done.stdout.splitlines())
-    assert r"latin-\udce9\n.mp4: cannot be read" in done.stdout
+    assert f"skipped {pipe}: cannot be read: is no regular file." in (done.output.splitlines())
+    assert r"latin-\udce9\n.mp4: cannot be read" in done.output
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".flv"])

@@ -1,6 +1,7 @@
 """Who may import whom: the table of the house, held by a walk over every module."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,8 +147,13 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(p for p in parts if p != "__init__"), file
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, bool, bool], ...]:
     """(module, is it for types only, does it run when the file is imported)."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
     tree = ast.parse(path.read_text())
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):

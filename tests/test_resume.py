@@ -2,15 +2,15 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_modules.checkpointing import CheckpointMismatchError
 from tests.conftest import ROOT, cli_arguments
+from tests.ranks import Ended, run_alone
 from train import main
 
 NUM_STEPS, KILL_AT = 8, 3
@@ -37,21 +37,13 @@ def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulatio
     )
 
 
-def cut_off(root: Path, run_arguments: list[str], end: str) -> subprocess.CompletedProcess:
+def cut_off(root: Path, run_arguments: list[str], end: str) -> Ended:
     """Run the same command in a process of its own until it is cut off at step 3."""
     cut = [
         a.replace(f"{root}/record", f"{root}/record, at_step: {KILL_AT}, end: {end}")
         for a in run_arguments
     ]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *cut],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        start_new_session=True,
-    )
+    return run_alone(root, cut, cwd=ROOT)
 
 
 def lines(root: Path) -> list[str]:
@@ -84,10 +76,10 @@ def test_a_run_that_is_cut_off_continues_to_the_bit(
     command = arguments(parted, small_parts, small_cache, **options)
     process = cut_off(parted, command, end)
     expected = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 0, "full disk": 1}
-    assert process.returncode == expected[end], process.stderr[-2000:]
+    assert process.exit_code == expected[end], process.errors[-2000:]
     if end == "full disk":
-        assert process.stderr.strip().splitlines()[-1].startswith("train.py: ")
-        assert "could not be written (File too large); make room" in process.stderr
+        assert process.errors.strip().splitlines()[-1].startswith("train.py: ")
+        assert "could not be written (File too large); make room" in process.errors
         # The step whose checkpoint found no room was done, and is done again.
         (parted / "record").write_text("".join(lines(parted)[: KILL_AT * accumulation]))
     # SIGTERM finds its step in the middle and finishes it.
@@ -139,36 +131,33 @@ def test_repeating_a_command_starts_continues_and_stops(run_cli, small_cache: Pa
 
 @pytest.mark.parametrize("by_path", [False, True])
 def test_checkpoint_of_another_model_is_refused(
-    run_cli, small_cache: Path, tmp_path: Path, by_path: bool
+    run_cli, small_cache: Path, fitted: SimpleNamespace, by_path: bool
 ):
-    run_cli("fit", cache=small_cache)
-    path = f"--ckpt_path={tmp_path}/checkpoints/last.ckpt" if by_path else "--ckpt_path=last"
+    path = f"--ckpt_path={fitted.last if by_path else 'last'}"
     changed = ("--model.init_args.lora.rank=3", "--model.init_args.zica.num_heads=4")
     for verb in ("fit", "validate"):
         with pytest.raises(CheckpointMismatchError) as error:
-            run_cli(verb, path, *changed, cache=small_cache)
+            run_cli(verb, path, *changed, cache=small_cache, root=fitted.root)
         assert "lora.rank: 2 in the checkpoint, 3 in the config" in str(error.value)
         assert "zica.num_heads: 8 in the checkpoint, 4 in the config" in str(error.value)
     with pytest.raises(CheckpointMismatchError, match="layers"):
-        run_cli("fit", path, "--model.init_args.layers=[0, 1]", cache=small_cache)
+        layers = "--model.init_args.layers=[0, 1]"
+        run_cli("fit", path, layers, cache=small_cache, root=fitted.root)
 
 
-def test_foreign_checkpoint_is_refused(run_cli, small_cache: Path, tmp_path: Path) -> None:
-    run_cli("fit", cache=small_cache)
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+def test_foreign_checkpoint_is_refused(
+    run_cli, small_cache: Path, fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(fitted.last, weights_only=True)
     del checkpoint["musicinfuser"]
     torch.save(checkpoint, tmp_path / "foreign.ckpt")
     with pytest.raises(CheckpointMismatchError, match="not written by this program"):
         run_cli("fit", f"--ckpt_path={tmp_path}/foreign.ckpt", cache=small_cache)
 
 
-def test_checkpoint_holds_adapters_and_optimizer_only(
-    run_cli, small_cache: Path, tmp_path: Path
-) -> None:
-    cli = run_cli("fit", cache=small_cache)
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    assert set(checkpoint["state_dict"]) == cli.model.trainable_names()
+def test_checkpoint_holds_adapters_and_optimizer_only(fitted: SimpleNamespace) -> None:
+    checkpoint = torch.load(fitted.last, weights_only=True)
+    assert set(checkpoint["state_dict"]) == fitted.names
     adapters = sum(t.numel() * t.element_size() for t in checkpoint["state_dict"].values())
     moments = sum(
         t.numel() * t.element_size()
@@ -176,7 +165,7 @@ def test_checkpoint_holds_adapters_and_optimizer_only(
         for t in state.values()
     )
     assert moments == pytest.approx(2 * adapters, rel=0.01)
-    assert path.stat().st_size <= 1.05 * (adapters + moments) + 100_000
+    assert fitted.last.stat().st_size <= 1.05 * (adapters + moments) + 100_000
 
 
 @pytest.mark.parametrize("verb", ["validate", "predict"])

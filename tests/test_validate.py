@@ -1,5 +1,6 @@
 """``train.py validate`` and validation during fit."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ import lightning.pytorch as L
 import pytest
 import torch
 
+from datamodules.batch import collate
 from musicinfuser.media.latents import read_clip, read_headers
+from tests.conftest import cli_arguments
+from train import main
 
 ALL = "--trainer.limit_val_batches=1.0"
 LEVELS = ("0.20", "0.40", "0.60", "0.80", "0.95")
@@ -32,29 +36,41 @@ def metrics(cli) -> dict[str, float]:
     return {n: v.item() for n, v in cli.trainer.callback_metrics.items() if n.startswith("val/")}
 
 
-@pytest.fixture
-def trained(run_cli: Callable, small_cache: Path):
-    return run_cli("fit", CONSTANT, "--trainer.max_steps=4", cache=small_cache)
+@pytest.fixture(scope="module")
+def validate(
+    small_parts: Path, small_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable:
+    """``validate(*arguments)`` on a model that was trained for four steps."""
+    root = tmp_path_factory.mktemp("trained")
+
+    def run(verb: str, *arguments: str) -> object:
+        return main(
+            cli_arguments(verb, *arguments, parts=small_parts, cache=small_cache, root=root)
+        )
+
+    run("fit", CONSTANT, "--trainer.max_steps=4")
+    return functools.partial(run, "validate", ALL)
 
 
-def test_two_runs_agree_to_the_bit(run_cli: Callable, small_cache: Path, trained) -> None:
-    found = [metrics(run_cli("validate", ALL, cache=small_cache)) for _ in range(2)]
-    assert found[0] == found[1]
-    assert found[0].keys() == {"val/loss", "val/loss_other_music", "val/music_gap"} | {
+@pytest.fixture(scope="module")
+def plain(validate: Callable) -> dict[str, float]:
+    return metrics(validate())
+
+
+def test_two_runs_agree_to_the_bit(validate: Callable, plain: dict[str, float]) -> None:
+    assert metrics(validate()) == plain
+    assert plain.keys() == {"val/loss", "val/loss_other_music", "val/music_gap"} | {
         f"val/music_gap_sigma_{level}" for level in LEVELS
     }
-    assert all(map(math.isfinite, found[0].values()))
+    assert all(map(math.isfinite, plain.values()))
 
 
 def test_batch_size_and_seed_of_the_run_do_not_matter(
-    run_cli: Callable, small_cache: Path, trained
+    validate: Callable, plain: dict[str, float]
 ) -> None:
-    one = metrics(run_cli("validate", ALL, cache=small_cache))
     torch.manual_seed(123)
-    two = metrics(
-        run_cli("validate", ALL, "--data.init_args.validation_batch_size=2", cache=small_cache)
-    )
-    assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+    other = metrics(validate("--data.init_args.validation_batch_size=2"))
+    assert plain == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
 def test_before_training_other_music_makes_no_difference(
@@ -67,22 +83,17 @@ def test_before_training_other_music_makes_no_difference(
     assert len(gaps) == 1 + len(LEVELS) and set(gaps.values()) == {0.0}
 
 
-def test_after_training_it_does(run_cli: Callable, small_cache: Path, trained) -> None:
-    found = metrics(run_cli("validate", ALL, cache=small_cache))
-    assert found["val/loss"] != found["val/loss_other_music"]
-    assert all(value != 0 for name, value in found.items() if "gap" in name)
-    assert found["val/music_gap"] == pytest.approx(
-        found["val/loss_other_music"] / found["val/loss"] - 1, abs=1e-6
+def test_after_training_it_does(plain: dict[str, float]) -> None:
+    assert plain["val/loss"] != plain["val/loss_other_music"]
+    assert all(value != 0 for name, value in plain.items() if "gap" in name)
+    assert plain["val/music_gap"] == pytest.approx(
+        plain["val/loss_other_music"] / plain["val/loss"] - 1, abs=1e-6
     )
 
 
-def test_the_numbers_are_means_over_clips_and_levels(
-    run_cli: Callable, small_cache: Path, trained
-) -> None:
-    cli = run_cli("validate", ALL, cache=small_cache)
+def test_the_numbers_are_means_over_clips_and_levels(validate: Callable) -> None:
+    cli = validate()
     module, clips = cli.model.eval(), cli.datamodule.validation_clips
-    from datamodules.batch import collate
-
     own, other = [], []
     with torch.no_grad():
         for level in map(float, LEVELS):
@@ -102,10 +113,8 @@ def test_the_numbers_are_means_over_clips_and_levels(
     assert found["val/music_gap_sigma_0.20"] == pytest.approx(gap, abs=1e-6)
 
 
-def test_levels_can_be_chosen(run_cli: Callable, small_cache: Path, trained) -> None:
-    found = metrics(
-        run_cli("validate", ALL, "--model.init_args.validation.sigmas=[0.3]", cache=small_cache)
-    )
+def test_levels_can_be_chosen(validate: Callable) -> None:
+    found = metrics(validate("--model.init_args.validation.sigmas=[0.3]"))
     assert {n for n in found if "sigma" in n} == {"val/music_gap_sigma_0.30"}
 
 

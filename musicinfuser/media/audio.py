@@ -6,31 +6,28 @@ import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, frames
-from musicinfuser.media.errors import MediaError, picture_stream, reading, reason, written_whole
+from musicinfuser.media.audio_decoding import (
+    RATES_HZ,
+    Channel,
+    decode_track,
+    picture_start_seconds,
+)
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
+from musicinfuser.media.errors import MediaError, reading, written_whole
 
 if TYPE_CHECKING:
-    from av import AudioFrame
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
     from av.packet import Packet
 
-Channel = Literal["mean", "first"]
-
-# Containers round time stamps to a millisecond; the shortest common packet lasts 20 ms.
-_JITTER_SECONDS = 0.01
 # Decoded beyond the asked span, so that the resampler meets no end of the signal inside it.
 _MARGIN_SECONDS = 1.0
 _RESAMPLER_BLOCK = 1 << 16
-# What damaged headers state beyond these would fill the memory with silence or with interpolation.
-_RATES_HZ = range(1000, 1_000_000)
-_MAX_HOLE_SECONDS = 3600.0
 _AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
@@ -91,7 +88,7 @@ def read_audio(
     with reading(path, "audio", deadline) as container:
         zero = picture_start_seconds(container, path, deadline)
     with reading(path, "audio", deadline) as container:
-        track, track_rate_hz = _decode(
+        track, track_rate_hz = decode_track(
             container,
             path,
             channel,
@@ -114,7 +111,7 @@ def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
 
 def resample(waveform: Tensor, *, from_hz: int, to_hz: int) -> Tensor:
     """A float32 waveform (S,) at another sampling rate, as `read_audio` would give it."""
-    if from_hz not in _RATES_HZ:
+    if from_hz not in RATES_HZ:
         raise MediaError(f"the sampling rate of the given sound is {from_hz} Hz.")
     return _resample(waveform, from_hz, to_hz, Deadline("the given sound", TIME_LIMIT_SECONDS))
 
@@ -172,25 +169,6 @@ def wav_bytes(waveform: Tensor, *, rate_hz: int) -> bytes:
     return memory.getvalue()
 
 
-def picture_start_seconds(
-    container: "InputContainer", path: Path | str, deadline: Deadline
-) -> float | None:
-    """Time stamp of the first video frame on the container's clock; None without a picture."""
-    import av
-
-    try:
-        stream = picture_stream(container, path)
-    except MediaError:
-        return None
-    # Sound can be whole where the picture is not; the header still tells the start.
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
-    try:
-        frame = next(frames(container, stream, deadline), None)
-    except av.error.FFmpegError:
-        return start
-    return start if frame is None or frame.time is None else frame.time
-
-
 def audio_packets(
     container: "OutputContainer", waveform: Tensor, rate_hz: int
 ) -> Iterator["Packet"]:
@@ -223,79 +201,6 @@ def audio_packets(
         yield from stream.encode(None)
 
     return packets()
-
-
-def _decode(
-    container: "InputContainer",
-    path: Path | str,
-    channel: Channel,
-    deadline: Deadline,
-    *,
-    zero: float | None,
-    kept_from: int,
-    needed: float,
-    until: float,
-) -> tuple[Tensor, int]:
-    """The track at its own rate, from ``kept_from`` seconds after second ``zero`` on."""
-    import av
-
-    stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream):
-        raise MediaError(f"{path}: has no audio stream.")
-    pieces: list[Tensor] = []
-    rate_hz, filled, expected = 0, 0, None
-    try:
-        for frame in frames(container, stream, deadline):
-            samples = torch.from_numpy(_mono(frame, channel))
-            if rate_hz not in (0, frame.sample_rate):
-                raise MediaError(f"{path}: the sampling rate of its sound changes on the way.")
-            rate_hz = frame.sample_rate
-            if rate_hz not in _RATES_HZ:
-                raise MediaError(f"{path}: states a sampling rate of {rate_hz} Hz.")
-            if not samples.isfinite().all():
-                raise MediaError(f"{path}: its sound holds values that are no numbers.")
-            if zero is None:
-                zero = frame.time or 0.0
-            position = expected or 0
-            if frame.time is not None:
-                stamped = round((frame.time - zero) * rate_hz)
-                if expected is None or abs(stamped - expected) > _JITTER_SECONDS * rate_hz:
-                    position = stamped
-            expected = position + len(samples)
-            hole = int(min(position - filled, until * rate_hz))
-            if hole > _MAX_HOLE_SECONDS * rate_hz:
-                raise MediaError(
-                    f"{path}: the time stamps of its sound leap by {hole / rate_hz:.0f} s."
-                )
-            piece = functional.pad(samples, (max(hole, 0), 0)) if hole > 0 else samples[-hole:]
-            pieces.append(piece[max(kept_from * rate_hz - filled, 0) :])
-            filled += len(piece)
-            if filled >= until * rate_hz:
-                break
-    except av.error.FFmpegError as error:
-        deadline.check()
-        if filled <= needed * rate_hz:
-            at = filled / rate_hz if rate_hz else 0.0
-            raise MediaError(
-                f"{path}: its sound is damaged near second {at:.2f} ({reason(error)})."
-            ) from error
-    if not pieces:
-        raise MediaError(f"{path}: its audio stream holds no sound.")
-    return torch.cat(pieces), rate_hz
-
-
-def _mono(frame: "AudioFrame", channel: Channel) -> np.ndarray:
-    """float32 (S,) with full scale 1 from a frame of any sample format and layout."""
-    samples = frame.to_ndarray()
-    if frame.format.is_packed:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
-    # FFmpeg's own downmix would weigh the channels of 5.1 unequally.
-    signal = samples[0] if channel == "first" else samples.mean(axis=0, dtype=np.float64)
-    if samples.dtype == np.uint8:
-        return ((signal - np.float64(128)) / 128).astype(np.float32)
-    if np.issubdtype(samples.dtype, np.integer):
-        signal = signal / 2.0 ** (8 * samples.dtype.itemsize - 1)
-    return np.ascontiguousarray(signal, dtype=np.float32)
 
 
 def _resample(waveform: Tensor, from_hz: int, to_hz: int, deadline: Deadline) -> Tensor:

@@ -53,6 +53,20 @@ class ScoredClip:
         """Length of the picture."""
         return len(self.frames) / self.fps
 
+    @property
+    def known_prompt(self) -> str:
+        """The prompt.
+
+        Raises:
+            ValueError: If it is not known.
+        """
+        if self.prompt is None:
+            raise ValueError(
+                f"{self.name}: has no prompt to compare with; name it in the column prompt of "
+                "clips.csv."
+            )
+        return self.prompt
+
     def music_beats(self) -> torch.Tensor:
         """Music beats in [0, duration_seconds), float64, shape (num_beats,).
 

@@ -52,12 +52,7 @@ class ClipScore(ClipMetric):
         Raises:
             ValueError: If the prompt of the clip is not known or the clip has no frames.
         """
-        if clip.prompt is None:
-            raise ValueError(
-                f"{clip.name}: has no prompt to compare with; name it in the column prompt of "
-                "clips.csv."
-            )
-        text, [is_cut] = self.encoder.embed_texts([PREFIX + clip.prompt])
+        text, [is_cut] = self.encoder.embed_texts([PREFIX + clip.known_prompt])
         scores = clip_score(self.encoder.embed_images(clip.frames, antialias=True), text)
         return {"score": float(scores.to(torch.float64).mean()), "prompt_cut": float(is_cut)}
 

@@ -14,7 +14,7 @@ from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.features import FrameFeatures, clip_features
 from musicinfuser.metrics.intervals import MeanInterval, percentiles
-from musicinfuser.metrics.set_metric import SetMetric, Summary, count
+from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -149,12 +149,7 @@ class FrechetDistance(SetMetric):
             )
 
     def combine(
-        self,
-        descriptions: Sequence[torch.Tensor],
-        labels: Sequence[tuple[int, ...]],
-        *,
-        seed: int = 0,
-        confidence: float = 0.95,
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """Distance with its interval, and the size of the reference."""
         both: dict[int, list[torch.Tensor]] = {0: [], 1: []}

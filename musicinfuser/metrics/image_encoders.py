@@ -228,18 +228,7 @@ class DinoEncoder(ImageEncoder):
         return self._config.image_size
 
     def embed_images(self, frames: Tensor) -> Tensor:
-        """Vectors of frames, not normalised.
-
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-        Returns:
-            float32 on the CPU, shape (T, D).
-
-        Raises:
-            ValueError: If the frames have another shape or type, or there are none.
-            MissingWeightsError: If the weights cannot be had.
-        """
+        """Vectors of frames, (T, H, W, 3) to float32 (T, D), like those of `ClipEncoder`."""
 
         def embed(model: Any, part: Tensor) -> Tensor:
             pixels = dino_pixels(part, size=self.size)

@@ -22,7 +22,7 @@ from musicinfuser.metrics.motion import (
     gaussian_smoothed,
     rests,
 )
-from musicinfuser.metrics.set_metric import SetMetric, Summary, count, label
+from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 
 CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
 """What `predict` adds to the name of a system whose clips hear something else."""
@@ -47,7 +47,7 @@ def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((a - b).norm() / size) if float(size) > 1e-12 else 0.0
 
 
-def pairs_of_music(labels: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+def pairs_of_music(labels: Labels) -> list[tuple[int, int]]:
     """Pairs of clips of one cell to different music.
 
     Args:
@@ -119,12 +119,7 @@ class MusicResponse(SetMetric):
         return label(entry.prompt, *own), label(Path(music).stem, start), is_silent, folder
 
     def combine(
-        self,
-        descriptions: Sequence[torch.Tensor],
-        labels: Sequence[tuple[int, ...]],
-        *,
-        seed: int = 0,
-        confidence: float = 0.95,
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """Means over cells, and counts."""
         cells: dict[int, list[int]] = {}

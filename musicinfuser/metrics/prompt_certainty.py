@@ -9,13 +9,10 @@ import math
 import torch
 from torch import Tensor
 
-from musicinfuser.fingerprint import fingerprint_folder
-from musicinfuser.metrics.attributes import AttributeNet
-from musicinfuser.metrics.clip import ClipMetric, ScoredClip
-from musicinfuser.metrics.prompt_obedience import named_in
+from musicinfuser.metrics.prompt_probe import Named, PromptProbe
 
 
-class PromptCertainty(ClipMetric):
+class PromptCertainty(PromptProbe):
     """The probability that a probe gives to what the prompt names.
 
     Values per clip, of which `compute` gives the means over the clips that have them:
@@ -36,26 +33,11 @@ class PromptCertainty(ClipMetric):
     optional_names = frozenset({"certainty"})
 
     def __init__(self, *, weights: str, name: str = "prompt_certainty") -> None:
-        super().__init__(name=name)
-        self.weights = weights
-        # Not a submodule: this metric has states, no weights of its own.
-        self._networks = [AttributeNet.load(weights)]
+        super().__init__(weights=weights, name=name)
 
-    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the prompt of the clip is not known or the clip has no frames.
-        """
-        if clip.prompt is None:
-            raise ValueError(
-                f"{clip.name}: has no prompt to show; name it in the column prompt of clips.csv."
-            )
-        [network] = self._networks
-        named = named_in(clip.prompt, network.phrases)
-        if not named:
-            return {"num_named": 0.0}
-        logits = network.read(clip.frames)
+    def compare(self, frames: Tensor, named: Named) -> dict[str, float]:
+        """The certainty, from the probe's logits."""
+        logits, network = self.network.read(frames), self.network
         shown = [
             math.prod(
                 _probability(logits[attribute], network.classes[attribute].index(wanted))
@@ -63,11 +45,7 @@ class PromptCertainty(ClipMetric):
             )
             for classes in named.values()
         ]
-        return {"certainty": sum(shown) / len(shown), "num_named": float(len(shown))}
-
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": fingerprint_folder(self.weights)}
+        return {"certainty": sum(shown) / len(shown)}
 
 
 def _probability(logits: Tensor, index: int) -> float:

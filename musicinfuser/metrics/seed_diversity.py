@@ -1,6 +1,5 @@
 """Diversity: how far the clips of one prompt and music are apart that differ in their seed only."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.features import FrameFeatures, clip_features
 from musicinfuser.metrics.intervals import bootstrap_mean
-from musicinfuser.metrics.set_metric import SetMetric, Summary, count, label
+from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 
 
 def mean_pairwise_distance(features: torch.Tensor) -> float:
@@ -66,12 +65,7 @@ class SeedDiversity(SetMetric):
         return cell, label(*own)
 
     def combine(
-        self,
-        descriptions: Sequence[torch.Tensor],
-        labels: Sequence[tuple[int, ...]],
-        *,
-        seed: int = 0,
-        confidence: float = 0.95,
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """Mean over cells with two or more seeds, and a count."""
         cells: dict[int, dict[int, torch.Tensor]] = {}

@@ -11,6 +11,10 @@ from musicinfuser.metrics.clip import NamedMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval
 
+Descriptions = Sequence[torch.Tensor]
+"""Of each clip of a set, as `SetMetric.describe` gives them."""
+Labels = Sequence[tuple[int, ...]]
+"""Of each clip of a set, as `SetMetric.labels_of` gives them."""
 Summary = dict[str, MeanInterval]
 
 
@@ -56,12 +60,7 @@ class SetMetric(NamedMetric):
 
     @abstractmethod
     def combine(
-        self,
-        descriptions: Sequence[torch.Tensor],
-        labels: Sequence[tuple[int, ...]],
-        *,
-        seed: int = 0,
-        confidence: float = 0.95,
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """All of `value_names` for one system.
 

@@ -19,7 +19,7 @@ from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
 from musicinfuser.metrics.motion import MotionCurve
 from musicinfuser.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
-from musicinfuser.metrics.set_metric import SetMetric, Summary, count, label
+from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 
 TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
 """End of a file's or folder's name that says at how many times its tempo a track is played."""
@@ -182,12 +182,7 @@ class TempoResponse(SetMetric):
         return cell, label(mark[1] if mark else folder), round(tempo * _MILLIONTHS)
 
     def combine(
-        self,
-        descriptions: Sequence[torch.Tensor],
-        labels: Sequence[tuple[int, ...]],
-        *,
-        seed: int = 0,
-        confidence: float = 0.95,
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """Median, share and count for each tempo."""
         clips = [

@@ -29,8 +29,8 @@ from musicinfuser.networks.sources import (
     missing_folder,
 )
 from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
+from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
 
-AUDIO_RATE_HZ = 16_000
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 
 
@@ -283,35 +283,6 @@ class Encoders:
     @cached_property
     def _feature_extractor(self) -> Any:
         return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
-
-
-def encode_waveforms(
-    encoder: Any,
-    extractor: Any,
-    waveforms: Tensor,
-    *,
-    device: torch.device,
-    layer: int | None = None,
-) -> Tensor:
-    """Hidden states of wav2vec 2.0 or its like, as `Encoders.encode_audio` gives them.
-
-    Args:
-        encoder: On ``device`` or brought there by its hooks.
-        extractor: Its feature extractor.
-        waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
-        device: Where to compute.
-        layer: Which hidden state; None is the last one, normalised.
-    """
-    extracted = extractor(
-        [waveform.numpy() for waveform in waveforms.cpu()],
-        sampling_rate=AUDIO_RATE_HZ,
-        return_tensors="pt",
-    )
-    with torch.autocast(device.type, enabled=False):
-        values = extracted.input_values.to(device, encoder.dtype)
-        if layer is None:
-            return encoder(values).last_hidden_state
-        return encoder(values, output_hidden_states=True).hidden_states[layer]
 
 
 @contextmanager

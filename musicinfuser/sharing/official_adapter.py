@@ -9,12 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
-from musicinfuser.networks.official import (
-    adapter_rules,
-    from_official,
-    official_lora_spec,
-    write_official,
-)
+from musicinfuser.networks.official import official_lora_spec, write_official
+from musicinfuser.networks.official_keys import adapter_rules, from_official
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.sharing.adapter import Adapter, AdapterFileError, AdapterSettings
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from musicinfuser.networks.backbone import MOCHI_CONFIG
-from musicinfuser.networks.official import KeyRule, backbone_rules
+from musicinfuser.networks.official_keys import KeyRule, backbone_rules
 from musicinfuser.safetensors_files import StoredTensor, read_header, stream_tensors
 from musicinfuser.sharing.adapter import AdapterFileError
 from musicinfuser.whole_files import folder_written_whole, write_text

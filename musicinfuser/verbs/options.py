@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
@@ -32,6 +32,11 @@ def add_decoding_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--start_bpm", type=PositiveFloat, default=120.0, help="For tracked beats.")
     parser.add_argument("--tightness", type=PositiveFloat, default=100.0, help="For tracked beats.")
+
+
+def drawing_options(settings: Namespace) -> dict[str, Any]:
+    """What all that is drawn of clips takes, by the options of `add_decoding_options`."""
+    return {"beats": music_beats(settings), "max_height": settings.max_height}
 
 
 def music_beats(settings: Namespace) -> MusicBeats:

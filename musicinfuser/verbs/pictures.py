@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from musicinfuser.evaluation import collect_clips, draw_sheet, write_side_by_side
-from musicinfuser.verbs.options import MAX_CLIPS, add_decoding_options, music_beats
+from musicinfuser.verbs.options import MAX_CLIPS, add_decoding_options, drawing_options
 
 
 def sheet_parser() -> ArgumentParser:
@@ -35,14 +35,8 @@ def run_sheet(settings: Namespace) -> None:
         EvaluationError, ClipListError: If there is nothing to draw.
     """
     entries, _ = collect_clips(settings.folders)
-    draw_sheet(
-        entries,
-        settings.output,
-        beats=music_beats(settings),
-        pair=settings.pair,
-        max_clips=settings.max_clips,
-        max_height=settings.max_height,
-    )
+    options = drawing_options(settings) | {"max_clips": settings.max_clips}
+    draw_sheet(entries, settings.output, pair=settings.pair, **options)
 
 
 def run_side_by_side(settings: Namespace) -> None:
@@ -52,13 +46,8 @@ def run_side_by_side(settings: Namespace) -> None:
         EvaluationError, ClipListError: If no two systems share a piece of music.
     """
     entries, _ = collect_clips(settings.folders)
-    write_side_by_side(
-        entries,
-        settings.output,
-        beats=music_beats(settings),
-        max_videos=settings.max_clips,
-        max_height=settings.max_height,
-    )
+    options = drawing_options(settings) | {"max_videos": settings.max_clips}
+    write_side_by_side(entries, settings.output, **options)
 
 
 def _parser(*, description: str, output: Path) -> ArgumentParser:

@@ -10,7 +10,7 @@ from musicinfuser.metrics.report import read_report
 from musicinfuser.report.page import write_page
 from musicinfuser.report.score_tables import write_tables
 from musicinfuser.verbs import score
-from musicinfuser.verbs.options import MAX_CLIPS, music_beats
+from musicinfuser.verbs.options import MAX_CLIPS, drawing_options
 
 EMBED_MB = 1.0  # unless told otherwise
 
@@ -46,14 +46,13 @@ def run(settings: Namespace, *, command: str) -> None:
     Raises:
         EvaluationError, ClipListError, ReportError: Also if no clip could be scored or drawn.
     """
-    folder, beats = settings.output, music_beats(settings)
+    folder, limits = settings.output, drawing_options(settings)
     scoring = settings.clone()
     scoring.output = folder / "metrics.json"
     score.run(scoring)
     document = read_report(scoring.output)
     write_tables(document, folder, intervals=True, all_papers=False)
     entries, _ = collect_clips(settings.folders)
-    limits = {"beats": beats, "max_height": settings.max_height}
     draw_sheet(
         entries, folder / "contact_sheet.png", pair=True, max_clips=settings.max_clips, **limits
     )

@@ -24,7 +24,8 @@ from datamodules.small_world.wild import draw_wild
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.attributes import AttributeNet
 from musicinfuser.metrics.pose import PoseNet
-from musicinfuser.metrics.prompt_obedience import PromptObedience, named_in
+from musicinfuser.metrics.prompt_obedience import PromptObedience
+from musicinfuser.metrics.prompt_probe import named_in
 from tests.conftest import ROOT
 
 VAE = ROOT / "assets" / "small-mochi"

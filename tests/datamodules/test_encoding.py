@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +17,7 @@ from datamodules.encoding import EncodingDataModule
 from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
 from musicinfuser.media.video_writing import write_video
 from tests.conftest import AIST_FILES, ROOT, YOUTUBE_FILES, encode_arguments, write_moving_square
+from tests.ranks import run_alone
 from train import main
 
 NUM_CLIPS = len(AIST_FILES) + len(YOUTUBE_FILES)
@@ -254,36 +253,25 @@ def test_nothing_but_bad_files(small_parts: Path, bad_media: Path, tmp_path: Pat
         main(encode_arguments(small_parts, bad_media, tmp_path / "cache"))
 
 
-def test_a_killed_run_continues(small_parts: Path, media: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues(
+    small_parts: Path, small_cache: Path, media: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     callbacks = (
         "[{class_path: callbacks.CacheWriter},{class_path: tests.datamodules.test_encoding."
         "KillAfter, init_args: {num_clips: 4}}]"
     )
-    main(encode_arguments(small_parts, media, tmp_path / "whole" / "cache"))
     arguments = encode_arguments(small_parts, media, cache)
-    # The last bits of an encoder depend on the number of threads.
-    threads = str(torch.get_num_threads())
-    process = subprocess.run(
-        [sys.executable, f"{ROOT}/train.py", *arguments, f"--trainer.callbacks={callbacks}"],
-        cwd=ROOT,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": "",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": threads,
-        },
-        capture_output=True,
-        timeout=300,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    killed = [*arguments, f"--trainer.callbacks={callbacks}"]
+    process = run_alone(tmp_path, killed, cwd=ROOT)
+    assert process.exit_code == -signal.SIGKILL, process.errors[-2000:]
     written = contents(cache)
     assert len([name for name in written if name.startswith("clips/")]) == 4
     # What a kill in the middle of a write leaves behind.
     (cache / "clips" / "aist" / f".{'0' * 32}.safetensors").write_bytes(b"half a fi")
     main(arguments)
     finished = contents(cache)
-    assert finished == contents(tmp_path / "whole" / "cache")
+    assert finished == contents(small_cache)
     assert {name: finished[name] for name in written} == written
     assert len(read_headers(cache)) == NUM_CLIPS
 

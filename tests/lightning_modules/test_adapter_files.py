@@ -187,13 +187,12 @@ def test_a_run_starts_fresh_from_another_and_a_resumed_one_goes_on(
     assert_equal(one["state_dict"], torch.load(first, weights_only=True)["state_dict"])
     assert {int(s["step"]) for s in one["optimizer_states"][0]["state"].values()} == {1}
     constant = "--model.init_args.optimizer.schedule=constant"
-    two, same = (fit(name, constant) for name in ("two", "same"))
-    assert_equal(two["state_dict"], same["state_dict"])
-    assert_equal(two["optimizer_states"], same["optimizer_states"])
     # Resumed: the checkpoint's weights, not the adapter's.
-    three = fit("two", constant, "--trainer.max_steps=3")
+    fit("parted", constant)
+    parted = fit("parted", constant, "--trainer.max_steps=3")
     whole = fit("whole", constant, "--trainer.max_steps=3")
-    assert_equal(three["state_dict"], whole["state_dict"])
+    assert_equal(parted["state_dict"], whole["state_dict"])
+    assert_equal(parted["optimizer_states"], whole["optimizer_states"])
     # And at full strength for judging without any checkpoint of its own.
     limits = ("--trainer.limit_val_batches=1", "--ckpt_path=null")
     found = [

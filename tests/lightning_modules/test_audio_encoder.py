@@ -15,36 +15,28 @@ from lightning_modules.audio_encoder import (
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
-from train import main
+from tests.part_training import train_part
 
+CONFIG = f"{ROOT}/configs/parts/audio_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
 
 
 def make_module(**options) -> AudioEncoderModule:
-    config = f"{ROOT}/configs/parts/audio_encoder.json"
-    settings = {"config": config, "export_dir": "nowhere"} | options
+    settings = {"config": CONFIG, "export_dir": "nowhere"} | options
     module = AudioEncoderModule(OPTIMIZER, **settings)
     module.configure_model()
     return module
 
 
 def test_trains_and_exports_what_the_encoders_load(tmp_path: Path) -> None:
-    cli = main(
-        [
-            "fit",
-            f"--config={ROOT}/configs/parts/audio_encoder.yaml",
-            f"--trainer.default_root_dir={tmp_path}",
-            "--trainer.accelerator=cpu",
-            "--trainer.max_steps=2",
-            "--trainer.val_check_interval=2",
-            "--trainer.enable_progress_bar=false",
-            f"--model.init_args.config={ROOT}/configs/parts/audio_encoder.json",
-            f"--model.init_args.export_dir={tmp_path}/export",
-            "--data.init_args.batch_size=2",
-            "--data.init_args.num_pieces=2",
-            "--data.init_args.num_validation_pieces=2",
-            "--data.init_args.num_validation_excerpts=4",
-        ]
+    cli = train_part(
+        "audio_encoder",
+        tmp_path,
+        f"--model.init_args.config={CONFIG}",
+        "--data.init_args.batch_size=2",
+        "--data.init_args.num_pieces=2",
+        "--data.init_args.num_validation_pieces=2",
+        "--data.init_args.num_validation_excerpts=4",
     )
     errors = [cli.trainer.callback_metrics[f"val/{n}_error"] for n in ("beat", "two_beats", "bar")]
     assert all(0 < error < 0.5 for error in errors)

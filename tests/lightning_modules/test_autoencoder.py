@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,46 +16,41 @@ from lightning_modules.autoencoder import (
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
-from train import main
+from tests.part_training import train_part
 
+CONFIG = f"{ROOT}/configs/parts/vae.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
 
 
 def make_module(**options) -> AutoencoderModule:
-    settings = {"config": f"{ROOT}/configs/parts/vae.json", "export_dir": "nowhere"} | options
+    settings = {"config": CONFIG, "export_dir": "nowhere"} | options
     module = AutoencoderModule(OPTIMIZER, **settings)
     module.configure_model()
     return module
 
 
-def arguments(media: Path, root: Path, *more: str) -> list[str]:
+def train(media: Path, root: Path, *, steps: int) -> Any:
     size = "num_frames: 7, height: 32, width: 32"
     sources = ", ".join(
         f"{{class_path: datamodules.{name}, init_args: {{root: {media}/{folder}, {size}}}}}"
         for name, folder in (("AISTDataset", "aist"), ("YouTubeDataset", "youtube"))
     )
-    return [
-        "fit",
-        f"--config={ROOT}/configs/parts/vae.yaml",
-        f"--trainer.default_root_dir={root}",
-        "--trainer.accelerator=cpu",
-        "--trainer.max_steps=4",
-        "--trainer.val_check_interval=4",
+    return train_part(
+        "vae",
+        root,
         "--trainer.log_every_n_steps=1",
-        "--trainer.enable_progress_bar=false",
-        f"--model.init_args.config={ROOT}/configs/parts/vae.json",
-        f"--model.init_args.export_dir={root}/export",
+        f"--model.init_args.config={CONFIG}",
         "--data.init_args.num_frames=7",
         f"--data.init_args.sources=[{sources}]",
-        *more,
-    ]
+        steps=steps,
+    )
 
 
 def test_trains_exports_and_resumes(media: Path, tmp_path: Path) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    cli = main(arguments(media, whole))
+    cli = train(media, whole, steps=4)
     assert cli.trainer.callback_metrics["val/psnr"] > 0
-    main(arguments(media, parted, "--trainer.max_steps=2", "--trainer.val_check_interval=2"))
+    train(media, parted, steps=2)
     state = torch.load(parted / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert len(state["state_dict"]) == len(cli.model.state_dict())

@@ -1,5 +1,8 @@
+import functools
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,16 +88,16 @@ class Change:
     ],
 )
 def test_a_rate_that_would_be_ignored_on_resume_is_refused(
-    run_cli, small_cache: Path, tmp_path: Path, change: Change
+    run_cli, small_cache: Path, fitted: SimpleNamespace, change: Change
 ) -> None:
     """torch restores the rate with the optimizer's state, whatever the config says."""
-    run_cli("fit", cache=small_cache)
+    run = functools.partial(run_cli, cache=small_cache, root=fitted.root)
     changed = f"--model.init_args.optimizer.{change.argument}"
     with pytest.raises(CheckpointMismatchError, match=change.message):
-        run_cli("fit", "--trainer.max_steps=4", changed, cache=small_cache)
+        run("fit", "--trainer.max_steps=4", changed)
     # To judge or to use the weights the optimizer does not matter.
     limits = ("--trainer.limit_val_batches=1", changed)
-    assert "val/loss" in run_cli("validate", *limits, cache=small_cache).trainer.callback_metrics
+    assert "val/loss" in run("validate", *limits).trainer.callback_metrics
 
 
 def test_a_missing_file_is_noticed_before_weights_are_read(
@@ -107,11 +110,10 @@ def test_a_missing_file_is_noticed_before_weights_are_read(
                     cache=small_cache)  # fmt: skip
 
 
-def test_a_checkpoint_by_path_continues_a_run(run_cli, small_cache: Path, tmp_path: Path) -> None:
-    run_cli("fit", cache=small_cache)
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    moved = tmp_path / "elsewhere.ckpt"
-    path.rename(moved)
+def test_a_checkpoint_by_path_continues_a_run(
+    run_cli, small_cache: Path, fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    moved = shutil.copy(fitted.last, tmp_path / "elsewhere.ckpt")
     cli = run_cli(
         "fit",
         f"--ckpt_path={moved}",

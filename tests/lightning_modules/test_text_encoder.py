@@ -10,7 +10,7 @@ from lightning_modules.caption_features import caption_features
 from lightning_modules.settings import OptimizerSpec
 from lightning_modules.text_encoder import TextEncoderModule
 from tests.conftest import ROOT
-from train import main
+from tests.part_training import train_part
 
 CONFIG = f"{ROOT}/configs/parts/text_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
@@ -24,20 +24,12 @@ def make_module(**options) -> TextEncoderModule:
 
 
 def test_trains_and_exports_what_transformers_loads(tmp_path: Path) -> None:
-    cli = main(
-        [
-            "fit",
-            f"--config={ROOT}/configs/parts/text_encoder.yaml",
-            f"--trainer.default_root_dir={tmp_path}",
-            "--trainer.accelerator=cpu",
-            "--trainer.max_steps=2",
-            "--trainer.val_check_interval=2",
-            "--trainer.enable_progress_bar=false",
-            f"--model.init_args.config={CONFIG}",
-            f"--model.init_args.export_dir={tmp_path}/export",
-            "--data.init_args.batch_size=2",
-            "--data.init_args.num_validation_captions=4",
-        ]
+    cli = train_part(
+        "text_encoder",
+        tmp_path,
+        f"--model.init_args.config={CONFIG}",
+        "--data.init_args.batch_size=2",
+        "--data.init_args.num_validation_captions=4",
     )
     read = [cli.trainer.callback_metrics[f"val/{name}_read"] for name in ("genre", "place")]
     assert all(0 <= share <= 1 for share in read)

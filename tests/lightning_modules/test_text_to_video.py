@@ -11,8 +11,7 @@ from lightning_modules.text_to_video import TextToVideoModule
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.adapted_block import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from tests.conftest import ROOT
-from train import main
+from tests.part_training import train_part
 
 
 @pytest.fixture
@@ -37,23 +36,15 @@ def batch(small_cache: Path) -> ClipBatch:
 def test_trains_and_exports_a_pipeline(
     small_parts: Path, small_cache: Path, tmp_path: Path
 ) -> None:
-    cli = main(
-        [
-            "fit",
-            f"--config={ROOT}/configs/parts/base.yaml",
-            f"--trainer.default_root_dir={tmp_path}",
-            "--trainer.accelerator=cpu",
-            "--trainer.max_steps=2",
-            "--trainer.val_check_interval=2",
-            "--trainer.enable_progress_bar=false",
-            f"--model.init_args.pretrained={small_parts}",
-            f"--model.init_args.export_dir={tmp_path}/export",
-            f"--data.init_args.cache_dir={small_cache}",
-            "--data.init_args.num_frames=7",
-            "--data.init_args.height=32",
-            "--data.init_args.width=32",
-            "--data.init_args.batch_size=2",
-        ]
+    cli = train_part(
+        "base",
+        tmp_path,
+        f"--model.init_args.pretrained={small_parts}",
+        f"--data.init_args.cache_dir={small_cache}",
+        "--data.init_args.num_frames=7",
+        "--data.init_args.height=32",
+        "--data.init_args.width=32",
+        "--data.init_args.batch_size=2",
     )
     assert {"val/loss", "val/loss_sigma_0.90"} <= cli.trainer.callback_metrics.keys()
     export = tmp_path / "export"

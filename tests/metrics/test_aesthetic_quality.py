@@ -14,14 +14,14 @@ from musicinfuser.metrics.aesthetic_quality import (
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.image_encoders import ClipEncoder
 from musicinfuser.safetensors_files import save_tensors
-from tests.small_encoders import WIDTH, noise, write_small_clip
+from tests.small_encoders import WIDTH, noise
 
 FRAMES = noise(5, 36, 61)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return ClipEncoder(write_small_clip(tmp_path_factory.mktemp("clip")))
+@pytest.fixture
+def encoder(clip_folder):
+    return ClipEncoder(clip_folder)
 
 
 @pytest.fixture

@@ -5,16 +5,11 @@ from transformers import CLIPModel, CLIPTokenizer
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_score import ClipScore, clip_score
 from musicinfuser.metrics.image_encoders import ClipEncoder
-from tests.small_encoders import noise, write_small_clip
+from tests.small_encoders import noise
 
 FRAMES = torch.cat(
     [noise(3, 36, 61), noise(2, 36, 61) // 4, torch.full((1, 36, 61, 3), 200).byte()]
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
 def clip_of(prompt, frames=FRAMES):
@@ -30,11 +25,11 @@ def test_cosines_are_cut_at_zero_and_scaled():
     torch.testing.assert_close(scores, torch.tensor([2.5, 1.25, 0.0, 0.0]), atol=1e-6, rtol=0)
 
 
-def test_a_clips_score_is_the_mean_over_frames_for_the_prefixed_prompt(folder):
-    metric = ClipScore(encoder=ClipEncoder(folder))
-    model = CLIPModel.from_pretrained(folder)
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    pictures = ClipEncoder(folder).embed_images(FRAMES, antialias=True)
+def test_a_clips_score_is_the_mean_over_frames_for_the_prefixed_prompt(clip_folder):
+    metric = ClipScore(encoder=ClipEncoder(clip_folder))
+    model = CLIPModel.from_pretrained(clip_folder)
+    tokenizer = CLIPTokenizer.from_pretrained(clip_folder)
+    pictures = ClipEncoder(clip_folder).embed_images(FRAMES, antialias=True)
     scores = []
     for prompt in ("hello", "man"):
         tokens = tokenizer(f"A photo depicts {prompt}", return_tensors="pt")
@@ -50,8 +45,8 @@ def test_a_clips_score_is_the_mean_over_frames_for_the_prefixed_prompt(folder):
     assert abs(scores[0] - scores[1]) > 0.05
 
 
-def test_long_prompts_are_counted(folder):
-    metric = ClipScore(encoder=ClipEncoder(folder))
+def test_long_prompts_are_counted(clip_folder):
+    metric = ClipScore(encoder=ClipEncoder(clip_folder))
     for prompt in ("a dance", "abc " * 30, "abc " * 40):
         metric.update(clip_of(prompt))
     average = metric.compute()
@@ -59,10 +54,10 @@ def test_long_prompts_are_counted(folder):
     assert torch.isfinite(average["score"])
 
 
-def test_a_clip_without_prompt_or_frames_cannot_be_scored(folder):
-    metric = ClipScore(encoder=ClipEncoder(folder))
+def test_a_clip_without_prompt_or_frames_cannot_be_scored(clip_folder):
+    metric = ClipScore(encoder=ClipEncoder(clip_folder))
     with pytest.raises(ValueError, match=r"clip.mp4: has no prompt .* clips.csv\.$"):
         metric.score_clip(clip_of(None))
     with pytest.raises(ValueError, match="without frames"):
         metric.score_clip(clip_of("a dance", FRAMES[:0]))
-    assert metric.fingerprints() == {"weights": ClipEncoder(folder).fingerprint()}
+    assert metric.fingerprints() == {"weights": ClipEncoder(clip_folder).fingerprint()}

@@ -9,7 +9,7 @@ from musicinfuser.metrics.consistency import (
     frame_consistency,
 )
 from musicinfuser.metrics.image_encoders import ClipEncoder, DinoEncoder
-from tests.small_encoders import noise, write_small_clip, write_small_dino
+from tests.small_encoders import noise
 
 
 def slow_score(features):
@@ -24,12 +24,9 @@ def slow_score(features):
     return total / (len(vectors) - 1)
 
 
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    return (
-        DinoEncoder(write_small_dino(tmp_path_factory.mktemp("dino"))),
-        ClipEncoder(write_small_clip(tmp_path_factory.mktemp("clip"))),
-    )
+@pytest.fixture
+def encoders(clip_folder, dino_folder):
+    return DinoEncoder(dino_folder), ClipEncoder(clip_folder)
 
 
 def clip_of(frames):

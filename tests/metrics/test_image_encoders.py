@@ -25,21 +25,10 @@ from tests.small_encoders import (
     PATCH,
     WIDTH,
     noise,
-    write_small_clip,
     write_small_dino,
 )
 
 FRAMES = noise(7, 36, 61)
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    return write_small_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def dino_folder(tmp_path_factory):
-    return write_small_dino(tmp_path_factory.mktemp("dino"))
 
 
 def test_clip_vectors_are_those_of_the_model_on_slow_pixels(clip_folder):

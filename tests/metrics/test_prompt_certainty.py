@@ -46,7 +46,7 @@ def test_equals_the_probabilities_written_out(metric):
     assert found == {"certainty": pytest.approx(expected, rel=1e-4), "num_named": 3.0}
     assert metric.score_clip(clip_of(frames, "a dance video")) == {"num_named": 0.0}
     assert metric.is_complete({"num_named": 0.0})
-    with pytest.raises(ValueError, match="has no prompt to show"):
+    with pytest.raises(ValueError, match="has no prompt to compare with"):
         metric.score_clip(clip_of(frames, None))
 
 

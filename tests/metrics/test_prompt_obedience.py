@@ -12,7 +12,8 @@ from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import list_clips
 from musicinfuser.metrics.pose import PoseNet
 from musicinfuser.metrics.probes import ProbeError, pixels_of
-from musicinfuser.metrics.prompt_obedience import PromptObedience, named_in
+from musicinfuser.metrics.prompt_obedience import PromptObedience
+from musicinfuser.metrics.prompt_probe import named_in
 from musicinfuser.metrics.report import compared_rows
 
 PHRASES = {

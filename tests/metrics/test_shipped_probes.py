@@ -30,7 +30,7 @@ def clips(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     make_small_world(
         root, seed=78, num_aist=0, num_held_out=10, num_youtube=0, num_silent=0,
-        num_without_audio=0, basic_beats=8, show_progress=False,
+        num_without_audio=0, basic_beats=8, audio_rate_hz=8000, show_progress=False,
     )  # fmt: skip
     dataset = AISTDataset(root / "aist", height=64, width=64)
     found = []

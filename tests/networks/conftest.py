@@ -1,6 +1,7 @@
 """A small real backbone, inputs for it, and the recorded outputs of the authors' model."""
 
 import copy
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_trained_values
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 AUDIO_WIDTH = 96
@@ -71,15 +73,7 @@ def clip() -> SimpleNamespace:
 @pytest.fixture
 def randomise() -> Callable[[MusicMochi], MusicMochi]:
     """Give every adapter values as training might, so that nothing is zero."""
-
-    def fill(model: MusicMochi) -> MusicMochi:
-        stream = torch.Generator().manual_seed(3)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
-        return model
-
-    return fill
+    return functools.partial(with_trained_values, seed=3)
 
 
 @pytest.fixture(scope="session")

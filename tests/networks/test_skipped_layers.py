@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.adapted import with_trained_values
+
 # diffusers asks for fp32 autocast, which torch has on CUDA only.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 SKIPPED = [(0,), (1,), (2,), (0, 2), (0, 1, 2)]
@@ -50,11 +52,7 @@ def test_equals_the_model_without_the_blocks(pristine_backbone, make_model, clip
 
 @pytest.mark.parametrize("skipped", SKIPPED)
 def test_the_adapter_of_a_block_goes_with_it(make_model, clip, skipped):
-    model = make_model()
-    stream = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
+    model = with_trained_values(make_model())
     found = run(model, clip, skip_layers=skipped)
     whole = run(model, clip)
     for layer in skipped:

@@ -15,6 +15,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_trained_values
 
 SIZE = {"num_frames": 13, "height": 32, "width": 48}
 RATE_HZ = 22_050
@@ -31,11 +32,7 @@ def trained(small_parts: Path) -> MusicMochi:
         audio_width=96,
         audio_resampling="average",
     )
-    stream = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
-    return model
+    return with_trained_values(model)
 
 
 @pytest.fixture(scope="session")

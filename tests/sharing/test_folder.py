@@ -91,7 +91,8 @@ def test_files_are_named_as_others_look_for_them(make_model, tmp_path) -> None:
     }.items()  # fmt: skip
     card = ModelCard.load(tmp_path / "a" / "README.md")
     assert card.data.base_model == "genmo/mochi-1-preview" and card.data.license == "mit"
-    assert (card.data.library_name, card.data.pipeline_tag) == ("diffusers", "text-to-video")
+    assert card.data.to_dict()["library_name"] == "diffusers"
+    assert card.data.pipeline_tag == "text-to-video"
     assert "rank 2, alpha 2" in card.text and "0, 2" in card.text
     assert 'MusicInfuserPipeline.from_pretrained("genmo/mochi-1-preview", adapter=' in card.text
     assert (tmp_path / "a" / "config.yaml").read_text() == "seed_everything: 5\n"

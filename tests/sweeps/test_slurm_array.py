@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from submitit.helpers import DelayedSubmission
 
 from musicinfuser.sweeps.errors import SweepError
 from musicinfuser.sweeps.slurm import SlurmArray
@@ -18,7 +19,6 @@ echo "Submitted batch job 4321"
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    pytest.importorskip("submitit")
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in (("sbatch", SBATCH.format(folder=tmp_path)), ("srun", "#!/bin/bash\n")):
@@ -48,8 +48,6 @@ def test_runs_become_one_array_that_is_requeued(cluster: Path) -> None:
 
 
 def test_a_run_whose_time_is_up_goes_back_into_the_queue(cluster: Path) -> None:
-    from submitit.helpers import DelayedSubmission
-
     work = Work()
     try:
         delayed = work.checkpoint("the run")
@@ -60,7 +58,6 @@ def test_a_run_whose_time_is_up_goes_back_into_the_queue(cluster: Path) -> None:
 
 
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SweepError, match="there is no SLURM here"):
         SlurmArray(str(tmp_path), hours=1)

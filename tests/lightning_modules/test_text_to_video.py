@@ -39,6 +39,7 @@ def test_trains_and_exports_a_pipeline(
     cli = train_part(
         "base",
         tmp_path,
+        "--model.init_args.train_text_encoder=true",
         f"--model.init_args.pretrained={small_parts}",
         f"--data.init_args.cache_dir={small_cache}",
         "--data.init_args.num_frames=7",

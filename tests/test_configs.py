@@ -51,6 +51,7 @@ OTHER = {
     "metrics",
     "picture_metrics",
     "pixel_metrics",
+    "small_ablation_metrics",
     "small_metrics",
     "small_picture_metrics",
     "judge_omni",

@@ -76,7 +76,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     # Starts the doors as processes; of the rooms it needs only what makes tables.
     "musicinfuser.sweeps": (
-        GROUND | {"musicinfuser.metrics", "musicinfuser.report"},
+        GROUND | {"musicinfuser.metrics", "musicinfuser.report", "musicinfuser.study.svg"},
         set(),
     ),
     "musicinfuser.comparison": (

@@ -16,6 +16,7 @@ from musicinfuser.sweeps.settings import RowSpec, SweepSpec, slug
 
 ROOT = Path(__file__).resolve().parents[2]
 StageName = Literal["fit", "predict", "score"]
+GENERATION = "data.init_args.generation"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
         stages.append(Stage("fit", command, {"config": settings}))
     checkpoint = last_checkpoint(run.folder if run.after is None else run.folder.parent / run.after)
     predicting = (
-        sys.executable, train, "predict", *shared, *option_arguments(spec.predict),
+        sys.executable, train, "predict", *shared,
+        *option_arguments(_going_on(spec.predict, run.folder / "videos")),
         f"--ckpt_path={checkpoint if row.train else 'null'}",
         f"--video_writer.output_dir={run.folder / 'videos'}",
         f"--video_writer.system={row.name}",
@@ -137,6 +139,14 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
         )
     )
     return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))
+
+
+def _going_on(options: Mapping[str, Any], videos: Path) -> dict[str, Any]:
+    """Keep the clips that a `predict` which was cut off has made."""
+    generation = options.get(GENERATION)
+    if not isinstance(generation, Mapping):
+        return dict(options)
+    return dict(options) | {GENERATION: {**generation, "finished": {"folder": str(videos)}}}
 
 
 def _score(spec: SweepSpec, folder: Path, *, clips: Path) -> Stage:

@@ -112,6 +112,9 @@ def check_unchanged(run: Run) -> None:
 
 
 def _has_results(folder: Path, stage: StageName) -> bool:
+    if stage == "predict":
+        # A `predict` that goes on keeps what lies there.
+        return any((folder / "videos").glob("*.mp4"))
     return stage == "fit" and last_checkpoint(folder).exists()
 
 

@@ -70,6 +70,8 @@ class SweepSpec:
     """Further options of ``train.py predict``; ``data.init_args.generation`` says what is made."""
     columns: dict[str, str] = field(default_factory=dict)
     """Columns of the table: heading -> ``metric/value``; all values where there are none."""
+    reference: str | None = None
+    """The row that the others are compared with, pair by pair."""
     executor: dict[str, Any] = field(default_factory=lambda: {"class_path": DEFAULT_EXECUTOR})
     """A `concurrent.futures.Executor` by ``class_path`` and ``init_args``."""
 
@@ -142,6 +144,8 @@ def _check(spec: SweepSpec) -> None:
             )
         names[slug(row.name)] = row.name
         _check_row(row, spec)
+    if spec.reference is not None and spec.reference not in {row.name for row in spec.rows}:
+        raise SweepError(f"its reference {spec.reference!r} is no row; name one of this file.")
     files = [*spec.configs, *(path for row in spec.rows for path in row.overlays)]
     files += [path for axis in spec.axes.values() for path in axis.values() if path]
     for path in [*files, spec.score.metrics]:

@@ -3,29 +3,42 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.metrics.report import Document, as_fields, read_report
-from musicinfuser.metrics.seed_intervals import bootstrap_seeds_and_clips
+from musicinfuser.metrics.report import Document
 from musicinfuser.report.score_tables import write_tables
-from musicinfuser.sweeps.plan import ROOT, Run
+from musicinfuser.report.value_plots import CHANCE
+from musicinfuser.sweeps.combining import combined
+from musicinfuser.sweeps.differences import difference_text, differences
+from musicinfuser.sweeps.forest import forest_plot
+from musicinfuser.sweeps.plan import ROOT, Run, all_rows
 from musicinfuser.sweeps.run_folder import is_finished
-from musicinfuser.sweeps.settings import SweepSpec
-from musicinfuser.tables import Row, markdown_table
+from musicinfuser.sweeps.settings import SweepSpec, slug
+from musicinfuser.tables import Marks, Row, markdown_table
 from musicinfuser.whole_files import write_text
 
+ROWS = "rows"
+"""Stem of what the sweep itself writes: .json, .md and a plot per column."""
 NOTE = (
     "Mean over seeds and clips [{confidence:.0%} interval, both are resampled]; seeds are those of "
     "the trainings."
+)
+DIFFERENCES_NOTE = (
+    "Differences to {reference}, paired by seed and clip [{confidence:.0%} interval] (lowest to "
+    "highest seed). Bold: the interval leaves out 0 and all seeds agree. Few seeds say little of "
+    "how others would spread, and of many cells some are bold by chance."
 )
 
 
 def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> None:
     """Write and print the table over the finished runs, of which there must be any.
 
-    In the sweep's folder: ``rows.md``, one line per row; ``metrics.json``, the clips of all runs as
-    one document; and what ``evaluate.py table`` makes of that.
+    In the sweep's folder: ``rows.md``, one line per row and the differences to the reference;
+    ``rows.json``, the same for programs; ``rows_<column>.svg``, a plot per column;
+    ``metrics.json``, the clips of all runs as one document; and what ``evaluate.py table`` makes of
+    that.
 
     Args:
         spec: The sweep.
@@ -39,52 +52,83 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     document |= {"complete": not waiting, "command": command, "commit": commit(ROOT)}
     write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_tables(document, folder, intervals=True, all_papers=False)
+    columns = shown(document, spec.columns)
+    found = compared(document, spec, list(columns.values()))
     table = markdown_table(sweep_rows(document, spec.columns))
-    lines = [table, NOTE.format(confidence=document["confidence"])]
+    text = [table, NOTE.format(confidence=document["confidence"]), ""]
+    if found:
+        text += [difference_table(found, columns), _differences_note(spec, document), ""]
+    for heading, name in columns.items():
+        if plot := _plot(document, spec, found, heading=heading, name=name):
+            file = f"{ROWS}_{slug(heading)}.svg"
+            write_text(folder / file, plot)
+            text.append(f"![{heading}]({file})\n")
     if waiting:
-        lines.append(f"Not finished: {', '.join(waiting)}.")
-    lines.append(f"Made by `{command}` at commit {document['commit']}.")
-    write_text(folder / "rows.md", "\n".join(lines) + "\n")
+        text.append(f"Not finished: {', '.join(waiting)}.")
+    text.append(f"Made by `{command}` at commit {document['commit']}.")
+    write_text(folder / f"{ROWS}.md", "\n".join(text) + "\n")
+    numbers = in_short(document, spec, columns, found) | {"waiting": waiting}
+    write_text(folder / f"{ROWS}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     print(table, end="")
-    print(f"table: {folder / 'rows.md'}")
+    print(f"table: {folder / ROWS}.md")
 
 
-def combined(runs: Sequence[Run]) -> Document:
-    """The scores of several runs as one metrics.json.
+def shown(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
+    """Columns of the table, heading -> ``metric/value``; all values where none are named."""
+    names = dict.fromkeys(name for values in document["systems"].values() for name in values)
+    return dict(columns) or {name: name for name in names}
 
-    Its systems are rows; ``by_seed`` has the mean of each training, by row and value. Values of
-    metrics over sets of clips are given as the mean over seeds, without an interval.
-    """
-    documents = [(run, read_report(run.folder / "metrics.json")) for run in runs]
-    settings = {name: documents[0][1][name] for name in ("seed", "confidence")}
-    clips = [
-        clip | {"system": _row_name(run, clip["system"]), "trained_with_seed": run.seed}
-        for run, document in documents
-        for clip in document["clips"]
+
+def compared(document: Document, spec: SweepSpec, values: Sequence[str]) -> Document:
+    """What `differences` finds, but for chance levels; nothing without a reference."""
+    if spec.reference is None or spec.reference not in document["systems"]:
+        return {}
+    untrained = {row.name for row in all_rows(spec) if not row.train or row.clips is not None}
+    values = [value for value in values if not _is_chance(value)]
+    return differences(document, values, reference=spec.reference, untrained=untrained)
+
+
+def difference_table(found: Document, columns: Mapping[str, str]) -> str:
+    """One line per row that was compared, as Markdown; bold is what differs."""
+    bold = [
+        (number, heading)
+        for number, values in enumerate(found.values())
+        for heading, name in columns.items()
+        if name in values and values[name]["differs"]
     ]
-    systems: Document = {}
-    by_seed: Document = {}
-    for system in dict.fromkeys(clip["system"] for clip in clips):
-        own = [
-            (run, summary)
-            for run, document in documents
-            for name, summary in document["systems"].items()
-            if _row_name(run, name) == system
-        ]
-        for value in dict.fromkeys(value for _, summary in own for value in summary):
-            summaries = {str(run.seed): s[value] for run, s in own if value in s}
-            fields = _summary(system, value, clips, summaries, **settings)
-            systems.setdefault(system, {})[value] = fields
-            means = {seed: summary["mean"] for seed, summary in summaries.items()}
-            by_seed.setdefault(system, {})[value] = means
+    compared_values = {name for values in found.values() for name in values}
+    rows: list[Row] = [
+        {"row": row}
+        | {
+            heading: difference_text(values[name]) if name in values else None
+            for heading, name in columns.items()
+            if name in compared_values
+        }
+        for row, values in found.items()
+    ]
+    return markdown_table(rows, marks=Marks(bold=bold))
+
+
+def in_short(
+    document: Document, spec: SweepSpec, columns: Mapping[str, str], found: Document
+) -> Document:
+    """The table for programs: no clips, and nothing of the machine."""
+    rows = {
+        system: {
+            name: values[name] | {"by_seed": document["by_seed"][system][name]}
+            for name in columns.values()
+            if name in values
+        }
+        for system, values in document["systems"].items()
+    }
+    own = asdict(spec)
     return {
-        "systems": systems,
-        "by_seed": by_seed,
-        "clips": clips,
-        "findings": {},
-        "metrics": documents[0][1].get("metrics", []),
-        "unlisted": [],
-        **settings,
+        "rows": rows,
+        "reference": spec.reference,
+        "differences": found,
+        "columns": dict(columns),
+        "sweep": {n: own[n] for n in ("configs", "options", "seeds", "predict", "score", "rows")},
+        **{n: document[n] for n in ("seed", "confidence", "complete", "command", "commit")},
     }
 
 
@@ -96,8 +140,7 @@ def sweep_rows(document: Document, columns: Mapping[str, str]) -> list[Row]:
         columns: Heading -> ``metric/value``; all values if empty.
     """
     systems: Document = document["systems"]
-    names = list(dict.fromkeys(name for values in systems.values() for name in values))
-    columns = columns or {name: name for name in names}
+    columns = shown(document, columns)
     rows: list[Row] = []
     for system, values in systems.items():
         row: dict[str, Any] = {"row": system}
@@ -119,37 +162,19 @@ def commit(folder: Path) -> str:
     return told.stdout.strip() or "unknown"
 
 
-def _row_name(run: Run, system: str) -> str:
-    """Generated clips carry the row's name, with a mark if they hear something else."""
-    return run.row if run.seed is None else system
+def _differences_note(spec: SweepSpec, document: Document) -> str:
+    return DIFFERENCES_NOTE.format(reference=spec.reference, confidence=document["confidence"])
 
 
-def _summary(
-    system: str,
-    name: str,
-    clips: Sequence[Document],
-    summaries: Mapping[str, Document],
-    *,
-    seed: int,
-    confidence: float,
-) -> Document:
-    metric, _, value = name.partition("/")
-    by_training: dict[str, dict[str, float]] = {}
-    for clip in clips:
-        number = clip["values"].get(metric, {}).get(value)
-        if clip["system"] == system and number is not None:
-            training = by_training.setdefault(str(clip["trained_with_seed"]), {})
-            training[clip["file"]] = number
-    num_failed = {"num_failed": sum(s.get("num_failed", 0) for s in summaries.values())}
-    if not by_training:
-        means = [s["mean"] for s in summaries.values() if s["mean"] is not None]
-        mean = sum(means) / len(means) if means else None
-        n = max(s["n"] for s in summaries.values())
-        return {"mean": mean, "low": None, "high": None, "n": n} | num_failed
-    interval = bootstrap_seeds_and_clips(
-        list(by_training.values()), seed=seed, name=name, confidence=confidence
-    )
-    return as_fields(interval) | num_failed
+def _plot(document: Document, spec: SweepSpec, found: Document, *, heading: str, name: str) -> str:
+    if _is_chance(name):
+        return ""
+    alike = [row for row, values in found.items() if name in values and not values[name]["differs"]]
+    return forest_plot(document, name, heading=heading, reference=spec.reference, alike=alike)
+
+
+def _is_chance(name: str) -> bool:
+    return name.endswith(("/" + CHANCE, "_" + CHANCE))
 
 
 def _cell(summary: Document | None) -> str | None:

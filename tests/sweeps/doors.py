@@ -17,6 +17,9 @@ told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
 with (root / "calls").open("a") as calls:
     print(verb, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), file=calls, flush=True)
+with (root / "threads").open("a") as threads:
+    print(os.environ.get("OMP_NUM_THREADS"), file=threads)
+start = time.monotonic()
 if verb == "fit":
     unlucky = options.get("fail_once")
     if unlucky and not Path(unlucky).exists():
@@ -35,11 +38,14 @@ if verb == "fit":
         os.replace(root / "progress.tmp", root / "progress.json")
         with (root / "steps").open("a") as steps:
             print(step, file=steps)
+    (root / "span.json").write_text(json.dumps([start, time.monotonic()]))
 elif verb == "predict":
     folder = Path(options["video_writer.output_dir"])
     folder.mkdir(exist_ok=True)
     (folder / "system").write_text(options["video_writer.system"])
     (folder / "from").write_text(options["ckpt_path"])
+    if options.get("cut") == "now":
+        sys.exit("train.py: cut off.")
 """
 EVALUATE = """
 import json, sys

@@ -1,5 +1,6 @@
 """Sweeps with quick stand-ins for the doors: what is run, skipped, resumed, refused and locked."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,10 @@ import pytest
 from musicinfuser.sweeps import plan
 from musicinfuser.sweeps.commands import sweep_command
 from musicinfuser.sweeps.errors import SweepError
+from musicinfuser.sweeps.gpu_slots import GpuSlots, slot_environment
+from musicinfuser.sweeps.plan import plan_runs
 from musicinfuser.sweeps.run_folder import is_locked, locked
+from musicinfuser.sweeps.settings import read_sweep
 from musicinfuser.sweeps.status import status_rows
 from tests.conftest import ROOT
 from tests.sweeps.doors import DRIVER, read_json, steps, write_doors, write_sweep
@@ -146,6 +150,30 @@ def test_what_other_settings_made_is_refused(tmp_path: Path, doors: Path) -> Non
     assert calls == ["fit", "predict"]
 
 
+def test_clips_of_a_predict_that_was_cut_off_are_kept_but_not_those_of_other_settings(
+    tmp_path: Path, doors: Path
+) -> None:
+    generation = "data.init_args.generation"
+    sweep = write_sweep(tmp_path, [{"name": "Base", "train": False}], predict={"cut": "now"})
+    assert sweep_command(["sweep", str(sweep)]) == 1
+    videos = tmp_path / "out" / "base_seed1" / "videos"
+    # Nothing is lost by other settings yet.
+    options = {"cut": "now", generation: {"cells": "own.csv"}}
+    sweep = write_sweep(tmp_path, [{"name": "Base", "train": False}], predict=options)
+    [run] = plan_runs(read_sweep(sweep))
+    [said] = [a for a in run.stages[0].command if a.startswith(f"--{generation}=")]
+    assert json.loads(said.partition("=")[2]) == {
+        "cells": "own.csv",
+        "finished": {"folder": str(videos)},
+    }
+    assert run.stages[0].settings["predict"] == options
+    assert sweep_command(["sweep", str(sweep)]) == 1
+    (videos / "0.mp4").touch()
+    other = write_sweep(tmp_path, [{"name": "Base", "train": False}], predict={"cut": "never"})
+    with pytest.raises(SweepError, match="base_seed1 was made with other settings .*cut: now"):
+        sweep_command(["sweep", str(other)])
+
+
 def test_who_does_not_get_the_lock_is_told(tmp_path: Path) -> None:
     with locked(tmp_path) as first, locked(tmp_path) as second:
         assert first is not None
@@ -169,6 +197,33 @@ def test_each_run_sees_one_gpu(tmp_path: Path, doors: Path) -> None:
     seen = [p.read_text().split()[2::3] for p in (tmp_path / "out").glob("*/calls")]
     assert all(fit == predict for fit, predict in seen)
     assert {fit for fit, _ in seen} == {"0", "5"}
+
+
+def test_two_runs_at_once_share_the_cores(
+    tmp_path: Path, doors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    sweep = write_sweep(
+        tmp_path,
+        [{"name": "Ours"}],
+        options={"trainer.max_steps": 2, "pause": 0.5},
+        executor={
+            "class_path": "musicinfuser.sweeps.gpu_slots.GpuSlots",
+            "init_args": {"gpus": [], "cpu_runs": 2},
+        },
+    )
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    seen = [p.read_text().split() for p in (tmp_path / "out").glob("*/threads")]
+    assert seen == [["3", "3"]] * 2
+    spans = [read_json(p) for p in (tmp_path / "out").glob("*/span.json")]
+    assert max(start for start, _ in spans) < min(end for _, end in spans)
+    # What the user chose stays.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with GpuSlots([], cpu_runs=2) as slots:
+        assert slots.submit(slot_environment).result() == {}
+    with pytest.raises(SweepError, match="cpu_runs is 0"):
+        GpuSlots([], cpu_runs=0)
 
 
 def test_another_executor_by_class_path(tmp_path: Path, doors: Path) -> None:

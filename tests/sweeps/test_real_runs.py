@@ -1,4 +1,4 @@
-"""A sweep of two tiny rows through the real doors, one of which fails once."""
+"""A sweep of two tiny rows through the real doors: one fails once, one is cut off once."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_two_rows_from_training_to_the_table(
         "predict": {
             "data.init_args.generation": {
                 "music": [str(tmp_path / "clicks.wav")],
-                "prompts": ["a dancer"],
+                "prompts": ["a dancer", "another dancer"],
                 "num_frames": 25,
             }
         },
@@ -49,6 +49,7 @@ def test_two_rows_from_training_to_the_table(
         ],
         "score": {"metrics": f"{ROOT}/configs/metrics.yaml", "options": {"num_workers": 1}},
         "columns": {"beats": "beat_alignment/score"},
+        "reference": "Ours",
     }
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep))
@@ -61,10 +62,25 @@ def test_two_rows_from_training_to_the_table(
     assert "ours_seed1: finished" in said, (tmp_path / "out/ours_seed1/fit.log").read_text()
     assert "uniform_seed1: failed (fit: " in said
     blocked.unlink()
+    # As if the other had been cut off while it made its second clip.
+    ours = tmp_path / "out" / "ours_seed1"
+    state = json.loads((ours / "state.json").read_text())
+    state["stages"]["predict"]["is_done"] = state["stages"]["score"]["is_done"] = False
+    (ours / "state.json").write_text(json.dumps(state))
+    kept, lost = sorted((ours / "videos").glob("*.mp4"))
+    before = kept.stat().st_mtime_ns, kept.read_bytes()
+    content = lost.read_bytes()
+    lost.unlink()
+    lost.with_suffix(".json").unlink()
     assert sweep_command(["sweep", str(path)]) == 0
     assert {row["step"] for row in status_rows(tmp_path / "out")} == {"2 / 2"}
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(document["systems"]) == ["Ours", "Uniform"]
     assert {clip["trained_with_seed"] for clip in document["clips"]} == {1}
+    assert (kept.stat().st_mtime_ns, kept.read_bytes()) == before
+    assert lost.read_bytes() == content
+    numbers = json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert numbers["differences"]["Uniform"]["beat_alignment/score"]["n"] == 2
+    assert (tmp_path / "out" / "rows_beats.svg").read_text().startswith("<svg")
     config = (tmp_path / "out" / "uniform_seed1" / "logs" / "config_fit.yaml").read_text()
     assert yaml.safe_load(config)["beta_annealing"]["mode"] == "fixed"

@@ -1,19 +1,19 @@
 """Every row of the shipped sweeps: its overlay changes one thing of the fully parsed config."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from musicinfuser.sweeps.merging import flat
+from musicinfuser.sweeps.merging import flat, merged, option_arguments
 from musicinfuser.sweeps.plan import all_rows, plan_runs
-from musicinfuser.sweeps.settings import read_sweep
+from musicinfuser.sweeps.settings import SweepSpec, read_sweep
 from tests.conftest import ROOT
-from train import CheckCLI
+from tests.sweeps.parsing import ABLATIONS, ParsingCLI
 
 M, D = "model.init_args", "data.init_args"
-ABLATIONS = ROOT / "configs" / "ablations"
 # Overlay -> all that differs from base.yaml, and how.
 ONE_THING: dict[str, dict[str, Any]] = {
     **{
@@ -63,8 +63,8 @@ ONE_THING: dict[str, dict[str, Any]] = {
 }
 # Overlay -> all that differs from small.yaml under the options of the small sweeps.
 SMALL_THING: dict[str, dict[str, Any]] = {
-    "small/half_life_short": {"beta_annealing.half_life_steps": 3},
-    "small/half_life_long": {"beta_annealing.half_life_steps": 40},
+    "small/half_life_short": {"beta_annealing.half_life_steps": 2},
+    "small/half_life_long": {"beta_annealing.half_life_steps": 32},
     "small/lora_rank_2": {f"{M}.lora.rank": 2, f"{M}.lora.alpha": 2.0},
     "small/resampling_nearest": {f"{M}.audio_resampling": "nearest"},
     "small/audio_layer_1": {
@@ -82,27 +82,36 @@ SMALL_THING: dict[str, dict[str, Any]] = {
         f"{M}.zica.positions": "none",
     },
     "zica_no_positions": {f"{M}.zica.positions": "none"},
-    "layers_first": {f"{M}.layers.strategy": "first", f"{M}.layers.scores": None},
+    # There, the measured layers are named by their file.
+    **{
+        f"layers_{name}": {f"{M}.layers.strategy": name, f"{M}.layers.scores": None}
+        for name in ("all", "even", "first", "middle", "last")
+    },
 }
-SCORES = "runs/small_adaptability/adaptability.json"
-UNDER = {
-    "base": [f"--config={ROOT}/configs/base.yaml"],
-    "small": [
-        f"--config={ROOT}/configs/base.yaml",
-        f"--config={ROOT}/configs/small.yaml",
-        "--beta_annealing.half_life_steps=10",
-        f'--{M}.layers={{"strategy": "adaptability", "scores": "{SCORES}"}}',
-        f"--{D}.cache_dir=runs/ablations/cache",
-    ],
-}
+SAME_KIND = {f"layers_{name}" for name in ("even", "first", "middle", "last")}  # as layers_all
 SWEEPS = sorted(path.stem for path in (ROOT / "configs" / "sweeps").glob("*.yaml"))
 
 
-class ParsingCLI(CheckCLI):
-    """Parses, and builds nothing."""
+def sweep(name: str) -> SweepSpec:
+    with contextlib.chdir(ROOT):
+        return read_sweep(Path("configs") / "sweeps" / f"{name}.yaml")
 
-    def instantiate_classes(self) -> None:
-        pass
+
+def in_small_sweeps() -> list[str]:
+    """The overlays of the sweeps on the small world."""
+    rows = [row for name in SWEEPS if "small" in name for row in sweep(name).rows]
+    paths = [Path(path).relative_to("configs/ablations") for row in rows for path in row.overlays]
+    return list(dict.fromkeys(path.with_suffix("").as_posix() for path in paths))
+
+
+def under_small() -> list[str]:
+    """What all rows of the sweeps on the small world share."""
+    table1, extra = sweep("small_table1"), sweep("small_extra")
+    assert (table1.configs, table1.options) == (extra.configs, extra.options)
+    return [f"--config={ROOT}/{path}" for path in table1.configs] + option_arguments(table1.options)
+
+
+UNDER = {"base": [f"--config={ROOT}/configs/base.yaml"], "small": under_small()}
 
 
 @pytest.fixture(scope="module")
@@ -133,30 +142,56 @@ def test_no_overlay_is_untested() -> None:
     found = {p.relative_to(ABLATIONS).with_suffix("").as_posix() for p in ABLATIONS.rglob("*.yaml")}
     encode = {name for name in found if "encode" in name}
     assert found - encode == ONE_THING.keys() | SMALL_THING.keys()
+    assert {name for name in SMALL_THING if name.startswith("small/")} <= set(in_small_sweeps())
+
+
+NO_LORA = {f"{M}.lora": None} | {
+    f"{M}.lora.{name}": None for name in ("rank", "alpha", "streams", "share_qkv_a")
+}
 
 
 @pytest.mark.parametrize("overlay", ONE_THING)
 def test_an_overlay_changes_one_thing(parse, overlay: str) -> None:
-    found = parse("base", overlay)
-    if overlay == "no_lora":
-        assert found.pop(f"{M}.lora") is None
-        assert found.keys() == {
-            f"{M}.lora.{n}" for n in ("rank", "alpha", "streams", "share_qkv_a")
-        }
-        return
-    assert found == ONE_THING[overlay]
+    expected = NO_LORA if overlay == "no_lora" else ONE_THING[overlay]
+    assert parse("base", overlay) == expected
 
 
-@pytest.mark.parametrize("overlay", SMALL_THING)
+@pytest.mark.parametrize("overlay", [n for n in SMALL_THING if n not in SAME_KIND])
 def test_on_the_small_world_too(parse, overlay: str) -> None:
     assert parse("small", overlay) == SMALL_THING[overlay]
+
+
+def test_rows_of_the_small_sweeps_change_one_thing_of_what_they_share() -> None:
+    """Without the parser, which takes longer: defaults are left out."""
+    shared = sweep("small_table1")
+    for overlay in in_small_sweeps():
+        layers = [([f"{ROOT}/{path}" for path in shared.configs], shared.options)]
+        before = flat(merged(layers))
+        now = flat(merged([*layers, ([f"{ABLATIONS}/{overlay}.yaml"], {})]))
+        found = {
+            name: now.get(name)
+            for name in before.keys() | now.keys()
+            if before.get(name) != now.get(name)
+        }
+        expected = NO_LORA if overlay == "no_lora" else SMALL_THING.get(overlay)
+        expected = ONE_THING[overlay] if expected is None else expected
+        assert found.items() <= expected.items() and found, overlay
+
+
+def test_small_caches_are_where_the_rows_look() -> None:
+    encoded = yaml.safe_load((ABLATIONS / "small" / "encode.yaml").read_text())["data"]["init_args"]
+    assert encoded["cache_dir"] == sweep("small_table1").options[f"{D}.cache_dir"]
+    said = (ROOT / "configs" / "sweeps" / "small_table1.yaml").read_text()
+    world = encoded["sources"][0]["init_args"]["root"].removesuffix("/aist")
+    assert f"datamodules.small_world {world} " in said
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_shipped_sweeps_plan_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    spec = read_sweep(Path("configs/sweeps") / f"{name}.yaml")
+    spec = sweep(name)
     rows, runs = all_rows(spec), plan_runs(spec)
+    assert spec.reference in {row.name for row in rows if row.train and not row.overlays}
     assert len({run.folder for run in runs}) == len(runs)
     # A row is one overlay, or one way to come by clips.
     for row in rows:
@@ -172,6 +207,6 @@ def test_shipped_sweeps_plan_what_they_say(name: str, monkeypatch: pytest.Monkey
         of_table = next(t for k, t in published["tables"].items() if t["title"] == "Table 1")
         assert trained == {row["row"] for row in of_table["rows"]}
     if name.startswith("small"):
-        assert spec.seeds == [1, 2, 3] and spec.options["trainer.max_steps"] == 200
+        assert spec.seeds == [1, 2, 3] and spec.options["trainer.max_steps"] == 150
         # Three times its training rows, and no more for what does not train.
         assert sum(run.row == "Ours" for run in runs) == 3

@@ -1,6 +1,7 @@
 """VideoWriter: what `predict` generates goes to disk, clip by clip."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,25 @@ def write_clip(
         padded_seconds=clip.padded_seconds,
         heard=cell.heard,
         heard_offset_seconds=cell.heard_offset_seconds,
+        in_windows=cell.in_windows,
+        **({} if clip.windows is None else _window_settings(sampling)),
     )
     write_generated(
-        folder, entry, frames=clip.frames, waveform=clip.waveform, audio_rate_hz=OUTPUT_RATE_HZ
+        folder,
+        entry,
+        frames=clip.frames if clip.windows is None else chain([clip.frames], clip.more_frames),
+        waveform=clip.waveform,
+        audio_rate_hz=OUTPUT_RATE_HZ,
     )
     return entry
+
+
+def _window_settings(sampling: SamplingSpec) -> dict[str, Any]:
+    return {
+        "window_frames": sampling.window_frames,
+        "window_overlap_frames": sampling.window_overlap_frames,
+        "window_noise": sampling.window_noise,
+    }
 
 
 class VideoWriter(BasePredictionWriter):

@@ -4,9 +4,11 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datamodules.song_lengths import frames_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
 
@@ -21,6 +23,8 @@ def read_cells(
     height: int,
     width: int,
     track_offset_seconds: float | None = 0.0,
+    num_seconds: float | None = None,
+    fps: float = 30.0,
 ) -> list[Cell]:
     """Read lists of cells.
 
@@ -34,6 +38,8 @@ def read_cells(
         height: Pixels.
         width: Pixels.
         track_offset_seconds: Where a line has none; None draws a start per track and seed.
+        num_seconds: In place of ``num_frames``, for clips in windows.
+        fps: Frame rate of the clips.
 
     Raises:
         ValueError: With file and line: text that is no such list, a file that does not exist, a
@@ -61,6 +67,14 @@ def read_cells(
                 heard=_heard(path.parent, row.get("heard", "")),
                 heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
             )
+            if num_seconds is not None and not row.get("num_frames"):
+                frames = frames_of(
+                    cell.track,
+                    num_seconds=num_seconds,
+                    start_seconds=cell.track_offset_seconds,
+                    fps=fps,
+                )
+                cell = replace(cell, num_frames=frames, in_windows=True)
             check_clip_size(cell.num_frames, height, width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(cell.file_stem(), place)) != place:

@@ -291,7 +291,11 @@ class DanceDataModule(L.LightningDataModule):
                 "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
             )
         return make_cells(
-            self.generation, num_frames=self.num_frames, height=self.height, width=self.width
+            self.generation,
+            num_frames=self.num_frames,
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
         )
 
 

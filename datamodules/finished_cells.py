@@ -10,6 +10,8 @@ from typing import Any
 
 from musicinfuser.cells import Cell
 
+DEFAULTS = {"in_windows": False}
+
 
 @dataclass(frozen=True)
 class FinishedSpec:
@@ -40,4 +42,5 @@ def unfinished(cells: Sequence[Cell], spec: FinishedSpec) -> list[Cell]:
 
 
 def _identity(values: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(values[f.name] for f in fields(Cell))
+    # Descriptions from before there were windows do not name them.
+    return tuple((DEFAULTS | values)[f.name] for f in fields(Cell))

@@ -9,6 +9,7 @@ import yaml
 from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.cell_lists import read_cells
 from datamodules.finished_cells import FinishedSpec
+from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
@@ -38,23 +39,32 @@ class CellsSpec:
     """Where a clip starts in its track; null draws a start per track and seed (authors' code)."""
     num_frames: int | None = None
     """Frames per clip, 6k + 1, if not those of the training clips (authors' code: 145)."""
+    num_seconds: float | None = None
+    """Instead of frames: seconds per clip, however many, sampled in overlapping windows
+    (``model.sampling``); ``.inf`` is all of each track, and no clip outlasts its track."""
     cells: list[str] | str | None = None
     """Instead of music, prompts and seeds: a csv file with one clip per line, as `read_cells` reads
-    it, or several. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` of
-    here."""
+    it, or several. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` or
+    ``num_seconds`` of here."""
     tempo: TempoSpec | None = None
     """Every track at several tempi, each clip from the same moment of the music."""
     finished: FinishedSpec | None = None
     """Leave out what is whole in a folder already, so that a command that was cut off goes on."""
 
 
-def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> list[Cell]:
+def make_cells(
+    spec: CellsSpec, *, num_frames: int, height: int, width: int, fps: float = 30.0
+) -> list[Cell]:
     """All cells: tracks outermost, or in the order of the list.
 
     Raises:
-        ValueError: No prompt or seed, a file that does not exist, a size Mochi cannot take, or a
-            list that cannot be read or is not the only one to say what is made.
+        ValueError: No prompt or seed, a file that does not exist, a size Mochi cannot take, a
+            length given twice, or a list that cannot be read or is not the only one to say what is
+            made.
+        MediaError: A track whose length is needed cannot be read.
     """
+    if spec.num_seconds is not None:
+        _check_length(spec)
     if spec.num_frames is not None:
         num_frames = spec.num_frames
     check_clip_size(num_frames, height, width)
@@ -76,6 +86,8 @@ def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> 
             height=height,
             width=width,
             track_offset_seconds=spec.track_offset_seconds,
+            num_seconds=spec.num_seconds,
+            fps=fps,
         )
     prompts = _prompts(spec.prompts)
     tracks = _tracks(spec)
@@ -92,15 +104,34 @@ def make_cells(spec: CellsSpec, *, num_frames: int, height: int, width: int) -> 
             track=str(track),
             prompt=prompt,
             seed=seed,
-            num_frames=num_frames,
+            num_frames=frames,
             height=height,
             width=width,
             track_offset_seconds=offset_seconds,
+            in_windows=spec.num_seconds is not None,
         )
         for track, offset_seconds in starts
+        for frames in [
+            num_frames
+            if spec.num_seconds is None
+            else frames_of(
+                str(track), num_seconds=spec.num_seconds, start_seconds=offset_seconds, fps=fps
+            )
+        ]
         for prompt in prompts
         for seed in spec.seeds
     ]
+
+
+def _check_length(spec: CellsSpec) -> None:
+    assert spec.num_seconds is not None
+    check_num_seconds(spec.num_seconds)
+    for name in ("num_frames", "tempo"):
+        if getattr(spec, name) is not None:
+            raise ValueError(
+                f"data.generation.num_seconds is {spec.num_seconds:g}, but data.generation.{name} "
+                "is given too; leave one of them out."
+            )
 
 
 def write_tempi(spec: CellsSpec) -> None:

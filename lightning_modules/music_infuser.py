@@ -27,6 +27,7 @@ from lightning_modules.sharding import (
     leave_frozen_to_each_process,
     shard_backbone,
 )
+from lightning_modules.window_progress import window_bars
 from musicinfuser import generation
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
@@ -234,11 +235,16 @@ class MusicInfuserModule(L.LightningModule):
                 self._validation_loss(level, kind).reset()
 
     def predict_step(self, batch: list[Cell], batch_idx: int) -> list[GeneratedClip]:
-        """Generate the clips of a batch of cells."""
-        return [self.generate(cell) for cell in batch]
+        """Generate the clips of a batch of cells; songs in windows show how far each is."""
+        with window_bars(self.trainer) as on_window:
+            return [self.generate(cell, on_window=on_window) for cell in batch]
 
     def generate(
-        self, cell: Cell, *, progress: Callable[[range], Iterable[int]] | None = None
+        self,
+        cell: Cell,
+        *,
+        progress: Callable[[range], Iterable[int]] | None = None,
+        on_window: Callable[[int], None] | None = None,
     ) -> GeneratedClip:
         """Generate one clip on this module's device; the same cell gives the same clip."""
         return generation.generate(
@@ -248,6 +254,7 @@ class MusicInfuserModule(L.LightningModule):
             self.sampling,
             device=self.device,
             progress=progress,
+            on_window=on_window,
         )
 
     def velocity_losses(

@@ -31,6 +31,8 @@ class Cell:
     `NOTHING`; None is the track."""
     heard_offset_seconds: float | None = None
     """Where in ``heard`` listening starts; None is the offset in the track."""
+    in_windows: bool = False
+    """Whether it is sampled in overlapping windows where it is longer than one."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -77,6 +79,8 @@ class Cell:
         if self.heard is not None:
             identity += f"|{self.heard}|{self.heard_offset_seconds}"
             hears = f"_hears-{_slug(Path(self.heard).stem, max_length=20, max_bytes=40)}"
+        if self.in_windows:
+            identity += "|in windows"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         return f"{_slug(self.track_name)}_{_slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
 

@@ -1,16 +1,19 @@
 """Which clip sizes Mochi can take, and which of several sizes suits a video."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
 PATCH = 2
+FRAMES_PER_LATENT = 6
+"""Of Mochi's VAE; the first latent frame of a video stands for one frame only."""
 
 ClipSize = tuple[int, int]
 """Height and width in pixels."""
 
 
 def check_clip_size(
-    num_frames: int, height: int, width: int, *, temporal: int = 6, spatial: int = 8
+    num_frames: int, height: int, width: int, *, temporal: int = FRAMES_PER_LATENT, spatial: int = 8
 ) -> None:
     """Refuse frame counts that are not 6k + 1 and sizes that cannot become patches.
 
@@ -37,9 +40,15 @@ def check_clip_size(
             raise ValueError(f"{name} is {value} px; it must be a multiple of {unit}: {nearest}.")
 
 
-def num_latent_frames(num_frames: int, *, temporal: int = 6) -> int:
+def num_latent_frames(num_frames: int, *, temporal: int = FRAMES_PER_LATENT) -> int:
     """Latent frames of a clip: 73 -> 13."""
     return (num_frames - 1) // temporal + 1
+
+
+def frames_within(seconds: float, *, fps: float, temporal: int = FRAMES_PER_LATENT) -> int:
+    """The most frames that Mochi can take, 6k + 1, and that last at most so long; at least 1."""
+    # A rounding error must not cost six frames.
+    return max(math.floor(seconds * fps + 1e-6) - 1, 0) // temporal * temporal + 1
 
 
 def latent_shape(

@@ -72,9 +72,30 @@ def test_each_control_changes_one_thing(name, small_parts: Path, tmp_path: Path,
         assert sorted(pitches) == pytest.approx([225, 300, 375], abs=8)
 
 
+def test_a_whole_song_ends_with_the_music(small_parts: Path, tmp_path: Path) -> None:
+    song = write_tone(tmp_path / "song.wav", seconds=1.2, frequency_hz=500)
+    music = f"--data.init_args.generation.music=[{song}]"
+    # Windows of 3 latent frames in place of 13: several of them.
+    shorter = [
+        f"--model.init_args.sampling.{setting}"
+        for setting in ("window_frames=13", "window_overlap_frames=6")
+    ]
+    main(arguments("control/whole_song", small_parts, tmp_path, music, *shorter))
+    folder = tmp_path / "control" / "whole_song"
+    [row] = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    assert [row[name] for name in ("num_frames", "in_windows", "window_frames")] == [31, True, 13]
+    assert (row["window_overlap_frames"], row["padded_seconds"]) == (6, 0.0)
+    assert decode(folder / row["file"]).shape == (31, 32, 32, 3)
+    sound = read_audio(folder / row["file"], rate_hz=16_000)
+    assert len(sound) / 16_000 == pytest.approx(31 / 30, abs=0.05)
+    assert torch.fft.rfft(sound[-8000:]).abs().argmax().item() * 2 == pytest.approx(500, abs=8)
+
+
 def test_longer_is_nine_seconds_and_fits_mochi() -> None:
     for path in [CONFIGS / "benchmark.yaml", *(CONFIGS / "control").glob("*.yaml")]:
         spec = yaml.safe_load(path.read_text())["data"]["init_args"]["generation"]
+        if path.stem == "whole_song":
+            continue
         assert spec["num_frames"] % 6 == 1, path
         assert spec["num_frames"] == (271 if path.stem == "longer" else 145)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,6 +38,14 @@ class ManifestEntry:
     """What the model heard in place of the track: a file, or ``nothing``; null is the track."""
     heard_offset_seconds: float | None = None
     """Where in ``heard`` it listened; null is the offset in the track."""
+    in_windows: bool = False
+    """Whether it was to be sampled in windows where it is longer than one."""
+    window_frames: int | None = None
+    """Frames of a window; null for a clip of one pass."""
+    window_overlap_frames: int | None = None
+    """Frames that its windows share at least; null for a clip of one pass."""
+    window_noise: str | None = None
+    """What noise its windows start from; null for a clip of one pass."""
     sha256: str = ""
     """Of the mp4."""
 
@@ -45,7 +54,7 @@ def write_generated(
     folder: str | Path,
     entry: ManifestEntry,
     *,
-    frames: Tensor,
+    frames: Tensor | Iterable[Tensor],
     waveform: Tensor,
     audio_rate_hz: int,
 ) -> Path:
@@ -54,7 +63,7 @@ def write_generated(
     Args:
         folder: Output folder.
         entry: Its description; ``file`` decides the names.
-        frames: ``(T, H, W, 3)`` uint8.
+        frames: ``(T, H, W, 3)`` uint8, or pieces of that in order, taken one at a time.
         waveform: ``(num_samples,)`` fp32 in [-1, 1].
         audio_rate_hz: Rate of ``waveform``.
 
@@ -80,10 +89,15 @@ def write_generated(
         comment=json.dumps(comment, ensure_ascii=False),
         description=f"{entry.prompt} (seed {entry.seed}, {PROGRAM} {VERSION})",
     )
-    description = asdict(entry) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    description = asdict(entry) | {"sha256": _sha256(path)}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     write_text(path.with_suffix(".json"), f"{text}\n")
     return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: str | Path) -> Path:

@@ -2,8 +2,9 @@
 
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ X264_OPTIONS = {"crf": "18", "preset": "medium", "x264-params": "mbtree=0"}
 
 def write_video(
     path: Path | str,
-    frames: Tensor,
+    frames: Tensor | Iterable[Tensor],
     *,
     fps: float,
     audio: Tensor | None = None,
@@ -37,10 +38,11 @@ def write_video(
 
     Args:
         path: Must end in ``.mp4``.
-        frames: uint8 (T, H, W, 3), RGB, with even H and W.
+        frames: uint8 (T, H, W, 3), RGB, with even H and W; or pieces of that in order, each taken
+            when those before it are written, so that a long video is never held whole.
         fps: Constant frame rate.
         audio: float32 (S,) or (C, S) with one or two channels in [-1, 1]; cut or filled with
-            silence to T / fps seconds. None writes no sound.
+            silence to T / fps seconds, unless there are pieces. None writes no sound.
         audio_rate_hz: Sampling rate of ``audio``; rates AAC does not know are resampled.
         comment: Text for the ``comment`` tag, such as the prompt and the seed.
         description: Text for the ``description`` tag, which players show.
@@ -53,15 +55,9 @@ def write_video(
 
     if Path(path).suffix.lower() != ".mp4":
         raise ValueError(f"{path}: a video is written as .mp4; change the file name's ending.")
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-        raise ValueError(
-            f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}."
-        )
-    if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ValueError(
-            f"frames must have even sides for yuv420p, got {frames.shape[1]}x{frames.shape[2]} "
-            "pixels; crop or pad one row or column."
-        )
+    pieces = iter([frames] if isinstance(frames, Tensor) else frames)
+    first = next(pieces)
+    _check_frames(first)
     if not fps > 0:
         raise ValueError(f"fps must be positive, got {fps}.")
     if (audio is None) != (audio_rate_hz is None):
@@ -74,32 +70,45 @@ def write_video(
             for tag, text in (("comment", comment), ("description", description)):
                 if text is not None:
                     container.metadata[tag] = text
-            packets = [_video_packets(container, frames.cpu(), rate)]
+            packets = [_video_packets(container, first, pieces, rate)]
             if audio is not None and audio_rate_hz is not None:
-                num_samples = round(len(frames) / rate * audio_rate_hz)
-                sound = audio.detach().to("cpu", torch.float32)
-                sound = torch.atleast_2d(fit_length(sound, num_samples))
+                sound = torch.atleast_2d(audio.detach().to("cpu", torch.float32))
+                if isinstance(frames, Tensor):
+                    sound = fit_length(sound, round(len(frames) / rate * audio_rate_hz))
                 packets.append(audio_packets(container, sound, audio_rate_hz))
             for packet in heapq.merge(*packets, key=lambda p: (p.dts or 0) * p.time_base):
                 container.mux(packet)
 
 
+def _check_frames(frames: Tensor) -> None:
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
+        raise ValueError(
+            f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}."
+        )
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(
+            f"frames must have even sides for yuv420p, got {frames.shape[1]}x{frames.shape[2]} "
+            "pixels; crop or pad one row or column."
+        )
+
+
 def _video_packets(
-    container: "OutputContainer", frames: Tensor, rate: Fraction
+    container: "OutputContainer", first: Tensor, later: Iterable[Tensor], rate: Fraction
 ) -> Iterator["Packet"]:
     """Add an H.264 stream to a container, then give its packets in order."""
     import av
     from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
     stream = container.add_stream("libx264", rate=rate, options=X264_OPTIONS)
-    stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+    stream.height, stream.width, stream.pix_fmt = first.shape[1], first.shape[2], "yuv420p"
     context = stream.codec_context
     context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
     context.color_range = ColorRange.MPEG
     reformatter = VideoReformatter()
 
     def packets() -> Iterator["Packet"]:
-        for number, image in enumerate(frames):
+        images = (image for piece in chain([first], later) for image in piece.cpu())
+        for number, image in enumerate(images):
             rgb = av.VideoFrame.from_ndarray(image.contiguous().numpy(), format="rgb24")
             frame = reformatter.reformat(
                 rgb,

@@ -1,6 +1,6 @@
 """The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ from musicinfuser.networks.sources import (
     looks_local,
     missing_folder,
 )
+from musicinfuser.networks.vae_pieces import PIECE_LATENT_FRAMES, decode_pieces
 from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
 from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
 
@@ -151,13 +152,34 @@ class Encoders:
         Returns:
             ``(B, 6 (T - 1) + 1, 8 H, 8 W, 3)`` uint8 on the CPU.
         """
-        mean, std = self.latents_mean.to(latents), self.latents_std.to(latents)
         with _on(self.vae, latents.device) as vae:
-            use_tiles(vae, self._tile_size(latents))
-            scaled = denormalise(latents.float(), mean.float(), std.float()).to(vae.dtype)
-            # Outside autocast: the VAE's own type decides.
-            with torch.autocast(latents.device.type, enabled=False):
-                pixels = vae.decode(scaled, return_dict=False)[0].float()
+            use_tiles(vae, self._tile_size(latents.shape, latents.device))
+            return self._frames(latents)
+
+    def decode_pieces(self, latents: Tensor, *, device: torch.device) -> Iterator[Tensor]:
+        """Pixels of long latents, a second or so at a time; memory does not grow with the length.
+
+        Args:
+            latents: ``(B, C, T, H, W)``, as sampled, anywhere.
+            device: Where to compute; the VAE stays there until the last piece is taken.
+
+        Yields:
+            ``(B, num_frames, 8 H, 8 W, 3)`` uint8 on the CPU; together what `decode_video` gives.
+        """
+        batch, channels, num_frames, *area = latents.shape
+        # What the convolutions keep of the piece before takes as much as a latent frame does.
+        piece = min(num_frames, PIECE_LATENT_FRAMES + 1)
+        with _on(self.vae, device) as vae:
+            use_tiles(vae, self._tile_size((batch, channels, piece, *area), device))
+            yield from decode_pieces(lambda z: self._frames(z.to(device)), vae, latents)
+
+    def _frames(self, latents: Tensor) -> Tensor:
+        """uint8 ``(B, T, H, W, 3)`` on the CPU of normalised latents where the VAE is."""
+        mean, std = self.latents_mean.to(latents), self.latents_std.to(latents)
+        scaled = denormalise(latents.float(), mean.float(), std.float()).to(self.vae.dtype)
+        # Outside autocast: the VAE's own type decides.
+        with torch.autocast(latents.device.type, enabled=False):
+            pixels = self.vae.decode(scaled, return_dict=False)[0].float()
         pixels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 4, 1).cpu()
 
@@ -269,12 +291,12 @@ class Encoders:
             spatial=vae.spatial_compression_ratio,
         )
 
-    def _tile_size(self, latents: Tensor) -> int | None:
-        if self.spec.vae_tiling is not None or latents.device.type != "cuda":
+    def _tile_size(self, shape: Sequence[int], device: torch.device) -> int | None:
+        if self.spec.vae_tiling is not None or device.type != "cuda":
             return TILE_SIZES[0] if self.spec.vae_tiling else None
         torch.cuda.empty_cache()
-        free_bytes, _ = torch.cuda.mem_get_info(latents.device)
-        return tile_size_for(latents.shape, free_bytes)
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        return tile_size_for(shape, free_bytes)
 
     @cached_property
     def _tokenizer(self) -> Any:

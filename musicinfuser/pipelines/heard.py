@@ -3,61 +3,147 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from musicinfuser.generation import cut_span
-from musicinfuser.media.audio import clip_audio_seconds, loudness_dbfs, read_audio, resample
+from musicinfuser.clip_size import frames_within
+from musicinfuser.diffusion.windows import Windows
+from musicinfuser.generation import Heard, cut_span, heard_by_windows, heard_seconds
+from musicinfuser.media.audio import loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
-from musicinfuser.networks.encoders import AUDIO_RATE_HZ
+from musicinfuser.networks.encoders import AUDIO_RATE_HZ, encode_waveforms
 
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
 
 FPS = 30.0
+NUM_FRAMES = 73
+"""Where a call names no length (authors' training clips)."""
 # What 16 bits can hold lies above -96; music that is meant to be heard far above this.
 SILENCE_DBFS = -80.0
 
 
+def frames_asked(
+    num_frames: int | None, num_seconds: float | None, audio: Any, start_seconds: float
+) -> int:
+    """Frames of a call's videos.
+
+    Args:
+        num_frames: As given to the call.
+        num_seconds: As given; infinite is up to the end of the shortest sound.
+        audio: As given.
+        start_seconds: Where in the sound the videos begin.
+
+    Raises:
+        ValueError: Both are given, no length, or no sound to tell an infinite one by.
+        MediaError: A sound cannot be read.
+    """
+    if num_seconds is None:
+        return NUM_FRAMES if num_frames is None else num_frames
+    if num_frames is not None:
+        raise ValueError(
+            f"num_seconds is {num_seconds:g}, but num_frames is {num_frames} too; give one of them."
+        )
+    if not num_seconds > 0:
+        raise ValueError(f"num_seconds is {num_seconds}; give a number above 0.")
+    if math.isinf(num_seconds):
+        if audio is None:
+            raise ValueError("num_seconds is infinite, but there is no audio; give a number.")
+        sounds = audio if isinstance(audio, list) else [audio]
+        lengths = [len(_at_model_rate(sound)[1]) / AUDIO_RATE_HZ for sound in sounds]
+        num_seconds = min(lengths, default=0.0) - start_seconds
+    return frames_within(num_seconds, fps=FPS)
+
+
+class Hearing:
+    """What a call of `MusicInfuserPipeline` does with its audio."""
+
+    def _heard(
+        self: Any,
+        audio: Any,
+        num_clips: int,
+        num_frames: int,
+        start_seconds: float,
+        windows: Windows | None,
+    ) -> Tensor | None:
+        if audio is None:
+            return None
+        if self.zica is None or self.audio_encoder is None or self.feature_extractor is None:
+            raise ValueError(
+                "this pipeline has no music adapter; load it with "
+                "from_pretrained(base, adapter=FOLDER), or give audio=None."
+            )
+        return heard_waveforms(
+            audio,
+            num_clips=num_clips,
+            num_frames=num_frames,
+            start_seconds=start_seconds,
+            windows=windows,
+        )
+
+    def _features(self: Any, heard: Tensor, num_videos: int, windows: Windows | None) -> Heard:
+        """Features of every video of each prompt, or those for each window."""
+
+        def encode(waveforms: Tensor) -> Tensor:
+            features = encode_waveforms(
+                self.audio_encoder,
+                self.feature_extractor,
+                waveforms,
+                device=self._execution_device,
+            )
+            return features.repeat_interleave(num_videos, dim=0)
+
+        if windows is None:
+            return encode(heard)
+        return heard_by_windows(encode, heard, windows, fps=FPS)
+
+
 def heard_waveforms(
-    audio: Sound | Sequence[Sound], *, num_clips: int, num_frames: int, start_seconds: float
+    audio: Sound | Sequence[Sound],
+    *,
+    num_clips: int,
+    num_frames: int,
+    start_seconds: float,
+    windows: Windows | None = None,
 ) -> Tensor:
-    """What each clip hears, ``(num_clips, num_samples)`` at 16 kHz over the authors' span.
+    """What each clip hears, ``(num_clips, num_samples)`` at 16 kHz over `heard_seconds`.
 
     Args:
         audio: One sound for all clips, or a list with one for each.
         num_clips: Clips of the batch.
         num_frames: Frames per clip.
         start_seconds: Where in the sound the clips begin.
+        windows: In which they will be sampled; None for one pass.
 
     Raises:
         MediaError: A sound cannot be read, is silent, or ends before the clip does.
         ValueError: Not one sound per clip.
     """
     if not isinstance(audio, list):
-        one = _heard(audio, num_frames, start_seconds)  # type: ignore[arg-type]
+        one = _heard(audio, num_frames, start_seconds, windows)  # type: ignore[arg-type]
         return one.expand(num_clips, -1)
     if len(audio) != num_clips:
         raise ValueError(
             f"audio names {len(audio)} sounds for {num_clips} prompts; give one, or one for each."
         )
-    return torch.stack([_heard(sound, num_frames, start_seconds) for sound in audio])
+    return torch.stack([_heard(sound, num_frames, start_seconds, windows) for sound in audio])
 
 
-def _heard(audio: Sound, num_frames: int, start_seconds: float) -> Tensor:
+def _heard(audio: Sound, num_frames: int, start_seconds: float, windows: Windows | None) -> Tensor:
     name, waveform = _at_model_rate(audio)
-    span_seconds = clip_audio_seconds(num_frames, fps=FPS)
+    span_seconds = heard_seconds(num_frames, fps=FPS, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds)
     left_seconds = len(waveform) / AUDIO_RATE_HZ - start_seconds
     # The span is longer than the clip by up to 0.14 s, which may be missing.
     if left_seconds < num_frames / FPS:
-        most = max((math.floor(left_seconds * FPS + 1e-6) - 1) // 6, 0) * 6 + 1
+        most = frames_within(left_seconds, fps=FPS)
         raise MediaError(
             f"{name} has {left_seconds:.2f} s of sound from second {start_seconds:.2f} on, but "
             f"{num_frames} frames last {num_frames / FPS:.2f} s; ask for num_frames={most} or "
-            "fewer, or start earlier."
+            "fewer, for num_seconds=math.inf to end with the sound, or start earlier."
         )
     if loudness_dbfs(span) < SILENCE_DBFS:
         raise MediaError(

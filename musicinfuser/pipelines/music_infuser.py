@@ -22,27 +22,32 @@ from transformers import (
 
 from musicinfuser.clip_size import check_clip_size, latent_shape
 from musicinfuser.diffusion.sampler import NUM_STEPS, linear_quadratic_sigmas
-from musicinfuser.generation import SamplingSpec, denoise
-from musicinfuser.latent_space import denormalise
+from musicinfuser.generation import (
+    WINDOW_FRAMES,
+    WINDOW_OVERLAP_FRAMES,
+    SamplingSpec,
+    WindowNoise,
+    denoise,
+)
 from musicinfuser.networks.adapted_block import adapt_blocks
-from musicinfuser.networks.encoders import encode_waveforms
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.pipelines.adapter_folder import check_belongs
-from musicinfuser.pipelines.heard import Sound, heard_waveforms
+from musicinfuser.pipelines.heard import FPS, Hearing, Sound, frames_asked
+from musicinfuser.pipelines.latents import Latents
 from musicinfuser.pipelines.model_offload import offload_in_turn
 from musicinfuser.pipelines.text_conditions import text_conditions, zeroed_and_repeated
 from musicinfuser.pipelines.whole_folder import WholeFolder
 
 SAMPLING_REMEDY = (
     "call pipe.enable_model_cpu_offload(), or pipe.enable_group_offload(onload_device, "
-    'offload_type="leaf_level", use_stream=True) for less still, or ask for fewer frames'
+    'offload_type="leaf_level", use_stream=True) for less still, or ask for fewer frames '
+    "(of a song: fewer window_frames)"
 )
-DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"
 
 
-class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
+class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # type: ignore[misc]
     """Text and music to video.
 
     ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`.
@@ -130,7 +135,8 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
         negative_prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_frames: int = 73,
+        num_frames: int | None = None,
+        num_seconds: float | None = None,
         num_inference_steps: int = NUM_STEPS,
         guidance_scale: float = 6.0,
         music_guidance_scale: float = 1.0,
@@ -148,6 +154,9 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 256,
+        window_frames: int = WINDOW_FRAMES,
+        window_overlap_frames: int = WINDOW_OVERLAP_FRAMES,
+        window_noise: WindowNoise = "repeated",
     ) -> MochiPipelineOutput | tuple:
         """Generate videos.
 
@@ -157,7 +166,10 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
             negative_prompt: Of the unconditional branch; empty gives it no tokens.
             height: Pixels, a multiple of 16; Mochi's 480 by default.
             width: Pixels, a multiple of 16; Mochi's 848 by default.
-            num_frames: 6k + 1, at 30 per second.
+            num_frames: 6k + 1, at 30 per second, all in one pass; 73 by default.
+            num_seconds: In place of ``num_frames``: a video as long as a song, in windows that are
+                denoised together and decoded in pieces, so that the device's memory does not grow;
+                infinite is up to the end of the sound. See `decode_pieces`.
             num_inference_steps: Euler steps, at least 1.
             guidance_scale: Text guidance (eq. 3, section 5.1: 6); 1 is the conditional branch, 0
                 the unconditional one.
@@ -179,6 +191,10 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
             callback_on_step_end_tensor_inputs: Of ``latents``, ``prompt_embeds`` and
                 ``negative_prompt_embeds`` (not concatenated); ``latents`` by default.
             max_sequence_length: Tokens after which prompts are cut.
+            window_frames: Of a window, 6k + 1; shorter videos are made in one pass.
+            window_overlap_frames: What windows share at least, 6k.
+            window_noise: ``repeated``: all windows start from the noise of the first, so that the
+                dancer changes less; ``independent``: as in one pass.
 
         Raises:
             ValueError: Sizes Mochi cannot take, latents of another shape, or no adapter for audio.
@@ -189,12 +205,18 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         tensor_names = callback_on_step_end_tensor_inputs or ["latents"]
+        num_frames = frames_asked(num_frames, num_seconds, audio, audio_start_seconds)
         check_clip_size(num_frames, height, width)
         self.check_inputs(
             prompt, height, width, tensor_names, prompt_embeds, negative_prompt_embeds,
             prompt_attention_mask, negative_prompt_attention_mask,
         )  # fmt: skip
-        sampling = SamplingSpec(num_inference_steps, guidance_scale, music_guidance_scale)
+        sampling = SamplingSpec(
+            num_inference_steps, guidance_scale, music_guidance_scale, fps=FPS,
+            window_frames=window_frames, window_overlap_frames=window_overlap_frames,
+            window_noise=window_noise,
+        )  # fmt: skip
+        windows = None if num_seconds is None else sampling.windows(num_frames)
         self._guidance_scale, self._attention_kwargs = guidance_scale, attention_kwargs
         self._num_timesteps, self._interrupt = num_inference_steps, False
         self._current_timestep = None
@@ -211,7 +233,7 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
                 f"latents have shape {tuple(latents.shape)}; {num_clips} videos of {num_frames} "
                 f"frames of {height}x{width} need {shape}."
             )
-        heard = self._heard(audio, num_prompts, num_frames, audio_start_seconds)
+        heard = self._heard(audio, num_prompts, num_frames, audio_start_seconds, windows)
         with named_out_of_memory("encoding prompt and music", SAMPLING_REMEDY):
             embeds = self.encode_prompt(
                 prompt, negative_prompt, self.do_classifier_free_guidance, num_videos_per_prompt,
@@ -221,23 +243,21 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
             )  # fmt: skip
             conditions = text_conditions(*embeds)
             if heard is not None:
-                features = encode_waveforms(
-                    self.audio_encoder, self.feature_extractor, heard, device=device
-                )
-                conditions.audio = features.repeat_interleave(num_videos_per_prompt, dim=0)
-        noise = self.prepare_latents(
-            *shape[:2], height, width, num_frames, torch.float32, device, generator, latents
-        )
+                conditions.audio = self._features(heard, num_videos_per_prompt, windows)
+        noise = self._noise(shape, generator, latents, windows)
+        num_windows = 1 if windows is None else len(windows.starts)
+        bar = self.progress_bar(total=num_inference_steps * num_windows)
         sigmas = linear_quadratic_sigmas(num_inference_steps)
 
         def progress(steps: range) -> Iterator[int]:
-            with self.progress_bar(total=len(steps)) as bar:
+            with bar:
                 for i in steps:
                     if self.interrupt:
                         return
                     self._current_timestep = 1000 * sigmas[i]
                     yield i
-                    bar.update()
+                    if windows is None:
+                        bar.update()
 
         def on_step_end(i: int, latents: Tensor) -> Tensor | None:
             if callback_on_step_end is None:
@@ -261,35 +281,13 @@ class MusicInfuserPipeline(WholeFolder, MochiPipeline):  # type: ignore[misc]
             torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
         ):
             latents = denoise(
-                model, conditions, noise, sampling, progress=progress, on_step_end=on_step_end,
+                model, conditions, noise, sampling, windows=windows,
+                progress=progress, on_window=bar.update, on_step_end=on_step_end,
                 lora_scale=(attention_kwargs or {}).get("scale", 1.0),
             )  # fmt: skip
         self._current_timestep = None
         video: Any = latents
         if output_type != "latent":
-            with named_out_of_memory("decoding the latents", DECODING_REMEDY):
-                video = self._decode(latents, output_type)
+            video = self._decode(latents, output_type, in_pieces=windows is not None)
         self.maybe_free_model_hooks()
         return MochiPipelineOutput(frames=video) if return_dict else (video,)
-
-    def _heard(
-        self, audio: Any, num_clips: int, num_frames: int, start_seconds: float
-    ) -> Tensor | None:
-        if audio is None:
-            return None
-        if self.zica is None or self.audio_encoder is None or self.feature_extractor is None:
-            raise ValueError(
-                "this pipeline has no music adapter; load it with "
-                "from_pretrained(base, adapter=FOLDER), or give audio=None."
-            )
-        return heard_waveforms(
-            audio, num_clips=num_clips, num_frames=num_frames, start_seconds=start_seconds
-        )
-
-    def _decode(self, latents: Tensor, output_type: str) -> Any:
-        config = self.vae.config
-        mean = torch.tensor(config.latents_mean, device=latents.device)
-        std = torch.tensor(config.latents_std, device=latents.device) / config.scaling_factor
-        scaled = denormalise(latents, mean, std).to(self.vae.dtype)
-        video = self.vae.decode(scaled, return_dict=False)[0]
-        return self.video_processor.postprocess_video(video, output_type=output_type)

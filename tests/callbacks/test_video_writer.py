@@ -1,4 +1,7 @@
 import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.video import probe_video
+from tests.short_clip import read
 
 SAMPLING = SamplingSpec(num_steps=7, guidance_scale=2.5, music_guidance_scale=1.5)
 
@@ -67,10 +71,41 @@ def test_the_entry_says_what_was_asked_and_how(tmp_path: Path) -> None:
         "padded_seconds": 0.25,
         "heard": None,
         "heard_offset_seconds": None,
+        "in_windows": False,
+        "window_frames": None,
+        "window_overlap_frames": None,
+        "window_noise": None,
     }
     info = probe_video(tmp_path / entry.file)
     assert (info.width, info.height, info.has_audio) == (48, 32, True)
     assert read_audio(tmp_path / entry.file, rate_hz=44_100).abs().max() > 0.3
+
+
+def test_frames_of_a_song_are_written_as_they_are_taken(tmp_path: Path) -> None:
+    song = clip(3)
+    held = []
+
+    def later() -> Iterator[torch.Tensor]:
+        for shade in (90, 200):
+            piece = torch.full((60, 32, 48, 3), shade, dtype=torch.uint8)
+            # What was given before is no longer held.
+            assert all(before() is None for before in held[:-1])
+            held.append(weakref.ref(piece))
+            yield piece
+
+    cell = replace(song.cell, num_frames=127, in_windows=True)
+    windows = SAMPLING.windows(127)
+    made = replace(song, cell=cell, more_frames=later(), windows=windows,
+                   waveform=torch.zeros(round(127 / 30 * 44_100)))  # fmt: skip
+    entry = write_clip(tmp_path, made, sampling=SAMPLING, system="ours")
+    assert (entry.in_windows, entry.window_frames, entry.window_overlap_frames) == (True, 73, 36)
+    assert entry.window_noise == SAMPLING.window_noise
+    path = tmp_path / entry.file
+    back = read(path, num_frames=127, height=32, width=48)
+    assert [round(back[k].float().mean().item()) for k in (6, 7, 66, 67, 126)] == pytest.approx(
+        [140, 90, 90, 200, 200], abs=3
+    )
+    assert len(read_audio(path, rate_hz=44_100)) / 44_100 == pytest.approx(127 / 30, abs=0.05)
 
 
 def test_the_entry_says_what_was_heard_instead(tmp_path: Path) -> None:

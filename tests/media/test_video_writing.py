@@ -93,6 +93,33 @@ def test_writing_twice_gives_the_same_bytes(tmp_path, media):
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
+def test_pieces_give_the_same_bytes_and_are_taken_one_after_another(tmp_path):
+    frames, taken = smooth_clip(200, 32, 32), []
+    sound = 0.3 * torch.sin(torch.arange(round(200 / 30 * 16_000)) / 9)
+
+    def pieces():
+        for piece in frames.split(40):
+            taken.append(len(piece))
+            yield piece
+            taken.append((tmp_path / "pieces.mp4").exists())
+
+    options = {"fps": 30, "audio": sound, "audio_rate_hz": 16_000}
+    write_video(tmp_path / "pieces.mp4", pieces(), **options)
+    write_video(tmp_path / "whole.mp4", frames, **options)
+    assert (tmp_path / "pieces.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert taken == [40, False] * 5
+
+
+def test_what_fails_between_pieces_leaves_nothing(tmp_path):
+    def pieces():
+        yield smooth_clip(30)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_video(tmp_path / "clip.mp4", pieces(), fps=30)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,89 @@
+"""Latents from the noise to what a call gives, at once or a piece at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicinfuser.clip_size import FRAMES_PER_LATENT
+from musicinfuser.diffusion.windows import Windows
+from musicinfuser.latent_space import denormalise
+from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.networks.vae_pieces import decode_pieces
+
+DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"
+
+
+class Latents:
+    """What `MusicInfuserPipeline` starts from, and what it makes of it with its VAE."""
+
+    def decode_pieces(self: Any, latents: Tensor) -> Iterator[Tensor]:
+        """Frames of long videos, a second or so at a time: none has to be held whole.
+
+        Args:
+            latents: ``(B, C, T, H, W)`` of a call with ``output_type="latent"``, anywhere.
+
+        Yields:
+            ``(B, num_frames, H, W, 3)`` uint8 on the CPU; together all frames, without seams.
+
+        Raises:
+            OutOfMemoryError: The device's memory is too small; says what to call.
+        """
+        for pixels in self._pieces(latents):
+            scaled = ((pixels.float() + 1) * 127.5).round().clamp(0, 255)
+            yield scaled.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+        self.maybe_free_model_hooks()
+
+    def _noise(
+        self: Any,
+        shape: Sequence[int],
+        generator: Any,
+        given: Tensor | None,
+        windows: Windows | None,
+    ) -> Tensor:
+        """``(B, C, T, H / 8, W / 8)`` fp32 on the device, or in windows on the host."""
+        device = self._execution_device
+        batch, channels, num_latents, height, width = shape
+        drawn_on = device
+        if windows is not None:
+            num_latents = windows.num_drawn if given is None else num_latents
+            device = drawn_on = torch.device("cpu")
+            first = generator[0] if isinstance(generator, list) else generator
+            # One on the device cannot draw elsewhere.
+            drawn_on = device if first is None else first.device
+        noise = self.prepare_latents(
+            batch, channels, 8 * height, 8 * width, FRAMES_PER_LATENT * (num_latents - 1) + 1,
+            torch.float32, drawn_on, generator, given,
+        ).to(device)  # fmt: skip
+        return noise if windows is None or given is not None else windows.noise(noise)
+
+    def _decode(self: Any, latents: Tensor, output_type: str, *, in_pieces: bool) -> Any:
+        """All frames, as diffusers' pipelines give them."""
+        process = self.video_processor.postprocess_video
+        if not in_pieces:
+            with named_out_of_memory("decoding the latents", DECODING_REMEDY):
+                return process(self._pixels(latents), output_type=output_type)
+        parts = []
+        for pixels in self._pieces(latents):
+            part = process(pixels, output_type=output_type)
+            parts.append(part.cpu() if output_type == "pt" else part)
+        if output_type == "pt":
+            return torch.cat(parts, dim=1)
+        if output_type == "np":
+            return np.concatenate(parts, axis=1)
+        return [[image for part in parts for image in part[i]] for i in range(len(latents))]
+
+    def _pieces(self: Any, latents: Tensor) -> Iterator[Tensor]:
+        device = self._execution_device
+        with named_out_of_memory("decoding the latents", DECODING_REMEDY):
+            yield from decode_pieces(lambda z: self._pixels(z.to(device)), self.vae, latents)
+
+    def _pixels(self: Any, latents: Tensor) -> Tensor:
+        """``(B, 3, T, H, W)`` about [-1, 1], in the VAE's type."""
+        config = self.vae.config
+        mean = torch.tensor(config.latents_mean, device=latents.device)
+        std = torch.tensor(config.latents_std, device=latents.device) / config.scaling_factor
+        scaled = denormalise(latents, mean, std).to(self.vae.dtype)
+        return self.vae.decode(scaled, return_dict=False)[0]

@@ -1,0 +1,108 @@
+"""Clips asked for in seconds."""
+
+import logging
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.finished_cells import FinishedSpec, unfinished
+from datamodules.generation_cells import CellsSpec, make_cells
+from datamodules.track_tempi import TempoSpec
+from musicinfuser.cells import Cell
+from musicinfuser.clip_size import frames_within
+from musicinfuser.generation import SamplingSpec, read_track
+from musicinfuser.media.errors import MediaError
+from musicinfuser.media.generated import ManifestEntry, write_generated
+from tests.test_predict import write_tone
+
+
+def cells(**options) -> list[Cell]:
+    spec = CellsSpec(**({"prompts": ["p"]} | options))
+    return make_cells(spec, num_frames=7, height=32, width=48)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"),
+    [(60, 1795), (61 / 30, 61), (73 / 30, 73), (2.4, 67), (0.05, 1), (0, 1), (-1, 1)],
+)
+def test_frames_last_no_longer_than_asked(seconds, frames):
+    assert frames_within(seconds, fps=30.0) == frames
+
+
+def test_seconds_end_with_the_track_and_are_cells_in_windows(tmp_path: Path, caplog) -> None:
+    long = str(write_tone(tmp_path / "long.wav", seconds=5.0))
+    short = str(write_tone(tmp_path / "short.wav", seconds=1.0))
+    with caplog.at_level(logging.INFO):
+        found = cells(music=[long, short], num_seconds=3.0)
+    assert [(c.track, c.num_frames, c.in_windows) for c in found] == [
+        (long, 85, True), (short, 25, True)
+    ]  # fmt: skip
+    assert "short.wav ends before 3 s are over; its clip lasts 0.83 s." in caplog.text
+    assert "long.wav" not in caplog.text
+    # All there is, from the start of the clip on, whatever is left.
+    found = cells(music=[long, short], num_seconds=math.inf, track_offset_seconds=0.25)
+    assert [c.num_frames for c in found] == [139, 19]
+    # The longest that hear no silence.
+    for cell, seconds in zip(found, (5.0, 1.0), strict=True):
+        windows = SamplingSpec(1, 1.0).windows(cell.num_frames)
+        _, _, _, padded = read_track(cell, fps=30.0, windows=windows)
+        longer = replace(cell, num_frames=cell.num_frames + 6)
+        assert padded == 0 and longer.num_frames / 30 + 0.25 + 1 / 15 > seconds
+    # A start that is drawn later has room.
+    [cell] = cells(music=long, num_seconds=3.0, track_offset_seconds=None)
+    assert (cell.num_frames, cell.track_offset_seconds) == (85, None)
+
+
+def test_lists_of_cells_take_seconds_where_they_name_no_frames(tmp_path: Path) -> None:
+    write_tone(tmp_path / "a.wav", seconds=4.0)
+    lines = ["a.wav,p,0,,", "a.wav,p,1,13,", "a.wav,p,2,,3"]
+    text = "\n".join(["track,prompt,seed,num_frames,track_offset_seconds", *lines])
+    (tmp_path / "cells.csv").write_text(text)
+    found = cells(prompts=[], cells=f"{tmp_path}/cells.csv", num_seconds=2.5)
+    assert [(c.num_frames, c.in_windows) for c in found] == [(73, True), (13, False), (25, True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_frames": 73}, "num_seconds is 9, but data.generation.num_frames is given too"),
+        ({"tempo": TempoSpec("t", [1.0])}, "num_seconds is 9, but data.generation.tempo is given"),
+        ({"num_seconds": 0.0}, "num_seconds is 0.0; give seconds, or .inf for all of each track"),
+        ({"num_seconds": math.nan}, "num_seconds is nan; give seconds"),
+    ],
+)
+def test_a_length_is_given_once(tmp_path: Path, change, message) -> None:
+    track = str(write_tone(tmp_path / "a.wav"))
+    with pytest.raises(ValueError, match=message):
+        cells(**({"music": track, "num_seconds": 9.0} | change))
+
+
+def test_a_track_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp3").write_bytes(b"no music")
+    with pytest.raises(MediaError, match=r"bad\.mp3"):
+        cells(music=f"{tmp_path}/bad.mp3", num_seconds=9.0)
+
+
+def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -> None:
+    cell = Cell("a.wav", "p", 0, 7, 32, 48)
+    entry = ManifestEntry(
+        file="a.mp4", system="ours", track="a.wav", track_offset_seconds=0.0, prompt="p", seed=0,
+        num_frames=7, fps=30.0, height=32, width=48, num_steps=2, guidance_scale=6.0,
+        padded_seconds=0.0,
+    )  # fmt: skip
+    frames, sound = torch.zeros(7, 32, 48, 3, dtype=torch.uint8), torch.zeros(10_290)
+    path = write_generated(tmp_path, entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
+    song, spec = replace(cell, in_windows=True), FinishedSpec(str(tmp_path))
+    assert unfinished([cell, song], spec) == [song]
+    # A description from before there were windows.
+    text = path.with_suffix(".json").read_text().replace('"in_windows": false,', "")
+    assert "in_windows" not in text
+    path.with_suffix(".json").write_text(text)
+    assert unfinished([cell, song], spec) == [song]
+    song_entry = replace(entry, in_windows=True, window_frames=73, window_overlap_frames=36)
+    write_generated(tmp_path, song_entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
+    assert unfinished([cell, song], spec) == [cell]
+    assert asdict(song_entry)["in_windows"] and song.file_stem() != cell.file_stem()

@@ -29,6 +29,7 @@ from callbacks.sigterm import EndOnSigterm
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
+from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.our_errors import first_of_ours, is_ours
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
@@ -44,6 +45,10 @@ QUIET_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
 )
 
+MEMORY_REMEDY = (
+    "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or take smaller or "
+    "fewer clips at a time"
+)
 EPILOG = (
     "`check` takes the options of fit or predict, says what would go wrong, and runs nothing; "
     "`sweep FILE` runs many of them, `status FOLDER` says how far they are."
@@ -201,7 +206,8 @@ def main(args: ArgsType = None) -> Any:
     if isinstance(arguments, list) and arguments[:1] == ["check"]:
         return _check(arguments[1:])
     try:
-        return MusicInfuserCLI(args)
+        with named_out_of_memory("this run", MEMORY_REMEDY):
+            return MusicInfuserCLI(args)
     except ValueError as error:
         # jsonargparse wraps what a constructor raises into pages about types.
         ours = first_of_ours(error)

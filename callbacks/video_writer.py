@@ -9,6 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, SamplingSpec
+from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs
 from musicinfuser.media.generated import ManifestEntry, write_generated, write_manifest
 
 if TYPE_CHECKING:
@@ -105,6 +106,12 @@ class VideoWriter(BasePredictionWriter):
                 trainer.print(
                     f"{' or '.join(sounds)} ends before the clip does: {clip.padded_seconds:.2f} s "
                     "of silence were added."
+                )
+            if loudness_dbfs(clip.waveform) < SILENCE_DBFS:
+                trainer.print(
+                    f"{clip.cell.track} is silent from second "
+                    f"{clip.cell.track_offset_seconds:.2f} on for the whole clip; choose another "
+                    "start if that is not meant."
                 )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

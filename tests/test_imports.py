@@ -65,6 +65,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         GROUND | {f"musicinfuser.{n}" for n in ("diffusion", "generation", "media", "networks")},
         set(),
     ),
+    # A page on a pipeline.
+    "musicinfuser.app": (
+        GROUND | {f"musicinfuser.{n}" for n in ("generation", "media", "networks", "pipelines")},
+        set(),
+    ),
     "musicinfuser.study": (
         GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
         set(),
@@ -113,7 +118,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "train": (
         GROUND
         | {"lightning_modules", "datamodules", "callbacks"}
-        | {"musicinfuser.media", "musicinfuser.sweeps"},
+        | {"musicinfuser.media", "musicinfuser.networks.out_of_memory", "musicinfuser.sweeps"},
         set(),
     ),
     "musicinfuser.verbs": (
@@ -128,7 +133,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 # Heavy or optional packages a room must not load when it is imported.
-LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft"}
+LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft", "gradio"}
 FORBIDDEN_PACKAGES = {
     "musicinfuser": {"lightning", "pytorch_lightning"},
     "musicinfuser.diffusion": {"diffusers", "transformers", "peft"},

@@ -21,6 +21,7 @@ SAMPLING_REMEDY = (
     "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or ask for fewer "
     "frames (of a song: fewer sampling.window_frames)"
 )
+ENCODING_REMEDY = "add --config configs/profiles/24gb.yaml, which leaves more of it to the encoders"
 DECODING_REMEDY = "set encoders.vae_tiling to true, or ask for fewer frames"
 
 
@@ -75,15 +76,16 @@ def generate(
     check_clip_size(cell.num_frames, cell.height, cell.width)
     windows = sampling.windows(cell.num_frames) if cell.in_windows else None
     cell, heard, waveform, padded_seconds = read_track(cell, fps=sampling.fps, windows=windows)
-    text, negative = encoders.encode_captions(
-        [cell.prompt, sampling.negative_prompt], device=device
-    )
     audio: Heard | None = None
-    if heard is not None and windows is None:
-        audio = encoders.encode_audio(heard[None], device=device)
-    elif heard is not None and windows is not None:
-        encode = partial(encoders.encode_audio, device=device)
-        audio = heard_by_windows(encode, heard[None], windows, fps=sampling.fps)
+    with named_out_of_memory("encoding prompt and music", ENCODING_REMEDY):
+        text, negative = encoders.encode_captions(
+            [cell.prompt, sampling.negative_prompt], device=device
+        )
+        if heard is not None and windows is None:
+            audio = encoders.encode_audio(heard[None], device=device)
+        elif heard is not None and windows is not None:
+            encode = partial(encoders.encode_audio, device=device)
+            audio = heard_by_windows(encode, heard[None], windows, fps=sampling.fps)
     num_windows = sampling.num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Decoded beyond the asked span, so that the resampler meets no end of the signal inside it.
 _MARGIN_SECONDS = 1.0
 _RESAMPLER_BLOCK = 1 << 16
+# What 16 bits can hold lies above -96; music that is meant to be heard far above this.
+SILENCE_DBFS = -80.0
 _AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 

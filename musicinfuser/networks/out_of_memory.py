@@ -5,26 +5,44 @@ from contextlib import contextmanager
 
 import torch
 
+# Of torch's allocator for the CPU and of CUDA outside torch's own.
+_SIGNS = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+
 
 class OutOfMemoryError(ValueError):
     """The device's memory is too small for what was asked."""
 
+    def __init__(self, message: str, *, doing: str = "this") -> None:
+        super().__init__(message)
+        self.doing = doing
+        """What needs the memory; whoever has other options can say other remedies."""
+
 
 @contextmanager
 def named_out_of_memory(doing: str, remedy: str) -> Iterator[None]:
-    """Within, torch's error becomes ours.
+    """Within, errors of torch that mean a full memory become ours.
 
     Args:
         doing: What needs the memory.
         remedy: Which profile or option to use.
 
     Raises:
-        OutOfMemoryError: The device ran out of memory.
+        OutOfMemoryError: The device, or the host, ran out of memory.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        first = str(error).strip().split(". ")[0]
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        # torch's allocator for the CPU begins with its own place in the sources.
+        first = text[max(text.find("DefaultCPUAllocator"), 0) :].split(". ")[0]
         raise OutOfMemoryError(
-            f"the device's memory is too small for {doing}: {remedy}. ({first})"
+            f"the device's memory is too small for {doing}: {remedy}. ({first})", doing=doing
         ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in _SIGNS)

@@ -124,14 +124,14 @@ def check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
         )
 
 
-def load_lora(pipeline: Any, source: str) -> None:
+def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
     """Load the LoRA of a folder or Hub id into a pipeline; of a folder without one, nothing."""
     path = Path(source, LORA_FILE)
     if path.is_file():
         check_lora(path, pipeline.transformer)
     elif Path(source).is_dir():
         return
-    pipeline.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=LORA_NAME)
+    pipeline.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=name)
 
 
 def load_whole(load: Any, source: str, **kwargs: Any) -> Any:

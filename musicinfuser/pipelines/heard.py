@@ -12,7 +12,7 @@ from torch import Tensor
 from musicinfuser.clip_size import frames_within
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import Heard, cut_span, heard_by_windows, heard_seconds
-from musicinfuser.media.audio import loudness_dbfs, read_audio, resample
+from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ, encode_waveforms
 
@@ -22,8 +22,6 @@ Sound = str | Path | tuple[np.ndarray | Tensor, int]
 FPS = 30.0
 NUM_FRAMES = 73
 """Where a call names no length (authors' training clips)."""
-# What 16 bits can hold lies above -96; music that is meant to be heard far above this.
-SILENCE_DBFS = -80.0
 
 
 def frames_asked(

@@ -1,0 +1,1 @@
+"""A page to play with: ``python -m musicinfuser.app`` (needs the extra ``demo``)."""

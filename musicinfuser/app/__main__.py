@@ -1,0 +1,52 @@
+"""``python -m musicinfuser.app``: load, listen, and stay until ctrl-C."""
+
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from musicinfuser.our_errors import is_ours
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Open the page.
+
+    Raises:
+        ValueError: What the user can mend, in one sentence.
+    """
+    from musicinfuser.app.options import parse
+
+    options = parse(arguments)
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("the page needs gradio; `pip install '.[demo]'` brings it.")
+    # Read by gradio when it is imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # As ctrl-C, so that what was uploaded and made is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="musicinfuser-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        from musicinfuser.app.page import build_page, open_page
+        from musicinfuser.app.studio import Studio
+        from musicinfuser.app.visits import Visits
+
+        print(f"loading {options.model}", flush=True)
+        visits = Visits(Studio.load(options), max_seconds=options.max_seconds)
+        page = build_page(visits, max_megabytes=options.max_megabytes)
+        address = open_page(
+            page, host=options.host, port=options.port, max_megabytes=options.max_megabytes
+        )
+        print(f"the page is at {address} (ctrl-C ends it)", flush=True)
+        page.block_thread()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        sys.exit(f"app: {error}")

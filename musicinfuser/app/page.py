@@ -1,0 +1,217 @@
+"""The page itself, in gradio's words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from musicinfuser.app.studio import SECONDS_PER_LATENT, Wish
+from musicinfuser.app.visits import MAX_STEPS, Shown, Visits, note
+
+INTRODUCTION = "# MusicInfuser\nDrop a song, say who dances where, and get a video of it."
+FONTS = ("system-ui", "sans-serif")
+NEW_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
+PIXELATED_BELOW = 256
+PATIENT_VISITORS = 8
+
+
+def build_page(visits: Visits, *, max_megabytes: float) -> Any:
+    """A `gradio.Blocks` on a loaded studio.
+
+    Args:
+        visits: What happens when a visitor acts.
+        max_megabytes: Largest upload, for the label; `open_page` holds it.
+    """
+    import gradio as gr
+
+    studio, suit = visits.studio, visits.studio.suit
+    names, prompts = list(studio.adapters), list(suit.prompts.values())
+    longest = int(visits.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
+    is_small = suit.height < PIXELATED_BELOW
+
+    def ready(is_ready: bool) -> tuple[Any, Any]:
+        return gr.update(interactive=is_ready), gr.update(interactive=not is_ready)
+
+    def begin(request: gr.Request) -> tuple[Any, ...]:
+        visits.begin(str(request.session_hash))
+        return *ready(False), note("Waiting for the turn …"), None, None
+
+    def generate(
+        song: str | None, prompt: str, start: float | None, seconds: float, seed: float | None,
+        adapter: str, steps: float, guidance: float, music_guidance: float, compare: bool,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        wish = Wish(
+            song=song or "",
+            prompt=prompt or "",
+            seed=int(seed or 0),
+            seconds=float(seconds),
+            start_seconds=float(start or 0.0),
+            adapter=adapter,
+            num_steps=int(steps),
+            guidance_scale=float(guidance),
+            music_guidance_scale=float(music_guidance),
+        )
+        before: Shown | None = None
+        for shown in visits.generate(wish, str(request.session_hash), compare=bool(compare)):
+            videos = (
+                new if before is None or new != old else gr.skip()
+                for new, old in (
+                    (shown.with_music, before and before.with_music),
+                    (shown.without_music, before and before.without_music),
+                )
+            )
+            yield shown.status, *videos
+            before = shown
+
+    def stop(request: gr.Request) -> None:
+        visits.stop(str(request.session_hash))
+
+    def video(name: str) -> Any:
+        return gr.Video(
+            show_label=False, elem_id=name, interactive=False, buttons=["download"],
+            elem_classes=["small-frames"] if is_small else [],
+        )  # fmt: skip
+
+    with gr.Blocks(title="MusicInfuser", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(INTRODUCTION, elem_id="title")
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                song = gr.File(
+                    label=f"Song: any sound, or a video, up to {max_megabytes:g} MB",
+                    height=150,
+                    elem_id="song",
+                )
+                part = gr.HTML(padding=False, elem_id="part")
+                prompt = gr.Textbox(
+                    prompts[0], label="Prompt", lines=3, max_length=1000, elem_id="prompt"
+                )
+                gr.Examples(
+                    [[text] for text in prompts], prompt, label="Prompts to try",
+                    example_labels=list(suit.prompts), examples_per_page=5,
+                    api_visibility="private",
+                )  # fmt: skip
+                seconds = gr.Slider(
+                    SECONDS_PER_LATENT, longest, min(2.4, longest), step=SECONDS_PER_LATENT,
+                    label="Length in seconds", elem_id="seconds",
+                )  # fmt: skip
+                with gr.Row():
+                    start = gr.Number(0, label="Start in seconds", minimum=0, min_width=110)
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110)
+                    new_seed = gr.Button(
+                        "New seed", size="sm", scale=0, min_width=100, elem_id="new-seed"
+                    )
+                adapter = gr.Dropdown(
+                    names, value=names[0], label="Adapter", visible=len(names) > 1
+                )
+                compare = gr.Checkbox(True, label="Also without music, for comparison")
+                with gr.Accordion("Steps and guidance", open=False):
+                    steps = gr.Slider(
+                        1, MAX_STEPS, suit.num_steps, step=1, label="Steps", elem_id="steps"
+                    )
+                    guidance = gr.Slider(
+                        0, 15, suit.guidance_scale, step=0.5, label="Text guidance"
+                    )
+                    music_guidance = gr.Slider(
+                        0, 10, suit.music_guidance_scale, step=0.5,
+                        label="Music guidance (1 is none; more follows the music more)",
+                    )  # fmt: skip
+            with gr.Column(scale=6, min_width=320):
+                with gr.Row():
+                    go = gr.Button("Dance", variant="primary", min_width=120, elem_id="go")
+                    cancel = gr.Button("Cancel", interactive=False, min_width=120, elem_id="cancel")
+                status = gr.HTML(note("Nothing made yet."), padding=False, elem_id="status")
+                with gr.Row(elem_id="videos"):
+                    with gr.Column(min_width=240):
+                        gr.Markdown("**With music**  \nhears the song", container=False)
+                        with_music = video("with-music")
+                    with gr.Column(min_width=240):
+                        gr.Markdown(
+                            "**Without**  \nsame prompt and seed, hears nothing", container=False
+                        )
+                        without_music = video("without-music")
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        for event in (song.change, start.change, seconds.release):
+            event(visits.look, [song, start, seconds], part, **private)
+        new_seed.click(None, None, seed, js=NEW_SEED, api_visibility="private")
+        asked = go.click(
+            begin, None, [go, cancel, status, with_music, without_music], queue=False, **private
+        )
+        inputs = [
+            song, prompt, start, seconds, seed, adapter, steps, guidance, music_guidance, compare,
+        ]  # fmt: skip
+        asked.then(
+            generate, inputs, [status, with_music, without_music], concurrency_limit=1, **private
+        ).then(lambda: ready(True), None, [go, cancel], queue=False, **private)
+        cancel.click(stop, None, None, queue=False, **private)
+        page.unload(stop)
+    page.queue(max_size=PATIENT_VISITORS)
+    return page
+
+
+def open_page(page: Any, *, host: str, port: int | None, max_megabytes: float) -> str:
+    """Listen, and return at once.
+
+    Args:
+        page: Of `build_page`.
+        host: Address to listen on.
+        port: Port; None takes the first free one from 7860 on.
+        max_megabytes: Largest upload.
+
+    Returns:
+        The page's address.
+
+    Raises:
+        ValueError: The port or the address is taken or not ours.
+    """
+    here = Path(__file__).parent
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=int(max_megabytes * 2**20),
+            theme=_theme(),
+            css=(here / "page.css").read_text(encoding="utf-8"),
+            js=(here / "page.js").read_text(encoding="utf-8"),
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            ssr_mode=False,
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            footer_links=["settings"],
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        place = f"{host}:{port}" if port else f"{host}, ports from 7860 on"
+        raise ValueError(
+            f"nothing can listen on {place} ({error}); give another --port."
+        ) from error
+    return str(page.local_url)
+
+
+def _theme() -> Any:
+    import gradio as gr
+
+    plain = {
+        f"block_{part}_{name}{dark}": value
+        for part in ("title", "label")
+        for dark in ("", "_dark")
+        for name, value in (
+            ("background_fill", "transparent"),
+            ("text_color", "*body_text_color"),
+            ("text_weight", "600"),
+        )
+        if not (name == "text_weight" and dark)
+    }
+    # Fonts of the system: those of gradio's own themes would have to be fetched.
+    theme = gr.themes.Soft(primary_hue="indigo", font=FONTS, font_mono="monospace")
+    return theme.set(
+        **plain,
+        block_title_padding="0",
+        block_label_shadow="none",
+        block_border_width="1px",
+        block_border_width_dark="1px",
+        body_background_fill="*neutral_50",
+    )

@@ -1,0 +1,168 @@
+import base64
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from musicinfuser.app import song as song_module
+from musicinfuser.app.sentences import UNKNOWN
+from musicinfuser.app.visits import Visits
+from musicinfuser.media.audio import read_audio
+from musicinfuser.media.video_writing import write_video
+from musicinfuser.networks.out_of_memory import OutOfMemoryError, named_out_of_memory
+
+
+@pytest.fixture
+def visits(studio):
+    visits = Visits(studio, max_seconds=2.0)
+    visits.begin("a visitor")
+    return visits
+
+
+def last_of(visits, wish, *, compare=False):
+    states = list(visits.generate(wish, "a visitor", compare=compare))
+    return states[-1]
+
+
+def test_two_videos_one_after_the_other(visits, wish):
+    states = []
+    for state in visits.generate(wish, "a visitor", compare=True):
+        states.append(state)
+        for path in filter(None, (state.with_music, state.without_music)):
+            assert len(read_audio(path)) >= int(7 / 30 * 16_000)
+    bars = [re.search(r'">(.*): (.*?)<.*value="(\d)"', s.status) for s in states[:-1]]
+    assert [bar.groups() for bar in bars] == [
+        (doing, what, str(step))
+        for doing in ("With music", "The same without music")
+        for step, what in enumerate(("step 0 of 2", "step 1 of 2", "decoding"))
+    ]
+    assert [bool(s.with_music) for s in states] == [False] * 3 + [True] * 4
+    assert [bool(s.without_music) for s in states] == [False] * 6 + [True]
+    assert "Done: 0.2 s, seed 3, 2 steps" in states[-1].status
+    # Nothing that was made stays on the server's disk.
+    assert not Path(states[-1].with_music).exists()
+
+
+def test_stopping_ends_after_the_step_in_work(visits, wish):
+    states = []
+    for state in visits.generate(replace(wish, num_steps=100), "a visitor", compare=True):
+        states.append(state)
+        if len(states) == 2:
+            visits.stop("another visitor")
+            visits.stop("a visitor")
+    assert "Stopped." in states[-1].status and states[-1].with_music is None
+    assert len(states) < 10
+    # Stopped while it waited for its turn: nothing is computed.
+    visits.begin("a visitor")
+    visits.stop("a visitor")
+    assert "Stopped." in last_of(visits, wish).status
+
+
+def test_a_closed_page_ends_its_work(visits, wish, studio):
+    generated = visits.generate(replace(wish, num_steps=100), "a visitor", compare=True)
+    next(generated)
+    generated.close()
+    assert not studio._lock.locked()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"song": ""}, "Drop a song first."),
+        ({"song": "FOLDER/notes.mp3"}, "notes.mp3: cannot be read as audio (Invalid data"),
+        ({"song": "FOLDER/still.wav"}, "still.wav is silent from 0.5 s to 0.7 s"),
+        ({"start_seconds": 2.9}, "song.wav has 0.1 s of sound from 2.9 s on, but the video is to"),
+        ({"start_seconds": 9.0}, "song.wav has 0.0 s of sound from 9 s on"),
+        ({"start_seconds": -1.0}, "The start is -1 s; give 0 or more."),
+        ({"seconds": 2.2}, "2.2 s were asked for; videos here last up to 2 s."),
+        ({"prompt": "  "}, "Write a prompt first"),
+        ({"seed": -1}, "The seed is -1"),
+        ({"num_steps": 1000}, "1000 steps were asked for"),
+        ({"adapter": "other"}, "There is no adapter &#x27;other&#x27;; choose random."),
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0; use 0 or more."),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence_on_the_page(
+    visits, wish, songs, capfd, changes, message
+):  # fmt: skip
+    changes = {k: v.replace("FOLDER", str(songs)) if k == "song" else v for k, v in changes.items()}
+    state = last_of(visits, replace(wish, **changes))
+    assert message in state.status and 'role="alert"' in state.status
+    assert str(songs) not in state.status and state.with_music is None
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_upload_is_heard_before_it_is_danced_to(visits, songs, tmp_path):
+    video = tmp_path / "a <video>.mp4"
+    write_video(
+        video, torch.zeros(60, 16, 16, 3, dtype=torch.uint8), fps=30,
+        audio=0.1 * torch.randn(2 * 16_000), audio_rate_hz=16_000,
+    )  # fmt: skip
+    assert "a &lt;video&gt;.mp4, 0:02." in visits.look(str(video), 0.0, 1.0)
+    shown = visits.look(str(songs / "song.wav"), 1.0, 1.0)
+    (tmp_path / "part.wav").write_bytes(base64.b64decode(re.search('base64,([^"]*)', shown)[1]))
+    part = read_audio(tmp_path / "part.wav", rate_hz=44_100)
+    assert len(part) == round(31 / 30 * 44_100)
+    whole = read_audio(songs / "song.wav", rate_hz=44_100)
+    assert (part - whole[44_100 : 44_100 + len(part)]).abs().max() < 1e-3
+    assert visits.look(None, 0.0, 1.0) == ""
+    assert "still.wav is silent" in visits.look(str(songs / "still.wav"), None, 1.0)
+    assert "song.wav has 1.5 s of sound from 1.5 s on" in visits.look(
+        str(songs / "song.wav"), 1.5, 2.0
+    )
+
+
+def test_a_song_of_hours_is_refused(visits, songs, monkeypatch):
+    monkeypatch.setattr(song_module, "MAX_SONG_SECONDS", 2)
+    assert "song.wav is longer than 0:02" in visits.look(str(songs / "song.wav"), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("part", "offload", "option"),
+    [
+        ("transformer", "none", "sampling: ask for a shorter video, or start the page with "
+         "--offload model."),
+        ("transformer", "model", "with --offload group."),
+        ("transformer", "group", "sampling: ask for a shorter video."),
+        ("text_encoder", "none", "encoding prompt and music: ask"),
+        ("vae", "none", "decoding the latents: ask for a shorter video, or start the page with "
+         "--vae_tiling."),
+    ],
+)  # fmt: skip
+def test_a_full_memory_names_the_option(visits, wish, monkeypatch, part, offload, option):
+    def fail(module, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 52 GiB. More text")
+
+    pipeline = visits.studio.pipeline
+    module = {
+        "transformer": pipeline.transformer.proj_out,
+        "text_encoder": pipeline.text_encoder,
+        "vae": pipeline.vae.decoder,
+    }[part]
+    monkeypatch.setattr(visits.studio, "offload", offload)
+    monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: None)
+    hook = module.register_forward_pre_hook(fail)
+    try:
+        assert option in last_of(visits, wish).status
+    finally:
+        hook.remove()
+
+
+def test_what_nobody_foresaw_stays_in_the_terminal(visits, wish, monkeypatch, capfd):
+    def fail(*arguments, **settings):
+        raise RuntimeError("an error of a library, with /its/paths")
+
+    monkeypatch.setattr(visits.studio, "dance", fail)
+    shown = last_of(visits, wish).status
+    assert UNKNOWN[1:] in shown and "/its/paths" not in shown
+    assert "/its/paths" in capfd.readouterr().err
+
+
+def test_a_full_host_is_told_from_other_errors():
+    with pytest.raises(OutOfMemoryError, match="too small for this: do that.*allocate memory"):
+        with named_out_of_memory("this", "do that"):
+            torch.empty(2**55)
+    with pytest.raises(RuntimeError, match="a shape"), named_out_of_memory("this", "do that"):
+        raise RuntimeError("a shape that does not fit")

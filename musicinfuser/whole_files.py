@@ -8,19 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+# Reading the mask means setting it, which no thread should see.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` and move it there only if the block succeeds.
 
     Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is removed
-    on failure, so a reader never meets half a file.
+    on failure, so a reader never meets half a file. Whoever the umask lets read new files can read
+    this one, though some writers (safetensors) keep theirs to the user.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
+        temporary.chmod(temporary.stat().st_mode | 0o666 & ~_UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

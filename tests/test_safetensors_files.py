@@ -123,3 +123,11 @@ def test_streams_tensors_with_one_in_memory(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="b was announced as"):
         stream_tensors(plan, tmp_path / "wrong.safetensors")
     assert not (tmp_path / "wrong.safetensors").exists()
+
+
+def test_who_may_read_new_files_may_read_these(tmp_path: Path) -> None:
+    """The format's own writer keeps its files to the user."""
+    (tmp_path / "plain").write_text("")
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    modes = {name: (tmp_path / name).stat().st_mode for name in ("plain", "a.safetensors")}
+    assert modes["a.safetensors"] == modes["plain"]

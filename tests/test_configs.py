@@ -36,7 +36,16 @@ SHIPPED = {
     "benchmark": ("predict", ["base", "benchmark"]),
     **{
         f"control/{name}": ("predict", ["base", f"control/{name}"])
-        for name in ("longer", "tempo", "seeds", "tracks", "group", "difficulty", "subjects")
+        for name in (
+            "longer",
+            "tempo",
+            "seeds",
+            "tracks",
+            "group",
+            "difficulty",
+            "subjects",
+            "whole_song",
+        )
     },
     "parts/vae": ("fit", ["parts/vae"]),
     "parts/base": ("fit", ["parts/base"]),
@@ -53,6 +62,7 @@ OTHER = {
     "pixel_metrics",
     "small_ablation_metrics",
     "small_metrics",
+    "small_report_metrics",
     "small_picture_metrics",
     "judge_omni",
     "judge_recorded",

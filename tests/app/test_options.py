@@ -32,6 +32,5 @@ def test_what_is_no_value_is_refused(option, capsys):
     assert option.partition("=")[0] in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not SHIPPED_ADAPTER.is_dir(), reason="no adapter ships yet")
 def test_the_small_mochi_dances_out_of_the_box():
     assert parse([]).adapter == {SHIPPED_ADAPTER.name: str(SHIPPED_ADAPTER)}

@@ -30,7 +30,6 @@ PLAYS = """async () => {
 @pytest.fixture
 def served(small_parts, adapter, tmp_path):
     """``(process, address)`` of a page on small random parts."""
-    pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 import yaml
 
+from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.sweeps.errors import SweepError
-from musicinfuser.sweeps.merging import merged, option_arguments
+from musicinfuser.sweeps.merging import flat, merged, option_arguments
 from musicinfuser.sweeps.settings import RowSpec, SweepSpec, slug
 
 ROOT = Path(__file__).resolve().parents[2]
 StageName = Literal["fit", "predict", "score"]
 GENERATION = "data.init_args.generation"
+BACKBONE = "model.init_args.backbone.pretrained"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def last_checkpoint(folder: Path) -> Path:
 def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     layers = [(spec.configs, spec.options), (row.overlays, row.options)]
     settings = merged(layers) | {"seed_everything": run.seed}
+    made_with = {"config": settings, "weights": _weights(settings)}
     shared = [
         *_config_arguments(layers),
         f"--seed_everything={run.seed}",
@@ -121,7 +124,7 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     if row.train and row.adapters_of is None:
         own = "--trainer.callbacks+=callbacks.ProgressFile"
         command = (sys.executable, train, "fit", *shared, own, "--ckpt_path=last")
-        stages.append(Stage("fit", command, {"config": settings}))
+        stages.append(Stage("fit", command, made_with))
     checkpoint = last_checkpoint(run.folder if run.after is None else run.folder.parent / run.after)
     predicting = (
         sys.executable, train, "predict", *shared,
@@ -134,11 +137,18 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
         Stage(
             "predict",
             predicting,
-            {"config": settings, "predict": spec.predict, "adapters_of": run.after},
+            made_with | {"predict": spec.predict, "adapters_of": run.after},
             needs=str(checkpoint) if run.after is not None else None,
         )
     )
     return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))
+
+
+def _weights(settings: Mapping[str, Any]) -> str | None:
+    """Tells one backbone from another in the same folder; None for what is not on this machine."""
+    pretrained = flat(settings).get(BACKBONE)
+    folder = Path(pretrained or "", "transformer")
+    return fingerprint_folder(folder) if pretrained and folder.is_dir() else None
 
 
 def _going_on(options: Mapping[str, Any], videos: Path) -> dict[str, Any]:

@@ -150,6 +150,22 @@ def test_what_other_settings_made_is_refused(tmp_path: Path, doors: Path) -> Non
     assert calls == ["fit", "predict"]
 
 
+def test_another_backbone_in_the_same_folder_is_refused(tmp_path: Path, doors: Path) -> None:
+    weights = tmp_path / "mochi" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"one")
+    backbone = {
+        "trainer.max_steps": 3,
+        "model.init_args.backbone.pretrained": str(tmp_path / "mochi"),
+    }
+    sweep = write_sweep(tmp_path, [{"name": "Ours"}], options=backbone)
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    weights.write_bytes(b"two")
+    with pytest.raises(SweepError, match="ours_seed1 was made with other settings .*weights"):
+        sweep_command(["sweep", str(sweep)])
+
+
 def test_clips_of_a_predict_that_was_cut_off_are_kept_but_not_those_of_other_settings(
     tmp_path: Path, doors: Path
 ) -> None:

@@ -148,5 +148,6 @@ def test_loudness_does_not_matter(encoders: Encoders) -> None:
 
 def test_card_names_the_commands() -> None:
     card = Path(FOLDER, "README.md").read_text()
-    for config in ("configs/parts/vae.yaml", "configs/parts/audio_encoder.yaml"):
+    for part in ("vae", "audio_encoder", "text_encoder", "base"):
+        config = f"configs/parts/{part}.yaml"
         assert config in card and (ROOT / config).is_file()

@@ -77,7 +77,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
     main(encode)
     assert "encoded 0 clips" in capsys.readouterr().out
 
-    fit = main(small_arguments("fit", demo))
+    fit = main([*small_arguments("fit", demo), "--trainer.log_every_n_steps=2"])
     assert fit.trainer.global_step == 2
     assert {"val/loss", "val/music_gap", "train/loss"} <= fit.trainer.callback_metrics.keys()
     assert list((demo / "run" / "samples" / "step_000002").glob("*.mp4"))

@@ -77,7 +77,7 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 song = gr.File(
-                    label=f"Song: any sound, or a video, up to {max_megabytes:g} MB",
+                    label=f"Song or video, up to {max_megabytes:g} MB",
                     height=150,
                     elem_id="song",
                 )

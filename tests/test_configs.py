@@ -277,6 +277,7 @@ def test_unknown_key_is_refused(capsys) -> None:
     assert "rnak" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_from_any_folder(tmp_path: Path) -> None:
     """train.py needs nothing of the folder it is started in."""
     command = [sys.executable, str(ROOT / "train.py"), "fit", *config_arguments("base")]

@@ -128,6 +128,7 @@ class SigtermInThirdClip(L.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_cut_off_and_resumed_equals_uninterrupted_and_is_scored(
     whole, small_parts, tmp_path, capsys, monkeypatch
 ):

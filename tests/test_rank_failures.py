@@ -108,6 +108,7 @@ def test_without_a_main_process_each_says_what_it_knows(
     assert "This was rank 0 of 2, which lost another process" in lost.output
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_given_up(
     small_parts: Path, small_cache: Path, tmp_path: Path
 ) -> None:

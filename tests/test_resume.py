@@ -58,7 +58,8 @@ def record(root: Path) -> list[dict]:
     ("end", "workers", "accumulation"),
     [
         ("SIGKILL", 0, 1),
-        ("SIGTERM", 2, 2),
+        # Quicker in tests/test_slurm.py, with two processes.
+        pytest.param("SIGTERM", 2, 2, marks=pytest.mark.slow),
         pytest.param("SIGKILL", 2, 2, marks=pytest.mark.slow),
         pytest.param("SIGKILL", 0, 2, marks=pytest.mark.slow),
         pytest.param("SIGTERM", 0, 1, marks=pytest.mark.slow),

@@ -170,6 +170,7 @@ def test_what_is_not_an_adapter_is_refused(make, tmp_path: Path) -> None:
             read_adapter(tmp_path / name, model, SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_run_starts_fresh_from_another_and_a_resumed_one_goes_on(
     run_cli, small_cache: Path, tmp_path: Path
 ) -> None:

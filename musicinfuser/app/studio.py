@@ -245,7 +245,7 @@ class Studio:
 
 
 def _exists(device: str) -> bool:
-    with suppress(RuntimeError, AssertionError, NotImplementedError):
+    with suppress(RuntimeError, AssertionError):
         torch.empty(0, device=device)
         return True
     return False

@@ -27,6 +27,7 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_trained_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 CPU = torch.device("cpu")
@@ -48,11 +49,7 @@ def model(small_parts):
         lora=LoraSpec(rank=2, alpha=2.0),
         audio_width=96,
     )
-    stream = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=stream)
-    return model
+    return with_trained_values(model)
 
 
 @pytest.fixture(scope="module")

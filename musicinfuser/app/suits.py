@@ -48,7 +48,7 @@ def suit_of(transformer: Any) -> Suit:
     config = transformer.config
     if config.num_attention_heads * config.attention_head_dim == MOCHI_WIDTH:
         table = yaml.safe_load((ASSETS / "table9_prompts.yaml").read_text(encoding="utf-8"))
-        prompts = {shorten(text, 56, placeholder=" …"): text for text in table["prompts"]}
+        prompts = {shorten(text, 56): text for text in table["prompts"]}
         return Suit(480, 848, 64, 6.0, 1.0, prompts)
     # Music guidance 3 keeps the beat best there (assets/small-mochi/README.md).
     return Suit(64, 64, 20, 3.0, 3.0, SMALL_PROMPTS)

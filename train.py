@@ -15,7 +15,7 @@ if __name__ == "__main__" and sweeps.is_ours(sys.argv[1:]):
 
 import lightning.pytorch as L
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -26,6 +26,7 @@ from lightning.pytorch.cli import (
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
 from callbacks.sigterm import EndOnSigterm
+from callbacks.songs_under_way import SongsUnderWay
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
@@ -127,7 +128,10 @@ class MusicInfuserCLI(LightningCLI):
         """
         self.config_init["predict"]["return_predictions"] = False
         # Last, so that what other callbacks write of a batch is written.
-        self.trainer.callbacks.append(EndOnSigterm())  # type: ignore[attr-defined]
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(self.model, MusicInfuserModule):
+            callbacks.append(SongsUnderWay())
+        callbacks.append(EndOnSigterm())
         if isinstance(self.model, MusicInfuserModule):
             self._require_checkpoint("predict")
             self.model.encoders.fingerprints()

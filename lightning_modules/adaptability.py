@@ -1,14 +1,11 @@
 """LayerAdaptabilityModule: the base, guided away from itself without one layer (section 4.1)."""
 
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
 
-from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.generation import (
     OUTPUT_RATE_HZ,
     GeneratedClip,
@@ -94,11 +91,8 @@ class LayerAdaptabilityModule(L.LightningModule):
             "sampling": asdict(self.sampling),
             "layer_scale": self.layer_scale,
         }
-        spec = self.backbone_spec
-        if spec.pretrained is not None:
-            # Of weights on the Hub the name must do.
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found["weights"] = fingerprint_folder(Path(spec.pretrained, spec.subfolder or ""))
+        if weights := self.backbone_spec.fingerprint():
+            found["weights"] = weights
         return found
 
     def validation_step(self, batch: "list[LayerCell]", batch_idx: int) -> dict[str, Any]:

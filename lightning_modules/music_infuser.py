@@ -32,7 +32,7 @@ from musicinfuser import generation
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
-from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.audio_projector import AudioResampling
@@ -132,6 +132,8 @@ class MusicInfuserModule(L.LightningModule):
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
+        self.kept_latents: Callable[[Cell], KeptLatents | None] = lambda cell: None
+        """Where `predict` leaves a clip after each step; a callback says."""
         self.model: MusicMochi | None = None
         names = [f"{sigma:.2f}/{kind}" for sigma in validation.sigmas for kind in ("own", "other")]
         self.validation_losses = torch.nn.ModuleDict(
@@ -237,7 +239,10 @@ class MusicInfuserModule(L.LightningModule):
     def predict_step(self, batch: list[Cell], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of cells; songs in windows show how far each is."""
         with window_bars(self.trainer) as on_window:
-            return [self.generate(cell, on_window=on_window) for cell in batch]
+            return [
+                self.generate(cell, on_window=on_window, kept=self.kept_latents(cell))
+                for cell in batch
+            ]
 
     def generate(
         self,
@@ -245,6 +250,7 @@ class MusicInfuserModule(L.LightningModule):
         *,
         progress: Callable[[range], Iterable[int]] | None = None,
         on_window: Callable[[int], None] | None = None,
+        kept: KeptLatents | None = None,
     ) -> GeneratedClip:
         """Generate one clip on this module's device; the same cell gives the same clip."""
         return generation.generate(
@@ -255,6 +261,7 @@ class MusicInfuserModule(L.LightningModule):
             device=self.device,
             progress=progress,
             on_window=on_window,
+            kept=kept,
         )
 
     def velocity_losses(

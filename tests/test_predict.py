@@ -133,6 +133,42 @@ def test_sigterm_ends_with_the_clip_in_work(run_cli: Callable, tmp_path: Path, c
     assert len(rows(tmp_path / "one")) == 1
 
 
+class SigtermInFirstStep(L.Callback):
+    """The same in the middle of a song, whose first step is not done yet."""
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        def told(module: torch.nn.Module, inputs: object) -> None:
+            hook.remove()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        hook = pl_module.model.register_forward_pre_hook(told)
+
+
+def test_a_song_goes_on_after_a_sigterm(run_cli: Callable, tmp_path: Path, capsys) -> None:
+    track = write_tone(tmp_path / "low.wav", seconds=1.6)
+    windows = "--model.init_args.sampling={num_steps: 3, guidance_scale: 2, window_frames: 13, "
+    windows += "window_overlap_frames: 6}"
+    asked = [windows, *generation(music=[str(track)], prompts=["p"], num_seconds=1.0)]
+    run_cli("predict", UNTRAINED, *asked, root=tmp_path / "whole")
+    told = f"--trainer.callbacks+={__name__}.SigtermInFirstStep"
+    with pytest.raises(SystemExit) as ended:
+        run_cli("predict", UNTRAINED, *asked, told)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert f"stopped after 1 of 3 steps of a song to {track}" in capsys.readouterr().err
+    assert not (tmp_path / "videos").exists()
+    [kept] = (tmp_path / "songs_under_way").iterdir()
+    before = kept.read_bytes()
+    # What another adapter began is not gone on with.
+    run_cli("predict", UNTRAINED, *asked, "--seed_everything=7", "--model.init_args.seed=7")
+    assert "goes on" not in capsys.readouterr().out
+    assert kept.read_bytes() == before
+    run_cli("predict", UNTRAINED, *asked)
+    assert f"The song to {track} goes on after 1 of 3 steps." in capsys.readouterr().out
+    assert not (tmp_path / "songs_under_way").exists()
+    [made], [whole] = rows(tmp_path), rows(tmp_path / "whole")
+    assert made["sha256"] == whole["sha256"]
+
+
 @pytest.mark.parametrize("kind", ["wav", "mp4"])
 def test_held_out_tracks_from_a_folder(run_cli: Callable, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "tracks"

@@ -1,7 +1,7 @@
 """A song from music to frames: what windows hear, and that one window is a clip."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -13,6 +13,7 @@ from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import (
     Conditions,
+    KeptLatents,
     SamplingSpec,
     denoise,
     generate,
@@ -192,6 +193,48 @@ def test_no_network_sees_more_than_a_window_and_frames_are_decoded_when_taken(
         hook.remove()
     silent = generate(model, encoders, replace(cell, heard="nothing"), SAMPLING, device=CPU)
     assert not torch.equal(silent.frames, made.frames)
+
+
+def frames_of(clip):
+    return torch.cat([clip.frames, *clip.more_frames])
+
+
+def test_a_song_goes_on_from_what_is_kept_to_the_bit(model, encoders, song, tmp_path):
+    cell = Cell(track=song, in_windows=True, **SONG)
+    sampling = replace(SAMPLING, num_steps=3)
+    whole = generate(model, encoders, cell, sampling, device=CPU)
+
+    def cut_off(num_done: int) -> None:
+        if num_done == 2:
+            raise KeyboardInterrupt
+
+    made_by = {"cell": asdict(cell)}
+    kept = KeptLatents(tmp_path / "kept", "song", made_by, on_kept=cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, encoders, cell, sampling, device=CPU, kept=kept)
+    assert [p.name[:5] for p in (tmp_path / "kept").iterdir()] == ["song_"]
+    other = KeptLatents(tmp_path / "kept", "song", {"cell": asdict(replace(cell, seed=5))})
+    kept = KeptLatents(tmp_path / "kept", "song", made_by)
+    assert (other.num_done(), kept.num_done()) == (0, 2)
+    ticks: list[int] = []
+    rest = generate(model, encoders, cell, sampling, device=CPU, kept=kept, on_window=ticks.append)
+    assert ticks == [4] * 4  # of three steps one is left
+    assert torch.equal(frames_of(rest), frames_of(whole))
+    kept.remove()
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_of_kept_latents_that_cannot_be_read_is_left_aside(tmp_path):
+    kept = KeptLatents(tmp_path, "song", {})
+    noise = torch.randn(1, 2, 3, 4, 4)
+    kept.keep(0, noise + 1)
+    step, latents = kept.go_on(noise)
+    assert step == 1
+    assert torch.equal(latents, noise + 1)
+    kept.path.write_bytes(kept.path.read_bytes()[:40])
+    step, latents = kept.go_on(noise)
+    assert step == 0
+    assert latents is noise
 
 
 def test_windows_show_as_much_of_a_batch_as_each_clip_alone(model):

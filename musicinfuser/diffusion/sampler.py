@@ -41,6 +41,7 @@ def euler_sample(
     noise: Tensor,
     sigmas: Tensor,
     *,
+    first_step: int = 0,
     on_step_end: Callable[[int, Tensor], Tensor | None] | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
 ) -> Tensor:
@@ -50,12 +51,13 @@ def euler_sample(
         denoiser: Returns the velocity z - eps.
         noise: ``(B, C, T, H, W)``, kept in fp32 throughout.
         sigmas: Decreasing levels, ``(num_steps + 1,)``, on the CPU.
+        first_step: The step to start with; ``noise`` are then the latents before it.
         on_step_end: Called with the step's index and the latents after it; latents it returns take
             their place.
         progress: Wraps the range of steps, e.g. a progress bar.
     """
     latents = noise.float()
-    steps = range(len(sigmas) - 1)
+    steps = range(first_step, len(sigmas) - 1)
     for i in progress(steps) if progress else steps:
         sigma = torch.full((len(latents),), sigmas[i].item(), device=latents.device)
         step_size = per_sample(torch.full_like(sigma, (sigmas[i] - sigmas[i + 1]).item()), latents)

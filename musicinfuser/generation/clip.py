@@ -10,6 +10,7 @@ from torch import Tensor
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.generation.kept_latents import KeptLatents
 from musicinfuser.generation.sampling import Heard, sample_latents
 from musicinfuser.generation.settings import SamplingSpec
 from musicinfuser.generation.track import heard_by_windows, read_track
@@ -53,6 +54,7 @@ def generate(
     device: torch.device,
     progress: Callable[[range], Iterable[int]] | None = None,
     on_window: Callable[[int], None] | None = None,
+    kept: KeptLatents | None = None,
 ) -> GeneratedClip:
     """Generate one clip. Deterministic: all randomness comes from the cell's seed.
 
@@ -66,7 +68,9 @@ def generate(
         sampling: Steps and guidance.
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
-        on_window: Called after each window of each step, with how many there are in all.
+        on_window: Called after each window of each step, with how many there are to do.
+        kept: Where a clip's latents go after each step, and where an earlier call left them; None
+            keeps nothing. Once the clip is written the caller removes them.
 
     Raises:
         MediaError: The track or what is heard cannot be read, or has no sound at its offset.
@@ -86,12 +90,14 @@ def generate(
         elif heard is not None and windows is not None:
             encode = partial(encoders.encode_audio, device=device)
             audio = heard_by_windows(encode, heard[None], windows, fps=sampling.fps)
-    num_windows = sampling.num_steps * (len(windows.starts) if windows else 0)
+    num_steps = sampling.num_steps - (kept.num_done() if kept else 0)
+    num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(
             model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
             device=device, windows=windows, progress=progress,
             on_window=None if on_window is None else partial(on_window, num_windows),
+            kept=kept,
         )  # fmt: skip
     more_frames: Iterable[Tensor] = ()
     if windows is None:

@@ -18,6 +18,7 @@ from musicinfuser.diffusion.guidance import (
 )
 from musicinfuser.diffusion.sampler import euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
+from musicinfuser.generation.kept_latents import KeptLatents
 from musicinfuser.generation.settings import LayerGuidance, SamplingSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 
@@ -39,6 +40,7 @@ def sample_latents(
     windows: Windows | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
     on_window: Callable[[], None] | None = None,
+    kept: KeptLatents | None = None,
 ) -> Tensor:
     """Normalised latents ``(1, C, T, H, W)`` fp32 for encoded conditions.
 
@@ -55,6 +57,8 @@ def sample_latents(
         windows: Denoise in windows, the whole of the latents staying on the CPU; None for one pass.
         progress: Wraps the range of steps.
         on_window: Called after each window of each step.
+        kept: Where the latents go after each step, and where an earlier call that was cut off left
+            them: sampling goes on from there.
     """
     channels, num_frames, *area = latent_shape(
         cell.num_frames, cell.height, cell.width, channels=model.backbone.config.in_channels
@@ -66,9 +70,11 @@ def sample_latents(
     noise = torch.randn(1, channels, num_drawn, *area, generator=stream)
     noise = noise.to(device) if windows is None else windows.noise(noise)
     conditions = Conditions(text[None].to(device), negative[None].to(device), audio)
+    first_step, latents = (0, noise) if kept is None else kept.go_on(noise)
     return denoise(
-        model, conditions, noise, sampling,
+        model, conditions, latents, sampling, first_step=first_step,
         by_layer=by_layer, windows=windows, progress=progress, on_window=on_window,
+        on_step_end=None if kept is None else kept.keep,
     )  # fmt: skip
 
 
@@ -106,6 +112,7 @@ def denoise(
     windows: Windows | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
     on_window: Callable[[], None] | None = None,
+    first_step: int = 0,
     on_step_end: Callable[[int, Tensor], Tensor | None] | None = None,
     lora_scale: float = 1.0,
 ) -> Tensor:
@@ -121,6 +128,7 @@ def denoise(
         windows: Denoise in windows; None for one pass.
         progress: Wraps the range of steps.
         on_window: Called after each window of each step.
+        first_step: As in `euler_sample`.
         on_step_end: As in `euler_sample`.
         lora_scale: Times what each LoRA counts.
     """
@@ -166,4 +174,6 @@ def denoise(
         else in_windows(guided, windows, device=conditions.text.device, on_window=on_window)
     )
     sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
-    return euler_sample(velocity, noise, sigmas, progress=progress, on_step_end=on_step_end)
+    return euler_sample(
+        velocity, noise, sigmas, first_step=first_step, progress=progress, on_step_end=on_step_end
+    )

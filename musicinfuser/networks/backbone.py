@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from diffusers import MochiTransformer3DModel
 
+from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
-from musicinfuser.networks.sources import MissingWeightsError, load_pretrained
+from musicinfuser.networks.sources import MissingWeightsError, find_local, load_pretrained
 
 MOCHI_HUB_ID = "genmo/mochi-1-preview"
 # The published architecture of genmo/mochi-1-preview.
@@ -51,6 +52,11 @@ class BackboneSpec:
                 "model.backbone needs exactly one of `pretrained` (hub id or folder) and `config` "
                 "(a config.json, random weights)."
             )
+
+    def fingerprint(self) -> str | None:
+        """A hash of the weights; None of random ones and of those that are not on this machine."""
+        folder = find_local(self.pretrained, self.subfolder) if self.pretrained else None
+        return fingerprint_folder(folder) if folder else None
 
 
 def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:

@@ -12,7 +12,8 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -25,10 +26,13 @@ from musicinfuser.metrics.tempo_response import (
     tempo_response,
 )
 from musicinfuser.tables import Row, markdown_table
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import write_text, written_whole
 
 WORLD_SEEDS = {"validation": 3, "test": 2}
 TEMPI = ("0.75", "1.25")
+FPS = 30.0
+WAYS = {"one_pass": "", "windows": ", in windows"}
+"""How clips longer than those of training are sampled -> what their system's name ends with."""
 MEASURED = {
     "beat alignment, pixels": "beat_alignment/score",
     "its chance level": "beat_alignment/chance",
@@ -112,10 +116,12 @@ def adapt(seed: int, settings: argparse.Namespace) -> Path:
 
 def generate(
     system: System, clips: Path, videos: Path, checkpoint: Path | None,
-    settings: argparse.Namespace,
+    settings: argparse.Namespace, *, num_seconds: float | None = None,
 ) -> None:  # fmt: skip
-    """Generate a system's clips for a list of cells."""
-    generation = {"cells": str(clips / f"{system.cells}.csv")}
+    """Generate a system's clips for a list of cells; with ``num_seconds`` in windows."""
+    generation: dict[str, str | float] = {"cells": str(clips / f"{system.cells}.csv")}
+    if num_seconds is not None:
+        generation["num_seconds"] = num_seconds
     call(
         "train.py", "predict", "--config", "configs/base.yaml", "--config", "configs/small.yaml",
         f"--ckpt_path={'null' if checkpoint is None else checkpoint}",
@@ -252,18 +258,37 @@ def report(kind: str, source: str, settings: argparse.Namespace, seeds: Sequence
     return figures
 
 
+def drop_lengths(clips: Path) -> None:
+    """Write `own.csv` again without the numbers of frames, which a length in seconds replaces."""
+    with (clips / "own.csv").open(newline="") as stream:
+        rows = [
+            {k: v for k, v in row.items() if k != "num_frames"} for row in csv.DictReader(stream)
+        ]
+    with written_whole(clips / "any_length.csv") as path, path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def report_tempo(settings: argparse.Namespace) -> dict:
     """The same clips to music at other tempi; returns what figures.json holds of it."""
     options = ["--num-frames", str(settings.tempo_frames), "--tempo", *TEMPI]
     clips = make_set("test", "aist", settings, name="tempo", options=options)
-    system = systems(settings.music_guidance)[3]
+    one_pass = systems(settings.music_guidance)[3]
     documents = {}
     for tempo in ("1", *TEMPI):
         part = clips if tempo == "1" else clips / f"tempo_{tempo}"
+        drop_lengths(part)
         folders = [part / "ground_truth"]
-        for seed in settings.seeds[: settings.tempo_seeds]:
-            folders.append(part / "generated" / f"adapted_seed{seed}")
-            generate(system, part, folders[-1], adapt(seed, settings), settings)
+        for way, seed in product(settings.tempo_ways, settings.seeds[: settings.tempo_seeds]):
+            system, num_seconds = replace(one_pass, name=one_pass.name + WAYS[way]), None
+            name = f"adapted_seed{seed}"
+            if way == "windows":
+                name, system = f"in_windows_seed{seed}", replace(system, cells="any_length")
+                num_seconds = settings.tempo_frames / FPS
+            folders.append(part / "generated" / name)
+            checkpoint = adapt(seed, settings)
+            generate(system, part, folders[-1], checkpoint, settings, num_seconds=num_seconds)
         documents[tempo] = score(folders, part, part / "scores.json")
     rows, figures = tempo_rows(documents)
     write_text(settings.out / "tempo.md", markdown_table(rows))
@@ -284,6 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--music_guidance", type=float, default=3.0)
     parser.add_argument("--tempo_frames", type=int, default=0, help="e.g. 145; 0 leaves it out")
     parser.add_argument("--tempo_seeds", type=int, default=3, help="of the adaptations")
+    parser.add_argument("--tempo_ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--workers", type=int, default=2, help="processes that make worlds")
     parser.add_argument("--options", nargs="*", default=[], help="further options of train.py")
     parser.add_argument("--sampling", nargs="*", default=[], help="further options of predict")

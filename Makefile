@@ -61,7 +61,7 @@ EXAMPLE := runs/example_report
 # More options of the adaptation, such as FIT='--trainer.max_steps 400'.
 FIT ?=
 # Videos of each half of the small world, and clips to judge by.
-NUM_VIDEOS ?= 48
+NUM_VIDEOS ?= 40
 NUM_CLIPS ?= 8
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 

@@ -181,6 +181,31 @@ def test_a_sharded_backbone_changes_nothing(
 
 
 @pytest.mark.slow
+def test_weights_and_inputs_in_the_hosts_memory_change_nothing(
+    small_parts: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    """The profile for 24 GB on two processes, each with a backbone of its own, stopped midway."""
+    states = []
+    for held in ("false", "true"):
+        root = tmp_path / held
+        options = (
+            "--model.init_args.gradient_checkpointing=full",
+            *(
+                f"--model.init_args.{name}={held}"
+                for name in ("stream_blocks", "offload_inputs", "modulations_on_host")
+            ),
+        )
+        for steps in (2, NUM_STEPS):
+            run = arguments(root, small_parts, small_cache, *TWO, *options, steps=steps)
+            finish(run_ranks(tmp_path, run))
+        states.append(checkpoint(root))
+    for group in ("state_dict", "optimizer_states"):
+        assert_equal(states[0][group], states[1][group])
+    assert_equal(*(s["callbacks"]["AdapterEMA"]["average"] for s in states))
+    assert states[0]["state_dict"]["model.zica.0.to_out.weight"].abs().max() > 1e-3
+
+
+@pytest.mark.slow
 def test_a_sharded_backbone_may_be_compiled(
     small_parts: Path, small_cache: Path, tmp_path: Path
 ) -> None:

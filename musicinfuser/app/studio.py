@@ -100,14 +100,13 @@ class Studio:
         # Before anything large is read.
         check_clip_size(7, options.height or 16, options.width or 16)
         dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
-        beside = Path(options.model, "audio_encoder")
-        given = options.audio_encoder or (str(beside) if beside.is_dir() else None)
         parts: dict[str, Any] = {}
         adapters: dict[str, tuple[MusicAdapter, str | None]] = {}
         for name, folder in options.adapter.items():
             found = adapter_parts(
                 folder,
-                audio_encoder=parts.get("audio_encoder", given),
+                base=options.model,
+                audio_encoder=parts.get("audio_encoder", options.audio_encoder),
                 feature_extractor=parts.get("feature_extractor"),
             )
             parts = parts or found

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor, Wav2Vec2Model
 
-from musicinfuser.networks.music_adapter import MusicAdapter
+from musicinfuser.networks.music_adapter import WAV2VEC_HUB_ID, MusicAdapter
 from musicinfuser.networks.sources import (
     HOW_TO_GET,
     MissingWeightsError,
@@ -26,13 +26,17 @@ class AdapterMismatchError(ValueError):
     """An adapter and a base, or an adapter and an audio encoder, do not belong together."""
 
 
-def adapter_parts(adapter: str, *, audio_encoder: Any, feature_extractor: Any) -> dict[str, Any]:
+def adapter_parts(
+    adapter: str, *, base: str, audio_encoder: Any = None, feature_extractor: Any = None
+) -> dict[str, Any]:
     """The components of the pipeline that come with an adapter.
 
     Args:
         adapter: Folder or Hub id with ``zica`` in it and, optionally, ``audio_encoder``.
+        base: Folder or Hub id of the Mochi it is for.
         audio_encoder: A wav2vec 2.0; or its folder or Hub id; None takes the adapter's own, or
-            the one the adapter's config names.
+            the one its config names, or, where it names none, that in the base's folder or else
+            the authors'.
         feature_extractor: What goes with it; None is read from the same place.
 
     Raises:
@@ -44,6 +48,8 @@ def adapter_parts(adapter: str, *, audio_encoder: Any, feature_extractor: Any) -
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
+    elif source == WAV2VEC_HUB_ID and Path(base, "audio_encoder").is_dir():
+        source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
         audio_encoder = load_pretrained(
             Wav2Vec2Model, source, subfolder, dtype=torch.float32

@@ -32,7 +32,7 @@ class WholeFolder(MochiPipeline):  # type: ignore[misc]
             pretrained_model_name_or_path: Folder or Hub id of a pipeline that `save_pretrained`
                 wrote, or of any Mochi in diffusers' layout.
             adapter: Folder or Hub id with ``zica`` and, optionally, LoRA weights and
-                ``audio_encoder``.
+                ``audio_encoder``, which is otherwise looked for beside the base.
             **kwargs: As diffusers takes them: ``dtype``, components by their names, ...;
                 ``audio_encoder`` may also be a folder or Hub id. Audio encoder and adapter stay in
                 fp32 whatever ``dtype`` is.
@@ -45,7 +45,7 @@ class WholeFolder(MochiPipeline):  # type: ignore[misc]
         if adapter is not None:
             names = ("audio_encoder", "feature_extractor")
             given = {name: kwargs.pop(name, None) for name in names}
-            kwargs |= adapter_parts(str(adapter), **given)
+            kwargs |= adapter_parts(str(adapter), base=source, **given)
         dtype = kwargs.get("dtype")
         if isinstance(dtype, torch.dtype):
             kwargs["dtype"] = {"default": dtype, "audio_encoder": torch.float32}

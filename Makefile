@@ -74,7 +74,8 @@ demo: .venv/.installed
 	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
 	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"
-	$(PY) train.py fit $(SMALL) --data.init_args.max_validation_clips 16 $(FIT)
+	$(PY) train.py fit $(SMALL) --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
+		--sample_generation.every_n_steps 65 $(FIT)
 	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
 	$(PREDICT) --ckpt_path null $(CELLS) $(CLIPS)/own.csv \
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base

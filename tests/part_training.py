@@ -1,4 +1,4 @@
-"""A few steps of training a part of the small world, through train.py."""
+"""A few steps of training a part of the small world, through train.py, on as little as will do."""
 
 from pathlib import Path
 from typing import Any
@@ -22,3 +22,50 @@ def train_part(name: str, root: Path, *arguments: str, steps: int = 2) -> Any:
             *arguments,
         ]
     )
+
+
+def vae_arguments(media: Path) -> list[str]:
+    """Pieces of 7 frames at 32x32 of both sources."""
+    size = "num_frames: 7, height: 32, width: 32"
+    sources = ", ".join(
+        f"{{class_path: datamodules.{name}, init_args: {{root: {media}/{folder}, {size}}}}}"
+        for name, folder in (("AISTDataset", "aist"), ("YouTubeDataset", "youtube"))
+    )
+    return [
+        f"--model.init_args.config={ROOT}/configs/parts/vae.json",
+        "--data.init_args.num_frames=7",
+        f"--data.init_args.sources=[{sources}]",
+    ]
+
+
+def audio_encoder_arguments() -> list[str]:
+    """Two pieces of music to learn from and two to judge by."""
+    return [
+        f"--model.init_args.config={ROOT}/configs/parts/audio_encoder.json",
+        "--data.init_args.batch_size=2",
+        "--data.init_args.num_pieces=2",
+        "--data.init_args.num_validation_pieces=2",
+        "--data.init_args.num_validation_excerpts=4",
+    ]
+
+
+def text_encoder_arguments() -> list[str]:
+    """Batches of two captions."""
+    return [
+        f"--model.init_args.config={ROOT}/configs/parts/text_encoder.json",
+        "--data.init_args.batch_size=2",
+        "--data.init_args.num_validation_captions=4",
+    ]
+
+
+def base_arguments(parts: Path, cache: Path) -> list[str]:
+    """Two clips of 7 frames at 32x32 a step; the text encoder learns too."""
+    return [
+        "--model.init_args.train_text_encoder=true",
+        f"--model.init_args.pretrained={parts}",
+        f"--data.init_args.cache_dir={cache}",
+        "--data.init_args.num_frames=7",
+        "--data.init_args.height=32",
+        "--data.init_args.width=32",
+        "--data.init_args.batch_size=2",
+    ]

@@ -15,7 +15,7 @@ from lightning_modules.audio_encoder import (
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
-from tests.part_training import train_part
+from tests.part_training import audio_encoder_arguments, train_part
 
 CONFIG = f"{ROOT}/configs/parts/audio_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
@@ -29,15 +29,7 @@ def make_module(**options) -> AudioEncoderModule:
 
 
 def test_trains_and_exports_what_the_encoders_load(tmp_path: Path) -> None:
-    cli = train_part(
-        "audio_encoder",
-        tmp_path,
-        f"--model.init_args.config={CONFIG}",
-        "--data.init_args.batch_size=2",
-        "--data.init_args.num_pieces=2",
-        "--data.init_args.num_validation_pieces=2",
-        "--data.init_args.num_validation_excerpts=4",
-    )
+    cli = train_part("audio_encoder", tmp_path, *audio_encoder_arguments())
     errors = [cli.trainer.callback_metrics[f"val/{n}_error"] for n in ("beat", "two_beats", "bar")]
     assert all(0 < error < 0.5 for error in errors)
     spec = EncodersSpec(audio=f"{tmp_path}/export", audio_subfolder="audio_encoder")

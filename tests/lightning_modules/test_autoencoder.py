@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from lightning_modules.autoencoder import (
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
-from tests.part_training import train_part
+from tests.part_training import train_part, vae_arguments
 
 CONFIG = f"{ROOT}/configs/parts/vae.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
@@ -29,34 +28,14 @@ def make_module(**options) -> AutoencoderModule:
     return module
 
 
-def train(media: Path, root: Path, *, steps: int) -> Any:
-    size = "num_frames: 7, height: 32, width: 32"
-    sources = ", ".join(
-        f"{{class_path: datamodules.{name}, init_args: {{root: {media}/{folder}, {size}}}}}"
-        for name, folder in (("AISTDataset", "aist"), ("YouTubeDataset", "youtube"))
+def test_trains_and_exports_what_the_encoders_load(media: Path, tmp_path: Path) -> None:
+    cli = train_part(
+        "vae", tmp_path, "--trainer.log_every_n_steps=1", *vae_arguments(media), steps=4
     )
-    return train_part(
-        "vae",
-        root,
-        "--trainer.log_every_n_steps=1",
-        f"--model.init_args.config={CONFIG}",
-        "--data.init_args.num_frames=7",
-        f"--data.init_args.sources=[{sources}]",
-        steps=steps,
-    )
-
-
-def test_trains_exports_and_resumes(media: Path, tmp_path: Path) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    cli = train(media, whole, steps=4)
     assert cli.trainer.callback_metrics["val/psnr"] > 0
-    train(media, parted, steps=2)
-    state = torch.load(parted / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == 2
-    assert len(state["state_dict"]) == len(cli.model.state_dict())
 
     # What it wrote loads where every VAE is loaded, with its own statistics.
-    parts = Encoders(EncodersSpec(mochi=f"{whole}/export", dtype="float32"))
+    parts = Encoders(EncodersSpec(mochi=f"{tmp_path}/export", dtype="float32"))
     trained = cli.model.vae.state_dict()
     assert all(torch.equal(v, trained[k]) for k, v in parts.vae.state_dict().items())
     samples, generator = [], torch.Generator().manual_seed(0)

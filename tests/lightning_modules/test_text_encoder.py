@@ -10,7 +10,7 @@ from lightning_modules.caption_features import caption_features
 from lightning_modules.settings import OptimizerSpec
 from lightning_modules.text_encoder import TextEncoderModule
 from tests.conftest import ROOT
-from tests.part_training import train_part
+from tests.part_training import text_encoder_arguments, train_part
 
 CONFIG = f"{ROOT}/configs/parts/text_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
@@ -24,13 +24,7 @@ def make_module(**options) -> TextEncoderModule:
 
 
 def test_trains_and_exports_what_transformers_loads(tmp_path: Path) -> None:
-    cli = train_part(
-        "text_encoder",
-        tmp_path,
-        f"--model.init_args.config={CONFIG}",
-        "--data.init_args.batch_size=2",
-        "--data.init_args.num_validation_captions=4",
-    )
+    cli = train_part("text_encoder", tmp_path, *text_encoder_arguments())
     read = [cli.trainer.callback_metrics[f"val/{name}_read"] for name in ("genre", "place")]
     assert all(0 <= share <= 1 for share in read)
     encoder = T5EncoderModel.from_pretrained(tmp_path / "export" / "text_encoder")

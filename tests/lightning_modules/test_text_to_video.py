@@ -11,7 +11,7 @@ from lightning_modules.text_to_video import TextToVideoModule
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.adapted_block import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from tests.part_training import train_part
+from tests.part_training import base_arguments, train_part
 
 
 @pytest.fixture
@@ -36,17 +36,7 @@ def batch(small_cache: Path) -> ClipBatch:
 def test_trains_and_exports_a_pipeline(
     small_parts: Path, small_cache: Path, tmp_path: Path
 ) -> None:
-    cli = train_part(
-        "base",
-        tmp_path,
-        "--model.init_args.train_text_encoder=true",
-        f"--model.init_args.pretrained={small_parts}",
-        f"--data.init_args.cache_dir={small_cache}",
-        "--data.init_args.num_frames=7",
-        "--data.init_args.height=32",
-        "--data.init_args.width=32",
-        "--data.init_args.batch_size=2",
-    )
+    cli = train_part("base", tmp_path, *base_arguments(small_parts, small_cache))
     assert {"val/loss", "val/loss_sigma_0.90"} <= cli.trainer.callback_metrics.keys()
     export = tmp_path / "export"
     for name in ("transformer", "text_encoder", "tokenizer", "scheduler", "model_index.json"):

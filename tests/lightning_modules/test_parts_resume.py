@@ -1,0 +1,71 @@
+"""A part whose training was ended and started again equals one that was trained at one go."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from lightning_modules.audio_encoder import AudioEncoderModule
+from lightning_modules.autoencoder import AutoencoderModule
+from lightning_modules.text_encoder import TextEncoderModule
+from lightning_modules.text_to_video import TextToVideoModule
+from tests.part_training import (
+    audio_encoder_arguments,
+    base_arguments,
+    text_encoder_arguments,
+    train_part,
+    vae_arguments,
+)
+
+MODULES = {
+    "vae": AutoencoderModule,
+    "audio_encoder": AudioEncoderModule,
+    "text_encoder": TextEncoderModule,
+    "base": TextToVideoModule,
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_goes_on_to_the_bit(
+    name: str,
+    media: Path,
+    small_parts: Path,
+    small_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = {
+        "vae": vae_arguments(media),
+        "audio_encoder": audio_encoder_arguments(),
+        "text_encoder": text_encoder_arguments(),
+        "base": base_arguments(small_parts, small_cache),
+    }[name]
+    # A cosine ends with the last step, which is another one where training is ended sooner.
+    arguments += ["--model.init_args.optimizer={schedule: constant, warmup_steps: 3}"]
+    steps = noted_steps(MODULES[name], monkeypatch)
+
+    def train(folder: str, num_steps: int) -> Any:
+        return train_part(name, tmp_path / folder, *arguments, steps=num_steps)
+
+    whole = train("whole", 4).model.state_dict()
+    train("parted", 2)
+    parted = train("parted", 4).model.state_dict()
+    assert steps == [0, 1, 2, 3, 0, 1, 2, 3]  # the last two with what was loaded
+    assert whole.keys() == parted.keys()
+    differing = [key for key, value in whole.items() if not torch.equal(value, parted[key])]
+    assert differing == []
+
+
+def noted_steps(module_class: type[LightningModule], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The global step of every training step from now on."""
+    steps: list[int] = []
+    training_step = module_class.training_step
+
+    def note(self: LightningModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        steps.append(self.global_step)
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(module_class, "training_step", note)
+    return steps

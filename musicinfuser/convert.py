@@ -15,7 +15,7 @@ import yaml
 
 from musicinfuser.our_errors import is_ours
 from musicinfuser.sharing.adapter import Adapter, AdapterFileError, adapter_of_checkpoint
-from musicinfuser.sharing.card import MOCHI, WAV2VEC, CardFacts
+from musicinfuser.sharing.card import CardFacts
 from musicinfuser.sharing.folder import read_folder, write_folder
 from musicinfuser.sharing.official_adapter import read_official_adapter, write_official_adapter
 from musicinfuser.sharing.official_backbone import convert_backbone
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("source", type=Path)
         own.add_argument("target", type=Path)
         if verb in ("from-official", "checkpoint"):
-            own.add_argument("--base_model", default=MOCHI, help="for the card")
-            own.add_argument("--audio_encoder", default=WAV2VEC, help="for the card")
-            own.add_argument("--license", default="apache-2.0", help="for the card")
+            for name in ("base_model", "audio_encoder", "license"):
+                default = getattr(CardFacts, name)
+                own.add_argument(f"--{name}", default=default, help="for the card")
         if verb == "from-official":
             own.add_argument("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
             own.add_argument("--num_heads", type=int, help="of ZICA, if not the authors' 8")

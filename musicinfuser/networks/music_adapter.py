@@ -13,8 +13,6 @@ from musicinfuser.networks.zica import ZicaSpec, build_zica
 if TYPE_CHECKING:
     from musicinfuser.networks.music_mochi import MusicMochi
 
-WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
-
 
 class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """What lets a Mochi hear (section 4.3), without the Mochi.
@@ -40,7 +38,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         positions: Literal["none", "rotary", "aligned"] = "none",
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
-        audio_encoder: str = WAV2VEC_HUB_ID,
+        audio_encoder: str | None = None,
     ) -> None:
         """Build the adapter with zero output projections.
 
@@ -55,7 +53,8 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             positions: Whether attention knows time.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
-            audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with.
+            audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with; None if nobody
+                said.
         """
         super().__init__()
         spec = ZicaSpec(form=form, num_heads=num_heads, bias=bias, scale=scale, positions=positions)
@@ -64,7 +63,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.audio_projector = AudioProjector(audio_width, width, audio_resampling)
 
     @classmethod
-    def from_model(cls, model: "MusicMochi", *, audio_encoder: str = WAV2VEC_HUB_ID) -> Self:
+    def from_model(cls, model: "MusicMochi", *, audio_encoder: str | None = None) -> Self:
         """The adapter of a model; they share their weights.
 
         Args:

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor, Wav2Vec2Model
 
-from musicinfuser.networks.music_adapter import WAV2VEC_HUB_ID, MusicAdapter
+from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
+from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.sources import (
     HOW_TO_GET,
     MissingWeightsError,
@@ -43,12 +44,13 @@ def adapter_parts(
         MissingWeightsError: Something is not there; says what.
     """
     zica = load_pretrained(MusicAdapter, adapter, "zica")
-    source, subfolder = zica.config.audio_encoder, None
+    named = zica.config.audio_encoder
+    source, subfolder = named or WAV2VEC_HUB_ID, None
     if isinstance(audio_encoder, str | Path):
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
-    elif source == WAV2VEC_HUB_ID and Path(base, "audio_encoder").is_dir():
+    elif named is None and Path(base, "audio_encoder").is_dir():
         source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
         audio_encoder = load_pretrained(

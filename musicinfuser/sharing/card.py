@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import yaml
 
+from musicinfuser.networks.backbone import MOCHI_HUB_ID
+from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
 from musicinfuser.sharing.adapter import Adapter
-
-MOCHI, WAV2VEC = "genmo/mochi-1-preview", "facebook/wav2vec2-base-960h"
 
 
 @dataclass(frozen=True)
 class CardFacts:
     """What the tensors do not say."""
 
-    base_model: str = MOCHI
+    base_model: str = MOCHI_HUB_ID
     """The frozen transformer: a Hub id, or a folder's name."""
-    audio_encoder: str = WAV2VEC
+    audio_encoder: str = WAV2VEC_HUB_ID
     license: str = "apache-2.0"
     """Of the adapter; as the Hub writes it."""
     origin: str = ""

@@ -12,6 +12,7 @@ ARGUMENTS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=user-gesture-req
 
 
 def _unavailable(reason):
+    """Users without a browser skip these tests and read why; `.ci/run` demands them."""
     if os.environ.get("REQUIRE_BROWSER"):
         pytest.fail(f"{reason}, but REQUIRE_BROWSER is set.")
     pytest.skip(f"{reason}; `.ci/run` says how to install it.")

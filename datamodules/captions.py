@@ -4,9 +4,6 @@ The four templates are those of Table 8 to the letter, the slip "in a advanced d
 included, because models adapted with them have read exactly these words.
 """
 
-import csv
-import io
-import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -15,6 +12,7 @@ import torch
 
 from datamodules.aist_names import AISTName, dancers_of, tables
 from musicinfuser import keyed_random
+from musicinfuser.label_files import LabelError, read_csv, read_json_lines, read_text
 
 AIST_TEMPLATES = (
     "{dancers_text} dancing {genre_name} in a {situation_name} setting in a studio with a white"
@@ -117,20 +115,25 @@ def read_caption_table(path: str | Path) -> dict[str, str]:
         Caption by :func:`file_key`, stripped; empty ones are left out.
 
     Raises:
-        ValueError: If the table is unreadable, lacks a field, or gives a file two captions.
+        LabelError: If the table is unreadable, lacks a field, or gives a file two captions.
     """
     path = Path(path)
+    rows: Sequence[tuple[int, Mapping[str, object]]]
+    if path.suffix == ".csv":
+        rows = read_csv(path, required=("file", "caption"), others=True)
+    elif path.suffix == ".jsonl":
+        rows = read_json_lines(path)
+    else:
+        raise LabelError(path, "is no table of captions: its name must end in .jsonl or .csv.")
     captions: dict[str, str] = {}
-    for line, row in _table_rows(path):
+    for line, row in rows:
         file, caption = row.get("file"), row.get("caption")
-        if not isinstance(file, str) or not isinstance(caption, str):
-            raise ValueError(
-                f"{path}, line {line}: each entry needs the text fields 'file' and 'caption'."
-            )
+        if not isinstance(file, str) or not isinstance(caption, str) or not file.strip():
+            raise LabelError(path, "each entry needs the texts 'file' and 'caption'.", line)
         key, caption = file_key(file.strip()), caption.strip()
         if captions.get(key, caption) != caption:
-            raise ValueError(
-                f"{path}, line {line}: {file!r} already has another caption; keep one of the two."
+            raise LabelError(
+                path, f"{file!r} already has another caption; keep one of the two.", line
             )
         captions[key] = caption
     return {key: caption for key, caption in captions.items() if caption}
@@ -186,7 +189,8 @@ def read_captions(root: Path, captions: str | Path | Sequence[str | Path]) -> di
         Caption by :func:`file_key`.
 
     Raises:
-        ValueError: As `read_caption_table` and `find_caption_tables`.
+        LabelError: As `read_caption_table`.
+        ValueError: As `find_caption_tables`.
     """
     entries = [captions] if isinstance(captions, str | Path) else captions
     found: dict[str, str] = {}
@@ -199,7 +203,7 @@ def find_caption(video: Path, root: Path, table: Mapping[str, str]) -> str:
     """The text beside a video, or else its entry in a table; empty if it has neither.
 
     Raises:
-        ValueError: If the text is not UTF-8.
+        LabelError: If the text is not UTF-8.
     """
     return read_caption_file(video) or table.get(file_key(video.relative_to(root)), "")
 
@@ -208,35 +212,7 @@ def read_caption_file(video: Path) -> str:
     """The text beside a video (``dance.mp4`` and ``dance.txt``), stripped; empty if there is none.
 
     Raises:
-        ValueError: If the file is not UTF-8 text.
+        LabelError: If the file is not UTF-8 text.
     """
     path = video.with_suffix(".txt")
-    return _read_text(path).strip() if path.is_file() else ""
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as UTF-8 text ({error}); save it as such."
-        ) from None
-
-
-def _table_rows(path: Path) -> list[tuple[int, dict]]:
-    text = _read_text(path)
-    if path.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        return [(reader.line_num, row) for row in reader]
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{path}: a table of captions must end in .jsonl or .csv.")
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}).") from None
-        rows.append((number, row if isinstance(row, dict) else {}))
-    return rows
+    return read_text(path).strip() if path.is_file() else ""

@@ -1,7 +1,5 @@
 """Lists of cells: csv files with one clip to generate per line."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import Any
 from datamodules.song_lengths import frames_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.label_files import read_csv
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
 OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
@@ -51,7 +50,11 @@ def read_cells(
             raise ValueError(f"data.generation.cells names {path}, which does not exist.")
     cells: list[Cell] = []
     seen: dict[str, str] = {}
-    listed = [(path, *row) for path in paths for row in _rows(path)]
+    listed = [
+        (path, *row)
+        for path in paths
+        for row in read_csv(path, required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS)
+    ]
     for path, line, row in listed:
         try:
             cell = Cell(
@@ -86,31 +89,6 @@ def read_cells(
         names = " and ".join(map(str, paths)) or "data.generation.cells"
         raise ValueError(f"{names} lists no cell; write one per line below the names of columns.")
     return cells
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number (of its end) and values by column."""
-    try:
-        # Spreadsheets put a byte-order mark first.
-        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
-        rows = [(reader.line_num, [v.strip() for v in values]) for values in reader if values]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as csv in UTF-8 ({error}); save it so.") from None
-    names = rows[0][1] if rows else []
-    unknown = [name for name in names if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
-    if unknown or missing or len(set(names)) < len(names):
-        raise ValueError(
-            f"{path}, line 1: names the columns {', '.join(names) or '(none)'}; there must be "
-            f"{', '.join(REQUIRED_COLUMNS)}, there may be {', '.join(OPTIONAL_COLUMNS)}, each once."
-        )
-    for line, values in rows:
-        if len(values) != len(names):
-            raise ValueError(
-                f"{path}, line {line}: has {len(values)} values for {len(names)} columns; put "
-                "quotes around a text with commas."
-            )
-    return [(line, dict(zip(names, values, strict=True))) for line, values in rows[1:]]
 
 
 def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default: Any = None) -> Any:

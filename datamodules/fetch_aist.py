@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
+from musicinfuser.label_files import LabelError, read_lines
 
 TERMS_URL = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEO_URL = "https://aistdancedb.ongaaccel.jp/v1.0.0/video"
@@ -61,7 +62,8 @@ def read_names(
         genres: Such as ``BR``; None for all. Showcases, cyphers and battles name none.
 
     Raises:
-        FetchError: No such file, a line that is no video's name, an unknown code, or nothing left.
+        LabelError: No such file, or no text.
+        FetchError: A line that is no video's name, an unknown code, or nothing left.
     """
     known = tables()
     for option, codes, all_codes in (
@@ -72,18 +74,12 @@ def read_names(
         unknown = sorted(set(codes or ()) - set(all_codes))
         if unknown:
             raise FetchError(f"--{option} names {unknown[0]}; known are {', '.join(all_codes)}.")
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FetchError(f"{path} cannot be read as a list of names ({error}).") from error
     chosen = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name = parse_name(line.strip())
+    for number, line in read_lines(path):
+        name = parse_name(line)
         if name is None or name.camera == ALL_CAMERAS:
             raise FetchError(
-                f"{path}, line {number}: {line.strip()!r} is not the name of an AIST video, such as"
+                f"{path}, line {number}: {line!r} is not the name of an AIST video, such as"
                 " gBR_sBM_c01_d04_mBR0_ch01."
             )
         if (
@@ -206,7 +202,7 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
             situations=options.situations,
             genres=options.genres,
         )
-    except FetchError as error:
+    except (FetchError, LabelError) as error:
         print(f"fetch_aist: {error}", file=sys.stderr)
         return 1
     done = fetch(

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.cell_lists import read_cells
 from datamodules.finished_cells import FinishedSpec
@@ -13,6 +11,7 @@ from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 
@@ -175,10 +174,10 @@ def _prompts(prompts: list[str] | str) -> list[str]:
                 f"data.generation.prompts names {path}, which does not exist; give a yaml file "
                 "with a list under `prompts`, or a list like ['a dance video']."
             )
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
         listed = content.get("prompts") if isinstance(content, dict) else None
         if not isinstance(listed, list) or not all(isinstance(p, str) for p in listed):
-            raise ValueError(f"{path} must hold a list of texts under `prompts`.")
+            raise LabelError(path, "must hold a list of texts under `prompts`.")
         prompts = listed
     if not prompts:
         raise ValueError("data.generation.prompts is empty; give at least one prompt.")

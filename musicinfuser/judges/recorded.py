@@ -1,13 +1,13 @@
 """Answers that were given elsewhere, read from a file of JSON lines."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from musicinfuser.judges.judge import Answer, Judge, JudgeError, Shown
 from musicinfuser.judges.questions import Question
+from musicinfuser.label_files import LabelError, read_json_lines
 
 Key = tuple[tuple[tuple[str, str], ...], str]
 
@@ -32,21 +32,19 @@ class RecordedJudge(Judge):
         self.answers = Path(answers)
         self._lines: dict[Key, dict[str, Any]] = {}
         try:
-            text = self.answers.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            records = read_json_lines(self.answers)
+            self._digest = hashlib.sha256(self.answers.read_bytes()).hexdigest()
+        except LabelError as error:
+            if error.line is None:
+                raise JudgeError(f"{self.answers}: {error.reason}") from error
             raise JudgeError(
-                f"{answers}: cannot be read ({type(error).__name__}); name a file of recorded "
-                "answers."
+                f"{self.answers}:{error.line}: is no recorded answer: {error.reason}"
             ) from error
-        self._digest = hashlib.sha256(text.encode()).hexdigest()
-        # Answers may hold the other line breaks of Unicode.
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                self._add(line, number)
+        for number, record in records:
+            self._add(record, number)
 
-    def _add(self, line: str, number: int) -> None:
+    def _add(self, record: dict[str, Any], number: int) -> None:
         try:
-            record = json.loads(line)
             clips = tuple((str(c["video"]), str(c.get("sound", "own"))) for c in record["clips"])
             key = (clips, str(record["question"]))
             if not isinstance(record["text"], str):

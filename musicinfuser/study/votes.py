@@ -1,11 +1,11 @@
 """Files of votes: read, and held against what the study planned."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicinfuser.label_files import LabelError, csv_rows
 from musicinfuser.media.errors import printable
 from musicinfuser.study.errors import StudyError
 from musicinfuser.study.key import StudyKey
@@ -134,27 +134,25 @@ def _rows(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, str]
     """Rows with all columns, each with its place."""
     name, found = printable(file), []
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        problems.append(Problem("unreadable", name, f"cannot be read ({reason})."))
-        return []
-    try:
-        reader = csv.DictReader(text.splitlines(), strict=True)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        rows = csv_rows(file)
+        names = next(rows, (1, []))[1]
+        missing = [column for column in COLUMNS if column not in names]
         if missing:
             said = f"lacks the columns {', '.join(missing)}; it is no file of votes as downloaded."
             problems.append(Problem("schema", name, said))
             return []
-        for row in reader:
-            where = f"{name}:{reader.line_num}"
-            if None in row or None in row.values():
-                said = f"has not {len(reader.fieldnames or ())} fields."
-                problems.append(Problem("schema", where, said))
+        for line, values in rows:
+            where = f"{name}:{line}"
+            if len(values) != len(names):
+                problems.append(Problem("schema", where, f"has not {len(names)} fields."))
             else:
+                row = dict(zip(names, values, strict=True))
                 found.append((where, {column: row[column] for column in COLUMNS}))
-    except csv.Error as error:
-        problems.append(Problem("schema", name, f"is no table from some line on ({error})."))
+    except LabelError as error:
+        kind, where = (
+            ("unreadable", name) if error.line is None else ("schema", f"{name}:{error.line}")
+        )
+        problems.append(Problem(kind, where, error.reason))
     if not found and not any(problem.where.startswith(name) for problem in problems):
         problems.append(Problem("empty", name, "holds no answers.", is_grave=False))
     return found

@@ -209,5 +209,5 @@ def test_lists_that_cannot_be_meant(
 def test_a_list_that_is_not_there(tmp_path: Path, capsys) -> None:
     out = tmp_path / "videos"
     assert main(["--names", "/no/such.txt", "--out", str(out), "--accept-terms"]) == 1
-    assert "/no/such.txt cannot be read as a list of names" in capsys.readouterr().err
+    assert "/no/such.txt cannot be read (No such file" in capsys.readouterr().err
     assert not out.exists()

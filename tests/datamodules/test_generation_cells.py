@@ -244,7 +244,7 @@ def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path)
         (b"track,prompt,seed,head\nown.wav,a,0,nothing\n", "columns track, prompt, seed, head;"),
         (b"track,prompt,seed,seed\nown.wav,a,0,1\n", "each once"),
         (b"track,prompt,seed\n", "lists no cell"),
-        (b"track,prompt,seed\nown.wav,\xff,0\n", "cannot be read as csv in UTF-8"),
+        (b"track,prompt,seed\nown.wav,\xff,0\n", "line 2: cannot be read as UTF-8 text"),
         (b'track,prompt,seed\nown.wav,"a"b,0\n', "cannot be read as csv in UTF-8"),
         (b'track,prompt,seed\nown.wav,"a,0\n', "cannot be read as csv in UTF-8"),
     ],

@@ -132,7 +132,7 @@ def test_files_that_are_no_votes_are_named(study, tmp_path):
         "excel.csv": "schema",
         "header.csv": "empty",
         "latin.csv": "unreadable",
-        "quote.csv": "schema",
+        "quote.csv:2": "schema",
     }
     with pytest.raises(StudyError, match="does not exist"):
         vote_files([tmp_path / "nowhere"])

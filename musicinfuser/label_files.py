@@ -1,0 +1,299 @@
+"""Strict readers of the text files that people write by hand: captions, lists, votes, answers.
+
+Nothing is guessed and nothing is dropped: what is not as it must be raises a `LabelError` with
+file, line and what to do.
+"""
+
+import csv
+import difflib
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from musicinfuser.media.errors import printable
+
+_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_CSV_REASONS = {
+    "unexpected end of data": "the quote that is opened here is never closed",
+    "field larger": "a value is too long, probably since a quote is not closed",
+    "expected after": "text follows a closing quote; write a quote within a text twice",
+}
+Row = dict[str, str]
+
+
+class LabelError(ValueError):
+    """A text file is not what it must be; one sentence with file, line and what to do.
+
+    Attributes:
+        path: The file.
+        reason: The sentence without file and line.
+        line: Counted from 1; None where it is about the whole file.
+    """
+
+    def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
+        self.path, self.reason, self.line = Path(path), printable(reason), line
+        place = printable(path) if line is None else f"{printable(path)}, line {line}:"
+        super().__init__(f"{place} {self.reason}")
+
+
+def read_text(path: str | Path) -> str:
+    """A whole text file in UTF-8, without the byte-order mark that some editors put first.
+
+    Raises:
+        LabelError: It cannot be read, or is in another encoding, which is named where it shows.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise LabelError(path, f"cannot be read ({error.strerror}).") from None
+    for mark, name in _MARKS:
+        if content.startswith(mark):
+            raise LabelError(path, f"cannot be read as UTF-8 text: it is {name}; save it as UTF-8.")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        around = content[max(0, error.start - 10) : error.start + 10].decode("latin-1")
+        raise LabelError(
+            path,
+            f"cannot be read as UTF-8 text near {around!r}; if it is Latin-1 or Windows-1252, "
+            "save it as UTF-8.",
+            line,
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise LabelError(
+            path,
+            "cannot be read as UTF-8 text: it holds zero bytes, as UTF-16 does; save it as UTF-8.",
+            line,
+        )
+    return text.lstrip("\ufeff")
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, stripped, each with its number.
+
+    Raises:
+        LabelError: As `read_text`.
+    """
+    # A mark stands in the middle where lists were joined.
+    lines = enumerate((line.strip(" \t\r\ufeff") for line in read_text(path).split("\n")), start=1)
+    return [(number, line) for number, line in lines if line]
+
+
+def csv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv file that are not empty, the names of its columns included.
+
+    Blanks before a value are left out, so that ``a.mp4, "one, two"`` has two values.
+
+    Yields:
+        The number of the line a row starts in, and its values.
+
+    Raises:
+        LabelError: As `read_text`; a quote is not closed, or text follows a closing quote.
+    """
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            known = (reason for part, reason in _CSV_REASONS.items() if part in str(error))
+            raise LabelError(
+                path, f"cannot be read as csv in UTF-8: {next(known, error)}.", line
+            ) from None
+        if any(value.strip() for value in values):
+            yield line, values
+
+
+def read_csv(
+    path: str | Path,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    others: bool = False,
+) -> list[tuple[int, Row]]:
+    """The rows of a csv file whose first row names the columns.
+
+    Args:
+        path: The file, in UTF-8, with commas between values.
+        required: Columns that must be there.
+        optional: Columns that may be there.
+        others: Whether further columns may be there.
+
+    Returns:
+        The number of the line each row starts in, and its values by column, stripped.
+
+    Raises:
+        LabelError: As `csv_rows`; a column that is missing, unknown or named twice, with the
+            nearest known name; or a row with more or fewer values than there are columns.
+    """
+    rows = csv_rows(path)
+    line, names = next(rows, (1, []))
+    names = [name.strip() for name in names]
+    _check_columns(path, line, names, required=required, optional=optional, others=others)
+    found = []
+    for line, values in rows:
+        if len(values) != len(names):
+            raise LabelError(
+                path,
+                f"has {len(values)} values for {len(names)} columns; put quotes around a text "
+                "with commas.",
+                line,
+            )
+        _refuse_swallowed_rows(path, line, values)
+        found.append((line, dict(zip(names, map(str.strip, values), strict=True))))
+    return found
+
+
+def _check_columns(
+    path: str | Path,
+    line: int,
+    names: Sequence[str],
+    *,
+    required: Sequence[str],
+    optional: Sequence[str],
+    others: bool,
+) -> None:
+    known = (*required, *optional)
+    unknown = [] if others else [name for name in names if name not in known]
+    missing = [name for name in required if name not in names]
+    if not (unknown or missing or len(set(names)) < len(names) or "" in names):
+        return
+    near = {name: difflib.get_close_matches(name, set(known) - set(names), 1) for name in unknown}
+    meant = "".join(f"; {name!r} may be {n[0]!r}" for name, n in near.items() if n)
+    if len(names) == 1 and re.search(r"[;\t]", names[0]):
+        meant += "; put commas between them"
+    may_be = f", there may be {', '.join(optional)}" if optional else ""
+    raise LabelError(
+        path,
+        f"names the columns {', '.join(names) or '(none)'}; there must be {', '.join(required)}"
+        f"{may_be}, each once{meant}.",
+        line,
+    )
+
+
+def _refuse_swallowed_rows(path: str | Path, line: int, values: Sequence[str]) -> None:
+    """Two quotes that are not closed make one text of the rows between them."""
+    suffix = PurePath(values[0].strip()).suffix
+    if not suffix:
+        return
+    start_of_row = re.compile(rf"\n[^,\n]*{re.escape(suffix)}\"?,", re.IGNORECASE)
+    for value in values[1:]:
+        if start_of_row.search(value):
+            raise LabelError(
+                path,
+                "a text goes on over the rows below, which start with names of files; close its "
+                "quote.",
+                line,
+            )
+
+
+def parse_json(text: str, path: str | Path, *, line: int | None = None) -> Any:
+    """The value of a JSON text, by the letter of the standard.
+
+    Args:
+        text: What to parse.
+        path: The file it comes from, for the message.
+        line: Where in the file it stands; None if it is the whole file.
+
+    Raises:
+        LabelError: No JSON, NaN or infinity, a number beyond all bounds, a key given twice, half
+            of a surrogate pair, or brackets too deep.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_each_once
+        )
+        if r"\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        line, reason = line or error.lineno, f"not JSON ({error.msg})"
+    except UnicodeEncodeError:
+        reason = r"not text: it holds half of a surrogate pair (\ud800 to \udfff)"
+    except RecursionError:
+        reason = "not JSON that can be read: its brackets are too deep"
+    except ValueError as error:
+        reason = f"not JSON ({error})"
+    raise LabelError(path, f"{reason}; mend or delete it.", line)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is given twice")
+    return value
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        LabelError: As `read_text` and `parse_json`; or another value than an object.
+    """
+    value = parse_json(read_text(path), path)
+    if not isinstance(value, dict):
+        raise LabelError(path, "must hold one JSON object, {...}.")
+    return value
+
+
+def read_json_lines(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file with one JSON object per line, each with the number of its line.
+
+    Raises:
+        LabelError: As `read_text` and `parse_json`; or another value than an object.
+    """
+    found = []
+    # Texts may hold the other line breaks of Unicode.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        value = parse_json(line, path, line=number)
+        if not isinstance(value, dict):
+            raise LabelError(path, "must be one JSON object, {...}.", number)
+        found.append((number, value))
+    return found
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value that a YAML file holds; None where it is empty.
+
+    Raises:
+        LabelError: As `read_text`; or no YAML.
+    """
+    text = read_text(path)
+    line: int | None = None
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, reason = None if mark is None else mark.line + 1, error.problem or "no YAML"
+    except RecursionError:
+        reason = "its brackets are too deep"
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+    raise LabelError(path, f"cannot be read as YAML ({reason}).", line)

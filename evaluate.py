@@ -21,11 +21,8 @@ import sys
 
 from jsonargparse import ArgumentParser
 
-from musicinfuser.evaluation import EvaluationError
-from musicinfuser.metrics.clip_folder import ClipListError
-from musicinfuser.metrics.report import ReportError
+from musicinfuser.errors import UserError
 from musicinfuser.study.commands import add_study, run_study
-from musicinfuser.study.errors import StudyError
 from musicinfuser.verbs import compare, pictures, report, score, table
 
 
@@ -64,7 +61,7 @@ def main(args: list[str] | None = None) -> None:
         args: Command line; None takes the process's own.
 
     Raises:
-        EvaluationError, ClipListError, ReportError, StudyError: With one sentence for the user.
+        UserError: With one sentence for the user.
     """
     config = build_parser().parse_args(args)
     settings = config[config.verb]
@@ -78,7 +75,7 @@ def main(args: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (EvaluationError, ClipListError, ReportError, StudyError) as error:
+    except UserError as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)

@@ -30,8 +30,8 @@ from callbacks.songs_under_way import SongsUnderWay
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
+from musicinfuser.errors import UserError, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
-from musicinfuser.our_errors import first_of_ours, is_ours
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -152,7 +152,7 @@ class MusicInfuserCLI(LightningCLI):
         """A sharded backbone runs on all processes at once; each makes samples of its own."""
         is_sharded = getattr(self.model, "shard_backbone", False) and self.trainer.world_size > 1
         if is_sharded and self._get(self.config, "sample_generation.every_n_steps"):
-            raise ValueError(
+            raise UserError(
                 "model.shard_backbone and samples while training exclude each other; set "
                 "sample_generation.every_n_steps to 0 and `predict` from checkpoints."
             )
@@ -162,7 +162,7 @@ class MusicInfuserCLI(LightningCLI):
         path = self._get(self.config, "ckpt_path")
         is_name = path in (None, "last", "best", "hpc") or "://" in path
         if not is_name and not Path(path).exists():
-            raise ValueError(f"--ckpt_path names {path}, which does not exist.")
+            raise UserError(f"--ckpt_path names {path}, which does not exist.")
 
     def _require_checkpoint(self, verb: str) -> None:
         """`last` without a checkpoint would silently judge the unadapted model."""
@@ -178,7 +178,7 @@ class MusicInfuserCLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath
         }
         if not any(path for folder, name in patterns.items() for path in folder.glob(name)):
-            raise ValueError(
+            raise UserError(
                 f"{verb} wants the last checkpoint, but there is none in "
                 f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
                 "--ckpt_path FILE, or --ckpt_path null for the model without training."
@@ -214,12 +214,12 @@ def main(args: ArgsType = None) -> Any:
     try:
         with named_out_of_memory("this run", MEMORY_REMEDY):
             return MusicInfuserCLI(args)
-    except ValueError as error:
+    except Exception as error:
         # jsonargparse wraps what a constructor raises into pages about types.
-        ours = first_of_ours(error)
-        if ours is None or ours is error:
+        refusal = user_error(error)
+        if refusal is None or refusal is error:
             raise
-        raise ours from None
+        raise refusal from None
 
 
 def _check(arguments: list[str]) -> CheckCLI:
@@ -235,8 +235,7 @@ def from_shell() -> None:
     try:
         done = main()
     except Exception as error:
-        is_for_users = isinstance(error, ValueError) and is_ours(error)
-        leave(error, f"train.py: {error}" if is_for_users else "")
+        leave(error, f"train.py: {error}" if isinstance(error, UserError) else "")
     if isinstance(done, CheckCLI) and done.report.problems:
         sys.exit(1)
 

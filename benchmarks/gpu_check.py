@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import read_figures, table
+from musicinfuser.errors import UserError
 from musicinfuser.tables import Row, markdown_table
 from musicinfuser.whole_files import write_text
 
@@ -110,7 +111,7 @@ def unpack(packages: Path, site: Path) -> None:
         with tarfile.open(packages) as archive:
             archive.extractall(site, filter="data")
     elif not wheels:
-        raise ValueError(f"--packages names {packages}, which holds no wheels and is no archive.")
+        raise UserError(f"--packages names {packages}, which holds no wheels and is no archive.")
 
 
 def run_part(

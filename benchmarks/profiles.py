@@ -17,6 +17,7 @@ import torch
 import yaml
 from diffusers import MochiTransformer3DModel
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import MOCHI_CONFIG, BackboneSpec, build_backbone
 from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -45,7 +46,7 @@ def read_profile(*overlays: str) -> dict[str, Any]:
         path = CONFIGS / "profiles" / f"{name}.yaml"
         if not path.is_file():
             known = sorted(found.stem for found in path.parent.glob("*.yaml"))
-            raise ValueError(f"{name} is no profile; there are {', '.join(known) or 'none'}.")
+            raise UserError(f"{name} is no profile; there are {', '.join(known) or 'none'}.")
         config = laid_over(config, yaml.safe_load(path.read_text()))
     return config
 

@@ -13,6 +13,7 @@ from benchmarks.random_model import RandomClip
 from benchmarks.timing import timed
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import posterior_sample
 from musicinfuser.networks.adapted_block import compiled_run, run_block
@@ -36,7 +37,7 @@ def check_variant(variant: str) -> None:
     known = (*POLICY_WORDS, *COMPILE_WORDS, STOCK, "profile")
     for word in variant.split("+"):
         if word not in known:
-            raise ValueError(f"{word!r} in --variants is unknown; use {', '.join(known)}.")
+            raise UserError(f"{word!r} in --variants is unknown; use {', '.join(known)}.")
 
 
 class TrainingStep:

@@ -7,6 +7,7 @@ import torch
 
 from callbacks.log_interval import is_logged
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
+from musicinfuser.errors import UserError
 
 
 class BetaAnnealing(L.Callback):
@@ -33,15 +34,15 @@ class BetaAnnealing(L.Callback):
             num_steps: Only for ``linear``.
         """
         if initial < 1:
-            raise ValueError(f"beta_annealing.initial is {initial}; it must be at least 1.")
+            raise UserError(f"beta_annealing.initial is {initial}; it must be at least 1.")
         if half_life_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"beta_annealing.half_life_steps is {half_life_steps}; it must be at least 1."
             )
         if (mode == "linear") != (num_steps is not None):
-            raise ValueError("beta_annealing.num_steps belongs to mode linear, and only to it.")
+            raise UserError("beta_annealing.num_steps belongs to mode linear, and only to it.")
         if num_steps is not None and num_steps < 1:
-            raise ValueError(f"beta_annealing.num_steps is {num_steps}; it must be at least 1.")
+            raise UserError(f"beta_annealing.num_steps is {num_steps}; it must be at least 1.")
         self.initial, self.half_life_steps = initial, half_life_steps
         self.mode, self.num_steps = mode, num_steps
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from musicinfuser.errors import UserError
 from musicinfuser.whole_files import written_whole
 
 SUFFIX = ".ckpt"
@@ -16,7 +17,7 @@ SUFFIX = ".ckpt"
 _UNFINISHED = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(SUFFIX)}")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be written or read."""
 
 

@@ -9,6 +9,8 @@ from diffusers.training_utils import EMAModel
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
+
 
 class AdapterEMA(L.Callback):
     """Averages the trainable weights with diffusers' `EMAModel`.
@@ -29,11 +31,11 @@ class AdapterEMA(L.Callback):
             every_n_steps: Optimizer steps between updates.
         """
         if not 0 < decay < 1:
-            raise ValueError(f"AdapterEMA.decay is {decay}; it must be above 0 and below 1.")
+            raise UserError(f"AdapterEMA.decay is {decay}; it must be above 0 and below 1.")
         if start_step < 0:
-            raise ValueError(f"AdapterEMA.start_step is {start_step}; use 0 or more.")
+            raise UserError(f"AdapterEMA.start_step is {start_step}; use 0 or more.")
         if every_n_steps < 1:
-            raise ValueError(f"AdapterEMA.every_n_steps is {every_n_steps}; use 1 or more.")
+            raise UserError(f"AdapterEMA.every_n_steps is {every_n_steps}; use 1 or more.")
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self._ema: EMAModel | None = None
         self._loaded: dict[str, Any] | None = None
@@ -139,7 +141,7 @@ class AdapterEMA(L.Callback):
         parameters = self._parameters(pl_module)
         average: dict[str, Tensor] = self._loaded["average"]
         if average.keys() != parameters.keys():
-            raise ValueError(
+            raise UserError(
                 "AdapterEMA: the checkpoint's average is of other weights; first difference: "
                 f"{min(average.keys() ^ parameters.keys())}."
             )

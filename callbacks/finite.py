@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from callbacks.whole_checkpoint import last_checkpoint
+from musicinfuser.errors import UserError
 
 _NEVER = 2**62
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(UserError):
     """A loss or gradient was infinite or not a number."""
 
 
@@ -45,13 +46,13 @@ class FiniteTraining(L.Callback):
             check_every_n_steps: Optimizer steps between questions to the device, for ``stop``.
         """
         if max_skipped < 0:
-            raise ValueError(f"FiniteTraining.max_skipped is {max_skipped}; use 0 or more.")
+            raise UserError(f"FiniteTraining.max_skipped is {max_skipped}; use 0 or more.")
         if check_every_n_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"FiniteTraining.check_every_n_steps is {check_every_n_steps}; use 1 or more."
             )
         if on_bad not in ("stop", "skip"):
-            raise ValueError(f"FiniteTraining.on_bad is {on_bad!r}; use stop or skip.")
+            raise UserError(f"FiniteTraining.on_bad is {on_bad!r}; use stop or skip.")
         self.on_bad, self.max_skipped = on_bad, max_skipped
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0

@@ -10,6 +10,7 @@ import lightning.pytorch as L
 
 from callbacks.sigterm import leave_unless_done
 from callbacks.video_writer import write_clip
+from musicinfuser.errors import UserError
 from musicinfuser.layer_cells import all_layers, layer_folder
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.tables import markdown_table
@@ -50,9 +51,9 @@ class LayerScores(L.Callback):
         """
         super().__init__()
         if metrics is not None and not Path(metrics).is_file():
-            raise ValueError(f"LayerScores.metrics names {metrics}, which does not exist.")
+            raise UserError(f"LayerScores.metrics names {metrics}, which does not exist.")
         if metrics is not None and not values:
-            raise ValueError("LayerScores.values is empty; name what ranks, e.g. metric/score.")
+            raise UserError("LayerScores.values is empty; name what ranks, e.g. metric/score.")
         self.metrics, self.values, self.num_layers = metrics, values, num_layers
         self.max_height, self.seed, self.confidence = max_height, seed, confidence
 
@@ -105,7 +106,7 @@ class LayerScores(L.Callback):
         ]  # fmt: skip
         done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
         if done.returncode:
-            raise ValueError(
+            raise UserError(
                 "the clips are made, but `evaluate.py score` said why above and ended with code "
                 f"{done.returncode}; mend that and repeat the command."
             )

@@ -21,7 +21,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from musicinfuser.our_errors import is_ours
+from musicinfuser.errors import UserError
 
 _MAIN_PROCESS = "MUSICINFUSER_MAIN_PROCESS"
 # How long a process that lost another one waits for that to end, and how long processes may
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 30.0
 _LOOK_EVERY_SECONDS = 0.5
 
 
-class RankError(ValueError):
+class RankError(UserError):
     """A process of a run of several failed."""
 
 
@@ -47,7 +47,7 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
     """Run a job of one or several processes, of which none outlives a failure of another.
 
     Raises:
-        RankError: Another process failed, or this one with an error of ours; names the rank.
+        RankError: Another process failed, or this one with a `UserError`; names the rank.
     """
     if trainer.world_size == 1:
         yield
@@ -100,7 +100,7 @@ def _raise_named(error: Exception, trainer: L.Trainer) -> NoReturn:
             f"{fault}, so the run ended; what it said before it did, if anything, stands above. "
             "The same command goes on from the last checkpoint."
         ) from error
-    if is_ours(error):
+    if isinstance(error, UserError):
         raise RankError(f"rank {rank}: {error}") from error
     why = ", which lost another process or waited for it in vain" if is_about_another else ""
     error.add_note(f"This was rank {rank} of {trainer.world_size}{why}.")

@@ -18,6 +18,7 @@ from callbacks.sigterm import NOTICE
 from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
@@ -70,9 +71,9 @@ class SampleGeneration(L.Callback):
             num_logged_frames: Frames of a clip in the logged picture.
         """
         if every_n_steps < 0:
-            raise ValueError(f"sample_generation.every_n_steps is {every_n_steps}; use 0 or more.")
+            raise UserError(f"sample_generation.every_n_steps is {every_n_steps}; use 0 or more.")
         if every_n_steps and not cells:
-            raise ValueError(
+            raise UserError(
                 "sample_generation.every_n_steps is set but sample_generation.cells is empty; name "
                 "at least one track and prompt, or set every_n_steps to 0."
             )
@@ -100,7 +101,7 @@ class SampleGeneration(L.Callback):
             files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
             missing = [file for file in files if not Path(file).is_file()]
             if missing:
-                raise ValueError(
+                raise UserError(
                     f"sample_generation.cells names {missing[0]}, which does not exist."
                 )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from callbacks.log_interval import is_logged
+from musicinfuser.errors import UserError
 
 if TYPE_CHECKING:
     from datamodules.dance import DanceDataModule
@@ -40,7 +41,7 @@ class TrainingCurves(L.Callback):
         edges = tuple(sigma_edges)
         is_rising = all(low < high for low, high in zip(edges, edges[1:], strict=False))
         if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or not is_rising:
-            raise ValueError(
+            raise UserError(
                 f"TrainingCurves.sigma_edges is {list(edges)}; give numbers that rise from 0 to 1."
             )
         self.sigma_edges = edges

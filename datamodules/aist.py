@@ -19,6 +19,7 @@ from datamodules.clips import CropMode, SkippedClip, Source
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
 from datamodules.folders import find_videos, select_files
 from musicinfuser.clip_size import ClipSize
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
 AIST_SUFFIXES = (".mp4", ".mov")
@@ -161,4 +162,4 @@ def _source_video(path: Path, name: AISTName, root: Path) -> SourceVideo:
 def _require_known(setting: str, codes: Sequence[str] | None, known: dict[str, str]) -> None:
     unknown = sorted(set(codes or ()) - set(known))
     if unknown:
-        raise ValueError(f"{setting}: no such code as {unknown[0]!r}; known are {sorted(known)}.")
+        raise UserError(f"{setting}: no such code as {unknown[0]!r}; known are {sorted(known)}.")

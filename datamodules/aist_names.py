@@ -15,6 +15,8 @@ from typing import Literal
 
 import yaml
 
+from musicinfuser.errors import UserError
+
 AISTPPSplit = Literal["train", "val", "test"]
 
 TABLES_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "aist"
@@ -209,7 +211,7 @@ def is_in_aistpp(name: AISTName | str, split: AISTPPSplit) -> bool:
     """
     crossmodal = _splits()["crossmodal"]
     if split not in crossmodal["rules"]:
-        raise ValueError(f"AIST++ has no cross-modal split {split!r}; use train, val or test.")
+        raise UserError(f"AIST++ has no cross-modal split {split!r}; use train, val or test.")
     parsed = parse_name(name) if isinstance(name, str) else name
     if parsed is None or parsed.music is None or parsed.choreography is None:
         return False

@@ -19,6 +19,7 @@ from datamodules.captions import (
 from datamodules.clips import SkippedClip
 from datamodules.folders import find_videos
 from datamodules.youtube import VIDEO_SUFFIXES
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import probe_video, read_clip
@@ -168,7 +169,7 @@ class CaptioningDataModule(L.LightningDataModule):
         }
         for name, number in numbers.items():
             if number <= 0:
-                raise ValueError(f"data.{name} is {number}; it must be positive.")
+                raise UserError(f"data.{name} is {number}; it must be positive.")
         self.root = Path(root)
         self.captions = captions
         self.tables = Path(tables) if tables is not None else written_captions(self.root)

@@ -12,6 +12,7 @@ import torch
 
 from datamodules.aist_names import AISTName, dancers_of, tables
 from musicinfuser import keyed_random
+from musicinfuser.errors import UserError
 from musicinfuser.label_files import LabelError, read_csv, read_json_lines, read_text
 
 AIST_TEMPLATES = (
@@ -156,7 +157,7 @@ def find_caption_tables(root: Path, captions: str | Path) -> list[Path]:
             root / name for name in ("captions.jsonl", "captions.csv") if (root / name).is_file()
         ]
         if len(single) > 1:
-            raise ValueError(
+            raise UserError(
                 f"{root} holds both captions.jsonl and captions.csv; keep one, or name one."
             )
         return single + tables_in(written_captions(root))
@@ -165,7 +166,7 @@ def find_caption_tables(root: Path, captions: str | Path) -> list[Path]:
         return [path]
     if tables := tables_in(path):
         return tables
-    raise ValueError(f"{path} holds no table of captions (captions*.jsonl or captions*.csv).")
+    raise UserError(f"{path} holds no table of captions (captions*.jsonl or captions*.csv).")
 
 
 def tables_in(folder: Path) -> list[Path]:

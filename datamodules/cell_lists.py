@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.song_lengths import frames_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_csv
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
@@ -47,7 +48,7 @@ def read_cells(
     paths = [Path(path) for path in lists]
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"data.generation.cells names {path}, which does not exist.")
+            raise UserError(f"data.generation.cells names {path}, which does not exist.")
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     listed = [
@@ -81,13 +82,13 @@ def read_cells(
             check_clip_size(cell.num_frames, height, width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(cell.file_stem(), place)) != place:
-                raise ValueError(f"repeats {first}; give it another seed, or leave it out.")
-        except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {error}") from None
+                raise UserError(f"repeats {first}; give it another seed, or leave it out.")
+        except UserError as error:
+            raise UserError(f"{path}, line {line}: {error}") from None
         cells.append(cell)
     if not cells:
         names = " and ".join(map(str, paths)) or "data.generation.cells"
-        raise ValueError(f"{names} lists no cell; write one per line below the names of columns.")
+        raise UserError(f"{names} lists no cell; write one per line below the names of columns.")
     return cells
 
 
@@ -99,7 +100,7 @@ def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default:
         return kind(text)
     except ValueError:
         which = "whole number" if kind is int else "number"
-        raise ValueError(f"{name} is {text!r}; give a {which}.") from None
+        raise UserError(f"{name} is {text!r}; give a {which}.") from None
 
 
 def _heard(folder: Path, text: str) -> str | None:
@@ -110,12 +111,12 @@ def _heard(folder: Path, text: str) -> str | None:
 
 def _listed_file(folder: Path, column: str, text: str) -> str:
     if not text:
-        raise ValueError(f"{column} is empty; name an audio file or a video.")
+        raise UserError(f"{column} is empty; name an audio file or a video.")
     # A text in the wrong column can be too long for a file name.
     with suppress(OSError):
         for path in (folder / text, Path(text)):
             if path.is_file():
                 return str(path)
-    raise ValueError(
+    raise UserError(
         f"{column} names {text}, which exists neither in {folder} nor in the working directory."
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from datamodules.shots import ShotSettings
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.small_frames import small_frames
@@ -57,7 +58,7 @@ def require_detector() -> None:
     try:
         import scenedetect  # noqa: F401
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"'shots' needs PySceneDetect, which cannot be loaded ({error}); install it with "
             "`pip install '.[shots]'`, or set shots to null to cut clips anywhere, also across "
             "cuts."

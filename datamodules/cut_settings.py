@@ -6,6 +6,7 @@ from typing import Literal
 
 from datamodules.clips import CropMode
 from musicinfuser.clip_size import ClipSize, nearest_size
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import clip_audio_seconds
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.video import CropBox, VideoInfo, aist_crop, centre_crop
@@ -59,15 +60,13 @@ class CutSettings:
             "num_frames", "height", "width", "fps", "crops_per_minute", "time_limit_seconds"
         ):  # fmt: skip
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
         if not 0 <= self.edge_margin < 0.5:
-            raise ValueError(f"edge_margin must lie in [0, 0.5), not {self.edge_margin}.")
+            raise UserError(f"edge_margin must lie in [0, 0.5), not {self.edge_margin}.")
         if self.crop not in CROPS:
-            raise ValueError(f"crop must be 'aist' or 'centre', not {self.crop!r}.")
+            raise UserError(f"crop must be 'aist' or 'centre', not {self.crop!r}.")
         if self.audio_channel not in ("mean", "first"):
-            raise ValueError(
-                f"audio_channel must be 'mean' or 'first', not {self.audio_channel!r}."
-            )
+            raise UserError(f"audio_channel must be 'mean' or 'first', not {self.audio_channel!r}.")
 
     @property
     def clip_seconds(self) -> float:

@@ -17,6 +17,7 @@ from datamodules.cut_finding import find_cuts
 from datamodules.cut_settings import CutSettings, crop_box
 from datamodules.shots import ShotSettings, num_crops, place, shots_between, start_range
 from musicinfuser import keyed_random
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import fit_length, loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import VideoInfo, probe_video, read_clip
@@ -157,10 +158,10 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
             return
         if not self.skipped:
             choices = ", ".join(f"{n} by {what}" for what, n in self.num_not_selected.items())
-            raise ValueError(
+            raise UserError(
                 f"{root} holds no selected video ({choices} left out); widen the selection."
             )
-        raise ValueError(
+        raise UserError(
             f"No clip can be cut from the {len(self.skipped)} videos of {root}; the first one,"
             f" {self.skipped[0].path.name}, is left out ({self.skipped[0].reason})."
         )

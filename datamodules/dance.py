@@ -22,6 +22,7 @@ from datamodules.mixing import Mixture, batches_of_run
 from datamodules.training_choice import clips_to_train_on, share_of
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
+from musicinfuser.errors import UserError
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -91,18 +92,18 @@ class DanceDataModule(L.LightningDataModule):
             ("base_prompt_probability", base_prompt_probability),
         ):
             if not 0 <= value <= 1:
-                raise ValueError(f"data.{name} is {value}; it is a probability, 0 to 1.")
+                raise UserError(f"data.{name} is {value}; it is a probability, 0 to 1.")
         if not 0 < training_share <= 1:
-            raise ValueError(
+            raise UserError(
                 f"data.training_share is {training_share}; use a share above 0, up to 1."
             )
         if batch_size < 1 or validation_batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size is {batch_size}, data.validation_batch_size "
                 f"{validation_batch_size}; both must be at least 1."
             )
         if max_validation_clips is not None and max_validation_clips < 1:
-            raise ValueError(
+            raise UserError(
                 f"data.max_validation_clips is {max_validation_clips}; use 1 or more, or null for "
                 "all (data.validation_source: null switches validation off)."
             )
@@ -143,7 +144,7 @@ class DanceDataModule(L.LightningDataModule):
         headers = self._read_cache()
         if stage == "fit":
             if self.trainer is not None and self.trainer.max_steps < 1:
-                raise ValueError(
+                raise UserError(
                     "trainer.max_steps must be set: a run is counted in optimizer steps."
                 )
             self.training_clips, self.mixture = self._training_clips(headers)
@@ -286,7 +287,7 @@ class DanceDataModule(L.LightningDataModule):
 
     def _make_cells(self) -> list[Cell]:
         if self.generation is None:
-            raise ValueError(
+            raise UserError(
                 "predict needs data.generation: what music, which prompts, which seeds, e.g. "
                 "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
             )

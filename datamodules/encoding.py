@@ -16,6 +16,7 @@ from datamodules.clips import ClipSpec, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.summary import LeftOut, left_out_by_choice
 from musicinfuser.clip_size import ClipSize, clip_sizes
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import (
@@ -88,7 +89,7 @@ class EncodingDataModule(L.LightningDataModule):
         super().__init__()
         self.sizes = clip_sizes(num_frames, height, width, buckets)
         if not sources:
-            raise ValueError("data.sources is empty; name at least one dataset of raw clips.")
+            raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
         self.sources = sources
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
@@ -128,7 +129,7 @@ class EncodingDataModule(L.LightningDataModule):
         names = Counter((spec.source, spec.clip_id) for spec in specs)
         twice = [clip_id for (_, clip_id), count in names.items() if count > 1]
         if twice:
-            raise ValueError(
+            raise UserError(
                 f"data.sources has {len(twice)} clips of the same name, e.g. {twice[0]}; one would "
                 "overwrite the other, so give folders of one dataset as one root."
             )
@@ -166,7 +167,7 @@ class EncodingDataModule(L.LightningDataModule):
             for name, value in shared.items():
                 own = source.keywords.get(name, value)
                 if own not in (value, defaults[name].default):
-                    raise ValueError(
+                    raise UserError(
                         f"data.sources sets {name} to {own} for {built.__name__}, but it is shared "
                         f"by all sources and is {value}; set data.{name} instead."
                     )

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
-from musicinfuser.label_files import LabelError, read_lines
+from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_lines
 
 TERMS_URL = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEO_URL = "https://aistdancedb.ongaaccel.jp/v1.0.0/video"
@@ -32,7 +33,7 @@ TERMS = (
 )
 
 
-class FetchError(ValueError):
+class FetchError(UserError):
     """A list cannot be read, or a video cannot be fetched."""
 
 
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
             situations=options.situations,
             genres=options.genres,
         )
-    except (FetchError, LabelError) as error:
+    except UserError as error:
         print(f"fetch_aist: {error}", file=sys.stderr)
         return 1
     done = fetch(

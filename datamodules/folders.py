@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from musicinfuser.errors import UserError
+
 
 def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
     """All videos below a folder, links to folders included, sorted by relative path.
@@ -19,7 +21,7 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
         ValueError: If the folder is missing or holds no such file.
     """
     if not root.is_dir():
-        raise ValueError(f"{root} is not a folder; give the folder that holds the videos.")
+        raise UserError(f"{root} is not a folder; give the folder that holds the videos.")
     endings, found, visited = tuple(suffixes), [], set()
     for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         real = os.path.realpath(folder)
@@ -34,7 +36,7 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
             if name.lower().endswith(endings) and not name.startswith(".")
         ]
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
         )
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
@@ -56,7 +58,7 @@ def select_files(root: Path, *, videos: Sequence[Path], files: Sequence[str]) ->
     keys = [{path.relative_to(root).as_posix(), path.name} for path in videos]
     unknown = sorted(wanted.difference(*keys))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"'files' names {len(unknown)} videos that are not below {root} (first: {unknown[0]});"
             " give paths relative to it."
         )

@@ -13,6 +13,7 @@ from datamodules.clips import RawClip
 from datamodules.cutting import ClipDataset
 from datamodules.mixing import batches_of_run
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
 
@@ -97,12 +98,12 @@ class FrameDataModule(L.LightningDataModule):
             ValueError: A folder that is missing, or no clip to train on or to validate with.
         """
         if stage != "fit":
-            raise ValueError(f"{type(self).__name__} serves fit only, not {stage}.")
+            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
         datasets = [source() for source in self.sources]
         training = [c for c in (_decode(d, "train", self.max_clips) for d in datasets) if c]
         held_out = [c for d in datasets for c in _decode(d, "held_out", self.max_validation_clips)]
         if not training or not held_out:
-            raise ValueError(
+            raise UserError(
                 f"{sum(map(len, training))} training and {len(held_out)} held-out clips could be "
                 "read; both are needed."
             )

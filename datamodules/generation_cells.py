@@ -11,6 +11,7 @@ from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
@@ -75,7 +76,7 @@ def make_cells(
             if getattr(spec, name) != getattr(unlisted, name)
         ]
         if both:
-            raise ValueError(
+            raise UserError(
                 f"data.generation.cells lists what to make, but data.generation.{both[0]} is given "
                 "too; leave one of them out."
             )
@@ -97,7 +98,7 @@ def make_cells(
         else spec.tempo.starts(tracks, offset_seconds=offset)
     )
     if not spec.seeds:
-        raise ValueError("data.generation.seeds is empty; name at least one.")
+        raise UserError("data.generation.seeds is empty; name at least one.")
     return [
         Cell(
             track=str(track),
@@ -127,7 +128,7 @@ def _check_length(spec: CellsSpec) -> None:
     check_num_seconds(spec.num_seconds)
     for name in ("num_frames", "tempo"):
         if getattr(spec, name) is not None:
-            raise ValueError(
+            raise UserError(
                 f"data.generation.num_seconds is {spec.num_seconds:g}, but data.generation.{name} "
                 "is given too; leave one of them out."
             )
@@ -170,7 +171,7 @@ def _prompts(prompts: list[str] | str) -> list[str]:
     if isinstance(prompts, str):
         path = Path(prompts)
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"data.generation.prompts names {path}, which does not exist; give a yaml file "
                 "with a list under `prompts`, or a list like ['a dance video']."
             )
@@ -180,25 +181,25 @@ def _prompts(prompts: list[str] | str) -> list[str]:
             raise LabelError(path, "must hold a list of texts under `prompts`.")
         prompts = listed
     if not prompts:
-        raise ValueError("data.generation.prompts is empty; give at least one prompt.")
+        raise UserError("data.generation.prompts is empty; give at least one prompt.")
     return prompts
 
 
 def _tracks(spec: CellsSpec) -> list[Path]:
     if spec.music == HELD_OUT:
         if spec.music_dir is None:
-            raise ValueError(
+            raise UserError(
                 "data.generation.music is held_out, which needs data.generation.music_dir: a "
                 "folder with the ten tracks of Table 7 or AIST videos that play them."
             )
         return held_out_tracks(Path(spec.music_dir))
     names = [spec.music] if isinstance(spec.music, str) else spec.music
     if not names:
-        raise ValueError("data.generation.music is empty; name at least one song, or held_out.")
+        raise UserError("data.generation.music is empty; name at least one song, or held_out.")
     tracks = [Path(name) for name in names]
     missing = [track for track in tracks if not track.is_file()]
     if missing:
-        raise ValueError(f"data.generation.music names {missing[0]}, which does not exist.")
+        raise UserError(f"data.generation.music names {missing[0]}, which does not exist.")
     return tracks
 
 
@@ -209,7 +210,7 @@ def held_out_tracks(folder: Path) -> list[Path]:
         ValueError: A track of the ten is not there; names all that are missing.
     """
     if not folder.is_dir():
-        raise ValueError(f"data.generation.music_dir names {folder}, which is not a folder.")
+        raise UserError(f"data.generation.music_dir names {folder}, which is not a folder.")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     by_code: dict[str, Path] = {}
     for path in files:
@@ -222,7 +223,7 @@ def held_out_tracks(folder: Path) -> list[Path]:
     codes = sorted(tables().held_out_music)
     missing = [code for code in codes if code not in by_code]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{folder} has no file for the held-out tracks {', '.join(missing)}; name audio files "
             "by their code (mBR0.wav) or give a folder of AIST videos."
         )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.layer_cells import LayerCell, all_layers
 from musicinfuser.whole_files import write_text
 
@@ -46,7 +47,7 @@ class LayerCellsDataModule(L.LightningDataModule):
         check_clip_size(num_frames, height, width)
         for name, given in (("prompts", prompts), ("seeds", seeds)):
             if not given or len(set(given)) < len(given):
-                raise ValueError(f"data.{name} is empty or repeats itself; name each once.")
+                raise UserError(f"data.{name} is empty or repeats itself; name each once.")
         self.output_dir = output_dir
         # The base hears nothing.
         self.cells = [
@@ -70,7 +71,7 @@ class LayerCellsDataModule(L.LightningDataModule):
             ValueError: The folder holds clips that were made otherwise, or another verb.
         """
         if stage != "validate":
-            raise ValueError("layer adaptability is measured by `train.py validate` only.")
+            raise UserError("layer adaptability is measured by `train.py validate` only.")
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         choices = module.choices() | {"precision": self.trainer.precision} | self.choices
@@ -79,7 +80,7 @@ class LayerCellsDataModule(L.LightningDataModule):
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
             if different := [k for k, v in self.choices.items() if before.get(k) != v]:
-                raise ValueError(
+                raise UserError(
                     f"{self.output_dir} holds clips that were made with other settings "
                     f"({', '.join(different)}); give data.output_dir another folder."
                 )

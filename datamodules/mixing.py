@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import Sampler
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
 
@@ -70,14 +71,14 @@ def check_ratio(sizes: Mapping[str, int], ratio: Mapping[str, int]) -> None:
     """
     for source, share in ratio.items():
         if share < 0:
-            raise ValueError(f"data.ratio gives {source} the share {share}; use 0 or more.")
+            raise UserError(f"data.ratio gives {source} the share {share}; use 0 or more.")
         if share and not sizes.get(source):
-            raise ValueError(
+            raise UserError(
                 f"data.ratio asks for {source}, but the cache has no training clip of it; "
                 f"encode some or set its share to 0 (there are: {sizes})."
             )
     if not sum(ratio.values()):
-        raise ValueError("data.ratio gives every source the share 0; nothing would be trained.")
+        raise UserError("data.ratio gives every source the share 0; nothing would be trained.")
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +158,7 @@ def batches_of_run(samples: Samples, *, batch_size: int, trainer: L.Trainer) -> 
         ValueError: ``trainer.max_steps`` is not set.
     """
     if trainer.max_steps < 1:
-        raise ValueError("trainer.max_steps must be set: a run is counted in optimizer steps.")
+        raise UserError("trainer.max_steps must be set: a run is counted in optimizer steps.")
     accumulation = trainer.accumulate_grad_batches
     return StepIndexedBatches(
         samples,

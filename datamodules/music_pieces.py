@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from datamodules.mixing import batches_of_run
 from datamodules.small_world.music import STYLES, Piece, compose
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
 RATE_HZ = 16_000
@@ -129,7 +130,7 @@ class MusicDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Compose."""
         if stage != "fit":
-            raise ValueError(f"{type(self).__name__} serves fit only, not {stage}.")
+            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
         options = {"num_samples": self.num_samples, "seed": self.seed}
         training = compose_pieces(self.num_pieces, name="training", seed=self.seed)
         held_out = compose_pieces(self.num_validation_pieces, name="validation", seed=self.seed)

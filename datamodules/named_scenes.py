@@ -17,6 +17,7 @@ from datamodules.mixing import batches_of_run
 from datamodules.small_world.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
 from datamodules.small_world.wild import draw_wild
 from musicinfuser import keyed_random
+from musicinfuser.errors import UserError
 
 SITUATIONS = ("BM", "FM", "GR", "MM")
 GROUP = 3
@@ -156,7 +157,7 @@ class CaptionDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Prepare both sets."""
         if stage != "fit":
-            raise ValueError(f"{type(self).__name__} serves fit only, not {stage}.")
+            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
         self.training = NamedScenes(2**62, seed=self.seed)
         held_out = keyed_random.key(self.seed, 0, "captions of validation") >> 1
         self.validation = NamedScenes(self.num_validation_captions, seed=held_out)

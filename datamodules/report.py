@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.cache_report import PICTURES_PER_GROUP, write_report
-from musicinfuser.media.latents import CacheError
+from musicinfuser.errors import UserError
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
     number = None if options.all else options.pictures_per_group
     try:
         print(write_report(options.cache, options.out, pictures_per_group=number), end="")
-    except CacheError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"\nwith thumbnails: {Path(options.out, 'index.html')}")

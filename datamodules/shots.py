@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from musicinfuser.errors import UserError
+
 if TYPE_CHECKING:
     from datamodules.cut_settings import CutSettings
 
@@ -42,14 +44,14 @@ class ShotSettings:
             ValueError: Naming the setting.
         """
         if self.detector not in ("adaptive", "content"):
-            raise ValueError(
+            raise UserError(
                 f"shots.detector must be 'adaptive' or 'content', not {self.detector!r}."
             )
         if self.threshold is not None and self.threshold <= 0:
-            raise ValueError(f"shots.threshold must be positive, not {self.threshold}.")
+            raise UserError(f"shots.threshold must be positive, not {self.threshold}.")
         for name in ("margin_seconds", "min_seconds"):
             if getattr(self, name) < 0:
-                raise ValueError(f"shots.{name} must be at least 0, not {getattr(self, name)}.")
+                raise UserError(f"shots.{name} must be at least 0, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from lightning.pytorch.utilities import rank_zero_info
 
 from musicinfuser.clip_size import frames_within
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 
 _RATE_HZ = 16_000
@@ -18,7 +19,7 @@ def check_num_seconds(num_seconds: float) -> None:
         ValueError: Not above 0.
     """
     if not num_seconds > 0:
-        raise ValueError(
+        raise UserError(
             f"data.generation.num_seconds is {num_seconds}; give seconds, or .inf for all of each "
             "track."
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.tempo import FACTORS, TempoChange, write_at_tempo
 
 
@@ -21,7 +22,7 @@ class TempoSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if not self.factors or not all(FACTORS[0] <= f <= FACTORS[1] for f in self.factors):
-            raise ValueError(
+            raise UserError(
                 f"data.generation.tempo.factors is {self.factors}; give numbers from "
                 f"{FACTORS[0]:g} to {FACTORS[1]:g}."
             )
@@ -35,7 +36,7 @@ class TempoSpec:
             ValueError: Two tracks of one name, or no offset.
         """
         if offset_seconds is None:
-            raise ValueError(
+            raise UserError(
                 "data.generation.tempo compares clips from one moment of the music; give "
                 "data.generation.track_offset_seconds a number."
             )
@@ -56,7 +57,7 @@ class TempoSpec:
         names = [track.stem for track in tracks]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(
+            raise UserError(
                 f"two tracks are called {twice}, and data.generation.tempo names its files after "
                 "them; rename one."
             )

@@ -21,6 +21,7 @@ from datamodules.folders import find_videos, select_files
 from datamodules.shots import ShotSettings
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -103,7 +104,7 @@ class YouTubeDataset(ClipDataset):
         if shots is not None:
             require_detector()
         if not 0 <= held_out_fraction <= 1:
-            raise ValueError(f"held_out_fraction must lie in [0, 1], not {held_out_fraction}.")
+            raise UserError(f"held_out_fraction must lie in [0, 1], not {held_out_fraction}.")
         settings = CutSettings(
             num_frames=num_frames,
             height=height,

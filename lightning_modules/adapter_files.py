@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lightning_modules.checkpointing import differences
+from musicinfuser.errors import UserError
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.official import official_lora_spec
@@ -27,7 +28,7 @@ from musicinfuser.sharing.folder import is_adapter_folder, read_folder
 _AUTHORS_HEADS = 8
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter cannot be read, or is not one of this model."""
 
 
@@ -178,10 +179,10 @@ def _from_official(
         }
         different = differences(mine, theirs, where="file")
         if different:
-            raise ValueError(f"other settings ({'; '.join(different)}).")
+            raise UserError(f"other settings ({'; '.join(different)}).")
         depth = len(model.backbone.transformer_blocks)
         return from_official(tensors, adapter_rules(depth, model.layers), has_own_a=has_own_a)
-    except (ValueError, KeyError) as error:
+    except (UserError, json.JSONDecodeError, KeyError) as error:
         raise AdapterError(
             f"model.init_adapter: {path} is an adapter of another model: {error}"
         ) from error

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 
-class CheckpointMismatchError(ValueError):
+class CheckpointMismatchError(UserError):
     """A checkpoint belongs to a model with other settings."""
 
 

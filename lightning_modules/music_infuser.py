@@ -32,6 +32,7 @@ from musicinfuser import generation
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
+from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
@@ -302,7 +303,7 @@ class MusicInfuserModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the adapters, warm-up and decay counted in optimizer steps."""
         if not self.trainable_names():
-            raise ValueError("nothing to train: no ZICA layers and no LoRA; set model.layers.")
+            raise UserError("nothing to train: no ZICA layers and no LoRA; set model.layers.")
         return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

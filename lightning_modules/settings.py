@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from musicinfuser.errors import UserError
+
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
@@ -34,9 +36,9 @@ class OptimizerSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.lr <= 0:
-            raise ValueError(f"optimizer.lr is {self.lr}; it must be positive.")
+            raise UserError(f"optimizer.lr is {self.lr}; it must be positive.")
         if self.warmup_steps < 0:
-            raise ValueError(f"optimizer.warmup_steps is {self.warmup_steps}; use 0 or more.")
+            raise UserError(f"optimizer.warmup_steps is {self.warmup_steps}; use 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -49,4 +51,4 @@ class ValidationSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if not self.sigmas or not all(0 < sigma <= 1 for sigma in self.sigmas):
-            raise ValueError(f"validation.sigmas is {self.sigmas}; give levels above 0, up to 1.")
+            raise UserError(f"validation.sigmas is {self.sigmas}; give levels above 0, up to 1.")

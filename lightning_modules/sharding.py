@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
 
@@ -65,7 +66,7 @@ def check_host_memory(*, shard_backbone: bool) -> None:
         ValueError: They are.
     """
     if shard_backbone:
-        raise ValueError(
+        raise UserError(
             "model.shard_backbone gathers each block's weights from the devices, "
             "model.stream_blocks and model.offload_inputs bring them and their inputs from the "
             "host; set either shard_backbone or the other two to false."
@@ -82,7 +83,7 @@ def check_equal_validation(trainer: L.Trainer) -> None:
     counts = [0] * trainer.world_size
     torch.distributed.all_gather_object(counts, mine)
     if len(set(counts)) > 1:
-        raise ValueError(
+        raise UserError(
             f"the processes have {counts} batches to validate with, but a sharded backbone runs on "
             f"all of them at once; set data.max_validation_clips to a multiple of {len(counts)}, "
             "with clips of several sizes also data.validation_batch_size to 1, or "

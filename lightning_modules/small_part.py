@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
+from musicinfuser.errors import UserError
 from musicinfuser.networks.sources import load_pretrained
 
 
@@ -39,7 +40,7 @@ class SmallPartModule(L.LightningModule):
         """
         super().__init__()
         if (config is None) == (pretrained is None):
-            raise ValueError("model needs exactly one of `config` and `pretrained`.")
+            raise UserError("model needs exactly one of `config` and `pretrained`.")
         self.optimizer_spec, self.export_dir = optimizer, export_dir
         self.config, self.pretrained, self.seed = config, pretrained, seed
 

@@ -16,6 +16,7 @@ from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -65,7 +66,7 @@ class TextToVideoModule(L.LightningModule):
         """
         super().__init__()
         if not noise_shift > 0:
-            raise ValueError(f"noise_shift is {noise_shift}; give 1 for uniform levels, or more.")
+            raise UserError(f"noise_shift is {noise_shift}; give 1 for uniform levels, or more.")
         self.noise_shift = noise_shift
         self.pretrained, self.export_dir = pretrained, export_dir
         self.optimizer_spec, self.validation = optimizer, validation

@@ -16,6 +16,7 @@ Fields of adaptability.json, which `layers: {strategy: adaptability, scores: FIL
 from collections.abc import Sequence
 from typing import Any
 
+from musicinfuser.errors import UserError
 from musicinfuser.layer_cells import system_name
 from musicinfuser.metrics.intervals import bootstrap_mean
 from musicinfuser.metrics.report import Document, as_fields
@@ -25,7 +26,7 @@ from musicinfuser.study.svg import Dot, dot_chart
 from musicinfuser.tables import Row
 
 
-class AdaptabilityError(ValueError):
+class AdaptabilityError(UserError):
     """Layers cannot be ranked. The message is one sentence."""
 
 

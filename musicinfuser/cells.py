@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicinfuser.errors import UserError
+
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
 NOTHING = "nothing"
@@ -37,17 +39,17 @@ class Cell:
     def __post_init__(self) -> None:
         """Check ranges."""
         if not _is_offset(self.track_offset_seconds):
-            raise ValueError(
+            raise UserError(
                 f"track_offset_seconds is {self.track_offset_seconds} for {self.track}; use 0 or "
                 "more, or null for a random start."
             )
         if not _is_offset(self.heard_offset_seconds):
-            raise ValueError(
+            raise UserError(
                 f"heard_offset_seconds is {self.heard_offset_seconds} for {self.heard}; use 0 or "
                 "more, or null for the offset in the track."
             )
         if self.heard_offset_seconds is not None and self.heard in (None, NOTHING):
-            raise ValueError(
+            raise UserError(
                 f"heard_offset_seconds is {self.heard_offset_seconds}, but no file is heard in "
                 f"place of {self.track}; name one in `heard`, or leave the offset out."
             )

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from musicinfuser.errors import UserError
+
 PATCH = 2
 FRAMES_PER_LATENT = 6
 """Of Mochi's VAE; the first latent frame of a video stands for one frame only."""
@@ -29,7 +31,7 @@ def check_clip_size(
     """
     if num_frames < 1 or num_frames % temporal != 1:
         lower = max((num_frames - 1) // temporal, 0) * temporal + 1
-        raise ValueError(
+        raise UserError(
             f"num_frames is {num_frames}; Mochi takes {temporal}k + 1 frames, e.g. {lower} or "
             f"{lower + temporal}."
         )
@@ -37,7 +39,7 @@ def check_clip_size(
     for name, value in (("height", height), ("width", width)):
         if value < unit or value % unit:
             nearest = max(round(value / unit), 1) * unit
-            raise ValueError(f"{name} is {value} px; it must be a multiple of {unit}: {nearest}.")
+            raise UserError(f"{name} is {value} px; it must be a multiple of {unit}: {nearest}.")
 
 
 def num_latent_frames(num_frames: int, *, temporal: int = FRAMES_PER_LATENT) -> int:
@@ -81,7 +83,7 @@ def clip_sizes(
         check_clip_size(num_frames, height, width)
         return ((height, width),)
     if not buckets:
-        raise ValueError(
+        raise UserError(
             "data.buckets is empty; name at least one [height, width], or give null to take "
             "data.height and data.width."
         )
@@ -89,10 +91,10 @@ def clip_sizes(
     for size in sizes:
         try:
             check_clip_size(num_frames, *size)
-        except ValueError as error:
-            raise ValueError(f"data.buckets, {size_name(size)}: {error}") from error
+        except UserError as error:
+            raise UserError(f"data.buckets, {size_name(size)}: {error}") from error
         if sizes.count(size) > 1:
-            raise ValueError(f"data.buckets names {size_name(size)} twice; name it once.")
+            raise UserError(f"data.buckets names {size_name(size)} twice; name it once.")
     return sizes
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from musicinfuser.errors import UserError
 from musicinfuser.evaluation import EvaluationError
 from musicinfuser.judges.judge import SOUND_RATE_HZ, Judge, Shown
 from musicinfuser.judges.pairs import PAIR_QUESTIONS, PairAnswer, choice_of, compare
@@ -105,7 +106,7 @@ def compare_systems(
         records.append(record)
         try:
             answers = compare(judge, shown(first), shown(second))
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             record["failure"] = " ".join(str(error).split())
             continue
         record["answers"] = {a.question.key: [a.forward.text, a.backward.text] for a in answers}

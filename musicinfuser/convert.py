@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from musicinfuser.our_errors import is_ours
+from musicinfuser.errors import UserError
 from musicinfuser.sharing.adapter import Adapter, AdapterFileError, adapter_of_checkpoint
 from musicinfuser.sharing.card import CardFacts
 from musicinfuser.sharing.folder import read_folder, write_folder
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb.
 
     Raises:
-        ValueError: What the user can mend, in one sentence that names file and key.
+        UserError: What the user can mend, in one sentence that names file and key.
     """
     options = _parser().parse_args(arguments)
     if options.verb == "from-official":
@@ -102,7 +102,5 @@ def _training_config(path: Path | None, checkpoint: Path) -> str | None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
-        if not is_ours(error):
-            raise
+    except UserError as error:
         sys.exit(f"convert: {error}")

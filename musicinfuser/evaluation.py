@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
 from musicinfuser.media.side_by_side import side_by_side
@@ -21,7 +22,7 @@ from musicinfuser.metrics.motion import (
 from musicinfuser.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """The evaluation cannot be done as asked. The message is one sentence."""
 
 
@@ -102,7 +103,7 @@ def picture_row(
     try:
         clip = load_clip(entry, beats=beats, seed=0, max_height=max_height)
         times = clip.music_beats().tolist() if clip.waveform is not None else None
-    except ValueError as error:
+    except UserError as error:
         print(f"not drawn: {error}")
         return None
     motion, rests = None, []

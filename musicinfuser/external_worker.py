@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Self
 
+from musicinfuser.errors import UserError
+
 # A pipe holds this much, so that a request never waits for a worker that does not read.
 MAX_REQUEST_BYTES = 60_000
 MAX_ANSWER_CHARACTERS = 16_000_000
@@ -32,7 +34,7 @@ _QUOTED_CHARACTERS = 400
 _GRACE_SECONDS = 5.0
 
 
-class WorkerError(ValueError):
+class WorkerError(UserError):
     """An external worker did not answer as it should. The message is one sentence."""
 
 
@@ -67,11 +69,9 @@ class ExternalWorker:
         time_limit_seconds: float = 600.0,
     ) -> None:
         if isinstance(command, str) or not command or not command[0]:
-            raise ValueError(
-                f"{name}: the command {command!r} is no list of program and arguments."
-            )
+            raise UserError(f"{name}: the command {command!r} is no list of program and arguments.")
         if not (start_limit_seconds > 0 and time_limit_seconds > 0):
-            raise ValueError(
+            raise UserError(
                 f"{name}: time limits of {start_limit_seconds} s to start and {time_limit_seconds} "
                 "s per request were given; both must be positive."
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.errors import printable
 
 _MARKS = (
@@ -32,7 +33,7 @@ _CSV_REASONS = {
 Row = dict[str, str]
 
 
-class LabelError(ValueError):
+class LabelError(UserError):
     """A text file is not what it must be; one sentence with file, line and what to do.
 
     Attributes:

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.whole_files import written_whole
 
 # The format's own limit.
 MAX_HEADER_BYTES = 100_000_000
 
 
-class WeightsFileError(ValueError):
+class WeightsFileError(UserError):
     """A file of weights is missing, broken off, or no safetensors file."""
 
 

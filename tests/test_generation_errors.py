@@ -7,9 +7,9 @@ import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import write_wav
 from musicinfuser.networks.out_of_memory import OutOfMemoryError
-from musicinfuser.our_errors import is_ours
 from tests.pipeline.conftest import adapter, trained  # noqa: F401 - fixtures
 
 
@@ -37,7 +37,7 @@ def test_an_adapter_of_another_model_is_refused(predict, adapter, tmp_path):  # 
     shutil.copytree(f"{adapter}/zica", other / "zica")
     with pytest.raises(ValueError, match=r"trained with other settings \(.*audio_resampling") as e:
         predict(0.5, f"--model.init_args.init_adapter={other}")
-    assert is_ours(e.value) and len(str(e.value).splitlines()) == 1
+    assert isinstance(e.value, UserError) and len(str(e.value).splitlines()) == 1
 
 
 def test_a_model_larger_than_the_device_names_the_profile(predict, monkeypatch):

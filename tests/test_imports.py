@@ -15,18 +15,19 @@ GROUND = {
     for name in (
         "cells",
         "clip_size",
+        "errors",
         "external_worker",
         "fingerprint",
         "keyed_random",
         "latent_space",
         "layer_cells",
-        "our_errors",
         "safetensors_files",
         "tables",
         "version",
         "whole_files",
     )
 }
+ERRORS = "musicinfuser.errors"
 OURS = (
     "musicinfuser",
     "lightning_modules",
@@ -37,9 +38,10 @@ OURS = (
 )
 # Room -> rooms it may import, and rooms it may name for types only.
 TABLE: dict[str, tuple[set[str], set[str]]] = {
-    **{name: (set(), set()) for name in GROUND},
-    "musicinfuser.layer_cells": ({"musicinfuser.cells"}, set()),
-    "musicinfuser.safetensors_files": ({"musicinfuser.whole_files"}, set()),
+    **{name: ({ERRORS}, set()) for name in GROUND - {ERRORS}},
+    ERRORS: (set(), set()),
+    "musicinfuser.layer_cells": ({ERRORS, "musicinfuser.cells"}, set()),
+    "musicinfuser.safetensors_files": ({ERRORS, "musicinfuser.whole_files"}, set()),
     "musicinfuser.diffusion": (GROUND, set()),
     "musicinfuser.networks": (GROUND, set()),
     "musicinfuser.media": (GROUND, set()),

@@ -21,6 +21,7 @@ from datamodules.small_world import read_recipe
 from datamodules.small_world.corpus import WORLD_FILE
 from datamodules.small_world.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
 from datamodules.small_world.wild import draw_wild, plan_wild
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.latent_space import normalise, posterior_sample
@@ -233,7 +234,7 @@ def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
             np.save(whole, frames[: len(records)])
     (cache / "all_frames.npy").unlink()
     if not any(record["held_out"] for record in records):
-        raise ValueError(f"{world} holds no clip to held-out music; make it with --held-out.")
+        raise UserError(f"{world} holds no clip to held-out music; make it with --held-out.")
     with written_whole(cache / "joints.npy") as temporary:
         np.save(temporary, np.stack(joints))
     write_text(cache / "records.json", json.dumps(records, ensure_ascii=False))
@@ -296,6 +297,6 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read ({error.strerror}); make the world first."
         ) from None

@@ -38,6 +38,7 @@ from datamodules.aist_names import tables
 from datamodules.small_world import read_recipe
 from datamodules.small_world.dancer import JOINTS
 from datamodules.small_world.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS, backdrop_words
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.attributes import MOTION, AttributeNet
 from musicinfuser.metrics.beat_alignment import BeatAlignment
 from musicinfuser.metrics.clip import ClipMetric
@@ -184,7 +185,7 @@ def main(args: Sequence[str] | None = None) -> int:
     cut = CutOptions(**{f.name: getattr(options, f.name) for f in dataclasses.fields(CutOptions)})
     try:
         clips = open_clips(options.world, options.vae, options.cache, cut)
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     pose_folder, looks_folder = options.out / "pose", options.out / "attributes"

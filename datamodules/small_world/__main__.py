@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from datamodules.small_world.corpus import make_small_world
 from datamodules.small_world.recipe import SmallWorldRecipe
+from musicinfuser.errors import UserError
 
 HELP = {
     "seed": "seed of every draw",
@@ -48,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     out, num_workers = options.pop("out"), options.pop("num_workers")
     try:
         make_small_world(out, num_workers=num_workers, **options)
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

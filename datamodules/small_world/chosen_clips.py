@@ -14,6 +14,7 @@ from datamodules.cut_settings import CROPS
 from datamodules.cutting import ClipDataset
 from datamodules.youtube import YouTubeDataset
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.media.seeking import PTS_TOLERANCE_SECONDS
 
 HEIGHT, WIDTH, FPS = 64, 64, 30.0
@@ -49,9 +50,9 @@ class Choice:
         """
         check_clip_size(self.num_frames, HEIGHT, WIDTH)
         if self.source not in get_args(TestSource):
-            raise ValueError(f"source is {self.source!r}; give aist or youtube.")
+            raise UserError(f"source is {self.source!r}; give aist or youtube.")
         if self.num_clips < 2:
-            raise ValueError(
+            raise UserError(
                 f"num_clips is {self.num_clips}; give 2 or more, since each hears another's music."
             )
 
@@ -85,7 +86,7 @@ def choose(world: Path, choice: Choice) -> tuple[ClipDataset, list[Take]]:
         left_out = dataset.skipped if dataset else []
         reason = f" ({len(left_out)} are left out: {left_out[0].reason})" if left_out else ""
         option = "--held-out" if choice.source == "aist" else "--num-youtube"
-        raise ValueError(
+        raise UserError(
             f"{world} holds {len(specs)} videos for {choice.source} clips{reason}, fewer than "
             f"{choice.num_clips}; make a world with more ({option}) or ask for fewer clips."
         )
@@ -143,7 +144,7 @@ def _truths(world: Path, choice: Choice) -> list[tuple[str, Truth]]:
                 continue
         place = world / "truth" / f"{path.stem}.json"
         if not place.is_file():
-            raise ValueError(f"{place} is missing; finish the world by repeating its command.")
+            raise UserError(f"{place} is missing; finish the world by repeating its command.")
         truth = json.loads(place.read_text("utf-8"))
         is_danced = "joints" in truth and truth.get("sound", "music") == "music"
         if is_danced and (truth["num_dancers"] == 1 or choice.several_dancers):
@@ -173,5 +174,5 @@ def decoded(dataset: ClipDataset, index: int) -> RawClip:
     """
     clip = dataset[index]
     if isinstance(clip, SkippedClip):
-        raise ValueError(f"{clip.path}: gives no clip ({clip.reason}); make the world again.")
+        raise UserError(f"{clip.path}: gives no clip ({clip.reason}); make the world again.")
     return clip

@@ -17,6 +17,7 @@ from datamodules.small_world.music import BEATS_PER_BAR
 from datamodules.small_world.recipe import SmallWorldRecipe
 from datamodules.small_world.recordings import Recording
 from datamodules.small_world.wild import WildItem, draw_wild, plan_wild, record_wild
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.whole_files import written_whole
@@ -59,7 +60,7 @@ def make_small_world(
             out of its range.
     """
     if recipe is not None and options:
-        raise ValueError(f"Give either a recipe or its fields, not both ({', '.join(options)}).")
+        raise UserError(f"Give either a recipe or its fields, not both ({', '.join(options)}).")
     recipe = recipe or SmallWorldRecipe(**options)
     out = Path(out)
     _claim(out, recipe)
@@ -82,7 +83,7 @@ def read_recipe(out: str | Path) -> SmallWorldRecipe:
         content = json.loads(path.read_text("utf-8"))
         return SmallWorldRecipe(**content["recipe"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} does not describe a small world ({error}); make one with "
             "`python -m datamodules.small_world`."
         ) from None
@@ -95,7 +96,7 @@ def _claim(out: Path, recipe: SmallWorldRecipe) -> None:
         found = {"format": json.loads(path.read_text("utf-8")).get("format")}
         found["recipe"] = dataclasses.asdict(read_recipe(out))
         if found["format"] != FORMAT:
-            raise ValueError(
+            raise UserError(
                 f"{out} holds a small world of format {found['format']}, not {FORMAT}; choose "
                 "another folder or delete it."
             )
@@ -105,13 +106,13 @@ def _claim(out: Path, recipe: SmallWorldRecipe) -> None:
             if found["recipe"][name] != value
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"{out} holds a small world of another recipe ({'; '.join(differing)}); choose "
                 "another folder or delete it."
             )
         return
     if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise ValueError(f"{out} holds files that are no small world; choose an empty folder.")
+        raise UserError(f"{out} holds files that are no small world; choose an empty folder.")
     _write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 

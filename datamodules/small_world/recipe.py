@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from datamodules.small_world.music import NUM_BEATS
+from musicinfuser.errors import UserError
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
 MIN_HEIGHT_PX = 32
@@ -55,26 +56,26 @@ class SmallWorldRecipe:
         """
         for name in ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio"):
             if getattr(self, name) < 0:
-                raise ValueError(
+                raise UserError(
                     f"{name} is {getattr(self, name)}; it counts files, so give 0 or more."
                 )
         for name in ("basic_beats", "advanced_beats"):
             if not MIN_BEATS <= getattr(self, name) <= MAX_BEATS:
-                raise ValueError(
+                raise UserError(
                     f"{name} is {getattr(self, name)}; give {MIN_BEATS} to {MAX_BEATS} beats."
                 )
         if self.height % 2 or self.height < MIN_HEIGHT_PX:
-            raise ValueError(
+            raise UserError(
                 f"height is {self.height}; give an even number of at least {MIN_HEIGHT_PX} rows."
             )
         if not 1.0 <= self.youtube_seconds <= MAX_YOUTUBE_SECONDS:
-            raise ValueError(
+            raise UserError(
                 f"youtube_seconds is {self.youtube_seconds}; give 1 to {MAX_YOUTUBE_SECONDS:g}."
             )
         if self.audio_channels not in (1, 2):
-            raise ValueError(f"audio_channels is {self.audio_channels}; give 1 or 2.")
+            raise UserError(f"audio_channels is {self.audio_channels}; give 1 or 2.")
         if self.aist_fps <= 0 or self.audio_rate_hz < 8000:
-            raise ValueError("aist_fps must be positive and audio_rate_hz at least 8000.")
+            raise UserError("aist_fps must be positive and audio_rate_hz at least 8000.")
 
     @property
     def width(self) -> int:

@@ -46,6 +46,7 @@ from datamodules.small_world.corpus import read_recipe
 from datamodules.small_world.recipe import SmallWorldRecipe
 from datamodules.small_world.wild import WildItem, record_wild
 from musicinfuser.cells import NOTHING
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.tables import Row, csv_table
@@ -181,7 +182,7 @@ def other_music(takes: Sequence[Take]) -> list[int]:
     }
     for take in takes:
         if heard[take.number].truth["music"] == take.truth["music"]:
-            raise ValueError(
+            raise UserError(
                 f"More than half of the {len(takes)} clips dance to {take.truth['music']}, so not "
                 "each can hear another piece; ask for more clips, or make another world."
             )
@@ -198,23 +199,23 @@ def _require_own(out: Path, settings: dict[str, Any]) -> None:
             if found.get(name) != value
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"{out} holds a test set of other settings ({'; '.join(differing)}); choose "
                 "another folder or delete it."
             )
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise ValueError(f"{out} holds files that are no test set; choose an empty folder.")
+        raise UserError(f"{out} holds files that are no test set; choose an empty folder.")
 
 
 def _require_room(tempo: float, takes: Sequence[Take], dataset: ClipDataset) -> None:
     if not MIN_TEMPO <= tempo <= MAX_TEMPO:
-        raise ValueError(f"tempo is {tempo}; give {MIN_TEMPO:g} to {MAX_TEMPO:g} times.")
+        raise UserError(f"tempo is {tempo}; give {MIN_TEMPO:g} to {MAX_TEMPO:g} times.")
     for take in takes:
         seconds = take.truth["num_frames"] / take.truth["fps"]
         # A dance from the wild is as long at any tempo, one under an AIST name has as many beats.
         seconds /= tempo if take.spec.source == "aist" else 1.0
         if start_range(seconds, settings=dataset.settings) is None:
-            raise ValueError(
+            raise UserError(
                 f"tempo {tempo:g} leaves {seconds:.2f} s of {take.spec.path.name}, too little for "
                 f"{take.spec.num_frames} frames; choose a slower one or fewer frames."
             )
@@ -299,7 +300,7 @@ def main(args: Sequence[str] | None = None) -> int:
     world, out, tempos = options.pop("world"), options.pop("out"), options.pop("tempo")
     try:
         make_test_set(world, out, Choice(**options), tempos=tempos)
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from musicinfuser.our_errors import first_of_ours
+from musicinfuser.errors import user_error
 from musicinfuser.tables import Row, markdown_table
 
 GB = 1e9
@@ -32,15 +32,15 @@ class Report:
         """Note what this program refuses in the block, and go on after it.
 
         Raises:
-            ValueError: One that a library raised; it is no sentence for a reader.
+            ValueError: One that is no `UserError`: a fault of this program.
         """
         try:
             yield
-        except ValueError as error:
-            ours = first_of_ours(error)
-            if ours is None:
+        except Exception as error:
+            refusal = user_error(error)
+            if refusal is None:
                 raise
-            self.problem(str(ours))
+            self.problem(str(refusal))
 
     def text(self) -> str:
         """The whole report."""

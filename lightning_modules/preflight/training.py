@@ -17,6 +17,7 @@ from lightning_modules.preflight.disk import check_checkpoints
 from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings
 from lightning_modules.preflight.weights import CheckedPart
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.networks.lora import is_lora_name
@@ -237,14 +238,14 @@ def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, A
     if name != "last":
         with report.collecting():
             if not Path(name).exists():
-                raise ValueError(f"--ckpt_path names {name}, which does not exist.")
+                raise UserError(f"--ckpt_path names {name}, which does not exist.")
             return Path(name), read_checkpoint(Path(name)), []
         return None, {}, []
     found, passed_over = {}, []
     for path in _last_checkpoints(settings):
         try:
             found[path] = read_checkpoint(path)
-        except ValueError as error:
+        except UserError as error:
             passed_over.append(f"passed over: {error}")
     if not found:
         return None, {}, passed_over
@@ -273,6 +274,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as a checkpoint ({reason}); name another one."
         ) from error

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from musicinfuser.our_errors import is_ours
+from musicinfuser.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     options = parse(arguments)
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the page needs gradio; `pip install '.[demo]'` brings it.")
+        raise UserError("the page needs gradio; `pip install '.[demo]'` brings it.")
     # Read by gradio when it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # As ctrl-C, so that what was uploaded and made is removed.
@@ -46,7 +46,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except ValueError as error:
-        if not is_ours(error):
-            raise
+    except UserError as error:
         sys.exit(f"app: {error}")

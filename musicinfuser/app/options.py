@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musicinfuser.app.suits import ASSETS
+from musicinfuser.errors import UserError
 
 SHIPPED_MODEL, SHIPPED_ADAPTER = ASSETS / "small-mochi", ASSETS / "small-adapter"
 HOW_TO_ADAPT = (
@@ -56,7 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--vae_tiling", action="store_true", help="decode in tiles, for less memory")
     options = parser.parse_args(arguments)
     if options.max_seconds < 0.2:
-        raise ValueError(
+        raise UserError(
             f"--max_seconds is {options.max_seconds:g}; the shortest video lasts 0.2 s."
         )
     options.adapter = _named(options.adapter or _shipped(options.model))
@@ -73,7 +74,7 @@ def _positive(text: str) -> float:
 def _shipped(model: str) -> list[str]:
     if Path(model).resolve() == SHIPPED_MODEL and SHIPPED_ADAPTER.is_dir():
         return [str(SHIPPED_ADAPTER)]
-    raise ValueError(f"there is no adapter for {model}, so it cannot hear: {HOW_TO_ADAPT}.")
+    raise UserError(f"there is no adapter for {model}, so it cannot hear: {HOW_TO_ADAPT}.")
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -84,9 +85,9 @@ def _named(given: Sequence[str]) -> dict[str, str]:
         if not mark:
             name, folder = Path(text).name, text
         if not name or not folder:
-            raise ValueError(f"--adapter {text}: give NAME=FOLDER or FOLDER.")
+            raise UserError(f"--adapter {text}: give NAME=FOLDER or FOLDER.")
         if name in named:
-            raise ValueError(
+            raise UserError(
                 f"--adapter names {named[name]} and {folder} both {name!r}; give NAME=FOLDER."
             )
         named[name] = folder

@@ -6,6 +6,7 @@ from typing import Any
 
 from musicinfuser.app.studio import SECONDS_PER_LATENT, Wish
 from musicinfuser.app.visits import MAX_STEPS, Shown, Visits, note
+from musicinfuser.errors import UserError
 
 INTRODUCTION = "# MusicInfuser\nDrop a song, say who dances where, and get a video of it."
 FONTS = ("system-ui", "sans-serif")
@@ -185,9 +186,7 @@ def open_page(page: Any, *, host: str, port: int | None, max_megabytes: float) -
         )
     except OSError as error:
         place = f"{host}:{port}" if port else f"{host}, ports from 7860 on"
-        raise ValueError(
-            f"nothing can listen on {place} ({error}); give another --port."
-        ) from error
+        raise UserError(f"nothing can listen on {place} ({error}); give another --port.") from error
     return str(page.local_url)
 
 

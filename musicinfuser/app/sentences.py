@@ -4,21 +4,21 @@ import sys
 import traceback
 from pathlib import Path
 
+from musicinfuser.errors import user_error
 from musicinfuser.networks.out_of_memory import OutOfMemoryError
-from musicinfuser.our_errors import first_of_ours
 
 UNKNOWN = "something went wrong that is not your doing; the terminal of the program says what."
 
 
 def sentence(error: Exception, *, song: str | None = None, offload: str = "none") -> str:
-    """The sentence for an error; one that is not ours is printed in the terminal as it is.
+    """The sentence for an error; one that is no `UserError` is printed in the terminal as it is.
 
     Args:
         error: What was raised.
         song: The uploaded file, called by its own name without the server's folders.
         offload: What the page was started with.
     """
-    found = first_of_ours(error)
+    found = user_error(error)
     if isinstance(found, OutOfMemoryError):
         text = f"The device's memory is too small for {found.doing}: {remedy(found, offload)}."
     elif found is not None:

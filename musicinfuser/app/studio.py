@@ -14,6 +14,7 @@ from musicinfuser import keyed_random
 from musicinfuser.app.suits import Suit, suit_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.generation import OUTPUT_RATE_HZ, read_track
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.networks.music_adapter import MusicAdapter
@@ -91,12 +92,10 @@ class Studio:
         """
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if not _exists(device):
-            raise ValueError(f"--device {device} is not there; give cpu, or leave it out.")
+            raise UserError(f"--device {device} is not there; give cpu, or leave it out.")
         on_gpu = torch.device(device).type == "cuda"
         if options.offload != "none" and not on_gpu:
-            raise ValueError(
-                f"--offload {options.offload} needs a GPU, but the device is {device}."
-            )
+            raise UserError(f"--offload {options.offload} needs a GPU, but the device is {device}.")
         # Before anything large is read.
         check_clip_size(7, options.height or 16, options.width or 16)
         dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
@@ -141,7 +140,7 @@ class Studio:
             ValueError: There is none of that name.
         """
         if name not in self.adapters:
-            raise ValueError(f"there is no adapter {name!r}; choose {' or '.join(self.adapters)}.")
+            raise UserError(f"there is no adapter {name!r}; choose {' or '.join(self.adapters)}.")
         if name == self._chosen:
             return
         zica, lora = self.adapters[name]

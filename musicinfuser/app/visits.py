@@ -13,6 +13,7 @@ from pathlib import Path
 from musicinfuser.app.sentences import sentence
 from musicinfuser.app.song import clock, excerpt, song_seconds
 from musicinfuser.app.studio import StoppedError, Studio, Wish, num_frames_of
+from musicinfuser.errors import UserError
 from musicinfuser.pipelines.heard import FPS
 
 MAX_STEPS = 128
@@ -136,20 +137,20 @@ class Visits:
 
     def _check(self, wish: Wish) -> None:
         if not wish.song:
-            raise ValueError("drop a song first.")
+            raise UserError("drop a song first.")
         if not wish.prompt.strip():
-            raise ValueError("write a prompt first, or take one of the examples.")
+            raise UserError("write a prompt first, or take one of the examples.")
         if wish.seed < 0:
-            raise ValueError(f"the seed is {wish.seed}; give 0 or more.")
+            raise UserError(f"the seed is {wish.seed}; give 0 or more.")
         if not 1 <= wish.num_steps <= MAX_STEPS:
-            raise ValueError(f"{wish.num_steps} steps were asked for; give 1 to {MAX_STEPS}.")
+            raise UserError(f"{wish.num_steps} steps were asked for; give 1 to {MAX_STEPS}.")
         self._check_length(wish.seconds)
         span = num_frames_of(wish.seconds) / FPS
         song_seconds(wish.song, start_seconds=wish.start_seconds, span_seconds=span)
 
     def _check_length(self, seconds: float) -> None:
         if not (math.isfinite(seconds) and 0 < seconds <= self.max_seconds):
-            raise ValueError(
+            raise UserError(
                 f"{seconds:g} s were asked for; videos here last up to {self.max_seconds:g} s."
             )
 

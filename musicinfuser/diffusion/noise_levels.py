@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
+
 BetaMode = Literal["exponential", "linear", "fixed"]
 
 
@@ -56,8 +58,8 @@ def annealed_beta(
             return 1.0 + (initial - 1.0) * 2.0 ** (-step / half_life_steps)
         case "linear":
             if num_steps is None:
-                raise ValueError("linear annealing of beta needs num_steps.")
+                raise UserError("linear annealing of beta needs num_steps.")
             return 1.0 + (initial - 1.0) * max(0.0, 1.0 - step / num_steps)
         case "fixed":
             return initial
-    raise ValueError(f"beta mode {mode!r} is unknown; choose exponential, linear or fixed.")
+    raise UserError(f"beta mode {mode!r} is unknown; choose exponential, linear or fixed.")

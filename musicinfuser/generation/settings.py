@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from musicinfuser.clip_size import FRAMES_PER_LATENT, num_latent_frames
 from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.errors import UserError
 
 WindowNoise = Literal["repeated", "independent"]
 # Windows as long as the authors' training clips.
@@ -40,24 +41,24 @@ class SamplingSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.num_steps < 1:
-            raise ValueError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
+            raise UserError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
         if self.music_guidance_scale < 0:
-            raise ValueError(
+            raise UserError(
                 f"sampling.music_guidance_scale is {self.music_guidance_scale}; use 0 or more."
             )
         if self.guidance_scale < 0:
-            raise ValueError(f"sampling.guidance_scale is {self.guidance_scale}; use 0 or more.")
+            raise UserError(f"sampling.guidance_scale is {self.guidance_scale}; use 0 or more.")
         if self.window_frames < 7 or self.window_frames % FRAMES_PER_LATENT != 1:
-            raise ValueError(
+            raise UserError(
                 f"sampling.window_frames is {self.window_frames}; use 6k + 1 from 7 on, e.g. 73."
             )
         if self.window_noise not in get_args(WindowNoise):
-            raise ValueError(
+            raise UserError(
                 f"sampling.window_noise is {self.window_noise!r}; use repeated or independent."
             )
         overlap, most = self.window_overlap_frames, self.window_frames - 1
         if not 0 < overlap < self.window_frames or overlap % FRAMES_PER_LATENT:
-            raise ValueError(
+            raise UserError(
                 f"sampling.window_overlap_frames is {overlap}; windows of {self.window_frames} "
                 f"frames can share 6k frames, {FRAMES_PER_LATENT} to {most}."
             )
@@ -86,4 +87,4 @@ class LayerGuidance:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.scale < 0:
-            raise ValueError(f"the scale of layer guidance is {self.scale}; use 0 or more.")
+            raise UserError(f"the scale of layer guidance is {self.scale}; use 0 or more.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.judges.expected_score import Position, expected_score
 from musicinfuser.judges.questions import Question
 from musicinfuser.judges.scores import authors_score, strict_score
@@ -19,7 +20,7 @@ SOUND_RATE_HZ = 16_000
 """What the audio encoders of today's judges take."""
 
 
-class JudgeError(ValueError):
+class JudgeError(UserError):
     """A judge cannot be asked or gave no answer. The message is one sentence."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
 from musicinfuser.judges.questions import Question
 from musicinfuser.media.video import probe_video, read_clip
@@ -45,7 +46,7 @@ class OmniJudge(Judge):
         max_new_tokens: int = 32,
     ) -> None:
         if not fps > 0 or max_height < 1 or max_new_tokens < 1:
-            raise ValueError("fps, max_height and max_new_tokens must be positive.")
+            raise UserError("fps, max_height and max_new_tokens must be positive.")
         self.source = source
         self.dtype = dtype
         self.device = device

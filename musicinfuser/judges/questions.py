@@ -8,6 +8,8 @@ from typing import Literal
 
 import yaml
 
+from musicinfuser.errors import UserError
+
 Wording = Literal["paper", "authors"]
 
 DANCE, VIDEO, PROMPT = "Dance Quality", "Video Quality", "Prompt Alignment"
@@ -66,7 +68,7 @@ def questions(prompt: str | None, *, wording: Wording = "paper") -> list[Questio
         ValueError: If the wording is unknown.
     """
     if wording not in ("paper", "authors"):
-        raise ValueError(f"wording is {wording!r}; choose 'paper' or 'authors'.")
+        raise UserError(f"wording is {wording!r}; choose 'paper' or 'authors'.")
     asked = []
     for group, texts in table_10().items():
         for name, text in texts.items():

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from musicinfuser.errors import UserError
 from musicinfuser.judges.http_json import Refused, Unreachable, exchange, wait_seconds
 from musicinfuser.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
 from musicinfuser.judges.questions import Question
@@ -64,7 +65,7 @@ class ServerJudge(Judge):
         api_key_variable: str = "OPENAI_API_KEY",
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url is {base_url!r}; it begins with http:// or https://.")
+            raise UserError(f"base_url is {base_url!r}; it begins with http:// or https://.")
         least = {"top_logprobs": 0, "max_tokens": 1, "concurrency": 1, "num_retries": 0}
         given = {
             "top_logprobs": top_logprobs,
@@ -74,9 +75,9 @@ class ServerJudge(Judge):
         }
         for name, value in given.items():
             if value < least[name]:
-                raise ValueError(f"{name} is {value}; use {least[name]} or more.")
+                raise UserError(f"{name} is {value}; use {least[name]} or more.")
         if not time_limit_seconds > 0 or first_wait_seconds < 0:
-            raise ValueError("time_limit_seconds must be positive, first_wait_seconds at least 0.")
+            raise UserError("time_limit_seconds must be positive, first_wait_seconds at least 0.")
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.audio_form = audio_form

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio_decoding import (
     RATES_HZ,
     Channel,
@@ -75,12 +76,12 @@ def read_audio(
             the span.
     """
     if start_seconds < 0 or rate_hz <= 0 or (duration_seconds is not None and duration_seconds < 0):
-        raise ValueError(
+        raise UserError(
             f"start_seconds and duration_seconds must be at least 0 and rate_hz positive, got "
             f"{start_seconds}, {duration_seconds} and {rate_hz}."
         )
     if channel not in ("mean", "first"):
-        raise ValueError(f"channel must be 'mean' or 'first', got {channel!r}.")
+        raise UserError(f"channel must be 'mean' or 'first', got {channel!r}.")
     until = math.inf
     if duration_seconds is not None:
         until = start_seconds + duration_seconds + _MARGIN_SECONDS
@@ -157,7 +158,7 @@ def wav_bytes(waveform: Tensor, *, rate_hz: int) -> bytes:
         ValueError: If the shape does not fit.
     """
     if waveform.ndim not in (1, 2) or not waveform.is_floating_point():
-        raise ValueError(
+        raise UserError(
             f"waveform must be float (S,) or (C, S), got {waveform.dtype} {tuple(waveform.shape)}."
         )
     channels = torch.atleast_2d(waveform.detach().cpu())
@@ -190,7 +191,7 @@ def audio_packets(
 
     layout = {1: "mono", 2: "stereo"}.get(len(waveform))
     if layout is None:
-        raise ValueError(f"audio must have one or two channels, got {len(waveform)}.")
+        raise UserError(f"audio must have one or two channels, got {len(waveform)}.")
     stream_rate_hz = rate_hz if rate_hz in _AAC_RATES_HZ else 48000
     stream = container.add_stream("aac", rate=stream_rate_hz, layout=layout)
     stream.bit_rate = 96_000 * len(waveform)

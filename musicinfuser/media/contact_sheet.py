@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.errors import written_whole
 from musicinfuser.media.spectrogram import coloured_spectrogram
 from musicinfuser.media.text_lines import wrapped_lines
@@ -55,20 +56,20 @@ class SheetRow:
         """Refuse what cannot be drawn."""
         shape = tuple(self.frames.shape)
         if self.frames.dtype != torch.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-            raise ValueError(
+            raise UserError(
                 f"frames of row {self.label!r} must be uint8 (T, H, W, 3), got "
                 f"{self.frames.dtype} {shape}."
             )
         if not self.fps > 0:
-            raise ValueError(f"fps of row {self.label!r} must be positive, got {self.fps}.")
+            raise UserError(f"fps of row {self.label!r} must be positive, got {self.fps}.")
         if (self.audio is None) != (self.audio_rate_hz is None):
-            raise ValueError(f"audio and audio_rate_hz of row {self.label!r} go together.")
+            raise UserError(f"audio and audio_rate_hz of row {self.label!r} go together.")
         if self.audio is not None and self.audio.ndim != 1:
-            raise ValueError(
+            raise UserError(
                 f"audio of row {self.label!r} must be (S,), got {tuple(self.audio.shape)}."
             )
         if self.motion is not None and len(self.motion) != shape[0] - 1:
-            raise ValueError(
+            raise UserError(
                 f"motion of row {self.label!r} must have one value per pair of neighbouring "
                 f"frames, {shape[0] - 1}, got {len(self.motion)}."
             )
@@ -121,7 +122,7 @@ def sheet_image(
         ValueError: If there are no rows or no columns.
     """
     if not rows or num_columns < 1:
-        raise ValueError(
+        raise UserError(
             f"a contact sheet needs at least one row and one column, got {len(rows)} rows and "
             f"{num_columns} columns."
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.errors import MediaError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Deadline:
             ValueError: If the time is not positive.
         """
         if not seconds > 0:
-            raise ValueError(f"time_limit_seconds must be positive, got {seconds}.")
+            raise UserError(f"time_limit_seconds must be positive, got {seconds}.")
         self._path, self._seconds = path, seconds
         self._end = time.monotonic() + seconds
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicinfuser import whole_files
+from musicinfuser.errors import UserError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from musicinfuser.media.decoding import Deadline
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """A media file cannot be read or written. The message is one sentence that names the file."""
 
     def __init__(self, message: str) -> None:

@@ -22,13 +22,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.clip_size import ClipSize, size_name
+from musicinfuser.errors import UserError
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.whole_files import write_text
 
 FORMAT_VERSION = 1
 
 
-class CacheError(ValueError):
+class CacheError(UserError):
     """The cache is missing, broken, or made another way than the config asks."""
 
 

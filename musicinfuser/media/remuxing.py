@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, packets
 from musicinfuser.media.errors import MediaError, picture_stream, reading, reason
@@ -42,7 +43,7 @@ def with_sound(
     import av
 
     if (waveform is None) != (rate_hz is None):
-        raise ValueError("waveform and rate_hz must be given together.")
+        raise UserError("waveform and rate_hz must be given together.")
     deadline, memory = Deadline(path, time_limit_seconds), io.BytesIO()
     with reading(path, "video", deadline) as source:
         stream = picture_stream(source, path)
@@ -71,7 +72,7 @@ def _retime(picture: list["Packet"]) -> None:
     """
     stamps = [packet.pts for packet in picture if packet.pts is not None]
     if len(stamps) < len(picture):
-        raise ValueError("a frame does not say when it is shown")
+        raise UserError("a frame does not say when it is shown")
     shown = sorted(stamps)
     # Decoded in the order they stand in, each no later than it is shown.
     delay = max((due - stamp for due, stamp in zip(shown, stamps, strict=True)), default=0)

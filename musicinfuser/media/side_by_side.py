@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.contact_sheet import SheetRow
 from musicinfuser.media.video_writing import write_video
 
@@ -34,11 +35,11 @@ def side_by_side(panels: Sequence[SheetRow], path: Path | str) -> None:
         MediaError: If the file system or an encoder refuses.
     """
     if len(panels) < 2:
-        raise ValueError(f"{path}: needs at least two clips to stand beside each other.")
+        raise UserError(f"{path}: needs at least two clips to stand beside each other.")
     rates = {panel.fps for panel in panels}
     if len(rates) > 1:
         listed = ", ".join(f"{rate:g}" for rate in sorted(rates))
-        raise ValueError(f"{path}: the clips have {listed} frames per second; give one rate.")
+        raise UserError(f"{path}: the clips have {listed} frames per second; give one rate.")
     first = panels[0]
     pictures = [_enlarged(panel.frames) for panel in panels]
     height = max(picture.shape[1] for picture in pictures)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import fit_length, read_audio, write_wav
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def change_tempo(waveform: Tensor, *, rate_hz: int, factor: float, by: TempoChan
     import av
 
     if not FACTORS[0] <= factor <= FACTORS[1]:
-        raise ValueError(
+        raise UserError(
             f"a tempo of {factor} times is out of range; use {FACTORS[0]:g} to {FACTORS[1]:g}."
         )
     if factor == 1 or not len(waveform):

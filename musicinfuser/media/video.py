@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError, picture_stream, reading
 from musicinfuser.media.seeking import (
@@ -179,7 +180,7 @@ def read_clip(
 
     _require_positive(num_frames=num_frames, height=height, width=width, fps=fps)
     if start_seconds < 0:
-        raise ValueError(f"start_seconds must be at least 0, got {start_seconds}.")
+        raise UserError(f"start_seconds must be at least 0, got {start_seconds}.")
     clip = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
     reformatter = VideoReformatter()
     # FFmpeg's fast paths repeat chroma pixels and darken the picture by one to two levels of 255.
@@ -231,7 +232,7 @@ def read_clip(
 def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
+            raise UserError(f"{name} must be positive, got {value}.")
 
 
 def _clamped(box: CropBox, width: int, height: int) -> CropBox:

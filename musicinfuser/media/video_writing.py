@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets, fit_length
 from musicinfuser.media.errors import written_whole
 
@@ -54,14 +55,14 @@ def write_video(
     import av
 
     if Path(path).suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: a video is written as .mp4; change the file name's ending.")
+        raise UserError(f"{path}: a video is written as .mp4; change the file name's ending.")
     pieces = iter([frames] if isinstance(frames, Tensor) else frames)
     first = next(pieces)
     _check_frames(first)
     if not fps > 0:
-        raise ValueError(f"fps must be positive, got {fps}.")
+        raise UserError(f"fps must be positive, got {fps}.")
     if (audio is None) != (audio_rate_hz is None):
-        raise ValueError("audio and audio_rate_hz must be given together.")
+        raise UserError("audio and audio_rate_hz must be given together.")
     rate = Fraction(fps).limit_denominator(1001)
 
     with written_whole(path) as temporary:
@@ -82,11 +83,11 @@ def write_video(
 
 def _check_frames(frames: Tensor) -> None:
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-        raise ValueError(
+        raise UserError(
             f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}."
         )
     if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ValueError(
+        raise UserError(
             f"frames must have even sides for yuv420p, got {frames.shape[1]}x{frames.shape[2]} "
             "pixels; crop or pad one row or column."
         )

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import file_digest
 from musicinfuser.metrics.image_encoders import ClipEncoder
 from musicinfuser.safetensors_files import save_tensors
 
 
-class HeadError(ValueError):
+class HeadError(UserError):
     """A linear head cannot be read or does not fit. The message is one sentence."""
 
 
@@ -125,7 +126,7 @@ def _checked(content: object) -> tuple[Tensor, Tensor]:
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()}
     width = shapes.get("weight", ())[-1:]
     if shapes != {"weight": (1, *width), "bias": (1,)} or not width:
-        raise ValueError(f"expected weight (1, D) and bias (1,), found {shapes}")
+        raise UserError(f"expected weight (1, D) and bias (1,), found {shapes}")
     return tensors["weight"].float(), tensors["bias"].float()
 
 
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     source, target = parser.parse_args(arguments).convert
     try:
         convert_head(source, target)
-    except HeadError as error:
+    except UserError as error:
         sys.exit(f"aesthetic_quality: {error}")
     print(f"{target} written.")
 

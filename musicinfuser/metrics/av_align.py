@@ -7,6 +7,7 @@ apart, so a dance that scores high in one may score low in the other.
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.motion import MotionCurve
 from musicinfuser.metrics.optical_flow import OpticalFlow
@@ -116,7 +117,7 @@ class AVAlign(RhythmMetric):
             smoothing_seconds=0.0, num_shifts=num_shifts, motion=motion or OpticalFlow(), name=name
         )
         if threshold < 0:
-            raise ValueError(f"threshold is {threshold}; it must be 0 or more.")
+            raise UserError(f"threshold is {threshold}; it must be 0 or more.")
         self.threshold = threshold
 
     def motion_moments(self, clip: ScoredClip) -> torch.Tensor:
@@ -131,7 +132,7 @@ class AVAlign(RhythmMetric):
             ValueError: If the clip is silent.
         """
         if clip.waveform is None:
-            raise ValueError(f"{clip.name}: has no soundtrack to find onsets in.")
+            raise UserError(f"{clip.name}: has no soundtrack to find onsets in.")
         onsets = onset_peaks(clip.waveform, rate_hz=clip.rate_hz)
         return onsets[onsets < clip.duration_seconds]
 

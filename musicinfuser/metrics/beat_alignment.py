@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve
 from musicinfuser.metrics.rhythm import RhythmMetric, shifted_scores
 
@@ -39,9 +40,9 @@ def beat_alignment(
         ValueError: If sigma is not positive or the direction is unknown.
     """
     if not sigma_seconds > 0:
-        raise ValueError(f"sigma_seconds is {sigma_seconds}; the kernel needs a positive width.")
+        raise UserError(f"sigma_seconds is {sigma_seconds}; the kernel needs a positive width.")
     if average_over not in ("kinematic", "music"):
-        raise ValueError(f"average_over is {average_over!r}; choose 'kinematic' or 'music'.")
+        raise UserError(f"average_over is {average_over!r}; choose 'kinematic' or 'music'.")
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:
         return torch.zeros(music_seconds.shape[:-1], dtype=torch.float64)
     gaps = (kinematic_seconds.double()[:, None] - music_seconds.double()[..., None, :]).abs()

@@ -7,6 +7,7 @@ per second, so the share is always given with its chance level.
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve
 from musicinfuser.metrics.rhythm import RhythmMetric
 
@@ -31,7 +32,7 @@ def beat_coverage(
         ValueError: If the tolerance is not positive.
     """
     if not tolerance_seconds > 0:
-        raise ValueError(f"tolerance_seconds is {tolerance_seconds}; give a positive time.")
+        raise UserError(f"tolerance_seconds is {tolerance_seconds}; give a positive time.")
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:
         return torch.zeros(music_seconds.shape[:-1], dtype=torch.float64)
     gaps = (kinematic_seconds.double()[:, None] - music_seconds.double()[..., None, :]).abs()

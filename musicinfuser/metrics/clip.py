@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 import torchmetrics
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.motion import MotionCurve, frame_difference
 from musicinfuser.metrics.music_beats import beats_in_clip, track_beats
@@ -61,7 +62,7 @@ class ScoredClip:
             ValueError: If it is not known.
         """
         if self.prompt is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: has no prompt to compare with; name it in the column prompt of "
                 "clips.csv."
             )
@@ -80,7 +81,7 @@ class ScoredClip:
         elif self.waveform is not None:
             beats = track_beats(self.waveform, rate_hz=self.rate_hz)
         else:
-            raise ValueError(f"{self.name}: has no soundtrack to find beats in.")
+            raise UserError(f"{self.name}: has no soundtrack to find beats in.")
         return beats_in_clip(beats, duration_seconds=self.duration_seconds)
 
     def motion_curve(self, motion: MotionCurve | None = None) -> torch.Tensor:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.cells import MANIFEST_NAME
+from musicinfuser.errors import UserError
 
 CLIP_TABLE_NAME = "clips.csv"
 
 
-class ClipListError(ValueError):
+class ClipListError(UserError):
     """A folder offers no usable list of clips. The message is one sentence."""
 
 

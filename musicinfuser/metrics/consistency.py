@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.image_encoders import ClipEncoder, DinoEncoder, ImageEncoder
 
@@ -23,7 +24,7 @@ def frame_consistency(features: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If there are fewer than two frames.
     """
     if len(features) < 2:
-        raise ValueError(
+        raise UserError(
             f"{len(features)} frames have nothing to be consistent with; give at least 2."
         )
     unit = normalize(features.double(), dim=-1)

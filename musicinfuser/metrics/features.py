@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.motion import GREY_WEIGHTS
 
@@ -35,7 +36,7 @@ def clip_features(clip: ScoredClip, features: FrameFeatures) -> torch.Tensor:
         ValueError: If the clip has no frames.
     """
     if not len(clip.frames):
-        raise ValueError(f"{clip.name}: has no frames.")
+        raise UserError(f"{clip.name}: has no frames.")
     found = clip.remembered(("features", features.name), lambda: features.features(clip.frames))
     return found.detach().cpu().double().mean(dim=0)
 
@@ -57,7 +58,7 @@ class PixelStatistics(FrameFeatures):
 
     def __init__(self, *, grid: int = 4, motion_weight: float = 10.0) -> None:
         if grid < 1 or motion_weight < 0:
-            raise ValueError(
+            raise UserError(
                 f"grid is {grid} and motion_weight {motion_weight}; give at least one cell and a "
                 "weight of 0 or more."
             )

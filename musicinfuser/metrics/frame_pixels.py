@@ -16,6 +16,8 @@ from torchvision.transforms.functional import (
     resize,
 )
 
+from musicinfuser.errors import UserError
+
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -76,7 +78,7 @@ def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]
         ValueError: If the mode is unknown.
     """
     if mode not in ("longer", "shorter"):
-        raise ValueError(f"The resize mode is {mode!r}; choose 'longer' or 'shorter'.")
+        raise UserError(f"The resize mode is {mode!r}; choose 'longer' or 'shorter'.")
     side = max(height, width) if mode == "longer" else min(height, width)
     if side <= MUSIQ_SIDE:
         return height, width
@@ -109,5 +111,5 @@ def _pictures(frames: Tensor) -> Tensor:
             "(T, H, W, 3); permute or convert them first."
         )
     if not len(frames):
-        raise ValueError("A clip without frames shows nothing; give at least one.")
+        raise UserError("A clip without frames shows nothing; give at least one.")
     return frames.permute(0, 3, 1, 2).contiguous()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
@@ -123,7 +124,7 @@ class FrechetDistance(SetMetric):
     ) -> None:
         super().__init__(name=name)
         if num_resamples < 1:
-            raise ValueError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
+            raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
         self.features = [features]  # a list: a network is no part of the metric's state
         self.in_workers = features.in_workers
         self.reference = reference
@@ -143,7 +144,7 @@ class FrechetDistance(SetMetric):
     def require(self, systems: Sequence[str]) -> None:
         """ValueError if the reference is not among the systems."""
         if self.reference not in systems:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} compares with the system {self.reference!r}, but the folders hold "
                 f"{', '.join(map(repr, systems))}; give its folder too, or name another reference."
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
 
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.metrics.frame_pixels import clip_pixels, dino_pixels
 from musicinfuser.networks.sources import find_local, load_pretrained
@@ -18,7 +19,7 @@ from musicinfuser.networks.sources import find_local, load_pretrained
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class EncoderError(ValueError):
+class EncoderError(UserError):
     """An image encoder is set up in a way that cannot work. The message is one sentence."""
 
 

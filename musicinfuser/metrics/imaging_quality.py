@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.external_worker import ExternalWorker, WorkerError
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import file_digest
@@ -75,7 +76,7 @@ class ImagingQuality(ClipMetric):
         super().__init__(name=name)
         musiq_size(1, 1, mode=resize)
         if not Path(weights).is_file():
-            raise ValueError(
+            raise UserError(
                 f"{name}: the weights {weights} do not exist; how to get them is in "
                 "musicinfuser/workers/musiq.py."
             )

@@ -8,6 +8,7 @@ from statistics import median
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
 _CHUNK_DRAWS = 2_000_000
@@ -67,11 +68,11 @@ def bootstrap_mean(
             finite.
     """
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1, e.g. 0.95.")
+        raise UserError(f"confidence is {confidence}; it must lie between 0 and 1, e.g. 0.95.")
     if num_resamples < 1:
-        raise ValueError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
+        raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
     if not all(map(math.isfinite, values)):
-        raise ValueError(f"{name} holds a value that is not finite; leave it out and count it.")
+        raise UserError(f"{name} holds a value that is not finite; leave it out and count it.")
     num_values = len(values)
     if num_values == 0:
         return MeanInterval(mean=None, low=None, high=None, num_values=0)

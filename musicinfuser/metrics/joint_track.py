@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.motion import MotionCurve
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ def read_joints(path: Path | str) -> torch.Tensor:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         joints = torch.tensor(content["joints"], dtype=torch.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: cannot be read as {{"joints": [...]}} of shape (frames, joints, 2 or 3) '
             f"({type(error).__name__})."
         ) from error
     if joints.ndim == 3:
         joints = joints[None]
     if joints.ndim != 4 or joints.shape[-1] not in (2, 3) or not joints.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f"{path}: holds joints of shape {tuple(joints.shape)}; (frames, joints, 2 or 3) with "
             "finite numbers was expected."
         )
@@ -88,11 +89,11 @@ class JointTrack(MotionCurve):
                 another number of frames.
         """
         if clip.path is None:
-            raise ValueError(f"{clip.name}: is no file, so no joints lie beside it.")
+            raise UserError(f"{clip.name}: is no file, so no joints lie beside it.")
         path = self.file_of(clip.path)
         joints = read_joints(path)
         if joints.shape[1] != len(clip.frames):
-            raise ValueError(
+            raise UserError(
                 f"{path}: holds joints of {joints.shape[1]} frames, but the clip has "
                 f"{len(clip.frames)}; cut them alike."
             )
@@ -100,4 +101,4 @@ class JointTrack(MotionCurve):
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Joints cannot be had from frames; use `of_clip`."""
-        raise ValueError("A joint track belongs to a clip on disk; score a clip, not its frames.")
+        raise UserError("A joint track belongs to a clip on disk; score a clip, not its frames.")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.errors import UserError
 from musicinfuser.judges.answer_cache import CachedJudge
 from musicinfuser.judges.judge import SOUND_RATE_HZ, Answer, Judge, Shown
 from musicinfuser.judges.questions import (
@@ -138,9 +139,9 @@ class JudgedQuality(ClipMetric):
                 score.
         """
         if clip.path is None:
-            raise ValueError(f"{clip.name}: a judge needs the clip's file.")
+            raise UserError(f"{clip.name}: a judge needs the clip's file.")
         if clip.waveform is None:
-            raise ValueError(f"{clip.path}: has no sound, which a judge of dance must hear.")
+            raise UserError(f"{clip.path}: has no sound, which a judge of dance must hear.")
         asked = questions(clip.prompt, wording=self.wording)
         sounds = self._shown(clip)
         own = next(sounds)
@@ -171,7 +172,7 @@ class JudgedQuality(ClipMetric):
         }
         if unread := [name for name, score in rules[""].items() if score is None]:
             said = " ".join(run[unread[0]].text.split())[:80]
-            raise ValueError(
+            raise UserError(
                 f"{clip.path}: {len(unread)} of {len(run)} answers hold no score from 0 to 10, the "
                 f"first that to {unread[0]!r}: {said!r}."
             )
@@ -227,7 +228,7 @@ def _half_beat(clip: ScoredClip) -> float | None:
     """Half a beat in seconds; None where the beats of the music cannot be had."""
     try:
         return half_beat_seconds(clip.music_beats())
-    except ValueError:
+    except UserError:
         return None
 
 

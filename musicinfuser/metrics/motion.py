@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from musicinfuser.errors import UserError
+
 if TYPE_CHECKING:
     from musicinfuser.metrics.clip import ScoredClip
 
@@ -146,9 +148,9 @@ def rests(
         ValueError: If the rate is not positive or the smoothing is negative.
     """
     if not (fps > 0 and math.isfinite(fps)):
-        raise ValueError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
+        raise UserError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
     if smoothing_seconds < 0:
-        raise ValueError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
+        raise UserError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
     smoothed = gaussian_smoothed(curve, sigma_samples=smoothing_seconds * fps)
     return (local_minima(smoothed) + 0.5) / fps
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.motion import MotionCurve
 
@@ -36,9 +37,9 @@ def dominant_frequency(
     """
     low, high = band_hz
     if not 0 <= low < high:
-        raise ValueError(f"band_hz is {band_hz}; give a lower and a higher frequency.")
+        raise UserError(f"band_hz is {band_hz}; give a lower and a higher frequency.")
     if len(curve) < 4:
-        raise ValueError(f"A motion curve of {len(curve)} samples has no frequency.")
+        raise UserError(f"A motion curve of {len(curve)} samples has no frequency.")
     centred = curve.double() - curve.double().mean()
     if float(centred.abs().max()) < 1e-12:
         return 0.0
@@ -48,7 +49,7 @@ def dominant_frequency(
     frequencies = torch.arange(len(power)) * rate_hz / length
     inside = (frequencies >= low) & (frequencies <= high)
     if not bool(inside.any()):
-        raise ValueError(f"band_hz {band_hz} lies above what {rate_hz} samples per second show.")
+        raise UserError(f"band_hz {band_hz} lies above what {rate_hz} samples per second show.")
     return float(frequencies[inside][power[inside].argmax()])
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip_folder import ClipEntry, file_digest
 
 ONSET_HOP_SAMPLES = 512
@@ -81,13 +82,13 @@ def read_known_beats(path: Path | str) -> torch.Tensor:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         beats = [float(time) for time in content["beats_seconds"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: cannot be read as {{"beats_seconds": [...]}} with times in seconds '
             f"({type(error).__name__})."
         ) from error
     ascending = all(early < late for early, late in zip(beats, beats[1:], strict=False))
     if not (ascending and all(map(math.isfinite, beats))):
-        raise ValueError(f"{path}: beats_seconds must be finite and ascending; sort the times.")
+        raise UserError(f"{path}: beats_seconds must be finite and ascending; sort the times.")
     return torch.tensor(beats, dtype=torch.float64)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.motion import MotionCurve
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
-class MissingOpenCVError(ValueError):
+class MissingOpenCVError(UserError):
     """OpenCV is not installed. The message is one sentence."""
 
 
@@ -136,9 +137,7 @@ class OpticalFlow(MotionCurve):
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.short_side is not None and self.short_side < 1:
-            raise ValueError(
-                f"short_side is {self.short_side}; give pixels, or null for full size."
-            )
+            raise UserError(f"short_side is {self.short_side}; give pixels, or null for full size.")
         # Now and not at the first clip.
         load_cv2()
 

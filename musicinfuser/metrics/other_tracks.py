@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video import probe_video
 from musicinfuser.metrics.clip_folder import ClipEntry
@@ -55,5 +56,5 @@ def track_of(entry: ClipEntry) -> str:
 def _has_sound(path: Path) -> bool:
     try:
         return probe_video(path).has_audio
-    except ValueError:
+    except UserError:
         return False

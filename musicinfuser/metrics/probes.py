@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.whole_files import write_text
 
@@ -22,7 +23,7 @@ WEIGHTS_NAME = "model.safetensors"
 CHUNK_FRAMES = 128
 
 
-class ProbeError(ValueError):
+class ProbeError(UserError):
     """A probe cannot be had or used. The message is one sentence."""
 
 

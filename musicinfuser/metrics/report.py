@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ClipMetric
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean
 from musicinfuser.tables import Row
@@ -37,7 +38,7 @@ Document = dict[str, Any]
 REQUIRED_FIELDS = frozenset({"systems", "clips", "seed", "confidence", "complete"})
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A file is not a metrics.json. The message is one sentence."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve, rests
@@ -123,7 +124,7 @@ class RhythmMetric(ClipMetric):
     ) -> None:
         super().__init__(name=name)
         if num_shifts < 2:
-            raise ValueError(f"num_shifts is {num_shifts}; a z score needs at least 2.")
+            raise UserError(f"num_shifts is {num_shifts}; a z score needs at least 2.")
         self.smoothing_seconds = smoothing_seconds
         self.num_shifts = num_shifts
         self.motion = motion

@@ -1,6 +1,8 @@
 """Scoring clips, in this process and in others, into the records of metrics.json."""
 
 import math
+import sys
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.records import description_name
@@ -83,7 +86,7 @@ class Scorer:
     def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:
         numbers = metric.describe(clip).detach().cpu().double()
         if not numbers.isfinite().all():
-            raise ValueError(f"{clip.name}: {metric.name} came out as no finite numbers.")
+            raise UserError(f"{clip.name}: {metric.name} came out as no finite numbers.")
         name = description_name(record, metric.name)
         save_tensors({"features": numbers}, self.features / name)
         return name
@@ -96,7 +99,7 @@ def _values(metric: ClipMetric, clip: ScoredClip, entry: ClipEntry) -> dict[str,
         raise KeyError(f"{metric.name} gave {sorted(values)}, not {metric.value_names}")
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        raise ValueError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")
+        raise UserError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")
     return values
 
 
@@ -172,6 +175,12 @@ def one_thread() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """One line that says what went wrong; anything but a ValueError keeps its type."""
+    """One line that says what went wrong.
+
+    What is no `UserError` keeps its type here, and its traceback on stderr: a fault of the metric.
+    """
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, UserError):
+        return text
+    traceback.print_exception(error, file=sys.stderr)
+    return f"{type(error).__name__}: {text}"

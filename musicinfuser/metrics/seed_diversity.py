@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.features import FrameFeatures, clip_features
@@ -21,7 +22,7 @@ def mean_pairwise_distance(features: torch.Tensor) -> float:
         ValueError: If there is no pair.
     """
     if len(features) < 2:
-        raise ValueError(f"{len(features)} clips make no pair; diversity needs at least 2.")
+        raise UserError(f"{len(features)} clips make no pair; diversity needs at least 2.")
     # Not pdist or cdist: both may take the distance through dot products and lose digits.
     gaps = features.double()[:, None] - features.double()[None]
     distances = gaps.norm(dim=-1)

@@ -14,6 +14,7 @@ from statistics import fmean
 
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
@@ -153,7 +154,7 @@ class TempoResponse(SetMetric):
         super().__init__(name=name)
         self.tempi = [0.75, 1.25] if tempi is None else tempi
         if any(tempo <= 0 or tempo == 1 for tempo in self.tempi):
-            raise ValueError(f"tempi is {self.tempi}; give positive factors other than 1.")
+            raise UserError(f"tempi is {self.tempi}; give positive factors other than 1.")
         self.value_names = tuple(
             f"{value}_x{tempo:g}"
             for tempo in self.tempi

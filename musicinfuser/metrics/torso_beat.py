@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
@@ -34,12 +35,12 @@ def beat_position(times_seconds: Tensor, beats_seconds: Tensor) -> Tensor:
         ValueError: If there are fewer than two beats or two fall together.
     """
     if beats_seconds.shape[-1] < 2:
-        raise ValueError(
+        raise UserError(
             f"{beats_seconds.shape[-1]} beats within the clip have no phase; at least 2 are needed."
         )
     beats = beats_seconds.double().contiguous()
     if not (beats.diff(dim=-1) > 0).all():
-        raise ValueError("Beats that fall together or run backwards have no phase; sort them.")
+        raise UserError("Beats that fall together or run backwards have no phase; sort them.")
     times = times_seconds.double().expand(*beats.shape[:-1], -1).contiguous()
     last = beats.shape[-1] - 2
     before = (torch.searchsorted(beats, times, right=True) - 1).clamp(0, last)
@@ -113,7 +114,7 @@ class TorsoBeatCorrelation(ClipMetric):
     ) -> None:
         super().__init__(name=name)
         if num_shifts < 1:
-            raise ValueError(f"num_shifts is {num_shifts}; a chance level needs at least 1.")
+            raise UserError(f"num_shifts is {num_shifts}; a chance level needs at least 1.")
         self.weights = weights
         self.without_two_beat_swing = without_two_beat_swing
         self.num_shifts = num_shifts
@@ -138,7 +139,7 @@ class TorsoBeatCorrelation(ClipMetric):
         """
         beats = clip.music_beats().double()
         if len(beats) < 2:
-            raise ValueError(
+            raise UserError(
                 f"{clip.name}: holds {len(beats)} music beats; a beat phase needs at least 2."
             )
         duration_seconds = clip.duration_seconds

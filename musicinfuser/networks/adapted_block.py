@@ -8,6 +8,7 @@ from diffusers import MochiTransformer3DModel
 from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.modulation import Modulations, compute_modulations, given_modulation
 from musicinfuser.networks.offload_hooks import is_hooked
@@ -179,7 +180,7 @@ def adapt_blocks(backbone: MochiTransformer3DModel) -> None:
         if isinstance(block, AdaptedBlock):
             continue
         if is_hooked(block):
-            raise ValueError(
+            raise UserError(
                 "the transformer's blocks are offloaded already; put the model together first, "
                 "then switch offloading on."
             )

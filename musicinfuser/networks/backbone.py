@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from diffusers import MochiTransformer3DModel
 
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.sources import MissingWeightsError, find_local, load_pretrained
@@ -48,7 +49,7 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         """Exactly one source."""
         if (self.pretrained is None) == (self.config is None):
-            raise ValueError(
+            raise UserError(
                 "model.backbone needs exactly one of `pretrained` (hub id or folder) and `config` "
                 "(a config.json, random weights)."
             )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.offload import OffloadedInputs
 from musicinfuser.networks.streaming import StreamedBlocks
 
@@ -33,7 +34,7 @@ def check_policy(gradient_checkpointing: str) -> None:
         ValueError: It is not ``full``.
     """
     if gradient_checkpointing != "full":
-        raise ValueError(
+        raise UserError(
             "blocks with weights or inputs in host memory (stream_blocks, offload_inputs) are "
             f"recomputed whole in training; gradient_checkpointing is {gradient_checkpointing}, "
             "set it to full."

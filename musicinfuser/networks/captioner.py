@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.sources import load_pretrained
 
@@ -34,11 +35,11 @@ class CaptionerSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.max_new_tokens < 1:
-            raise ValueError(
+            raise UserError(
                 f"captioner.max_new_tokens is {self.max_new_tokens}; it must be at least 1."
             )
         if not self.prompt.strip():
-            raise ValueError("captioner.prompt is empty; say what the model is to describe.")
+            raise UserError("captioner.prompt is empty; say what the model is to describe.")
 
 
 class Captioner(nn.Module):
@@ -59,11 +60,11 @@ class Captioner(nn.Module):
         self.spec = spec
         self.processor = load_pretrained(AutoProcessor, spec.source, None)
         if not getattr(self.processor, "chat_template", None):
-            raise ValueError(
+            raise UserError(
                 f"captioner.source: {spec.source} has no chat template; choose a model that chats."
             )
         if spec.show == "video" and getattr(self.processor, "video_processor", None) is None:
-            raise ValueError(
+            raise UserError(
                 f"captioner.source: {spec.source} takes no videos; set captioner.show to images."
             )
         model = load_pretrained(

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from musicinfuser.clip_size import check_clip_size
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
@@ -62,11 +63,11 @@ class EncodersSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.audio_layer is not None and self.audio_layer < 0:
-            raise ValueError(
+            raise UserError(
                 f"encoders.audio_layer is {self.audio_layer}; use 0 or more, or null for the last."
             )
         if self.audio_layer is not None and self.audio_features == "log_mel":
-            raise ValueError("encoders.audio_layer has no effect with log_mel; set it to null.")
+            raise UserError("encoders.audio_layer has no effect with log_mel; set it to null.")
 
 
 class Encoders:
@@ -100,13 +101,13 @@ class Encoders:
         source, subfolder = self.spec.audio, self.spec.audio_subfolder
         part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
         if part.main_input_name != "input_values":
-            raise ValueError(
+            raise UserError(
                 f"encoders.audio names {source}, which takes {part.main_input_name}, no waveforms; "
                 "give a wav2vec 2.0, HuBERT, WavLM or data2vec."
             )
         layer, num_layers = self.spec.audio_layer, part.config.num_hidden_layers
         if layer is not None and layer > num_layers:
-            raise ValueError(
+            raise UserError(
                 f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
                 f"{num_layers}."
             )

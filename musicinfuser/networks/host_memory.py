@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
+
 # cudaHostRegisterPortable: page-locked for every device of the process.
 _PORTABLE = 1
 
@@ -40,7 +42,7 @@ def parked(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.data = value
     for old, new in wanted.items():
         if new != old:
-            raise ValueError(
+            raise UserError(
                 f"weights kept in host memory are {old} and cannot become {new}; load the backbone "
                 "in the type you need (backbone.dtype)."
             )
@@ -75,7 +77,7 @@ def page_lock(memory: Tensor) -> None:
     cudart = torch.cuda.cudart()
     error = int(cudart.cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
     if error:
-        raise ValueError(
+        raise UserError(
             f"{memory.nbytes / 1e9:.2f} GB of host memory for weights could not be page-locked "
             f"(CUDA error {error}); free some memory or raise the limit `ulimit -l`."
         )

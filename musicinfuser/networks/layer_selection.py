@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from musicinfuser.errors import UserError
+
 # Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
 ADAPTABLE_LAYERS_OF_MOCHI = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
 DEPTH_OF_MOCHI = 48
@@ -47,18 +49,18 @@ def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, .
     num_layers = layers.num_layers if layers.num_layers is not None else depth // 3
     if layers.strategy == "all":
         if layers.num_layers not in (None, depth):
-            raise ValueError(
+            raise UserError(
                 f"layers.num_layers is {layers.num_layers}, but strategy 'all' takes all {depth} "
                 "blocks; remove it."
             )
         num_layers = depth
     if not 1 <= num_layers <= depth:
-        raise ValueError(
+        raise UserError(
             f"layers.num_layers is {num_layers}, but the backbone has {depth} blocks; "
             f"choose 1 to {depth}."
         )
     if layers.scores is not None and layers.strategy != "adaptability":
-        raise ValueError(
+        raise UserError(
             f"layers.scores has no effect with strategy {layers.strategy!r}; remove it or use "
             "'adaptability'."
         )
@@ -76,7 +78,7 @@ def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, .
             return tuple(range(depth - num_layers, depth))
         case "adaptability":
             return _most_adaptable(layers, num_layers, depth)
-    raise ValueError(
+    raise UserError(
         f"layers.strategy is {layers.strategy!r}; choose even, first, middle, last, all or "
         "adaptability."
     )
@@ -85,12 +87,12 @@ def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, .
 def _checked_indices(indices: list[int], depth: int) -> tuple[int, ...]:
     outside = [i for i in indices if not 0 <= i < depth]
     if outside:
-        raise ValueError(
+        raise UserError(
             f"layers names block {outside[0]}, but the backbone has {depth} blocks; use 0 to "
             f"{depth - 1}."
         )
     if len(set(indices)) != len(indices):
-        raise ValueError(f"layers repeats an index: {sorted(indices)}; name each block once.")
+        raise UserError(f"layers repeats an index: {sorted(indices)}; name each block once.")
     return tuple(sorted(indices))
 
 
@@ -98,19 +100,19 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
     if layers.scores is None:
         if depth == DEPTH_OF_MOCHI and num_layers == len(ADAPTABLE_LAYERS_OF_MOCHI):
             return ADAPTABLE_LAYERS_OF_MOCHI
-        raise ValueError(
+        raise UserError(
             f"layers.strategy 'adaptability' is known for 16 of 48 blocks only, not {num_layers} "
             f"of {depth}; give layers.scores, a json file with one score per block."
         )
     path = Path(layers.scores)
     if not path.is_file():
-        raise ValueError(f"layers.scores names {path}, which does not exist; measure it first.")
+        raise UserError(f"layers.scores names {path}, which does not exist; measure it first.")
     try:
         scores = json.loads(path.read_text())["scores"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} must be json with a list under "scores".') from error
+        raise UserError(f'{path} must be json with a list under "scores".') from error
     if len(scores) != depth:
-        raise ValueError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
+        raise UserError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
     return tuple(sorted(rank_layers(scores)[:num_layers]))
 
 
@@ -133,7 +135,7 @@ def check_skipped(skip_layers: Sequence[int], *, depth: int) -> None:
         # Blocks in host memory are fetched in the order of a whole backward pass.
         raise ValueError("skip_layers is for sampling; switch gradients off.")
     if outside := [layer for layer in skip_layers if not 0 <= layer < depth]:
-        raise ValueError(
+        raise UserError(
             f"block {outside[0]} cannot be skipped: the backbone has {depth} blocks, 0 to "
             f"{depth - 1}."
         )

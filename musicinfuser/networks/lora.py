@@ -6,6 +6,8 @@ from typing import Any, Literal
 from diffusers import MochiTransformer3DModel
 from torch import nn
 
+from musicinfuser.errors import UserError
+
 ADAPTER_NAME = "default"
 _VISUAL = ("to_q", "to_k", "to_v", r"to_out\.0")
 _TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -29,11 +31,11 @@ class LoraSpec:
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.rank < 1:
-            raise ValueError(
+            raise UserError(
                 f"lora.rank is {self.rank}; it must be at least 1 (use lora: null for none)."
             )
         if self.alpha <= 0:
-            raise ValueError(f"lora.alpha is {self.alpha}; it must be positive.")
+            raise UserError(f"lora.alpha is {self.alpha}; it must be positive.")
 
 
 def target_pattern(spec: LoraSpec) -> str:

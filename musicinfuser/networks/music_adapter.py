@@ -7,6 +7,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
@@ -74,7 +75,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             ValueError: The model has no layer with audio.
         """
         if model.audio_projector is None:
-            raise ValueError("the model has no layers with audio (model.layers), so no adapter.")
+            raise UserError("the model has no layers with audio (model.layers), so no adapter.")
         config = model.backbone.config
         settings: dict[str, Any] = asdict(model.zica_spec)
         settings.pop("init")

@@ -13,6 +13,7 @@ from diffusers import MochiTransformer3DModel
 from torch import Tensor, nn
 
 from musicinfuser import keyed_random
+from musicinfuser.errors import UserError
 from musicinfuser.networks.adapted_block import (
     adapt_blocks,
     compiled_run,
@@ -239,7 +240,7 @@ class MusicMochi(nn.Module):
         batch_size, _, num_frames, height, width = hidden_states.shape
         patch = backbone.config.patch_size
         if height % patch or width % patch:
-            raise ValueError(
+            raise UserError(
                 f"latents of {height}x{width} cannot be cut into patches of {patch}x{patch}."
             )
         if skip_layers:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -73,11 +74,11 @@ def load_official(
     with safe_open(str(adapter), "pt") as file:
         metadata = file.metadata() or {}
     if "kwargs" not in metadata:
-        raise ValueError(f"{adapter} has no LoRA settings in its metadata (key `kwargs`).")
+        raise UserError(f"{adapter} has no LoRA settings in its metadata (key `kwargs`).")
     layers = _layers(sizes, metadata, adapter)
     heads = json.loads(metadata.get("audio_heads", str(sizes["audio_heads"])))
     if heads != sizes["audio_heads"]:
-        raise ValueError(
+        raise UserError(
             f"{adapter} was trained with {heads} audio heads, but the architecture names "
             f"{sizes['audio_heads']}."
         )
@@ -103,7 +104,7 @@ def _layers(arch: dict[str, Any], metadata: dict[str, str], adapter: str | Path)
     in_file = json.loads(metadata.get("audio_cross_attn_layers", "null"))
     layers = arch.get("audio_cross_attn_layers", in_file or ADAPTABLE_LAYERS_OF_MOCHI)
     if in_file is not None and list(layers) != in_file:
-        raise ValueError(
+        raise UserError(
             f"{adapter} was trained with audio after blocks {in_file}, but the architecture names "
             f"{list(layers)}."
         )
@@ -116,12 +117,12 @@ def official_lora_spec(kwargs: dict[str, Any], *, share_qkv_a: bool) -> tuple[Lo
     qkv = (kwargs["qkv_proj_lora_rank"], kwargs["qkv_proj_lora_alpha"])
     has_own_a = qkv == (3 * rank, 3 * alpha)
     if not has_own_a and qkv != (rank, alpha):
-        raise ValueError(
+        raise UserError(
             f"the adapter has LoRA rank {qkv[0]} on qkv but {rank} on the output projections; "
             "different ranks are not supported."
         )
     if has_own_a and share_qkv_a:
-        raise ValueError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
+        raise UserError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
     return LoraSpec(rank=rank, alpha=alpha, streams="both", share_qkv_a=share_qkv_a), has_own_a
 
 
@@ -136,17 +137,17 @@ def save_official(model: MusicMochi, path: str | Path) -> None:
     """
     lora, depth = model.lora, len(model.backbone.transformer_blocks)
     if lora is None or lora.streams != "both" or not model.layers:
-        raise ValueError(
+        raise UserError(
             "the authors' format needs ZICA and LoRA on both streams (lora.streams: both)."
         )
     for adapter in model.zica.values():
         assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
         if isinstance(adapter, FeatureAddition):
-            raise ValueError("the authors' format knows cross-attention only (zica.form).")
+            raise UserError("the authors' format knows cross-attention only (zica.form).")
         if adapter.positions != "none":
-            raise ValueError("the authors' format knows no positions (zica.positions: none).")
+            raise UserError("the authors' format knows no positions (zica.positions: none).")
         if adapter.logit_scale != (adapter.to_q.out_features // adapter.num_heads) ** -0.5:
-            raise ValueError("the authors' format knows logits scaled per head only (zica.scale).")
+            raise UserError("the authors' format knows logits scaled per head only (zica.scale).")
     # All names, tied ones included: state_dict lists a shared A under each of its names.
     tensors = {
         name: tensor.detach().cpu()
@@ -183,7 +184,7 @@ def write_official(
     rules = list(adapter_rules(depth, layers))
     unknown = next((n for rule in rules for n in rule.ours if n not in tensors), None)
     if unknown is not None:
-        raise ValueError(f"the authors' format needs {unknown}, which this model does not have.")
+        raise UserError(f"the authors' format needs {unknown}, which this model does not have.")
     has_diverged = any(
         not torch.equal(tensors[rule.ours[0]], tensors[name])
         for rule in rules

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.lora import ADAPTER_NAME
 
 _STREAMS = {
@@ -124,7 +125,7 @@ def from_official(
     left, converted = dict(tensors), {}
     for rule in rules:
         if rule.official not in left:
-            raise ValueError(f"the official file has no tensor {rule.official!r}.")
+            raise UserError(f"the official file has no tensor {rule.official!r}.")
         tensor = left.pop(rule.official)
         if rule.kind == "swap":
             tensor = torch.cat(tensor.chunk(2, dim=0)[::-1])
@@ -137,7 +138,7 @@ def from_official(
         for name, piece in zip(rule.ours, pieces, strict=True):
             converted[name] = piece.clone()
     if left:
-        raise ValueError(f"the official file has {len(left)} unknown tensors, e.g. {min(left)!r}.")
+        raise UserError(f"the official file has {len(left)} unknown tensors, e.g. {min(left)!r}.")
     return converted
 
 
@@ -147,7 +148,7 @@ def _diagonal_blocks(tensor: Tensor, name: str) -> tuple[Tensor, ...]:
         tensor[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] for i in range(3)
     )
     if not torch.equal(torch.block_diag(*blocks), tensor):
-        raise ValueError(
+        raise UserError(
             f"{name} has three times the rank of the output projections but is not block-diagonal; "
             "LoRA of different rank on qkv and output is not supported."
         )

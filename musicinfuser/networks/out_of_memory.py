@@ -5,11 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
+from musicinfuser.errors import UserError
+
 # Of torch's allocator for the CPU and of CUDA outside torch's own.
 _SIGNS = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
-class OutOfMemoryError(ValueError):
+class OutOfMemoryError(UserError):
     """The device's memory is too small for what was asked."""
 
     def __init__(self, message: str, *, doing: str = "this") -> None:

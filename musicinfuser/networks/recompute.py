@@ -10,6 +10,8 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from musicinfuser.errors import UserError
+
 GradientCheckpointing = Literal["full", "self_attention", "attention", "none"]
 
 # Every fused kernel that `scaled_dot_product_attention` may become, each with its outputs for
@@ -32,7 +34,7 @@ def checked_policy(policy: object) -> GradientCheckpointing:
         ValueError: Not one of the four words; says what stands for the on and off of old configs.
     """
     if policy not in get_args(GradientCheckpointing):
-        raise ValueError(
+        raise UserError(
             f"gradient_checkpointing is {policy!r}; set it to full (what true meant), "
             "self_attention, attention or none (what false meant)."
         )

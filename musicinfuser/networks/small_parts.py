@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from musicinfuser import keyed_random
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import initialise_randomly
 
 TEXT_WIDTH = 64
@@ -44,7 +45,7 @@ def write_small_parts(folder: str | Path, *, seed: int = 0, num_layers: int = 6)
     if (folder / "model_index.json").is_file():
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something else; name a folder that does not exist yet.")
+        raise UserError(f"{folder} holds something else; name a folder that does not exist yet.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         parts = Path(temporary) / "parts"

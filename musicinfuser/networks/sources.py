@@ -6,12 +6,14 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from musicinfuser.errors import UserError
+
 HOW_TO_GET = (
     "Download it once, e.g. `hf download {source} --local-dir {folder}`, and give the folder."
 )
 
 
-class MissingWeightsError(ValueError):
+class MissingWeightsError(UserError):
     """A pretrained part is not where the config says."""
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.host_memory import own_pages, page_lock
 from musicinfuser.networks.side_stream import SideStream, side_stream
 
@@ -46,7 +47,7 @@ class StreamedBlocks:
             ValueError: ``ahead`` is negative.
         """
         if ahead < 0:
-            raise ValueError(f"the number of blocks copied ahead is {ahead}; it must be 0 or more.")
+            raise UserError(f"the number of blocks copied ahead is {ahead}; it must be 0 or more.")
         self.ahead = ahead
         self._blocks = [
             _HostBlock(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.attention import apply_rotary
 
 
@@ -41,11 +42,11 @@ class ZicaSpec:
     def __post_init__(self) -> None:
         """Check what can be checked without a width."""
         if self.num_heads < 1:
-            raise ValueError(f"zica.num_heads is {self.num_heads}; it must be at least 1.")
+            raise UserError(f"zica.num_heads is {self.num_heads}; it must be at least 1.")
         if self.positions != "none" and self.form != "cross_attention":
-            raise ValueError("zica.positions belongs to form cross_attention.")
+            raise UserError("zica.positions belongs to form cross_attention.")
         if self.positions == "aligned" and not self.bias:
-            raise ValueError("zica.positions aligned works through biases; set zica.bias to true.")
+            raise UserError("zica.positions aligned works through biases; set zica.bias to true.")
 
 
 # Logit of a query for its own latent frame at the start, with aligned positions: of 13 frames the
@@ -80,7 +81,7 @@ class ZeroInitCrossAttention(nn.Module):
     def __init__(self, width: int, spec: ZicaSpec) -> None:
         super().__init__()
         if width % spec.num_heads:
-            raise ValueError(
+            raise UserError(
                 f"zica.num_heads is {spec.num_heads}, which does not divide the width {width}; "
                 "choose a divisor."
             )
@@ -91,7 +92,7 @@ class ZeroInitCrossAttention(nn.Module):
         self.positions = spec.positions
         head_width = width // spec.num_heads
         if spec.positions != "none" and head_width % 2:
-            raise ValueError(f"zica.positions needs heads of even width, not {head_width}.")
+            raise UserError(f"zica.positions needs heads of even width, not {head_width}.")
         self.to_q = nn.Linear(width, width, bias=spec.bias)
         self.to_k = nn.Linear(width, width, bias=spec.bias)
         self.to_v = nn.Linear(width, width, bias=spec.bias)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor, Wav2Vec2Model
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.sources import (
@@ -23,7 +24,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_NAME = "musicinfuser"
 
 
-class AdapterMismatchError(ValueError):
+class AdapterMismatchError(UserError):
     """An adapter and a base, or an adapter and an audio encoder, do not belong together."""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from musicinfuser.clip_size import frames_within
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.errors import UserError
 from musicinfuser.generation import Heard, cut_span, heard_by_windows, heard_seconds
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
@@ -42,14 +43,14 @@ def frames_asked(
     if num_seconds is None:
         return NUM_FRAMES if num_frames is None else num_frames
     if num_frames is not None:
-        raise ValueError(
+        raise UserError(
             f"num_seconds is {num_seconds:g}, but num_frames is {num_frames} too; give one of them."
         )
     if not num_seconds > 0:
-        raise ValueError(f"num_seconds is {num_seconds}; give a number above 0.")
+        raise UserError(f"num_seconds is {num_seconds}; give a number above 0.")
     if math.isinf(num_seconds):
         if audio is None:
-            raise ValueError("num_seconds is infinite, but there is no audio; give a number.")
+            raise UserError("num_seconds is infinite, but there is no audio; give a number.")
         sounds = audio if isinstance(audio, list) else [audio]
         lengths = [len(_at_model_rate(sound)[1]) / AUDIO_RATE_HZ for sound in sounds]
         num_seconds = min(lengths, default=0.0) - start_seconds
@@ -70,7 +71,7 @@ class Hearing:
         if audio is None:
             return None
         if self.zica is None or self.audio_encoder is None or self.feature_extractor is None:
-            raise ValueError(
+            raise UserError(
                 "this pipeline has no music adapter; load it with "
                 "from_pretrained(base, adapter=FOLDER), or give audio=None."
             )
@@ -124,7 +125,7 @@ def heard_waveforms(
         one = _heard(audio, num_frames, start_seconds, windows)  # type: ignore[arg-type]
         return one.expand(num_clips, -1)
     if len(audio) != num_clips:
-        raise ValueError(
+        raise UserError(
             f"audio names {len(audio)} sounds for {num_clips} prompts; give one, or one for each."
         )
     return torch.stack([_heard(sound, num_frames, start_seconds, windows) for sound in audio])
@@ -157,15 +158,15 @@ def _at_model_rate(audio: Sound) -> tuple[str, Tensor]:
         return str(audio), read_audio(audio, rate_hz=AUDIO_RATE_HZ)
     name = "the given sound"
     if not isinstance(audio, tuple) or len(audio) != 2:
-        raise ValueError("audio is a path, (array, rate), a list of these, or None.")
+        raise UserError("audio is a path, (array, rate), a list of these, or None.")
     samples = torch.as_tensor(audio[0]).detach().cpu()
     if not samples.is_floating_point() or samples.ndim not in (1, 2):
-        raise ValueError(
+        raise UserError(
             f"{name} is {samples.dtype} of shape {tuple(samples.shape)}; it must be floats in "
             "[-1, 1] of shape (samples,) or (channels, samples)."
         )
     if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"{name} has shape {tuple(samples.shape)}; channels come first, so transpose it."
         )
     mono = torch.atleast_2d(samples).float().mean(dim=0)

@@ -22,6 +22,7 @@ from transformers import (
 
 from musicinfuser.clip_size import check_clip_size, latent_shape
 from musicinfuser.diffusion.sampler import NUM_STEPS, linear_quadratic_sigmas
+from musicinfuser.errors import UserError
 from musicinfuser.generation import (
     WINDOW_FRAMES,
     WINDOW_OVERLAP_FRAMES,
@@ -229,7 +230,7 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
             *latent_shape(num_frames, height, width, channels=self.transformer.config.in_channels),
         )
         if latents is not None and latents.shape != shape:
-            raise ValueError(
+            raise UserError(
                 f"latents have shape {tuple(latents.shape)}; {num_clips} videos of {num_frames} "
                 f"frames of {height}x{width} need {shape}."
             )

@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from diffusers import MochiPipeline
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.offload_hooks import without_lora
 from musicinfuser.pipelines.adapter_folder import (
     LORA_FILE,
@@ -68,7 +69,7 @@ class WholeFolder(MochiPipeline):  # type: ignore[misc]
         """
         names = list(getattr(self.transformer, "peft_config", {}))
         if len(names) > 1:
-            raise ValueError(
+            raise UserError(
                 f"a saved pipeline has one LoRA, this one has {names}; delete_adapters all but "
                 "one, or fuse_lora and unload_lora_weights first."
             )

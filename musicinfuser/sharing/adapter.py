@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.lora import QKV_GROUPS, LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -17,7 +18,7 @@ SETTINGS_KEY = "musicinfuser"
 _CHECKPOINT_PREFIX = "model."
 
 
-class AdapterFileError(ValueError):
+class AdapterFileError(UserError):
     """A file or folder holds no adapter, or not the one that was asked for."""
 
 

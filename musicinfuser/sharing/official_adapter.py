@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.official import official_lora_spec, write_official
 from musicinfuser.networks.official_keys import adapter_rules, from_official
@@ -67,7 +68,7 @@ def read_official_adapter(
         own_a = _has_own_a(metadata)
         lora, has_own_a = official_lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=not own_a)
         converted = from_official(tensors, adapter_rules(depth, tuple(layers)), has_own_a=has_own_a)
-    except (ValueError, KeyError) as error:
+    except (UserError, json.JSONDecodeError, KeyError) as error:
         raise AdapterFileError(f"{path}: {error}") from error
     width, audio_width = tensors["audio_projection.projection.0.weight"].shape
     heads = num_heads or json.loads(metadata.get("audio_heads", str(_AUTHORS_HEADS)))

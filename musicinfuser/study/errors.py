@@ -1,5 +1,7 @@
 """The one error of the study."""
 
+from musicinfuser.errors import UserError
 
-class StudyError(ValueError):
+
+class StudyError(UserError):
     """A study cannot be built or analysed as asked. The message is one sentence."""

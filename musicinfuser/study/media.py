@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from musicinfuser.errors import UserError
 from musicinfuser.media.audio import fit_length, read_audio
 from musicinfuser.media.loudness import likeness, with_loudness
 from musicinfuser.media.video import VideoInfo, centre_crop, probe_video, read_clip
@@ -88,13 +89,13 @@ def open_source(entry: ClipEntry) -> Source:
         ValueError: If it cannot be read or is not the file that its list describes.
     """
     if entry.problem is not None:
-        raise ValueError(f"{entry.path}: {entry.problem}.")
+        raise UserError(f"{entry.path}: {entry.problem}.")
     try:
         digest = file_digest(entry.path)
     except OSError as error:
-        raise ValueError(f"{entry.path}: cannot be opened ({error.strerror}).") from error
+        raise UserError(f"{entry.path}: cannot be opened ({error.strerror}).") from error
     if entry.sha256 and entry.sha256 != digest:
-        raise ValueError(f"{entry.path}: is not the file that its list describes (sha256 differs).")
+        raise UserError(f"{entry.path}: is not the file that its list describes (sha256 differs).")
     return Source(entry, probe_video(entry.path), digest)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.study.matching import match_clips
@@ -48,7 +49,7 @@ def open_sources(entries: Iterable[ClipEntry]) -> tuple[list[Source], list[str]]
     for entry in tqdm(entries, unit="clip", desc="clips"):
         try:
             sources.append(open_source(entry))
-        except ValueError as error:
+        except UserError as error:
             notes.append(f"Left out: {error}")
     return sources, notes
 
@@ -70,7 +71,7 @@ def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPai
         sound = first if first.info.has_audio else second
         try:
             differ = sounds_differ(first, second)
-        except ValueError as error:
+        except UserError as error:
             notes.append(f"{names}: left out, since a sound cannot be decoded: {error}")
             continue
         if not sound.info.has_audio:

@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
+from musicinfuser.errors import UserError
 from musicinfuser.sweeps.driver import run_sweep
-from musicinfuser.sweeps.errors import SweepError
 from musicinfuser.sweeps.settings import read_sweep
 from musicinfuser.sweeps.status import show_status
 
@@ -24,7 +24,7 @@ def from_shell() -> NoReturn:
     """Run a verb, and say in one sentence what the user can mend."""
     try:
         sys.exit(sweep_command(sys.argv[1:]))
-    except SweepError as error:
+    except UserError as error:
         sys.exit(f"train.py: {error}")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from musicinfuser.errors import UserError, user_error
 from musicinfuser.evaluation import EvaluationError
 from musicinfuser.metrics.clip import NamedMetric
 from musicinfuser.metrics.report import Document
-from musicinfuser.our_errors import first_of_ours
 
 
 def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
@@ -35,16 +35,18 @@ def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
     specs = [json.loads(json.dumps(spec.as_dict(), default=str)) for spec in config.metrics or ()]
     try:
         metrics = parser.instantiate(config).metrics if specs else []
-    except ValueError as error:
+    except Exception as error:
         # jsonargparse wraps what a nested class says in everything else that it tried.
-        cause = first_of_ours(error) or error
+        cause = user_error(error)
+        if cause is None:
+            raise
         raise EvaluationError(f"{path}: {' '.join(str(cause).split())}") from error
     try:
         for metric, spec in zip(metrics, specs, strict=True):
             # Weights may change under the same name; values are then due again.
             if files := metric.fingerprints():
                 spec["files"] = files
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         raise EvaluationError(f"{path}: {metric.name}: {' '.join(str(error).split())}") from error
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):

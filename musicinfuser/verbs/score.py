@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import OpenUnitInterval, PositiveInt
 from tqdm import tqdm
 
+from musicinfuser.errors import UserError
 from musicinfuser.evaluation import EvaluationError, collect_clips, load_clip
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric
 from musicinfuser.metrics.records import add_sets, start_record, take_known
@@ -107,7 +108,7 @@ def score_folders(
     try:
         for over_set in sets:
             over_set.require(systems)
-    except ValueError as error:
+    except UserError as error:
         raise EvaluationError(str(error)) from error
     known = read_report(settings.output) if settings.output.exists() else None
     beats = music_beats(settings)
@@ -181,7 +182,7 @@ def check_metrics(scorer: Scorer, records: list[Document]) -> None:
     for metric in due.values():
         try:
             metric.check()
-        except ValueError as error:
+        except UserError as error:
             raise EvaluationError(str(error)) from error
 
 

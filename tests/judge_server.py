@@ -24,6 +24,7 @@ class JudgeServer:
 
     Attributes:
         answer: Gives a text, or a text and the log-probabilities of its tokens, for a request.
+        finish_reason: Why answers end.
         faults: What goes wrong with the next requests, one after the other.
         requests: The bodies of all that was asked.
         release: Set to let "slow" requests go on.
@@ -31,6 +32,7 @@ class JudgeServer:
 
     def __init__(self, answer=lambda request: "7"):
         self.answer = answer
+        self.finish_reason = "stop"
         self.faults = deque()
         self.requests = []
         self.headers = []
@@ -62,8 +64,8 @@ def parts(request):
     return found
 
 
-def completion(text, positions=None):
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant"}}
+def completion(text, positions=None, finish_reason="stop"):
+    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant"}}
     choice["message"]["content"] = text
     if positions is not None:
         choice["logprobs"] = {
@@ -129,7 +131,7 @@ def serving(server):
         def send_answer(self, request, fault):
             given = server.answer(request)
             text, positions = given if isinstance(given, tuple) else (given, None)
-            content = json.dumps(completion(text, positions)).encode()
+            content = json.dumps(completion(text, positions, server.finish_reason)).encode()
             if fault == "half":
                 self.send(content[: len(content) // 2], length=len(content))
             elif fault == "no json":

@@ -21,7 +21,9 @@ class CachedJudge(Judge):
     """A judge whose answers are kept and not asked for again.
 
     An answer is found again by the bytes of picture and sound, the wording of the question, and
-    everything in the judge's `identity`; names of clips, folders and servers do not matter.
+    everything in the judge's `identity`; names of clips, folders and servers do not matter. One
+    that says nothing that counts (`Question.read`), such as that of a server with a fault, is kept
+    for people to read, but the next command asks again.
 
     Args:
         judge: Who is asked for what is not there.
@@ -46,8 +48,8 @@ class CachedJudge(Judge):
         """The kept answer, or the judge's, which is on disk before it is returned."""
         path = self.place(clips, question)
         kept = _read(path)
-        if kept is not None:
-            return Answer(kept["text"], tuple(kept["positions"]))
+        if kept is not None and question.read(kept["text"]) is not None:
+            return Answer(kept["text"], tuple(kept["positions"]), kept.get("cut_off"))
         answer = self.judge.ask(clips, question)
         record = {
             "clips": [
@@ -63,6 +65,7 @@ class CachedJudge(Judge):
             "asked": question.text,
             "judge": self.identity,
             "text": answer.text,
+            "cut_off": answer.cut_off,
             "scores": {
                 "authors": answer.score,
                 "strict": answer.strict_score,

@@ -56,10 +56,13 @@ class Answer:
     Attributes:
         text: Word for word.
         positions: Log-probabilities at each token of the answer, where the judge gives them.
+        cut_off: Why the answer ends before its end, such as "finish_reason is 'length' at
+            max_tokens 32"; None for a whole one.
     """
 
     text: str
     positions: Sequence[Position] = field(default_factory=tuple)
+    cut_off: str | None = None
 
     @property
     def score(self) -> float | None:

@@ -117,7 +117,12 @@ class OmniJudge(Judge):
                 )
         tokens = out.sequences[0, inputs["input_ids"].shape[1] :]
         text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Answer(text, tuple(_top(scores[0], processor.tokenizer) for scores in out.scores))
+        positions = tuple(_top(scores[0], processor.tokenizer) for scores in out.scores)
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        is_cut_off = len(tokens) >= self.max_new_tokens and int(tokens[-1]) not in ends
+        cut_off = f"it has max_new_tokens {self.max_new_tokens} and no end" if is_cut_off else None
+        return Answer(text, positions, cut_off)
 
     def _parts(self) -> tuple[Any, Any]:
         """Model and processor."""

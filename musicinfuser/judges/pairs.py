@@ -11,15 +11,6 @@ from musicinfuser.judges.questions import Question
 
 Choice = Literal["first", "second"]
 
-_ENDING = "Output only the letter A or B."
-PAIR_QUESTIONS = (
-    Question("Visual Quality", f"Which video has higher visual quality? {_ENDING}"),
-    Question("Music Alignment", f"Which video's dance aligns better with the music? {_ENDING}"),
-    Question("Motion Realism", f"Which video's motion is more realistic? {_ENDING}"),
-    Question("Dance Complexity", f"Which video's dance is more complex? {_ENDING}"),
-)
-"""The four questions of the paper's user study (section 5); the last sentence is ours."""
-
 _LETTER = re.compile(r"(?:video\s+)?([AB])\.?", re.IGNORECASE)
 
 
@@ -29,6 +20,18 @@ def choice_of(text: str) -> Choice | None:
     if found is None:
         return None
     return "first" if found.group(1).upper() == "A" else "second"
+
+
+PAIR_QUESTIONS = tuple(
+    Question(name, f"{text} Output only the letter A or B.", choice_of)
+    for name, text in (
+        ("Visual Quality", "Which video has higher visual quality?"),
+        ("Music Alignment", "Which video's dance aligns better with the music?"),
+        ("Motion Realism", "Which video's motion is more realistic?"),
+        ("Dance Complexity", "Which video's dance is more complex?"),
+    )
+)
+"""The four questions of the paper's user study (section 5); the last sentence is ours."""
 
 
 @dataclass(frozen=True)

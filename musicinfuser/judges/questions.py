@@ -1,7 +1,7 @@
 """The eleven questions of Table 10, one per call, and the averages made of their answers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from musicinfuser.errors import UserError
+from musicinfuser.judges.scores import authors_score
 
 Wording = Literal["paper", "authors"]
 
@@ -27,10 +28,12 @@ class Question:
     Attributes:
         name: As Table 10 names it, e.g. ``"Beat Alignment"``.
         text: What the judge is asked.
+        read: Gives what an answer says, None if it says nothing that counts.
     """
 
     name: str
     text: str
+    read: Callable[[str], object | None] = field(default=authors_score, compare=False)
 
     @property
     def key(self) -> str:

@@ -138,7 +138,8 @@ class ServerJudge(Judge):
         Raises:
             JudgeError: If all tries failed, or the server refuses the request.
         """
-        body = json.dumps(self._request(clips, question)).encode()
+        request = self._request(clips, question)
+        body = json.dumps(request).encode()
         url = f"{self.base_url}/chat/completions"
         # While the server is known to be down, one try per question is enough to see it return.
         num_tries = 1 if self._is_down else 1 + self.num_retries
@@ -150,7 +151,7 @@ class ServerJudge(Judge):
                     headers=self._headers(),
                     time_limit_seconds=self.time_limit_seconds,
                 )
-                answer = _answer(document, url)
+                answer = _answer(document, url, max_tokens=request.get("max_tokens"))
             except Unreachable as error:
                 if attempt + 1 == num_tries:
                     self._is_down = True
@@ -209,8 +210,10 @@ def _wav(clip: Shown) -> str:
     return base64.b64encode(wav_bytes(clip.waveform, rate_hz=SOUND_RATE_HZ)).decode()
 
 
-def _answer(document: Mapping[str, Any], url: str) -> Answer:
+def _answer(document: Mapping[str, Any], url: str, *, max_tokens: int | None) -> Answer:
     """The answer in a chat completion.
+
+    Servers that take a model's thoughts out of its answer give null where it never came to one.
 
     Raises:
         Unreachable: If it is something else.
@@ -218,9 +221,12 @@ def _answer(document: Mapping[str, Any], url: str) -> Answer:
     try:
         choice = document["choices"][0]
         text = choice["message"]["content"]
+        is_cut_off = choice.get("finish_reason") == "length"
+        if text is None and is_cut_off:
+            text = ""
         if not isinstance(text, str):
             raise TypeError
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Unreachable(f"{url}: gave JSON that is no chat completion.") from error
     try:
         positions = tuple(
@@ -230,4 +236,5 @@ def _answer(document: Mapping[str, Any], url: str) -> Answer:
     except (KeyError, TypeError, ValueError, AttributeError):
         # Not every server gives them; the answer counts without.
         positions = ()
-    return Answer(text, positions)
+    cut_off = f"finish_reason is 'length' at max_tokens {max_tokens}" if is_cut_off else None
+    return Answer(text, positions, cut_off)

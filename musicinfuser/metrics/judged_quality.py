@@ -46,6 +46,7 @@ _OTHER_RULES = (
     *(f"strict_{name}" for name in _AVERAGES),
     *(f"expected_{name}" for name in (key_of(BEAT), *_AVERAGES)),
 )
+_COUNTS = ("num_answers", "num_strict", "num_cut_off")
 
 
 class JudgedQuality(ClipMetric):
@@ -64,6 +65,12 @@ class JudgedQuality(ClipMetric):
         beat_alignment_<control>, style_alignment_<control>, expected_beat_alignment_<control>:
             Scores with other sound: ``other_track`` (that of another clip), ``silence``,
             ``half_beat`` (the clip's own music, moved in a circle by half a beat).
+        num_answers, num_strict, num_cut_off: How many answers about the clip with its own sound
+            there are, how many the stricter rule reads, how many were cut off.
+
+    The authors' rule takes the first number of an answer, also one out of a model's thoughts:
+    "<think>I see 3 people</think>8" gives 3. It is the default since it is what the paper's numbers
+    are made with; the line of counts that is printed says how many answers the stricter rule reads.
 
     The cache holds every answer with its score by each rule. A clip of which the authors' rule
     cannot read all answers has no valid run and is left out (authors' code): it counts as failed
@@ -84,8 +91,9 @@ class JudgedQuality(ClipMetric):
 
     # It asks many questions at once by itself; a judge on a GPU is there once.
     in_workers = False
-    value_names = (*_NAMES, *_AVERAGES, *_CONTROLLED, *_OTHER_RULES)
-    optional_names = frozenset({*_PROMPT, *_CONTROLLED, *_OTHER_RULES})
+    value_names = (*_NAMES, *_AVERAGES, *_CONTROLLED, *_OTHER_RULES, *_COUNTS)
+    # Counts are absent from files of earlier versions.
+    optional_names = frozenset({*_PROMPT, *_CONTROLLED, *_OTHER_RULES, *_COUNTS})
 
     def __init__(
         self,
@@ -171,12 +179,18 @@ class JudgedQuality(ClipMetric):
             "expected_": {name: answer.expected_score for name, answer in run.items()},
         }
         if unread := [name for name, score in rules[""].items() if score is None]:
-            said = " ".join(run[unread[0]].text.split())[:80]
+            first = run[unread[0]]
+            said = " ".join(first.text.split())[:80]
+            why = f" ({first.cut_off}; raise it)" if first.cut_off else ""
             raise UserError(
                 f"{clip.path}: {len(unread)} of {len(run)} answers hold no score from 0 to 10, the "
-                f"first that to {unread[0]!r}: {said!r}."
+                f"first that to {unread[0]!r}: {said!r}{why}."
             )
-        values: dict[str, float] = {}
+        values: dict[str, float] = {
+            "num_answers": float(len(run)),
+            "num_strict": float(sum(score is not None for score in rules["strict_"].values())),
+            "num_cut_off": float(sum(answer.cut_off is not None for answer in run.values())),
+        }
         for prefix, scores in rules.items():
             found = {name: score for name, score in scores.items() if score is not None}
             values |= {f"{prefix}{key_of(name)}": score for name, score in found.items()}
@@ -209,19 +223,39 @@ class JudgedQuality(ClipMetric):
 
         Returns:
             What `control_findings` gives, for the scores and under ``"expected"`` for the expected
-            ones, and sentences under ``"printed"``.
+            ones, and sentences under ``"printed"``, the first on how answers were read.
         """
+        reading = reading_sentences(records, metric=self.name)
         if not self.controls:
             warning = f"{self.name}: run without controls; nobody knows whether the judge listens."
-            return {"deaf": None, "deaf_to": [], "controls": {}, "printed": [warning]}
+            return {"deaf": None, "deaf_to": [], "controls": {}, "printed": [*reading, warning]}
         value = key_of(BEAT)
         compare = functools.partial(
             control_findings, records, metric=self.name, seed=seed, confidence=confidence
         )
         found = compare(value=value)
         found["expected"] = compare(value=f"expected_{value}")
-        found["printed"] = control_sentences(found, metric=self.name, value=value)
+        found["printed"] = reading + control_sentences(found, metric=self.name, value=value)
         return found
+
+
+def reading_sentences(records: Sequence[dict[str, Any]], *, metric: str) -> list[str]:
+    """How many answers each rule reads, and how many were cut off; of clips that have counts."""
+    counts = [record["values"].get(metric, {}) for record in records]
+    answers, strict, cut_off = (
+        int(sum(count.get(name, 0) for count in counts)) for name in _COUNTS
+    )
+    if not answers:
+        return []
+    sentence = (
+        f"{metric}: scores are the first number of each answer (the authors' rule); of {answers} "
+        f"answers, {strict} are nothing but a number (the stricter rule)"
+    )
+    if strict < answers:
+        sentence += ", the others' first number may come out of thoughts or a range"
+    if cut_off:
+        sentence += f"; {cut_off} were cut off by the limit of tokens, raise it"
+    return [f"{sentence}."]
 
 
 def _half_beat(clip: ScoredClip) -> float | None:

@@ -141,6 +141,30 @@ def test_a_clip_without_a_valid_run_is_left_out_and_named(server, score, few):
     assert "dance_b.mp4: 1 of 11 answers hold no score" in printed
 
 
+def test_how_answers_were_read_is_printed(server, score, few):
+    thinks = "aesthetic quality"
+    server.answer = lambda request: (
+        "<think>I see 3 people</think>8" if thinks in parts(request)["text"][-1] else "7"
+    )
+    document, printed = score(few, controls=False)
+    [value] = {clip["values"]["judge"]["aesthetic_quality"] for clip in document["clips"]}
+    assert value == 3  # the authors' rule
+    assert "of 22 answers, 20 are nothing but a number (the stricter rule)" in printed
+    assert "cut off" not in printed
+
+
+def test_answers_that_were_cut_off_are_counted_and_named(server, score, few, capsys, tmp_path):
+    server.finish_reason = "length"
+    server.answer = lambda request: "Let me see, 3"
+    _, printed = score(few, controls=False, cache=str(tmp_path / "counted"))
+    assert "of 22 answers, 0 are nothing but a number" in printed
+    assert "22 were cut off by the limit of tokens, raise it." in printed
+    server.answer = lambda request: "Let me see"
+    with pytest.raises(EvaluationError):
+        score(few, controls=False, cache=str(tmp_path / "named"), output="named.json")
+    assert "(finish_reason is 'length' at max_tokens 32; raise it)" in capsys.readouterr().out
+
+
 def test_a_stopped_run_asks_only_for_what_is_missing(server, score, few):
     calls = []
 

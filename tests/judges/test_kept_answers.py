@@ -5,6 +5,7 @@ import pytest
 
 from musicinfuser.judges.answer_cache import CachedJudge, export_answers, main
 from musicinfuser.judges.judge import JudgeError
+from musicinfuser.judges.pairs import PAIR_QUESTIONS
 from musicinfuser.judges.questions import Question
 from musicinfuser.judges.recorded import RecordedJudge
 from musicinfuser.judges.server import ServerJudge
@@ -54,6 +55,44 @@ def test_a_damaged_answer_is_asked_for_again(server, shown, question, tmp_path, 
     cached(server, tmp_path).ask((shown,), question)
     assert len(server.requests) == 2
     assert kept.read_text() == whole
+
+
+def test_an_answer_that_says_nothing_is_asked_for_again(server, shown, question, tmp_path):
+    server.answer = lambda request: "I cannot see the video."
+    for _ in range(2):
+        assert cached(server, tmp_path).ask((shown,), question).score is None
+    assert len(server.requests) == 2
+    server.answer = lambda request: "8"
+    assert cached(server, tmp_path).ask((shown,), question).score == 8
+    assert cached(server, tmp_path).ask((shown,), question).score == 8
+    assert len(server.requests) == 3
+
+
+def test_so_is_a_choice_between_two_clips(server, shown, tmp_path):
+    # A number would be read as a score; here only a letter counts.
+    server.answer = lambda request: "7"
+    cached(server, tmp_path).ask((shown, shown), PAIR_QUESTIONS[0])
+    server.answer = lambda request: "B"
+    for _ in range(2):
+        assert cached(server, tmp_path).ask((shown, shown), PAIR_QUESTIONS[0]).text == "B"
+    assert len(server.requests) == 2
+
+
+def test_where_an_answer_was_cut_off_is_kept_too(server, shown, question, tmp_path):
+    server.answer, server.finish_reason = lambda request: "Let me count: 3", "length"
+    first = cached(server, tmp_path, max_tokens=5).ask((shown,), question)
+    assert first.cut_off == "finish_reason is 'length' at max_tokens 5"
+    assert cached(server, tmp_path, max_tokens=5).ask((shown,), question) == first
+    assert len(server.requests) == 1
+    server.finish_reason = "stop"
+    assert cached(server, tmp_path, max_tokens=6).ask((shown,), question).cut_off is None
+
+
+def test_thoughts_that_used_up_the_limit_are_no_fault_of_the_server(server, shown, question):
+    server.answer, server.finish_reason = lambda request: None, "length"
+    answer = ServerJudge(**server_options(server)).ask((shown,), question)
+    assert (answer.text, answer.score) == ("", None)
+    assert answer.cut_off is not None and len(server.requests) == 1
 
 
 def test_a_failure_is_not_kept(server, shown, question, tmp_path):

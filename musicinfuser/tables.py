@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import itertools
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -160,6 +161,12 @@ def latex_table(
     return "\n".join(lines) + "\n"
 
 
+def html_text(text: str) -> str:
+    """Plain text as HTML that breaks between the words of a name, and never within an interval."""
+    text = re.sub(r"(?<=\d), (?=[-+]?\d)", ",\N{NO-BREAK SPACE}", text)
+    return re.sub(r"(?<=[_/])(?=\w)", "<wbr>", html.escape(text))
+
+
 def html_table(rows: Sequence[Row], *, num_digits: int = 3, marks: Marks = NO_MARKS) -> str:
     """An HTML table with the cells of `markdown_table`; numbers carry the class ``number``.
 
@@ -168,13 +175,13 @@ def html_table(rows: Sequence[Row], *, num_digits: int = 3, marks: Marks = NO_MA
     names = column_names(rows)
 
     def cell(number: int, name: str, value: Cell) -> str:
-        written = html.escape(_written(value, num_digits))
+        written = html_text(_written(value, num_digits))
         if (number, name) in marks.bold and written:
             written = f"<b>{written}</b>"
         kind = ' class="number"' if isinstance(value, int | float) else ""
         return f"<td{kind}>{written}</td>"
 
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in names)
     above = ""
     if any(marks.groups.get(name) for name in names):
         spans = (

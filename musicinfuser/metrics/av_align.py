@@ -1,6 +1,9 @@
 """AV-Align: do peaks of motion fall on onsets of the sound?
 
-Yariv et al. 2023 (TempoTokens, arXiv 2309.16429), as their `av_align.py` computes it. It rewards
+Yariv et al. 2023 (TempoTokens, arXiv 2309.16429), as their `av_align.py` computes it, with two
+differences: their code divides by zero where there are no peaks, which is 0 here, and it counts all
+onsets of the sound, also those after the last frame, where no motion can be near; onsets count here
+up to the end of the picture. Where sound and picture end together the values are theirs. It rewards
 motion at its fastest where beat alignment rewards rest; for a swing the two are half a period
 apart, so a dance that scores high in one may score low in the other.
 """
@@ -126,7 +129,9 @@ class AVAlign(RhythmMetric):
         return motion_peaks(curve, fps=clip.fps, threshold=self.threshold)
 
     def music_moments(self, clip: ScoredClip) -> torch.Tensor:
-        """Onsets within the picture's time in seconds, shape (A,).
+        """Onsets up to the end of the picture in seconds, shape (A,).
+
+        The authors' code counts later ones too (module docstring).
 
         Raises:
             ValueError: If the clip is silent.

@@ -159,6 +159,31 @@ def compared_rows(document: Document) -> list[Row]:
     return rows
 
 
+def is_count(name: str) -> bool:
+    """Whether a row of `compared_rows` counts something instead of scoring it."""
+    metric, _, value = name.partition("/")
+    return value.startswith(("num_", "without_")) or ":" in metric or name == "clips"
+
+
+def headline_rows(document: Document) -> list[Row]:
+    """The first value of every metric with a level of chance, ``mean [low, high], chance mean``."""
+    rows: list[Row] = []
+    systems: Document = document["systems"]
+    names = list(dict.fromkeys(name for values in systems.values() for name in values))
+    for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
+        name, *others = group
+        if f"{metric}/chance" not in others:
+            continue
+        row: dict[str, str | None] = {"score against chance": name.removesuffix("/score")}
+        for system, values in systems.items():
+            score, chance = values.get(name), values.get(f"{metric}/chance")
+            if score and chance and score["mean"] is not None:
+                text = _cell(score, num_scored=score["n"])
+                row[system] = f"{text}, chance {chance['mean']:.3f}"
+        rows.append(row)
+    return rows
+
+
 def _counts(first: str, label: str, counts: dict[str, int]) -> Row:
     return {first: label, **{system: str(count) for system, count in counts.items()}}
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from musicinfuser.evaluation import picture_row
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.music_beats import MusicBeats
-from musicinfuser.metrics.report import Document, compared_rows
+from musicinfuser.metrics.report import Document, compared_rows, headline_rows, is_count
 from musicinfuser.report.differences import paired_differences
 from musicinfuser.report.groups import CellGroup, cell_groups
 from musicinfuser.report.meanings import meanings_html
@@ -111,9 +111,23 @@ def _findings(document: Document) -> str:
 
 
 def _scores(document: Document) -> str:
+    """Scores against chance, then all values, then what was only counted."""
     rows = compared_rows(document)
-    table = html_table(rows, marks=Marks(rules=_metric_starts(rows)))
-    return f'<div class="wide" tabindex="0">{table}</div>\n{meanings_html(document)}'
+    counts = [row for row in rows if is_count(str(next(iter(row.values()))))]
+    values = [row for row in rows if row not in counts]
+    text = ""
+    if headline := headline_rows(document):
+        text = f"{_wide(html_table(headline), kind='wraps')}<h3>All values</h3>\n"
+    text += _wide(html_table(values, marks=Marks(rules=_metric_starts(values))))
+    if counts:
+        table = html_table(counts, marks=Marks(rules=_metric_starts(counts)))
+        text += f"<details><summary>Counts</summary>\n{_wide(table)}</details>\n"
+    return text + meanings_html(document)
+
+
+def _wide(table: str, *, kind: str = "") -> str:
+    """A table that scrolls by itself where it is wider than the page."""
+    return f'<div class="wide{kind and " " + kind}" tabindex="0">{table}</div>\n'
 
 
 def _metric_starts(rows: Sequence[Row]) -> list[int]:
@@ -135,8 +149,7 @@ def _differences(document: Document, cells: Sequence[CellGroup]) -> str:
         f"{percent} interval by bootstrap over cells. Bold: the interval leaves out 0, so the "
         "value tells the two apart. Of many values that tell nothing, about one in "
         f"{round(1 / (1 - document['confidence']))} does so by chance. Values that are equal in "
-        "all cells are left out.</p>\n"
-        f'<div class="wide" tabindex="0">{html_table(rows, marks=marks)}</div>\n'
+        "all cells are left out.</p>\n" + _wide(html_table(rows, marks=marks), kind="wraps")
     )
 
 
@@ -147,8 +160,7 @@ def _paper(document: Document) -> str:
         body = html_table(rows, num_digits=table.num_digits, marks=marks)
         parts.append(
             f"<h3>{html.escape(table.title)}</h3>\n<p>{html.escape(table.caption)} Judge of the "
-            f"published rows: {html.escape(table.judge)}.</p>\n"
-            f'<div class="wide" tabindex="0">{body}</div>\n'
+            f"published rows: {html.escape(table.judge)}.</p>\n" + _wide(body)
         )
     return f"<p>{html.escape(NOTE)}</p>\n{''.join(parts)}" if parts else ""
 

@@ -16,7 +16,7 @@ from musicinfuser.metrics.report import Document
 from musicinfuser.report.differences import VALUE, clip_records
 from musicinfuser.report.groups import CellGroup
 from musicinfuser.report.plots import NUM_COLOURS
-from musicinfuser.tables import Row, html_table
+from musicinfuser.tables import Row, html_table, html_text
 from musicinfuser.whole_files import written_whole
 
 WEBP_QUALITY = 75
@@ -87,10 +87,10 @@ def cell_section(
             if not is_inside:
                 beside.append(f"{name}.mp4: {system}, {entry.file}")
             screen = _player(row, source, label=f"{system}, cell {number}")
-        file = html.escape(entry.file) if entry else ""
+        file = html_text(entry.file) if entry else ""
         figures.append(
             f'<figure>{screen}<figcaption><b class="s{colour % NUM_COLOURS}">'
-            f"{html.escape(system)}</b><small>{file}</small></figcaption></figure>\n"
+            f"{html_text(system)}</b><small>{file}</small></figcaption></figure>\n"
         )
     head = (
         f'<section class="cell" id="cell-{number}">'

@@ -67,7 +67,10 @@ _ABOUT = {
 def readable_tables(document: Document) -> dict[str, list[Row]]:
     """Rows for reading, by the names of the parts of an analysis; empty parts are left out."""
     tables: dict[str, list[Row]] = {
-        "win_rates": [_win_rate(row) for row in document["win_rates"]],
+        "win_rates": [
+            _win_rate(row, confidence=document["options"]["confidence"])
+            for row in document["win_rates"]
+        ],
         "agreement": [_with_intervals(row) for row in document["agreement"]],
         "strengths": [_with_intervals(row) for row in document["strengths"]],
         "correlations": [_with_intervals(row) for row in document["correlations"]],
@@ -98,7 +101,19 @@ def write_report(folder: Path, document: Document, plots: Mapping[str, str]) -> 
 
 
 def headline(document: Document) -> str:
-    """One sentence on what was counted."""
+    """What was counted; first, which raters count though they failed their checks."""
+    failed = [f"{r['rater']} ({' and '.join(r['failed'])})" for r in document["raters"]
+              if r["failed"] and not r["is_left_out"]]  # fmt: skip
+    if failed:
+        noun = "rater" if len(failed) == 1 else "raters"
+        return (
+            f"{len(failed)} {noun} failed a check and count all the same: {', '.join(failed)}; "
+            "--leave_out either leaves them out. "
+        ) + _counted(document)
+    return _counted(document)
+
+
+def _counted(document: Document) -> str:
     left_out = document["raters_left_out"]
     num_raters = document["raters_counted"]
     said = f"{document['votes']} votes of {num_raters} rater{'s' * (num_raters != 1)} count"
@@ -146,17 +161,18 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _win_rate(row: ResultRow) -> Row:
+def _win_rate(row: ResultRow, *, confidence: float) -> Row:
+    interval = f"{confidence:.0%} interval"
     return {
         "system": row["system"],
         "against": row["against"],
         "question": row["question"],
         "win rate": row["win_rate"],
         "wins / ties / losses": f"{row['wins']} / {row['ties']} / {row['losses']}",
-        "Wilson": _interval(row["wilson"]),
-        "raters": _interval(row["raters_interval"]),
-        "pairs": _interval(row["items_interval"]),
-        "both": _interval(row["both_interval"]),
+        f"{interval}, votes (Wilson)": _interval(row["wilson"]),
+        f"{interval}, raters drawn": _interval(row["raters_interval"]),
+        f"{interval}, pairs drawn": _interval(row["items_interval"]),
+        f"{interval}, both drawn": _interval(row["both_interval"]),
         "p (votes)": _p(row["p_votes_holm"]),
         "p (raters)": _p(row["p_raters_holm"]),
     }

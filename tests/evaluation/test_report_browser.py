@@ -78,4 +78,42 @@ def test_without_javascript_every_player_is_there(open_page, page_file):
     page = open_page(page_file, java_script_enabled=False)
     assert page.locator("video[controls]").count() == 4
     assert not page.locator(".controls").first.is_visible()
-    assert page.locator("#scores table").is_visible()
+    assert page.locator("#scores table").first.is_visible()
+
+
+def test_six_differences_fit_a_laptop_and_names_break_between_words(open_page, tmp_path):
+    frames = swinging_square(num_frames=16, fps=FPS, period_seconds=0.4, phase_seconds=0.0)
+    sound = click_track([0.2, 0.4], duration_seconds=16 / FPS, rate_hz=16000)
+    systems = ("ground_truth", "base_model", "adapted_to_music", "guided_by_music")
+    for number, system in enumerate(systems):
+        for song in "ab":
+            write_video(
+                tmp_path / system / f"a_song_with_a_long_name_{song}.mp4",
+                frames.roll(number, dims=0),
+                fps=FPS,
+                audio=sound,
+                audio_rate_hz=16000,
+            )
+    folders = [str(tmp_path / system) for system in systems]
+    main(["report", *folders, f"--output={tmp_path / 'report'}"])
+    place = tmp_path / "report" / "index.html"
+    page = open_page(place, viewport={"width": 1280, "height": 800})
+    table = "document.querySelector('#differences .wide')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
+    page = open_page(place, viewport={"width": 375, "height": 800}, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    # Every line of a name in the first column ends where a word ends.
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll('#scores td:first-child')].flatMap(cell => {
+          const range = document.createRange(), found = [];
+          let line = '', top = null;
+          for (const node of cell.childNodes) for (let i = 0; i < (node.length || 0); i++) {
+            range.setStart(node, i); range.setEnd(node, i + 1);
+            const box = range.getBoundingClientRect();
+            if (top !== null && box.top > top + 4) { found.push(line); line = ''; }
+            line += node.data[i]; top = box.top;
+          }
+          return found;
+        })"""
+    )
+    assert lines and all(line[-1] in "_/ " for line in lines)

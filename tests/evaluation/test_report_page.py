@@ -13,7 +13,7 @@ from tests.dancing_square import click_track, swinging_square
 
 SONGS = ("a", "b & <c>")
 SYSTEMS = ("truth", "model <1>")
-VOID = {"meta", "link", "input", "img", "line", "circle"}
+VOID = {"meta", "link", "input", "img", "line", "circle", "wbr"}
 
 
 class Page(HTMLParser):
@@ -124,6 +124,17 @@ def test_names_and_prompts_are_text_not_markup(page):
     assert "2. b & <c>" in page.text
     assert "<i>dance</i>" in page.text
     assert "Dances & <more>" in page.text
+
+
+def test_scores_against_chance_come_first_and_counts_below(page, report):
+    systems = json.loads((report / "metrics.json").read_text())["systems"]
+    score, chance = (systems["truth"][f"beat_alignment/{name}"] for name in ("score", "chance"))
+    text = page.text[page.text.index("Scores score against chance") :]
+    assert f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}], chance " in text
+    first = text.index(f"chance {chance['mean']:.3f}")
+    places = [text.index(name) for name in ("All values", "beat_alignment/z", "Counts")]
+    assert [first, *places] == sorted([first, *places])
+    assert text.index("beat_alignment/num_music_beats") > places[-1]
 
 
 def test_scores_differences_and_plots_are_there(page, report):

@@ -12,6 +12,7 @@ from musicinfuser.study.design import Item, plan_trials
 from musicinfuser.study.errors import StudyError
 from musicinfuser.study.key import ClipRecord, StudyKey
 from musicinfuser.study.preferences import Analysing, win_rates
+from musicinfuser.study.report import headline, readable_tables
 from musicinfuser.study.votes import Vote
 from tests.study.conftest import vote_rows, write_votes
 
@@ -169,7 +170,7 @@ def test_metrics_that_see_what_people_see_stand_out(analysed):
     assert said[0]["text"] == "has no value for 1 of 24 clips of the study."
 
 
-def test_a_rater_who_fails_catches_is_reported_and_left_out_by_option(analysed):
+def test_a_rater_who_fails_catches_is_reported_and_left_out_by_option(analysed, capsys):
     root, _, document = analysed
     assert document["raters_left_out"] == ["12"]
     row = document["raters"][-1]
@@ -180,6 +181,21 @@ def test_a_rater_who_fails_catches_is_reported_and_left_out_by_option(analysed):
     assert whole["raters_left_out"] == []
     assert whole["votes"] == document["votes"] * 12 // 11
     assert whole["raters"][-1]["failed"][:1] == ["catches"]
+    assert "count all the same" in headline(whole).partition(";")[0]
+    assert "12 (catches" in headline(whole) and headline(whole) in capsys.readouterr().out
+    assert "12 (catches" not in headline(document)
+
+
+def test_columns_of_intervals_say_so(analysed):
+    _, _, document = analysed
+    names = list(readable_tables(document)["win_rates"][0])
+    assert [name for name in names if "interval" in name] == [
+        "95% interval, votes (Wilson)",
+        "95% interval, raters drawn",
+        "95% interval, pairs drawn",
+        "95% interval, both drawn",
+    ]
+    assert "raters" not in names and "pairs" not in names
 
 
 def test_tables_plots_and_page_are_written(analysed):

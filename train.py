@@ -5,6 +5,7 @@
 
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,17 @@ from lightning.pytorch.cli import (
 
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
+from callbacks.run_folder import check_start, checkpoint_at, only_training
 from callbacks.sigterm import EndOnSigterm
 from callbacks.songs_under_way import SongsUnderWay
+from callbacks.throw_away import throw_away_mode
+from callbacks.whole_checkpoint import checkpoint_folders
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
 from musicinfuser.errors import UserError, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.whole_files import write_text
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -59,14 +64,33 @@ EPILOG = (
 
 
 class SavedConfig(SaveConfigCallback):
-    """Saves the run's full config as ``config_<verb>.yaml``, so that verbs do not overwrite."""
+    """Saves a run's full config as ``config_<verb>.yaml`` with the first batch of its work.
+
+    Verbs do not overwrite each other's, and a command that is refused before it does anything, or
+    a training to throw away, leaves the record of the run as it is.
+    """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Name the file after the verb."""
+        """Note where the file goes; every process is asked."""
         assert trainer.state.fn is not None
-        verb = {"fit": "fit", "validate": "validate", "test": "test", "predict": "predict"}
-        self.config_filename = f"config_{verb[trainer.state.fn.value]}.yaml"
-        super().setup(trainer, pl_module, stage)
+        self._path = Path(str(trainer.log_dir), f"config_{trainer.state.fn.value}.yaml")
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save the record of a training, once it has really started."""
+        if not self.already_saved and not throw_away_mode(trainer):
+            self._save(trainer)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save the record of a validation by itself."""
+        if not self.already_saved and trainer.state.fn != "fit":
+            self._save(trainer)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self.already_saved = True
+        if trainer.is_global_zero:
+            write_text(self._path, self.parser.dump(self.config, skip_none=False))
 
 
 class MusicInfuserCLI(LightningCLI):
@@ -109,7 +133,7 @@ class MusicInfuserCLI(LightningCLI):
         """Keep the config as given: a checkpoint never changes it silently, it agrees or stops."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with ending_together(self.trainer):
+        with ending_together(self.trainer), ExitStack() as self._held:
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
@@ -117,6 +141,10 @@ class MusicInfuserCLI(LightningCLI):
         self._check_cache()
         self._check_ckpt_path()
         self._check_sharding()
+        self._held.enter_context(only_training(self.trainer))
+        if not throw_away_mode(self.trainer):
+            start = self._get(self.config_init, "ckpt_path")
+            check_start(checkpoint_folders(self.trainer), start)
 
     def before_validate(self) -> None:
         """Check what can be checked without reading weights."""
@@ -158,11 +186,13 @@ class MusicInfuserCLI(LightningCLI):
             )
 
     def _check_ckpt_path(self) -> None:
-        """Notice a wrong path before weights are read."""
+        """Notice a wrong path before weights are read; of a folder, take the newest there."""
         path = self._get(self.config, "ckpt_path")
         is_name = path in (None, "last", "best", "hpc") or "://" in path
         if not is_name and not Path(path).exists():
             raise UserError(f"--ckpt_path names {path}, which does not exist.")
+        if not is_name:
+            self.config_init[self.subcommand]["ckpt_path"] = checkpoint_at(path)
 
     def _require_checkpoint(self, verb: str) -> None:
         """`last` without a checkpoint would silently judge the unadapted model."""

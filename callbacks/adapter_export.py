@@ -10,6 +10,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
+from callbacks.throw_away import throw_away_mode
 from musicinfuser.sharing.adapter import Adapter, adapter_of_model
 from musicinfuser.sharing.card import CardFacts
 from musicinfuser.sharing.folder import write_folder
@@ -46,7 +47,9 @@ class AdapterExport(L.Callback):
         return Path(self.output_dir or Path(trainer.default_root_dir, "adapter"))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the folder."""
+        """Write the folder, unless nothing of this training is kept."""
+        if throw_away_mode(trainer):
+            return
         if trainer.is_global_zero:
             self.export(trainer, pl_module)
         trainer.strategy.barrier("adapter exported")

@@ -3,11 +3,13 @@
 import os
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
 from musicinfuser.errors import UserError
 from musicinfuser.whole_files import written_whole
@@ -70,7 +72,30 @@ class WholeCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def newest_readable(folder: str | Path) -> tuple[Path | None, dict[Path, str]]:
+def newest_checkpoint(*folders: str | Path) -> Path | None:
+    """What ``ckpt_path: last`` means, for every verb: `newest_readable`, and a word on the others.
+
+    Raises:
+        CheckpointError: Only damaged files are left.
+    """
+    newest, faults = newest_readable(*folders)
+    unreadable = "; ".join(f"{path} ({reason})" for path, reason in faults.items())
+    if faults and newest is None:
+        raise CheckpointError(
+            f"no checkpoint can be read, only damaged ones are left: {unreadable}; move them away "
+            "to start anew, or give another --ckpt_path."
+        )
+    if faults:
+        rank_zero_warn(f"passed over what cannot be read: {unreadable}; taking {newest}.")
+    return newest
+
+
+def newest_readable(*folders: str | Path) -> tuple[Path | None, dict[Path, str]]:
+    """As `newest_of`, of all checkpoints in some folders."""
+    return newest_of(checkpoints_in(*folders))
+
+
+def newest_of(paths: Iterable[Path]) -> tuple[Path | None, dict[Path, str]]:
     """The checkpoint of the highest step whose every byte is as it was written.
 
     At the same step a file called ``last`` is preferred. Of the others only the header is read.
@@ -78,21 +103,32 @@ def newest_readable(folder: str | Path) -> tuple[Path | None, dict[Path, str]]:
     Returns:
         The checkpoint, None where no file is readable, and why others cannot be read.
     """
-    folder, steps, faults = Path(folder), {}, {}
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        if path.name.startswith("."):
-            continue
-        try:
-            header = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            steps[path] = int(header["global_step"])
-        except Exception as error:  # what a damaged file raises depends on where it is damaged
-            faults[path] = _reason(error)
+    steps, faults = steps_of(paths)
     for path in sorted(steps, key=lambda p: (steps[p], p.stem.startswith("last")), reverse=True):
         damaged = _damaged_part(path)
         if damaged is None:
             return path, faults
         faults[path] = f"its part {damaged} is damaged"
     return None, faults
+
+
+def checkpoints_in(*folders: str | Path) -> list[Path]:
+    """The checkpoints in some folders, without those under way."""
+    found = {path for folder in folders for path in Path(folder).glob(f"*{SUFFIX}")}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def steps_of(paths: Iterable[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
+    """The step of each checkpoint, of which only the header is read, and why others have none."""
+    steps: dict[Path, int] = {}
+    faults: dict[Path, str] = {}
+    for path in paths:
+        try:
+            header = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            steps[path] = int(header["global_step"])
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            faults[path] = _reason(error)
+    return steps, faults
 
 
 def remove_unfinished(folder: str | Path) -> None:

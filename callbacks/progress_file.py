@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from callbacks.log_interval import is_logged
+from callbacks.throw_away import throw_away_mode
 from musicinfuser.whole_files import write_text
 
 PROGRESS_NAME = "progress.json"
@@ -48,7 +49,7 @@ class ProgressFile(L.Callback):
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        if not trainer.is_global_zero or self._start is None:
+        if not trainer.is_global_zero or self._start is None or throw_away_mode(trainer):
             return
         seconds, first = self._start
         num_steps = trainer.global_step - first

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.ema import averaged_weights
 from callbacks.sigterm import NOTICE
+from callbacks.throw_away import throw_away_mode
 from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
@@ -122,7 +123,9 @@ class SampleGeneration(L.Callback):
     def generate(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Generate, write and log this rank's share of the cells."""
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
-        folder = Path(trainer.default_root_dir, "samples", f"step_{step:06d}")
+        # The folder's manifest lists all that lies in it.
+        name = "_".join(filter(None, (throw_away_mode(trainer), f"step_{step:06d}")))
+        folder = Path(trainer.default_root_dir, "samples", name)
         mine = self.cells[trainer.global_rank :: trainer.world_size]
         with (
             averaged_weights(trainer, module),

@@ -6,25 +6,26 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoint_files import (
-    CheckpointError,
     WholeCheckpointIO,
-    newest_readable,
+    newest_checkpoint,
     remove_unfinished,
 )
 from callbacks.sigterm import NOTICE
+from callbacks.throw_away import throw_away_mode
 
 
 class WholeCheckpoint(ModelCheckpoint):
-    """Every option of ModelCheckpoint, and three promises.
+    """Every option of ModelCheckpoint, and four promises.
 
     Files are written whole or not at all. ``ckpt_path: last`` takes the checkpoint of the highest
-    step in the folder that can be read to the last byte, and names those it passes over. On SIGTERM
-    the current optimizer step is finished and saved, and the process exits with code 0; the same
-    command goes on from there. A validation or samples under way are given up.
+    step in the folder that can be read to the last byte, and names those it passes over. Trainings
+    to throw away (`throw_away_mode`) neither save nor take up any. On SIGTERM the current optimizer
+    step is finished and saved, and the process exits with code 0; the same command goes on from
+    there. A validation or samples under way are given up.
     """
 
     _loops_after_step: dict[str, Any] | None = None
@@ -36,7 +37,9 @@ class WholeCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        if stage == "fit" and trainer.is_global_zero and self._is_local():
+        if stage != "fit" or throw_away_mode(trainer):
+            return  # another training may be writing there
+        if trainer.is_global_zero and self.is_local:
             remove_unfinished(str(self.dirpath))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,6 +69,11 @@ class WholeCheckpoint(ModelCheckpoint):
             self._save_now(trainer)
             NOTICE.leave(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what is left to save; Lightning's own forgets modes in which nothing is kept."""
+        if not throw_away_mode(trainer):
+            super().on_train_end(trainer, pl_module)
+
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Leave a validation within training; several processes leave it together at its end."""
         if NOTICE.received and trainer.world_size == 1 and trainer.state.fn == "fit":
@@ -84,6 +92,8 @@ class WholeCheckpoint(ModelCheckpoint):
         """Save the step that a validation followed in which SIGTERM came."""
         if not isinstance(exception, SIGTERMException):
             super().on_exception(trainer, pl_module, exception)
+        elif throw_away_mode(trainer):
+            return
         elif self._loops_after_step is not None and not trainer.sanity_checking:
             # Loops count the validation that was cut off; resumed, it would go on in its middle.
             self._save_as_after_step = True
@@ -109,24 +119,24 @@ class WholeCheckpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, self.format_checkpoint_name(metrics))
         self._save_last_checkpoint(trainer, metrics)
 
+    def _should_skip_saving_checkpoint(self, trainer: L.Trainer) -> bool:
+        return bool(throw_away_mode(trainer)) or super()._should_skip_saving_checkpoint(trainer)
+
+    def _should_save_on_exception(self, trainer: L.Trainer) -> bool:
+        return not throw_away_mode(trainer) and super()._should_save_on_exception(trainer)
+
     def _find_last_checkpoints(self, trainer: L.Trainer) -> set[str]:
         """What Lightning takes for ``ckpt_path: last``."""
-        if not self._is_local():
+        if not self.is_local:
             return super()._find_last_checkpoints(trainer)
-        newest, faults = newest_readable(str(self.dirpath))
-        unreadable = "; ".join(f"{path} ({reason})" for path, reason in faults.items())
-        if newest is None:
-            if faults:
-                raise CheckpointError(
-                    f"no checkpoint can be read, only damaged ones are left: {unreadable}; move "
-                    "them away to start anew, or give another --ckpt_path."
-                )
+        if trainer.state.fn == "fit" and throw_away_mode(trainer):
             return set()
-        if faults:
-            rank_zero_warn(f"passed over what cannot be read: {unreadable}; taking {newest}.")
-        return {str(newest)}
+        newest = newest_checkpoint(*checkpoint_folders(trainer))
+        return set() if newest is None else {str(newest)}
 
-    def _is_local(self) -> bool:
+    @property
+    def is_local(self) -> bool:
+        """Whether it is known where files go, and that is a folder of this machine."""
         return self.dirpath is not None and "://" not in str(self.dirpath)
 
 
@@ -137,6 +147,15 @@ def _validation_follows(trainer: L.Trainer) -> bool:
     fit_loop = trainer.fit_loop
     assert fit_loop._data_fetcher is not None
     return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
+
+
+def checkpoint_folders(trainer: L.Trainer) -> list[Path]:
+    """Where `WholeCheckpoint` writes, and ``ckpt_path: last`` looks, on this machine."""
+    return [
+        Path(str(callback.dirpath))
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, WholeCheckpoint) and callback.is_local
+    ]
 
 
 def last_checkpoint(trainer: L.Trainer) -> str | None:

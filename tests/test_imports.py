@@ -18,6 +18,7 @@ GROUND = {
         "errors",
         "external_worker",
         "fingerprint",
+        "folder_lock",
         "keyed_random",
         "latent_space",
         "layer_cells",

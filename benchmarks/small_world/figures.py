@@ -101,9 +101,8 @@ def make_set(
 
 
 def adapt(seed: int, settings: argparse.Namespace) -> Path:
-    """Train the adapters with one seed; returns the checkpoint."""
+    """Train the adapters with one seed; returns the folder of checkpoints."""
     folder = settings.out / "adapted" / f"seed{seed}"
-    checkpoint = folder / "checkpoints" / "last.ckpt"
     call(
         "train.py", "fit", "--config", "configs/base.yaml", "--config", "configs/small.yaml",
         f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}",
@@ -111,7 +110,7 @@ def adapt(seed: int, settings: argparse.Namespace) -> Path:
         "--sample_generation.every_n_steps=0", "--trainer.enable_progress_bar=false",
         *settings.options, done=folder / "is_trained",
     )  # fmt: skip
-    return checkpoint
+    return folder / "checkpoints"
 
 
 def generate(

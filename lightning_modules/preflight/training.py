@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
+from callbacks.checkpoint_files import checkpoints_in, newest_of
+from callbacks.run_folder import RunFolderError, check_start
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
 from lightning_modules.preflight import memory
@@ -216,13 +218,17 @@ def check_resume(settings: Settings, module: MusicInfuserModule | None, report: 
     """Add the section on the checkpoint a run starts from, and compare it with the config."""
     if settings.trainer["max_steps"] < 1:
         report.problem("trainer.max_steps must be set: a run is counted in optimizer steps.")
-    path, checkpoint, passed_over = _start(settings, report)
+    path, checkpoint, notes = _start(settings, report)
+    try:
+        check_start(_folders(settings), settings.ckpt_path)
+    except RunFolderError as error:
+        notes.append(f"fit is refused there: {error}")
     if path is None:
-        report.add("start", "from step 0", *passed_over)
+        report.add("start", "from step 0", *notes)
         return
     step = checkpoint.get("global_step")
     line = f"from step {step} of {settings.trainer['max_steps']}: {path}"
-    report.add("start", line, *passed_over)
+    report.add("start", line, *notes)
     if module is not None and module.model is not None:
         # All that `on_load_checkpoint` asks of a trainer.
         module.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
@@ -235,33 +241,37 @@ def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, A
     name = settings.ckpt_path
     if name is None or name in CHECKPOINT_NAMES or "://" in name:
         return None, {}, []
-    if name != "last":
-        with report.collecting():
-            if not Path(name).exists():
-                raise UserError(f"--ckpt_path names {name}, which does not exist.")
-            return Path(name), read_checkpoint(Path(name)), []
-        return None, {}, []
-    found, passed_over = {}, []
-    for path in _last_checkpoints(settings):
-        try:
-            found[path] = read_checkpoint(path)
-        except UserError as error:
-            passed_over.append(f"passed over: {error}")
-    if not found:
-        return None, {}, passed_over
-    newest = max(found, key=lambda p: (found[p].get("global_step", 0), p.stem.startswith("last")))
-    return newest, found[newest], passed_over
+    path, notes = Path(name), []
+    with report.collecting():
+        if name == "last" or path.is_dir():
+            paths = _last_checkpoints(settings) if name == "last" else checkpoints_in(path)
+            newest, faults = newest_of(paths)
+            notes = [f"passed over: {path} ({reason})" for path, reason in faults.items()]
+            if newest is None and faults:
+                raise UserError("no checkpoint can be read, only damaged ones are left; move them.")
+            if newest is None:
+                return None, {}, notes
+            path = newest
+        if not path.exists():
+            raise UserError(f"--ckpt_path names {name}, which does not exist.")
+        return path, read_checkpoint(path), notes
+    return None, {}, notes
+
+
+def _folders(settings: Settings) -> list[Path]:
+    callbacks = settings.trainer["callbacks"] or []
+    whole = [c for c in callbacks if isinstance(c, WholeCheckpoint) and c.is_local]
+    return [Path(str(callback.dirpath)) for callback in whole]
 
 
 def _last_checkpoints(settings: Settings) -> list[Path]:
     """The files among which ``ckpt_path: last`` chooses."""
     root = settings.trainer["default_root_dir"] or "."
-    paths: set[Path] = set()
+    paths = set(checkpoints_in(*_folders(settings)))
     for callback in settings.trainer["callbacks"] or []:
-        if isinstance(callback, ModelCheckpoint):
-            names = "*.ckpt" if isinstance(callback, WholeCheckpoint) else "last*.ckpt"
-            paths.update(Path(callback.dirpath or root).glob(names))
-    return sorted(path for path in paths if not path.name.startswith("."))
+        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, WholeCheckpoint):
+            paths.update(Path(callback.dirpath or root).glob("last*.ckpt"))
+    return sorted(paths)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Stage:
         name: What it does.
         command: Its command line.
         settings: Everything that decides what it makes, but seeds and folders of its run.
-        needs: A file that another run makes first.
+        needs: A folder that another run makes first.
         stop_signal: What lets it end with its work saved.
     """
 
@@ -104,9 +104,9 @@ def run_name(row: RowSpec, seed: int) -> str:
     return f"{slug(row.name)}_seed{seed}"
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """Where a run's last checkpoint lies."""
-    return folder / "checkpoints" / "last.ckpt"
+def checkpoints(folder: Path) -> Path:
+    """Where a run's checkpoints lie; `train.py` takes the newest of such a folder."""
+    return folder / "checkpoints"
 
 
 def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
@@ -125,11 +125,11 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
         own = "--trainer.callbacks+=callbacks.ProgressFile"
         command = (sys.executable, train, "fit", *shared, own, "--ckpt_path=last")
         stages.append(Stage("fit", command, made_with))
-    checkpoint = last_checkpoint(run.folder if run.after is None else run.folder.parent / run.after)
+    trained = checkpoints(run.folder if run.after is None else run.folder.parent / run.after)
     predicting = (
         sys.executable, train, "predict", *shared,
         *option_arguments(_going_on(spec.predict, run.folder / "videos")),
-        f"--ckpt_path={checkpoint if row.train else 'null'}",
+        f"--ckpt_path={trained if row.train else 'null'}",
         f"--video_writer.output_dir={run.folder / 'videos'}",
         f"--video_writer.system={row.name}",
     )  # fmt: skip
@@ -138,7 +138,7 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
             "predict",
             predicting,
             made_with | {"predict": spec.predict, "adapters_of": run.after},
-            needs=str(checkpoint) if run.after is not None else None,
+            needs=str(trained) if run.after is not None else None,
         )
     )
     return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))

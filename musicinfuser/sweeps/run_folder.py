@@ -1,53 +1,31 @@
 """A run's folder: its lock, what is done, and how far it is."""
 
-import fcntl
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from musicinfuser import folder_lock
 from musicinfuser.sweeps.errors import SweepError
 from musicinfuser.sweeps.merging import differences
-from musicinfuser.sweeps.plan import Run, Stage, StageName, last_checkpoint
+from musicinfuser.sweeps.plan import Run, Stage, StageName, checkpoints
 from musicinfuser.whole_files import write_text
 
 LOCK_NAME, STATE_NAME, PROGRESS_NAME = "lock", "state.json", "progress.json"
-LOCK_TRIES, LOCK_PAUSE_SECONDS = 10, 0.05
 NAMED_DIFFERENCES = 3
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
-    """Hold a folder's lock; gives its file descriptor, or None if another process holds it.
+def locked(folder: Path) -> AbstractContextManager[int | None]:
+    """Hold a run's lock, as `folder_lock.locked`.
 
-    Who inherits the descriptor holds the lock as well: a stage goes on holding it if the process
-    that started it is killed.
+    A stage that is given the descriptor holds it too, also if who started it is killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_NAME).open("a") as file:
-        for _ in range(LOCK_TRIES):  # who only looks holds it for a moment
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(LOCK_PAUSE_SECONDS)
-            else:
-                yield file.fileno()
-                return
-        yield None
+    return folder_lock.locked(folder / LOCK_NAME)
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works in a folder."""
-    try:
-        with (folder / LOCK_NAME).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return folder_lock.is_locked(folder / LOCK_NAME)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -115,7 +93,7 @@ def _has_results(folder: Path, stage: StageName) -> bool:
     if stage == "predict":
         # A `predict` that goes on keeps what lies there.
         return any((folder / "videos").glob("*.mp4"))
-    return stage == "fit" and last_checkpoint(folder).exists()
+    return stage == "fit" and any(checkpoints(folder).glob("*.ckpt"))
 
 
 def _plain(settings: Any) -> Any:

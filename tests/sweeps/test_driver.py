@@ -85,7 +85,9 @@ def test_one_that_fails_once_is_reported_and_done_on_the_next_call(
         "base_seed1": ["predict"],
     }
     taken = (out / "guided_seed1" / "videos" / "from").read_text()
-    assert taken == str(out / "no_luck_seed1" / "checkpoints" / "last.ckpt")
+    assert taken == str(out / "no_luck_seed1" / "checkpoints")
+    taken = (out / "ours_seed1" / "videos" / "from").read_text()
+    assert taken == str(out / "ours_seed1" / "checkpoints"), "as `ckpt_path: last` would"
     assert (out / "base_seed1" / "videos" / "from").read_text() == "null"
     assert "| Ours    | 5.500 [4.500, 6.500] |" in (out / "rows.md").read_text()
     assert read_json(out / "metrics.json")["by_seed"]["Ours"]["beat/score"] == {"1": 5.5, "2": 5.5}

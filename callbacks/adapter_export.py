@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class AdapterExport(L.Callback):
     """Writes the adapters at the end of a training, averaged where the run averages.
 
-    The folder is written whole or not at all; the one of an earlier run there is replaced. For a
-    checkpoint that exists: ``python -m musicinfuser.convert checkpoint``.
+    Also where the checkpoint that was resumed is at the end already. The folder is written whole or
+    not at all; the one of an earlier run there is replaced. For a checkpoint that exists:
+    ``python -m musicinfuser.convert checkpoint``.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class AdapterExport(L.Callback):
         """Where the adapter goes."""
         return Path(self.output_dir or Path(trainer.default_root_dir, "adapter"))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the folder, unless nothing of this training is kept."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the folder, beside the checkpoint of the same step; not if nothing is kept."""
         if throw_away_mode(trainer):
             return
         if trainer.is_global_zero:

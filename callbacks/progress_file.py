@@ -44,14 +44,14 @@ class ProgressFile(L.Callback):
             self._loss = float(loss) * trainer.accumulate_grad_batches
             self._write(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write where the training ended."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write where the training ended, also if it had nothing to do."""
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        if not trainer.is_global_zero or self._start is None or throw_away_mode(trainer):
+        if not trainer.is_global_zero or throw_away_mode(trainer):
             return
-        seconds, first = self._start
+        seconds, first = self._start or (0.0, trainer.global_step)
         num_steps = trainer.global_step - first
         progress = {
             "step": trainer.global_step,

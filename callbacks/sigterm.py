@@ -1,4 +1,4 @@
-"""SIGTERM noticed, and answered at a place of our choosing."""
+"""SIGTERM and ctrl-C noticed, and answered at a place of our choosing."""
 
 import signal
 import sys
@@ -13,30 +13,46 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class SigtermNotice:
-    """Whether this process was asked to end.
+    """Whether this process was asked to end, and by which signal.
 
     Lightning leaves at the end of the batch in which SIGTERM came, which may be in the middle of
-    accumulated gradients. Its handler is replaced while training runs; those of SLURM's requeue
-    (SIGUSR1) are not touched.
+    accumulated gradients, and at once on ctrl-C (SIGINT), which loses the steps since the last
+    checkpoint. Its handlers are replaced while training runs; a second ctrl-C ends at once. Those
+    of SLURM's requeue (SIGUSR1) are not touched.
     """
 
     def __init__(self) -> None:
         self.received = False
+        self.signal = signal.SIGTERM
+
+    @property
+    def exit_code(self) -> int:
+        """0 after SIGTERM, which job systems send; after ctrl-C what follows must not start."""
+        return 0 if self.signal == signal.SIGTERM else 128 + self.signal
 
     def listen(self, trainer: L.Trainer) -> None:
         """Take over from Lightning, which restores the handlers it found when the run is over."""
         connector = trainer._signal_connector
         self.received, connector.received_sigterm = connector.received_sigterm, False
+        self.signal = signal.SIGTERM
         if threading.current_thread() is not threading.main_thread():
             return
 
         def note(signum: int, frame: FrameType | None) -> None:
+            if signum == signal.SIGINT and self.received:
+                raise KeyboardInterrupt
             launcher = trainer.strategy.launcher
-            if not self.received and launcher is not None:
-                launcher.kill(signum)  # the other processes of this run, which it started
+            # The other processes of this run, which it started; ctrl-C comes to them as well.
+            if signum == signal.SIGTERM and not self.received and launcher is not None:
+                launcher.kill(signum)
+            if not self.received:
+                self.signal = signal.Signals(signum)
             self.received = True
 
         signal.signal(signal.SIGTERM, note)
+        # One that is ignored (`nohup`, a job in the background) stays so.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, note)
 
     def agreed(self, trainer: L.Trainer) -> bool:
         """Whether any process of the run was asked; every process must call this."""

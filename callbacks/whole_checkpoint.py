@@ -15,26 +15,33 @@ from callbacks.checkpoint_files import (
     remove_unfinished,
 )
 from callbacks.sigterm import NOTICE
+from callbacks.step_counters import SPLIT_KEY, check_samples, set_after_step, split_of
 from callbacks.throw_away import throw_away_mode
 
 
 class WholeCheckpoint(ModelCheckpoint):
     """Every option of ModelCheckpoint, and four promises.
 
-    Files are written whole or not at all. ``ckpt_path: last`` takes the checkpoint of the highest
-    step in the folder that can be read to the last byte, and names those it passes over. Trainings
-    to throw away (`throw_away_mode`) neither save nor take up any. On SIGTERM the current optimizer
-    step is finished and saved, and the process exits with code 0; the same command goes on from
-    there. A validation or samples under way are given up.
+    - Files are written whole or not at all.
+    - ``ckpt_path: last`` takes the checkpoint of the highest step in the folder that can be read to
+      the last byte, and names those it passes over. Trainings to throw away (`throw_away_mode`)
+      neither save nor take up any.
+    - However a run ends, the last optimizer step done is saved where ``last`` is found; only
+      ``save_last: false`` leaves that out at a normal end. On SIGTERM or a first ctrl-C the step
+      under way is finished, a validation or samples are given up, and the process exits with code
+      0 (130 after ctrl-C).
+    - Every checkpoint is that of a whole optimizer step. A resumed run goes on with the next one,
+      also if it accumulates another number of batches for the same number of samples.
     """
 
-    _loops_after_step: dict[str, Any] | None = None
-    _save_as_after_step = False
     _step = 0
+    _has_trained = False
+    _is_stop_due = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take over the writing of files, unless the user chose who writes them."""
         super().setup(trainer, pl_module, stage)
+        self._has_trained = self._is_stop_due = False
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         if stage != "fit" or throw_away_mode(trainer):
@@ -43,10 +50,10 @@ class WholeCheckpoint(ModelCheckpoint):
             remove_unfinished(str(self.dirpath))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen for SIGTERM."""
+        """Listen for SIGTERM and ctrl-C."""
         super().on_train_start(trainer, pl_module)
-        self._step = trainer.global_step
-        self._loops_after_step, self._save_as_after_step = None, False
+        # What a run starts from is saved already.
+        self._step = self._last_global_step_saved = trainer.global_step
         NOTICE.listen(trainer)
 
     def on_train_batch_end(
@@ -58,21 +65,14 @@ class WholeCheckpoint(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         """Save when it is time, and leave after a step when asked to."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._put_off_stop(trainer)
         if trainer.global_step == self._step:
             return
-        self._step = trainer.global_step
-        is_leaving = NOTICE.agreed(trainer)
-        if is_leaving or _validation_follows(trainer):
-            self._loops_after_step = trainer.fit_loop.state_dict()
-        if is_leaving:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._step, self._has_trained = trainer.global_step, True
+        if NOTICE.agreed(trainer):
             self._save_now(trainer)
             NOTICE.leave(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what is left to save; Lightning's own forgets modes in which nothing is kept."""
-        if not throw_away_mode(trainer):
-            super().on_train_end(trainer, pl_module)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Leave a validation within training; several processes leave it together at its end."""
@@ -83,40 +83,87 @@ class WholeCheckpoint(ModelCheckpoint):
         """Save when it is time, and leave when asked to."""
         super().on_validation_end(trainer, pl_module)
         is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if is_training and NOTICE.agreed(trainer):
-            NOTICE.leave(trainer)
+        if is_training:
+            self._put_off_stop(trainer)
+            if NOTICE.agreed(trainer):
+                NOTICE.leave(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step, whatever ended the run."""
+        if self.save_last or (self.save_last is None and self.save_top_k):
+            self._save_now(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say so if there was nothing to do."""
+        if not self._has_trained and self is _keepers_of_last(trainer)[0]:
+            start = f"{trainer.ckpt_path} is at step" if trainer.ckpt_path else "the run is at step"
+            rank_zero_info(
+                f"Nothing was trained: {start} {trainer.global_step}, {_why_not_further(trainer)}"
+            )
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Save the step that a validation followed in which SIGTERM came."""
+        """Save the last step if SIGTERM or ctrl-C ended the run."""
         if not isinstance(exception, SIGTERMException):
             super().on_exception(trainer, pl_module, exception)
-        elif throw_away_mode(trainer):
-            return
-        elif self._loops_after_step is not None and not trainer.sanity_checking:
-            # Loops count the validation that was cut off; resumed, it would go on in its middle.
-            self._save_as_after_step = True
+        elif trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save_now(trainer)
+            exception.code = NOTICE.exit_code
+            saved = None if throw_away_mode(trainer) else last_checkpoint(trainer)
+            holder = f", which {saved} holds; the same command goes on from there" if saved else ""
             rank_zero_info(
-                f"SIGTERM: stopped after step {trainer.global_step}, which "
-                f"{self._last_checkpoint_saved} holds; the same command goes on from there."
+                f"{NOTICE.signal.name}: stopped after step {trainer.global_step}{holder}."
             )
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the counters as they were after the optimizer step."""
-        if self._save_as_after_step:
-            checkpoint["loops"]["fit_loop"] = self._loops_after_step
+        """Put the counters as they were after the step; note how its samples are split."""
+        checkpoint[SPLIT_KEY] = split = split_of(trainer)
+        if pl_module.automatic_optimization:
+            accumulation = split["accumulate_grad_batches"]
+            set_after_step(checkpoint["loops"]["fit_loop"], accumulation, is_same_split=True)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the counters where this run's accumulation has them after that step.
+
+        Raises:
+            CheckpointError: An optimizer step had another number of samples.
+        """
+        if trainer.state.fn != "fit":
+            return
+        stored, split = checkpoint.get(SPLIT_KEY, {}), split_of(trainer)
+        check_samples(stored, split)
+        accumulation = split["accumulate_grad_batches"]
+        if pl_module.automatic_optimization:
+            is_same = stored.get("accumulate_grad_batches") == accumulation
+            set_after_step(checkpoint["loops"]["fit_loop"], accumulation, is_same_split=is_same)
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epoch["completed"]:
+            # Nothing is left to do; Lightning would stop with an error.
+            epoch |= dict.fromkeys(epoch, trainer.max_epochs)
+
+    def _put_off_stop(self, trainer: L.Trainer) -> None:
+        """Let accumulated gradients come to their optimizer step before a run stops."""
+        if trainer.fit_loop._should_accumulate():
+            self._is_stop_due |= trainer.should_stop
+            trainer.should_stop = False
+        elif self._is_stop_due:
+            trainer.should_stop, self._is_stop_due = True, False
 
     def _save_now(self, trainer: L.Trainer) -> None:
         """Save this step where `last` is found, unless it is saved."""
-        if self._should_skip_saving_checkpoint(trainer):
+        if self not in _keepers_of_last(trainer) or self._should_skip_saving_checkpoint(trainer):
             return
         metrics = self._monitor_candidates(trainer)
-        if self.save_last is not True:
-            self._save_checkpoint(trainer, self.format_checkpoint_name(metrics))
+        if self.save_top_k if self.save_last == "link" else not self.save_last:
+            name = self.format_checkpoint_name(metrics)
+            if self.file_exists(name, trainer):  # such as the best so far
+                name = self.format_checkpoint_name(metrics, self.CHECKPOINT_NAME_LAST)
+            self._save_checkpoint(trainer, name)
         self._save_last_checkpoint(trainer, metrics)
 
     def _should_skip_saving_checkpoint(self, trainer: L.Trainer) -> bool:
@@ -140,13 +187,23 @@ class WholeCheckpoint(ModelCheckpoint):
         return self.dirpath is not None and "://" not in str(self.dirpath)
 
 
-def _validation_follows(trainer: L.Trainer) -> bool:
-    """Whether the loop may validate after this batch; reading all its counters costs 0.6 ms."""
-    if trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
-        return True
-    fit_loop = trainer.fit_loop
-    assert fit_loop._data_fetcher is not None
-    return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
+def _keepers_of_last(trainer: L.Trainer) -> list[WholeCheckpoint]:
+    """Those that are to keep the last step; where none is, the first one does at a run's end."""
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, WholeCheckpoint)]
+    return [c for c in ours if c.save_last] or ours[:1]
+
+
+def _why_not_further(trainer: L.Trainer) -> str:
+    """What kept a run from its first step, and what changes that."""
+    step, last = trainer.global_step, trainer.max_steps
+    if last != -1 and step >= last:
+        beyond = "and" if step == last else "beyond"
+        return f"{beyond} trainer.max_steps {last}; raise it to train on."
+    if trainer.should_stop:
+        return "and a callback stops it there (trainer.max_time, if it is used up); give it more."
+    return (
+        "and its limit of epochs or batches is reached (trainer.max_epochs, limit_train_batches)."
+    )
 
 
 def checkpoint_folders(trainer: L.Trainer) -> list[Path]:
@@ -160,7 +217,9 @@ def checkpoint_folders(trainer: L.Trainer) -> list[Path]:
 
 def last_checkpoint(trainer: L.Trainer) -> str | None:
     """The newest checkpoint of a run: what it wrote, else what it started from."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback._last_checkpoint_saved:
-            return str(Path(callback._last_checkpoint_saved))
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    wrote = [c for c in ours if c._last_checkpoint_saved]
+    if wrote:
+        newest = max(wrote, key=lambda callback: callback._last_global_step_saved)
+        return str(Path(newest._last_checkpoint_saved))
     return str(trainer.ckpt_path) if trainer.ckpt_path else None

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from datamodules.mixing import batches_of_run
+
 
 @dataclass
 class Batch:
@@ -74,6 +76,28 @@ def batches(num: int, *, bad_loss: tuple = (), bad_gradient: tuple = ()) -> Data
             inputs[0, 0] = float("nan")
         made.append(Batch(inputs, [f"clip {i}"], i in bad_gradient))
     return DataLoader(made, batch_size=None)
+
+
+class Numbered(L.LightningDataModule):
+    """Samples by their number in the run, ``batch_size`` at a time; notes what is trained on."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        chosen = batches_of_run(range(10_000), batch_size=self.batch_size, trainer=self.trainer)
+        return DataLoader(
+            range(10_000), batch_sampler=chosen, collate_fn=lambda indices: Batch(
+                torch.stack([
+                    torch.randn(3, generator=torch.Generator().manual_seed(i)) for i in indices
+                ]),
+                list(map(str, indices)),
+            ),
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader:
+        return batches(1)
 
 
 def trainer(root: Path, *callbacks: L.Callback, num_steps: int, **options) -> L.Trainer:

@@ -1,5 +1,6 @@
 """AdapterExport through train.py: what a run trained, and what loads it again."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 from musicinfuser.convert import main as convert
 from musicinfuser.sharing.folder import read_folder
 from tests.test_predict import generation, rows, write_tone
+from tests.test_resume import arguments
+from train import main
 
 EXPORT = "--trainer.callbacks+=callbacks.AdapterExport"
 EMA = "--trainer.callbacks+={class_path: callbacks.AdapterEMA, init_args: {decay: 0.5}}"
@@ -53,3 +56,27 @@ def test_the_average_is_shared_and_dances_the_same(
     out = f"--video_writer.output_dir={tmp_path}/again/videos"
     run_cli("predict", "--ckpt_path=null", start, out, *cells)
     assert rows(tmp_path / "again")[0]["sha256"] == rows(tmp_path)[0]["sha256"]
+
+
+def test_the_last_step_is_exported_saved_and_judged(
+    small_parts: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    """Three steps, of which every second is saved; and the same command once more."""
+    run = [
+        a.replace("every_n_train_steps: 1", "every_n_train_steps: 2")
+        for a in arguments(tmp_path, small_parts, small_cache, workers=0, accumulation=2)
+    ]
+    run += ["--trainer.max_steps=3", EXPORT]
+    for _ in range(2):
+        main(run)
+        folder, last = tmp_path / "adapter", tmp_path / "checkpoints" / "last.ckpt"
+        saved = torch.load(last, weights_only=True)
+        assert saved["global_step"] == 3
+        shared = read_folder(folder).tensors
+        assert {f"model.{name}" for name in shared} == saved["state_dict"].keys()
+        assert all(torch.equal(saved["state_dict"][f"model.{n}"], t) for n, t in shared.items())
+        assert "3 optimizer steps" in (folder / "README.md").read_text()
+        shutil.rmtree(folder)
+    assert len((tmp_path / "record").read_text().splitlines()) == 3 * 2
+    judged = main(["validate", *(a for a in run[1:] if a != EXPORT)])
+    assert judged.trainer.ckpt_path == str(last)

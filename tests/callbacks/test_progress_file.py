@@ -86,3 +86,12 @@ def test_a_resumed_run_counts_on_and_its_pace_is_its_own(
     assert seen[0] == {"step": 4, "max_steps": 6, "loss": None, "seconds_per_step": None}
     assert seen[1]["seconds_per_step"] == 10.0
     assert progress(tmp_path)["step"] == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_was_killed_before_it_said_that_it_is_done_says_so(tmp_path: Path) -> None:
+    train(tmp_path, max_steps=4, log_every_n_steps=3)
+    (tmp_path / "progress.json").write_text('{"step": 3, "max_steps": 4}')
+    train(tmp_path, max_steps=4, checkpoint=str(tmp_path / "last.ckpt"))
+    ended = {"step": 4, "max_steps": 4, "loss": None, "seconds_per_step": None}
+    assert progress(tmp_path) == ended

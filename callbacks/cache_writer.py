@@ -110,6 +110,9 @@ class CacheWriter(BasePredictionWriter):
         # The report is on what all processes made.
         trainer.strategy.barrier()
         if trainer.is_global_zero:
+            print(f"{data.list_outdated()} clips were encoded anew: their videos have changed.")
+            for note in data.notes():
+                print(note)
             print(data.report(pictures_per_group=self.pictures_per_group))
 
 

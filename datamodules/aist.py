@@ -106,7 +106,8 @@ class AISTDataset(ClipDataset):
             buckets=buckets,
             time_limit_seconds=time_limit_seconds,
         )
-        paths = find_videos(root, suffixes=AIST_SUFFIXES)
+        paths = self.videos = find_videos(root, suffixes=AIST_SUFFIXES)
+        self.root = root
         if files is not None:
             paths = select_files(root, videos=paths, files=files)
         names: dict[Path, AISTName] = {}

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ from datamodules.summary import (
     totals,
 )
 from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
-from musicinfuser.media.latents import CacheError, ClipHeader, clip_paths, read_clip_header
+from musicinfuser.media.latents import CacheError, ClipHeader, read_clip_header, stored_clips
+from musicinfuser.media.outdated_clips import current_clips
 from musicinfuser.tables import html_table
 from musicinfuser.whole_files import write_text
 
@@ -46,8 +48,8 @@ def write_report(
     Raises:
         CacheError: There is neither a clip nor a note of anything left out, or a file is broken.
     """
-    clips = _read_clips(cache_dir)
-    left_out = read_left_out(cache_dir, clips)
+    clips, outdated = current_clips(cache_dir, _read_clips(cache_dir))
+    left_out = read_left_out(cache_dir, clips) + [asdict(clip) for clip in outdated]
     if not clips and not left_out:
         raise CacheError(f"{cache_dir} holds no encoded clips and no list of what was left out.")
     text = counts_text(clips, left_out)
@@ -100,10 +102,7 @@ def evenly_chosen(items: Sequence[Item], number: int | None) -> list[Item]:
 
 
 def _read_clips(cache_dir: str | Path) -> list[ClipHeader]:
-    try:
-        paths = clip_paths(cache_dir)
-    except CacheError:
-        return []
+    paths = stored_clips(cache_dir)
     is_short = len(paths) < MIN_FILES_FOR_PROGRESS_BAR
     return [read_clip_header(p) for p in tqdm(paths, "reading headers", disable=is_short)]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from musicinfuser.media.errors import MediaError, printable
+from musicinfuser.media.errors import MediaError, printable, reason
 
 Source = Literal["aist", "youtube"]
 CropMode = Literal["aist", "centre"]
@@ -84,9 +84,14 @@ class SkippedClip:
 
     @classmethod
     def unreadable(
-        cls, source: Source, path: Path, error: MediaError, clip_id: str | None = None
+        cls,
+        source: Source,
+        path: Path,
+        error: MediaError | OSError,
+        clip_id: str | None = None,
     ) -> "SkippedClip":
         """Of a file that cannot be read; lists name it already, so the reason does not."""
-        particulars = str(error).removeprefix(f"{printable(path)}: ")
+        said = f"{reason(error)}." if isinstance(error, OSError) else str(error)
+        particulars = said.removeprefix(f"{printable(path)}: ")
         particulars = particulars.removeprefix("cannot be read ")
         return cls(source, path, f"cannot be read: {particulars}", clip_id)

@@ -18,8 +18,9 @@ from datamodules.cut_settings import CutSettings, crop_box
 from datamodules.shots import ShotSettings, num_crops, place, shots_between, start_range
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
+from musicinfuser.file_identity import FileIdentity
 from musicinfuser.media.audio import fit_length, loudness_dbfs, read_audio
-from musicinfuser.media.errors import MediaError
+from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.video import VideoInfo, probe_video, read_clip
 
 AUDIO_RATE_HZ = 16000
@@ -51,9 +52,15 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
         num_not_selected: Files left out by choice, counted by what excluded them.
         num_shots_left_out: Shots that give no clip, counted by reason.
         num_unknown_cuts: Files whose cuts nobody has looked for yet; taken as one shot.
+        root: The folder.
+        videos: All videos of the folder, also those left out.
+        notes: What else must be known of the folder, one sentence each.
     """
 
     source: Source
+    root: Path
+    videos: Sequence[Path] = ()
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -111,12 +118,14 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
 
         Returns:
             The clip, with ceil(16000 * seconds) samples of sound; missing samples at its end are
-            zeros (authors' code) and ``audio_padded_seconds`` in the attributes says how much. Or
-            why there is none: unreadable frames or sound, or sound below the least loudness.
+            zeros (authors' code) and ``audio_padded_seconds`` in the attributes says how much; they
+            also say what the file was. Or why there is none: unreadable frames or sound, or sound
+            below the least loudness.
         """
         spec, settings = self.clips[index], self.settings
         num_samples = math.ceil(round(AUDIO_RATE_HZ * settings.clip_seconds, 6))
         try:
+            note = FileIdentity.of(spec.path).as_attributes() | {"root": printable(self.root)}
             waveform = read_audio(
                 spec.path,
                 rate_hz=AUDIO_RATE_HZ,
@@ -140,12 +149,12 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
                 ),
                 time_limit_seconds=settings.time_limit_seconds,
             )
-        except MediaError as error:
+        except (MediaError, OSError) as error:
             return SkippedClip.unreadable(self.source, spec.path, error, spec.clip_id)
         missing_seconds = (num_samples - waveform.shape[-1]) / AUDIO_RATE_HZ
         if missing_seconds > AUDIO_ROUNDING_SECONDS:
-            note = {"audio_padded_seconds": f"{missing_seconds:.3f}"}
-            spec = dataclasses.replace(spec, attributes=spec.attributes | note)
+            note["audio_padded_seconds"] = f"{missing_seconds:.3f}"
+        spec = dataclasses.replace(spec, attributes=spec.attributes | note)
         return RawClip(spec, frames, fit_length(waveform, num_samples))
 
     def _require_clips(self, root: Path) -> None:

@@ -28,8 +28,10 @@ from musicinfuser.media.latents import (
     ClipHeader,
     EncodingRecipe,
     claim_captions,
+    clip_paths,
     read_headers,
 )
+from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME
 
 
 class DanceDataModule(L.LightningDataModule):
@@ -201,6 +203,12 @@ class DanceDataModule(L.LightningDataModule):
     def _read_cache(self) -> list[ClipHeader]:
         if self._headers is None:
             headers = read_headers(self.cache_dir)
+            num_outdated = len(clip_paths(self.cache_dir)) - len(headers)
+            if num_outdated:
+                rank_zero_info(
+                    f"{num_outdated} clips of {self.cache_dir} are left out: their videos are gone "
+                    f"or have changed ({OUTDATED_LIST_NAME} names them)."
+                )
             recipe = headers[0].recipe
             self.check_sizes(headers)
             claim_captions(self.cache_dir, recipe)

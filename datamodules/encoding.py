@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from datamodules.cache_report import PICTURES_PER_GROUP, write_report
+from datamodules.changed_videos import find_outdated, has_changed
 from datamodules.clips import ClipSpec, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.summary import LeftOut, left_out_by_choice
@@ -28,6 +29,7 @@ from musicinfuser.media.latents import (
     clip_path,
     read_clip_header,
 )
+from musicinfuser.media.outdated_clips import OutdatedClip, current_clips, write_outdated
 
 
 def description_differences(header: ClipHeader, spec: ClipSpec) -> list[str]:
@@ -98,6 +100,12 @@ class EncodingDataModule(L.LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
+        self.datasets: list[ClipDataset] = []
+        self.folder_notes: list[str] = []
+        self.outdated: list[OutdatedClip] = []
+        """Clips in the cache whose videos are gone or have changed; known after `setup`."""
+        self.num_of_unknown_videos = 0
+        """Clips in the cache that do not say what their videos were."""
         self._recipe: EncodingRecipe | None = None
 
     def setup(self, stage: str) -> None:
@@ -109,18 +117,26 @@ class EncodingDataModule(L.LightningDataModule):
         """
         self.datasets = [self.build(source) for source in self.sources]
         self.skipped: list[SkippedClip] = [s for d in self.datasets for s in d.skipped]
+        self.folder_notes = [
+            f"{data.source}: {note}" for data in self.datasets for note in data.notes
+        ]
         assert self.trainer is not None
         recipe = self.recipe(self.trainer.lightning_module)
         claim_captions(self.cache_dir, recipe)
         all_clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         specs = [spec for dataset in self.datasets for spec in dataset.clips]
         missing = self.not_encoded(specs, recipe)
+        self.outdated = find_outdated(self.cache_dir, self.datasets)
+        if self.trainer.global_rank == 0:
+            write_outdated(self.cache_dir, self.outdated)
         self.num_found = len(specs) - len(missing)
         self._missing_captions = captions_not_encoded(self.cache_dir, specs)
         self.missing = Subset(all_clips, missing)
 
     def not_encoded(self, specs: list[ClipSpec], recipe: EncodingRecipe) -> list[int]:
-        """Which clips are not in the cache, as positions in ``specs``.
+        """Which clips are to be encoded, as positions in ``specs``.
+
+        They are not in the cache, or were made of a video that is another one now.
 
         Raises:
             ValueError: Two clips of one name.
@@ -133,7 +149,8 @@ class EncodingDataModule(L.LightningDataModule):
                 f"data.sources has {len(twice)} clips of the same name, e.g. {twice[0]}; one would "
                 "overwrite the other, so give folders of one dataset as one root."
             )
-        missing = []
+        missing: list[int] = []
+        self.num_of_unknown_videos = 0
         for index, spec in enumerate(specs):
             path = clip_path(self.cache_dir, spec.source, spec.clip_id)
             if not path.is_file():
@@ -141,7 +158,12 @@ class EncodingDataModule(L.LightningDataModule):
                 continue
             header = read_clip_header(path)
             differences = header.recipe.differences(_sized(recipe, spec))
-            differences += description_differences(header, spec)
+            is_other_video = has_changed(header, spec.path)
+            if is_other_video:
+                missing.append(index)
+            else:
+                differences += description_differences(header, spec)
+            self.num_of_unknown_videos += "file_blake2b" not in header.attributes
             if differences:
                 raise CacheError(
                     f"{path} was made otherwise ({'; '.join(differences)}); encode into another "
@@ -220,6 +242,29 @@ class EncodingDataModule(L.LightningDataModule):
     def left_out_by_choice(self) -> list[LeftOut]:
         """How many files were not selected, and how many shots give no clip."""
         return left_out_by_choice(self.datasets)
+
+    def list_outdated(self) -> int:
+        """Write the list of clips that still do not count, once all have been encoded.
+
+        Returns:
+            How many count again, since they were encoded anew.
+        """
+        paths = [clip_path(self.cache_dir, clip.source, clip.clip_id) for clip in self.outdated]
+        headers = [read_clip_header(path) for path in paths]
+        before, (_, self.outdated) = len(headers), current_clips(self.cache_dir, headers)
+        write_outdated(self.cache_dir, self.outdated)
+        return before - len(self.outdated)
+
+    def notes(self) -> list[str]:
+        """What must be known of folders and cache besides what was left out, a line each."""
+        notes = [*self.folder_notes]
+        notes += [f"left out of training {clip.clip_id}: {clip.reason}" for clip in self.outdated]
+        if self.num_of_unknown_videos:
+            notes.append(
+                f"{self.num_of_unknown_videos} clips in the cache do not say what their videos "
+                "were (they were encoded by an earlier version); a change of those is not noticed."
+            )
+        return notes
 
     def report(self, *, pictures_per_group: int = PICTURES_PER_GROUP) -> str:
         """Write counts and thumbnails of the whole cache to its folder ``report``.

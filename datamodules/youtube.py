@@ -14,7 +14,7 @@ from datamodules.captions import (
     find_caption,
     read_captions,
 )
-from datamodules.clips import CropMode, Source, Split
+from datamodules.clips import CropMode, SkippedClip, Source, Split
 from datamodules.cut_finding import require_detector
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
 from datamodules.folders import find_videos, select_files
@@ -22,10 +22,13 @@ from datamodules.shots import ShotSettings
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
+from musicinfuser.media.errors import printable
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 MAX_SLUG_CHARACTERS = 60
+MAX_NAMED_CAPTIONS = 20
 
 
 class YouTubeDataset(ClipDataset):
@@ -120,13 +123,22 @@ class YouTubeDataset(ClipDataset):
             buckets=buckets,
             time_limit_seconds=time_limit_seconds,
         )
-        paths = find_videos(root, suffixes=VIDEO_SUFFIXES)
+        paths = self.videos = find_videos(root, suffixes=VIDEO_SUFFIXES)
+        self.root = root
         table = read_captions(root, captions)
         keys = {path: file_key(path.relative_to(root)) for path in paths}
-        self.num_unused_captions = len(set(table).difference(keys.values()))
+        unused = sorted(set(table).difference(keys.values()))
         if files is not None:
             paths = select_files(root, videos=paths, files=files)
-        texts = {path: find_caption(path, root, table) for path in paths}
+        texts: dict[Path, str] = {}
+        illegible: list[SkippedClip] = []
+        for path in paths:
+            try:
+                texts[path] = find_caption(path, root, table)
+            except LabelError as error:
+                why = f"its caption cannot be read: {error}"
+                illegible.append(SkippedClip(self.source, path, why))
+        self.num_unused_captions = len(unused)
         self.num_missing_captions = sum(not text for text in texts.values())
         videos = [
             SourceVideo(
@@ -137,7 +149,7 @@ class YouTubeDataset(ClipDataset):
                 split=_split(path, held_out_fraction=held_out_fraction, seed=seed),
                 attributes={"file": keys[path]},
             )
-            for path in paths
+            for path in texts
         ]
         super().__init__(
             videos,
@@ -145,7 +157,20 @@ class YouTubeDataset(ClipDataset):
             caption_of=lambda video, clip_id: texts[video.path] or YOUTUBE_EMPTY_CAPTION,
             shots=shots,
         )
+        self.skipped = illegible + self.skipped
+        self.notes = _caption_notes(self.num_missing_captions, unused)
         self._require_clips(root)
+
+
+def _caption_notes(num_missing: int, unused: Sequence[str]) -> list[str]:
+    notes = []
+    if num_missing:
+        notes.append(f"videos without a caption of their own: {num_missing}")
+    if unused:
+        names = ", ".join(map(printable, unused[:MAX_NAMED_CAPTIONS]))
+        more = ", ..." if len(unused) > MAX_NAMED_CAPTIONS else ""
+        notes.append(f"captions of no video: {len(unused)} ({names}{more})")
+    return notes
 
 
 def clip_stem(relative_path: str) -> str:

@@ -24,6 +24,7 @@ from musicinfuser.media.latents import (
     clip_paths,
     read_clip_header,
 )
+from musicinfuser.media.outdated_clips import OutdatedClip, current_clips
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.tables import Row
 
@@ -82,8 +83,11 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
             f"{count(len(broken) - NUM_BROKEN_NAMED, 'more clip')} of {data.cache_dir} cannot be "
             "read; delete them and encode again."
         )
+    outdated: list[OutdatedClip] = []
+    with report.collecting():
+        headers, outdated = current_clips(data.cache_dir, headers)
     if not headers:
-        report.add("cache", f"{data.cache_dir}: no clip can be read")
+        report.add("cache", f"{data.cache_dir}: no clip can be read, or none counts")
         return
     recipe = headers[0].recipe
     with report.collecting():
@@ -106,6 +110,10 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     with report.collecting():
         data.choose_validation_clips(headers)
     lines = _description(data, headers, num_broken=len(broken))
+    if outdated:
+        lines.append(
+            f"{count(len(outdated), 'more clip')} left out: their videos are gone or have changed"
+        )
     with report.collecting():
         lines.append(_share_of_steps(data, training))
     report.add("cache", *lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules import EncodingDataModule
+from datamodules.changed_videos import find_outdated
 from datamodules.clips import ClipSpec
 from datamodules.cut_finding import stored_cuts_only
 from datamodules.cutting import ClipDataset
@@ -17,6 +18,7 @@ from lightning_modules.preflight.report import Report, count, gigabytes, table
 from lightning_modules.preflight.weights import CheckedPart
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import check_caption_recipe
+from musicinfuser.media.outdated_clips import OutdatedClip
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.tables import Row
 
@@ -39,6 +41,7 @@ def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
     for source in data.sources:
         with report.collecting(), stored_cuts_only():
             dataset = data.build(source)
+            data.datasets.append(dataset)
             specs += dataset.clips
             rows.append(_row(dataset, sizes=data.sizes))
             notes += _notes(dataset)
@@ -74,13 +77,7 @@ def _notes(dataset: ClipDataset) -> list[str]:
             f"{dataset.source}: {count(dataset.num_unknown_cuts, 'video')} whose cuts the encode "
             "job will look for first; counted as one shot each"
         )
-    without = getattr(dataset, "num_missing_captions", 0)
-    unused = getattr(dataset, "num_unused_captions", 0)
-    if without:
-        notes.append(f"{dataset.source}: {count(without, 'video')} without a caption of its own")
-    if unused:
-        notes.append(f"{dataset.source}: {count(unused, 'caption')} of no video")
-    return notes
+    return notes + [f"{dataset.source}: {note}" for note in dataset.notes]
 
 
 def check_growth(
@@ -112,6 +109,9 @@ def check_growth(
             missing = data.not_encoded(specs, data.recipe(module))
     except FileNotFoundError as error:
         report.problem(str(error))
+    outdated: list[OutdatedClip] = []
+    with report.collecting():
+        outdated = find_outdated(data.cache_dir, data.datasets)
     captions = captions_not_encoded(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
     per_clip = {
@@ -141,7 +141,10 @@ def check_growth(
         left = groups[source, split]
         row: dict[str, Any] = {"source": source, "split": split, "clips": number}
         rows.append(row | {"encoded": number - left, "missing": left})
-    report.add("cache so far", f"{folder}: {count(len(captions), 'caption')} missing", table(rows))
+    lines = [f"{folder}: {count(len(captions), 'caption')} missing", table(rows)]
+    for reason, number in sorted(Counter(clip.reason for clip in outdated).items()):
+        lines.append(f"{count(number, 'clip')} in the cache: {reason}")
+    report.add("cache so far", *lines)
     report.add(
         "disk",
         f"{clips} of clips, at most {gigabytes(texts):.3f} GB of captions: "

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.errors import UserError
+from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME, current_clips
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.whole_files import write_text
 
@@ -76,7 +77,7 @@ class ClipHeader:
     music: str | None
     split: str
     attributes: dict[str, str]
-    """Source file, start, genre, camera, ...; text only."""
+    """Source file and its content, start, genre, camera, ...; text only."""
 
     @property
     def size(self) -> ClipSize:
@@ -230,12 +231,19 @@ def read_caption(cache_dir: str | Path, caption: str) -> Tensor:
 
 
 def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
-    """All clips of a cache, sorted by source and clip id.
+    """All clips of a cache that count, sorted by source and clip id.
 
     Raises:
         CacheError: No clips, a broken file, or files made by different recipes, sizes aside.
+        LabelError: The list of clips that do not count cannot be read.
     """
-    headers = [read_clip_header(path) for path in clip_paths(cache_dir)]
+    every = [read_clip_header(path) for path in clip_paths(cache_dir)]
+    headers, outdated = current_clips(cache_dir, every)
+    if not headers:
+        raise CacheError(
+            f"{cache_dir} holds no clip that counts: all {len(outdated)} are named in "
+            f"{OUTDATED_LIST_NAME}, since their videos are gone or have changed; encode again."
+        )
     check_one_recipe(headers)
     return headers
 
@@ -246,15 +254,20 @@ def clip_paths(cache_dir: str | Path) -> list[Path]:
     Raises:
         CacheError: There are none.
     """
-    folder = Path(cache_dir, "clips")
-    # A killed encode job may leave a temporary file, whose name starts with a dot.
-    paths = sorted(p for p in folder.glob("*/*.safetensors") if not p.name.startswith("."))
+    paths = stored_clips(cache_dir)
     if not paths:
         raise CacheError(
             f"{cache_dir} holds no encoded clips; run `python train.py predict --config "
             "configs/encode.yaml` with your folders first."
         )
     return paths
+
+
+def stored_clips(cache_dir: str | Path) -> list[Path]:
+    """The files of all clips of a cache, sorted by source and clip id; there may be none."""
+    folder = Path(cache_dir, "clips")
+    # A killed encode job may leave a temporary file, whose name starts with a dot.
+    return sorted(p for p in folder.glob("*/*.safetensors") if not p.name.startswith("."))
 
 
 def check_one_recipe(headers: Sequence[ClipHeader]) -> None:

@@ -64,6 +64,9 @@ class CaptionWriter(BasePredictionWriter):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """List the skipped videos and print the counts, also if there was nothing to do."""
         data: CaptioningDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.global_rank == 0:
+            for video, reason in data.illegible.items():
+                self._skip(video, reason)
         path = data.tables / f"skipped_rank{trainer.global_rank}.jsonl"
         write_json_lines(path, self.skipped)
         num_found = len(data.videos) - len(data.missing)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.captions import (
     file_key,
-    find_caption,
+    find_captions,
     read_captions,
     tables_in,
     written_captions,
@@ -182,10 +182,12 @@ class CaptioningDataModule(L.LightningDataModule):
         Raises:
             ValueError: A folder without videos, or a table that cannot be read.
         """
-        self.videos = find_videos(self.root, suffixes=VIDEO_SUFFIXES)
+        videos = find_videos(self.root, suffixes=VIDEO_SUFFIXES)
         entries = [self.captions] if isinstance(self.captions, str) else self.captions
         table = read_captions(self.root, [*entries, *tables_in(self.tables)])
-        self.missing = {p for p in self.videos if not find_caption(p, self.root, table)}
+        texts, self.illegible = find_captions(videos, self.root, table)
+        self.videos = list(texts)
+        self.missing = {path for path, text in texts.items() if not text}
 
     def uncaptioned(self, rank: int, world_size: int) -> list[Path]:
         """A rank's share of the videos without a caption.

@@ -209,6 +209,24 @@ def find_caption(video: Path, root: Path, table: Mapping[str, str]) -> str:
     return read_caption_file(video) or table.get(file_key(video.relative_to(root)), "")
 
 
+def find_captions(
+    videos: Sequence[Path], root: Path, table: Mapping[str, str]
+) -> tuple[dict[Path, str], dict[Path, str]]:
+    """`find_caption` of many videos.
+
+    Returns:
+        The captions, and why a text beside a video cannot be read, by video.
+    """
+    found: dict[Path, str] = {}
+    reasons: dict[Path, str] = {}
+    for video in videos:
+        try:
+            found[video] = find_caption(video, root, table)
+        except LabelError as error:
+            reasons[video] = f"its caption cannot be read: {error}"
+    return found, reasons
+
+
 def read_caption_file(video: Path) -> str:
     """The text beside a video (``dance.mp4`` and ``dance.txt``), stripped; empty if there is none.
 

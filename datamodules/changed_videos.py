@@ -38,7 +38,9 @@ def find_outdated(cache_dir: str | Path, datasets: Sequence[ClipDataset]) -> lis
     """
     headers = [read_clip_header(path) for path in stored_clips(cache_dir)]
     listed = {clip.key: clip for clip in read_outdated(cache_dir)}
-    now = {(spec.source, spec.clip_id): spec.path for data in datasets for spec in data.clips}
+    now: dict[tuple[str, str], Path] = {
+        (spec.source, spec.clip_id): spec.path for data in datasets for spec in data.clips
+    }
     folders = _folders(headers, datasets)
     outdated = []
     for header in headers:
@@ -62,9 +64,9 @@ def _folders(
     known: dict[Folder, Videos] = {}
     cut_from: dict[tuple[str, str], Videos] = {}
     for data in datasets:
-        videos = {printable(path.relative_to(data.root)): path for path in data.videos}
-        known[data.source, printable(data.root)] = videos
-        cut_from |= {(spec.source, spec.clip_id): videos for spec in data.clips}
+        found = {printable(path.relative_to(data.root)): path for path in data.videos}
+        known[data.source, printable(data.root)] = found
+        cut_from |= {(spec.source, spec.clip_id): found for spec in data.clips}
     folders = dict(known)
     for header in headers:
         folder, videos = _folder(header, known), cut_from.get((header.source, header.clip_id))

@@ -11,7 +11,7 @@ from datamodules.captions import (
     YOUTUBE_BASE_CAPTION,
     YOUTUBE_EMPTY_CAPTION,
     file_key,
-    find_caption,
+    find_captions,
     read_captions,
 )
 from datamodules.clips import CropMode, SkippedClip, Source, Split
@@ -22,7 +22,6 @@ from datamodules.shots import ShotSettings
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize
 from musicinfuser.errors import UserError
-from musicinfuser.label_files import LabelError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import printable
 
@@ -99,6 +98,8 @@ class YouTubeDataset(ClipDataset):
                 default here because all else needs a further package and decodes every file whole;
                 ``configs/encode.yaml`` looks for cuts, since a clip across one teaches to cut.
 
+        A video is left out if the text beside it cannot be read.
+
         Raises:
             ValueError: If a setting or the table is invalid, the folder is missing, no clip can be
                 cut, or ``shots`` is given without PySceneDetect.
@@ -130,14 +131,7 @@ class YouTubeDataset(ClipDataset):
         unused = sorted(set(table).difference(keys.values()))
         if files is not None:
             paths = select_files(root, videos=paths, files=files)
-        texts: dict[Path, str] = {}
-        illegible: list[SkippedClip] = []
-        for path in paths:
-            try:
-                texts[path] = find_caption(path, root, table)
-            except LabelError as error:
-                why = f"its caption cannot be read: {error}"
-                illegible.append(SkippedClip(self.source, path, why))
+        texts, reasons = find_captions(paths, root, table)
         self.num_unused_captions = len(unused)
         self.num_missing_captions = sum(not text for text in texts.values())
         videos = [
@@ -157,7 +151,7 @@ class YouTubeDataset(ClipDataset):
             caption_of=lambda video, clip_id: texts[video.path] or YOUTUBE_EMPTY_CAPTION,
             shots=shots,
         )
-        self.skipped = illegible + self.skipped
+        self.skipped = [SkippedClip(self.source, *why) for why in reasons.items()] + self.skipped
         self.notes = _caption_notes(self.num_missing_captions, unused)
         self._require_clips(root)
 

@@ -77,6 +77,8 @@ def test_captions_appear_where_the_encode_job_looks(
 ) -> None:
     (root / "broken.mp4").write_bytes(bytes(10_000))
     (root / "sub" / "damaged\n.mp4").write_bytes(b"no video")
+    (root / "latin.mp4").touch()
+    (root / "latin.txt").write_bytes("été".encode("latin-1"))
     main(["predict", *arguments])
     found = tables(root / "captions")
     assert list(found) == ["captions_rank0_0000.jsonl"]
@@ -91,7 +93,9 @@ def test_captions_appear_where_the_encode_job_looks(
     assert [json.loads(line)["file"] for line in skipped] == [
         f"{root}/broken.mp4",
         rf"{root}/sub/damaged\n.mp4",
+        f"{root}/latin.mp4",
     ]
+    assert f"  {root}/latin.mp4: its caption cannot be read: {root}/latin.txt, line 1: " in printed
 
     dataset = YouTubeDataset(root, num_frames=7, height=32, width=32)
     captions = {spec.attributes["file"]: spec.caption for spec in dataset.clips}

@@ -196,6 +196,9 @@ def bad_media(tmp_path: Path) -> Path:
     (wild / "空.mp4").write_bytes(b"")
     (wild / "half.mp4").write_bytes(whole[: len(whole) // 2])
     (wild / "text.mp4").write_text("this is no video\n" * 100)
+    (wild / "latin.mp4").write_bytes(whole)
+    (wild / "latin.txt").write_bytes("été".encode("latin-1"))
+    (wild / "captions.csv").write_text("file,caption\ngone.mp4,a dancer\n")
     frames = torch.zeros(36, 54, 96, 3, dtype=torch.uint8)
     write_video(wild / "mute.mp4", frames, fps=30.0)
     write_video(
@@ -222,6 +225,7 @@ def test_bad_files_are_skipped_with_reasons(
         "my dance.mp4": "not an AIST name",
         "空.mp4": "cannot be read",
         "text.mp4": "cannot be read",
+        "latin.mp4": "its caption cannot be read",
         "mute.mp4": "no sound",
         "silent.mp4": "too quiet",
     }
@@ -236,6 +240,7 @@ def test_bad_files_are_skipped_with_reasons(
     rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     assert ["", "aist", "file", "cannot be read", "1", ""] in rows
     assert ["", "youtube", "clip", "too quiet", "1", ""] in rows
+    assert "youtube: captions of no video: 1 (gone.mp4)" in printed
     unread = [int(row[4]) for row in rows if "youtube" in row and "cannot be read" in row]
     assert sum(unread) == (3 if half == "cannot be read" else 2)
     for reason in skipped.values():
@@ -243,7 +248,7 @@ def test_bad_files_are_skipped_with_reasons(
     # What is skipped while it is read is tried again; nothing else is.
     main(encode_arguments(small_parts, bad_media, cache))
     assert "encoded 0 clips, 2 were there already." in capsys.readouterr().out
-    assert len((cache / "skipped_rank0.jsonl").read_text().splitlines()) == 7
+    assert len((cache / "skipped_rank0.jsonl").read_text().splitlines()) == 8
 
 
 def test_nothing_but_bad_files(small_parts: Path, bad_media: Path, tmp_path: Path) -> None:

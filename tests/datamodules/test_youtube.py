@@ -52,6 +52,24 @@ def test_one_table_for_all_videos(tmp_path, write_dance, table):
     assert (dataset.num_missing_captions, dataset.num_unused_captions) == (0, 1)
 
 
+def test_captions_that_cannot_be_read_or_match_no_video_are_named(tmp_path, write_dance):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_dance(tmp_path / name)
+    (tmp_path / "a.txt").write_bytes("été".encode("latin-1"))
+    (tmp_path / "b.txt").write_text("a dancer")
+    (tmp_path / "captions.csv").write_text("file,caption\nd.mp4,x\na.mp4,y\nC.mp4,z\n")
+    dataset = YouTubeDataset(tmp_path, **SMALL)
+    assert captions_by_file(dataset) == {"b.mp4": "a dancer", "c.mp4": YOUTUBE_EMPTY_CAPTION}
+    (skip,) = dataset.skipped
+    assert skip.path == tmp_path / "a.mp4"
+    text = f"{tmp_path}/a.txt, line 1: cannot be read as UTF-8 text near 'été'; if it is Latin-1"
+    assert skip.reason.startswith(f"its caption cannot be read: {text}")
+    assert dataset.notes == [
+        "videos without a caption of their own: 1",
+        "captions of no video: 2 (C.mp4, d.mp4)",
+    ]
+
+
 def test_a_named_table_must_exist(tmp_path, write_dance):
     write_dance(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"none\.csv cannot be read"):

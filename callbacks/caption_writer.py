@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from musicinfuser.media.errors import printable
+from musicinfuser.errors import printable
 from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from datamodules.clips import ClipSpec, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.summary import LeftOut, left_out_by_choice
 from musicinfuser.clip_size import ClipSize, clip_sizes
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, printable
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
-from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,

@@ -1,5 +1,8 @@
 """The base class of errors that are meant for users."""
 
+import unicodedata
+from pathlib import Path
+
 
 class UserError(ValueError):
     """Something that the user can mend: one sentence that says what is wrong, where, what to do.
@@ -21,3 +24,16 @@ def user_error(error: BaseException | None) -> UserError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def printable(text: str | Path) -> str:
+    """A text on one line that every UTF-8 file and terminal takes.
+
+    Names of files may hold line breaks and bytes that are no Unicode; these come out escaped.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in str(text)
+    )

@@ -16,8 +16,7 @@ from typing import Any
 
 import yaml
 
-from musicinfuser.errors import UserError
-from musicinfuser.media.errors import printable
+from musicinfuser.errors import UserError, printable
 
 _MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),

@@ -20,6 +20,7 @@ GROUND = {
         "fingerprint",
         "folder_lock",
         "keyed_random",
+        "label_files",
         "latent_space",
         "layer_cells",
         "safetensors_files",

@@ -2,14 +2,13 @@
 
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicinfuser import whole_files
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, printable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -23,19 +22,6 @@ class MediaError(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
-
-
-def printable(text: str | Path) -> str:
-    """A text on one line that every UTF-8 file and terminal takes.
-
-    Names of files may hold line breaks and bytes that are no Unicode; these come out escaped.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        else character
-        for character in str(text)
-    )
 
 
 def reason(error: BaseException) -> str:

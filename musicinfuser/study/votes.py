@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicinfuser.errors import printable
 from musicinfuser.label_files import LabelError, csv_rows
-from musicinfuser.media.errors import printable
 from musicinfuser.study.errors import StudyError
 from musicinfuser.study.key import StudyKey
 

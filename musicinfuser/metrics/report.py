@@ -8,7 +8,8 @@ Fields of metrics.json:
         value is taken over, such as cells, and mean holds what their class says, such as a median
         or a distance; they are there once every clip is scored.
     clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt, seed,
-        heard, music_beats (what the beats are taken from: "truth", "track" or "clip"), sha256,
+        heard, track_sha256 (null where the track is not there), music_beats (what the beats are
+        taken from: "truth", "track" or "clip"), beats_file (which file that is), sha256,
         num_frames and fps (null until the clip is decoded), values ({metric: {value: number}}),
         features ({metric over sets: file of the clip's numbers in the folder beside, such as
         metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings
@@ -22,15 +23,16 @@ Fields of metrics.json:
 """
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.metrics.clip import ClipMetric
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean
+from musicinfuser.metrics.report_checks import first_problem
 from musicinfuser.tables import Row
 
 Document = dict[str, Any]
@@ -42,21 +44,27 @@ class ReportError(UserError):
     """A file is not a metrics.json. The message is one sentence."""
 
 
-def read_report(path: Path) -> Document:
-    """Read a metrics.json.
+def read_report(path: Path, *, clip_fields: Sequence[str] = ()) -> Document:
+    """Read a metrics.json and see that every field is what it must be.
+
+    Args:
+        path: The file.
+        clip_fields: Fields that no clip may lack, besides its system and values.
 
     Raises:
-        ReportError: If the file is missing or something else.
+        ReportError: If the file is missing or something else, with the place in it.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document: Document = parse_json(read_text(path), path)
+    except LabelError as error:
+        raise ReportError(f"{error} A metrics file is written by `evaluate.py score`.") from error
+    if problem := first_problem(document, required=REQUIRED_FIELDS, needed=clip_fields):
+        place, wrong = problem
         raise ReportError(
-            f"{path}: cannot be read as a metrics file ({type(error).__name__}); "
-            f"write one with `evaluate.py score`."
-        ) from error
-    if not isinstance(document, dict) or not document.keys() >= REQUIRED_FIELDS:
-        raise ReportError(f"{path}: is not a metrics file of `evaluate.py score`; name another.")
+            f"{path}: {place} {wrong}; mend it there, or move the file away and score again."
+            if place
+            else f"{path}: {wrong}; name another."
+        )
     return document
 
 
@@ -65,6 +73,7 @@ def known_values(document: Document) -> dict[tuple[str, str, str], dict[str, flo
     return {
         (clip["sha256"], metric, clip["keys"][metric]): values
         for clip in document["clips"]
+        if clip.get("sha256") and "keys" in clip
         for metric, values in clip["values"].items()
     }
 
@@ -74,7 +83,7 @@ def known_shapes(document: Document) -> dict[str, Document]:
     return {
         clip["sha256"]: {"num_frames": clip["num_frames"], "fps": clip["fps"]}
         for clip in document["clips"]
-        if clip["sha256"] and clip.get("fps") is not None
+        if clip.get("sha256") and None not in (clip.get("fps"), clip.get("num_frames"))
     }
 
 
@@ -116,7 +125,7 @@ def odd_shapes(document: Document) -> list[str]:
     """Lengths and rates of the clips, if they differ: one line each, the most frequent first."""
     clips: dict[tuple[int, float], list[str]] = {}
     for clip in document["clips"]:
-        if clip.get("fps") is not None:
+        if None not in (clip.get("fps"), clip.get("num_frames")):
             shape = clip["num_frames"], round(clip["fps"], 3)
             clips.setdefault(shape, []).append(f"{clip['system']}: {clip['file']}")
     if len(clips) < 2:
@@ -151,7 +160,9 @@ def compared_rows(document: Document) -> list[Row]:
             }
             if any(cell is not None for cell in cells.values()):
                 rows.append({first: name, **cells})
-        num_failed = {system: values[own[0]]["num_failed"] for system, values in systems.items()}
+        num_failed = {
+            system: values[own[0]].get("num_failed", 0) for system, values in systems.items()
+        }
         if any(num_scored[system] != num_clips[system] for system in systems):
             rows.append(_counts(first, f"{metric}: clips scored", num_scored))
         if any(num_failed.values()):

@@ -31,7 +31,7 @@ def read_metric_values(files: Iterable[Path]) -> dict[str, ClipValues]:
     """
     values: dict[str, ClipValues] = defaultdict(dict)
     for file in files:
-        for clip in read_report(file)["clips"]:
+        for clip in read_report(file, clip_fields=["sha256"])["clips"]:
             for metric, named in clip["values"].items():
                 for name, value in named.items():
                     values[f"{metric}/{name}"][clip["system"], clip["sha256"]] = float(value)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from evaluate import main
+from musicinfuser.metrics.report import ReportError
 from tests.scored_dances import Brightness, known_beats, score, write_dance
 
 
@@ -83,3 +84,21 @@ def test_an_interrupted_run_keeps_what_it_had(few, tmp_path, brightness, monkeyp
     document = score(few, f"--metrics={brightness()}", output=output)
     assert Brightness.scored == ["clip0.mp4", "clip1.mp4"]
     assert document["complete"] is True
+
+
+@pytest.mark.parametrize("value", [None, "0.9", "NaN"])
+def test_a_record_that_was_edited_is_refused_before_anything_is_scored(
+    few, tmp_path, brightness, value
+):
+    output = tmp_path / "metrics.json"
+    score(few, f"--metrics={brightness()}", output=output)
+    Brightness.scored.clear()
+    edited = json.loads(output.read_text())
+    edited["clips"][0]["values"]["brightness"]["mean_level"] = "HERE"
+    text = json.dumps(edited).replace('"HERE"', "NaN" if value == "NaN" else json.dumps(value))
+    output.write_text(text)
+    write_dance(few / "new.mp4")
+    with pytest.raises(ReportError, match="mean_level is|NaN is no number|nan is no number"):
+        score(few, f"--metrics={brightness()}", output=output)
+    # Nothing was scored, so nothing is lost, and the file is as it was.
+    assert Brightness.scored == [] and output.read_text() == text

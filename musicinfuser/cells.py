@@ -80,18 +80,18 @@ class Cell:
         hears = ""
         if self.heard is not None:
             identity += f"|{self.heard}|{self.heard_offset_seconds}"
-            hears = f"_hears-{_slug(Path(self.heard).stem, max_length=20, max_bytes=40)}"
+            hears = f"_hears-{slug(Path(self.heard).stem, max_length=20, max_bytes=40)}"
         if self.in_windows:
             identity += "|in windows"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
-        return f"{_slug(self.track_name)}_{_slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
+        return f"{slug(self.track_name)}_{slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
 
 
 def _is_offset(seconds: float | None) -> bool:
     return seconds is None or 0 <= seconds < math.inf
 
 
-def _slug(text: str, *, max_length: int = 40, max_bytes: int = 80) -> str:
+def slug(text: str, *, max_length: int = 40, max_bytes: int = 80) -> str:
     """Letters and digits, few of them: file names end at 255 bytes."""
     slug = re.sub(r"[^\w]+", "-", text).strip("-")[:max_length]
     return slug.encode()[:max_bytes].decode(errors="ignore").rstrip("-")

@@ -26,16 +26,14 @@ from musicinfuser.judges.pairs import PAIR_QUESTIONS, PairAnswer, choice_of, com
 from musicinfuser.media.audio import read_audio
 from musicinfuser.metrics.clip_folder import ClipEntry, file_digest
 from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.matching import Pieces, matched
 from musicinfuser.whole_files import write_text
 
 Pair = tuple[ClipEntry, ClipEntry]
 
 
 def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[Pair], list[ClipEntry]]:
-    """Clips of two systems for the same track, start and prompt.
-
-    Where not every clip has a prompt, prompts are not looked at. Several clips of one cell (seeds)
-    are paired in the order of their files.
+    """Clips of two systems for the same music, start, prompt and seed, as `matched` pairs them.
 
     Returns:
         The pairs, the first system's clip first, and the clips without a counterpart.
@@ -49,22 +47,14 @@ def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[Pair], list[ClipEn
         raise EvaluationError(
             f"The folders hold the systems {', '.join(systems) or 'none'}; a comparison takes two."
         )
-    by_prompt = all(entry.prompt is not None for entry in usable)
-    cells: dict[tuple[str, float, str], dict[str, list[ClipEntry]]] = {}
-    for entry in usable:
-        prompt = str(entry.prompt) if by_prompt else ""
-        cell = (Path(entry.track or entry.file).stem, entry.track_offset_seconds, prompt)
-        cells.setdefault(cell, {name: [] for name in systems})[entry.system].append(entry)
-    pairs, alone = [], [entry for entry in entries if entry.problem is not None]
-    for cell in sorted(cells):
-        first, second = cells[cell].values()
-        pairs += list(zip(first, second, strict=False))
-        num_pairs = min(len(first), len(second))
-        alone += first[num_pairs:] + second[num_pairs:]
+    found, left = matched(usable, Pieces(usable))
+    pairs = [(pair.first, pair.second) for pair in found]
+    alone = [entry for entry in entries if entry.problem is not None]
+    alone += [entry for entry, _ in left]
     if not pairs:
         raise EvaluationError(
-            f"{systems[0]} and {systems[1]} share no cell; give folders that were generated for "
-            "the same list of cells."
+            f"{systems[0]} and {systems[1]} share no cell of one track, start, prompt and seed; "
+            "give folders that were generated for the same list of cells."
         )
     return pairs, alone
 
@@ -164,6 +154,8 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
             f"shown first wins {_percent(found['first_place_rate'])}{bias}{unread}."
         )
     lines += [f"not compared: {p['failure']}" for p in document["pairs"] if p["failure"]]
+    if num := len(document["unmatched"]):
+        lines.append(f"{len(document['pairs'])} pairs were shown; {num} clips have no counterpart:")
     lines += [f"not compared: {path} has no counterpart." for path in document["unmatched"]]
     for pair in document["pairs"]:
         for name, texts in pair["answers"].items():

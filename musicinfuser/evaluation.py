@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from musicinfuser.cells import slug
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
@@ -13,6 +14,7 @@ from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry, list_clips
+from musicinfuser.metrics.matching import CellGroup, Pieces, cell_groups
 from musicinfuser.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
     frame_difference,
@@ -61,14 +63,20 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
 def collect_clips(folders: Sequence[Path]) -> tuple[list[ClipEntry], list[str]]:
     """Clips of all folders in order, and the mp4 files that their manifests leave out.
 
+    Prints which pieces of music are known by their names alone.
+
     Raises:
         ClipListError: If a folder holds no clips.
-        EvaluationError: If two folders would be mixed up under one name.
+        EvaluationError: If two folders would be mixed up under one name, or hold one clip twice.
     """
     entries: list[ClipEntry] = []
     unlisted: list[str] = []
     named: dict[str, Path] = {}
-    for folder in dict.fromkeys(folders):
+    listed: dict[tuple[str, Path], Path] = {}
+    places: dict[Path, Path] = {}  # one folder may be given by two names
+    for folder in folders:
+        places.setdefault(folder.resolve(), folder)
+    for folder in places.values():
         clips, left_out = list_clips(folder)
         name = folder.resolve().name
         if any(clip.system == name for clip in clips) and named.setdefault(name, folder) != folder:
@@ -76,19 +84,57 @@ def collect_clips(folders: Sequence[Path]) -> tuple[list[ClipEntry], list[str]]:
                 f"{named[name]} and {folder} would both be the system {name!r}; rename one folder "
                 f"or name the systems in its clips.csv."
             )
+        for clip in clips:
+            if listed.setdefault((clip.system, clip.path.resolve()), folder) != folder:
+                first = listed[clip.system, clip.path.resolve()]
+                raise EvaluationError(
+                    f"{clip.path}: is listed in {first} for the system {clip.system!r}, too, and "
+                    "would count twice; leave one line out."
+                )
         entries += clips
         unlisted += [str(folder / file) for file in left_out]
+    for note in Pieces(entries).notes:
+        print(note)
     return entries, unlisted
 
 
 def same_music(entries: Sequence[ClipEntry]) -> list[list[ClipEntry]]:
-    """Clips by track and start, one per system, systems in the order of the folders."""
-    groups: dict[tuple[str, float], dict[str, ClipEntry]] = {}
-    for entry in entries:
-        if entry.problem is None:
-            key = (Path(entry.track or entry.file).stem, entry.track_offset_seconds)
-            groups.setdefault(key, {}).setdefault(entry.system, entry)
-    return [list(groups[key].values()) for key in sorted(groups)]
+    """Clips by music, start, prompt and seed, one per system, as `cell_groups` has them."""
+    return [list(group.clips.values()) for group in _first_groups(entries)]
+
+
+def _first_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
+    """Of the clips that can be read and that a system has several of for one cell, the first."""
+    usable = [entry for entry in entries if entry.problem is None]
+    return [group for group in cell_groups(usable) if group.number == 1]
+
+
+def _video_names(groups: Sequence[CellGroup]) -> list[str]:
+    """Names of files, without suffix, no two alike."""
+    names: list[str] = []
+    for group in groups:
+        start = f"_from_{group.offset_seconds:g}s" if group.offset_seconds else ""
+        names.append(f"{group.track.replace('/', '_')}{start}")
+    told: list[str] = []
+    for name, group in zip(names, groups, strict=True):
+        if names.count(name) > 1:
+            seed = "" if group.seed is None else f"_seed{group.seed}"
+            name = f"{name}_{slug(group.prompt or '')}{seed}"
+        # Slugs are cut short, and a track may be called like that.
+        again = told.count(name)
+        told.append(name)
+        if again:
+            told[-1] += f"_{again + 1}"
+    return told
+
+
+def _labels(entries: Sequence[ClipEntry]) -> list[str]:
+    """System and file of each clip, with its folder where two would be alike."""
+    labels = [f"{entry.system}: {entry.file}" for entry in entries]
+    return [
+        label if labels.count(label) == 1 else f"{entry.system}: {entry.path}"
+        for label, entry in zip(labels, entries, strict=True)
+    ]
 
 
 def picture_row(
@@ -102,10 +148,14 @@ def picture_row(
     """A clip as it is drawn, with its motion curve if asked, or None and a line on why not."""
     try:
         clip = load_clip(entry, beats=beats, seed=0, max_height=max_height)
-        times = clip.music_beats().tolist() if clip.waveform is not None else None
     except UserError as error:
         print(f"not drawn: {error}")
         return None
+    times = None
+    try:
+        times = clip.music_beats().tolist() if clip.waveform is not None else None
+    except UserError as error:
+        print(f"drawn without beats: {error}")
     motion, rests = None, []
     if with_motion:
         sigma_samples = DEFAULT_SMOOTHING_SECONDS * clip.fps
@@ -138,7 +188,7 @@ def draw_sheet(
         entries: The clips, in their order on the picture.
         output: A png.
         beats: Where beats come from.
-        pair: Put clips of the same music below each other.
+        pair: Put clips of one cell below each other: of the same music, start, prompt and seed.
         max_clips: Of the first so many.
         max_height: Taller frames are scaled down to it, in px.
 
@@ -146,10 +196,12 @@ def draw_sheet(
         EvaluationError: If none of the clips can be read.
     """
     if pair:
-        entries = [entry for group in same_music(entries) for entry in group]
+        entries = list(dict.fromkeys(entry for group in same_music(entries) for entry in group))
+    beats.check(entries)
+    shown = entries[:max_clips]
     drawn = (
-        picture_row(entry, beats, max_height, label=f"{entry.system}: {entry.file}")
-        for entry in entries[:max_clips]
+        picture_row(entry, beats, max_height, label=label)
+        for entry, label in zip(shown, _labels(shown), strict=True)
     )
     rows = [row for row in drawn if row is not None]
     if not rows:
@@ -166,32 +218,40 @@ def write_side_by_side(
     max_videos: int,
     max_height: int,
 ) -> None:
-    """Write one mp4 per piece of music that several systems danced to, with its sound.
+    """Write one mp4 per cell that several systems have a clip of, with its sound.
+
+    A cell is a piece of music with a start, prompt and seed (`cell_groups`).
 
     Args:
         entries: The clips.
         folder: Where the videos go.
         beats: Where beats come from.
-        max_videos: The first so many pieces.
+        max_videos: The first so many cells.
         max_height: Taller frames are scaled down to it, in px.
 
     Raises:
-        EvaluationError: If no two systems share a piece of music.
+        EvaluationError: If no two systems share a cell.
     """
-    groups = [group for group in same_music(entries) if len(group) > 1]
+    groups = [group for group in _first_groups(entries) if len(group.clips) > 1]
     if not groups:
         raise EvaluationError(
-            "No two folders hold a clip of the same track and start; give folders that were "
-            "generated for the same list of cells."
+            "No two folders hold a clip of the same track, start, prompt and seed; give folders "
+            "that were generated for the same list of cells."
         )
+    beats.check(entries)
     num_written = 0
-    for group in tqdm(groups[:max_videos], unit="video", desc="side by side"):
-        drawn = [picture_row(entry, beats, max_height, label=entry.system) for entry in group]
+    named = list(zip(groups, _video_names(groups), strict=True))
+    for group, name in tqdm(named[:max_videos], unit="video", desc="side by side"):
+        drawn = [
+            picture_row(entry, beats, max_height, label=system)
+            for system, entry in group.clips.items()
+        ]
         panels = [panel for panel in drawn if panel is not None]
         if len(panels) > 1:
-            name = Path(group[0].track or group[0].file).stem
-            if group[0].track_offset_seconds:
-                name += f"_from_{group[0].track_offset_seconds:g}s"
             side_by_side(panels, folder / f"{name}.mp4")
             num_written += 1
     print(f"{num_written} videos in {folder}")
+    beside = {entry for group in groups for entry in group.clips.values()}
+    alone = [entry for entry in entries if entry not in beside]
+    if alone:
+        print(f"{len(alone)} clips stand beside no other, such as {alone[0].path}")

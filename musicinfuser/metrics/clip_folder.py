@@ -1,18 +1,27 @@
 """The lists of clips that folders hold: manifest.jsonl, clips.csv or just mp4 files."""
 
-import csv
 import errno
+import functools
 import hashlib
 import json
+import math
+import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from musicinfuser.cells import MANIFEST_NAME
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError, csv_rows, read_csv
 
 CLIP_TABLE_NAME = "clips.csv"
+REQUIRED_COLUMNS = ("file", "system", "track")
+START_COLUMNS = ("start", "track_offset_seconds")
+"""Two names for one thing: that of people and that of a manifest."""
+OPTIONAL_COLUMNS = (*START_COLUMNS, "prompt", "seed", "heard", "num_frames", "fps", "sha256")
 
 
 class ClipListError(UserError):
@@ -35,6 +44,8 @@ class ClipEntry:
         prompt: The text that the clip was asked to show, or None.
         seed: What its generation was seeded with, or None.
         heard: What the model heard in place of the track: a file or ``nothing``; None: the track.
+        listed: File and line of the list that names the clip, or None.
+        track_sha256: Content of the track when the clip was scored, or None.
         problem: Why the clip cannot be scored, known from the list alone; else None.
     """
 
@@ -49,12 +60,21 @@ class ClipEntry:
     prompt: str | None = None
     seed: int | None = None
     heard: str | None = None
+    listed: str | None = None
+    track_sha256: str | None = None
     problem: str | None = None
 
     @property
     def path(self) -> Path:
         """The video file."""
         return self.folder / self.file
+
+    def file_of(self, named: str) -> Path | None:
+        """A file that the list names, from its folder or the working directory; None without."""
+        # A text in the wrong column can be too long for a file name.
+        with suppress(OSError):
+            return next((p for p in (self.folder / named, Path(named)) if p.is_file()), None)
+        return None
 
 
 def file_digest(path: Path) -> str:
@@ -69,13 +89,29 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def content_digest(path: Path | None) -> str | None:
+    """SHA-256 of a file's content, computed once while the file stays as it is; None without."""
+    try:
+        if path is not None:
+            found = path.stat()
+            return _digest(path.resolve(), found.st_size, found.st_mtime_ns)
+    except OSError:
+        pass
+    return None
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    return file_digest(path)
+
+
 def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     """List the clips of a folder by its manifest.jsonl, its clips.csv or its mp4 files.
 
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
-    clips.csv has the columns file, system, track and, if wanted, track_offset_seconds, prompt, seed
-    and heard; mp4 files it leaves out are listed as well. Where no system is named, it is the
-    folder's name.
+    clips.csv has the columns file, system, track and, if wanted, start (seconds from the track's
+    beginning; or track_offset_seconds), prompt, seed, heard, num_frames, fps and sha256; mp4 files
+    it leaves out are listed as well. Where no system is named, it is the folder's name.
 
     Args:
         folder: Where to look; subfolders only by what the lists name.
@@ -84,7 +120,8 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
         The clips, sorted by file, and the mp4 files that a manifest leaves out.
 
     Raises:
-        ClipListError: If the folder does not exist, holds no clip or its clips.csv lacks columns.
+        ClipListError: If the folder does not exist or holds no clip, or its clips.csv has columns
+            or a line that cannot be read, or two lines for one file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -105,61 +142,88 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     return sorted(entries, key=lambda entry: entry.file), unlisted
 
 
-def _entry(folder: Path, default_system: str, row: dict[str, Any]) -> ClipEntry:
-    """Read one row of a list; KeyError, TypeError or ValueError if it makes no sense."""
+def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str) -> ClipEntry:
+    """Read one row of a list; UserError, KeyError or TypeError if it makes no sense."""
 
-    def number(key: str) -> float | None:
-        return float(row[key]) if row.get(key) not in (None, "") else None
+    def number(key: str, *, above: float, is_whole: bool = False) -> float | None:
+        if row.get(key) in (None, ""):
+            return None
+        try:
+            value = float(row[key])
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= above) or (is_whole and value % 1):
+            kind = "a whole number" if is_whole else "a number"
+            limit = f" from {above:g} on" if math.isfinite(above) else ""
+            raise UserError(f"{key} is {row[key]!r}; give {kind}{limit}")
+        return value
 
-    num_frames, seed = number("num_frames"), number("seed")
+    if not row["file"]:
+        raise UserError("file is empty; name the video")
+    start = next((key for key in START_COLUMNS if row.get(key) not in (None, "")), START_COLUMNS[0])
+    seed = number("seed", above=-math.inf, is_whole=True)
+    num_frames = number("num_frames", above=1, is_whole=True)
     return ClipEntry(
         folder=folder,
         file=str(row["file"]),
         system=str(row.get("system") or default_system),
         track=str(row["track"]) if row.get("track") else None,
-        track_offset_seconds=number("track_offset_seconds") or 0.0,
+        track_offset_seconds=number(start, above=0) or 0.0,
         num_frames=None if num_frames is None else int(num_frames),
-        fps=number("fps"),
+        fps=number("fps", above=1e-3),
         sha256=row.get("sha256") or None,
         prompt=str(row["prompt"]) if row.get("prompt") not in (None, "") else None,
         seed=None if seed is None else int(seed),
         heard=str(row["heard"]) if row.get("heard") else None,
+        listed=place,
     )
 
 
 def _manifest_entries(folder: Path, system: str) -> list[ClipEntry]:
     entries = {}
-    lines = (folder / MANIFEST_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    path = folder / MANIFEST_NAME
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            entry = _entry(folder, system, json.loads(line))
+            entry = _entry(folder, system, json.loads(line), f"{path}, line {number}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             name = f"{MANIFEST_NAME}:{number}"
             reason = f"not a manifest line ({type(error).__name__}); repeat the predict command"
             entry = ClipEntry(folder, name, system, problem=reason)
         entries[entry.file] = entry
-    return list(entries.values())
+    systems = {entry.system for entry in entries.values() if entry.problem is None}
+    if len(systems) == 1:  # what a line that cannot be read would have said
+        [system] = systems
+    return [e if e.problem is None else replace(e, system=system) for e in entries.values()]
 
 
 def _table_entries(folder: Path, system: str) -> list[ClipEntry]:
     path = folder / CLIP_TABLE_NAME
     if not path.is_file():
         return []
-    entries = {}
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream)
-        missing = {"file", "system", "track"} - set(rows.fieldnames or ())
-        if missing:
-            names = ", ".join(sorted(missing))
-            raise ClipListError(f"{path}: lacks the columns {names}; name them in the first line.")
-        for number, row in enumerate(rows, start=2):
-            try:
-                entry = _entry(folder, system, row)
-            except (ValueError, TypeError) as error:
-                entry = ClipEntry(
-                    folder, f"{CLIP_TABLE_NAME}:{number}", system, problem=f"not a row ({error})"
-                )
-            entries[entry.file] = entry
+    lacking: list[str] = []
+    try:
+        _, names = next(csv_rows(path), (1, []))
+        lacking = [name for name in REQUIRED_COLUMNS if name not in map(str.strip, names)]
+        rows = read_csv(path, required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS)
+    except LabelError as error:
+        lacks = f" It lacks the columns {', '.join(lacking)}." if lacking else ""
+        raise ClipListError(f"{error}{lacks}") from error
+    entries: dict[str, ClipEntry] = {}
+    for line, row in rows:
+        place = f"{path}, line {line}"
+        if set(START_COLUMNS) <= row.keys():
+            both = " and ".join(START_COLUMNS)
+            raise ClipListError(f"{path}, line 1: has both columns {both}; keep one.")
+        try:
+            entry = _entry(folder, system, row, place)
+        except UserError as error:
+            raise ClipListError(f"{place}: {error}.") from None
+        other = entries.setdefault(os.path.normpath(entry.file), entry)
+        if other is not entry:
+            raise ClipListError(
+                f"{place}: {entry.file} is described in {other.listed}, too; keep one of the lines."
+            )
     return list(entries.values())

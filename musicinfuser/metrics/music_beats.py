@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from musicinfuser.errors import UserError
-from musicinfuser.metrics.clip_folder import ClipEntry, file_digest
+from musicinfuser.metrics.clip_folder import ClipEntry, content_digest
+from musicinfuser.metrics.matching import Pieces, name_of
 
 ONSET_HOP_SAMPLES = 512
 # 60 onset values per second, as in AIST++'s released code (sr = 60 * 512). At 16 kHz the same hop
@@ -117,10 +118,11 @@ class MusicBeats:
 
     Args:
         read_waveform: Reads a media file as mono at `BEAT_RATE_HZ`, shape (S,).
-        mode: ``"tracked"``: librosa on the whole track if the clip's list names a file that exists,
-            else on the clip's own sound. ``"truth"``: a JSON file beside the track (or beside the
-            clip, if no track is named) of the same stem, as `read_known_beats` reads it.
-        folder: Where the JSON files lie instead.
+        mode: ``"tracked"``: librosa on the whole track if the clip's list names one, else on the
+            clip's own sound. ``"truth"``: a JSON file beside the track (or beside the clip, if no
+            track is named) of the same stem, as `read_known_beats` reads it.
+        folder: Where the JSON files lie instead: ``a/audio.json`` for a track ``music/a/audio.wav``
+            if it is there, else ``audio.json``.
         start_bpm: As in `track_beats`.
         tightness: As in `track_beats`.
     """
@@ -131,37 +133,67 @@ class MusicBeats:
     start_bpm: float = 120.0
     tightness: float = 100.0
     _beats: dict[Path, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
-    _digests: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
 
     def source(self, entry: ClipEntry) -> tuple[Literal["truth", "track", "clip"], Path]:
         """What the beats of a clip are taken from, and the file, which may be missing."""
-        if entry.track is None:
-            places = [entry.path]
-        else:
-            places = [entry.folder / entry.track, Path(entry.track)]
         if self.mode == "truth":
-            places = [place.with_suffix(".json") for place in places]
-            if self.folder is not None:
-                places = [self.folder / places[0].name]
-            return "truth", next((place for place in places if place.is_file()), places[0])
-        tracks = [place for place in places if entry.track is not None and place.is_file()]
-        return ("track", tracks[0]) if tracks else ("clip", entry.path)
+            places = self._truth_places(entry)
+            likely = places[0 if self.folder is None else -1]
+            return "truth", next((place for place in places if place.is_file()), likely)
+        if entry.track is None:
+            return "clip", entry.path
+        return "track", entry.file_of(entry.track) or entry.folder / entry.track
+
+    def _truth_places(self, entry: ClipEntry) -> list[Path]:
+        """Where the known beats may lie, the best place first."""
+        if self.folder is not None:
+            name = name_of(entry, entry.track or entry.file)
+            tails = [name[-depth:] for depth in range(len(name), 0, -1)]
+            return [self.folder.joinpath(*tail[:-1], f"{tail[-1]}.json") for tail in tails]
+        if entry.track is None:
+            return [entry.path.with_suffix(".json")]
+        places = entry.folder / entry.track, Path(entry.track)
+        return [place.with_suffix(".json") for place in places]
+
+    def check(self, entries: Sequence[ClipEntry]) -> None:
+        """See that no two pieces of music share their known beats.
+
+        Raises:
+            UserError: If one file would give the beats of both.
+        """
+        if self.mode != "truth" or self.folder is None:
+            return
+        pieces, users = Pieces(entries), dict[Path, ClipEntry]()
+        for entry in entries:
+            _, path = self.source(entry)
+            other = users.setdefault(path, entry)
+            if path.is_file() and pieces.of(other) != pieces.of(entry):
+                names = " and ".join(clip.track or clip.file for clip in (other, entry))
+                raise UserError(
+                    f"{path}: would give the beats of {names}, which are two pieces of music; put "
+                    f"a file for each below {self.folder}, such as <folder>/<track stem>.json."
+                )
 
     def key(self, entry: ClipEntry) -> list[str | float]:
         """Everything that the beats of a clip depend on."""
         kind, path = self.source(entry)
-        if path not in self._digests:
-            self._digests[path] = file_digest(path) if path.is_file() else "missing"
         settings = [] if kind == "truth" else [self.start_bpm, self.tightness]
-        return [kind, self._digests[path], entry.track_offset_seconds, *settings]
+        digest = content_digest(path) or "missing"
+        return [kind, digest, entry.track_offset_seconds, *settings]
 
     def read(self, entry: ClipEntry, *, duration_seconds: float) -> torch.Tensor:
         """Beats in [0, duration_seconds) on the clip's clock, float64, shape (num_beats,).
 
         Raises:
-            ValueError: If the file cannot be read.
+            ValueError: If the file cannot be read, or a track is named that is not there.
         """
         kind, path = self.source(entry)
+        if kind == "track" and not path.is_file():
+            raise UserError(
+                f"{entry.listed or entry.path}: names the track {entry.track} for {entry.file}, "
+                f"which exists neither in {entry.folder} nor in the working directory; mend the "
+                "name, or name no track to take the beats of the clip's own sound."
+            )
         if path not in self._beats:
             if kind == "truth":
                 self._beats[path] = read_known_beats(path)
@@ -177,3 +209,32 @@ class MusicBeats:
             offset_seconds=0.0 if kind == "clip" else entry.track_offset_seconds,
             duration_seconds=duration_seconds,
         )
+
+
+def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the music beats of clips came from: a sentence for people per kind of source.
+
+    Args:
+        records: Clips of metrics.json.
+    """
+    lines = []
+    for kind, said in _SOURCES.items():
+        own = [record for record in records if record.get("music_beats") == kind]
+        if not own:
+            continue
+        files = [record.get("beats_file") or record["file"] for record in own]
+        starts = {record.get("track_offset_seconds") or 0.0 for record in own}
+        from_on = f"{min(starts):g}" + (f" to {max(starts):g}" if len(starts) > 1 else "")
+        num, clips = len(set(files)), "clip" if len(own) == 1 else "clips"
+        lines.append(
+            f"Music beats of {len(own)} {clips}: {said.format(starts=from_on)} "
+            f"({num} file{'s' * (num > 1)}, such as {files[0]})."
+        )
+    return lines
+
+
+_SOURCES = {
+    "truth": "known, from truth files, from second {starts} of the music on",
+    "track": "tracked in the named track, from second {starts} of it on",
+    "clip": "tracked in the clip's own sound, since its list names no track",
+}

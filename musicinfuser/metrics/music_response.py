@@ -16,6 +16,7 @@ from musicinfuser.cells import NOTHING
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.matching import start_of
 from musicinfuser.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
     MotionCurve,
@@ -111,12 +112,12 @@ class MusicResponse(SetMetric):
         """Cell, music, whether it is silence, and folder."""
         if CONTROL_MARK.sub("", entry.system) != system:
             return None
-        music = entry.heard or entry.track or entry.file
-        start = 0.0 if music == NOTHING else entry.track_offset_seconds
+        music = self.pieces.heard(entry) or self.pieces.of(entry)
+        start = 0.0 if music == NOTHING else start_of(entry)
         # Without a seed nothing says that two clips started from the same noise.
         own = (entry.seed,) if entry.seed is not None else (str(entry.folder), entry.file)
         is_silent, folder = int(music == NOTHING), label(str(entry.folder))
-        return label(entry.prompt, *own), label(Path(music).stem, start), is_silent, folder
+        return label(entry.prompt, *own), label(music, start), is_silent, folder
 
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95

@@ -9,14 +9,15 @@ from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video import probe_video
 from musicinfuser.metrics.clip_folder import ClipEntry
+from musicinfuser.metrics.matching import Pieces, track_of
 
 
 def lenders(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, Path]:
     """For every clip the file of one with another track.
 
-    The tracks stand in a circle in an order drawn from the seed, and each lends to the one before
-    it, so none keeps its own (a derangement). All clips of one track hear the same other track,
-    whatever system made them. A track is lent by the first of its clips that has sound.
+    Pieces of music stand in a circle in an order drawn from the seed, and each lends to the one
+    before it, so none keeps its own (a derangement). All clips of one piece hear the same other
+    track, whatever system made them. A track is lent by the first of its clips that has sound.
 
     Args:
         entries: All clips of a run; those with a problem are passed over.
@@ -25,10 +26,11 @@ def lenders(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, Path]:
     Returns:
         File of the lender by file of the clip; empty with fewer than two tracks.
     """
-    by_track: dict[str, list[ClipEntry]] = {}
-    for entry in entries:
-        if entry.problem is None:
-            by_track.setdefault(track_of(entry), []).append(entry)
+    usable = [entry for entry in entries if entry.problem is None]
+    pieces = Pieces(usable)
+    by_track: dict[tuple[str, str], list[ClipEntry]] = {}
+    for entry in usable:
+        by_track.setdefault((track_of(entry), pieces.of(entry)), []).append(entry)
     sources = {}
     for track in sorted(by_track):
         files = (entry.path for entry in by_track[track])
@@ -46,11 +48,6 @@ def lenders(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, Path]:
         if track in following
         for entry in own
     }
-
-
-def track_of(entry: ClipEntry) -> str:
-    """What tells one piece of music from another: the track's name, or the clip's without one."""
-    return Path(entry.track or entry.file).stem
 
 
 def _has_sound(path: Path) -> bool:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric
-from musicinfuser.metrics.clip_folder import ClipEntry, file_digest
+from musicinfuser.metrics.clip_folder import ClipEntry, content_digest, file_digest
 from musicinfuser.metrics.music_beats import MusicBeats
 from musicinfuser.metrics.report import Document, as_fields, known_shapes, known_values
 from musicinfuser.metrics.set_metric import SetMetric, summarise_sets
@@ -54,6 +54,7 @@ def start_record(
             text = json.dumps(parts, sort_keys=True)
             keys[metric.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     names = [metric.name for metric in metrics]
+    kind, beats_file = beats.source(entry)
     return {
         "folder": str(entry.folder),
         "file": entry.file,
@@ -63,7 +64,9 @@ def start_record(
         "prompt": entry.prompt,
         "seed": entry.seed,
         "heard": entry.heard,
-        "music_beats": beats.source(entry)[0],
+        "track_sha256": content_digest(entry.file_of(entry.track)) if entry.track else None,
+        "music_beats": kind,
+        "beats_file": str(beats_file),
         "sha256": digest,
         **dict.fromkeys(SHAPE_FIELDS),
         "keys": keys,
@@ -71,6 +74,13 @@ def start_record(
         "features": {},
         "failures": {} if problem is None else dict.fromkeys(names, problem),
     }
+
+
+def entry_of(record: Document) -> ClipEntry:
+    """The clip of a record, as far as its music and what it was asked for go."""
+    names = ("file", "system", "track", "track_offset_seconds", "prompt", "seed", "heard")
+    known = {name: record[name] for name in (*names, "track_sha256") if name in record}
+    return ClipEntry(folder=Path(record.get("folder", "")), **known)
 
 
 def _described_by(metric: NamedMetric, spec: Document) -> Document:

@@ -1,7 +1,5 @@
 """Diversity: how far the clips of one prompt and music are apart that differ in their seed only."""
 
-from pathlib import Path
-
 import torch
 
 from musicinfuser.errors import UserError
@@ -9,6 +7,7 @@ from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.features import FrameFeatures, clip_features
 from musicinfuser.metrics.intervals import bootstrap_mean
+from musicinfuser.metrics.matching import start_of
 from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 
 
@@ -60,8 +59,8 @@ class SeedDiversity(SetMetric):
         """Cell and seed."""
         if entry.system != system:
             return None
-        track, heard = Path(entry.track or entry.file).stem, entry.heard and Path(entry.heard).stem
-        cell = label(entry.prompt, track, heard, entry.track_offset_seconds)
+        music = self.pieces.of(entry), self.pieces.heard(entry), start_of(entry)
+        cell = label(entry.prompt, *music)
         own = (str(entry.folder), entry.file) if entry.seed is None else (entry.seed,)
         return cell, label(*own)
 

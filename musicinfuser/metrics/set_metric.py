@@ -10,6 +10,7 @@ from musicinfuser.keyed_random import key
 from musicinfuser.metrics.clip import NamedMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval
+from musicinfuser.metrics.matching import Pieces
 
 Descriptions = Sequence[torch.Tensor]
 """Of each clip of a set, as `SetMetric.describe` gives them."""
@@ -47,6 +48,7 @@ class SetMetric(NamedMetric):
 
     def __init__(self, *, name: str) -> None:
         super().__init__(name=name)
+        self.pieces = Pieces()
         for state in ("numbers", "lengths", "labels"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
@@ -70,6 +72,10 @@ class SetMetric(NamedMetric):
             seed: Of the resamples.
             confidence: Of the intervals.
         """
+
+    def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
+        """See which clips share their music."""
+        self.pieces = Pieces(entries)
 
     def require(self, systems: Sequence[str]) -> None:
         """ValueError if these systems lack one that the metric needs."""

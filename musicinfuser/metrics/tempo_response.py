@@ -8,7 +8,7 @@ motion is compared with that of the clip at the track's own tempo: 1 is a dance 
 import os
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
+from musicinfuser.metrics.matching import Sound, name_of, sound_of, told_apart
 from musicinfuser.metrics.motion import MotionCurve
 from musicinfuser.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
 from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
@@ -117,12 +118,29 @@ def tempo_of(path: str | Path) -> tuple[str, float]:
     return name, next((float(mark[2]) for mark in marks if mark), 1.0)
 
 
+def without_tempo(parts: Sequence[str]) -> tuple[str, ...]:
+    """Folders and names without what `TEMPO_MARK` finds; those that say nothing else are gone."""
+    marks = ((part, TEMPO_MARK.match(part)) for part in parts)
+    return tuple(name for part, mark in marks if (name := mark[1] if mark else part))
+
+
+def _untimed(entry: ClipEntry) -> tuple[Sound, float]:
+    """What a clip dances to, as if it were played at its own tempo, and the factor of the tempo."""
+    named = entry.heard or entry.track
+    place = entry.file_of(named or entry.file) or entry.folder / (named or entry.file)
+    _, tempo = tempo_of(place)
+    sound, name = sound_of(entry, named), without_tempo(name_of(entry, str(place)))
+    digest = sound.digest if tempo == 1 else None
+    return replace(sound, source=(sound.source, tempo), digest=digest, name=name), tempo
+
+
 class TempoResponse(SetMetric):
     """How the motion of a system follows music at other tempi.
 
-    Clips belong to one cell if they share the track's name, where they start in it, prompt and
-    seed. The factor of the tempo is read from the path of the track, see `tempo_of`. Systems that
-    are called ``<name> at tempo <factor>`` count as ``<name>``.
+    Clips belong to one cell if they share the piece of music, where they start in it, prompt and
+    seed. A track at another tempo is known by its path without the tempo (`told_apart`). The factor
+    of the tempo is read from that path, see `tempo_of`. Systems that are called ``<name> at tempo
+    <factor>`` count as ``<name>``.
 
     Values, for each factor F:
         median_ratio_xF: Median over clips of frequency at F over frequency at 1, over F.
@@ -160,9 +178,14 @@ class TempoResponse(SetMetric):
             for tempo in self.tempi
             for value in ("median_ratio", "within_10_percent", "num_without_ratio")
         )
+        self._names: dict[Sound, str] = {}
         self._frequency = [
             MotionFrequency(motion=motion, lowest_hz=lowest_hz, highest_hz=highest_hz)
         ]
+
+    def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
+        """See which tracks are one piece at several tempi."""
+        self._names = told_apart(_untimed(entry)[0] for entry in entries)
 
     def describe(self, clip: ScoredClip) -> torch.Tensor:
         """Dominant frequency in Hz, shape (1,)."""
@@ -170,17 +193,16 @@ class TempoResponse(SetMetric):
         return torch.tensor([frequency.score_clip(clip)["hertz"]], dtype=torch.float64)
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
-        """Cell, run (the folder's name without a tempo) and tempo in millionths."""
+        """Cell, run (the folder without a tempo) and tempo in millionths."""
         if SYSTEM_MARK.sub("", entry.system) != system:
             return None
-        track = entry.folder / (entry.heard or entry.track or entry.file)
-        name, tempo = tempo_of(track)
+        sound, tempo = _untimed(entry)
+        name = self._names.get(sound, "/".join(sound.name))
         # The same moment of a piece comes earlier where it is played faster.
         start = round(entry.track_offset_seconds * tempo, 1)
         cell = label(name, start, entry.prompt, entry.seed)
-        folder = entry.folder.resolve().name
-        mark = TEMPO_MARK.match(folder)
-        return cell, label(mark[1] if mark else folder), round(tempo * _MILLIONTHS)
+        run = label(*without_tempo(entry.folder.resolve().parts))
+        return cell, run, round(tempo * _MILLIONTHS)
 
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95

@@ -13,7 +13,9 @@ def combined(runs: Sequence[Run]) -> Document:
     Its systems are rows; ``by_seed`` has the mean of each training, by row and value. Values of
     metrics over sets of clips are given as the mean over seeds, without an interval.
     """
-    documents = [(run, read_report(run.folder / "metrics.json")) for run in runs]
+    documents = [
+        (run, read_report(run.folder / "metrics.json", clip_fields=["file"])) for run in runs
+    ]
     settings = {name: documents[0][1][name] for name in ("seed", "confidence")}
     clips = [
         clip | {"system": _row_name(run, clip["system"]), "trained_with_seed": run.seed}
@@ -62,11 +64,16 @@ def _summary(
 ) -> Document:
     metric, _, value = name.partition("/")
     by_training: dict[str, dict[str, float]] = {}
+    folders: dict[str, dict[str | None, int]] = {}
     for clip in clips:
         number = clip["values"].get(metric, {}).get(value)
         if clip["system"] == system and number is not None:
-            training = by_training.setdefault(str(clip["trained_with_seed"]), {})
-            training[clip["file"]] = number
+            seed_name = str(clip["trained_with_seed"])
+            training = by_training.setdefault(seed_name, {})
+            # A run may score several folders, whose files are called alike.
+            place = folders.setdefault(seed_name, {})
+            number_of_folder = place.setdefault(clip.get("folder"), len(place))
+            training[f"{number_of_folder}/{clip['file']}"] = number
     num_failed = {"num_failed": sum(s.get("num_failed", 0) for s in summaries.values())}
     if not by_training:
         means = [s["mean"] for s in summaries.values() if s["mean"] is not None]

@@ -1,14 +1,17 @@
 """How each row of a sweep differs from one of them, paired by training seed and clip."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 
+from musicinfuser.metrics.matching import Pieces, start_of
+from musicinfuser.metrics.records import entry_of
 from musicinfuser.metrics.report import Document, as_fields
 from musicinfuser.metrics.seed_intervals import bootstrap_seeds_and_clips
 
 Trainings = dict[str, dict[str, float]]
 """A value by seed of the training and by cell."""
+Cells = dict[str, list[Document]]
+"""Clips by cell, of which a system may have several."""
 
 
 def differences(
@@ -36,8 +39,9 @@ def differences(
     for row in document["systems"]:
         if row == reference:
             continue
+        trainings = _cells(document, row, reference, is_trained=row not in untrained)
         for value in values:
-            pairs = _pairs(document, value, row, reference, is_trained=row not in untrained)
+            pairs = _pairs(trainings, value)
             if not pairs:
                 continue
             interval = bootstrap_seeds_and_clips(
@@ -71,44 +75,63 @@ def _differs(fields: Document) -> bool:
     return (fields["low"] > 0 and min(means) > 0) or (fields["high"] < 0 and max(means) < 0)
 
 
-def _pairs(
-    document: Document, value: str, row: str, reference: str, *, is_trained: bool
-) -> Trainings:
+def _cells(
+    document: Document, row: str, reference: str, *, is_trained: bool
+) -> dict[str, tuple[Cells, Cells]]:
+    """Clips of a row and of the reference, by seed of the training and by cell."""
     own, others = (
         [clip for clip in document["clips"] if clip["system"] == system]
         for system in (row, reference)
     )
     by_music = any(clip.get("seed") is None for clip in own + others)
-    of_row, of_reference = (
-        _by_training(clips, value, by_music=by_music) for clips in (own, others)
-    )
+    of_row, of_reference = (_by_training(clips) for clips in (own, others))
     if not is_trained and of_row:
         [same, *_] = of_row.values()
         of_row = dict.fromkeys(of_reference, same)
-    pairs = {
-        seed: {
-            cell: number - of_reference[seed][cell]
-            for cell, number in numbers.items()
-            if cell in of_reference[seed]
-        }
-        for seed, numbers in of_row.items()
-        if seed in of_reference
-    }
-    return {seed: found for seed, found in pairs.items() if found}
+    found = {}
+    for seed in (seed for seed in of_row if seed in of_reference):
+        # Runs may name one file by paths of their own.
+        pieces = Pieces(map(entry_of, [*of_row[seed], *of_reference[seed]]))
+        found[seed] = (
+            _by_cell(of_row[seed], pieces, by_music=by_music),
+            _by_cell(of_reference[seed], pieces, by_music=by_music),
+        )
+    return found
 
 
-def _by_training(clips: Sequence[Document], value: str, *, by_music: bool) -> Trainings:
-    metric, _, name = value.partition("/")
-    numbers: dict[str, dict[str, list[float]]] = {}
+def _by_training(clips: Sequence[Document]) -> dict[str, list[Document]]:
+    trainings: dict[str, list[Document]] = {}
     for clip in clips:
-        number = clip["values"].get(metric, {}).get(name)
-        if number is None:
-            continue
-        music = f"{Path(clip.get('track') or clip['file']).stem}|{clip['track_offset_seconds']}"
-        cell = music if by_music else f"{music}|{clip['prompt']}|{clip['seed']}"
-        training = numbers.setdefault(str(clip["trained_with_seed"]), {})
-        training.setdefault(cell, []).append(number)
-    return {
-        seed: {cell: fmean(found) for cell, found in cells.items()}
-        for seed, cells in numbers.items()
-    }
+        trainings.setdefault(str(clip["trained_with_seed"]), []).append(clip)
+    return trainings
+
+
+def _by_cell(clips: Sequence[Document], pieces: Pieces, *, by_music: bool) -> Cells:
+    cells: Cells = {}
+    for clip in clips:
+        entry = entry_of(clip)
+        music = f"{pieces.of(entry)}|{start_of(entry)}"
+        cell = music if by_music else f"{music}|{entry.prompt}|{entry.seed}"
+        cells.setdefault(cell, []).append(clip)
+    return cells
+
+
+def _pairs(trainings: Mapping[str, tuple[Cells, Cells]], value: str) -> Trainings:
+    """Differences of a value by seed and cell."""
+    found: Trainings = {}
+    for seed, (own, others) in trainings.items():
+        numbers, against = _means(own, value), _means(others, value)
+        pairs = {cell: numbers[cell] - against[cell] for cell in numbers if cell in against}
+        if pairs:
+            found[seed] = pairs
+    return found
+
+
+def _means(cells: Cells, value: str) -> dict[str, float]:
+    metric, _, name = value.partition("/")
+    means = {}
+    for cell, clips in cells.items():
+        numbers = (clip["values"].get(metric, {}).get(name) for clip in clips)
+        if known := [number for number in numbers if number is not None]:
+            means[cell] = fmean(known)
+    return means

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from musicinfuser.errors import UserError
 from musicinfuser.evaluation import EvaluationError, collect_clips, load_clip
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric
+from musicinfuser.metrics.music_beats import beat_sources
 from musicinfuser.metrics.records import add_sets, start_record, take_known
 from musicinfuser.metrics.report import (
     Document,
@@ -112,6 +113,7 @@ def score_folders(
         raise EvaluationError(str(error)) from error
     known = read_report(settings.output) if settings.output.exists() else None
     beats = music_beats(settings)
+    beats.check(entries)
     load = functools.partial(
         load_clip, beats=beats, seed=settings.seed, max_height=settings.max_height
     )
@@ -198,6 +200,8 @@ def findings(
 def print_summary(document: Document) -> None:
     """Print the table, then what failed and why."""
     print(FORMATS["markdown"](compared_rows(document)))
+    for sentence in beat_sources(document["clips"]):
+        print(sentence)
     for found in document["findings"].values():
         for sentence in found["printed"]:
             print(sentence)

@@ -251,7 +251,7 @@ def test_a_wrong_metrics_file_is_one_sentence(few, tmp_path, text):
 
 
 @pytest.mark.slow  # librosa compiles itself on first use
-def test_tracked_beats_of_the_clip_and_of_the_whole_track(tmp_path):
+def test_tracked_beats_of_the_clip_and_of_the_whole_track(tmp_path, capsys):
     rate_hz = 32000
     beats = [0.1 + 0.5 * k for k in range(24)]
     track = click_track(beats, duration_seconds=12.5, rate_hz=rate_hz)
@@ -268,12 +268,27 @@ def test_tracked_beats_of_the_clip_and_of_the_whole_track(tmp_path):
         )
         (folder / "clips.csv").write_text(
             "file,system,track,track_offset_seconds\n"
-            f"short.mp4,{system},../song.wav,3.2\nown_sound.mp4,{system},gone.wav,3.2\n"
+            f"short.mp4,{system},../song.wav,3.2\nown_sound.mp4,{system},,\n"
+            f"gone.mp4,{system},gone.wav,3.2\n"
         )
+        shutil.copy(folder / "own_sound.mp4", folder / "gone.mp4")
     output = tmp_path / "metrics.json"
     main(["score", str(tmp_path / "on_beat"), str(tmp_path / "off_beat"), f"--output={output}"])
     document = json.loads(output.read_text())
+    printed = capsys.readouterr().out
+    song = str(tmp_path / "on_beat" / "../song.wav")
+    assert (
+        "Music beats of 2 clips: tracked in the named track, from second 3.2 of it on (2 files, "
+        f"such as {song})." in printed
+    )
+    assert "Music beats of 2 clips: tracked in the clip's own sound, since its list" in printed
     for clip in document["clips"]:
+        if clip["file"] == "gone.mp4":
+            # What its list names is never replaced by the clip's own sound.
+            reason = clip["failures"]["beat_alignment"]
+            assert "clips.csv, line 4: names the track gone.wav for gone.mp4, which" in reason
+            assert clip["values"] == {}
+            continue
         values = clip["values"]["beat_alignment"]
         assert clip["music_beats"] == ("track" if clip["file"] == "short.mp4" else "clip")
         assert values["num_music_beats"] >= 4

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from musicinfuser.metrics.clip_folder import ClipListError, list_clips
+from musicinfuser.metrics.clip_folder import ClipEntry, ClipListError, list_clips
 
 
 def touch(folder, *names):
@@ -74,7 +74,6 @@ def test_clips_csv_names_systems_and_tracks_and_loses_no_video(tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "clips.csv").write_text(
         "file,system,track,track_offset_seconds\na.mp4,ours,song.wav,2.5\ngone.mp4,theirs,,\n"
-        "c.mp4,theirs,song.wav,soon\n"
     )
     entries, _ = list_clips(tmp_path)
     found = {entry.file: (entry.system, entry.track, entry.problem is None) for entry in entries}
@@ -82,9 +81,61 @@ def test_clips_csv_names_systems_and_tracks_and_loses_no_video(tmp_path):
         "a.mp4": ("ours", "song.wav", True),
         "b.mp4": (tmp_path.name, None, True),
         "gone.mp4": ("theirs", None, True),
-        "clips.csv:4": (tmp_path.name, None, False),
     }
     assert entries[0].track_offset_seconds == 2.5
+
+
+def test_every_documented_column_is_read(tmp_path):
+    (tmp_path / "clips.csv").write_text(
+        "file,system,track,start,prompt,seed,heard,num_frames,fps,sha256\n"
+        'a.mp4,ours,song.wav,2.5,"a man, alone",3.0,other.wav,73,29.97,abc\n'
+    )
+    [entry], _ = list_clips(tmp_path)
+    assert entry == ClipEntry(
+        tmp_path, "a.mp4", "ours", "song.wav", 2.5, 73, 29.97, "abc", "a man, alone", 3,
+        "other.wav", listed=f"{tmp_path}/clips.csv, line 2",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ("file,system,track,strat", "line 1: names the columns .*'strat' may be 'start'"),
+        ("file,system,track,beats", "line 1: names the columns .*beats; there must be"),
+        ("file,system,track,start,track_offset_seconds", "line 1: has both columns start and"),
+        ("file,sistem,track", "'sistem' may be 'system'.* lacks the columns system"),
+    ],
+)
+def test_columns_that_are_not_read_are_refused(tmp_path, columns, reason):
+    (tmp_path / "clips.csv").write_text(f"{columns}\n{','.join('x' for _ in columns.split(','))}\n")
+    with pytest.raises(ClipListError, match=reason):
+        list_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("b.mp4,ours,s.wav,soon,0", "start is 'soon'; give a number from 0 on"),
+        ("b.mp4,ours,s.wav,nan,0", "start is 'nan'"),
+        ("b.mp4,ours,s.wav,-1,0", "start is '-1'"),
+        ("b.mp4,ours,s.wav,0,1.5", "seed is '1.5'; give a whole number"),
+        (",ours,s.wav,0,1", "file is empty"),
+        ("b.mp4,ours,s.wav,0", "has 4 values for 5 columns"),
+        ("a.mp4,theirs,s.wav,0,1", r"a.mp4 is described in .*clips.csv, line 2, too"),
+        ("./a.mp4,ours,s.wav,0,0", r"a.mp4 is described in .*clips.csv, line 2, too"),
+    ],
+)
+def test_a_row_that_cannot_be_read_or_repeats_another_is_named(tmp_path, row, reason):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    lines = ["file,system,track,start,seed", "a.mp4,ours,s.wav,0,0", row]
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ClipListError, match=f"clips.csv, line 3: .*{reason}"):
+        list_clips(tmp_path)
+
+
+def test_a_broken_manifest_line_makes_no_system_of_its_own(tmp_path):
+    write_manifest(tmp_path, {"file": "a.mp4", "system": "ours"}, "{")
+    assert {entry.system for entry in list_clips(tmp_path)[0]} == {"ours"}
 
 
 def test_what_cannot_be_listed_is_one_sentence(tmp_path):

@@ -134,7 +134,9 @@ def test_missing_truth_names_the_expected_file(tmp_path):
 def test_the_whole_track_is_preferred_to_the_clip(tmp_path):
     beats = MusicBeats(no_sound)
     clip = entry(tmp_path, track="song.wav")
-    assert beats.source(clip) == ("clip", tmp_path / "clip.mp4")
+    assert beats.source(clip) == ("track", tmp_path / "song.wav")
+    with pytest.raises(ValueError, match=r"clip.mp4: names the track song.wav for clip.mp4, which"):
+        beats.read(clip, duration_seconds=5.0)
     (tmp_path / "song.wav").write_bytes(b"sound")
     assert beats.source(clip) == ("track", tmp_path / "song.wav")
     absolute = entry(tmp_path / "other", track=str(tmp_path / "song.wav"))

@@ -59,7 +59,7 @@ class AdapterExport(L.Callback):
         """Write the weights of this moment."""
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
         with averaged_weights(trainer, pl_module):
-            adapter = adapter_of_model(module.adapted, module.model_settings())
+            adapter = adapter_of_model(module.adapted, module.model_settings(), module.origin)
         spec = module.backbone_spec
         facts = CardFacts(
             base_model=self.base_model or spec.pretrained or "random weights",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_modules.checkpointing import differences
+from lightning_modules.checkpointing import check_origin, differences
 from musicinfuser.errors import UserError
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.official import official_lora_spec
 from musicinfuser.networks.official_keys import adapter_rules, from_official
+from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZeroInitCrossAttention
 from musicinfuser.sharing.adapter import (
     AdapterFileError,
@@ -23,7 +25,13 @@ from musicinfuser.sharing.adapter import (
     comparable,
     read_checkpoint,
 )
-from musicinfuser.sharing.folder import is_adapter_folder, read_folder
+from musicinfuser.sharing.folder import (
+    MUSIC_FILE,
+    is_adapter_folder,
+    is_music_folder,
+    read_folder,
+)
+from musicinfuser.sharing.official_adapter import official_origin
 
 _AUTHORS_HEADS = 8
 
@@ -32,18 +40,25 @@ class AdapterError(UserError):
     """An adapter cannot be read, or is not one of this model."""
 
 
-def load_adapter(path: str | Path, model: MusicMochi, settings: dict[str, Any]) -> None:
+def load_adapter(
+    path: str | Path, model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
+) -> None:
     """Put an adapter's weights into a model, all of them or none.
 
     Args:
         path: As in `read_adapter`.
         model: Names and shapes of its adapters must be the file's.
         settings: As in `read_adapter`.
+        origin: What the model is to hear and which frozen weights it has; an adapter that was
+            trained to hear something else is refused. None asks nothing.
 
     Raises:
         AdapterError: The file is not there, not an adapter, or of another model; says which.
     """
-    tensors = read_adapter(path, model, settings)
+    tensors, trained = _read(Path(path), model, settings)
+    if origin is not None and model.layers:
+        where = f"model.init_adapter: {path}"
+        check_origin(trained, origin, path=where, refuse=AdapterError)
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
     tied = _tied_names(model, own)
     for alias, name in tied.items():
@@ -89,9 +104,18 @@ def read_adapter(
     Raises:
         AdapterError: Nothing there, nothing known, or trained with other settings.
     """
+    return _read(Path(path), model, settings)[0]
+
+
+def _read(
+    path: Path, model: MusicMochi, settings: dict[str, Any]
+) -> tuple[dict[str, Tensor], Origin]:
+    """As `read_adapter`, and what the adapter was trained with."""
     if is_adapter_folder(path):
-        return _from_folder(Path(path), settings)
-    path = _file(Path(path))
+        return _from_folder(path, settings)
+    path = _file(path)
+    if path.name == MUSIC_FILE and is_music_folder(path.parent):
+        return _from_folder(path.parent, settings)
     if path.suffix != ".safetensors":
         return _from_checkpoint(path, settings)
     try:
@@ -101,7 +125,7 @@ def read_adapter(
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"model.init_adapter: {path} cannot be read ({error}).") from error
     if any(_is_ours(name) for name in tensors):
-        return tensors
+        return tensors, Origin.assumed(path, audio_width=settings.get("audio_width"))
     if any(name.startswith("audio_projection.") for name in tensors):
         return _from_official(tensors, metadata, path, model)
     raise AdapterError(
@@ -126,9 +150,9 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _from_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+def _from_checkpoint(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], Origin]:
     try:
-        stored, tensors = read_checkpoint(path)
+        stored, tensors, origin = read_checkpoint(path)
     except AdapterFileError as error:
         raise AdapterError(f"model.init_adapter: {error}") from error
     different = differences({"model": settings}, {"model": stored})
@@ -136,26 +160,29 @@ def _from_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
         raise AdapterError(
             f"model.init_adapter: {path} was trained with other settings ({'; '.join(different)})."
         )
-    return tensors
+    return tensors, origin
 
 
-def _from_folder(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], Origin]:
     try:
         adapter = read_folder(path)
     except AdapterFileError as error:
         raise AdapterError(f"model.init_adapter: {error}") from error
     mine = AdapterSettings.from_model_settings(settings)
+    if is_music_folder(path):
+        mine = replace(mine, lora=None)  # of which ``zica`` says nothing
     different = differences(comparable(mine), comparable(adapter.settings), where="folder")
     if different:
         raise AdapterError(
             f"model.init_adapter: {path} was trained with other settings ({'; '.join(different)})."
         )
-    return adapter.tensors
+    assert adapter.origin is not None
+    return adapter.tensors, adapter.origin
 
 
 def _from_official(
     tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, model: MusicMochi
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Origin]:
     if model.lora is None or "kwargs" not in metadata:
         where = "the model has no LoRA" if model.lora is None else "the file does not name its own"
         raise AdapterError(f"model.init_adapter: {path} needs LoRA settings to agree; {where}.")
@@ -181,7 +208,8 @@ def _from_official(
         if different:
             raise UserError(f"other settings ({'; '.join(different)}).")
         depth = len(model.backbone.transformer_blocks)
-        return from_official(tensors, adapter_rules(depth, model.layers), has_own_a=has_own_a)
+        converted = from_official(tensors, adapter_rules(depth, model.layers), has_own_a=has_own_a)
+        return converted, official_origin(metadata, tensors)
     except (UserError, json.JSONDecodeError, KeyError) as error:
         raise AdapterError(
             f"model.init_adapter: {path} is an adapter of another model: {error}"

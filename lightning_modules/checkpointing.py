@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.origin import Origin, hearing_problems
 from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 
@@ -43,6 +46,58 @@ def check_agreement(
             f"the checkpoint's weights are not this model's adapters; first difference: "
             f"{min(names ^ trainable)}."
         )
+
+
+def check_origin(trained: Origin, now: Origin, *, path: Any, refuse: type[UserError]) -> None:
+    """Refuse an adapter that would hear other features than in training; name what else differs.
+
+    Args:
+        trained: What the adapter was trained with.
+        now: What it is to run with.
+        path: Its file, for the sentences.
+        refuse: The error to raise.
+
+    Raises:
+        UserError: ``refuse``, with what differs.
+    """
+    problem, note = hearing_problems(
+        trained, now.audio, path=path, remedy="set model.encoders to what it was trained with"
+    )
+    if problem:
+        raise refuse(problem)
+    if note:
+        rank_zero_warn(note)
+    if other := trained.other_weights(now):
+        rank_zero_warn(
+            f"{path} was trained with other frozen weights ({'; '.join(other.values())}); what it "
+            "makes of these is not what it was trained to make."
+        )
+
+
+def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer: Any) -> None:
+    """`check_origin` for a checkpoint; training does not go on with another transformer.
+
+    Args:
+        checkpoint: `check_agreement` has been asked.
+        now: What the run is to go on with.
+        trainer: Has ``ckpt_path`` and ``training``.
+
+    Raises:
+        CheckpointMismatchError: Names what differs.
+    """
+    settings, path = checkpoint[SETTINGS_KEY], trainer.ckpt_path
+    trained = Origin.from_stored(settings) or Origin.assumed(
+        path, audio_width=settings["model"].get("audio_width")
+    )
+    where = path or "the checkpoint"
+    other = trained.other_weights(now).get("transformer")
+    if trainer.training and other is not None:
+        raise CheckpointMismatchError(
+            f"{where} belongs to a run on another transformer ({other}); give model.backbone the "
+            "one it was trained on, or another trainer.default_root_dir."
+        )
+    if settings["model"].get("layers"):
+        check_origin(trained, now, path=where, refuse=CheckpointMismatchError)
 
 
 def differences(

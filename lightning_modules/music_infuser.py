@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -16,6 +17,7 @@ from lightning_modules.checkpointing import (
     SETTINGS_KEY,
     architecture,
     check_agreement,
+    check_checkpoint_origin,
     keep_adapters,
 )
 from lightning_modules.learning_rate import build_optimizer
@@ -43,6 +45,7 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec
@@ -97,14 +100,12 @@ class MusicInfuserModule(L.LightningModule):
             compile_blocks: Let torch compile each kind of block, which takes minutes at the start
                 and makes every step faster.
             modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of
-                Mochi's, in the host's memory; they are used once per step, the numbers are the
-                same.
+                Mochi's, in the host's memory; used once per step, with the same numbers.
             stream_blocks: Keep the blocks' other frozen weights, 72 % of Mochi's, in the host's
-                memory and copy each block's for its turn, in training and sampling; the numbers
-                are the same. Needs ``gradient_checkpointing: full``.
-            offload_inputs: In training, keep the blocks' inputs in the host's memory from their
-                forward to their backward pass; the numbers are the same. Needs
+                memory and copy each block's for its turn. The same numbers; needs
                 ``gradient_checkpointing: full``.
+            offload_inputs: In training, keep the blocks' inputs in the host's memory between
+                their forward and backward pass. Numbers and needs: the same.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
@@ -114,14 +115,9 @@ class MusicInfuserModule(L.LightningModule):
         super().__init__()
         # Frozen weights are dropped from checkpoints; `check_agreement` asserts the rest.
         self.strict_loading = False
-        self.backbone_spec, self.layers, self.zica_spec, self.lora_spec = (
-            backbone,
-            layers,
-            zica,
-            lora,
-        )
-        self.optimizer_spec, self.sampling, self.objective = optimizer, sampling, objective
-        self.validation = validation
+        self.backbone_spec, self.layers = backbone, layers
+        self.zica_spec, self.lora_spec, self.optimizer_spec = zica, lora, optimizer
+        self.sampling, self.objective, self.validation = sampling, objective, validation
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = checked_policy(gradient_checkpointing)
         self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
@@ -162,7 +158,7 @@ class MusicInfuserModule(L.LightningModule):
                 seed=self.seed,
             )
             if self.init_adapter is not None:
-                load_adapter(self.init_adapter, self.model, self.model_settings())
+                load_adapter(self.init_adapter, self.model, self.model_settings(), self.origin)
             if self.is_sharded:
                 shard_backbone(self.trainer, self.model)
             leave_frozen_to_each_process(self)
@@ -312,6 +308,7 @@ class MusicInfuserModule(L.LightningModule):
         checkpoint[SETTINGS_KEY] = {
             "model": self.model_settings(),
             "optimizer": asdict(self.optimizer_spec),
+            **self.origin.stored(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -323,6 +320,12 @@ class MusicInfuserModule(L.LightningModule):
         if self.trainer.training:
             settings["optimizer"] = asdict(self.optimizer_spec)
         check_agreement(checkpoint, settings, self.trainable_names())
+        check_checkpoint_origin(checkpoint, self.origin, trainer=self.trainer)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What the adapters hear and see."""
+        return Origin.of_parts(self.encoders.spec, self.backbone_spec)
 
     def model_settings(self) -> dict[str, Any]:
         """What a checkpoint must agree with: everything that decides shapes or their meaning."""

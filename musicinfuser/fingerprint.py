@@ -20,11 +20,8 @@ def fingerprint_folder(folder: str | Path) -> str:
         FileNotFoundError: The folder does not exist or holds no model file.
     """
     folder = Path(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    weights: list[str] = []
-    for suffix in ("safetensors", "bin"):
-        weights = weights or [n for n in names if re.fullmatch(rf"{_WEIGHTS}\.{suffix}", n)]
-    files = [folder / name for name in ("config.json", *weights) if name in names]
+    config = folder / "config.json"
+    files = [*([config] if config.is_file() else []), *weights_files(folder)]
     if not files:
         raise FileNotFoundError(f"{folder} holds no model files.")
     digest = hashlib.blake2b(digest_size=8)
@@ -39,3 +36,12 @@ def fingerprint_folder(folder: str | Path) -> str:
                 file.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The files of the weights that are loaded by default; none where there are none."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for suffix in ("safetensors", "bin"):
+        if found := [n for n in names if re.fullmatch(rf"{_WEIGHTS}\.{suffix}", n)]:
+            return [folder / name for name in found]
+    return []

@@ -231,7 +231,7 @@ def check_resume(settings: Settings, module: MusicInfuserModule | None, report: 
     report.add("start", line, *notes)
     if module is not None and module.model is not None:
         # All that `on_load_checkpoint` asks of a trainer.
-        module.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+        module.trainer = SimpleNamespace(training=True, ckpt_path=path)  # type: ignore[assignment]
         with report.collecting():
             module.on_load_checkpoint(checkpoint)
 

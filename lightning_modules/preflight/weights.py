@@ -22,17 +22,12 @@ from musicinfuser.networks.sources import (
     looks_local,
     missing_folder,
 )
+from musicinfuser.networks.weights_fingerprint import UNUSED, bare_names
 from musicinfuser.safetensors_files import StoredTensor, read_header, weights_files
 from musicinfuser.tables import Row
 
 # Types that are turned into the configured one when weights are read.
 FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
-# Drawn anew by transformers where a file lacks it; only its own pretraining uses it.
-UNUSED = {"masked_spec_embed"}
-_OLD_WEIGHT_NORM = {
-    ".weight_g": ".parametrizations.weight.original0",
-    ".weight_v": ".parametrizations.weight.original1",
-}
 
 
 @dataclass(frozen=True)
@@ -188,15 +183,15 @@ def _compare(
 
 def differences(prefix: str, skeleton: nn.Module, stored: dict[str, StoredTensor]) -> list[str]:
     """How stored names and shapes differ from those of a model: missing, unknown, other shapes."""
-    found = {name: tensor.shape for name, tensor in stored.items()}
-    if prefix and any(name.startswith(prefix) for name in found):
-        found = {n.removeprefix(prefix): s for n, s in found.items() if n.startswith(prefix)}
-    for old, new in _OLD_WEIGHT_NORM.items():
-        found = {n.removesuffix(old) + new if n.endswith(old) else n: s for n, s in found.items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    found = {bare: stored[name].shape for bare, name in bare_names(stored, prefix).items()}
+    expected = {
+        name: tuple(tensor.shape)
+        for name, tensor in skeleton.state_dict().items()
+        if name not in UNUSED
+    }
     tied = set(getattr(skeleton, "_tied_weights_keys", None) or ())
     ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
-    missing = sorted(n for n in expected if n not in found and n not in tied | UNUSED)
+    missing = sorted(n for n in expected if n not in found and n not in tied)
     unknown = sorted(
         n for n in found if n not in expected and not any(re.search(p, n) for p in ignored)
     )

@@ -105,10 +105,10 @@ class Studio:
             found = adapter_parts(
                 folder,
                 base=options.model,
-                audio_encoder=parts.get("audio_encoder", options.audio_encoder),
+                audio_encoder=parts.get("audio_encoder") or options.audio_encoder,
                 feature_extractor=parts.get("feature_extractor"),
             )
-            parts = parts or found
+            parts = found | {part: value for part, value in parts.items() if value is not None}
             adapters[name] = (found["zica"], None)
         pipeline = MusicInfuserPipeline.from_pretrained(options.model, dtype=dtype, **parts)
         pipeline.set_progress_bar_config(disable=True)

@@ -98,20 +98,8 @@ class Encoders:
         Raises:
             ValueError: It takes no waveforms, or has no such layer.
         """
-        source, subfolder = self.spec.audio, self.spec.audio_subfolder
-        part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
-        if part.main_input_name != "input_values":
-            raise UserError(
-                f"encoders.audio names {source}, which takes {part.main_input_name}, no waveforms; "
-                "give a wav2vec 2.0, HuBERT, WavLM or data2vec."
-            )
-        layer, num_layers = self.spec.audio_layer, part.config.num_hidden_layers
-        if layer is not None and layer > num_layers:
-            raise UserError(
-                f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
-                f"{num_layers}."
-            )
-        return part.eval().requires_grad_(False)
+        spec = self.spec
+        return load_audio_encoder(spec.audio, spec.audio_subfolder, layer=spec.audio_layer)
 
     @cached_property
     def latents_mean(self) -> Tensor:
@@ -306,6 +294,34 @@ class Encoders:
     @cached_property
     def _feature_extractor(self) -> Any:
         return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
+
+
+def load_audio_encoder(
+    source: str, subfolder: str | None, *, layer: int | None = None
+) -> PreTrainedModel:
+    """wav2vec 2.0 or its like, frozen, fp32.
+
+    Args:
+        source: Hub id or folder.
+        subfolder: Folder of the encoder inside.
+        layer: Hidden state that will be heard; None is the last.
+
+    Raises:
+        ValueError: It takes no waveforms, or has no such layer.
+    """
+    part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
+    if part.main_input_name != "input_values":
+        raise UserError(
+            f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
+            "wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+        )
+    num_layers = part.config.num_hidden_layers
+    if layer is not None and layer > num_layers:
+        raise UserError(
+            f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
+            f"{num_layers}."
+        )
+    return part.eval().requires_grad_(False)
 
 
 @contextmanager

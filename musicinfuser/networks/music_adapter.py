@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
+from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
         audio_encoder: str | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         """Build the adapter with zero output projections.
 
@@ -56,6 +58,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             audio_resampling: How 50 tokens per second become one per latent frame.
             audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with; None if nobody
                 said.
+            origin: What it was trained with, as `Origin.stored` gives it; None if nobody said.
         """
         super().__init__()
         spec = ZicaSpec(form=form, num_heads=num_heads, bias=bias, scale=scale, positions=positions)
@@ -64,12 +67,19 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.audio_projector = AudioProjector(audio_width, width, audio_resampling)
 
     @classmethod
-    def from_model(cls, model: "MusicMochi", *, audio_encoder: str | None = None) -> Self:
+    def from_model(
+        cls,
+        model: "MusicMochi",
+        *,
+        audio_encoder: str | None = None,
+        origin: Origin | None = None,
+    ) -> Self:
         """The adapter of a model; they share their weights.
 
         Args:
             model: Has at least one layer with audio.
             audio_encoder: As in the constructor.
+            origin: What the adapter was trained with; None if nobody said.
 
         Raises:
             ValueError: The model has no layer with audio.
@@ -87,7 +97,14 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 audio_width=model.audio_projector.projection[0].in_features,
                 audio_resampling=model.audio_projector.resampling,
                 audio_encoder=audio_encoder,
+                **(origin.stored() if origin else {}),
                 **settings,
             )
         adapter.zica, adapter.audio_projector = model.zica, model.audio_projector
         return adapter
+
+    @property
+    def trained_with(self) -> Origin:
+        """What the adapter was trained with, or what is assumed of one that does not say it."""
+        assumed = Origin.assumed(None, audio_width=self.config.audio_width)
+        return Origin.from_stored(self.config) or assumed

@@ -1,6 +1,7 @@
 """The authors' files: a model of theirs is read, adapters are written in their format."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ def write_official(
     depth: int,
     layers: tuple[int, ...],
     num_heads: int,
+    more_metadata: Mapping[str, str] = {},  # noqa: B006 - only read
 ) -> None:
     """Write adapters in the authors' format, whole or not at all; A matrices as `save_official`.
 
@@ -177,6 +179,7 @@ def write_official(
         depth: Blocks of the backbone.
         layers: Blocks followed by ZICA.
         num_heads: Of ZICA.
+        more_metadata: Further entries of the file's header, which their code passes over.
 
     Raises:
         ValueError: A tensor of their format is missing; names it.
@@ -216,5 +219,6 @@ def write_official(
         "kwargs": json.dumps(kwargs),
         "audio_cross_attn_layers": json.dumps(layers),
         "audio_heads": json.dumps(num_heads),
+        **more_metadata,
     }
     save_tensors(official, path, metadata=metadata)

@@ -1,17 +1,24 @@
 """An adapter as a folder: what is in it, and whether it belongs to a base."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import MochiTransformer3DModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoFeatureExtractor, Wav2Vec2Model
+from transformers import AutoFeatureExtractor
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
+from musicinfuser.networks.encoders import WAV2VEC_HUB_ID, load_audio_encoder
 from musicinfuser.networks.music_adapter import MusicAdapter
+from musicinfuser.networks.origin import (
+    LOG_MEL,
+    AudioIdentity,
+    Origin,
+    frozen_weights,
+    hearing_problems,
+)
 from musicinfuser.networks.sources import (
     HOW_TO_GET,
     MissingWeightsError,
@@ -36,17 +43,29 @@ def adapter_parts(
     Args:
         adapter: Folder or Hub id with ``zica`` in it and, optionally, ``audio_encoder``.
         base: Folder or Hub id of the Mochi it is for.
-        audio_encoder: A wav2vec 2.0; or its folder or Hub id; None takes the adapter's own, or
-            the one its config names, or, where it names none, that in the base's folder or else
-            the authors'.
+        audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
+            adapter's own, or the one its config names, or, where it names none, that in the base's
+            folder, or else the one it was trained with (the authors', if it does not say). Not
+            used by an adapter that hears log-mel spectrograms.
         feature_extractor: What goes with it; None is read from the same place.
 
     Raises:
         MissingWeightsError: Something is not there; says what.
     """
     zica = load_pretrained(MusicAdapter, adapter, "zica")
-    named = zica.config.audio_encoder
-    source, subfolder = named or WAV2VEC_HUB_ID, None
+    _complete(zica, adapter)
+    trained = zica.trained_with
+    if other := trained.other_weights(Origin(trained.audio, frozen_weights(base))):
+        warnings.warn(
+            f"{adapter} was trained with other frozen weights than those of {base} "
+            f"({'; '.join(other.values())}); what it makes of these is not what it was trained to "
+            "make.",
+            stacklevel=2,
+        )
+    if trained.audio.features == LOG_MEL:
+        return {"zica": zica, "audio_encoder": None, "feature_extractor": None}
+    named, subfolder = zica.config.audio_encoder, None
+    source = named or trained.audio.encoder or WAV2VEC_HUB_ID
     if isinstance(audio_encoder, str | Path):
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
@@ -54,9 +73,7 @@ def adapter_parts(
     elif named is None and Path(base, "audio_encoder").is_dir():
         source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
-        audio_encoder = load_pretrained(
-            Wav2Vec2Model, source, subfolder, dtype=torch.float32
-        ).eval()
+        audio_encoder = load_audio_encoder(source, subfolder)
     if feature_extractor is None:
         feature_extractor = load_pretrained(AutoFeatureExtractor, source, subfolder)
     return {
@@ -66,13 +83,30 @@ def adapter_parts(
     }
 
 
+def _complete(zica: MusicAdapter, adapter: str) -> None:
+    """Let an adapter that does not say what it hears say what lies beside it."""
+    if zica.config.origin is not None or not Path(adapter).is_dir():
+        return
+    origin = Origin.assumed(Path(adapter, "zica"))
+    if not origin.stored() and Path(adapter, "audio_encoder").is_dir():
+        audio = AudioIdentity.of_encoder(adapter, "audio_encoder", features="encoder", layer=None)
+        origin = Origin(audio, assumed_from=f"{adapter}/audio_encoder")
+    if origin.stored():
+        warnings.warn(
+            f"{adapter} does not say what it was trained to hear; according to "
+            f"{origin.assumed_from} it is {origin.audio}.",
+            stacklevel=3,
+        )
+        zica.register_to_config(**origin.stored())
+
+
 def check_belongs(
     zica: MusicAdapter, transformer: MochiTransformer3DModel, audio_encoder: Any
 ) -> None:
-    """Refuse an adapter of another base.
+    """Refuse an adapter of another base, or one that would hear with other ears than in training.
 
     Raises:
-        AdapterMismatchError: Widths or blocks differ; says which.
+        AdapterMismatchError: Widths, blocks or audio encoders differ; says which.
     """
     ours, base = zica.config, transformer.config
     width = base.num_attention_heads * base.attention_head_dim
@@ -84,7 +118,9 @@ def check_belongs(
             f"it listens after blocks {list(ours.layers)} of {ours.backbone_layers}, the base has "
             f"{base.num_layers}"
         )
-    if audio_encoder is not None and audio_encoder.config.hidden_size != ours.audio_width:
+    trained = zica.trained_with
+    hears_encoder = audio_encoder is not None and trained.audio.features != LOG_MEL
+    if hears_encoder and audio_encoder.config.hidden_size != ours.audio_width:
         problems.append(
             f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "
             f"{audio_encoder.config.hidden_size}"
@@ -94,6 +130,18 @@ def check_belongs(
             f"the adapter and the base do not belong together: {'; '.join(problems)}; load the "
             "adapter with the base it was trained on."
         )
+    if not hears_encoder:
+        return
+    problem, note = hearing_problems(
+        trained,
+        AudioIdentity.of_loaded(audio_encoder, layer=trained.audio.layer),
+        path=ours.get("_name_or_path") or "the adapter",
+        remedy="load it with the audio encoder it was trained with",
+    )
+    if problem:
+        raise AdapterMismatchError(problem)
+    if note:
+        warnings.warn(note, stacklevel=2)
 
 
 def check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:

@@ -1,4 +1,4 @@
-"""The sound a call of the pipeline brings, as wav2vec 2.0 hears it."""
+"""The sound a call of the pipeline brings, as its adapter was trained to hear it."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from musicinfuser.generation import Heard, cut_span, heard_by_windows, heard_sec
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ, encode_waveforms
+from musicinfuser.networks.log_mel import log_mel
+from musicinfuser.networks.origin import LOG_MEL
 
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
@@ -70,7 +72,8 @@ class Hearing:
     ) -> Tensor | None:
         if audio is None:
             return None
-        if self.zica is None or self.audio_encoder is None or self.feature_extractor is None:
+        needs_encoder = self.zica is None or self.zica.trained_with.audio.features != LOG_MEL
+        if needs_encoder and None in (self.zica, self.audio_encoder, self.feature_extractor):
             raise UserError(
                 "this pipeline has no music adapter; load it with "
                 "from_pretrained(base, adapter=FOLDER), or give audio=None."
@@ -85,14 +88,19 @@ class Hearing:
 
     def _features(self: Any, heard: Tensor, num_videos: int, windows: Windows | None) -> Heard:
         """Features of every video of each prompt, or those for each window."""
+        trained, device = self.zica.trained_with.audio, self._execution_device
 
         def encode(waveforms: Tensor) -> Tensor:
-            features = encode_waveforms(
-                self.audio_encoder,
-                self.feature_extractor,
-                waveforms,
-                device=self._execution_device,
-            )
+            if trained.features == LOG_MEL:
+                features = log_mel(waveforms.to(device), rate_hz=AUDIO_RATE_HZ)
+            else:
+                features = encode_waveforms(
+                    self.audio_encoder,
+                    self.feature_extractor,
+                    waveforms,
+                    device=device,
+                    layer=trained.layer,
+                )
             return features.repeat_interleave(num_videos, dim=0)
 
         if windows is None:

@@ -14,10 +14,10 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.mochi.pipeline_output import MochiPipelineOutput
 from torch import Tensor
 from transformers import (
+    FeatureExtractionMixin,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     T5EncoderModel,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
 )
 
 from musicinfuser.clip_size import check_clip_size, latent_shape
@@ -52,9 +52,10 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
     """Text and music to video.
 
     ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`.
-    ``zica`` (`MusicAdapter`), ``audio_encoder`` (wav2vec 2.0) and its ``feature_extractor`` may be
-    absent, then no music can be given. Latents are sampled by `musicinfuser.generation.denoise`,
-    as in training and prediction; the scheduler is there for other pipelines to use.
+    ``zica`` (`MusicAdapter`), ``audio_encoder`` (wav2vec 2.0 or its like) and its
+    ``feature_extractor`` may be absent, then no music can be given. Latents are sampled by
+    `musicinfuser.generation.denoise`, as in training and prediction; the scheduler is there for
+    other pipelines to use.
     """
 
     model_cpu_offload_seq = "text_encoder->audio_encoder->zica->transformer->vae"
@@ -68,8 +69,8 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
         tokenizer: PreTrainedTokenizerBase,
         transformer: MochiTransformer3DModel,
         zica: MusicAdapter | None = None,
-        audio_encoder: Wav2Vec2Model | None = None,
-        feature_extractor: Wav2Vec2FeatureExtractor | None = None,
+        audio_encoder: PreTrainedModel | None = None,
+        feature_extractor: FeatureExtractionMixin | None = None,
         force_zeros_for_empty_prompt: bool = True,
         has_lora: bool = False,
     ) -> None:
@@ -82,7 +83,7 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
             tokenizer: Its tokenizer.
             transformer: Mochi's; frozen, its blocks are adapted in place under their own names.
             zica: What lets it hear.
-            audio_encoder: wav2vec 2.0.
+            audio_encoder: wav2vec 2.0 or its like; the adapter says which layer is heard.
             feature_extractor: Belongs to the audio encoder.
             force_zeros_for_empty_prompt: Kept for other pipelines. Here an empty prompt never has
                 tokens (authors' code, and `predict`), each sample of a batch by itself.

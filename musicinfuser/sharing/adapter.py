@@ -11,6 +11,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.lora import QKV_GROUPS, LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 
 SETTINGS_KEY = "musicinfuser"
@@ -89,6 +90,8 @@ class Adapter:
 
     settings: AdapterSettings
     tensors: dict[str, Tensor]
+    origin: Origin | None = None
+    """What it was trained with; None where nobody said."""
 
     def lora(self) -> dict[str, Tensor]:
         """The LoRA matrices."""
@@ -99,22 +102,25 @@ class Adapter:
         return {name: tensor for name, tensor in self.tensors.items() if not is_lora_name(name)}
 
 
-def adapter_of_model(model: MusicMochi, settings: dict[str, Any]) -> Adapter:
+def adapter_of_model(
+    model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
+) -> Adapter:
     """A copy of a model's adapters on the CPU.
 
     Args:
         model: Anywhere; its backbone is not touched.
         settings: As a checkpoint holds them.
+        origin: What it was trained with.
     """
     tensors = {
         name: parameter.detach().to("cpu", copy=True)
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if parameter.requires_grad
     }
-    return Adapter(AdapterSettings.from_model_settings(settings), tensors)
+    return Adapter(AdapterSettings.from_model_settings(settings), tensors, origin)
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
     """What a training's checkpoint holds of its model.
 
     Args:
@@ -122,7 +128,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
     Returns:
         Its model's settings, and the adapters' tensors by the names of `MusicMochi`, tied ones
-        once: the average where the run kept one, as that is what it sampled.
+        once: the average where the run kept one, as that is what it sampled. And what it was
+        trained with.
 
     Raises:
         AdapterFileError: Not there, or not such a checkpoint.
@@ -131,7 +138,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         raise AdapterFileError(f"{path} does not exist; give a checkpoint of a training.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        settings, tensors = checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]
+        stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
+        settings = stored["model"]
     except Exception as error:  # what a foreign file raises depends on what it is
         raise AdapterFileError(
             f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
@@ -139,16 +147,18 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
     if average is not None:
         tensors = average
-    return settings, {name.removeprefix(_CHECKPOINT_PREFIX): t for name, t in tensors.items()}
+    tensors = {name.removeprefix(_CHECKPOINT_PREFIX): t for name, t in tensors.items()}
+    assumed = Origin.assumed(path, audio_width=settings.get("audio_width"))
+    return settings, tensors, Origin.from_stored(stored) or assumed
 
 
 def adapter_of_checkpoint(path: str | Path) -> Adapter:
     """The adapter in a checkpoint; errors as in `read_checkpoint`."""
-    stored, tensors = read_checkpoint(path)
+    stored, tensors, origin = read_checkpoint(path)
     settings = AdapterSettings.from_model_settings(stored)
     if settings.lora is not None and settings.lora.share_qkv_a:
         tensors = with_shared_a(tensors)
-    return Adapter(settings, tensors)
+    return Adapter(settings, tensors, origin)
 
 
 def with_shared_a(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, target_pattern
+from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.sharing.adapter import (
@@ -62,20 +63,21 @@ def write_folder(path: str | Path, adapter: Adapter, *, facts: CardFacts, config
 
 def write_music_adapter(folder: Path, adapter: Adapter) -> None:
     """ZICA and the audio projector as a diffusers model: its config and its state dict."""
-    config = {"_class_name": MUSIC_CLASS, **adapter.settings.music_config()}
+    origin = adapter.origin.stored() if adapter.origin else {}
+    config = {"_class_name": MUSIC_CLASS, **adapter.settings.music_config(), **origin}
     write_text(folder / "config.json", f"{json.dumps(config, indent=2)}\n")
     save_tensors(adapter.music(), folder / MUSIC_FILE, metadata={"format": "pt"})
 
 
 def read_folder(path: str | Path) -> Adapter:
-    """Read what `write_folder` wrote.
+    """Read what `write_folder` wrote, or the ``zica`` in it alone.
 
     Raises:
         AdapterFileError: Not such a folder, a file that cannot be read, or tensors missing or left
             over; names the file and the first of them.
     """
     path = Path(path)
-    if not is_adapter_folder(path):
+    if not (is_adapter_folder(path) or is_music_folder(path)):
         raise AdapterFileError(
             f"{path} holds no adapter: neither {LORA_FILE} nor {MUSIC_FOLDER}/config.json."
         )
@@ -99,37 +101,47 @@ def read_folder(path: str | Path) -> Adapter:
             )
         stored |= json.loads(metadata[SETTINGS_KEY])
         lora = {_from_diffusers(name): tensor for name, tensor in tensors.items()}
-    if (path / MUSIC_FOLDER / "config.json").is_file():
+    folder = path if is_music_folder(path) else path / MUSIC_FOLDER
+    if (folder / "config.json").is_file():
         try:
-            config = json.loads((path / MUSIC_FOLDER / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text())
             widths = {stored.get("width", config["width"]), config["width"]}
             stored |= {name: value for name, value in config.items() if name[0] != "_"}
         except (ValueError, KeyError, TypeError) as error:
             raise AdapterFileError(
-                f"{path / MUSIC_FOLDER / 'config.json'} cannot be read ({error!r}); get it again."
+                f"{folder / 'config.json'} cannot be read ({error!r}); get it again."
             ) from error
         if len(widths) > 1:
             raise AdapterFileError(
                 f"{path}: {LORA_FILE} and {MUSIC_FOLDER} belong to transformers of different "
                 f"widths, {min(widths)} and {max(widths)}."
             )
-        music, _ = _read(path / MUSIC_FOLDER / MUSIC_FILE)
-    settings = _settings(stored, path)
+        music, _ = _read(folder / MUSIC_FILE)
+    settings, origin = _settings(stored, path)
     foreign = [name for name in music if not name.startswith(("zica.", "audio_projector."))]
     layers = {int(name.split(".")[1]) for name in music if name.startswith("zica.")}
     if foreign or layers != set(settings.layers):
         wrong = f"has {foreign[0]}" if foreign else f"has layers {sorted(layers)}"
         raise AdapterFileError(
-            f"{path / MUSIC_FOLDER / MUSIC_FILE} {wrong}, but its config.json says ZICA of layers "
+            f"{folder / MUSIC_FILE} {wrong}, but its config.json says ZICA of layers "
             f"{list(settings.layers)}."
         )
-    return Adapter(settings, lora | music)
+    return Adapter(settings, lora | music, origin)
 
 
 def is_adapter_folder(path: str | Path) -> bool:
     """Whether a folder was written by `write_folder`, as far as names tell."""
     names = (LORA_FILE, f"{MUSIC_FOLDER}/config.json")
     return any(Path(path, name).is_file() for name in names)
+
+
+def is_music_folder(path: str | Path) -> bool:
+    """Whether a folder was written by `write_music_adapter`, as far as its config tells."""
+    try:
+        config = json.loads(Path(path, "config.json").read_text())
+        return config["_class_name"] == MUSIC_CLASS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
@@ -152,6 +164,7 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
         "width": adapter.settings.width,
         "num_layers": adapter.settings.num_layers,
         "lora": asdict(lora),
+        **(adapter.origin.stored() if adapter.origin else {}),
     }
     metadata = {
         "format": "pt",
@@ -184,10 +197,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AdapterFileError(f"{path} cannot be read ({error}); get it again.") from error
 
 
-def _settings(stored: dict[str, Any], path: Path) -> AdapterSettings:
+def _settings(stored: dict[str, Any], path: Path) -> tuple[AdapterSettings, Origin]:
     names = ("form", "num_heads", "bias", "scale", "positions")
     try:
-        return AdapterSettings(
+        settings = AdapterSettings(
             width=stored["width"],
             num_layers=stored.get("backbone_layers") or stored["num_layers"],
             layers=tuple(stored["layers"]),
@@ -196,5 +209,7 @@ def _settings(stored: dict[str, Any], path: Path) -> AdapterSettings:
             zica=ZicaSpec(**{name: stored[name] for name in names}),
             lora=LoraSpec(**stored["lora"]) if stored["lora"] else None,
         )
+        assumed = Origin.assumed(path, audio_width=settings.audio_width)
+        return settings, Origin.from_stored(stored) or assumed
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterFileError(f"{path} has settings that cannot be read ({error!r}).") from error

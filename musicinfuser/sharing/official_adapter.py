@@ -2,20 +2,25 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from musicinfuser.errors import UserError
+from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.official import official_lora_spec, write_official
 from musicinfuser.networks.official_keys import adapter_rules, from_official
+from musicinfuser.networks.origin import AudioIdentity, Origin
 from musicinfuser.networks.zica import ZicaSpec
-from musicinfuser.sharing.adapter import Adapter, AdapterFileError, AdapterSettings
+from musicinfuser.sharing.adapter import SETTINGS_KEY, Adapter, AdapterFileError, AdapterSettings
 
 _AUTHORS_HEADS = 8
+WAV2VEC_RATE_HZ = 50.0
+"""Tokens per second."""
 _BLOCK = re.compile(r"blocks\.(\d+)\.attn\.")
 _ZICA = re.compile(r"audio_cross_attn_blocks\.(\d+)\.")
 _DEPTH_OF_MOCHI = 48
@@ -81,7 +86,23 @@ def read_official_adapter(
         zica=ZicaSpec(num_heads=heads),
         lora=lora,
     )
-    return Adapter(settings, converted)
+    return Adapter(settings, converted, official_origin(metadata, tensors))
+
+
+def official_origin(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Origin:
+    """What a file in the authors' format was trained with.
+
+    Args:
+        metadata: Its header; says it where we wrote the file. Else it is the authors' own, who
+            hear through the last hidden state of wav2vec 2.0 (their code, section 5.1).
+        tensors: Its tensors, by their names.
+    """
+    stored = json.loads(metadata.get(SETTINGS_KEY, "{}"))
+    width = tensors["audio_projection.projection.0.weight"].shape[1]
+    authors = AudioIdentity(
+        encoder=WAV2VEC_HUB_ID, kind="wav2vec2", rate_hz=WAV2VEC_RATE_HZ, width=width
+    )
+    return Origin.from_stored(stored) or Origin(authors)
 
 
 def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
@@ -116,6 +137,7 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
         depth=settings.num_layers,
         layers=settings.layers,
         num_heads=zica.num_heads,
+        more_metadata={SETTINGS_KEY: json.dumps(adapter.origin.stored())} if adapter.origin else {},
     )
 
 

@@ -9,7 +9,7 @@ from lightning_modules.preflight.cache import check_cache
 from lightning_modules.preflight.captioning import check_captioning
 from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings, build
-from lightning_modules.preflight.sources import PARTS, check_growth, check_sources
+from lightning_modules.preflight.sources import check_growth, check_sources, lacks_parts
 from lightning_modules.preflight.weights import (
     CheckedPart,
     backbone_part,
@@ -59,14 +59,14 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
     report.add("weights", table(rows))
     specs = check_sources(data, report)
     check_growth(data, module, specs, parts, report)
-    if any(name not in parts for name in PARTS):
+    if lacks_parts(module, parts):
         return
     value_bytes = DTYPES[spec.dtype].itemsize
     sizes = {name: float(_num_parameters(part)) for name, part in parts.items()}
     memory_rows = memory.encoding_rows(
         text_bytes=sizes["text_encoder"] * value_bytes,
         vae_bytes=sizes["vae"] * value_bytes,
-        audio_bytes=sizes["audio_encoder"] * memory.FP32_BYTES,
+        audio_bytes=sizes.get("audio_encoder", 0.0) * memory.FP32_BYTES,
         num_pixels=data.num_frames * max(height * width for height, width in data.sizes),
         channels=parts["vae"].config["encoder_block_out_channels"][0],
         value_bytes=value_bytes,

@@ -15,14 +15,16 @@ from datamodules.summary import summarise
 from lightning_modules import ClipEncoder
 from lightning_modules.preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
 from lightning_modules.preflight.report import Report, count, gigabytes, table
-from lightning_modules.preflight.weights import CheckedPart
+from lightning_modules.preflight.weights import CheckedPart, encoder_parts
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import check_caption_recipe
 from musicinfuser.media.outdated_clips import OutdatedClip
 from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.tables import Row
 
-PARTS = ("vae", "text_encoder", "audio_encoder")
+# As if log-mel spectrograms were made by one convolution: windows of 25 ms every 20 ms.
+LOG_MEL_CONFIG = {"conv_kernel": [400], "conv_stride": [320], "hidden_size": NUM_BANDS}
 
 
 def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
@@ -80,6 +82,11 @@ def _notes(dataset: ClipDataset) -> list[str]:
     return notes + [f"{dataset.source}: {note}" for note in dataset.notes]
 
 
+def lacks_parts(module: ClipEncoder, parts: dict[str, CheckedPart]) -> bool:
+    """Whether a config of those that encoding needs could not be read."""
+    return any(part.name not in parts for part in encoder_parts(module.encoders.spec))
+
+
 def check_growth(
     data: EncodingDataModule,
     module: ClipEncoder,
@@ -96,7 +103,7 @@ def check_growth(
         parts: The encoders whose configs were read.
         report: Takes sections and problems.
     """
-    if not specs or any(name not in parts for name in PARTS):
+    if not specs or lacks_parts(module, parts):
         report.add("cache", f"{data.cache_dir}: not known before the problems are solved")
         return
     # The VAE's statistics are part of the recipe and come from its config alone.
@@ -114,6 +121,8 @@ def check_growth(
         outdated = find_outdated(data.cache_dir, data.datasets)
     captions = captions_not_encoded(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
+    hears = parts.get("audio_encoder")
+    audio_config = hears.config if hears else LOG_MEL_CONFIG
     per_clip = {
         size: clip_bytes(
             data.num_frames,
@@ -121,7 +130,7 @@ def check_growth(
             fps=data.fps,
             value_bytes=value_bytes,
             latent_channels=parts["vae"].config["latent_channels"],
-            audio_config=parts["audio_encoder"].config,
+            audio_config=audio_config,
         )
         for size in data.sizes
     }

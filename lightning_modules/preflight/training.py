@@ -14,6 +14,7 @@ from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
+from lightning_modules.adapter_files import load_adapter
 from lightning_modules.preflight import memory
 from lightning_modules.preflight.disk import check_checkpoints
 from lightning_modules.preflight.report import Report, table
@@ -38,16 +39,20 @@ def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
         if not module.trainable_names():
             report.problem("nothing to train: no ZICA layers and no LoRA; set model.layers.")
     if adapter is not None:
-        _check_adapter(Path(adapter), report)
+        _check_adapter(Path(adapter), module, report)
     return module.model is not None
 
 
-def _check_adapter(path: Path, report: Report) -> None:
+def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> None:
+    """What `configure_model` asks of an adapter; of its weights next to nothing is read."""
     if not path.exists():
         report.problem(f"model.init_adapter names {path}, which does not exist.")
-    elif path.suffix == ".safetensors":
-        with report.collecting():
+        return
+    with report.collecting():
+        if path.suffix == ".safetensors":
             read_header(path)
+        if module.model is not None:
+            load_adapter(path, module.model, module.model_settings(), module.origin)
 
 
 def check_trained(module: MusicInfuserModule, report: Report) -> None:

@@ -4,17 +4,19 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from torch import nn
-from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
 
 from lightning_modules.preflight.report import Report, count, gigabytes
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import BackboneSpec
-from musicinfuser.networks.encoders import EncodersSpec
+from musicinfuser.networks.encoders import EncodersSpec, check_audio_encoder
 from musicinfuser.networks.sources import (
     HOW_TO_GET,
     MissingWeightsError,
@@ -40,8 +42,6 @@ class Part:
     stem: str
     """Name of its weights without ending."""
     build: Callable[[dict[str, Any]], nn.Module]
-    prefix: str = ""
-    """What names start with in files of a model with a head."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,31 @@ def backbone_part(spec: BackboneSpec) -> Part | None:
 
 
 def encoder_parts(spec: EncodersSpec) -> list[Part]:
-    """VAE, T5 and wav2vec 2.0."""
-    return [
+    """VAE, T5 and, unless log-mel spectrograms are heard, wav2vec 2.0 or its like."""
+    parts = [
         Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", AutoencoderKLMochi.from_config),
         Part("text_encoder", spec.mochi, "text_encoder", "model", _text_encoder),
-        Part(
-            "audio_encoder", spec.audio, spec.audio_subfolder, "model", _audio_encoder, "wav2vec2."
-        ),
     ]
+    if spec.audio_features == "encoder":
+        build = partial(_audio_encoder, layer=spec.audio_layer)
+        parts.append(Part("audio_encoder", spec.audio, spec.audio_subfolder, "model", build))
+    return parts
 
 
 def _text_encoder(config: dict[str, Any]) -> nn.Module:
     return T5EncoderModel(T5Config.from_dict(config))
 
 
-def _audio_encoder(config: dict[str, Any]) -> nn.Module:
-    return Wav2Vec2Model(Wav2Vec2Config.from_dict(config))
+def _audio_encoder(config: dict[str, Any], *, layer: int | None) -> nn.Module:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"audio_encoder: its config.json names the model_type {kind!r}, which transformers "
+            "does not know; give a wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+        )
+    encoder = AutoModel.from_config(CONFIG_MAPPING[kind].from_dict(config))
+    check_audio_encoder(encoder, str(config.get("_name_or_path") or kind), layer=layer)
+    return encoder
 
 
 def check_parts(
@@ -177,7 +186,8 @@ def _compare(
             f"{part.name}: {folder} holds weights of type {', '.join(foreign)}; give them in bf16, "
             "fp16 or fp32."
         )
-    for sentence in differences(part.prefix, skeleton, stored):
+    head = "" if part.name != "audio_encoder" else f"{skeleton.base_model_prefix}."
+    for sentence in differences(head, skeleton, stored):
         report.problem(f"{part.name}: {sentence} in {folder}; give the part its config is of.")
 
 

@@ -310,6 +310,12 @@ def load_audio_encoder(
         ValueError: It takes no waveforms, or has no such layer.
     """
     part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
+    check_audio_encoder(part, source, layer=layer)
+    return part.eval().requires_grad_(False)
+
+
+def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None) -> None:
+    """Refuse what takes no waveforms or has no such layer; arguments and errors as above."""
     if part.main_input_name != "input_values":
         raise UserError(
             f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
@@ -321,7 +327,6 @@ def load_audio_encoder(
             f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
             f"{num_layers}."
         )
-    return part.eval().requires_grad_(False)
 
 
 @contextmanager

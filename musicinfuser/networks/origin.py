@@ -262,8 +262,10 @@ def _records(path: Path) -> Iterable[Path]:
     """Where the configuration of the run may lie that wrote a file or folder."""
     path = path.absolute()
     folder = path if path.is_dir() else path.parent
-    places = ("config.yaml", "../config.yaml", "../logs/config_fit.yaml")
-    return (folder / place for place in places if (folder / place).is_file())
+    places = (folder, folder.parent, folder.parent / "logs")
+    names = ("config.yaml", "config.yaml", "config_fit.yaml")
+    found = (place / name for place, name in zip(places, names, strict=True))
+    return (record for record in found if record.is_file())
 
 
 def _encoders_of(record: Path) -> dict[str, Any] | None:

@@ -45,8 +45,8 @@ def adapter_parts(
         base: Folder or Hub id of the Mochi it is for.
         audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
             adapter's own, or the one its config names, or, where it names none, that in the base's
-            folder, or else the one it was trained with (the authors', if it does not say). Not
-            used by an adapter that hears log-mel spectrograms.
+            folder if it may be the one it was trained with, or else that one itself (the authors',
+            if it does not say). Not used by an adapter that hears log-mel spectrograms.
         feature_extractor: What goes with it; None is read from the same place.
 
     Raises:
@@ -70,7 +70,7 @@ def adapter_parts(
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
-    elif named is None and Path(base, "audio_encoder").is_dir():
+    elif named is None and _hears_beside(base, trained.audio):
         source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
         audio_encoder = load_audio_encoder(source, subfolder)
@@ -81,6 +81,16 @@ def adapter_parts(
         "audio_encoder": audio_encoder,
         "feature_extractor": feature_extractor,
     }
+
+
+def _hears_beside(base: str, trained: AudioIdentity) -> bool:
+    """Whether the base's folder holds the audio encoder an adapter was trained with."""
+    if not Path(base, "audio_encoder").is_dir():
+        return False
+    beside = AudioIdentity.of_encoder(
+        base, "audio_encoder", features=trained.features, layer=trained.layer
+    )
+    return not trained.differs_from(beside)
 
 
 def _complete(zica: MusicAdapter, adapter: str) -> None:

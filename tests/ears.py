@@ -1,0 +1,48 @@
+"""Audio encoders of transformers with random weights, as wide as those of the small parts."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    HubertConfig,
+    HubertForCTC,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+WIDTH, NUM_LAYERS = 96, 3
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 32,
+}
+KINDS = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "wav2vec2-ctc": (Wav2Vec2Config, Wav2Vec2ForCTC),
+    "hubert": (HubertConfig, HubertModel),
+    "hubert-ctc": (HubertConfig, HubertForCTC),
+    "wavlm": (WavLMConfig, WavLMModel),
+    "data2vec-audio": (Data2VecAudioConfig, Data2VecAudioModel),
+}
+
+
+def write_ears(folder: Path, kind: str = "wav2vec2", *, seed: int = 1) -> Path:
+    """An encoder with its feature extractor; the folder itself."""
+    config, model = KINDS[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model(config(**SIZES)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder

@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.verb == "from-official":
         layers = None if options.layers is None else [int(i) for i in options.layers.split(",")]
-        adapter = read_official_adapter(options.source, layers=layers, num_heads=options.num_heads)
+        adapter = read_official_adapter(
+            options.source, layers=layers, num_heads=options.num_heads,
+            audio_encoder=options.audio_encoder,
+        )  # fmt: skip
         facts = _facts(options, origin=f"Converted from the authors' {options.source.name}.")
         write_folder(options.target, adapter, facts=facts, config=_settings_text(adapter))
     elif options.verb == "to-official":

@@ -13,6 +13,7 @@ from lightning_modules.preflight import Report
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
 from tests.conftest import ROOT, cli_arguments, encode_arguments
+from tests.ears import write_ears
 from tests.ranks import run_alone
 from train import CheckCLI, main
 
@@ -334,6 +335,18 @@ def test_encoding_with_everything_wrong(small_parts: Path, tmp_path: Path) -> No
     for folder in folders:
         assert sum(f"{folder} is not a folder" in p for p in report.problems) == 1
     assert sum("none/audio_encoder does not exist" in p for p in report.problems) == 1
+
+
+def test_encoding_for_other_ears(small_parts: Path, media: Path, tmp_path: Path) -> None:
+    """Neither the files nor the width of wav2vec 2.0 are asked for where nothing reads them."""
+    ears = write_ears(tmp_path / "ears" / "audio_encoder", "wavlm")
+    for change in (f"audio={ears.parent}", "audio_features=log_mel"):
+        option = f"--model.init_args.encoders.{change}"
+        nowhere = "--model.init_args.encoders.audio=/no/such/folder"
+        more = (nowhere,) if "log_mel" in change else ()
+        report = encoding(small_parts, media, tmp_path / "new" / "cache", *more, option)
+        assert report.problems == []
+        assert "11 x " in dict(report.sections)["disk"]
 
 
 def test_other_trainings_are_accepted(capsys) -> None:

@@ -97,6 +97,11 @@ class AudioIdentity:
         marks = ", ".join(filter(None, (self.kind, self.weights and f"weights {self.weights}")))
         return f"{layer} of {self.encoder or 'an encoder'}{f' ({marks})' if marks else ''}"
 
+    @property
+    def is_authors(self) -> bool:
+        """Whether the authors' code may hear the same: their file names no features."""
+        return (self.features, self.layer) == ("encoder", None) and self.kind in (None, "wav2vec2")
+
     def differs_from(self, other: "AudioIdentity") -> bool:
         """Whether the same sound gives other features, as far as both are known."""
         if (self.features, self.layer) != (other.features, other.layer):

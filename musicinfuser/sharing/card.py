@@ -57,6 +57,7 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
             f"| ZICA | {zica.form}, {zica.num_heads} heads, bias {zica.bias}, scale {zica.scale}, "
             f"positions {zica.positions} |",
             f"| audio tokens | {settings.audio_resampling}, width {settings.audio_width} |",
+            *([f"| hears | {adapter.origin.audio} |"] if adapter.origin else []),
         ]
     if lora is not None:
         lines.append(

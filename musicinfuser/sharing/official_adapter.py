@@ -2,7 +2,9 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -27,7 +29,11 @@ _DEPTH_OF_MOCHI = 48
 
 
 def read_official_adapter(
-    path: str | Path, *, layers: Sequence[int] | None = None, num_heads: int | None = None
+    path: str | Path,
+    *,
+    layers: Sequence[int] | None = None,
+    num_heads: int | None = None,
+    audio_encoder: str = WAV2VEC_HUB_ID,
 ) -> Adapter:
     """The authors' file by the names of `MusicMochi`.
 
@@ -36,6 +42,7 @@ def read_official_adapter(
         layers: Blocks with audio, which their file does not hold; None takes what the file says
             where we wrote it, else the authors' 16 for 48 blocks.
         num_heads: Heads of ZICA, likewise; None takes the file's, else the authors' 8.
+        audio_encoder: Hub id or folder of what it hears, where the file does not say it.
 
     Raises:
         AdapterFileError: Not such a file, or it cannot say which blocks; names file and key.
@@ -86,23 +93,27 @@ def read_official_adapter(
         zica=ZicaSpec(num_heads=heads),
         lora=lora,
     )
-    return Adapter(settings, converted, official_origin(metadata, tensors))
+    origin = official_origin(metadata, tensors, encoder=audio_encoder)
+    return Adapter(settings, converted, origin)
 
 
-def official_origin(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Origin:
+def official_origin(
+    metadata: Mapping[str, str], tensors: Mapping[str, Tensor], *, encoder: str = WAV2VEC_HUB_ID
+) -> Origin:
     """What a file in the authors' format was trained with.
 
     Args:
-        metadata: Its header; says it where we wrote the file. Else it is the authors' own, who
-            hear through the last hidden state of wav2vec 2.0 (their code, section 5.1).
+        metadata: Its header; says it where we wrote the file. Else the file is the authors' own:
+            they hear the last hidden state of wav2vec 2.0 (section 5.1; which one: their code).
         tensors: Its tensors, by their names.
+        encoder: Hub id or folder of theirs.
     """
     stored = json.loads(metadata.get(SETTINGS_KEY, "{}"))
+    theirs = AudioIdentity.of_encoder(encoder, None, features="encoder", layer=None)
     width = tensors["audio_projection.projection.0.weight"].shape[1]
-    authors = AudioIdentity(
-        encoder=WAV2VEC_HUB_ID, kind="wav2vec2", rate_hz=WAV2VEC_RATE_HZ, width=width
-    )
-    return Origin.from_stored(stored) or Origin(authors)
+    kind, rate_hz = theirs.kind or "wav2vec2", theirs.rate_hz or WAV2VEC_RATE_HZ
+    theirs = replace(theirs, kind=kind, rate_hz=rate_hz, width=width)
+    return Origin.from_stored(stored) or Origin(theirs)
 
 
 def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
@@ -130,6 +141,13 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
             f"{settings.audio_resampling}."
         )
     assert settings.num_layers is not None
+    origin = adapter.origin.stored() if adapter.origin else {}
+    if adapter.origin and not adapter.origin.audio.is_authors:
+        warnings.warn(
+            f"the authors' code hears the last hidden state of a wav2vec 2.0; {path} was trained "
+            f"to hear {adapter.origin.audio}, which only this program looks up in it.",
+            stacklevel=2,
+        )
     write_official(
         adapter.tensors,
         path,
@@ -137,7 +155,7 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
         depth=settings.num_layers,
         layers=settings.layers,
         num_heads=zica.num_heads,
-        more_metadata={SETTINGS_KEY: json.dumps(adapter.origin.stored())} if adapter.origin else {},
+        more_metadata={SETTINGS_KEY: json.dumps(origin)} if origin else {},
     )
 
 

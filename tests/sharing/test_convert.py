@@ -15,6 +15,7 @@ from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.official import load_official, save_official
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.sharing.folder import read_folder
+from tests.ears import write_ears
 
 
 def convert(*arguments: object) -> None:
@@ -43,6 +44,32 @@ def test_the_authors_adapter_and_back_exactly(golden, tmp_path: Path) -> None:
     # Once we wrote it, the file says itself which blocks.
     convert("from-official", tmp_path / "again.safetensors", tmp_path / "third")
     assert read_folder(tmp_path / "third").settings == read_folder(tmp_path / "folder").settings
+
+
+def test_what_the_authors_adapter_hears(golden, tmp_path: Path) -> None:
+    convert("from-official", golden.adapter, tmp_path / "folder", "--layers", "1,3")
+    audio = read_folder(tmp_path / "folder").origin.audio
+    assert (audio.features, audio.layer, audio.kind) == ("encoder", None, "wav2vec2")
+    assert (audio.encoder, audio.rate_hz) == ("facebook/wav2vec2-base-960h", 50.0)
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "| hears | the last hidden state of facebook/wav2vec2-base-960h (wav2vec2) |" in card
+    ears = write_ears(tmp_path / "ears")
+    given = ("--layers", "1,3", "--audio_encoder", ears)
+    convert("from-official", golden.adapter, tmp_path / "own", *given)
+    own = read_folder(tmp_path / "own").origin.audio
+    assert own.encoder == str(ears) and own.weights
+
+
+def test_their_format_cannot_tell_their_code_of_other_features(golden, tmp_path: Path) -> None:
+    convert("from-official", golden.adapter, tmp_path / "folder", "--layers", "1,3")
+    config = tmp_path / "folder" / "zica" / "config.json"
+    settings = json.loads(config.read_text())
+    settings["origin"]["audio"]["layer"] = 6
+    config.write_text(json.dumps(settings))
+    with pytest.warns(UserWarning, match="authors' code hears the last hidden state"):
+        convert("to-official", tmp_path / "folder", tmp_path / "again.safetensors")
+    convert("from-official", tmp_path / "again.safetensors", tmp_path / "third")
+    assert read_folder(tmp_path / "third").origin.audio.layer == 6
 
 
 def test_a_matrices_that_have_diverged(golden, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -17,6 +18,7 @@ from lightning_modules.preflight.weights import (
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.safetensors_files import StoredTensor, save_tensors
+from tests.ears import KINDS, write_ears
 
 
 def stored(model: nn.Module, prefix: str = "") -> dict[str, StoredTensor]:
@@ -125,8 +127,6 @@ def test_no_weights(vae: Path) -> None:
 
 
 def test_a_type_that_is_no_float(vae: Path) -> None:
-    from safetensors.torch import load_file
-
     path = vae / "diffusion_pytorch_model.safetensors"
     save_tensors({name: t.to(torch.int8) for name, t in load_file(path).items()}, path)
     (problem,) = problems(vae)
@@ -134,8 +134,6 @@ def test_a_type_that_is_no_float(vae: Path) -> None:
 
 
 def test_weights_in_several_files(vae: Path) -> None:
-    from safetensors.torch import load_file
-
     whole = vae / "diffusion_pytorch_model.safetensors"
     tensors = load_file(whole)
     names = sorted(tensors)
@@ -150,3 +148,34 @@ def test_weights_in_several_files(vae: Path) -> None:
     first, second = problems(vae)
     assert "b.safetensors cannot be read" in first
     assert f"vae: {len(names) // 2} tensors missing" in second
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_encoder_that_encode_accepts(tmp_path: Path, kind: str) -> None:
+    encoders = EncodersSpec(audio=str(write_ears(tmp_path / "ears", kind)), audio_layer=3)
+    report = Report()
+    checked, (row,) = check_parts(encoder_parts(encoders)[2:], report)
+    assert report.problems == [] and row["names and shapes"] == "as expected"
+    assert checked["audio_encoder"].config["hidden_size"] == 96
+    tensors = load_file(tmp_path / "ears" / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("feature_projection.layer_norm.bias"))
+    del tensors[name]
+    save_tensors(tensors, tmp_path / "ears" / "model.safetensors")
+    check_parts(encoder_parts(encoders)[2:], report)
+    (problem,) = report.problems
+    assert "1 tensor missing, e.g. feature_projection.layer_norm.bias, in" in problem
+
+
+def test_what_encode_refuses_is_refused(small_parts: Path) -> None:
+    def found(subfolder: str, **changes) -> str:
+        report = Report()
+        spec = EncodersSpec(audio=str(small_parts), audio_subfolder=subfolder, **changes)
+        check_parts(encoder_parts(spec)[2:], report)
+        (problem,) = report.problems
+        return problem
+
+    assert "takes input_ids, no waveforms; give a wav2vec 2.0" in found("text_encoder")
+    assert "audio_layer is 4, but" in found("audio_encoder", audio_layer=4)
+    assert "names the model_type None, which transformers does not know" in found("transformer")
+    # Spectrograms need no encoder.
+    assert len(encoder_parts(EncodersSpec(audio="/no/such", audio_features="log_mel"))) == 2

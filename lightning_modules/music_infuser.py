@@ -95,8 +95,7 @@ class MusicInfuserModule(L.LightningModule):
             audio_resampling: How 50 tokens per second become one per latent frame.
             gradient_checkpointing: What backward computes again of each block and its ZICA:
                 everything (``full``), all but the outputs of attention (``attention``) or of
-                self-attention alone (``self_attention``), nothing (``none``). Booleans are let in
-                to be refused with a word on what they meant.
+                self-attention alone (``self_attention``), nothing (``none``).
             compile_blocks: Let torch compile each kind of block, which takes minutes at the start
                 and makes every step faster.
             modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of
@@ -105,7 +104,7 @@ class MusicInfuserModule(L.LightningModule):
                 memory and copy each block's for its turn. The same numbers; needs
                 ``gradient_checkpointing: full``.
             offload_inputs: In training, keep the blocks' inputs in the host's memory between
-                their forward and backward pass. Numbers and needs: the same.
+                forward and backward pass. The same numbers; needs ``full`` too.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
@@ -171,7 +170,8 @@ class MusicInfuserModule(L.LightningModule):
         return self._trainer.state.fn == "fit" and self._trainer.world_size > 1
 
     def on_train_start(self) -> None:
-        """Check what a sharded backbone needs."""
+        """Check what a sharded backbone needs; note what the run trains with."""
+        assert self.origin  # now, not when a first checkpoint is due within seconds
         if self.is_sharded:
             check_equal_validation(self.trainer)
 
@@ -288,12 +288,9 @@ class MusicInfuserModule(L.LightningModule):
         else:
             target = normalise(velocity_target(latents, noise), mean, std)
         predicted = self.adapted(
-            interpolate(latents, noise, sigma),
-            batch.text,
-            (1 - sigma) * 1000,
-            audio_features=audio,
-            text_lengths=batch.text_lengths,
-        )
+            interpolate(latents, noise, sigma), batch.text, (1 - sigma) * 1000,
+            audio_features=audio, text_lengths=batch.text_lengths,
+        )  # fmt: skip
         return velocity_loss(predicted, target)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

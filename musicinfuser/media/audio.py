@@ -52,7 +52,7 @@ def read_audio(
     channel: Channel = "mean",
     time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Tensor:
-    """Decode a sound track from its beginning, resample it as one signal, and cut out a span.
+    """Decode a span of a sound track and resample it as a part of one signal.
 
     Time zero is the first frame of the container's video, or without a video the first sample.
     Sound that starts later or has holes is filled with silence, sound from before time zero is
@@ -72,8 +72,8 @@ def read_audio(
         where the track ends (or cannot be decoded any further) within the span; see `fit_length`.
 
     Raises:
-        MediaError: If the file cannot be read, or not in time, has no sound, or is damaged before
-            the span.
+        MediaError: If the file cannot be read, or not in time, has no sound, or is damaged shortly
+            before the span.
     """
     if start_seconds < 0 or rate_hz <= 0 or (duration_seconds is not None and duration_seconds < 0):
         raise UserError(

@@ -1,5 +1,8 @@
 """A sound track as a file holds it, at its own rate, put on the clock of the picture."""
 
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,25 +11,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from musicinfuser.media.decoding import Deadline, frames
-from musicinfuser.media.errors import MediaError, picture_stream, reason
+from musicinfuser.media.decoding import Deadline, frames, packets
+from musicinfuser.media.errors import MediaError, picture_stream, reading, reason, sound_stream
+from musicinfuser.media.sample_clock import Piece, grid_of, placed
 
 if TYPE_CHECKING:
-    from av import AudioFrame
+    from av import AudioFrame, AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
 Channel = Literal["mean", "first"]
 
 # What damaged headers state beyond these would fill the memory with silence or with interpolation.
 RATES_HZ = range(1000, 1_000_000)
 _MAX_HOLE_SECONDS = 3600.0
-# Containers round time stamps to a millisecond; the shortest common packet lasts 20 ms.
-_JITTER_SECONDS = 0.01
+# Decoded before what is kept: MP3 needs up to 0.3 s, and the filters of lossy codecs fade slowly.
+_PREROLL_SECONDS = 5
+# Where the wanted second is not found at once: sound may lie long before its picture in a file.
+_SEEK_BACK_SECONDS = (0, 2, 10, 60)
+# FFmpeg searches these by their mean rate, which is not exact; their packets are passed over.
+_SEARCHED_BY_SIZE = ("mp3", "aac", "ac3", "eac3", "dts", "ogg")
+_HEAD_PIECES = 12
 
 
 def picture_start_seconds(
     container: "InputContainer", path: Path | str, deadline: Deadline
-) -> float | None:
+) -> Fraction | None:
     """Time stamp of the first video frame on the container's clock; None without a picture."""
     import av
 
@@ -35,12 +45,12 @@ def picture_start_seconds(
     except MediaError:
         return None
     # Sound can be whole where the picture is not; the header still tells the start.
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
+    start = (stream.start_time or 0) * (stream.time_base or Fraction(0))
     try:
         frame = next(frames(container, stream, deadline), None)
     except av.error.FFmpegError:
         return start
-    return start if frame is None or frame.time is None else frame.time
+    return start if frame is None or frame.pts is None else frame.pts * frame.time_base
 
 
 def decode_track(
@@ -49,12 +59,16 @@ def decode_track(
     channel: Channel,
     deadline: Deadline,
     *,
-    zero: float | None,
+    zero: Fraction | None,
     kept_from: int,
     needed: float,
     until: float,
 ) -> tuple[Tensor, int]:
-    """The track at its own rate, as one channel, with silence where it has holes.
+    """The track at its own rate from some second on, as one channel, with silence for its holes.
+
+    A span costs the same wherever it lies. Codecs that remember less than 5 s (PCM, FLAC, MP3,
+    Vorbis, ...) give the samples of decoding from the start. AAC and AC-3 fill parts of the
+    spectrum with random noise, which is another then.
 
     Args:
         container: Open, nothing decoded yet.
@@ -67,57 +81,134 @@ def decode_track(
         until: Second after which nothing is decoded.
 
     Returns:
-        float32 (S,), full scale 1, and the sampling rate in Hz.
+        float32 (S,), full scale 1, from ``kept_from`` on, and the sampling rate in Hz.
 
     Raises:
-        MediaError: If there is no sound, it is damaged before ``needed``, or its header or time
-            stamps cannot be true.
+        MediaError: If there is no sound, it is damaged shortly before ``needed``, or its header or
+            time stamps cannot be true.
     """
     import av
 
-    stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream):
-        raise MediaError(f"{path}: has no audio stream.")
-    pieces: list[Tensor] = []
-    rate_hz, filled, expected = 0, 0, None
+    stream = sound_stream(container, path)
+    tick = stream.time_base or Fraction(1, 1000)
+    found, grid, forgiven_until = packets(container, stream, deadline), None, None
+    kept: list[Tensor] = []
+    rate_hz, reached = 0, float(kept_from)
     try:
-        for frame in frames(container, stream, deadline):
-            samples = torch.from_numpy(_mono(frame, channel))
+        if kept_from > _PREROLL_SECONDS:
+            head = list(placed(islice(_pieces(found, path, channel), _HEAD_PIECES), tick))
+            if any(piece.seconds is not None for _, piece in head):
+                grid = grid_of(head)
+                zero = Fraction(head[0][0], head[0][1].rate_hz) if zero is None else zero
+                forgiven_until = zero + kept_from
+                begin = forgiven_until - _PREROLL_SECONDS
+                found = _packets_from(begin, container, stream, found, path, deadline)
+            else:
+                found = _packets_again(path, deadline)
+        pieces = _pieces(found, path, channel, forgiven_until=forgiven_until)
+        for position, piece in placed(pieces, tick, grid):
+            if not rate_hz:
+                rate_hz = piece.rate_hz
+                start = position if zero is None else round(zero * rate_hz)
+                filled = kept_from * rate_hz
+            hole = int(min(position - start - filled, until * rate_hz))
+            if hole > _MAX_HOLE_SECONDS * rate_hz:
+                raise MediaError(
+                    f"{path}: the time stamps of its sound leap by {hole / rate_hz:.0f} s."
+                )
+            # An empty slice would keep its whole frame in memory.
+            if len(piece.samples) + hole > 0:
+                samples = piece.samples
+                kept.append(functional.pad(samples, (hole, 0)) if hole > 0 else samples[-hole:])
+                filled += len(kept[-1])
+            reached = filled / rate_hz
+            if reached >= until:
+                break
+    except av.error.FFmpegError as error:
+        deadline.check()
+        if reached <= needed:
+            raise MediaError(
+                f"{path}: its sound is damaged near second {reached:.2f} ({reason(error)})."
+            ) from error
+    if not rate_hz:
+        raise MediaError(f"{path}: its audio stream holds no sound.")
+    return torch.cat([torch.zeros(0), *kept]), rate_hz
+
+
+def _packets_from(
+    second: Fraction,
+    container: "InputContainer",
+    stream: "AudioStream",
+    found: Iterator["Packet"],
+    path: Path | str,
+    deadline: Deadline,
+) -> Iterator["Packet"]:
+    """The packets of a track from a second of the container's clock on.
+
+    Args:
+        second: Where to begin.
+        container: Where the packets are looked for.
+        stream: The track.
+        found: Its packets from the current position on, which lies before the second.
+        path: The file, opened again where it cannot be searched.
+        deadline: When to give it up.
+    """
+    import av
+
+    def is_early(packet: "Packet") -> bool:
+        return packet.pts is None or packet.pts * packet.time_base < second
+
+    if container.format.name not in _SEARCHED_BY_SIZE:
+        for back in _SEEK_BACK_SECONDS:
+            try:
+                # By the default stream, the picture: indexes often know no other.
+                container.seek(int((second - back) * av.time_base))
+            except av.error.FFmpegError:
+                break
+            found = packets(container, stream, deadline)
+            first = next((packet for packet in found if packet.pts is not None), None)
+            if first is not None and is_early(first):
+                return dropwhile(is_early, found)
+        found = _packets_again(path, deadline)
+    return dropwhile(is_early, found)
+
+
+def _packets_again(path: Path | str, deadline: Deadline) -> Iterator["Packet"]:
+    with reading(path, "audio", deadline) as again:
+        yield from packets(again, sound_stream(again, path), deadline)
+
+
+def _pieces(
+    found: Iterable["Packet"],
+    path: Path | str,
+    channel: Channel,
+    *,
+    forgiven_until: Fraction | None = None,
+) -> Iterator[Piece]:
+    """Decode packets; errors before a second count for nothing, decoders may need a start."""
+    import av
+
+    rate_hz = 0
+    for packet in found:
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError:
+            if forgiven_until is None or packet.pts is None:
+                raise
+            if packet.pts * packet.time_base >= forgiven_until:
+                raise
+            continue
+        for frame in decoded:
             if rate_hz not in (0, frame.sample_rate):
                 raise MediaError(f"{path}: the sampling rate of its sound changes on the way.")
             rate_hz = frame.sample_rate
             if rate_hz not in RATES_HZ:
                 raise MediaError(f"{path}: states a sampling rate of {rate_hz} Hz.")
+            samples = torch.from_numpy(_mono(frame, channel))
             if not samples.isfinite().all():
                 raise MediaError(f"{path}: its sound holds values that are no numbers.")
-            if zero is None:
-                zero = frame.time or 0.0
-            position = expected or 0
-            if frame.time is not None:
-                stamped = round((frame.time - zero) * rate_hz)
-                if expected is None or abs(stamped - expected) > _JITTER_SECONDS * rate_hz:
-                    position = stamped
-            expected = position + len(samples)
-            hole = int(min(position - filled, until * rate_hz))
-            if hole > _MAX_HOLE_SECONDS * rate_hz:
-                raise MediaError(
-                    f"{path}: the time stamps of its sound leap by {hole / rate_hz:.0f} s."
-                )
-            piece = functional.pad(samples, (max(hole, 0), 0)) if hole > 0 else samples[-hole:]
-            pieces.append(piece[max(kept_from * rate_hz - filled, 0) :])
-            filled += len(piece)
-            if filled >= until * rate_hz:
-                break
-    except av.error.FFmpegError as error:
-        deadline.check()
-        if filled <= needed * rate_hz:
-            at = filled / rate_hz if rate_hz else 0.0
-            raise MediaError(
-                f"{path}: its sound is damaged near second {at:.2f} ({reason(error)})."
-            ) from error
-    if not pieces:
-        raise MediaError(f"{path}: its audio stream holds no sound.")
-    return torch.cat(pieces), rate_hz
+            seconds = None if frame.pts is None else frame.pts * frame.time_base
+            yield Piece(samples, rate_hz, seconds)
 
 
 def _mono(frame: "AudioFrame", channel: Channel) -> np.ndarray:

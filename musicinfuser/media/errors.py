@@ -11,6 +11,7 @@ from musicinfuser import whole_files
 from musicinfuser.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -81,6 +82,20 @@ def picture_stream(container: "InputContainer", path: Path | str) -> "VideoStrea
         if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
             return stream
     raise MediaError(f"{path}: has no video stream.")
+
+
+def sound_stream(container: "InputContainer", path: Path | str) -> "AudioStream":
+    """The sound track that players take: FFmpeg's choice, or else the first that can be decoded.
+
+    Raises:
+        MediaError: If there is no sound, or none that can be decoded.
+    """
+    best = container.streams.best("audio")
+    tracks = [stream for stream in (best, *container.streams.audio) if stream is not None]
+    for stream in tracks:
+        if stream.codec_context is not None:
+            return stream
+    raise MediaError(f"{path}: has no audio stream{' that can be decoded' if tracks else ''}.")
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """A sound track as a file holds it, at its own rate, put on the clock of the picture."""
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain, dropwhile, islice
+from itertools import dropwhile, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from musicinfuser.media.errors import MediaError, picture_stream, reading, reaso
 from musicinfuser.media.sample_clock import Piece, grid_of, placed
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
+    from av import AudioFrame, AudioStream, VideoStream
     from av.container import InputContainer
     from av.packet import Packet
 
@@ -32,6 +33,8 @@ _SEEK_BACK_SECONDS = (0, 2, 10, 60)
 # FFmpeg searches these by their mean rate, which is not exact; their packets are passed over.
 _SEARCHED_BY_SIZE = ("mp3", "aac", "ac3", "eac3", "dts", "ogg")
 _HEAD_PIECES = 12
+# Of LAME and of decoders together, as FFmpeg counts it in other formats.
+_MP3_DELAY_SAMPLES = 1105
 
 
 def picture_start_seconds(
@@ -44,6 +47,8 @@ def picture_start_seconds(
         stream = picture_stream(container, path)
     except MediaError:
         return None
+    if container.format.name == "avi":
+        return _start_in_avi(container, stream, path, deadline)
     # Sound can be whole where the picture is not; the header still tells the start.
     start = (stream.start_time or 0) * (stream.time_base or Fraction(0))
     try:
@@ -51,6 +56,26 @@ def picture_start_seconds(
     except av.error.FFmpegError:
         return start
     return start if frame is None or frame.pts is None else frame.pts * frame.time_base
+
+
+def _start_in_avi(
+    container: "InputContainer", stream: "VideoStream", path: Path | str, deadline: Deadline
+) -> Fraction:
+    """When the first frame is decoded; AVI knows no other time.
+
+    MP3 comes out of its decoder 1105 samples late, and AVI cannot say so. FFmpeg, when it writes
+    AVI, delays all frames but the first by as much, in whole frames.
+    """
+    stamps = (p.dts for p in packets(container, stream, deadline) if p.size and p.dts is not None)
+    slots, slot_seconds = list(islice(stamps, 3)), stream.time_base or Fraction(1, 30)
+    start = slots[0] * slot_seconds if slots else Fraction(0)
+    sound = sound_stream(container, path).codec_context
+    if "mp3" not in sound.name:
+        return start
+    delay = Fraction(_MP3_DELAY_SAMPLES, sound.sample_rate)
+    added = math.ceil(delay / slot_seconds)
+    is_delayed = len(slots) == 3 and (slots[1] - slots[0]) - (slots[2] - slots[1]) == added
+    return start + delay - (added * slot_seconds if is_delayed else 0)
 
 
 def decode_track(
@@ -93,13 +118,13 @@ def decode_track(
     tick = stream.time_base or Fraction(1, 1000)
     found, grid, forgiven_until = packets(container, stream, deadline), None, None
     kept: list[Tensor] = []
-    rate_hz, reached = 0, float(kept_from)
+    rate_hz, filled, reached = 0, None, float(kept_from)
     try:
         if kept_from > _PREROLL_SECONDS:
             head = list(placed(islice(_pieces(found, path, channel), _HEAD_PIECES), tick))
             if any(piece.seconds is not None for _, piece in head):
-                grid = grid_of(head)
-                zero = Fraction(head[0][0], head[0][1].rate_hz) if zero is None else zero
+                grid, rate_hz = grid_of(head), head[0][1].rate_hz
+                zero = Fraction(head[0][0], rate_hz) if zero is None else zero
                 forgiven_until = zero + kept_from
                 begin = forgiven_until - _PREROLL_SECONDS
                 found = _packets_from(begin, container, stream, found, path, deadline)
@@ -107,7 +132,7 @@ def decode_track(
                 found = _packets_again(path, deadline)
         pieces = _pieces(found, path, channel, forgiven_until=forgiven_until)
         for position, piece in placed(pieces, tick, grid):
-            if not rate_hz:
+            if filled is None:
                 rate_hz = piece.rate_hz
                 start = position if zero is None else round(zero * rate_hz)
                 filled = kept_from * rate_hz
@@ -191,7 +216,7 @@ def _pieces(
     rate_hz = 0
     for packet in found:
         try:
-            decoded = packet.decode()
+            decoded: list[Any] = packet.decode()
         except av.error.FFmpegError:
             if forgiven_until is None or packet.pts is None:
                 raise

@@ -79,10 +79,18 @@ def frames(
 ) -> Iterator[Any]:
     """The frames of one stream (``av.VideoFrame`` or ``av.AudioFrame``) from the position on.
 
+    AVI says when frames are decoded, not when they are shown; FFmpeg's guess is wrong where their
+    order differs. They are shown one by one as they leave the decoder, so each gets the time of the
+    packet that drove it out.
+
     Raises:
         MediaError: If the time is over.
     """
+    is_shown_as_decoded = stream.type == "video" and container.format.name == "avi"
+    slot = (stream.start_time or 0) - 1
     for packet in packets(container, stream, deadline):
         for frame in packet.decode():
             deadline.check()
+            if is_shown_as_decoded:
+                slot = frame.pts = slot + 1 if frame.dts is None else frame.dts
             yield frame

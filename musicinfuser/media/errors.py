@@ -90,9 +90,9 @@ def sound_stream(container: "InputContainer", path: Path | str) -> "AudioStream"
     Raises:
         MediaError: If there is no sound, or none that can be decoded.
     """
-    best = container.streams.best("audio")
-    tracks = [stream for stream in (best, *container.streams.audio) if stream is not None]
-    for stream in tracks:
+    best, tracks = container.streams.best("audio"), container.streams.audio
+    # The sort is stable: FFmpeg's choice comes first.
+    for stream in sorted(tracks, key=lambda track: track != best):
         if stream.codec_context is not None:
             return stream
     raise MediaError(f"{path}: has no audio stream{' that can be decoded' if tracks else ''}.")

@@ -88,9 +88,7 @@ def _num_stamps(waiting: Sequence[tuple[int, Piece]]) -> int:
     return sum(piece.seconds is not None for _, piece in waiting)
 
 
-def _offset(
-    waiting: Sequence[tuple[int, Piece]], tick_seconds: Fraction, grid: Grid | None
-) -> int:
+def _offset(waiting: Sequence[tuple[int, Piece]], tick_seconds: Fraction, grid: Grid | None) -> int:
     """What most stamps say is to be added to the count of samples."""
     deviations = [
         piece.seconds * piece.rate_hz - at for at, piece in waiting if piece.seconds is not None

@@ -1,6 +1,7 @@
 import math
 import os
 import wave
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -142,6 +143,26 @@ def test_a_span_is_a_slice_of_the_whole(tmp_path):
 
 
 # The clock
+
+
+@pytest.mark.parametrize("codec", ["mp3", "pcm_s16le"])
+@pytest.mark.parametrize("frames_between", ["0", "3"])
+@pytest.mark.parametrize("fps", [24, 30, 60])
+def test_click_and_flash_coincide_in_avi(media, codec, frames_between, fps):
+    path = media.write(
+        "clap.avi",
+        times=[k / fps for k in range(2 * fps)],
+        time_base=Fraction(1, fps),
+        options={"bf": frames_between},
+        draw=lambda k, w, h: np.full((h, w, 3), 230 if k == fps else 20, np.uint8),
+        audio=click_track(1.0, 2.0, media.rate_hz),
+        audio_codec=codec,
+    )
+    clip = read_clip(
+        path, start_seconds=0, num_frames=2 * fps - 4, height=48, width=64, fps=fps, crop=None
+    )
+    flash = int(clip.float().mean((1, 2, 3)).argmax()) / fps
+    assert peak_seconds(read_audio(path)) == pytest.approx(flash, abs=0.002)
 
 
 def test_late_sound_begins_with_silence(media):

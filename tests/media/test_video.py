@@ -176,11 +176,22 @@ def test_awkward_file_names(media, name, monkeypatch, tmp_path):
     assert media.numbers(read(name)) == [0, 1, 2, 3, 4]
 
 
-def test_time_stamps_that_run_backwards_are_refused(media):
-    # AVI has no presentation times, so B-frames of H.264 come out with invented ones.
-    path = media.write("old.avi", times=CFR_30, time_base=Fraction(1, 30))
-    with pytest.raises(MediaError, match=r"old\.avi: its time stamps run backwards near second"):
-        read(path, num_frames=20)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("between", ["0", "2"])
+def test_avi_which_states_no_presentation_times(media, codec, between):
+    times = [*CFR_30, *(2.0 + t for t in CFR_30)]
+    options = {"qmax": "2"} if codec == "mpeg4" else {}
+    path = media.write(
+        "old.avi",
+        times=times,
+        time_base=Fraction(1, 30),
+        codec=codec,
+        options={"bf": between, **options},
+    )
+    assert probe_video(path).duration_seconds == pytest.approx(3.6, abs=0.1)
+    for start in (0.0, 0.7, 1.4, 2.1, 2.9):
+        clip = read(path, start=start, num_frames=12)
+        assert media.numbers(clip) == media.shown_at(times, start, 12, 30)
 
 
 def test_damage_is_reported_with_its_second_and_only_where_it_is(media):

@@ -18,7 +18,8 @@ class ProgressFile(L.Callback):
     """Writes ``<trainer.default_root_dir>/progress.json`` at the logging interval and at the end.
 
     Fields: ``step`` and ``max_steps`` in optimizer steps, ``loss`` of the last batch seen (null
-    before the first) and ``seconds_per_step``, the mean since this process started.
+    before the first) and ``seconds_per_step``, the mean since this process started; at the end also
+    ``ended``: true, unless a signal or an error cut the training off.
     """
 
     def __init__(self) -> None:
@@ -46,9 +47,9 @@ class ProgressFile(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write where the training ended, also if it had nothing to do."""
-        self._write(trainer)
+        self._write(trainer, ended=True)
 
-    def _write(self, trainer: L.Trainer) -> None:
+    def _write(self, trainer: L.Trainer, **more: bool) -> None:
         if not trainer.is_global_zero or throw_away_mode(trainer):
             return
         seconds, first = self._start or (0.0, trainer.global_step)
@@ -58,5 +59,5 @@ class ProgressFile(L.Callback):
             "max_steps": trainer.max_steps,
             "loss": self._loss,
             "seconds_per_step": (time.perf_counter() - seconds) / num_steps if num_steps else None,
-        }
+        } | more
         write_text(Path(trainer.default_root_dir) / PROGRESS_NAME, json.dumps(progress) + "\n")

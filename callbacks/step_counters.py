@@ -68,7 +68,7 @@ def split_of(trainer: L.Trainer) -> dict[str, int]:
     return split
 
 
-def check_samples(stored: dict[str, int], split: dict[str, int]) -> None:
+def check_samples(stored: dict[str, int], num_samples: int | None) -> None:
     """Refuse to go on with more or fewer samples per optimizer step.
 
     Which samples a step has follows from its number and theirs, so some would be left out or come
@@ -76,16 +76,16 @@ def check_samples(stored: dict[str, int], split: dict[str, int]) -> None:
 
     Args:
         stored: What a checkpoint says; one of before this was noted says nothing.
-        split: Of this run, as `split_of` gives it.
+        num_samples: Of an optimizer step of this run; None where it is not known.
 
     Raises:
         CheckpointError: They differ.
     """
-    theirs, mine = stored.get("samples_per_step"), split.get("samples_per_step")
-    if theirs is not None and mine is not None and theirs != mine:
+    theirs = stored.get("samples_per_step")
+    if theirs is not None and num_samples is not None and theirs != num_samples:
         raise CheckpointError(
             f"the checkpoint was trained with {theirs} samples per optimizer step, this config has "
-            f"{mine} (data.batch_size x trainer.accumulate_grad_batches x processes); choose them "
-            f"so that their product is {theirs}, or start another run in another "
+            f"{num_samples} (data.batch_size x trainer.accumulate_grad_batches x processes); "
+            f"choose them so that their product is {theirs}, or start another run in another "
             "trainer.default_root_dir."
         )

@@ -136,7 +136,7 @@ class WholeCheckpoint(ModelCheckpoint):
         if trainer.state.fn != "fit":
             return
         stored, split = checkpoint.get(SPLIT_KEY, {}), split_of(trainer)
-        check_samples(stored, split)
+        check_samples(stored, split.get("samples_per_step"))
         accumulation = split["accumulate_grad_batches"]
         if pl_module.automatic_optimization:
             is_same = stored.get("accumulate_grad_batches") == accumulation

@@ -17,7 +17,7 @@ from datamodules.generation_cells import (
     require_sounds,
     write_tempi,
 )
-from datamodules.loader_processes import outlive_sigterm
+from datamodules.loader_processes import outlive_first_signal
 from datamodules.mixing import Mixture, batches_of_run
 from datamodules.training_choice import clips_to_train_on, share_of
 from musicinfuser.cells import Cell
@@ -191,7 +191,7 @@ class DanceDataModule(L.LightningDataModule):
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=outlive_sigterm,
+            worker_init_fn=outlive_first_signal,
             pin_memory=True if _is_on_cuda(self.trainer) else False,
             **arguments,  # type: ignore[arg-type]
         )

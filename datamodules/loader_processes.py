@@ -5,14 +5,16 @@ import signal
 from lightning.fabric.utilities.seed import pl_worker_init_function
 
 
-def outlive_sigterm(worker_id: int) -> None:
-    """Let a first SIGTERM pass: sent to a whole job, it would end loaders before the run has saved.
+def outlive_first_signal(worker_id: int) -> None:
+    """Let a first SIGTERM or ctrl-C pass: it may come to all processes of a run, which then saves.
 
     A second one ends the loader, as does the end of the run.
     """
     pl_worker_init_function(worker_id)
 
-    def pass_once(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def pass_once(signum: int, *_: object) -> None:
+        signal.signal(signum, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, pass_once)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, pass_once)

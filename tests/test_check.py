@@ -285,6 +285,12 @@ def test_a_checkpoint_of_another_run(
     report = check("--trainer.max_steps=4")
     assert report.problems == []
     assert "from step 2 of 4" in dict(report.sections)["start"]
+    assert "nothing is left to train" not in dict(report.sections)["start"]
+    report = check("--trainer.max_steps=2")
+    assert report.problems == []
+    assert "nothing is left to train; raise trainer.max_steps" in dict(report.sections)["start"]
+    (problem,) = check("--trainer.accumulate_grad_batches=3").problems
+    assert "trained with 1 samples per optimizer step, this config has 3" in problem
     (problem,) = check("--model.init_args.lora.rank=3").problems
     assert "model.lora.rank: 2 in the checkpoint, 3 in the config" in problem
     (problem,) = check("--model.init_args.optimizer.lr=0.5").problems

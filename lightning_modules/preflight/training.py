@@ -12,6 +12,7 @@ from torch import nn
 from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
 from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
+from callbacks.step_counters import SPLIT_KEY, check_samples
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
 from lightning_modules.adapter_files import load_adapter
@@ -232,8 +233,17 @@ def check_resume(settings: Settings, module: MusicInfuserModule | None, report: 
         report.add("start", "from step 0", *notes)
         return
     step = checkpoint.get("global_step")
-    line = f"from step {step} of {settings.trainer['max_steps']}: {path}"
-    report.add("start", line, *notes)
+    last = settings.trainer["max_steps"]
+    if step is not None and 0 < last <= step:
+        notes.append("nothing is left to train; raise trainer.max_steps to train on.")
+    report.add("start", f"from step {step} of {last}: {path}", *notes)
+    batch_size = getattr(settings.data, "batch_size", None)
+    if batch_size is not None:
+        is_one = settings.trainer["accelerator"] == "cpu" and settings.trainer["devices"] == "auto"
+        num_processes = 1 if is_one else _num_devices(settings) * settings.trainer["num_nodes"]
+        num_batches = settings.trainer["accumulate_grad_batches"] * num_processes
+        with report.collecting():
+            check_samples(checkpoint.get(SPLIT_KEY, {}), batch_size * num_batches)
     if module is not None and module.model is not None:
         # All that `on_load_checkpoint` asks of a trainer.
         module.trainer = SimpleNamespace(training=True, ckpt_path=path)  # type: ignore[assignment]

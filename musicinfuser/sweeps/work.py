@@ -160,10 +160,12 @@ def _ignored_in_children() -> Iterator[None]:
 
 
 def _is_whole(run: Run, stage: Stage) -> bool:
-    """Whether a stage that ended with code 0 did all: a training that is told to end does so."""
+    """Whether a stage that ended with code 0 did all: a training does so on SIGTERM too."""
     if stage.name == "fit":
         progress = read_progress(run.folder)
-        return bool(progress) and progress["step"] >= progress["max_steps"]
+        # One that stops early or at its time limit is at its end as well.
+        is_over = progress.get("ended", False)
+        return is_over or (bool(progress) and progress["step"] >= progress["max_steps"])
     if stage.name == "score":
         text = (run.folder / "metrics.json").read_text(encoding="utf-8")
         return bool(json.loads(text)["complete"])

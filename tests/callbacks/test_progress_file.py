@@ -93,5 +93,5 @@ def test_a_run_that_was_killed_before_it_said_that_it_is_done_says_so(tmp_path: 
     train(tmp_path, max_steps=4, log_every_n_steps=3)
     (tmp_path / "progress.json").write_text('{"step": 3, "max_steps": 4}')
     train(tmp_path, max_steps=4, checkpoint=str(tmp_path / "last.ckpt"))
-    ended = {"step": 4, "max_steps": 4, "loss": None, "seconds_per_step": None}
+    ended = {"step": 4, "max_steps": 4, "loss": None, "seconds_per_step": None, "ended": True}
     assert progress(tmp_path) == ended

@@ -29,11 +29,14 @@ if verb == "fit":
     step = int(checkpoint.read_text()) if checkpoint.exists() else 0
     checkpoint.parent.mkdir(exist_ok=True)
     last = int(options["trainer.max_steps"])
-    while step < last and not told:
+    until = int(options.get("stops_early", last))
+    while step < until and not told:
         time.sleep(float(options.get("pause", 0)))
         step += 1
         checkpoint.write_text(str(step))
         progress = {"step": step, "max_steps": last, "loss": 1 / step, "seconds_per_step": 2.0}
+        if step == until < last:
+            progress["ended"] = True
         (root / "progress.tmp").write_text(json.dumps(progress))
         os.replace(root / "progress.tmp", root / "progress.json")
         with (root / "steps").open("a") as steps:

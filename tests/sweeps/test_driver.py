@@ -138,6 +138,15 @@ def test_ctrl_c_lets_runs_save_and_says_how_to_go_on(tmp_path: Path, doors: Path
     assert [row["state"] for row in status_rows(tmp_path / "out")] == ["stopped", "waiting"]
 
 
+def test_a_training_that_stops_early_by_itself_is_done(tmp_path: Path, doors: Path) -> None:
+    options = {"trainer.max_steps": 3, "stops_early": 2}
+    sweep = write_sweep(tmp_path, [{"name": "Early", "seeds": [1]}], options=options)
+    assert sweep_command(["sweep", str(sweep)]) == 0
+    run = tmp_path / "out" / "early_seed1"
+    assert steps(run) == [1, 2]
+    assert (run / "calls").read_text().split()[::3] == ["fit", "predict"]
+
+
 def test_what_other_settings_made_is_refused(tmp_path: Path, doors: Path) -> None:
     rows = [{"name": "Ours"}]
     assert sweep_command(["sweep", str(write_sweep(tmp_path, rows))]) == 0

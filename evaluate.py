@@ -22,13 +22,14 @@ import sys
 from jsonargparse import ArgumentParser
 
 from musicinfuser.errors import UserError
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.study.commands import add_study, run_study
 from musicinfuser.verbs import compare, pictures, report, score, table
 
 
 def build_parser() -> ArgumentParser:
     """The command line with its verbs."""
-    parser = ArgumentParser(prog="evaluate.py", description="Judge generated clips.")
+    parser = OptionParser(prog="evaluate.py", description="Judge generated clips.")
     verbs = parser.add_subcommands(dest="verb")
     verbs.add_subcommand(
         "report", report.parser(), help="Scores, tables and pictures in one folder."

@@ -23,6 +23,7 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
+from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
@@ -36,6 +37,7 @@ from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
 from musicinfuser.errors import UserError, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.whole_files import write_text
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
@@ -93,6 +95,17 @@ class SavedConfig(SaveConfigCallback):
             write_text(self._path, self.parser.dump(self.config, skip_none=False))
 
 
+class TrainParser(OptionParser, LightningArgumentParser):
+    """Lightning's parser, with mistakes in one sentence."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; a reference to a key that is not there is a mistake as others."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except OmegaConfBaseException as error:
+            self.error(f'Parser key "{error.full_key}": {error.msg}')
+
+
 class MusicInfuserCLI(LightningCLI):
     """LightningCLI in subclass mode, with three callbacks under keys of their own."""
 
@@ -110,6 +123,7 @@ class MusicInfuserCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             seed_everything_default=42,
+            parser_class=TrainParser,
             parser_kwargs={"parser_mode": "omegaconf+", "epilog": EPILOG},
             args=args,
             run=run,

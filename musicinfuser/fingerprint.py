@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
+WHOLE_BYTES = 256 * 2**20
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 # The weights that are loaded by default: no variants such as ``model.fp16.safetensors``.
@@ -26,15 +27,8 @@ def fingerprint_folder(folder: str | Path) -> str:
         raise FileNotFoundError(f"{folder} holds no model files.")
     digest = hashlib.blake2b(digest_size=8)
     for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= _SAMPLES * _SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for i in range(_SAMPLES):
-                file.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE_BYTES))
+        digest.update(f"{path.name}:{path.stat().st_size};".encode())
+        _add_samples(path, digest)
     return digest.hexdigest()
 
 
@@ -45,3 +39,29 @@ def weights_files(folder: Path) -> list[Path]:
         if found := [n for n in names if re.fullmatch(rf"{_WEIGHTS}\.{suffix}", n)]:
             return [folder / name for name in found]
     return []
+
+
+def digest_file(path: Path) -> str:
+    """A short hash of a file: all of it up to 256 MiB, of larger ones size and 64 spans of 4 KiB.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    size = path.stat().st_size
+    if size <= WHOLE_BYTES:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    digest = hashlib.blake2b(f"{size};".encode(), digest_size=8)
+    _add_samples(path, digest)
+    return digest.hexdigest()
+
+
+def _add_samples(path: Path, digest: hashlib.blake2b) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _SAMPLES * _SAMPLE_BYTES:
+            digest.update(file.read())
+            return
+        for i in range(_SAMPLES):
+            file.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from musicinfuser.errors import UserError, printable
+from musicinfuser.yaml_places import second_of_a_key
 
 _MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),
@@ -283,12 +284,16 @@ def read_yaml(path: str | Path) -> Any:
     """The value that a YAML file holds; None where it is empty.
 
     Raises:
-        LabelError: As `read_text`; or no YAML.
+        LabelError: As `read_text`; no YAML, or a key that stands twice, of which one would be lost.
     """
     text = read_text(path)
     line: int | None = None
     try:
-        return yaml.safe_load(text)
+        content = yaml.safe_load(text)
+        if (twice := second_of_a_key(text)) is None:
+            return content
+        key, line = twice
+        reason = f"{key} stands there a second time; keep one of the two"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, reason = None if mark is None else mark.line + 1, error.problem or "no YAML"

@@ -17,16 +17,20 @@ GROUND = {
         "clip_size",
         "errors",
         "external_worker",
+        "file_identity",
         "fingerprint",
         "folder_lock",
         "keyed_random",
         "label_files",
         "latent_space",
         "layer_cells",
+        "option_parser",
+        "parse_errors",
         "safetensors_files",
         "tables",
         "version",
         "whole_files",
+        "yaml_places",
     )
 }
 ERRORS = "musicinfuser.errors"
@@ -43,6 +47,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     **{name: ({ERRORS}, set()) for name in GROUND - {ERRORS}},
     ERRORS: (set(), set()),
     "musicinfuser.layer_cells": ({ERRORS, "musicinfuser.cells"}, set()),
+    "musicinfuser.label_files": ({ERRORS, "musicinfuser.yaml_places"}, set()),
+    "musicinfuser.parse_errors": ({"musicinfuser.yaml_places"}, set()),
+    "musicinfuser.option_parser": (
+        {ERRORS} | {f"musicinfuser.{n}" for n in ("label_files", "parse_errors", "yaml_places")},
+        set(),
+    ),
     "musicinfuser.safetensors_files": ({ERRORS, "musicinfuser.whole_files"}, set()),
     "musicinfuser.diffusion": (GROUND, set()),
     "musicinfuser.networks": (GROUND, set()),

@@ -15,6 +15,7 @@ from jsonargparse.typing import (
 )
 
 from musicinfuser.evaluation import collect_clips
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.study.analysis import RaterRules, analyse_votes, grave_problems
 from musicinfuser.study.build import StudyOptions, build_study
 from musicinfuser.study.errors import StudyError
@@ -31,7 +32,7 @@ MAX_PRINTED = 20
 
 def add_study(verbs: ActionSubCommands) -> None:
     """Add the verb `study` and its own two verbs."""
-    parser = ArgumentParser(description="Compare systems by what people say.")
+    parser = OptionParser(description="Compare systems by what people say.")
     verbs.add_subcommand("study", parser, help="Compare systems by what people say.")
     steps = parser.add_subcommands(dest="step")
     steps.add_subcommand("build", build_parser(), help="Make the page that raters get.")
@@ -40,7 +41,7 @@ def add_study(verbs: ActionSubCommands) -> None:
 
 def build_parser() -> ArgumentParser:
     """The options of `study build`."""
-    parser = ArgumentParser(description="Make an offline page from folders of clips, and its key.")
+    parser = OptionParser(description="Make an offline page from folders of clips, and its key.")
     parser.add_argument(
         "folders", nargs="+", type=Path, help="As for `score`; of two or more systems."
     )
@@ -79,7 +80,7 @@ def build_parser() -> ArgumentParser:
 
 def analyse_parser() -> ArgumentParser:
     """The options of `study analyse`."""
-    parser = ArgumentParser(description="Check and analyse files of votes.")
+    parser = OptionParser(description="Check and analyse files of votes.")
     parser.add_argument(
         "votes", nargs="+", type=Path, help="Files that raters downloaded, or folders with them."
     )

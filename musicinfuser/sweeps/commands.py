@@ -8,6 +8,7 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser
 
 from musicinfuser.errors import UserError
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.sweeps.driver import run_sweep
 from musicinfuser.sweeps.settings import read_sweep
 from musicinfuser.sweeps.status import show_status
@@ -55,7 +56,7 @@ def sweep_command(arguments: list[str]) -> int:
 
 
 def _sweep_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = OptionParser(
         prog="train.py sweep",
         description="Do what is left of a sweep and write its table; can be repeated.",
     )
@@ -64,7 +65,7 @@ def _sweep_parser() -> ArgumentParser:
 
 
 def _status_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="train.py status", description="How far a sweep is.")
+    parser = OptionParser(prog="train.py status", description="How far a sweep is.")
     parser.add_argument("folder", type=Path, help="The `folder` of the sweep.")
     parser.add_argument("--once", action="store_true", help="Print the table once and end.")
     return parser

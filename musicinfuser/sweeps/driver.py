@@ -9,14 +9,27 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.sweeps import inputs
 from musicinfuser.sweeps.errors import SweepError
 from musicinfuser.sweeps.plan import Run, plan_runs
-from musicinfuser.sweeps.run_folder import check_unchanged, is_finished
+from musicinfuser.sweeps.run_folder import (
+    changed_inputs,
+    check_unchanged,
+    is_finished,
+    note_inputs,
+    read_state,
+)
 from musicinfuser.sweeps.settings import SweepSpec, build_executor
 from musicinfuser.sweeps.work import Outcome, Work, allow_work, stop_all
 from musicinfuser.whole_files import write_text
 
 LIST_NAME = "sweep.json"
+CONSEQUENCES = {
+    "fit": "it was trained; it is left as it is, and the table says so (to train it again, remove "
+    "its folder)",
+    "predict": "its clips were made; they are made again, the former ones are put aside",
+    "score": "its clips were scored; they are scored again",
+}
 POLL_SECONDS = 0.2
 
 
@@ -35,10 +48,14 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
             cannot be built.
     """
     runs = plan_runs(spec)
+    folder = Path(spec.folder)
+    inputs.read_memo(folder)
+    inputs.look_again()
     for run in runs:
         check_unchanged(run)
+        _say_what_changed(run)
     executor = build_executor(spec)
-    folder = Path(spec.folder)
+    inputs.write_memo(folder)
     write_text(folder / LIST_NAME, json.dumps({"runs": list(map(_listed, runs))}, indent=1) + "\n")
     outcomes: list[Outcome] = []
     allow_work()
@@ -52,6 +69,7 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
         except KeyboardInterrupt:
             is_stopped = True
             print("stopped; repeat the command to go on.", file=sys.stderr, flush=True)
+    inputs.look_again()
     num_finished = sum(map(is_finished, runs))
     print(f"{num_finished} of {len(runs)} runs are finished.")
     if num_finished:
@@ -59,6 +77,7 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
         from musicinfuser.sweeps.table import write_sweep_table
 
         write_sweep_table(spec, runs, command=command)
+    inputs.write_memo(folder)
     if is_stopped:
         return 130
     return 0 if num_finished == len(runs) else 1
@@ -78,6 +97,14 @@ def read_list(folder: Path) -> list[dict[str, Any]]:
         ) from error
 
 
+def _say_what_changed(run: Run) -> None:
+    state = read_state(run.folder)
+    for stage in run.stages:
+        if state["stages"].get(stage.name, {}).get("is_done"):
+            for path in changed_inputs(state, stage):
+                print(f"{run.name}: {path} has changed since {CONSEQUENCES[stage.name]}.")
+
+
 def _listed(run: Run) -> dict[str, Any]:
     stages = [stage.name for stage in run.stages]
     folder = str(run.folder.absolute())
@@ -89,6 +116,7 @@ def _finish(runs: Sequence[Run], executor: Any) -> list[Outcome]:
     due = []
     for run in runs:
         if is_finished(run):
+            note_inputs(run)
             print(f"{run.name}: was finished before", flush=True)
         else:
             due.append(run)

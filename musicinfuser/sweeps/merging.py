@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from musicinfuser.label_files import read_yaml
 from musicinfuser.sweeps.errors import SweepError
 
 Tree = dict[str, Any]
@@ -19,10 +18,7 @@ def read_config(path: str | Path) -> Tree:
     Raises:
         SweepError: It cannot be read as one.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SweepError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
+    data = read_yaml(path)
     if data is not None and not isinstance(data, dict):
         raise SweepError(f"{path}: is no config of train.py; it must hold keys and values.")
     return data or {}

@@ -8,10 +8,10 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any, Literal
 
-import yaml
-
 from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.label_files import read_yaml
 from musicinfuser.sweeps.errors import SweepError
+from musicinfuser.sweeps.inputs import named_paths
 from musicinfuser.sweeps.merging import flat, merged, option_arguments
 from musicinfuser.sweeps.settings import RowSpec, SweepSpec, slug
 
@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 StageName = Literal["fit", "predict", "score"]
 GENERATION = "data.init_args.generation"
 BACKBONE = "model.init_args.backbone.pretrained"
+CACHE = "data.init_args.cache_dir"
+# The backbone is known by its weights, and samples on the way change no result.
+NOT_READ = (BACKBONE, "sample_generation.", "video_writer.")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Stage:
         name: What it does.
         command: Its command line.
         settings: Everything that decides what it makes, but seeds and folders of its run.
+        reads: Files and folders whose content decides it, too.
         needs: A folder that another run makes first.
         stop_signal: What lets it end with its work saved.
     """
@@ -36,6 +40,7 @@ class Stage:
     name: StageName
     command: tuple[str, ...]
     settings: Mapping[str, Any]
+    reads: tuple[str, ...] = ()
     needs: str | None = None
     stop_signal: int = SIGTERM
 
@@ -51,6 +56,7 @@ class Run:
         folder: Where its files go.
         stages: What is left to do, in order, is a tail of them.
         after: Folder name of the run whose adapters it takes.
+        memo: Folder of the sweep, where it is noted what inputs hold.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Run:
     folder: Path
     stages: tuple[Stage, ...]
     after: str | None = None
+    memo: Path | None = None
 
 
 def all_rows(spec: SweepSpec) -> list[RowSpec]:
@@ -80,21 +87,21 @@ def plan_runs(spec: SweepSpec) -> list[Run]:
         SweepError: A config cannot be read, or two rows would share a folder.
     """
     rows = all_rows(spec)
-    of = {row.name: row for row in rows}
+    of, memo = {row.name: row for row in rows}, Path(spec.folder)
     runs = []
     for row in rows:
         if row.clips is not None:
             name = slug(row.name)
             folder = Path(spec.runs or spec.folder) / name
             stages = (_score(spec, folder, clips=Path(row.clips)),)
-            runs.append(Run(name, row.name, None, folder, stages))
+            runs.append(Run(name, row.name, None, folder, stages, memo=memo))
             continue
         seeds = row.seeds or (spec.seeds if row.train else spec.seeds[:1])
         for seed in seeds:
             name = run_name(row, seed)
             folder = Path(spec.runs or spec.folder) / name
             after = None if row.adapters_of is None else run_name(of[row.adapters_of], seed)
-            run = Run(name, row.name, seed, folder, (), after)
+            run = Run(name, row.name, seed, folder, (), after, memo)
             runs.append(replace(run, stages=_stages(spec, row, run)))
     return runs
 
@@ -113,6 +120,7 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     layers = [(spec.configs, spec.options), (row.overlays, row.options)]
     settings = merged(layers) | {"seed_everything": run.seed}
     made_with = {"config": settings, "weights": _weights(settings)}
+    read = _without(settings, NOT_READ)
     shared = [
         *_config_arguments(layers),
         f"--seed_everything={run.seed}",
@@ -124,8 +132,9 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     if row.train and row.adapters_of is None:
         own = "--trainer.callbacks+=callbacks.ProgressFile"
         command = (sys.executable, train, "fit", *shared, own, "--ckpt_path=last")
-        stages.append(Stage("fit", command, made_with))
+        stages.append(Stage("fit", command, made_with, named_paths(read)))
     trained = checkpoints(run.folder if run.after is None else run.folder.parent / run.after)
+    needs = None if run.after is None else str(trained)
     predicting = (
         sys.executable, train, "predict", *shared,
         *option_arguments(_going_on(spec.predict, run.folder / "videos")),
@@ -138,7 +147,8 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
             "predict",
             predicting,
             made_with | {"predict": spec.predict, "adapters_of": run.after},
-            needs=str(trained) if run.after is not None else None,
+            named_paths(_without(read, (CACHE,)), spec.predict) + ((needs,) if needs else ()),
+            needs=needs,
         )
     )
     return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))
@@ -149,6 +159,10 @@ def _weights(settings: Mapping[str, Any]) -> str | None:
     pretrained = flat(settings).get(BACKBONE)
     folder = Path(pretrained or "", "transformer")
     return fingerprint_folder(folder) if pretrained and folder.is_dir() else None
+
+
+def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in flat(settings).items() if not name.startswith(names)}
 
 
 def _going_on(options: Mapping[str, Any], videos: Path) -> dict[str, Any]:
@@ -166,11 +180,12 @@ def _score(spec: SweepSpec, folder: Path, *, clips: Path) -> Stage:
         f"--output={folder / 'metrics.json'}", *option_arguments(spec.score.options),
     )  # fmt: skip
     settings = {
-        "metrics": yaml.safe_load(Path(metrics).read_text(encoding="utf-8")),
+        "metrics": read_yaml(metrics),
         "options": spec.score.options,
         "clips": str(clips),
     }
-    return Stage("score", command, settings, stop_signal=SIGINT)
+    reads = (*named_paths(settings["metrics"], spec.score.options), str(clips))
+    return Stage("score", command, settings, reads, stop_signal=SIGINT)
 
 
 def _config_arguments(layers: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> list[str]:

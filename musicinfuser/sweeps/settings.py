@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser
-
+from musicinfuser.label_files import read_yaml
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.sweeps.errors import SweepError
 
 DEFAULT_EXECUTOR = "musicinfuser.sweeps.gpu_slots.GpuSlots"
@@ -80,22 +79,19 @@ def read_sweep(path: str | Path) -> SweepSpec:
     """Read and check a sweep file.
 
     Raises:
-        SweepError: It is missing, no such file, or two rows have one name; names the place.
+        UserError: It is missing, no such file, or two rows have one name; names the place.
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise SweepError(f"{path}: cannot be read as a sweep ({reason}).") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise SweepError(f"{path}: is no sweep; it needs folder, configs, rows and score.")
-    parser = ArgumentParser(exit_on_error=False)
+    parser = OptionParser(exit_on_error=False)
     parser.add_argument("--sweep", type=SweepSpec)
+    parser.files.append((path, ("sweep",)))
     try:
         spec: SweepSpec = parser.instantiate(parser.parse_object({"sweep": data})).sweep
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise SweepError(f"{path}: {_shortened(error)}") from error
+    except ArgumentError as error:
+        raise SweepError(str(error)) from error
     try:
         _check(spec)
     except SweepError as error:
@@ -109,11 +105,13 @@ def build_executor(spec: SweepSpec) -> Executor:
     Raises:
         SweepError: There is no such class, it is no executor, or its arguments are wrong.
     """
-    parser = ArgumentParser(exit_on_error=False)
+    parser = OptionParser(exit_on_error=False)
     parser.add_subclass_arguments(Executor, "executor")
     try:
         return parser.instantiate(parser.parse_object({"executor": spec.executor})).executor
-    except (ArgumentError, ValueError, TypeError, ImportError) as error:
+    except ArgumentError as error:
+        raise SweepError(str(error)) from error
+    except (ValueError, TypeError, ImportError) as error:
         raise SweepError(f"executor: {_shortened(error)}") from error
 
 

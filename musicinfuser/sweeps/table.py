@@ -14,7 +14,7 @@ from musicinfuser.sweeps.combining import combined
 from musicinfuser.sweeps.differences import difference_text, differences
 from musicinfuser.sweeps.forest import forest_plot
 from musicinfuser.sweeps.plan import ROOT, Run, all_rows
-from musicinfuser.sweeps.run_folder import is_finished
+from musicinfuser.sweeps.run_folder import is_finished, trained_with_others
 from musicinfuser.sweeps.settings import SweepSpec, slug
 from musicinfuser.tables import Marks, Row, markdown_table
 from musicinfuser.whole_files import write_text
@@ -49,6 +49,7 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     folder = Path(spec.folder)
     document = combined(finished)
     waiting = [run.name for run in runs if run not in finished]
+    others = {run.name: paths for run in finished if (paths := trained_with_others(run))}
     document |= {"complete": not waiting, "command": command, "commit": commit(ROOT)}
     write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_tables(document, folder, intervals=True, all_papers=False)
@@ -65,9 +66,13 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
             text.append(f"![{heading}]({file})\n")
     if waiting:
         text.append(f"Not finished: {', '.join(waiting)}.")
+    if others:
+        named = "; ".join(f"{run} ({', '.join(paths)})" for run, paths in others.items())
+        text.append(f"Trained with other content than these files and folders hold now: {named}.")
     text.append(f"Made by `{command}` at commit {document['commit']}.")
     write_text(folder / f"{ROWS}.md", "\n".join(text) + "\n")
-    numbers = in_short(document, spec, columns, found) | {"waiting": waiting}
+    numbers = in_short(document, spec, columns, found)
+    numbers |= {"waiting": waiting, "trained_with_others": sorted(others)}
     write_text(folder / f"{ROWS}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     print(table, end="")
     print(f"table: {folder / ROWS}.md")

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from musicinfuser.sweeps import inputs
 from musicinfuser.sweeps.gpu_slots import slot_environment
 from musicinfuser.sweeps.plan import Run, Stage
 from musicinfuser.sweeps.run_folder import (
     begin,
+    changed_inputs,
     is_done,
     locked,
+    put_aside,
     read_progress,
     read_state,
     write_state,
@@ -50,11 +53,14 @@ class Work:
 
     def __call__(self, run: Run) -> Outcome:
         """Do what is left of a run, under its lock."""
+        if run.memo is not None:
+            inputs.read_memo(run.memo)
         with locked(run.folder) as lock:
             if lock is None:
                 return Outcome(run.name, "busy", "another process works in its folder")
             state = read_state(run.folder)
             for stage in run.stages:
+                inputs.look_again()
                 if is_done(state, stage):
                     continue
                 if _stopping.is_set():
@@ -101,6 +107,8 @@ def _do(run: Run, stage: Stage, state: dict[str, Any], *, lock: int) -> str | No
     """Run one stage; returns why it failed, or None."""
     if stage.needs is not None and not os.path.exists(stage.needs):
         return f"it needs {stage.needs}, which {run.after} has not made yet"
+    if stage.name == "predict" and changed_inputs(state, stage):
+        put_aside(run.folder)
     begin(state, stage)
     write_state(run.folder, state)
     start = time.monotonic()

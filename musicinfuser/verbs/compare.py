@@ -9,12 +9,13 @@ from musicinfuser.comparison import compare_systems, comparison_lines
 from musicinfuser.evaluation import EvaluationError, collect_clips
 from musicinfuser.judges.judge import JudgeError
 from musicinfuser.metrics.judged_quality import JudgedQuality
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.verbs.metrics_file import read_metrics
 
 
 def parser() -> ArgumentParser:
     """The options of `compare`."""
-    options = ArgumentParser(description="Let a judge compare two systems, in both orders.")
+    options = OptionParser(description="Let a judge compare two systems, in both orders.")
     options.add_argument("folders", nargs="+", type=Path, help="As for `score`, of two systems.")
     options.add_argument(
         "--metrics", type=Path, required=True, help="As for `score`; with a judge."

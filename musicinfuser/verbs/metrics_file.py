@@ -4,12 +4,12 @@ import json
 from argparse import ArgumentError
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from musicinfuser.errors import UserError, user_error
 from musicinfuser.evaluation import EvaluationError
+from musicinfuser.label_files import read_yaml
 from musicinfuser.metrics.clip import NamedMetric
 from musicinfuser.metrics.report import Document
+from musicinfuser.option_parser import OptionParser
 
 
 def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
@@ -26,12 +26,14 @@ def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
     """
     # A parser of its own: a list given over a default list would inherit arguments from the
     # default's entries by their position.
-    parser = ArgumentParser(exit_on_error=False)
+    parser = OptionParser(exit_on_error=False)
     parser.add_argument("--metrics", type=list[NamedMetric], sub_configs=True)
+    read_yaml(path)
+    parser.files.append((path, ("metrics",)))
     try:
         config = parser.parse_args([f"--metrics={path}"])
     except ArgumentError as error:
-        raise EvaluationError(f"{path}: {' '.join(str(error).split())}") from error
+        raise EvaluationError(str(error)) from error
     specs = [json.loads(json.dumps(spec.as_dict(), default=str)) for spec in config.metrics or ()]
     try:
         metrics = parser.instantiate(config).metrics if specs else []

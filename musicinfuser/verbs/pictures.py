@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from musicinfuser.evaluation import collect_clips, draw_sheet, write_side_by_side
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.verbs.options import MAX_CLIPS, add_decoding_options, drawing_options
 
 
@@ -51,7 +52,7 @@ def run_side_by_side(settings: Namespace) -> None:
 
 
 def _parser(*, description: str, output: Path) -> ArgumentParser:
-    parser = ArgumentParser(description=description)
+    parser = OptionParser(description=description)
     parser.add_argument("folders", nargs="+", type=Path, help="As for `score`.")
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--max_clips", type=PositiveInt, default=MAX_CLIPS)

@@ -26,6 +26,7 @@ from musicinfuser.metrics.report import (
 from musicinfuser.metrics.scoring import Scorer, score_clips
 from musicinfuser.metrics.set_metric import SetMetric
 from musicinfuser.metrics.workers import num_cpus
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import FORMATS
 from musicinfuser.verbs.metrics_file import read_metrics
 from musicinfuser.verbs.options import add_decoding_options, music_beats
@@ -42,7 +43,7 @@ def parser() -> ArgumentParser:
 
 def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
     """The options of `score`, which `report` has too."""
-    parser = ArgumentParser(description=description)
+    parser = OptionParser(description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_argument(
         "folders",

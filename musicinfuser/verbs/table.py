@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from musicinfuser.evaluation import EvaluationError
 from musicinfuser.metrics.report import read_report
+from musicinfuser.option_parser import OptionParser
 from musicinfuser.report.score_tables import Form, Layout, table_text, write_tables
 from musicinfuser.tables import SUFFIXES
 from musicinfuser.whole_files import write_text
@@ -13,7 +14,7 @@ from musicinfuser.whole_files import write_text
 
 def parser() -> ArgumentParser:
     """The options of `table`."""
-    table = ArgumentParser(description="Write a table of scores.")
+    table = OptionParser(description="Write a table of scores.")
     table.add_argument("metrics_file", type=Path)
     table.add_argument(
         "--format", type=Form | None, default=None, help="Default: by --output, else markdown."

@@ -1,0 +1,298 @@
+"""What is wrong with options and YAML files, in one sentence: the key, its place, what is known.
+
+jsonargparse reports a mistake as a tree of every type that it tried. `explained` follows that tree
+to the one branch that matters; `musicinfuser.yaml_places` finds where the key was written.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from musicinfuser.yaml_places import Source, find
+
+ROOMS = ("lightning_modules", "datamodules", "callbacks", "musicinfuser", "lightning")
+SUBCLASS_KEYS = ("class_path", "init_args")
+MAX_LISTED = 12
+MAX_LENGTH = 300
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a group of keys with values",
+    "NoneType": "null",
+}
+
+
+@dataclass
+class Mistake:
+    """The branch of jsonargparse's tree that matters.
+
+    Attributes:
+        path: Keys from the top; ``init_args`` and positions in lists are left out.
+        owner: Class path of the innermost class whose arguments were read.
+        text: What was wrong there.
+    """
+
+    path: list[str] = field(default_factory=list)
+    owner: str | None = None
+    text: str = ""
+
+
+def explained(
+    message: str,
+    parser: ArgumentParser,
+    *,
+    files: Sequence[Source] = (),
+    arguments: Sequence[str] = (),
+) -> str:
+    """Put jsonargparse's message into one sentence.
+
+    Args:
+        message: What jsonargparse says.
+        parser: What was parsed with.
+        files: YAML files that were read, each with the keys under which its content stands; where
+            several have a key, the last one counts.
+        arguments: The command line.
+
+    Returns:
+        ``place: key: what is wrong; what to do.``; the place is a file with a line, or missing.
+    """
+    mistake = _follow(message)
+    text = mistake.text
+    if found := re.match(r"(?:Option|Key) '(.+?)' is not accepted", text):
+        return _unknown(mistake, found[1], parser, files, arguments)
+    if found := re.match(r"(Group|Subcommand) '(.+?)' does not accept option '(.+?)'", text):
+        key = f"{found[2]}.{found[3]}" if found[1] == "Group" else found[3]
+        return _unknown(mistake, key, parser, files, arguments)
+    if found := re.match(r"unrecognized arguments: (\S+)", text):
+        if not found[1].startswith("--"):
+            return f"{found[1]} is no option; options begin with -- and follow the verb."
+        return _unknown(mistake, found[1].lstrip("-").partition("=")[0], parser, files, arguments)
+    if "Problems parsing config" in text:
+        return _syntax(text, files)
+    if text.startswith("Unexpected config"):
+        return f"{_last_file(files)}is no config; it must hold keys with values, `key: value`."
+    if found := re.match(r'expected "[\w.]+" to be one of \{(.+)\}, but it was not', text):
+        return f"no verb is given; name one, such as {found[1].partition(',')[0]}."
+    if found := re.match(r"Interpolation key '.+' not found \(resolved to '(.+)'\)", text):
+        place = find(mistake.path, files, arguments)
+        known = _names(None, parser, arguments)
+        return f"{place}${{{found[1]}}} names no key{nearest(found[1], known)}"
+    if found := re.match(r"argument (\S+): invalid choice: '(.+?)' \(choose from (.+)\)", text):
+        choices = re.findall(r"[\w-]+", found[3])
+        return f"{found[2]} is no {found[1]}{nearest(found[2], choices)}"
+    if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
+        return _no_class(mistake, files, arguments)
+    class_path, reason = _class_problem(mistake)
+    if class_path is not None:
+        place = find(mistake.path, files, arguments, value=mistake.owner or class_path)
+        return f"{place}{class_path} {reason}"
+    if found := re.match(r"the following arguments are required: (.+)", text):
+        place = find(mistake.path, files, arguments, value=mistake.owner) if mistake.path else ""
+        of = f" of {mistake.owner}" if mistake.owner else ""
+        above = files[-1][1] if files else ()
+        names = ", ".join(_without([*above, *arguments], n) for n in found[1].split(", "))
+        return f"{place or _last_file(files)}{names}{of} must be given."
+    if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\S+)", text):
+        place = find(mistake.path, files, arguments, value=found[1])
+        return f"{place}{found[1]} is no {found[2].rstrip('.')}; name one."
+    return _wrong_value(mistake, files, arguments)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, or a list of what is known, or nothing."""
+    known = sorted(set(known))
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"; did you mean {close[0]}?"
+    if not known:
+        return "; take it out."
+    more = ", ..." * (len(known) > MAX_LISTED)
+    return f"; known are {', '.join(known[:MAX_LISTED])}{more}."
+
+
+def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
+    mistake = Mistake() if mistake is None else mistake
+    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.lstrip().startswith("- Expected a path but")]
+    head, rest = (lines[0].strip().removeprefix("- "), lines[1:]) if lines else ("", [])
+    if found := re.match(r'Parser key "(.+?)"(?: element \d+)?:\s*(.*)', head):
+        keys = found[1].split(".")
+        mistake.path += keys if mistake.path[-len(keys) :] != keys else []
+        return _follow("\n".join([*filter(None, [found[2]]), *rest]), mistake)
+    if found := re.match(r"Problem with given class_path '(.+)':", head):
+        mistake.owner = found[1]
+        return _follow("\n".join(rest), mistake)
+    if found := re.match(r"Unable to load config ['\"]?(.*?)['\"]?$", head):
+        unfit = f"Expected a <class 'dict'>. Got value: {found[1]}"
+        return _follow("\n".join(rest) or unfit, mistake)
+    if found := re.match(r"Type .* expects a function or a callable class: (.*)", head):
+        inside, _, value = "\n".join([found[1], *rest]).partition(". Got value: ")
+        if named := re.search(r"class_path='(.+?)'", value):
+            mistake.owner = named[1]
+        return _follow(inside, mistake)
+    if head.startswith("Does not validate against any"):
+        branches = _branches(rest)
+        followed = [_follow(branch) for branch in branches]
+        followed = [branch for branch in followed if "'NoneType'" not in branch.text]
+        deep = [branch for branch in followed if branch.owner or branch.path]
+        if followed and not deep:
+            # What one of the types says of it is no more true than what another says.
+            given = next((line.strip() for line in rest if "Given value: " in line), "")
+            given = given.replace("Given value: ", ". Got value: ")
+            mistake.text = "\n".join(b.text.splitlines()[0] + given for b in followed)
+            return mistake
+        if deep:
+            best = deep[0]
+            mistake.path += best.path
+            mistake.owner, mistake.text = best.owner or mistake.owner, best.text
+            return mistake
+    mistake.text = "\n".join([head, *rest])
+    return mistake
+
+
+def _branches(lines: Sequence[str]) -> list[str]:
+    """The entries under ``Errors:``."""
+    start = next((i for i, line in enumerate(lines) if line.strip() == "Errors:"), -1)
+    depth = len(lines[start]) - len(lines[start].lstrip())
+    branches: list[list[str]] = []
+    for line in lines[start + 1 :]:
+        indent = len(line) - len(line.lstrip())
+        if indent <= depth:
+            break
+        if indent == depth + 2 and line.lstrip().startswith("- "):
+            branches.append([line.replace("- ", "  ", 1)])
+        elif branches:
+            branches[-1].append(line)
+    return ["\n".join(branch) for branch in branches]
+
+
+def _unknown(
+    mistake: Mistake,
+    key: str,
+    parser: ArgumentParser,
+    files: Sequence[Source],
+    arguments: Sequence[str],
+) -> str:
+    """An unknown key: up to the first of its parts that is unknown."""
+    known = _names(mistake.owner, parser, arguments)
+    parts, inside = key.split("."), ""
+    for i, part in enumerate(parts):
+        children = {n[len(inside) :].partition(".")[0] for n in known if n.startswith(inside)}
+        if part not in children or i == len(parts) - 1:
+            place = find([*mistake.path, *parts[: i + 1]], files, arguments).removesuffix(": ")
+            named = place if place.endswith(part) else f"{place}: {part}"
+            children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
+            return f"{named} is not known{nearest(part, children - {part})}"
+        inside += f"{part}."
+    raise AssertionError(key)
+
+
+def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """Dotted names of the options of a class, or of a command line."""
+    if owner is not None:
+        parser = ArgumentParser(exit_on_error=False)
+        module, _, name = owner.rpartition(".")
+        made = getattr(importlib.import_module(module), name)
+        add = (
+            parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
+        )
+        add(made, fail_untyped=False)
+    else:
+        verbs: dict[str, Any] = getattr(parser._subcommands_action, "_name_parser_map", {})
+        for verb in arguments:
+            parser = verbs.get(verb, parser)
+            verbs = getattr(parser._subcommands_action, "_name_parser_map", {})
+    return {action.dest for action in parser._actions if action.option_strings} - {"help"}
+
+
+def _class_problem(mistake: Mistake) -> tuple[str | None, str]:
+    """A class path that names nothing, and why."""
+    text = mistake.text
+    if found := re.search(r"module '(.+?)' has no attribute '(.+?)'", text):
+        module = importlib.import_module(found[1])
+        kinds = [n for n in dir(module) if isinstance(getattr(module, n), type)] + _inside(module)
+        return f"{found[1]}.{found[2]}", f"does not exist{nearest(found[2], kinds)}"
+    if found := re.search(r"No module named '(.+?)'", text):
+        above, _, name = found[1].rpartition(".")
+        known = _inside(importlib.import_module(above)) if above else ROOMS
+        return mistake.owner or found[1], f"does not exist: no module {name}{nearest(name, known)}"
+    dot_path = r"Expected a dot import path string: (\S+?)(?:\.? Got value: .*)?$"
+    found = re.search(dot_path, text, re.MULTILINE)
+    if found and all("dot import path" in line for line in text.splitlines()):
+        return found[1], "is no class path; write module.Class, such as callbacks.AdapterEMA."
+    return None, ""
+
+
+def _inside(module: ModuleType) -> list[str]:
+    """Modules of a package."""
+    return [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", ()))]
+
+
+def _no_class(mistake: Mistake, files: Sequence[Source], arguments: Sequence[str]) -> str:
+    """A group that should name a class, and has other keys."""
+    found = re.search(r"Got value: (.*)", mistake.text)
+    keys = re.findall(r"'(\w+)': ", found[1])[:1] if found else []
+    place = find([*mistake.path, *keys], files, arguments)
+    if keys and keys[0] not in SUBCLASS_KEYS:
+        return f"{place}{keys[0]} is not known there{nearest(keys[0], SUBCLASS_KEYS)}"
+    if keys or not found or found[1].startswith(("{", "Namespace")):
+        return f"{place}it names no class; give class_path, and init_args if it takes any."
+    return f"{place}{found[1]} does not fit; give {TYPES['dict']}."
+
+
+def _wrong_value(mistake: Mistake, files: Sequence[Source], arguments: Sequence[str]) -> str:
+    expected, given = [], None
+    for line in mistake.text.splitlines():
+        kinds = r"(Expected an?|Not a valid subclass of) (.+?)(\. Got value: .*)?$"
+        if found := re.match(kinds, line):
+            kind = "dict" if found[1].startswith("Not") else found[2]
+            expected.append(_type_text(kind))
+            given = (found[3] or "").removeprefix(". Got value: ") or given
+        elif found := re.match(r"'(\w+)' object has no attribute 'keys'", line):
+            expected.append(TYPES["dict"])
+    place = find(mistake.path, files, arguments, value=given)
+    if expected and len(expected) == len(mistake.text.splitlines()):
+        said = "" if given is None else f"{_shortened(given)} does not fit; "
+        return f"{place}{said}give {' or '.join(dict.fromkeys(expected))}."
+    text = _shortened(" ".join(mistake.text.split())).rstrip(".")
+    return f"{place}{text}."
+
+
+def _type_text(name: str) -> str:
+    """A type as it is written in Python, in words."""
+    if choices := re.match(r"typing\.Literal\[(.+)\]", name):
+        return f"one of {choices[1].replace(chr(39), '')}"
+    plain = re.sub(r"<class '(.+?)'>", r"\1", name)
+    if plain.startswith("dot import path"):
+        return TYPES["dict"]
+    if number := re.match(r"tuple with (\d+) elements", plain):
+        return f"a list of {number[1]} values"
+    return TYPES.get(plain, plain if " " in plain else f"a value of type {plain}")
+
+
+def _syntax(text: str, files: Sequence[Source]) -> str:
+    reason = re.sub(r"in \".*?\", line \d+, column \d+:?", "", text.partition(":")[2])
+    return f"{_last_file(files)}cannot be read as YAML ({_shortened(' '.join(reason.split()))})."
+
+
+def _without(above: Sequence[str], name: str) -> str:
+    """A name without the verbs, or the keys above a file's content, that it begins with."""
+    first, _, rest = name.partition(".")
+    return _without(above, rest) if rest and first in above else name
+
+
+def _last_file(files: Sequence[Source]) -> str:
+    return f"{files[-1][0]}: " if files else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} ..."

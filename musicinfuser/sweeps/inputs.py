@@ -1,0 +1,154 @@
+"""Files and folders that a run reads, known by their content."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from musicinfuser.fingerprint import digest_file
+from musicinfuser.whole_files import write_text
+
+MEMO_NAME = "inputs.json"
+NO_INPUTS = frozenset(
+    ("default_root_dir", "dirpath", "save_dir", "output_dir", "output", "class_path", "finished")
+)
+"""Options that name what is written, or no path."""
+LISTS = (".csv", ".jsonl")
+NAMED_IN_LISTS = ("track", "heard")
+FOLDER_LISTS = ("manifest.jsonl", "clips.csv")
+
+_files: dict[str, tuple[int, int, str]] = {}
+"""Size, time and digest of files that were read, by absolute path."""
+_folders: dict[str, str] = {}
+
+
+def named_paths(*settings: object) -> tuple[str, ...]:
+    """Every file or folder that settings name, as they name it.
+
+    Args:
+        settings: Mappings and lists, nested as configs are; dotted keys are as good as nested ones.
+    """
+    return tuple(dict.fromkeys(path for value in settings for path in _paths(value)))
+
+
+def contents(paths: Iterable[str]) -> dict[str, str]:
+    """The digest of each path; of lists of clips or cells also of the sounds they name.
+
+    A file whose size and time are those of an earlier look is not read again.
+    """
+    found = {}
+    for path in paths:
+        found[path] = _content(Path(path))
+        for sound in _sounds(Path(path)):
+            found[str(sound)] = _content(sound)
+    return found
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Paths whose content is another one, or that only one of two looks found."""
+    return sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p))
+
+
+def look_again() -> None:
+    """Forget what folders held; files are read again only if their size or time changed."""
+    _folders.clear()
+
+
+def read_memo(folder: Path) -> None:
+    """Take over what an earlier process read; a file that cannot be used costs time only."""
+    with suppress(OSError, ValueError, TypeError):
+        text = (folder / MEMO_NAME).read_text(encoding="utf-8")
+        for path, (size, time_ns, digest) in json.loads(text).items():
+            _files.setdefault(path, (int(size), int(time_ns), str(digest)))
+
+
+def write_memo(folder: Path) -> None:
+    """Leave for the next process what this one read."""
+    write_text(folder / MEMO_NAME, json.dumps(_files) + "\n")
+
+
+def _paths(value: object, key: str = "") -> Iterator[str]:
+    if key.rpartition(".")[2] in NO_INPUTS:
+        return
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _paths(inner, str(name))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            yield from _paths(inner, key)
+    elif isinstance(value, str) and value:
+        with suppress(OSError, ValueError):  # a prompt can be too long for a path
+            if Path(value).exists():
+                yield value
+
+
+def _content(path: Path) -> str:
+    if not path.is_dir():
+        return _digest(path)
+    name = str(path.absolute())
+    if name not in _folders:
+        digest, num_files = hashlib.blake2b(digest_size=8), 0
+        for file in _files_of(path):
+            digest.update(f"{file.relative_to(path).as_posix()}={_digest(file)};".encode())
+            num_files += 1
+        _folders[name] = f"{num_files} files, {digest.hexdigest()}"
+    return _folders[name]
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """All files, sorted; names that begin with a dot are of writers that are not done."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_of(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def _digest(path: Path) -> str:
+    try:
+        status = path.stat()
+        name = str(path.absolute())
+        known = _files.get(name)
+        if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+            known = status.st_size, status.st_mtime_ns, digest_file(path)
+            _files[name] = known
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return known[2]
+
+
+def _sounds(path: Path) -> Iterator[Path]:
+    """The sounds that a list of cells, or the list of a folder of clips, names."""
+    lists = [path / name for name in FOLDER_LISTS] if path.is_dir() else [path]
+    named: dict[str, None] = {}
+    for file in lists:
+        if file.suffix in LISTS and file.is_file():
+            named |= dict.fromkeys(text for row in _rows(file) for text in _named(row))
+    for text in named:
+        with suppress(OSError, ValueError):
+            places = ((path if path.is_dir() else path.parent) / text, Path(text))
+            if sound := next((place for place in places if place.is_file()), None):
+                yield sound
+
+
+def _rows(file: Path) -> Iterator[Any]:
+    """Rows of a list; who uses it says what is wrong with one that cannot be read."""
+    with suppress(OSError, ValueError, csv.Error):
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if file.suffix == ".csv":
+                yield from csv.DictReader(stream)
+            else:
+                yield from map(json.loads, filter(str.strip, stream))
+
+
+def _named(row: Any) -> Iterator[str]:
+    if isinstance(row, Mapping):
+        for name in NAMED_IN_LISTS:
+            if isinstance(text := row.get(name), str) and text:
+                yield text

@@ -109,7 +109,7 @@ def _first_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
     return [group for group in cell_groups(usable) if group.number == 1]
 
 
-def _video_names(groups: Sequence[CellGroup]) -> list[str]:
+def video_names(groups: Sequence[CellGroup]) -> list[str]:
     """Names of files, without suffix, no two alike."""
     names: list[str] = []
     for group in groups:
@@ -128,7 +128,7 @@ def _video_names(groups: Sequence[CellGroup]) -> list[str]:
     return told
 
 
-def _labels(entries: Sequence[ClipEntry]) -> list[str]:
+def sheet_labels(entries: Sequence[ClipEntry]) -> list[str]:
     """System and file of each clip, with its folder where two would be alike."""
     labels = [f"{entry.system}: {entry.file}" for entry in entries]
     return [
@@ -201,7 +201,7 @@ def draw_sheet(
     shown = entries[:max_clips]
     drawn = (
         picture_row(entry, beats, max_height, label=label)
-        for entry, label in zip(shown, _labels(shown), strict=True)
+        for entry, label in zip(shown, sheet_labels(shown), strict=True)
     )
     rows = [row for row in drawn if row is not None]
     if not rows:
@@ -240,7 +240,7 @@ def write_side_by_side(
         )
     beats.check(entries)
     num_written = 0
-    named = list(zip(groups, _video_names(groups), strict=True))
+    named = list(zip(groups, video_names(groups), strict=True))
     for group, name in tqdm(named[:max_videos], unit="video", desc="side by side"):
         drawn = [
             picture_row(entry, beats, max_height, label=system)

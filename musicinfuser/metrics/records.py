@@ -137,7 +137,8 @@ def read_description(folder: Path, record: Document, metric: str) -> torch.Tenso
     if metric not in record["keys"] or metric in record["failures"]:
         return None
     try:
-        return load_file(folder / description_name(record, metric))["features"]
+        numbers = load_file(folder / description_name(record, metric))["features"]
+        return numbers if numbers.ndim == 1 and numbers.isfinite().all() else None
     except (OSError, KeyError, SafetensorError):
         return None
 

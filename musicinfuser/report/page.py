@@ -70,7 +70,7 @@ def write_page(
     num_failed = sum(bool(clip["failures"]) for clip in document["clips"])
     facts = (
         f"{' · '.join(systems)}: {len(document['clips'])} clips in {len(cells)} cells, each of one "
-        f"track, start and prompt. Clips that failed: {num_failed}."
+        f"track, start, prompt and seed. Clips that failed: {num_failed}."
     )
     sections = [
         ("findings", "What metrics say of all clips together", _findings(document)),
@@ -167,8 +167,8 @@ def _paper(document: Document) -> str:
 
 def _intro(cells: Sequence[CellGroup], max_cells: int, beside: Sequence[str]) -> str:
     text = (
-        "<p>All clips of one row have the same music, start and prompt. “Play all” starts them "
-        "together, with the sound of the first.</p>\n"
+        "<p>All clips of one row have the same music, start, prompt and seed. “Play all” starts "
+        "them together, with the sound of the first.</p>\n"
     )
     if len(cells) > max_cells:
         text += f"<p>The first {max_cells} of {len(cells)} cells.</p>\n"

@@ -129,8 +129,8 @@ def score_folders(
     take_known(records, metrics, known=known, features=scorer.features)
     check_metrics(scorer, records)
 
-    def save() -> Document:
-        complete = not any(map(scorer.missing, records))
+    def save(*, is_end: bool = False) -> Document:
+        complete = is_end and not any(map(scorer.missing, records))
         summary = summarise(
             records,
             [metric for metric in metrics if isinstance(metric, ClipMetric)],
@@ -171,7 +171,9 @@ def score_folders(
                 saved_at = time.monotonic()
     finally:
         steps.close()
-        document = save()
+        if sets:
+            save()  # what goes wrong over the whole set must not lose the clips
+        document = save(is_end=True)
     return document
 
 

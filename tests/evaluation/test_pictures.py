@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from evaluate import main
-from musicinfuser.evaluation import EvaluationError, same_music
+from musicinfuser.evaluation import EvaluationError, same_music, sheet_labels, video_names
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.metrics.clip_folder import ClipEntry
+from musicinfuser.metrics.matching import cell_groups
 from tests.dancing_square import click_track, swinging_square
 
 NUM_FRAMES, FPS = 31, 30.0
@@ -104,6 +105,20 @@ def test_a_report_of_one_system_has_no_videos_beside_each_other(systems, tmp_pat
     main(["report", own, *options])
     assert not (tmp_path / "side_by_side").exists()
     assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
+
+
+def test_videos_and_labels_have_names_of_their_own(tmp_path):
+    def entry(system, prompt, seed, folder="one"):
+        return ClipEntry(tmp_path / folder, "0.mp4", system, "a.wav", prompt=prompt, seed=seed)
+
+    asked = [("a man", 0), ("a man", 1), ("a woman", 0), ("a man!", 0)]
+    groups = cell_groups([entry(system, *of) for system in ("base", "ours") for of in asked])
+    assert video_names(groups) == ["a_a-man_seed0", "a_a-man_seed1", "a_a-man_seed0_2",
+                                   "a_a-woman_seed0"]  # fmt: skip
+    clips = [entry("ours", "p", 0), entry("ours", "p", 0, "two"), entry("base", "p", 0)]
+    assert sheet_labels(clips) == [
+        f"ours: {tmp_path}/one/0.mp4", f"ours: {tmp_path}/two/0.mp4", "base: 0.mp4"
+    ]  # fmt: skip
 
 
 def test_clips_are_grouped_by_song_and_start_in_the_order_of_the_folders(tmp_path):

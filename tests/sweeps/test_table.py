@@ -137,6 +137,30 @@ def test_differences_are_paired_by_seed_and_clip(tmp_path: Path) -> None:
     assert truth["by_seed"] == pytest.approx({"1": 1.01, "2": 1.0, "3": 0.99})
 
 
+def test_songs_of_one_name_are_paired_by_their_folders(tmp_path: Path) -> None:
+    runs = seeds_of(tmp_path, "Ours", {1: [0.0, 1.0]}) + seeds_of(tmp_path, "Row", {1: [1.1, 0.1]})
+    for run, songs in zip(runs, ("ab", "ba"), strict=True):
+        document = json.loads((run.folder / "metrics.json").read_text())
+        for clip, song in zip(document["clips"], songs, strict=True):
+            clip |= {"track": f"{run.folder}/{song}/audio.wav", "seed": 0}
+        (run.folder / "metrics.json").write_text(json.dumps(document))
+    fields = differences(combined(runs), ["beat/score"], reference="Ours", untrained=())
+    assert fields["Row"]["beat/score"]["mean"] == pytest.approx(0.1)
+    assert fields["Row"]["beat/score"]["n"] == 2
+
+
+def test_clips_of_two_folders_of_one_run_count_both(tmp_path: Path) -> None:
+    [run] = seeds_of(tmp_path, "Ours", {1: [0.1, 0.3]})
+    document = json.loads((run.folder / "metrics.json").read_text())
+    second = [
+        clip | {"folder": "two", "values": {"beat": {"score": 0.9}}} for clip in document["clips"]
+    ]
+    document["clips"] = [clip | {"folder": "one"} for clip in document["clips"]] + second
+    (run.folder / "metrics.json").write_text(json.dumps(document))
+    found = combined([run])["systems"]["Ours"]["beat/score"]
+    assert (found["n"], found["mean"]) == (4, pytest.approx(0.55))
+
+
 def test_an_interval_without_0_is_not_enough_if_a_seed_disagrees(tmp_path: Path) -> None:
     ours = {seed: [0.0] * 8 for seed in range(1, 9)}
     row = {seed: [-0.1 if seed == 1 else 0.5] * 8 for seed in ours}

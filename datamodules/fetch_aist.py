@@ -7,34 +7,25 @@ another; run the command again to go on where it stopped.
 """
 
 import argparse
-import http.client
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
+from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, noted
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_lines
+from musicinfuser.whole_files import named_write_errors
 
 TERMS_URL = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEO_URL = "https://aistdancedb.ongaaccel.jp/v1.0.0/video"
 SIZES = ("10M", "2M")
-NUM_TRIES = 4
-CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 60.0
-NOT_THERE, WRONG_RANGE, TOO_MANY = 404, 416, 429
 TERMS = (
     f"The videos may be used under the terms of the AIST Dance Video Database: {TERMS_URL}\n"
     "Read them; if you accept them, run this again with --accept-terms. Nothing was fetched."
 )
-
-
-class FetchError(UserError):
-    """A list cannot be read, or a video cannot be fetched."""
 
 
 @dataclass
@@ -106,24 +97,35 @@ def fetch(
 
     Args:
         names: Names without ending.
-        folder: Where ``<name>.mp4`` go. A part of a file waits under a name that starts with a dot.
+        folder: Where ``<name>.mp4`` go. Beside each, under names that start with a dot, lie a part
+            of a file and where it comes from.
         url: Where the server keeps them.
         pause_seconds: Between requests, so as not to burden the server.
         say: Takes a line per video.
+
+    Raises:
+        WriteError: The disk is full, or may not be written to.
     """
     folder, names, done = Path(folder), list(names), Fetched()
-    folder.mkdir(parents=True, exist_ok=True)
+    with named_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     has_asked = False
     for number, name in enumerate(names, start=1):
-        path = folder / f"{name}.mp4"
-        if path.is_file():
+        path, origin = folder / f"{name}.mp4", f"{url}/{name}.mp4"
+        if path.is_file() and is_mp4(path) and noted(path).get("url") == origin:
             done.there_already.append(name)
             continue
         if has_asked:
             time.sleep(pause_seconds)
         has_asked = True
         try:
-            _fetch_one(f"{url}/{name}.mp4", path, pause_seconds=pause_seconds)
+            if path.is_file() and is_mp4(path):
+                compare(origin, path)
+                done.there_already.append(name)
+                continue
+            if path.is_file():
+                say(f"{number}/{len(names)} {name}: what is there is no mp4 file; fetched again")
+            fetch_file(origin, path, pause_seconds=pause_seconds)
         except FetchError as error:
             done.failed[name] = str(error)
             say(f"{number}/{len(names)} {name}: {error}")
@@ -131,47 +133,6 @@ def fetch(
         done.new.append(name)
         say(f"{number}/{len(names)} {name}: {path.stat().st_size / 1e6:.1f} MB")
     return done
-
-
-def _fetch_one(url: str, path: Path, *, pause_seconds: float) -> None:
-    """Fetch a file in as many tries as it takes, each from where the last one stopped."""
-    part = path.with_name(f".{path.name}.part")
-    reason = ""
-    for attempt in range(NUM_TRIES):
-        if attempt:
-            time.sleep(pause_seconds * 2**attempt)
-        try:
-            if _continue(url, part):
-                part.replace(path)
-                return
-            reason = f"the connection broke off after {part.stat().st_size} bytes"
-        except urllib.error.HTTPError as error:
-            reason = f"the server says {error.code} {error.reason}"
-            error.close()
-            if error.code == WRONG_RANGE:
-                part.unlink(missing_ok=True)
-            elif error.code == NOT_THERE or (error.code < 500 and error.code != TOO_MANY):
-                break
-        except (OSError, http.client.HTTPException) as error:
-            reason = f"the connection failed ({error or type(error).__name__})"
-    raise FetchError(f"{reason}.")
-
-
-def _continue(url: str, part: Path) -> bool:
-    """Add to a part of a file what the server has beyond it; whether it is whole now."""
-    start = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        # A server without ranges sends the file from its start.
-        is_rest = response.status == http.client.PARTIAL_CONTENT
-        length = int(response.headers["Content-Length"])
-        expected = length + (start if is_rest else 0)
-        with part.open("ab" if is_rest else "wb") as file:
-            while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
-    return part.stat().st_size == expected
 
 
 def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int:
@@ -203,12 +164,12 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
             situations=options.situations,
             genres=options.genres,
         )
+        done = fetch(
+            names, options.out, url=f"{url}/{options.size}", pause_seconds=options.pause_seconds
+        )
     except UserError as error:
         print(f"fetch_aist: {error}", file=sys.stderr)
         return 1
-    done = fetch(
-        names, options.out, url=f"{url}/{options.size}", pause_seconds=options.pause_seconds
-    )
     print(
         f"{len(done.new)} fetched, {len(done.there_already)} there already, "
         f"{len(done.failed)} failed"

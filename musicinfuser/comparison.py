@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, WriteError
 from musicinfuser.evaluation import EvaluationError
 from musicinfuser.judges.judge import SOUND_RATE_HZ, Judge, Shown
 from musicinfuser.judges.pairs import PAIR_QUESTIONS, PairAnswer, choice_of, compare
@@ -96,6 +96,8 @@ def compare_systems(
         records.append(record)
         try:
             answers = compare(judge, shown(first), shown(second))
+        except WriteError:
+            raise
         except (UserError, OSError) as error:
             record["failure"] = " ".join(str(error).split())
             continue

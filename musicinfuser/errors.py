@@ -1,7 +1,13 @@
-"""The base class of errors that are meant for users."""
+"""The base class of errors that are meant for users, and the error of a disk that is full."""
 
+import errno
+import os
+import re
 import unicodedata
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(ValueError):
@@ -19,10 +25,49 @@ def user_error(error: BaseException | None) -> UserError | None:
     Libraries wrap what a constructor raises into errors of their own: jsonargparse into pages about
     types.
     """
+    links = []
     while error is not None:
         if isinstance(error, UserError):
             return error
+        links.append(error)
         error = error.__cause__ or error.__context__
+    # Libraries write files of their own, such as logs.
+    full = (link for link in links if isinstance(link, OSError) and link.errno in _FULL)
+    return next((write_error(link, link.filename or "a file") for link in full), None)
+
+
+class WriteError(UserError, OSError):
+    """A file cannot be written: the disk or the user's share of it is full, or it is read-only.
+
+    It is about the place, not about what was to be written: a batch must not go on to the next.
+    """
+
+    def __str__(self) -> str:
+        """The sentence; an `OSError` with a number would say its own."""
+        return str(self.args[0])
+
+
+def write_error(error: BaseException, path: str | Path) -> WriteError | None:
+    """What a failure to write a file means for the user; None if it is about something else.
+
+    Args:
+        error: What was raised while ``path`` was written. Libraries put the system's error into
+            one of their own, or into its text.
+        path: The file or folder.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        in_text = re.search(r"\(os error (\d+)\)", str(link))
+        code = int(in_text[1]) if in_text else getattr(link, "errno", None)
+        if code in _FULL or code in _REFUSED and _is_about(link, path):
+            what = "make room" if code in _FULL else "name a folder that can be written to"
+            found = WriteError(
+                f"{printable(path)}: cannot be written ({os.strerror(code)}); {what}, then repeat "
+                "the command."
+            )
+            found.errno, found.strerror = code, os.strerror(code)
+            return found
+        link = link.__cause__ or link.__context__
     return None
 
 
@@ -36,4 +81,14 @@ def printable(text: str | Path) -> str:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         else character
         for character in str(text)
+    )
+
+
+def _is_about(error: BaseException, path: str | Path) -> bool:
+    """Whether an error names a path, a file beside it or a folder above it, or no file at all."""
+    name = getattr(error, "filename", None)
+    if name is None:
+        return True
+    return Path(os.fsdecode(name)) in Path(path).parents or (
+        Path(os.fsdecode(name)).parent == Path(path).parent
     )

@@ -5,12 +5,30 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from musicinfuser.errors import write_error
 
 # Reading the mask means setting it, which no thread should see.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+
+@contextmanager
+def named_write_errors(path: str | Path) -> Iterator[None]:
+    """Name the file or folder that a block writes where the disk is full or may not be written to.
+
+    Raises:
+        WriteError: With the path and what to do; every other error passes.
+    """
+    try:
+        yield
+    except Exception as error:
+        refusal = write_error(error, path)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 @contextmanager
@@ -20,16 +38,21 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is removed
     on failure, so a reader never meets half a file. Whoever the umask lets read new files can read
     this one, though some writers (safetensors) keep theirs to the user.
+
+    Raises:
+        WriteError: The disk is full, or may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        temporary.chmod(temporary.stat().st_mode | 0o666 & ~_UMASK)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.chmod(temporary.stat().st_mode | 0o666 & ~_UMASK)
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -38,19 +61,23 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
     A folder that is already there is replaced as a whole, nothing of it stays. Killed between the
     two renames that takes, the old one is left under a name with a dot.
+
+    Raises:
+        WriteError: The disk is full, or may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = (path.with_name(f".{uuid.uuid4().hex}") for _ in range(2))
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            os.replace(path, former)
-        os.replace(temporary, path)
-    finally:
-        for folder in (temporary, former):
-            shutil.rmtree(folder, ignore_errors=True)
+    with named_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                os.replace(path, former)
+            os.replace(temporary, path)
+        finally:
+            for folder in (temporary, former):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

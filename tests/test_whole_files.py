@@ -1,8 +1,23 @@
+import errno
 import json
+import os
+import pickle
+import resource
+from functools import partial
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from musicinfuser.whole_files import write_json_lines, write_text, written_whole
+from musicinfuser.errors import UserError, WriteError, user_error, write_error
+from musicinfuser.media.video_writing import write_video
+from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.whole_files import (
+    folder_written_whole,
+    write_json_lines,
+    write_text,
+    written_whole,
+)
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
@@ -30,3 +45,94 @@ def test_json_lines_keep_letters_and_line_breaks_apart(tmp_path):
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows
     assert "踊り" in lines[0]
+
+
+def full(*_, code=errno.ENOSPC, **__):
+    raise OSError(code, os.strerror(code))
+
+
+WRITERS = {
+    "text": lambda path: write_text(path, "text"),
+    "rows": lambda path: write_json_lines(path, [{"a": 1}]),
+    "tensors": lambda path: save_tensors({"a": torch.zeros(2)}, path),
+    "video": lambda path: write_video(path, torch.zeros(2, 32, 32, 3).byte(), fps=30),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypatch, kind, code):
+    path = tmp_path / "a.mp4"
+    path.write_text("old")
+    monkeypatch.setattr("os.replace", partial(full, code=code))
+    with pytest.raises(WriteError) as caught:
+        WRITERS[kind](path)
+    reason = os.strerror(code)
+    expected = f"{path}: cannot be written ({reason}); make room, then repeat the command."
+    assert str(caught.value) == expected
+    assert isinstance(caught.value, UserError) and caught.value.errno == code
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    assert path.read_text() == "old"
+
+
+def test_what_libraries_make_of_a_full_disk(tmp_path):
+    path = tmp_path / "a"
+    texts = "I/O error: No space left on device (os error 28)"
+    for error in (SafetensorError(f"Error while serializing: {texts}"), RuntimeError("in writer")):
+        error.__context__ = OSError(errno.ENOSPC, "full") if type(error) is RuntimeError else None
+        assert "No space left on device); make room" in str(write_error(error, path))
+        with pytest.raises(WriteError, match="make room"), written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise error
+    with (
+        pytest.raises(WriteError, match="Read-only file system.; name a folder"),
+        folder_written_whole(tmp_path / "folder") as temporary,
+    ):
+        (temporary / "a").touch()
+        full(code=errno.EROFS)
+    with (
+        pytest.raises(WriteError, match=rf"{tmp_path}/folder: cannot"),
+        folder_written_whole(tmp_path / "folder") as temporary,
+    ):
+        with written_whole(temporary / "part") as _:
+            full()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_refusals_to_write_are_named_so(tmp_path):
+    other = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/read.txt")
+    with pytest.raises(PermissionError), written_whole(tmp_path / "a"):
+        raise other
+    own = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".b"))
+    with pytest.raises(WriteError, match="Permission denied"), written_whole(tmp_path / "a"):
+        raise own
+    assert write_error(ValueError("int"), tmp_path) is None
+
+
+def test_a_full_disk_of_a_library_is_for_users_too():
+    found = user_error(OSError(errno.ENOSPC, "No space left on device", "/logs/events"))
+    assert str(found).startswith("/logs/events: cannot be written (No space left on device); make")
+    assert user_error(OSError(errno.ENOENT, "none", "/logs/events")) is None
+    assert user_error(ValueError("int")) is None
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_write_that_the_system_refuses_midway(tmp_path, kind):
+    large = {
+        "text": lambda path: write_text(path, "text" * 9_000),
+        "rows": lambda path: write_json_lines(path, [{"a": 1}] * 9_000),
+        "tensors": lambda path: save_tensors({"a": torch.zeros(9_000)}, path),
+        "video": lambda path: write_video(path, torch.randint(255, (60, 64, 64, 3)).byte(), fps=30),
+    }
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(WriteError) as caught:
+            large[kind](tmp_path / "a.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value) == (
+        f"{tmp_path}/a.mp4: cannot be written (File too large); make room, then repeat the command."
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicinfuser import whole_files
-from musicinfuser.errors import UserError, printable
+from musicinfuser.errors import UserError, WriteError, printable
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -106,12 +106,15 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     removed on failure, so nobody meets half a file.
 
     Raises:
-        MediaError: If the file system or the encoder refuses.
+        WriteError: If the disk is full, or may not be written to.
+        MediaError: If the file system or the encoder refuses otherwise.
     """
     import av
 
     try:
         with whole_files.written_whole(path) as temporary:
             yield temporary
+    except WriteError:
+        raise
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error

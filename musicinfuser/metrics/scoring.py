@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, WriteError
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.records import description_name
@@ -62,7 +62,7 @@ class Scorer:
         """Find what a clip's record lacks; it is decoded once for all metrics.
 
         Every kind of exception is a failure of this clip only: a batch runs for hours, and one odd
-        file or one metric that runs out of memory must not end it.
+        file or one metric that runs out of memory must not end it. A full disk does.
         """
         entry, record = task
         outcome, missing = Outcome(), self.missing(record)
@@ -79,6 +79,8 @@ class Scorer:
                 else:
                     assert isinstance(metric, ClipMetric)
                     outcome.values[metric.name] = _values(metric, clip, entry)
+            except WriteError:
+                raise
             except Exception as error:
                 outcome.failures[metric.name] = reason(error)
         return outcome

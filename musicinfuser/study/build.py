@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, WriteError
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.study.design import Item, plan_trials
 from musicinfuser.study.errors import StudyError
@@ -146,6 +146,8 @@ def _write_pictures(
         picture = named[name]
         try:
             write_picture(folder / MEDIA_FOLDER / f"{name}.mp4", picture, form=form, seed=key.seed)
+        except WriteError:
+            raise
         except UserError as error:
             failed[picture.source.entry.path] = str(error)
     return failed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -10,15 +11,16 @@ from types import SimpleNamespace
 import lightning.pytorch as L
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from datamodules.encoding import EncodingDataModule
+from musicinfuser import safetensors_files
 from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
 from musicinfuser.media.video_writing import write_video
 from tests.conftest import AIST_FILES, ROOT, YOUTUBE_FILES, encode_arguments, write_moving_square
 from tests.ranks import run_alone
-from train import main
+from train import from_shell, main
 
 NUM_CLIPS = len(AIST_FILES) + len(YOUTUBE_FILES)
 
@@ -361,3 +363,32 @@ def test_clips_of_the_same_name_are_refused(small_parts: Path, media: Path, tmp_
     arguments[-1] = f"--data.init_args.sources=[{twice}, {twice}]"
     with pytest.raises(ValueError, match="8 clips of the same name, e.g. gBR_sBM_c01_d04_mBR0"):
         main(arguments)
+
+
+@pytest.mark.parametrize("num_files", [2, 14])
+def test_a_full_disk_ends_the_job_with_one_sentence(
+    small_parts: Path, media: Path, tmp_path: Path, monkeypatch, capsys, num_files: int
+) -> None:
+    """While captions are written, and while clips are."""
+    cache, save, written = tmp_path / "cache", safetensors_files.save_file, []
+
+    def limited(tensors: dict, path: Path, **options: object) -> None:
+        save(tensors, path, **options)
+        written.append(path)
+        if len(written) > num_files:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors_files, "save_file", limited)
+    monkeypatch.setattr("sys.argv", ["train.py", *encode_arguments(small_parts, media, cache)])
+    with pytest.raises(SystemExit) as left:
+        from_shell()
+    sentence = str(left.value)
+    assert re.fullmatch(
+        rf"train\.py: {cache}/\S+\.safetensors: cannot be written \(No space left on device\); "
+        r"make room, then repeat the command\.",
+        sentence,
+    )
+    assert (f"{cache}/clips" in sentence) == (num_files > 12)
+    whole = [path for path in cache.rglob("*.safetensors") if not path.name.startswith(".")]
+    assert len(whole) == num_files
+    assert not list(cache.rglob(".*")), "nothing is half-written"

@@ -1,9 +1,12 @@
 """The fetch command against a server on this machine; nothing here reaches the network."""
 
+import contextlib
+import errno
 import http.server
+import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +20,16 @@ NAMES = (
     "gHO_sBM_c10_d20_mHO1_ch05",
     "sSH_c01_v0",
 )
-VIDEOS = {name: bytes([number]) * 200_000 for number, name in enumerate(NAMES)}
+
+
+def video(number: int, num_bytes: int = 200_000) -> bytes:
+    """The boxes of an mp4 file with other content per number."""
+    first, last = b"\0\0\0\x10ftypisom\0\0\0\0", b"\0\0\0\x08moov"
+    length = num_bytes - len(first) - len(last)
+    return first + length.to_bytes(4) + b"mdat" + bytes([number]) * (length - 8) + last
+
+
+VIDEOS = {name: video(number) for number, name in enumerate(NAMES)}
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +54,13 @@ class Server:
     statuses: dict[str, list[int]] = field(default_factory=dict)
     """Answers that come before the video."""
     knows_ranges: bool = True
+    bodies: dict[str, bytes] = field(default_factory=lambda: dict(VIDEOS))
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of every answer; an ETag is compared with If-Range."""
+    tells_length: bool = True
+    is_chunked: bool = False
+    on_request: list[Callable[[], None]] = field(default_factory=list)
+    """Run before an answer, one per request."""
 
 
 @pytest.fixture
@@ -52,25 +71,38 @@ def server() -> Iterator[Server]:
         def do_GET(self) -> None:  # noqa: N802
             asked = self.headers["Range"]
             state.requests.append((self.path, asked))
+            if state.on_request:
+                state.on_request.pop(0)()
             name = Path(self.path).stem
             statuses = state.statuses.get(name)
-            if name not in VIDEOS or statuses:
+            if name not in state.bodies or statuses:
                 self.send_error(statuses.pop(0) if statuses else 404)
                 return
-            body, start = VIDEOS[name], 0
-            if asked and state.knows_ranges:
+            body, start = state.bodies[name], 0
+            is_same = self.headers["If-Range"] in (None, state.headers.get("ETag"))
+            if asked and state.knows_ranges and is_same:
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(body):
                     self.send_error(416)
                     return
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body) - start))
+            for key, value in state.headers.items():
+                self.send_header(key, value)
+            if state.is_chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            elif state.tells_length:
+                self.send_header("Content-Length", str(len(body) - start))
+            if start and state.tells_length:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.end_headers()
             rest = body[start:]
             if state.drops.get(name):
                 state.drops[name] -= 1
                 rest = rest[:70_000]
-            self.wfile.write(rest)
+            if state.is_chunked:
+                rest = b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(rest)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -96,7 +128,9 @@ def fetched(server: Server, folder: Path, *names: str) -> object:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """What is there besides notes on where it comes from."""
+    paths = [path for path in folder.iterdir() if not path.name.endswith(".origin.json")]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def test_without_the_flag_only_the_terms_are_named(
@@ -117,9 +151,113 @@ def test_fetches_what_is_chosen(server: Server, names_file: Path, tmp_path: Path
     assert files(out) == {f"{name}.mp4": VIDEOS[name] for name in chosen}
     assert [path for path, _ in server.requests] == [f"/video/10M/{n}.mp4" for n in chosen]
     assert "3 fetched, 0 there already, 0 failed" in capsys.readouterr().out
-    assert main([*arguments, "--size", "2M"], url=server.url) == 0
-    assert server.requests[3:] == [(f"/video/2M/{NAMES[1]}.mp4", None)], "what is there is kept"
+    assert main(arguments, url=server.url) == 0
+    assert server.requests[3:] == [(f"/video/10M/{NAMES[1]}.mp4", None)], "what is there is kept"
     assert "1 fetched, 3 there already, 0 failed" in capsys.readouterr().out
+
+
+def test_another_size_is_not_there_already(
+    server: Server, names_file: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "videos"
+    arguments = ["--names", str(names_file), "--out", str(out), "--accept-terms"]
+    arguments += ["--pause-seconds", "0"]
+    assert main(arguments, url=server.url) == 0
+    assert main([*arguments, "--size", "2M"], url=server.url) == 1
+    said = capsys.readouterr().out
+    assert "0 fetched, 0 there already, 4 failed" in said
+    place = f"{server.url}/10M/{NAMES[0]}.mp4, not from {server.url}/2M/{NAMES[0]}.mp4"
+    assert f"{NAMES[0]}: is there already, but came from {place}; delete {out}/" in said
+    # Of files that an earlier version fetched only the number of bytes can be compared.
+    for note in out.glob(".*.origin.json"):
+        note.unlink()
+    server.bodies = dict.fromkeys(NAMES, video(9, 50_000)) | {NAMES[0]: VIDEOS[NAMES[0]]}
+    assert main([*arguments, "--size", "2M"], url=server.url) == 1
+    said = capsys.readouterr().out
+    assert "0 fetched, 1 there already, 3 failed" in said
+    assert "is there already with 200000 bytes, the server's has 50000; delete" in said
+    assert files(out) == {f"{name}.mp4": VIDEOS[name] for name in NAMES}
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"ETag": 'W/"1"'}, {}])
+def test_a_part_of_a_file_that_changed_is_thrown_away(
+    server: Server, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    """Between two tries, where it is as long as before only if the server names versions."""
+    server.headers = dict(headers)
+    server.drops[NAMES[0]] = 1
+    now = video(9, 200_000 if headers else 150_000)
+
+    def change() -> None:
+        server.bodies[NAMES[0]] = now
+        server.headers = {key: value.replace("1", "2") for key, value in headers.items()}
+
+    server.on_request = [lambda: None, change]
+    assert fetched(server, tmp_path, NAMES[0]).new == [NAMES[0]]
+    assert files(tmp_path) == {f"{NAMES[0]}.mp4": now}
+
+
+def test_a_part_of_another_size_is_not_continued(server: Server, tmp_path: Path) -> None:
+    server.drops[NAMES[0]] = 4
+    server.knows_ranges = False
+    assert fetched(server, tmp_path, NAMES[0]).failed
+    server.knows_ranges = True
+    server.url += "/2M"
+    assert fetched(server, tmp_path, NAMES[0]).new == [NAMES[0]]
+    assert server.requests[4:] == [(f"/video/2M/{NAMES[0]}.mp4", None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "page", "reason"),
+    [
+        ("text/html; charset=utf-8", b"<html>sign in</html>", "sent a page (text/html) in place"),
+        ("video/mp4", b"<html>sign in</html>", "what the server sent is no mp4 file"),
+        ("video/mp4", b"", "what the server sent is no mp4 file"),
+        ("application/json", b"{}", "sent a page (application/json)"),
+    ],
+)
+def test_a_page_is_no_video(
+    server: Server, tmp_path: Path, kind: str, page: bytes, reason: str
+) -> None:
+    server.headers = {"Content-Type": kind}
+    server.bodies[NAMES[0]] = page
+    done = fetched(server, tmp_path, *NAMES[:1])
+    assert reason in done.failed[NAMES[0]]
+    assert files(tmp_path) == {} and len(server.requests) == 1
+    # Nor is one that an earlier version took for a video.
+    (tmp_path / f"{NAMES[1]}.mp4").write_bytes(b"<html>sign in</html>")
+    server.headers = {"Content-Type": "video/mp4"}
+    assert fetched(server, tmp_path, NAMES[1]).new == [NAMES[1]]
+    assert files(tmp_path) == {f"{NAMES[1]}.mp4": VIDEOS[NAMES[1]]}
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_a_server_that_does_not_tell_the_length(
+    server: Server, tmp_path: Path, is_chunked: bool
+) -> None:
+    server.tells_length, server.is_chunked = False, is_chunked
+    server.drops[NAMES[1]] = 0 if is_chunked else 1
+    assert fetched(server, tmp_path, *NAMES[:3]).new == list(NAMES[:3])
+    assert files(tmp_path) == {f"{name}.mp4": VIDEOS[name] for name in NAMES[:3]}
+
+
+def test_a_full_disk_ends_the_list(
+    server: Server, names_file: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *args: object, **options: object) -> object:
+        if mode == "ab":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    out = tmp_path / "videos"
+    arguments = ["--names", str(names_file), "--out", str(out), "--accept-terms"]
+    assert main(arguments, url=server.url) == 1
+    said = capsys.readouterr().err
+    assert "mp4.part: cannot be written (No space left on device); make room, then repeat" in said
+    assert len(server.requests) == 1 and files(out) == {}
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(server: Server, tmp_path: Path) -> None:
@@ -131,9 +269,20 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(server: Server, tmp_pat
 
 
 def test_a_later_run_goes_on_from_the_part(server: Server, tmp_path: Path) -> None:
-    (tmp_path / f".{NAMES[2]}.mp4.part").write_bytes(VIDEOS[NAMES[2]][:5])
+    server.drops[NAMES[2]] = 4
+    server.statuses[NAMES[2]] = []
+    server.on_request = [lambda: None, lambda: server.statuses[NAMES[2]].extend([500] * 3)]
+    assert fetched(server, tmp_path, NAMES[2]).failed
+    server.drops = {}
     fetched(server, tmp_path, NAMES[2])
-    assert server.requests == [(f"/video/{NAMES[2]}.mp4", "bytes=5-")]
+    assert server.requests[-1] == (f"/video/{NAMES[2]}.mp4", "bytes=70000-")
+    assert files(tmp_path) == {f"{NAMES[2]}.mp4": VIDEOS[NAMES[2]]}
+
+
+def test_a_part_of_which_nothing_is_known_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f".{NAMES[2]}.mp4.part").write_bytes(b"x" * 5)
+    fetched(server, tmp_path, NAMES[2])
+    assert server.requests == [(f"/video/{NAMES[2]}.mp4", None)]
     assert files(tmp_path) == {f"{NAMES[2]}.mp4": VIDEOS[NAMES[2]]}
 
 
@@ -169,7 +318,7 @@ def test_failures_are_listed_and_the_rest_is_fetched(
     assert f"{weak}: the connection broke off after 70000 bytes." in said
     assert sum(absent in path for path, _ in server.requests) == 1, "404 is final"
     assert sum(NAMES[2] in path for path, _ in server.requests) == 2
-    assert {p.name for p in out.iterdir()} == {f"{NAMES[2]}.mp4", f".{weak}.mp4.part"}
+    assert files(out).keys() == {f"{NAMES[2]}.mp4", f".{weak}.mp4.part"}
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """AdapterExport: what a run trained, as a folder that others can load."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
 from callbacks.throw_away import throw_away_mode
-from musicinfuser.sharing.adapter import Adapter, adapter_of_model
+from musicinfuser.sharing.adapter import Adapter, adapter_of_model, frozen_names
 from musicinfuser.sharing.card import CardFacts
 from musicinfuser.sharing.folder import write_folder
 
@@ -60,13 +60,13 @@ class AdapterExport(L.Callback):
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
         with averaged_weights(trainer, pl_module):
             adapter = adapter_of_model(module.adapted, module.model_settings(), module.origin)
-        spec = module.backbone_spec
         facts = CardFacts(
-            base_model=self.base_model or spec.pretrained or "random weights",
-            audio_encoder=module.encoders.spec.audio,
+            **frozen_names(module.backbone_spec, module.encoders.spec),
             license=self.license,
             origin=f"Trained for {trainer.global_step} optimizer steps.",
         )
+        if self.base_model is not None:
+            facts = replace(facts, base_model=self.base_model)
         folder = self.folder(trainer)
         write_folder(folder, adapter, facts=facts, config=_config(trainer, adapter))
         rank_zero_info(f"The adapter is in {folder}.")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_modules.checkpointing import check_origin, differences
+from lightning_modules.checkpointing import check_origin
 from musicinfuser.errors import UserError
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -19,6 +19,7 @@ from musicinfuser.networks.official import official_lora_spec
 from musicinfuser.networks.official_keys import adapter_rules, from_official
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZeroInitCrossAttention
+from musicinfuser.setting_differences import differences
 from musicinfuser.sharing.adapter import (
     AdapterFileError,
     AdapterSettings,

@@ -7,6 +7,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin, hearing_problems
+from musicinfuser.setting_differences import differences
+from musicinfuser.setting_differences import flatten as flatten
 from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 
@@ -98,30 +100,6 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
         )
     if settings["model"].get("layers"):
         check_origin(trained, now, path=where, refuse=CheckpointMismatchError)
-
-
-def differences(
-    settings: dict[str, Any], stored: dict[str, Any], *, where: str = "checkpoint"
-) -> list[str]:
-    """What differs between configured and stored settings, each said in a few words."""
-    mine, theirs = flatten(settings), flatten(stored)
-    return [
-        f"{key}: {theirs.get(key)} in the {where}, {mine.get(key)} in the config"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys, lists as tuples."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = tuple(value) if isinstance(value, list | tuple) else value
-    return flat
 
 
 def architecture(model: MusicMochi) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.sharing.adapter import FROZEN_KEY, frozen_names
 
 if TYPE_CHECKING:
     from datamodules.batch import ClipBatch
@@ -306,6 +307,7 @@ class MusicInfuserModule(L.LightningModule):
             "model": self.model_settings(),
             "optimizer": asdict(self.optimizer_spec),
             **self.origin.stored(),
+            FROZEN_KEY: frozen_names(self.backbone_spec, self.encoders.spec),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,11 +14,18 @@ from pathlib import Path
 import yaml
 
 from musicinfuser.errors import UserError
-from musicinfuser.sharing.adapter import Adapter, AdapterFileError, adapter_of_checkpoint
-from musicinfuser.sharing.card import CardFacts
+from musicinfuser.sharing.adapter import (
+    FROZEN_KEY,
+    Adapter,
+    AdapterFileError,
+    adapter_of_checkpoint,
+    stored_settings,
+)
+from musicinfuser.sharing.card import NOT_KNOWN, CardFacts
 from musicinfuser.sharing.folder import read_folder, write_folder
 from musicinfuser.sharing.official_adapter import read_official_adapter, write_official_adapter
 from musicinfuser.sharing.official_backbone import convert_backbone
+from musicinfuser.sharing.record import read_record
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,8 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         convert_backbone(options.source, options.target, dtype=options.dtype)
     else:
         adapter = adapter_of_checkpoint(options.source)
-        facts = _facts(options, origin=f"Exported from the checkpoint {options.source.name}.")
-        config = _training_config(options.config, options.source) or _settings_text(adapter)
+        stored = stored_settings(options.source)
+        config, names = _settings_text(adapter), dict[str, str]()
+        if (record := _record(options.config, options.source)) is not None:
+            config, names = read_record(record, adapter.settings, stored.get("optimizer", {}))
+        facts = _facts(
+            options,
+            origin=f"Exported from the checkpoint {options.source.name}.",
+            **{**names, **stored.get(FROZEN_KEY, {})},
+        )
         write_folder(options.target, adapter, facts=facts, config=config)
     print(f"written: {options.target}")
 
@@ -62,9 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("source", type=Path)
         own.add_argument("target", type=Path)
         if verb in ("from-official", "checkpoint"):
-            for name in ("base_model", "audio_encoder", "license"):
-                default = getattr(CardFacts, name)
-                own.add_argument(f"--{name}", default=default, help="for the card")
+            for name in ("base_model", "audio_encoder"):
+                theirs = getattr(CardFacts, name)
+                default, known = (
+                    (None, "by default what the run recorded")
+                    if verb == "checkpoint"
+                    else (theirs, f"by default {theirs}")
+                )
+                own.add_argument(f"--{name}", default=default, help=f"for the card; {known}")
+            own.add_argument("--license", default=CardFacts.license, help="for the card")
         if verb == "from-official":
             own.add_argument("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
             own.add_argument("--num_heads", type=int, help="of ZICA, if not the authors' 8")
@@ -77,13 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _facts(options: argparse.Namespace, *, origin: str) -> CardFacts:
-    return CardFacts(
-        base_model=options.base_model,
-        audio_encoder=options.audio_encoder,
-        license=options.license,
-        origin=origin,
-    )
+def _facts(options: argparse.Namespace, *, origin: str, **recorded: str) -> CardFacts:
+    """What was given counts, then what was recorded."""
+    names = {
+        name: getattr(options, name) or recorded.get(name, NOT_KNOWN)
+        for name in ("base_model", "audio_encoder")
+    }
+    return CardFacts(**names, license=options.license, origin=origin)
 
 
 def _settings_text(adapter: Adapter) -> str:
@@ -93,13 +113,12 @@ def _settings_text(adapter: Adapter) -> str:
     return f"# The training's configuration is not known; the adapter's own settings:\n{text}"
 
 
-def _training_config(path: Path | None, checkpoint: Path) -> str | None:
-    """The configuration as given, or where a run keeps it beside its checkpoints."""
+def _record(path: Path | None, checkpoint: Path) -> Path | None:
+    """The configuration's file as given, or where a run keeps it beside its checkpoints."""
     if path is not None and not path.is_file():
         raise AdapterFileError(f"--config names {path}, which does not exist.")
     beside = checkpoint.resolve().parent.parent / "logs" / "config_fit.yaml"
-    path = path or (beside if beside.is_file() else None)
-    return None if path is None else path.read_text(encoding="utf-8")
+    return path or (beside if beside.is_file() else None)
 
 
 if __name__ == "__main__":

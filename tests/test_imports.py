@@ -27,6 +27,7 @@ GROUND = {
         "option_parser",
         "parse_errors",
         "safetensors_files",
+        "setting_differences",
         "tables",
         "version",
         "whole_files",

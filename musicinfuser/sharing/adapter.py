@@ -9,6 +9,8 @@ from torch import Tensor
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioResampling
+from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.lora import QKV_GROUPS, LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
@@ -16,6 +18,8 @@ from musicinfuser.networks.zica import ZicaSpec
 
 SETTINGS_KEY = "musicinfuser"
 """Where a checkpoint holds the settings of its model."""
+FROZEN_KEY = "frozen"
+"""Among those, the names of the frozen parts, as the fields of `CardFacts`."""
 _CHECKPOINT_PREFIX = "model."
 
 
@@ -134,22 +138,38 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     Raises:
         AdapterFileError: Not there, or not such a checkpoint.
     """
-    if not Path(path).is_file():
-        raise AdapterFileError(f"{path} does not exist; give a checkpoint of a training.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
-        settings = stored["model"]
-    except Exception as error:  # what a foreign file raises depends on what it is
-        raise AdapterFileError(
-            f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
-        ) from error
+    checkpoint = _load(path)
+    stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
+    settings = stored["model"]
     average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
     if average is not None:
         tensors = average
     tensors = {name.removeprefix(_CHECKPOINT_PREFIX): t for name, t in tensors.items()}
     assumed = Origin.assumed(path, audio_width=settings.get("audio_width"))
     return settings, tensors, Origin.from_stored(stored) or assumed
+
+
+def frozen_names(backbone: BackboneSpec, encoders: EncodersSpec) -> dict[str, str]:
+    """Names of the frozen parts of a model, for the card of what is shared."""
+    return {"base_model": backbone.pretrained or "random weights", "audio_encoder": encoders.audio}
+
+
+def stored_settings(path: str | Path) -> dict[str, Any]:
+    """All that a checkpoint holds under `SETTINGS_KEY`; errors as in `read_checkpoint`."""
+    return dict(_load(path)[SETTINGS_KEY])
+
+
+def _load(path: str | Path) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise AdapterFileError(f"{path} does not exist; give a checkpoint of a training.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]
+    except Exception as error:  # what a foreign file raises depends on what it is
+        raise AdapterFileError(
+            f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
+        ) from error
+    return checkpoint
 
 
 def adapter_of_checkpoint(path: str | Path) -> Adapter:

@@ -8,13 +8,16 @@ from musicinfuser.networks.backbone import MOCHI_HUB_ID
 from musicinfuser.networks.encoders import WAV2VEC_HUB_ID
 from musicinfuser.sharing.adapter import Adapter
 
+NOT_KNOWN = "not known"
+"""For what nobody recorded."""
+
 
 @dataclass(frozen=True)
 class CardFacts:
     """What the tensors do not say."""
 
     base_model: str = MOCHI_HUB_ID
-    """The frozen transformer: a Hub id, or a folder's name."""
+    """The frozen transformer: a Hub id, or a folder's name; `NOT_KNOWN` names none."""
     audio_encoder: str = WAV2VEC_HUB_ID
     license: str = "apache-2.0"
     """Of the adapter; as the Hub writes it."""
@@ -25,8 +28,11 @@ class CardFacts:
 def model_card(adapter: Adapter, facts: CardFacts) -> str:
     """Markdown with a yaml header; every number is the adapter's own."""
     settings, lora = adapter.settings, adapter.settings.lora
+    is_known = facts.base_model != NOT_KNOWN
+    base = facts.base_model if is_known else "a Mochi whose weights are not known"
+    loaded = facts.base_model if is_known else "BASE_MODEL"
     header = {
-        "base_model": facts.base_model,
+        **({"base_model": facts.base_model} if is_known else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-video",
         "license": facts.license,
@@ -40,7 +46,7 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
         "",
         "# A MusicInfuser adapter",
         "",
-        f"It makes {facts.base_model} dance to music, as in *MusicInfuser: Making Video Diffusion "
+        f"It makes {base} dance to music, as in *MusicInfuser: Making Video Diffusion "
         "Listen and Dance* ([arXiv 2503.14505](https://arxiv.org/abs/2503.14505)).",
         *([facts.origin] if facts.origin else []),
         "",
@@ -92,7 +98,7 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
             "```python",
             "from musicinfuser import MusicInfuserPipeline",
             "",
-            f'pipe = MusicInfuserPipeline.from_pretrained("{facts.base_model}", adapter="FOLDER")',
+            f'pipe = MusicInfuserPipeline.from_pretrained("{loaded}", adapter="FOLDER")',
             'frames = pipe("a dance video", audio="song.mp3", num_frames=73).frames',
             "```",
             "",
@@ -104,7 +110,7 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
             "```python",
             "from diffusers import MochiPipeline",
             "",
-            f'pipe = MochiPipeline.from_pretrained("{facts.base_model}")',
+            f'pipe = MochiPipeline.from_pretrained("{loaded}")',
             'pipe.load_lora_weights("FOLDER", weight_name="pytorch_lora_weights.safetensors")',
             "```",
             "",

@@ -19,7 +19,7 @@ from musicinfuser.sharing.adapter import (
     AdapterFileError,
     AdapterSettings,
 )
-from musicinfuser.sharing.card import CardFacts, model_card
+from musicinfuser.sharing.card import NOT_KNOWN, CardFacts, model_card
 from musicinfuser.whole_files import folder_written_whole, write_text
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -175,7 +175,11 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
     save_tensors(named, folder / LORA_FILE, metadata=metadata)
     named = {f"{_PEFT}{name}": tensor.clone() for name, tensor in matrices.items()}
     save_tensors(named, folder / PEFT_FILE, metadata={"format": "pt"})
-    config = LoraConfig(**plain, base_model_name_or_path=base_model, inference_mode=True)
+    config = LoraConfig(
+        **plain,
+        base_model_name_or_path=None if base_model == NOT_KNOWN else base_model,
+        inference_mode=True,
+    )
     config.auto_mapping = {
         "base_model_class": "MochiTransformer3DModel",
         "parent_library": "diffusers.models.transformers.transformer_mochi",

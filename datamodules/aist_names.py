@@ -15,6 +15,7 @@ from typing import Literal
 
 import yaml
 
+from musicinfuser.aist_music import MUSIC_BPM
 from musicinfuser.errors import UserError
 
 AISTPPSplit = Literal["train", "val", "test"]
@@ -119,11 +120,7 @@ def tables() -> AISTTables:
         situations=codes["situations"],
         cameras=codes["cameras"],
         dancers={row["dancer"]: Dancer(row["gender"], row["age"], row["style"]) for row in rows},
-        music_bpm={
-            f"m{genre}{number}": bpm
-            for genre, tempi in codes["tempo_bpm"].items()
-            for number, bpm in enumerate(tempi)
-        },
+        music_bpm=MUSIC_BPM,
         variations={
             code: Variation(
                 situation=entry["situation"],

@@ -57,6 +57,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         prompt=entry.prompt,
         path=entry.path,
         track=entry.track,
+        music_bpm=functools.partial(beats.bpm, entry),
     )
 
 

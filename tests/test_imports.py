@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 GROUND = {
     f"musicinfuser.{name}"
     for name in (
+        "aist_music",
         "cells",
         "clip_size",
         "errors",

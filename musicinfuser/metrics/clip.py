@@ -35,6 +35,7 @@ class ScoredClip:
         prompt: The text that the clip was asked to show, where it is known.
         path: The file, where there is one.
         track: The music as the list of clips names it.
+        music_bpm: Gives the tempo of the beats that were read, None before; or None.
     """
 
     frames: torch.Tensor
@@ -47,6 +48,7 @@ class ScoredClip:
     prompt: str | None = None
     path: Path | None = None
     track: str | None = None
+    music_bpm: Callable[[], float | None] | None = None
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

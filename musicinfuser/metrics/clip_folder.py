@@ -21,7 +21,7 @@ CLIP_TABLE_NAME = "clips.csv"
 REQUIRED_COLUMNS = ("file", "system", "track")
 START_COLUMNS = ("start", "track_offset_seconds")
 """Two names for one thing: that of people and that of a manifest."""
-OPTIONAL_COLUMNS = (*START_COLUMNS, "prompt", "seed", "heard", "num_frames", "fps", "sha256")
+OPTIONAL_COLUMNS = (*START_COLUMNS, "prompt", "seed", "heard", "num_frames", "fps", "bpm", "sha256")
 
 
 class ClipListError(UserError):
@@ -46,6 +46,7 @@ class ClipEntry:
         heard: What the model heard in place of the track: a file or ``nothing``; None: the track.
         listed: File and line of the list that names the clip, or None.
         track_sha256: Content of the track when the clip was scored, or None.
+        bpm: Tempo of the track as it is played, in beats per minute, where the list says it.
         problem: Why the clip cannot be scored, known from the list alone; else None.
     """
 
@@ -62,6 +63,7 @@ class ClipEntry:
     heard: str | None = None
     listed: str | None = None
     track_sha256: str | None = None
+    bpm: float | None = None
     problem: str | None = None
 
     @property
@@ -110,8 +112,9 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
 
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
     clips.csv has the columns file, system, track and, if wanted, start (seconds from the track's
-    beginning; or track_offset_seconds), prompt, seed, heard, num_frames, fps and sha256; mp4 files
-    it leaves out are listed as well. Where no system is named, it is the folder's name.
+    beginning; or track_offset_seconds), prompt, seed, heard, num_frames, fps, bpm (of the track)
+    and sha256; mp4 files it leaves out are listed as well. Where no system is named, it is the
+    folder's name.
 
     Args:
         folder: Where to look; subfolders only by what the lists name.
@@ -171,6 +174,7 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
         track_offset_seconds=number(start, above=0) or 0.0,
         num_frames=None if num_frames is None else int(num_frames),
         fps=number("fps", above=1e-3),
+        bpm=number("bpm", above=1),
         sha256=row.get("sha256") or None,
         prompt=str(row["prompt"]) if row.get("prompt") not in (None, "") else None,
         seed=None if seed is None else int(seed),

@@ -11,16 +11,25 @@ import torch
 
 from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip_folder import ClipEntry, content_digest
+from musicinfuser.metrics.known_tempo import known_bpm, tempo_disagreements
 from musicinfuser.metrics.matching import Pieces, name_of
 
 ONSET_HOP_SAMPLES = 512
 # 60 onset values per second, as in AIST++'s released code (sr = 60 * 512). At 16 kHz the same hop
 # would put beats on a grid of 32 ms, coarser than half the kernel of the beat score.
 BEAT_RATE_HZ = 60 * ONSET_HOP_SAMPLES
+# Width of the prior around a known tempo; librosa's own is 1. Half and double tempo lie ten widths
+# away, and a track that is played a little faster than its name says does not.
+_KNOWN_OCTAVES = 0.1
 
 
 def track_beats(
-    waveform: torch.Tensor, *, rate_hz: int, start_bpm: float = 120.0, tightness: float = 100.0
+    waveform: torch.Tensor,
+    *,
+    rate_hz: int,
+    start_bpm: float = 120.0,
+    tightness: float = 100.0,
+    known_bpm: float | None = None,
 ) -> torch.Tensor:
     """Find the beats of a waveform with librosa's dynamic programming tracker.
 
@@ -32,6 +41,9 @@ def track_beats(
         waveform: float32 mono in [-1, 1], shape (S,).
         rate_hz: Sample rate; `BEAT_RATE_HZ` gives AIST++'s resolution of 1/60 s.
         start_bpm: Tempo the tracker expects before it listens.
+        known_bpm: The music's tempo where it is known; the tracker then looks near it only. From
+            ``start_bpm`` alone librosa takes half or double the tempo of many pieces below 80 and
+            above 140 beats per minute.
         tightness: How closely beats must follow the tempo; 100 is librosa's and AIST++'s value.
 
     Returns:
@@ -53,8 +65,18 @@ def track_beats(
     envelope = librosa.onset.onset_strength(
         y=waveform.cpu().numpy(), sr=rate_hz, hop_length=ONSET_HOP_SAMPLES
     )
+    tempo = None
+    if known_bpm is not None:
+        tempo = librosa.feature.tempo(
+            onset_envelope=envelope,
+            sr=rate_hz,
+            hop_length=ONSET_HOP_SAMPLES,
+            start_bpm=known_bpm,
+            std_bpm=_KNOWN_OCTAVES,
+        )
     _, beats = librosa.beat.beat_track(
         onset_envelope=envelope,
+        bpm=tempo,
         sr=rate_hz,
         hop_length=ONSET_HOP_SAMPLES,
         start_bpm=start_bpm,
@@ -125,6 +147,8 @@ class MusicBeats:
             if it is there, else ``audio.json``.
         start_bpm: As in `track_beats`.
         tightness: As in `track_beats`.
+        use_known_tempo: Whether the tracker is told the tempo of music whose list or AIST name says
+            it; AIST++'s code does not.
     """
 
     read_waveform: Callable[[Path], torch.Tensor]
@@ -132,7 +156,10 @@ class MusicBeats:
     folder: Path | None = None
     start_bpm: float = 120.0
     tightness: float = 100.0
-    _beats: dict[Path, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+    use_known_tempo: bool = True
+    _beats: dict[tuple[Path, float | None], torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def source(self, entry: ClipEntry) -> tuple[Literal["truth", "track", "clip"], Path]:
         """What the beats of a clip are taken from, and the file, which may be missing."""
@@ -178,6 +205,8 @@ class MusicBeats:
         """Everything that the beats of a clip depend on."""
         kind, path = self.source(entry)
         settings = [] if kind == "truth" else [self.start_bpm, self.tightness]
+        if (known := self._prior(entry)) is not None:
+            settings.append(known)
         digest = content_digest(path) or "missing"
         return [kind, digest, entry.track_offset_seconds, *settings]
 
@@ -194,21 +223,36 @@ class MusicBeats:
                 f"which exists neither in {entry.folder} nor in the working directory; mend the "
                 "name, or name no track to take the beats of the clip's own sound."
             )
-        if path not in self._beats:
+        place = path, self._prior(entry)
+        if place not in self._beats:
             if kind == "truth":
-                self._beats[path] = read_known_beats(path)
+                self._beats[place] = read_known_beats(path)
             else:
-                self._beats[path] = track_beats(
+                self._beats[place] = track_beats(
                     self.read_waveform(path),
                     rate_hz=BEAT_RATE_HZ,
                     start_bpm=self.start_bpm,
                     tightness=self.tightness,
+                    known_bpm=self._prior(entry),
                 )
         return beats_in_clip(
-            self._beats[path],
+            self._beats[place],
             offset_seconds=0.0 if kind == "clip" else entry.track_offset_seconds,
             duration_seconds=duration_seconds,
         )
+
+    def _prior(self, entry: ClipEntry) -> float | None:
+        """The tempo that the tracker is told."""
+        if self.mode == "truth" or not self.use_known_tempo:
+            return None
+        return known_bpm(entry)
+
+    def bpm(self, entry: ClipEntry) -> float | None:
+        """Tempo of the beats that `read` found, from the median time between them; None without."""
+        beats = self._beats.get((self.source(entry)[1], self._prior(entry)))
+        if beats is None or len(beats) < 2:
+            return None
+        return 60 / float(beats.diff().median())
 
 
 def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -230,7 +274,7 @@ def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
             f"Music beats of {len(own)} {clips}: {said.format(starts=from_on)} "
             f"({num} file{'s' * (num > 1)}, such as {files[0]})."
         )
-    return lines
+    return lines + tempo_disagreements(records)
 
 
 _SOURCES = {

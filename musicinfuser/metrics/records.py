@@ -11,8 +11,15 @@ from safetensors.torch import load_file
 
 from musicinfuser.metrics.clip import ClipMetric, NamedMetric
 from musicinfuser.metrics.clip_folder import ClipEntry, content_digest, file_digest
+from musicinfuser.metrics.known_tempo import known_bpm
 from musicinfuser.metrics.music_beats import MusicBeats
-from musicinfuser.metrics.report import Document, as_fields, known_shapes, known_values
+from musicinfuser.metrics.report import (
+    Document,
+    as_fields,
+    known_shapes,
+    known_tempi,
+    known_values,
+)
 from musicinfuser.metrics.set_metric import SetMetric, summarise_sets
 
 SHAPE_FIELDS = ("num_frames", "fps")
@@ -67,6 +74,8 @@ def start_record(
         "track_sha256": content_digest(entry.file_of(entry.track)) if entry.track else None,
         "music_beats": kind,
         "beats_file": str(beats_file),
+        "music_bpm": None,
+        "known_bpm": known_bpm(entry),
         "sha256": digest,
         **dict.fromkeys(SHAPE_FIELDS),
         "keys": keys,
@@ -113,6 +122,7 @@ def take_known(
     """
     values_of = {} if known is None else known_values(known)
     shapes = {} if known is None else known_shapes(known)
+    tempi = {} if known is None else known_tempi(known)
     for record in records:
         record.update(shapes.get(record["sha256"], {}))
         for metric in metrics:
@@ -125,6 +135,7 @@ def take_known(
                 assert isinstance(metric, ClipMetric)
                 if values is not None and metric.is_complete(values):
                     record["values"][metric.name] = values
+                    record["music_bpm"] = tempi.get((metric.name, key), record["music_bpm"])
 
 
 def description_name(record: Document, metric: str) -> str:

@@ -87,6 +87,16 @@ def known_shapes(document: Document) -> dict[str, Document]:
     }
 
 
+def known_tempi(document: Document) -> dict[tuple[str, str], float]:
+    """Tempi of the beats of an earlier run by (metric, key); keys know where beats came from."""
+    return {
+        (metric, clip["keys"][metric]): clip["music_bpm"]
+        for clip in document["clips"]
+        if clip.get("music_bpm") and "keys" in clip
+        for metric in clip["values"]
+    }
+
+
 def summarise(
     clips: Sequence[Document], metrics: Sequence[ClipMetric], *, seed: int, confidence: float
 ) -> Document:

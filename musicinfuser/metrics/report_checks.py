@@ -147,6 +147,8 @@ _CLIP: dict[str, Check] = {
     "heard": _or_null(_text),
     "music_beats": _text,
     "beats_file": _or_null(_text),
+    "music_bpm": _or_null(_number),
+    "known_bpm": _or_null(_number),
     "sha256": _or_null(_text),
     "track_sha256": _or_null(_text),
     "num_frames": _or_null(_count),

@@ -83,6 +83,9 @@ class Scorer:
                 raise
             except Exception as error:
                 outcome.failures[metric.name] = reason(error)
+        bpm = clip.music_bpm() if clip.music_bpm is not None else None
+        if bpm is not None:
+            outcome.shape["music_bpm"] = round(bpm, 2)
         return outcome
 
     def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:

@@ -5,7 +5,6 @@ generated with the track at 0.75, 1 and 1.25 times its tempo, and the dominant f
 motion is compared with that of the clip at the track's own tempo: 1 is a dance that follows.
 """
 
-import os
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,12 @@ from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.clip_folder import ClipEntry
 from musicinfuser.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
+from musicinfuser.metrics.known_tempo import tempo_of, without_tempo
 from musicinfuser.metrics.matching import Sound, name_of, sound_of, told_apart
 from musicinfuser.metrics.motion import MotionCurve
 from musicinfuser.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
 from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 
-TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
-"""End of a file's or folder's name that says at how many times its tempo a track is played."""
 SYSTEM_MARK = re.compile(r" at tempo \d+(?:\.\d+)?$")
 _MILLIONTHS = 1_000_000
 TOLERANCE = 0.1
@@ -100,28 +98,6 @@ def tempo_response(
         bootstrap_median(ratios, seed=seed, name=name, confidence=confidence),
         bootstrap_mean(within, seed=seed, name=name, confidence=confidence),
     )
-
-
-def tempo_of(path: str | Path) -> tuple[str, float]:
-    """Name of a track and the factor of its tempo, from its path.
-
-    The file's stem or the nearest folder that ends in ``tempo_<factor>`` says it:
-    ``song_tempo_0.75.wav`` and ``tempo_0.75/music/song.wav`` are ``song`` at 0.75 times its tempo.
-
-    Returns:
-        The stem without such an ending, and the factor, 1 if nothing says another.
-    """
-    path = Path(os.path.normpath(path))
-    found = TEMPO_MARK.match(path.stem)
-    name = found[1] if found else path.stem
-    marks = [found, *(TEMPO_MARK.match(part) for part in reversed(path.parts[:-1]))]
-    return name, next((float(mark[2]) for mark in marks if mark), 1.0)
-
-
-def without_tempo(parts: Sequence[str]) -> tuple[str, ...]:
-    """Folders and names without what `TEMPO_MARK` finds; those that say nothing else are gone."""
-    marks = ((part, TEMPO_MARK.match(part)) for part in parts)
-    return tuple(name for part, mark in marks if (name := mark[1] if mark else part))
 
 
 def _untimed(entry: ClipEntry) -> tuple[Sound, float]:

@@ -31,6 +31,12 @@ def add_decoding_options(parser: ArgumentParser) -> None:
         "--beats_folder", type=Path | None, default=None, help="Where <track stem>.json lies."
     )
     parser.add_argument("--start_bpm", type=PositiveFloat, default=120.0, help="For tracked beats.")
+    parser.add_argument(
+        "--known_tempo",
+        type=bool,
+        default=True,
+        help="Track beats near the tempo that a list (column bpm) or an AIST name says.",
+    )
     parser.add_argument("--tightness", type=PositiveFloat, default=100.0, help="For tracked beats.")
 
 
@@ -47,4 +53,5 @@ def music_beats(settings: Namespace) -> MusicBeats:
         folder=settings.beats_folder,
         start_bpm=settings.start_bpm,
         tightness=settings.tightness,
+        use_known_tempo=settings.known_tempo,
     )

@@ -4,7 +4,7 @@ import pytest
 
 from datamodules.generation_cells import CellsSpec, make_cells
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.metrics.tempo_response import tempo_of
+from musicinfuser.metrics.known_tempo import tempo_of
 
 
 def spec(tracks: list[Path], tmp_path: Path, **changes) -> CellsSpec:

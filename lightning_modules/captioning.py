@@ -1,12 +1,18 @@
 """VideoCaptioner: videos to captions, as a predict job."""
 
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
+from transformers import AutoTokenizer
 
+from musicinfuser.networks.backbone import MOCHI_HUB_ID
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
+from musicinfuser.networks.sources import MissingWeightsError, load_pretrained
+from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, cut_note
 
 if TYPE_CHECKING:
     from datamodules.captioning import Stills
@@ -27,20 +33,34 @@ class Caption:
 class VideoCaptioner(L.LightningModule):
     """Runs a frozen video captioner; `callbacks.CaptionWriter` writes what it returns."""
 
-    def __init__(self, captioner: CaptionerSpec) -> None:
+    def __init__(
+        self,
+        captioner: CaptionerSpec,
+        text_encoder: str = MOCHI_HUB_ID,
+        max_text_tokens: int = MAX_TEXT_TOKENS,
+    ) -> None:
         """Set up; the model is loaded once, when the job starts.
 
         Args:
             captioner: Model and question.
+            text_encoder: Hub id or folder of the Mochi that will read the captions: its tokenizer
+                tells which are too long. If it is not on this machine, the encode job tells.
+            max_text_tokens: What is read of a caption.
         """
         super().__init__()
         self.spec = captioner
+        self.text_encoder, self.max_text_tokens = text_encoder, max_text_tokens
+        self._tokenizer: Any = None
         self.captioner: Captioner | None = None
 
     def configure_model(self) -> None:
         """Load the model."""
         if self.captioner is None:
             self.captioner = Captioner(self.spec)
+            with suppress(MissingWeightsError):
+                self._tokenizer = load_pretrained(
+                    AutoTokenizer, self.text_encoder, "tokenizer", local_files_only=True
+                )
 
     def predict_step(
         self, batch: "list[Stills | SkippedClip]", batch_idx: int
@@ -57,4 +77,14 @@ class VideoCaptioner(L.LightningModule):
         text = self.captioner.describe(
             video.frames, seconds=video.seconds, duration=video.duration_seconds
         )
+        if self.captioner.was_cut_off:
+            warnings.warn(
+                f"{video.file}: the answer goes on after captioner.max_new_tokens "
+                f"({self.spec.max_new_tokens}) and is cut there, after {text[-30:]!r}.",
+                stacklevel=2,
+            )
+        if self._tokenizer is not None:
+            cut = cut_note(text, self._tokenizer, max_tokens=self.max_text_tokens)
+            if cut is not None:
+                warnings.warn(f"{video.file}: the caption {cut}", stacklevel=2)
         return Caption(video.path, video.file, text)

@@ -72,6 +72,19 @@ def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
     }
 
 
+def test_what_is_cut_from_captions_is_named(
+    arguments: list[str], small_parts: Path, root: Path
+) -> None:
+    reads = [f"--model.init_args.text_encoder={small_parts}", "--model.init_args.max_text_tokens=5"]
+    with pytest.warns(UserWarning) as caught:
+        main(["predict", *arguments, *reads])
+    said = [str(w.message) for w in caught]
+    for file in ("a.mp4", "sub/ダンス.mp4"):
+        (cut,) = [line for line in said if line.startswith(f"{file}: the caption ")]
+        assert "of which the text encoder reads 5: the last " in cut
+        assert sum(line.startswith(f"{file}: the answer goes on after capt") for line in said) == 1
+
+
 def test_captions_appear_where_the_encode_job_looks(
     arguments: list[str], root: Path, capsys: pytest.CaptureFixture
 ) -> None:

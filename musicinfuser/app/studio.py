@@ -19,6 +19,7 @@ from musicinfuser.generation import OUTPUT_RATE_HZ, read_track
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.networks.text_tokens import cut_note
 from musicinfuser.pipelines.adapter_folder import adapter_parts, check_belongs, load_lora
 from musicinfuser.pipelines.heard import FPS
 from musicinfuser.pipelines.music_infuser import MusicInfuserPipeline
@@ -163,6 +164,10 @@ class Studio:
         else:
             pipeline.to(self.device)
         self._chosen = name
+
+    def cut_note(self, prompt: str) -> str:
+        """What is not read of a prompt, in one sentence; empty if it is read whole."""
+        return cut_note(prompt, self.pipeline.tokenizer) or ""
 
     def dance(
         self, wish: Wish, folder: Path, *, hears: bool, on_step: Callable[[int], None]

@@ -97,6 +97,8 @@ class Visits:
                 text = f"Done: {length}, seed {wish.seed}, {wish.num_steps} steps."
                 if compare:
                     text += " Play the first one; the other runs with it."
+                if cut := self.studio.cut_note(wish.prompt):
+                    text += f" The prompt {cut}"
                 yield Shown(note(text), made.get(True), made.get(False))
             finally:
                 self._wanting.discard(visitor)

@@ -28,7 +28,8 @@ class CaptionerSpec:
     prompt: str = AUTHORS_PROMPT
     """What the model is asked (authors' code)."""
     max_new_tokens: int = 512
-    """Length of an answer (authors' code); Mochi reads the first 256 T5 tokens of it."""
+    """Length of an answer (authors' code); Mochi reads the first 256 T5 tokens of it. What is cut
+    here or there is named."""
     show: Literal["video", "images"] = "video"
     """Show the pictures as one video, or one after another to a model that knows no videos."""
 
@@ -58,6 +59,8 @@ class Captioner(nn.Module):
         """
         super().__init__()
         self.spec = spec
+        self.was_cut_off = False
+        """Whether the last answer went on after ``max_new_tokens``."""
         self.processor = load_pretrained(AutoProcessor, spec.source, None)
         if not getattr(self.processor, "chat_template", None):
             raise UserError(
@@ -96,6 +99,10 @@ class Captioner(nn.Module):
         asked = inputs["input_ids"]
         if torch.equal(answer[:, : asked.shape[1]], asked):
             answer = answer[:, asked.shape[1] :]
+        ends = self.model.generation_config.eos_token_id
+        is_long = answer.shape[1] >= self.spec.max_new_tokens
+        is_ended = answer[0, -1].item() in (ends if isinstance(ends, list) else [ends])
+        self.was_cut_off = is_long and not is_ended
         (text,) = self.processor.batch_decode(answer, skip_special_tokens=True)
         return " ".join(text.split())
 

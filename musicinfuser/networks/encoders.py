@@ -29,6 +29,7 @@ from musicinfuser.networks.sources import (
     looks_local,
     missing_folder,
 )
+from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
 from musicinfuser.networks.vae_pieces import PIECE_LATENT_FRAMES, decode_pieces
 from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
 from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
@@ -53,8 +54,8 @@ class EncodersSpec:
     """Layer that is heard; null: the last hidden state (authors), 0: what enters the first."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
-    max_text_tokens: int = 256
-    """T5 tokens after which captions are cut (Mochi: 256)."""
+    max_text_tokens: int = MAX_TEXT_TOKENS
+    """T5 tokens after which captions are cut, with a word (Mochi: 256)."""
     vae_tiling: bool | None = None
     """Encode and decode in tiles: slower, with less memory, with faint seams. By default clips are
     encoded whole, and decoded in tiles only where the GPU's free memory is too small: of 256 px,
@@ -212,6 +213,8 @@ class Encoders:
                     truncation=True,
                     return_tensors="pt",
                 ).to(device)
+                if tokens.input_ids.shape[1] == self.spec.max_text_tokens:
+                    warn_of_cut(caption, self._tokenizer, max_tokens=self.spec.max_text_tokens)
                 with torch.autocast(device.type, enabled=False):
                     features = text_encoder(tokens.input_ids, tokens.attention_mask)[0]
                 yield features[0].cpu()

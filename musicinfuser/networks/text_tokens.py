@@ -1,7 +1,39 @@
-"""Captions of different lengths in one batch."""
+"""Captions of different lengths in one batch, and captions that are too long."""
+
+import warnings
+from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor
+
+MAX_TEXT_TOKENS = 256
+"""Tokens of a text that Mochi reads."""
+
+
+def cut_note(text: str, tokenizer: Any, *, max_tokens: int = MAX_TEXT_TOKENS) -> str | None:
+    """How much of a text is not read, and where it ends, in one sentence; None if it is read whole.
+
+    Args:
+        text: A caption or prompt.
+        tokenizer: Of the text encoder.
+        max_tokens: What is read of it.
+    """
+    num_tokens = len(tokenizer(text, verbose=False).input_ids)
+    if num_tokens <= max_tokens:
+        return None
+    read = tokenizer(text, max_length=max_tokens, truncation=True, verbose=False).input_ids
+    end = tokenizer.decode(read, skip_special_tokens=True)[-30:]
+    return (
+        f"{shorten(text, 60)!r} has {num_tokens} tokens, of which the text encoder reads "
+        f"{max_tokens}: the last {num_tokens - max_tokens} are cut, after {end!r}."
+    )
+
+
+def warn_of_cut(text: str, tokenizer: Any, *, max_tokens: int = MAX_TEXT_TOKENS) -> None:
+    """Say what `cut_note` says as a warning, which Python shows once for each text."""
+    if sentence := cut_note(text, tokenizer, max_tokens=max_tokens):
+        warnings.warn(sentence, stacklevel=2)
 
 
 def trim_text(

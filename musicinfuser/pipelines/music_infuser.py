@@ -34,6 +34,7 @@ from musicinfuser.networks.adapted_block import adapt_blocks
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
 from musicinfuser.pipelines.adapter_folder import check_belongs
 from musicinfuser.pipelines.heard import FPS, Hearing, Sound, frames_asked
 from musicinfuser.pipelines.latents import Latents
@@ -123,6 +124,9 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
     ) -> tuple[Tensor, Tensor]:
         """T5 features ``(B, L, width)`` and mask, zeros for empty prompts wherever they stand."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
+        max_tokens = kwargs.get("max_sequence_length", MAX_TEXT_TOKENS)
+        for text in dict.fromkeys(prompts):
+            warn_of_cut(text, self.tokenizer, max_tokens=max_tokens)
         # diffusers would zero a whole batch for its last prompt.
         features, mask = super()._get_t5_prompt_embeds([p or " " for p in prompts], **kwargs)
         empty = [not p for p in prompts]

@@ -166,3 +166,10 @@ def test_a_full_host_is_told_from_other_errors():
             torch.empty(2**55)
     with pytest.raises(RuntimeError, match="a shape"), named_out_of_memory("this", "do that"):
         raise RuntimeError("a shape that does not fit")
+
+
+def test_what_is_cut_from_a_prompt_is_said_at_the_end(visits, wish):
+    prompt = 30 * "turning round "
+    with pytest.warns(UserWarning, match="are cut"):
+        shown = last_of(visits, replace(wish, prompt=prompt))
+    assert "Done: " in shown.status and f"has {len(prompt) + 1} tokens, of which" in shown.status

@@ -170,3 +170,16 @@ def test_predict_names_the_profile(trained, small_parts, song):
         with pytest.raises(OutOfMemoryError, match=remedy):
             generate(trained, encoders, cell, SamplingSpec(1, 1.0), device=torch.device("cpu"))
         hook.remove()
+
+
+def test_what_is_cut_from_prompts_is_named(base):
+    long, other = 30 * "turning round ", 30 * "standing still "
+    with pytest.warns(UserWarning) as caught:
+        latents_of(base, [long, long], negative_prompt=[other, ""], num_inference_steps=1)
+    said = [str(w.message) for w in caught if "are cut" in str(w.message)]
+    for text in (long, other):
+        number = len(text) + 1
+        (sentence,) = [line for line in said if line.startswith(f"'{text[:20]}")]
+        assert f"has {number} tokens, of which the text encoder reads 256: the" in sentence
+    with pytest.warns(UserWarning, match="encoder reads 4: the last 5 are cut, after 'a d'"):
+        latents_of(base, "a dancer", max_sequence_length=4, **ONE_STEP)

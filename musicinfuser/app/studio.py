@@ -115,7 +115,9 @@ class Studio:
         pipeline.set_progress_bar_config(disable=True)
         for number, (name, folder) in enumerate(options.adapter.items()):
             zica, lora = adapters[name][0], f"adapter{number}"
-            check_belongs(zica, pipeline.transformer, pipeline.audio_encoder)
+            check_belongs(
+                zica, pipeline.transformer, pipeline.audio_encoder, pipeline.feature_extractor
+            )
             load_lora(pipeline, folder, name=lora)
             has_lora = lora in getattr(pipeline.transformer, "peft_config", {})
             adapters[name] = (zica, lora if has_lora else None)

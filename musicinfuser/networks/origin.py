@@ -48,6 +48,8 @@ class AudioIdentity:
     """Tokens per second."""
     width: int | None = None
     """Channels of a token."""
+    normalises: bool | None = None
+    """Whether waveforms get unit variance first (``do_normalize`` of the feature extractor)."""
 
     @classmethod
     def of_encoder(
@@ -67,7 +69,15 @@ class AudioIdentity:
         name = _name(f"{source}/{subfolder}" if subfolder else source)
         config = _json(folder / "config.json") if folder else {}
         kind = config.get("model_type")
-        known = cls(features, layer, name, kind, None, _rate_hz(config), config.get("hidden_size"))
+        extractor = _json(folder / "preprocessor_config.json") if folder else {}
+        known = cls(
+            layer=layer,
+            encoder=name,
+            kind=kind,
+            rate_hz=_rate_hz(config),
+            width=config.get("hidden_size"),
+            normalises=extractor.get("do_normalize"),
+        )
         if folder is None or kind is None:
             return known
         # Whoever needs the weights says what is wrong with them.
@@ -77,8 +87,8 @@ class AudioIdentity:
         return known
 
     @classmethod
-    def of_loaded(cls, encoder: Any, *, layer: int | None) -> Self:
-        """Of an encoder of transformers in memory."""
+    def of_loaded(cls, encoder: Any, extractor: Any = None, *, layer: int | None) -> Self:
+        """Of an encoder of transformers and its feature extractor in memory."""
         config = encoder.config.to_dict()
         return cls(
             layer=layer,
@@ -87,6 +97,7 @@ class AudioIdentity:
             weights=fingerprint_weights(encoder.state_dict()),
             rate_hz=_rate_hz(config),
             width=config.get("hidden_size"),
+            normalises=getattr(extractor, "do_normalize", None),
         )
 
     def __str__(self) -> str:
@@ -94,7 +105,9 @@ class AudioIdentity:
         if self.features == LOG_MEL:
             return f"log-mel spectrograms of {self.width or NUM_BANDS} bands"
         layer = "the last hidden state" if self.layer is None else f"layer {self.layer}"
-        marks = ", ".join(filter(None, (self.kind, self.weights and f"weights {self.weights}")))
+        as_is = "waveforms as they are" if self.normalises is False else None
+        known = (self.kind, self.weights and f"weights {self.weights}", as_is)
+        marks = ", ".join(filter(None, known))
         return f"{layer} of {self.encoder or 'an encoder'}{f' ({marks})' if marks else ''}"
 
     @property
@@ -108,7 +121,7 @@ class AudioIdentity:
             return True
         pairs = [
             (getattr(self, name), getattr(other, name))
-            for name in ("kind", "rate_hz", "width", "weights")
+            for name in ("kind", "rate_hz", "width", "normalises", "weights")
         ]
         if None in pairs[-1]:
             # Two names of the Hub tell what weights would.

@@ -111,7 +111,10 @@ def _complete(zica: MusicAdapter, adapter: str) -> None:
 
 
 def check_belongs(
-    zica: MusicAdapter, transformer: MochiTransformer3DModel, audio_encoder: Any
+    zica: MusicAdapter,
+    transformer: MochiTransformer3DModel,
+    audio_encoder: Any,
+    feature_extractor: Any = None,
 ) -> None:
     """Refuse an adapter of another base, or one that would hear with other ears than in training.
 
@@ -135,6 +138,12 @@ def check_belongs(
             f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "
             f"{audio_encoder.config.hidden_size}"
         )
+    layer = trained.audio.layer
+    if hears_encoder and layer is not None and layer > audio_encoder.config.num_hidden_layers:
+        problems.append(
+            f"it hears layer {layer}, the audio encoder has "
+            f"{audio_encoder.config.num_hidden_layers}"
+        )
     if problems:
         raise AdapterMismatchError(
             f"the adapter and the base do not belong together: {'; '.join(problems)}; load the "
@@ -144,7 +153,7 @@ def check_belongs(
         return
     problem, note = hearing_problems(
         trained,
-        AudioIdentity.of_loaded(audio_encoder, layer=trained.audio.layer),
+        AudioIdentity.of_loaded(audio_encoder, feature_extractor, layer=trained.audio.layer),
         path=ours.get("_name_or_path") or "the adapter",
         remedy="load it with the audio encoder it was trained with",
     )

@@ -102,7 +102,7 @@ class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # typ
         self.register_to_config(has_lora=has_lora)
         if transformer is not None:
             if zica is not None:
-                check_belongs(zica, transformer, audio_encoder)
+                check_belongs(zica, transformer, audio_encoder, feature_extractor)
             adapt_blocks(transformer)
 
     def enable_model_cpu_offload(

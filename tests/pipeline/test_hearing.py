@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import MochiPipeline
 from peft import get_peft_model_state_dict
-from transformers import AutoModel
+from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from musicinfuser import MusicAdapter, MusicInfuserPipeline, keyed_random
 from musicinfuser.app.options import parse
@@ -164,3 +164,20 @@ def test_the_app_refuses_adapters_of_different_ears(
     assert not torch.equal(found["mel"], found["last"])
     with pytest.raises(AdapterMismatchError, match=r"was trained to hear .* \(hubert, weights"):
         load(last, other)
+
+
+def test_waveforms_prepared_otherwise_are_refused(train, small_parts: Path, tmp_path: Path) -> None:
+    _, _, folder = train("adapter")
+    plain = Wav2Vec2FeatureExtractor(do_normalize=False)
+    with pytest.raises(AdapterMismatchError, match=r"would hear .*, waveforms as they are\)"):
+        MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder, feature_extractor=plain)
+
+
+def test_a_layer_that_the_ears_lack_is_refused(train, small_parts: Path) -> None:
+    _, _, folder = train("adapter")
+    config = folder / "zica" / "config.json"
+    settings = json.loads(config.read_text())
+    settings["origin"]["audio"] |= {"layer": 12, "weights": None}
+    config.write_text(json.dumps(settings))
+    with pytest.raises(AdapterMismatchError, match="it hears layer 12, the audio encoder has 3"):
+        MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder)

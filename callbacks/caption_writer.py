@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from musicinfuser.errors import printable
+from musicinfuser.file_identity import FileIdentity
 from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from datamodules.captioning import CaptioningDataModule
+    from lightning_modules.captioning import Caption
 
 ROWS_PER_TABLE = 200
 """A table is written anew with each caption; this many keep that cheap."""
@@ -21,7 +24,8 @@ ROWS_PER_TABLE = 200
 class CaptionWriter(BasePredictionWriter):
     """Writes ``captions_rank<R>_<N>.jsonl`` with the fields ``file`` and ``caption``.
 
-    A table is whole after every video. Those of earlier runs are left as they are.
+    Further fields say what the video was: one that has changed gets another caption. A table is
+    whole after every video. Those of earlier runs are left as they are.
     """
 
     def __init__(self) -> None:
@@ -49,12 +53,15 @@ class CaptionWriter(BasePredictionWriter):
             elif not result.caption:
                 self._skip(result.path, "no caption: the model had nothing to say")
             else:
-                self._write(data.tables, trainer.global_rank, result.file, result.caption)
+                self._write(data.tables, trainer.global_rank, result)
 
-    def _write(self, folder: Path, rank: int, file: str, caption: str) -> None:
+    def _write(self, folder: Path, rank: int, said: "Caption") -> None:
         if self._table is None or len(self._rows) == ROWS_PER_TABLE:
             self._table, self._rows = _next_table(folder, rank), []
-        self._rows.append({"file": file, "caption": caption})
+        row = {"file": said.file, "caption": said.caption}
+        with suppress(OSError):  # gone by now: the caption is kept all the same
+            row |= FileIdentity.of(said.path).as_attributes()
+        self._rows.append(row)
         write_json_lines(self._table, self._rows)
         self.num_written += 1
 

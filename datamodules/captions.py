@@ -7,12 +7,14 @@ included, because models adapted with them have read exactly these words.
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import torch
 
 from datamodules.aist_names import AISTName, dancers_of, tables
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
+from musicinfuser.file_identity import FileIdentity
 from musicinfuser.label_files import LabelError, read_csv, read_json_lines, read_text
 
 AIST_TEMPLATES = (
@@ -104,13 +106,15 @@ def file_key(path: str | PurePath) -> str:
     return unicodedata.normalize("NFC", valid)
 
 
-def read_caption_table(path: str | Path) -> dict[str, str]:
+def read_caption_table(path: str | Path, *, root: Path | None = None) -> dict[str, str]:
     """Read a table of captions.
 
     Args:
         path: A ``.jsonl`` file with one object per line, or a ``.csv`` file with a header line;
             both with the fields ``file`` (path relative to the folder of videos) and ``caption``,
             in UTF-8.
+        root: Folder of the videos. What the caption job said of a video that is another one now is
+            left out.
 
     Returns:
         Caption by :func:`file_key`, stripped; empty ones are left out.
@@ -131,6 +135,8 @@ def read_caption_table(path: str | Path) -> dict[str, str]:
         file, caption = row.get("file"), row.get("caption")
         if not isinstance(file, str) or not isinstance(caption, str) or not file.strip():
             raise LabelError(path, "each entry needs the texts 'file' and 'caption'.", line)
+        if root is not None and _is_of_another_video(row, root / file):
+            continue
         key, caption = file_key(file.strip()), caption.strip()
         if captions.get(key, caption) != caption:
             raise LabelError(
@@ -138,6 +144,11 @@ def read_caption_table(path: str | Path) -> dict[str, str]:
             )
         captions[key] = caption
     return {key: caption for key, caption in captions.items() if caption}
+
+
+def _is_of_another_video(row: Mapping[str, Any], video: Path) -> bool:
+    identity = FileIdentity.from_attributes(row)
+    return identity is not None and video.is_file() and not identity.is_that_of(video)
 
 
 def find_caption_tables(root: Path, captions: str | Path) -> list[Path]:
@@ -196,7 +207,7 @@ def read_captions(root: Path, captions: str | Path | Sequence[str | Path]) -> di
     entries = [captions] if isinstance(captions, str | Path) else captions
     found: dict[str, str] = {}
     for path in (path for entry in entries for path in find_caption_tables(root, entry)):
-        found = read_caption_table(path) | found
+        found = read_caption_table(path, root=root) | found
     return found
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_json
 from musicinfuser.layer_cells import LayerCell, all_layers
 from musicinfuser.whole_files import write_text
 
@@ -78,7 +79,7 @@ class LayerCellsDataModule(L.LightningDataModule):
         self.choices = json.loads(json.dumps(choices))
         path = Path(self.output_dir, SETTINGS_NAME)
         if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = read_json(path)
             if different := [k for k, v in self.choices.items() if before.get(k) != v]:
                 raise UserError(
                     f"{self.output_dir} holds clips that were made with other settings "

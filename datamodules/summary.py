@@ -1,6 +1,5 @@
 """Counting the clips of a dataset and of a cache, and what was left out."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from datamodules.clips import SkippedClip
 from datamodules.cutting import ClipDataset
+from musicinfuser.label_files import read_json_lines
 from musicinfuser.media.latents import ClipHeader
 from musicinfuser.tables import Row, markdown_table
 
@@ -85,8 +85,7 @@ def read_left_out(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[Le
     counts: list[LeftOut] = []
     found: dict[tuple[str, str, str | None], LeftOut] = {}
     for path in sorted(Path(cache_dir).glob("skipped_rank*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for _, row in read_json_lines(path):
             if "count" in row:
                 counts.append(row)
                 continue

@@ -231,7 +231,7 @@ def parse_json(text: str, path: str | Path, *, line: int | None = None) -> Any:
         reason = "not JSON that can be read: its brackets are too deep"
     except ValueError as error:
         reason = f"not JSON ({error})"
-    raise LabelError(path, f"{reason}; mend or delete it.", line)
+    raise LabelError(path, f"{'' if line else 'is '}{reason}; mend or delete it.", line)
 
 
 def _finite(text: str) -> float:

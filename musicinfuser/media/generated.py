@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from musicinfuser.cells import MANIFEST_NAME
+from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.version import PROGRAM, VERSION
 from musicinfuser.whole_files import write_json_lines, write_text
@@ -101,13 +103,22 @@ def _sha256(path: Path) -> str:
 
 
 def write_manifest(folder: str | Path) -> Path:
-    """Collect the descriptions in a folder into ``manifest.jsonl``, sorted by file name."""
+    """Collect the descriptions in a folder into ``manifest.jsonl``, sorted by file name.
+
+    Other files of that ending are none of ours; one that cannot be read is named in a warning.
+    """
     folder = Path(folder)
     descriptions = []
     # A killed run may leave a temporary file, whose name starts with a dot.
     for path in sorted(p for p in folder.glob("*.json") if not p.name.startswith(".")):
-        description = json.loads(path.read_text())
-        if "sha256" in description and Path(folder, description["file"]).is_file():
+        try:
+            description = parse_json(read_text(path), path)
+        except LabelError as error:
+            warnings.warn(f"left out of {folder / MANIFEST_NAME}: {error}", stacklevel=2)
+            continue
+        if not isinstance(description, dict) or not {"sha256", "file"} <= description.keys():
+            continue
+        if Path(folder, str(description["file"])).is_file():
             descriptions.append(description)
     write_json_lines(folder / MANIFEST_NAME, descriptions)
     return folder / MANIFEST_NAME

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_json
 from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME, current_clips
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.whole_files import write_text
@@ -183,11 +184,12 @@ def check_caption_recipe(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
 
     Raises:
         CacheError: The stored captions were encoded otherwise.
+        LabelError: The note cannot be read.
     """
     path, mine = _caption_recipe_path(cache_dir), _caption_recipe(recipe)
     if not path.is_file():
         return
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     if stored != mine:
         different = [
             f"{k}: {stored.get(k)}, not {v}" for k, v in mine.items() if stored.get(k) != v

@@ -1,6 +1,5 @@
 """Which blocks carry audio (section 4.1, Table 1): an explicit list or a named strategy."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 import torch
 
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError, read_json
 
 # Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
 ADAPTABLE_LAYERS_OF_MOCHI = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
@@ -107,10 +107,9 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
     path = Path(layers.scores)
     if not path.is_file():
         raise UserError(f"layers.scores names {path}, which does not exist; measure it first.")
-    try:
-        scores = json.loads(path.read_text())["scores"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f'{path} must be json with a list under "scores".') from error
+    scores = read_json(path).get("scores")
+    if not isinstance(scores, list) or not all(isinstance(s, int | float) for s in scores):
+        raise LabelError(path, 'must be json with a list of numbers under "scores".')
     if len(scores) != depth:
         raise UserError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
     return tuple(sorted(rank_layers(scores)[:num_layers]))

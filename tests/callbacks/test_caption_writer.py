@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,23 @@ def test_tables_of_limited_length_each_whole_after_every_caption(
     write(CaptionWriter(), trainer, Caption(tmp_path / "x.mp4", "x.mp4", "another"))
     assert (tmp_path / "captions" / "captions_rank3_0003.jsonl").is_file()
     assert read_captions(tmp_path, "auto")["踊り 4.mp4"] == "dancer\u20284"
+
+
+def test_a_caption_is_that_of_the_video_that_was_seen(
+    trainer: SimpleNamespace, tmp_path: Path
+) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+    write(CaptionWriter(), trainer, Caption(video, "a.mp4", "a man"))
+    os.utime(video, (1, 1))
+    assert read_captions(tmp_path, "auto") == {"a.mp4": "a man"}
+    video.write_bytes(b"two")
+    assert read_captions(tmp_path, "auto") == {}
+    write(CaptionWriter(), trainer, Caption(video, "a.mp4", "a woman"))
+    assert read_captions(tmp_path, "auto") == {"a.mp4": "a woman"}
+    video.unlink()
+    (table,) = (tmp_path / "captions").glob("*_0000.jsonl")
+    assert read_captions(tmp_path, str(table)) == {"a.mp4": "a man"}, "there is no other video"
 
 
 def test_videos_without_a_caption_are_listed(

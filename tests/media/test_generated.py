@@ -83,6 +83,15 @@ def test_manifest_lists_whole_clips_sorted(tmp_path: Path) -> None:
     assert rows[0] == json.loads((tmp_path / "a.json").read_text())
     first = manifest.read_bytes()
     assert write_manifest(tmp_path).read_bytes() == first
+    # Files of others are none of ours; one that cannot be read stops nothing.
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "other.json").write_text('{"sha256": 3}')
+    assert write_manifest(tmp_path).read_bytes() == first
+    (tmp_path / "half.json").write_text('{"sha256": ')
+    with pytest.warns(
+        UserWarning, match=r"left out of .*manifest\.jsonl: .*half\.json, line 1: not"
+    ):
+        assert write_manifest(tmp_path).read_bytes() == first
 
 
 def test_a_failed_video_leaves_no_description(tmp_path: Path) -> None:

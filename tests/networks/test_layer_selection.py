@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 
 AUTHORS = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
@@ -103,3 +104,19 @@ def test_errors_of_scores_files(tmp_path):
     path.write_text(json.dumps({"scores": [1, 2]}))
     with pytest.raises(ValueError, match="has 2 scores, but the backbone has 6 blocks"):
         select("adaptability", 6, scores=str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"scores": [NaN]}', "NaN is no number"),
+        ('{"scores": "123456"}', 'a list of numbers under "scores"'),
+        ("{}", 'a list of numbers under "scores"'),
+        ("[1]", "one JSON object"),
+    ],
+)
+def test_scores_that_are_none_are_named(tmp_path, text, said):
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(UserError, match=rf"scores\.json.*{said}"):
+        select("adaptability", 6, num_layers=1, scores=str(tmp_path / "scores.json"))

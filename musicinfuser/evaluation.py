@@ -197,7 +197,10 @@ def draw_sheet(
         EvaluationError: If none of the clips can be read.
     """
     if pair:
-        entries = list(dict.fromkeys(entry for group in same_music(entries) for entry in group))
+        grouped = list(dict.fromkeys(entry for group in same_music(entries) for entry in group))
+        if more := len(entries) - len(grouped):
+            print(f"{more} clips are not drawn: each repeats a cell, or its list cannot be read.")
+        entries = grouped
     beats.check(entries)
     shown = entries[:max_clips]
     drawn = (

@@ -262,8 +262,9 @@ def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
         records: Clips of metrics.json.
     """
     lines = []
+    there = [record for record in records if record.get("beats_file", "") is not None]
     for kind, said in _SOURCES.items():
-        own = [record for record in records if record.get("music_beats") == kind]
+        own = [record for record in there if record.get("music_beats") == kind]
         if not own:
             continue
         files = [record.get("beats_file") or record["file"] for record in own]
@@ -274,6 +275,9 @@ def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
             f"Music beats of {len(own)} {clips}: {said.format(starts=from_on)} "
             f"({num} file{'s' * (num > 1)}, such as {files[0]})."
         )
+    if missing := len(records) - len(there):
+        clips = "clip" if missing == 1 else "clips"
+        lines.append(f"Music beats of {missing} {clips}: none, the file they lie in is not there.")
     return lines + tempo_disagreements(records)
 
 

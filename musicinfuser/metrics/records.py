@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def start_record(
         "heard": entry.heard,
         "track_sha256": content_digest(entry.file_of(entry.track)) if entry.track else None,
         "music_beats": kind,
-        "beats_file": str(beats_file),
+        "beats_file": os.path.normpath(beats_file) if beats_file.is_file() else None,
         "music_bpm": None,
         "known_bpm": known_bpm(entry),
         "sha256": digest,

@@ -9,7 +9,7 @@ Fields of metrics.json:
         or a distance; they are there once every clip is scored.
     clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt, seed,
         heard, track_sha256 (null where the track is not there), music_beats (what the beats are
-        taken from: "truth", "track" or "clip"), beats_file (which file that is), sha256,
+        taken from: "truth", "track" or "clip"), beats_file (null where it is not there), sha256,
         num_frames and fps (null until the clip is decoded), values ({metric: {value: number}}),
         features ({metric over sets: file of the clip's numbers in the folder beside, such as
         metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings

@@ -30,7 +30,8 @@ def differences(
         untrained: Rows that are the same for every seed.
 
     Returns:
-        ``{row: {value: {mean, low, high, n, by_seed, differs}}}`` for rows with any pair. The
+        ``{row: {value: {mean, low, high, n, by_seed, num_alone, differs}}}`` for rows with any
+        pair; ``num_alone`` counts cells of all trainings that only one of the two has. The
         interval resamples seeds and clips (`bootstrap_seeds_and_clips`); ``differs`` says that it
         leaves out 0 and that the mean of every seed lies on one side, which the interval of few
         seeds does not ensure.
@@ -41,7 +42,7 @@ def differences(
             continue
         trainings = _cells(document, row, reference, is_trained=row not in untrained)
         for value in values:
-            pairs = _pairs(trainings, value)
+            pairs, num_alone = _pairs(trainings, value)
             if not pairs:
                 continue
             interval = bootstrap_seeds_and_clips(
@@ -51,7 +52,7 @@ def differences(
                 confidence=document["confidence"],
             )
             by_seed = {seed: fmean(own.values()) for seed, own in pairs.items()}
-            fields = as_fields(interval) | {"by_seed": by_seed}
+            fields = as_fields(interval) | {"by_seed": by_seed, "num_alone": num_alone}
             found.setdefault(row, {})[value] = fields | {"differs": _differs(fields)}
     return found
 
@@ -116,15 +117,17 @@ def _by_cell(clips: Sequence[Document], pieces: Pieces, *, by_music: bool) -> Ce
     return cells
 
 
-def _pairs(trainings: Mapping[str, tuple[Cells, Cells]], value: str) -> Trainings:
-    """Differences of a value by seed and cell."""
+def _pairs(trainings: Mapping[str, tuple[Cells, Cells]], value: str) -> tuple[Trainings, int]:
+    """Differences of a value by seed and cell, and how many cells only one of the two has."""
     found: Trainings = {}
+    num_alone = 0
     for seed, (own, others) in trainings.items():
         numbers, against = _means(own, value), _means(others, value)
         pairs = {cell: numbers[cell] - against[cell] for cell in numbers if cell in against}
+        num_alone += len(numbers.keys() ^ against.keys())
         if pairs:
             found[seed] = pairs
-    return found
+    return found, num_alone
 
 
 def _means(cells: Cells, value: str) -> dict[str, float]:

@@ -59,6 +59,7 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     text = [table, NOTE.format(confidence=document["confidence"]), ""]
     if found:
         text += [difference_table(found, columns), _differences_note(spec, document), ""]
+        text += [f"{line}\n" for line in unpaired_lines(found, columns)]
     for heading, name in columns.items():
         if plot := _plot(document, spec, found, heading=heading, name=name):
             file = f"{ROWS}_{slug(heading)}.svg"
@@ -112,6 +113,19 @@ def difference_table(found: Document, columns: Mapping[str, str]) -> str:
         for row, values in found.items()
     ]
     return markdown_table(rows, marks=Marks(bold=bold))
+
+
+def unpaired_lines(found: Document, columns: Mapping[str, str]) -> list[str]:
+    """One sentence per row of how many cells it or the reference alone has."""
+    counts = {
+        row: max((values[n]["num_alone"] for n in columns.values() if n in values), default=0)
+        for row, values in found.items()
+    }
+    return [
+        f"{row}: {count} cells of it or of the reference have no counterpart."
+        for row, count in counts.items()
+        if count
+    ]
 
 
 def in_short(

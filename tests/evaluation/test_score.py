@@ -276,11 +276,11 @@ def test_tracked_beats_of_the_clip_and_of_the_whole_track(tmp_path, capsys):
     main(["score", str(tmp_path / "on_beat"), str(tmp_path / "off_beat"), f"--output={output}"])
     document = json.loads(output.read_text())
     printed = capsys.readouterr().out
-    song = str(tmp_path / "on_beat" / "../song.wav")
     assert (
-        "Music beats of 2 clips: tracked in the named track, from second 3.2 of it on (2 files, "
-        f"such as {song})." in printed
+        "Music beats of 2 clips: tracked in the named track, from second 3.2 of it on (1 file, "
+        f"such as {tmp_path}/song.wav)." in printed
     )
+    assert "Music beats of 2 clips: none, the file they lie in is not there." in printed
     assert "Music beats of 2 clips: tracked in the clip's own sound, since its list" in printed
     for clip in document["clips"]:
         if clip["file"] == "gone.mp4":

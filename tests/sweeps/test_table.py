@@ -12,7 +12,7 @@ from musicinfuser.sweeps.errors import SweepError
 from musicinfuser.sweeps.forest import forest_plot
 from musicinfuser.sweeps.plan import Run
 from musicinfuser.sweeps.settings import RowSpec, ScoreSpec, SweepSpec, read_sweep
-from musicinfuser.sweeps.table import compared, sweep_rows, write_sweep_table
+from musicinfuser.sweeps.table import compared, sweep_rows, unpaired_lines, write_sweep_table
 from tests.sweeps.doors import write_sweep
 
 
@@ -147,6 +147,23 @@ def test_songs_of_one_name_are_paired_by_their_folders(tmp_path: Path) -> None:
     fields = differences(combined(runs), ["beat/score"], reference="Ours", untrained=())
     assert fields["Row"]["beat/score"]["mean"] == pytest.approx(0.1)
     assert fields["Row"]["beat/score"]["n"] == 2
+    assert fields["Row"]["beat/score"]["num_alone"] == 0
+
+
+def test_only_the_seed_that_both_have_is_paired_and_the_others_are_counted(tmp_path: Path) -> None:
+    runs = seeds_of(tmp_path, "Ours", {1: [0.0, 0.1]}) + seeds_of(tmp_path, "Row", {1: [1.0, 1.2]})
+    for run, first in zip(runs, (0, 1), strict=True):
+        document = json.loads((run.folder / "metrics.json").read_text())
+        for number, clip in enumerate(document["clips"], start=first):
+            clip |= {"track": "song.wav", "seed": number}
+        (run.folder / "metrics.json").write_text(json.dumps(document))
+    found = differences(combined(runs), ["beat/score"], reference="Ours", untrained=())
+    fields = found["Row"]["beat/score"]
+    assert fields["mean"] == pytest.approx(0.9)
+    assert (fields["n"], fields["num_alone"]) == (1, 2)
+    assert unpaired_lines(found, {"beats": "beat/score"}) == [
+        "Row: 2 cells of it or of the reference have no counterpart."
+    ]
 
 
 def test_clips_of_two_folders_of_one_run_count_both(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ from lightning.pytorch.cli import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import BetaAnnealing, SampleGeneration, VideoWriter, WholeCheckpoint
+from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
 from callbacks.run_folder import check_start, checkpoint_at, only_training
 from callbacks.sigterm import EndOnSigterm
 from callbacks.songs_under_way import SongsUnderWay
+from callbacks.terminal import shown_by_default, speak_plainly
 from callbacks.throw_away import throw_away_mode
 from callbacks.whole_checkpoint import checkpoint_folders
 from datamodules import DanceDataModule
@@ -150,6 +151,11 @@ class MusicInfuserCLI(LightningCLI):
         with ending_together(self.trainer), ExitStack() as self._held:
             super()._run_subcommand(subcommand)
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        """Add what runs show, and what they keep of their settings."""
+        own = [*shown_by_default(config), RunSettings()]
+        return super()._instantiate_trainer(config, [*callbacks, *own])
+
     def before_fit(self) -> None:
         """Check what can be checked without reading weights."""
         self._check_cache()
@@ -251,6 +257,7 @@ def main(args: ArgsType = None) -> Any:
     """Run one verb; tests and the shell come through here."""
     for known in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
+    speak_plainly()
     note_main_process()
     arguments = sys.argv[1:] if args is None else args
     if isinstance(arguments, list) and arguments[:1] == ["check"]:

@@ -9,6 +9,7 @@ from callbacks.finite import FiniteTraining
 from callbacks.layer_scores import LayerScores
 from callbacks.memory_use import MemoryUse
 from callbacks.progress_file import ProgressFile
+from callbacks.run_settings import RunSettings
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
 from callbacks.training_speed import TrainingSpeed
@@ -25,6 +26,7 @@ __all__ = [
     "LayerScores",
     "MemoryUse",
     "ProgressFile",
+    "RunSettings",
     "SampleGeneration",
     "TrainingCurves",
     "TrainingSpeed",

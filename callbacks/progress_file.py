@@ -17,9 +17,10 @@ PROGRESS_NAME = "progress.json"
 class ProgressFile(L.Callback):
     """Writes ``<trainer.default_root_dir>/progress.json`` at the logging interval and at the end.
 
-    Fields: ``step`` and ``max_steps`` in optimizer steps, ``loss`` of the last batch seen (null
-    before the first) and ``seconds_per_step``, the mean since this process started; at the end also
-    ``ended``: true, unless a signal or an error cut the training off.
+    Fields: ``step`` and ``max_steps`` in optimizer steps, ``loss`` as ``train/loss`` is logged, of
+    a module that logs none that of the last batch (null before the first), and
+    ``seconds_per_step``, the mean since this process started; at the end also ``ended``: true,
+    unless a signal or an error cut the training off.
     """
 
     def __init__(self) -> None:
@@ -41,8 +42,10 @@ class ProgressFile(L.Callback):
     ) -> None:
         """Write at the interval."""
         if is_logged(trainer, batch_idx):
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-            self._loss = float(loss) * trainer.accumulate_grad_batches
+            if (loss := trainer.callback_metrics.get("train/loss")) is None:
+                own = outputs["loss"] if isinstance(outputs, dict) else outputs
+                loss = own * trainer.accumulate_grad_batches
+            self._loss = float(loss)
             self._write(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

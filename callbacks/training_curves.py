@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from callbacks.log_interval import is_logged
 from musicinfuser.errors import UserError
+from musicinfuser.number_names import decimal_names
 
 if TYPE_CHECKING:
     from datamodules.dance import DanceDataModule
@@ -51,8 +52,9 @@ class TrainingCurves(L.Callback):
         data: DanceDataModule | None = getattr(trainer, "datamodule", None)
         ratio: dict[str, int] = getattr(data, "ratio", {})
         self._sources = [source for source, share in ratio.items() if share]
-        bands = zip(self.sigma_edges, self.sigma_edges[1:], strict=False)
-        self._groups = [f"sigma_{low:.2f}_{high:.2f}" for low, high in bands] + self._sources
+        names = decimal_names(self.sigma_edges)
+        bands = zip(names, names[1:], strict=False)
+        self._groups = [f"sigma_{low}_{high}" for low, high in bands] + self._sources
         parts: dict[str, list[nn.Parameter]] = getattr(pl_module, "trained_parts", dict)()
         named = {p for own in parts.values() for p in own}
         rest = [p for p in pl_module.parameters() if p.requires_grad and p not in named]

@@ -18,6 +18,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.small_frames import small_frames
+from musicinfuser.number_names import exact_name
 from musicinfuser.whole_files import write_text
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _detector(settings: ShotSettings) -> "SceneDetector":
 
 
 def _kept_path(video: "SourceVideo", settings: ShotSettings) -> Path:
-    threshold = "" if settings.threshold is None else f"-{settings.threshold:g}"
+    threshold = "" if settings.threshold is None else f"-{exact_name(settings.threshold)}"
     return Path(settings.folder, f"{settings.detector}{threshold}", f"{video.clip_stem}.json")
 
 

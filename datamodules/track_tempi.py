@@ -6,6 +6,7 @@ from pathlib import Path
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.tempo import FACTORS, TempoChange, write_at_tempo
+from musicinfuser.number_names import exact_name
 
 
 @dataclass(frozen=True)
@@ -63,5 +64,5 @@ class TempoSpec:
             )
         for track in tracks:
             for factor in self.factors:
-                changed = Path(self.folder, f"{track.stem}_tempo_{factor:g}.wav")
+                changed = Path(self.folder, f"{track.stem}_tempo_{exact_name(factor)}.wav")
                 yield track, track if factor == 1 else changed, factor

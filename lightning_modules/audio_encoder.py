@@ -74,7 +74,7 @@ class AudioEncoderModule(SmallPartModule):
     def training_step(self, batch: "MusicBatch", batch_idx: int) -> Tensor:
         """Squared distance to the points on the three circles."""
         loss = (self.points(batch.waveforms) - on_circle(batch.meter)).square().mean()
-        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        self.step_means.log(self, {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: "MusicBatch", batch_idx: int) -> None:

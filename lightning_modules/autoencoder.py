@@ -80,7 +80,7 @@ class AutoencoderModule(SmallPartModule):
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         loss = reconstruction + self.temporal_weight * temporal + self.kl_weight * kl
         values = {"loss": loss, "reconstruction": reconstruction, "temporal": temporal, "kl": kl}
-        self.log_dict({f"train/{k}": v.detach() for k, v in values.items()}, batch_size=len(batch))
+        self.step_means.log(self, {f"train/{k}": v for k, v in values.items()})
         return loss
 
     def validation_step(self, batch: "FrameBatch", batch_idx: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -28,6 +28,42 @@ def learning_rate_factor(
         return 1.0
     done = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def follow_schedule(
+    checkpoint: dict[str, Any], spec: OptimizerSpec, num_steps: int
+) -> tuple[float, float] | None:
+    """Give a checkpoint the learning rate that a run's schedule has at its step.
+
+    A schedule that ends at another step has another rate there; torch would make the first step
+    with the stored one and then leap.
+
+    Args:
+        checkpoint: Lightning's; changed in place.
+        spec: Of the run that goes on.
+        num_steps: Steps of that run.
+
+    Returns:
+        The stored rate and the new one of the first group; None where they agree.
+    """
+    changed = None
+    for state, optimizer in zip(
+        checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True
+    ):
+        factor = learning_rate_factor(
+            state["last_epoch"],
+            warmup_steps=spec.warmup_steps,
+            num_steps=num_steps,
+            schedule=spec.schedule,
+        )
+        before, rates = state["_last_lr"], [rate * factor for rate in state["base_lrs"]]
+        if all(math.isclose(a, b, abs_tol=1e-30) for a, b in zip(before, rates, strict=True)):
+            continue
+        changed = changed or (before[0], rates[0])
+        state["_last_lr"] = rates
+        for group, rate in zip(optimizer["param_groups"], rates, strict=True):
+            group["lr"] = rate
+    return changed
 
 
 def build_optimizer(

@@ -1,6 +1,10 @@
 """Which steps go to the loggers: a value logged at every step costs about a millisecond of host."""
 
+from collections.abc import Mapping
+
 import lightning.pytorch as L
+import torch
+from torch import Tensor
 
 
 def is_logged_step(module: L.LightningModule) -> bool:
@@ -15,3 +19,37 @@ def is_logged_step(module: L.LightningModule) -> bool:
         return False
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return interval > 0 and (trainer.global_step + 1) % interval == 0
+
+
+class StepMeans:
+    """Logs values of `training_step` as means over all batches and processes of an optimizer step.
+
+    Between logged steps nothing is kept and no process waits for another.
+    """
+
+    def __init__(self) -> None:
+        self._step = -1
+        self._noted: list[Tensor] = []
+
+    def log(
+        self, module: L.LightningModule, values: Mapping[str, Tensor], *, prog_bar: bool = False
+    ) -> None:
+        """Note a batch's values; log their means with the last batch of a logged step.
+
+        Args:
+            module: In its `training_step`.
+            values: Scalars by name, the same names in every batch.
+            prog_bar: Whether the progress bar shows them.
+        """
+        if not is_logged_step(module):
+            return
+        trainer = module.trainer
+        if trainer.global_step != self._step:
+            self._step, self._noted = trainer.global_step, []
+        self._noted.append(torch.stack([value.detach() for value in values.values()]))
+        # As Lightning itself decides whether this batch ends the step, the last of an epoch too.
+        if trainer.fit_loop._should_accumulate():
+            return
+        means = trainer.strategy.reduce(torch.stack(self._noted).mean(dim=0), reduce_op="mean")
+        self._noted = []
+        module.log_dict(dict(zip(values, means.unbind(), strict=True)), prog_bar=prog_bar)

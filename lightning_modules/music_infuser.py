@@ -21,7 +21,7 @@ from lightning_modules.checkpointing import (
     keep_adapters,
 )
 from lightning_modules.learning_rate import build_optimizer
-from lightning_modules.logged_steps import is_logged_step
+from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
@@ -118,6 +118,7 @@ class MusicInfuserModule(L.LightningModule):
         self.backbone_spec, self.layers = backbone, layers
         self.zica_spec, self.lora_spec, self.optimizer_spec = zica, lora, optimizer
         self.sampling, self.objective, self.validation = sampling, objective, validation
+        self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.gradient_checkpointing = checked_policy(gradient_checkpointing)
         self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
@@ -132,7 +133,7 @@ class MusicInfuserModule(L.LightningModule):
         self.kept_latents: Callable[[Cell], KeptLatents | None] = lambda cell: None
         """Where `predict` leaves a clip after each step; a callback says."""
         self.model: MusicMochi | None = None
-        names = [f"{sigma:.2f}/{kind}" for sigma in validation.sigmas for kind in ("own", "other")]
+        names = [f"{level}/{kind}" for level in validation.names for kind in ("own", "other")]
         self.validation_losses = torch.nn.ModuleDict(
             {name.replace(".", "_"): MeanMetric() for name in names}
         )
@@ -205,34 +206,32 @@ class MusicInfuserModule(L.LightningModule):
         sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
         losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
         loss = losses.mean()
-        if is_logged_step(self):
-            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.step_means.log(self, {"train/loss": loss}, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
         """Losses at fixed noise levels with the clip's own music and with another clip's."""
-        for level in self.validation.sigmas:
+        for level, name in zip(self.validation.sigmas, self.validation.names, strict=True):
             sigma = torch.full((len(batch),), level, device=self.device)
             for kind, audio in (("own", batch.audio), ("other", batch.other_audio)):
                 losses = self.velocity_losses(
                     batch, sigma, audio=audio, purpose=f"validation {level}"
                 )
-                self._validation_loss(level, kind).update(losses)
+                self._validation_loss(name, kind).update(losses)
 
     def on_validation_epoch_end(self) -> None:
         """Log the losses, and how much worse other music makes them."""
         own, other = [], []
-        for level in self.validation.sigmas:
-            own.append(self._validation_loss(level, "own").compute())
-            other.append(self._validation_loss(level, "other").compute())
-            self.log(f"val/music_gap_sigma_{level:.2f}", other[-1] / own[-1] - 1, sync_dist=True)
+        for name in self.validation.names:
+            own.append(self._validation_loss(name, "own").compute())
+            other.append(self._validation_loss(name, "other").compute())
+            self.log(f"val/music_gap_sigma_{name}", other[-1] / own[-1] - 1, sync_dist=True)
         mean_own, mean_other = torch.stack(own).mean(), torch.stack(other).mean()
         self.log("val/loss", mean_own, prog_bar=True, sync_dist=True)
         self.log("val/loss_other_music", mean_other, sync_dist=True)
         self.log("val/music_gap", mean_other / mean_own - 1, prog_bar=True, sync_dist=True)
-        for level in self.validation.sigmas:
-            for kind in ("own", "other"):
-                self._validation_loss(level, kind).reset()
+        for metric in self.validation_losses.values():
+            metric.reset()  # type: ignore[operator]
 
     def predict_step(self, batch: list[Cell], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of cells; songs in windows show how far each is."""
@@ -344,7 +343,7 @@ class MusicInfuserModule(L.LightningModule):
         shape = batch.latent_mean.shape[1:]
         return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)
 
-    def _validation_loss(self, level: float, kind: str) -> MeanMetric:
-        metric = self.validation_losses[f"{level:.2f}/{kind}".replace(".", "_")]
+    def _validation_loss(self, level: str, kind: str) -> MeanMetric:
+        metric = self.validation_losses[f"{level}/{kind}".replace(".", "_")]
         assert isinstance(metric, MeanMetric)
         return metric

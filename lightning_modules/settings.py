@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from musicinfuser.errors import UserError
+from musicinfuser.number_names import decimal_names
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,10 @@ class ValidationSpec:
         """Check ranges."""
         if not self.sigmas or not all(0 < sigma <= 1 for sigma in self.sigmas):
             raise UserError(f"validation.sigmas is {self.sigmas}; give levels above 0, up to 1.")
+        if len(set(self.sigmas)) < len(self.sigmas):
+            raise UserError(f"validation.sigmas is {self.sigmas}; name each level once.")
+
+    @property
+    def names(self) -> list[str]:
+        """The levels as parts of names of curves, in their order, no two alike."""
+        return decimal_names(self.sigmas)

@@ -9,6 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.errors import UserError
 from musicinfuser.networks.sources import load_pretrained
@@ -42,6 +43,7 @@ class SmallPartModule(L.LightningModule):
         if (config is None) == (pretrained is None):
             raise UserError("model needs exactly one of `config` and `pretrained`.")
         self.optimizer_spec, self.export_dir = optimizer, export_dir
+        self.step_means = StepMeans()
         self.config, self.pretrained, self.seed = config, pretrained, seed
 
     def read_or_build(

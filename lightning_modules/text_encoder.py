@@ -89,7 +89,7 @@ class TextEncoderModule(SmallPartModule):
             for logits, named in zip(self.logits(batch.captions), batch.named.T, strict=True)
         ]
         loss = torch.stack(losses).sum() / len(batch)
-        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        self.step_means.log(self, {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: "CaptionBatch", batch_idx: int) -> None:

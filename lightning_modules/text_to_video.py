@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from lightning_modules.caption_features import caption_features
 from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
@@ -73,6 +74,7 @@ class TextToVideoModule(L.LightningModule):
         self.max_text_tokens, self.seed = max_text_tokens, seed
         self.train_text_encoder, self.compile_blocks = train_text_encoder, compile_blocks
         self.model: MusicMochi | None = None
+        self.step_means = StepMeans()
         self.losses = nn.ModuleList(MeanMetric() for _ in validation.sigmas)
 
     def configure_model(self) -> None:
@@ -93,7 +95,7 @@ class TextToVideoModule(L.LightningModule):
         u = [torch.rand((), generator=generator(self.seed, i, "sigma")) for i in batch.sample_index]
         sigma = shifted(torch.stack(u), self.noise_shift).to(self.device, non_blocking=True)
         loss = self.velocity_losses(batch, sigma, purpose="training").mean()
-        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        self.step_means.log(self, {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
@@ -105,10 +107,10 @@ class TextToVideoModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the losses."""
         values = []
-        for level, metric in zip(self.validation.sigmas, self.losses, strict=True):
+        for name, metric in zip(self.validation.names, self.losses, strict=True):
             assert isinstance(metric, MeanMetric)
             values.append(metric.compute())
-            self.log(f"val/loss_sigma_{level:.2f}", values[-1], sync_dist=True)
+            self.log(f"val/loss_sigma_{name}", values[-1], sync_dist=True)
             metric.reset()
         self.log("val/loss", torch.stack(values).mean(), prog_bar=True, sync_dist=True)
 

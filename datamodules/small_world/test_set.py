@@ -49,6 +49,7 @@ from musicinfuser.cells import NOTHING
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
+from musicinfuser.number_names import exact_name
 from musicinfuser.tables import Row, csv_table
 from musicinfuser.whole_files import write_text
 
@@ -80,7 +81,11 @@ class Part:
 
     def lists(self, takes: Sequence[Take]) -> dict[Path, list[Row]]:
         """All lists, by file."""
-        system = "ground truth" if self.tempo is None else f"ground truth at tempo {self.tempo:g}"
+        system = (
+            "ground truth"
+            if self.tempo is None
+            else f"ground truth at tempo {exact_name(self.tempo)}"
+        )
         clips: list[Row] = []
         own: list[dict[str, str | int]] = []
         for take in takes:
@@ -145,7 +150,7 @@ def make_test_set(
     dataset, takes = choose(world, choice)
     for tempo in tempos:
         _require_room(tempo, takes, dataset)
-    parts = [Part(out), *(Part(out / f"tempo_{tempo:g}", tempo) for tempo in dict.fromkeys(tempos))]
+    parts = [Part(out), *(Part(out / f"tempo_{exact_name(t)}", t) for t in dict.fromkeys(tempos))]
     lists = {path: rows for part in parts for path, rows in part.lists(takes).items()}
     if not (out / SETTINGS_FILE).is_file():
         write_text(out / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")

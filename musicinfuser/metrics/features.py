@@ -7,6 +7,7 @@ import torch
 from musicinfuser.errors import UserError
 from musicinfuser.metrics.clip import ScoredClip
 from musicinfuser.metrics.motion import GREY_WEIGHTS
+from musicinfuser.number_names import exact_name
 
 
 class FrameFeatures(ABC):
@@ -64,7 +65,7 @@ class PixelStatistics(FrameFeatures):
             )
         self.grid = grid
         self.motion_weight = motion_weight
-        self.name = f"pixel_statistics_{grid}x{grid}_motion{motion_weight:g}"
+        self.name = f"pixel_statistics_{grid}x{grid}_motion{exact_name(motion_weight)}"
 
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         """Mean colour and mean motion of every cell over the clip.

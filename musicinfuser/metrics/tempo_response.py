@@ -22,6 +22,7 @@ from musicinfuser.metrics.matching import Sound, name_of, sound_of, told_apart
 from musicinfuser.metrics.motion import MotionCurve
 from musicinfuser.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
 from musicinfuser.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
+from musicinfuser.number_names import exact_name
 
 SYSTEM_MARK = re.compile(r" at tempo \d+(?:\.\d+)?$")
 _MILLIONTHS = 1_000_000
@@ -150,7 +151,7 @@ class TempoResponse(SetMetric):
         if any(tempo <= 0 or tempo == 1 for tempo in self.tempi):
             raise UserError(f"tempi is {self.tempi}; give positive factors other than 1.")
         self.value_names = tuple(
-            f"{value}_x{tempo:g}"
+            f"{value}_x{exact_name(tempo)}"
             for tempo in self.tempi
             for value in ("median_ratio", "within_10_percent", "num_without_ratio")
         )
@@ -194,13 +195,15 @@ class TempoResponse(SetMetric):
             middle, within = tempo_response(
                 list(ratios.values()),
                 seed=seed,
-                name=f"{self.name} x{tempo:g}",
+                name=f"{self.name} x{exact_name(tempo)}",
                 confidence=confidence,
             )
             num_clips = sum(clip.tempo == tempo for clip in clips)
-            summary[f"median_ratio_x{tempo:g}"] = middle
-            summary[f"within_10_percent_x{tempo:g}"] = within
-            summary[f"num_without_ratio_x{tempo:g}"] = count(num_without, out_of=num_clips)
+            summary[f"median_ratio_x{exact_name(tempo)}"] = middle
+            summary[f"within_10_percent_x{exact_name(tempo)}"] = within
+            summary[f"num_without_ratio_x{exact_name(tempo)}"] = count(
+                num_without, out_of=num_clips
+            )
         return summary
 
     def fingerprints(self) -> dict[str, str]:

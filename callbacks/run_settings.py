@@ -1,0 +1,154 @@
+"""RunSettings: what else a run was made with, and what of it is changed when it is resumed."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.beta_annealing import BetaAnnealing
+from callbacks.ema import AdapterEMA
+from lightning_modules.checkpointing import differences
+from lightning_modules.learning_rate import follow_schedule
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.networks.sources import find_local
+
+RUN_KEY = "musicinfuser_run"
+MAX_STEPS = "trainer.max_steps"
+# Options by the attribute that holds them. Others either change no number of a training or, in
+# another place, are refused.
+MODEL = ("seed", "objective", "noise_shift", "train_text_encoder")
+MODEL += ("moving_weight", "temporal_weight", "kl_weight")
+DATA = ("seed", "ratio", "caption_dropout", "base_prompt_probability", "training_share")
+DATA += ("num_frames", "sizes", "fps")
+CACHE = ("vae", "text_encoder", "audio_encoder", "audio_channel", "dtype")
+CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {
+    "beta_annealing": (BetaAnnealing, ("initial", "half_life_steps", "mode", "num_steps")),
+    "AdapterEMA": (AdapterEMA, ("decay", "start_step", "every_n_steps")),
+}
+
+
+class RunSettings(L.Callback):
+    """Keeps in each checkpoint what `run_settings` finds; says at a resume what is another now.
+
+    What is refused is not said here: settings of the model and its optimizer. A checkpoint that
+    keeps nothing of this is resumed without a word, but for a learning rate that leaps.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the settings."""
+        checkpoint[RUN_KEY] = run_settings(trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Name what is changed, one line each, before the first step."""
+        if trainer.state.fn == "fit":
+            for line in changes(trainer, pl_module, checkpoint):
+                rank_zero_warn(line)
+
+
+def changes(
+    trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+) -> Iterator[str]:
+    """What a run that goes on from a checkpoint does otherwise, one sentence each.
+
+    Where ``trainer.max_steps`` is another, the checkpoint's learning rate is replaced by that of
+    this run's schedule: the first step would be made with the old one.
+    """
+    stored = checkpoint.get(RUN_KEY, {})
+    now = run_settings(trainer, module)
+    asked_steps = None
+    if stored.get(MAX_STEPS, trainer.max_steps) != trainer.max_steps:
+        asked_steps = stored[MAX_STEPS]
+    kept = {key: value for key, value in stored.items() if key != MAX_STEPS}
+    for difference in differences({key: now.get(key) for key in kept}, kept):
+        yield f"resumed with another setting: {difference}."
+    is_over = checkpoint["global_step"] >= trainer.max_steps > 0
+    spec = getattr(module, "optimizer_spec", None)
+    rates = None
+    if spec is not None and not is_over:
+        rates = follow_schedule(checkpoint, spec, trainer.max_steps)
+    if rates is None and asked_steps is None:
+        return
+    before = "" if asked_steps is None else f": {asked_steps} in the checkpoint"
+    sentence = f"resumed with another {MAX_STEPS}{before}, {trainer.max_steps} in the config"
+    if rates is not None:
+        sentence += (
+            f"; the learning rate goes on at {rates[1]:.3g}, as this run's schedule has it at step "
+            f"{checkpoint['global_step']}, not at {rates[0]:.3g}, where the checkpoint's was"
+        )
+    yield f"{sentence}."
+
+
+def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """What decides a training besides the settings of the model and its optimizer, by name.
+
+    Plain values, which a checkpoint can hold. How a global batch is split over processes and
+    accumulated is not among them: it changes no more than the order of a sum.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    algorithm = trainer.gradient_clip_algorithm
+    found: dict[str, Any] = {
+        "trainer.precision": trainer.precision,
+        "trainer.gradient_clip_val": trainer.gradient_clip_val,
+        "trainer.gradient_clip_algorithm": algorithm and str(algorithm.value),
+    }
+    if getattr(getattr(module, "optimizer_spec", None), "schedule", None) == "cosine":
+        found[MAX_STEPS] = trainer.max_steps
+    found |= _of(module, "model", (*MODEL, "optimizer_spec"))
+    found |= _of(data, "data", DATA)
+    backbone = getattr(module, "backbone_spec", None)
+    if backbone is not None:
+        folder = (
+            find_local(backbone.pretrained, backbone.subfolder) if backbone.pretrained else None
+        )
+        found["model.backbone"] = fingerprint_folder(folder) if folder else backbone.pretrained
+        found["model.backbone.dtype"] = backbone.dtype
+    if hasattr(data, "batch_size"):
+        num_batches = trainer.accumulate_grad_batches * trainer.world_size
+        found["samples per optimizer step"] = data.batch_size * num_batches
+    recipe = getattr(data, "recipe", None)
+    found |= _of(recipe, "cache", CACHE)
+    found |= _clips(data)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for name, (kind, options) in CALLBACKS.items():
+        callback = next((c for c in callbacks if isinstance(c, kind)), None)
+        found |= {f"{name}.{option}": getattr(callback, option, None) for option in options}
+    return found
+
+
+def _of(holder: object, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Attributes that are there; of groups of options each option."""
+    found: dict[str, Any] = {}
+    for name in names:
+        if not hasattr(holder, name):
+            continue
+        value, key = getattr(holder, name), f"{prefix}.{name.removesuffix('_spec')}"
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
+        found |= _flat(key, value)
+    return found
+
+
+def _flat(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    return {k: v for name, part in value.items() for k, v in _flat(f"{key}.{name}", part).items()}
+
+
+def _clips(data: object) -> dict[str, str]:
+    """How many clips of each source are trained on, and a mark that changes with them."""
+    by_source = getattr(getattr(data, "training_clips", None), "clips", None)
+    if not isinstance(by_source, Mapping):
+        return {}
+    found = {}
+    for source, clips in by_source.items():
+        named = "\n".join(f"{clip.clip_id}\t{clip.caption}" for clip in clips)
+        mark = hashlib.blake2b(named.encode(errors="replace"), digest_size=4).hexdigest()
+        found[f"clips of {source}"] = f"{len(clips)} (mark {mark})"
+    return found

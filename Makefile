@@ -82,7 +82,7 @@ demo: .venv/.installed
 	$(PREDICT) $(CELLS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
 ifdef MUSIC
-	@echo "     and for $(MUSIC)"
+	@echo "     and for $(MUSIC); the small model has learned from synthetic music only, so its beat is at chance on recorded songs"
 	$(PREDICT) "--data.init_args.generation.music=['$(MUSIC)']" \
 		"--data.init_args.generation.prompts=['$(PROMPT)']" \
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
@@ -94,7 +94,7 @@ endif
 	@echo "Made:"
 	@ls $(REPORT)/side_by_side/*.mp4 | sed 's/^/  beside each other  /'
 	@ls $(VIDEOS)/your_song/*.mp4 2>/dev/null | sed 's/^/  your song          /' || true
-	@ls $(DEMO)/adapted/samples/*/*.mp4 | sed 's/^/  sample in training /'
+	@ls $(DEMO)/adapted/samples/*/*.mp4 2>/dev/null | sed 's/^/  sample in training /' || true
 	@echo "  what was encoded   $(DEMO)/cache/report/index.html"
 	@echo "  contact sheet      $(REPORT)/contact_sheet.png"
 	@echo "  page of it all     $(REPORT)/index.html"

@@ -197,9 +197,13 @@ class MusicInfuserCLI(LightningCLI):
         check_encoders(self.datamodule.cache_dir, self.datamodule.recipe, self.model.encoders)
 
     def _check_sharding(self) -> None:
-        """A sharded backbone runs on all processes at once; each makes samples of its own."""
+        """A sharded backbone runs on all processes at once; each makes samples of its own.
+
+        Of named cells: samples of the cache's clips are then left out with a word.
+        """
         is_sharded = getattr(self.model, "shard_backbone", False) and self.trainer.world_size > 1
-        if is_sharded and self._get(self.config, "sample_generation.every_n_steps"):
+        samples = self._get(self.config, "sample_generation")
+        if is_sharded and samples.every_n_steps and samples.cells:
             raise UserError(
                 "model.shard_backbone and samples while training exclude each other; set "
                 "sample_generation.every_n_steps to 0 and `predict` from checkpoints."

@@ -19,10 +19,14 @@ RUN_KEY = "musicinfuser_run"
 MAX_STEPS = "trainer.max_steps"
 # Options by the attribute that holds them. Others either change no number of a training or, in
 # another place, are refused.
-MODEL = ("seed", "objective", "noise_shift", "train_text_encoder")
-MODEL += ("moving_weight", "temporal_weight", "kl_weight")
-DATA = ("seed", "ratio", "caption_dropout", "base_prompt_probability", "training_share")
-DATA += ("num_frames", "sizes", "fps")
+MODEL = (
+    *("seed", "objective", "optimizer_spec", "noise_shift", "train_text_encoder"),
+    *("moving_weight", "temporal_weight", "kl_weight"),
+)
+DATA = (
+    *("seed", "ratio", "caption_dropout", "base_prompt_probability", "training_share"),
+    *("num_frames", "sizes", "fps"),
+)
 CACHE = ("vae", "text_encoder", "audio_encoder", "audio_channel", "dtype")
 CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {
     "beta_annealing": (BetaAnnealing, ("initial", "half_life_steps", "mode", "num_steps")),
@@ -100,7 +104,7 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
     }
     if getattr(getattr(module, "optimizer_spec", None), "schedule", None) == "cosine":
         found[MAX_STEPS] = trainer.max_steps
-    found |= _of(module, "model", (*MODEL, "optimizer_spec"))
+    found |= _of(module, "model", MODEL)
     found |= _of(data, "data", DATA)
     backbone = getattr(module, "backbone_spec", None)
     if backbone is not None:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from callbacks.ema import averaged_weights
 from callbacks.sigterm import NOTICE
@@ -20,11 +21,20 @@ from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
-from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip
+from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
+from musicinfuser.media.latents import CacheError
+from musicinfuser.networks.out_of_memory import OutOfMemoryError
+from musicinfuser.networks.sources import MissingWeightsError
+
+NO_SAMPLES = (
+    "no samples while training: {}; name tracks in sample_generation.cells, or set "
+    "sample_generation.every_n_steps to 0."
+)
 
 if TYPE_CHECKING:
+    from datamodules.dance import DanceDataModule
     from lightning_modules.music_infuser import MusicInfuserModule
 
 
@@ -46,6 +56,13 @@ class SampleCell:
 class SampleGeneration(L.Callback):
     """Generates the same cells every so many steps, through the code that `predict` uses.
 
+    Where no cells are named, they are clips of held-out music of the training's own cache: the
+    video that each was cut from, from where it was cut, and its caption, whose features the cache
+    holds. If that cannot be, one line says why at the start and the training goes on without.
+
+    Two such clips of 32 steps every 1,000 training steps, the default of base.yaml, take 4.0 % of
+    the run's work, decoding included (counted at full size; 64 steps: 7.8 %).
+
     Runs on the trainer's device in its precision, without gradient. Random streams, train and eval
     modes, gradients and cached memory are left as they were found, so a run with samples equals a
     run without. With AdapterEMA the averaged weights are watched. On SIGTERM a clip under way is
@@ -60,27 +77,33 @@ class SampleGeneration(L.Callback):
         height: int = 480,
         width: int = 848,
         num_logged_frames: int = 8,
+        held_out_clips: int = 2,
+        held_out_steps: int = 32,
     ) -> None:
         """Choose what to watch.
 
         Args:
             every_n_steps: Optimizer steps between samples; 0 switches sampling off.
-            cells: Tracks, prompts and seeds.
-            num_frames: Frames per clip, 6k + 1.
-            height: Pixels.
-            width: Pixels.
+            cells: Tracks, prompts and seeds; empty for clips of the cache's held-out music.
+            num_frames: Frames per clip, 6k + 1, of named cells.
+            height: Pixels, likewise.
+            width: Pixels, likewise.
             num_logged_frames: Frames of a clip in the logged picture.
+            held_out_clips: How many, where no cells are named.
+            held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named cells
+                take all of those.
         """
         if every_n_steps < 0:
             raise UserError(f"sample_generation.every_n_steps is {every_n_steps}; use 0 or more.")
-        if every_n_steps and not cells:
-            raise UserError(
-                "sample_generation.every_n_steps is set but sample_generation.cells is empty; name "
-                "at least one track and prompt, or set every_n_steps to 0."
-            )
+        for name, number in (("clips", held_out_clips), ("steps", held_out_steps)):
+            if number < 1:
+                raise UserError(f"sample_generation.held_out_{name} is {number}; use 1 or more.")
         check_clip_size(num_frames, height, width)
         self.every_n_steps = every_n_steps
         self.num_logged_frames = num_logged_frames
+        self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
+        self._held_out: list[Cell] = []
+        self._step = 0
         self.cells = [
             Cell(
                 track=c.track,
@@ -97,14 +120,48 @@ class SampleGeneration(L.Callback):
         ]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse missing tracks before training starts."""
-        if stage == "fit" and self.every_n_steps:
-            files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
-            missing = [file for file in files if not Path(file).is_file()]
-            if missing:
-                raise UserError(
-                    f"sample_generation.cells names {missing[0]}, which does not exist."
-                )
+        """Refuse missing tracks before training starts; choose clips where none are named."""
+        self._held_out = []
+        is_reached = trainer.max_steps < 0 or 0 < self.every_n_steps <= trainer.max_steps
+        if stage != "fit" or not self.every_n_steps:
+            return
+        files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
+        missing = [file for file in files if not Path(file).is_file()]
+        if missing:
+            raise UserError(f"sample_generation.cells names {missing[0]}, which does not exist.")
+        if not self.cells and is_reached:
+            self._held_out = self._choose(trainer, pl_module)
+
+    def _choose(self, trainer: L.Trainer, module: Any) -> list[Cell]:
+        data: DanceDataModule | None = getattr(trainer, "datamodule", None)
+        chosen: dict[Cell, Tensor] = {}
+        reason = self.obstacle(module)
+        try:
+            if reason is None and hasattr(data, "held_out_cells"):
+                chosen = data.held_out_cells(self.held_out_clips)  # type: ignore[union-attr]
+        except CacheError as error:
+            reason = str(error)
+        # All processes do as the first: they wait for each other where samples are due.
+        cells: list[Cell] = trainer.strategy.broadcast(list(chosen))
+        if cells:
+            module.encoders.take_captions({cell.prompt: text for cell, text in chosen.items()})
+        else:
+            rank_zero_warn(NO_SAMPLES.format(reason or "there is no cache of clips"))
+        return cells
+
+    @staticmethod
+    def obstacle(module: Any) -> str | None:
+        """Why a model cannot make samples of a cache's clips; None if it can."""
+        if not hasattr(module, "encoders"):
+            return "the model generates no clips"
+        if module.is_sharded:
+            return "the backbone is spread over the processes (model.shard_backbone)"
+        missing = module.encoders.not_here(needs_text=bool(module.sampling.negative_prompt))
+        return missing and f"the {missing} is not on this machine"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from the step that a resumed run is at."""
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -116,8 +173,10 @@ class SampleGeneration(L.Callback):
     ) -> None:
         """Generate when an optimizer step at the interval has just been done."""
         step = trainer.global_step
-        has_stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.every_n_steps and has_stepped and step and step % self.every_n_steps == 0:
+        if step == self._step:
+            return
+        self._step = step
+        if (self.cells or self._held_out) and self.every_n_steps and step % self.every_n_steps == 0:
             self.generate(trainer, pl_module, step)
 
     def generate(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
@@ -126,7 +185,11 @@ class SampleGeneration(L.Callback):
         # The folder's manifest lists all that lies in it.
         name = "_".join(filter(None, (throw_away_mode(trainer), f"step_{step:06d}")))
         folder = Path(trainer.default_root_dir, "samples", name)
-        mine = self.cells[trainer.global_rank :: trainer.world_size]
+        sampling, cells = module.sampling, self.cells
+        if not cells:
+            num_steps = min(sampling.num_steps, self.held_out_steps)
+            sampling, cells = replace(sampling, num_steps=num_steps), self._held_out
+        mine = cells[trainer.global_rank :: trainer.world_size]
         with (
             averaged_weights(trainer, module),
             _untouched(module),
@@ -135,13 +198,16 @@ class SampleGeneration(L.Callback):
         ):
             for cell in mine:
                 try:
-                    clip = module.generate(cell, progress=_until_sigterm)
+                    clip = generate(
+                        module.adapted, module.encoders, cell, sampling,
+                        device=module.device, progress=_until_sigterm,
+                    )  # fmt: skip
                 except _GivenUpError:
                     break
-                except MediaError as error:
+                except (MediaError, MissingWeightsError, OutOfMemoryError) as error:
                     rank_zero_warn(f"no sample for {cell.track}: {error}")
                     continue
-                write_clip(folder, clip, sampling=module.sampling, system=f"step {step}")
+                write_clip(folder, clip, sampling=sampling, system=f"step {step}")
                 self._log(trainer, clip, step)
         trainer.strategy.barrier("samples written")
         if trainer.is_global_zero and folder.is_dir():
@@ -154,7 +220,9 @@ class SampleGeneration(L.Callback):
                 chosen = torch.linspace(0, len(clip.frames) - 1, self.num_logged_frames).long()
                 strip = clip.frames[chosen].permute(1, 0, 2, 3).flatten(1, 2)
                 logger.experiment.add_image(tag, strip.numpy(), step, dataformats="HWC")
-                logger.experiment.add_audio(tag, clip.waveform[None], step, OUTPUT_RATE_HZ)
+                # Resampled music can pass full scale, which TensorBoard would cut off.
+                sound = clip.waveform / clip.waveform.abs().max().clamp(min=1)
+                logger.experiment.add_audio(tag, sound[None], step, OUTPUT_RATE_HZ)
 
 
 class _GivenUpError(Exception):

@@ -17,6 +17,7 @@ from datamodules.generation_cells import (
     require_sounds,
     write_tempi,
 )
+from datamodules.held_out_cells import held_out_cells
 from datamodules.loader_processes import outlive_first_signal
 from datamodules.mixing import Mixture, batches_of_run
 from datamodules.training_choice import clips_to_train_on, share_of
@@ -29,6 +30,7 @@ from musicinfuser.media.latents import (
     EncodingRecipe,
     claim_captions,
     clip_paths,
+    read_caption,
     read_headers,
 )
 from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME
@@ -284,6 +286,15 @@ class DanceDataModule(L.LightningDataModule):
         limit = min(self.max_validation_clips or len(clips), len(clips))
         chosen = [clips[i * len(clips) // limit] for i in range(limit)]
         return ValidationClips(chosen, cache_dir=self.cache_dir)
+
+    def held_out_cells(self, num_clips: int) -> dict[Cell, torch.Tensor]:
+        """Cells of held-out clips with the features of their captions, ``(num_tokens, width)``.
+
+        Raises:
+            CacheError: There are none whose video is where the cache says, or features are missing.
+        """
+        cells = held_out_cells(self._read_cache(), num_clips)
+        return {cell: read_caption(self.cache_dir, cell.prompt) for cell in cells}
 
     def _leave_out_finished(self, finished: FinishedSpec) -> list[Cell]:
         left = unfinished(self.cells, finished)

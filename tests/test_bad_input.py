@@ -93,9 +93,9 @@ FIT = {
         ["--data.init_args.validation_source=youtube"],
         "holds no youtube clip of held-out music",
     ),
-    "no cells": (
-        ["--sample_generation.every_n_steps=5"],
-        "sample_generation.every_n_steps is set but sample_generation.cells is empty",
+    "no held-out clips to sample": (
+        ["--sample_generation.every_n_steps=5", "--sample_generation.held_out_clips=0"],
+        "sample_generation.held_out_clips is 0; use 1 or more",
     ),
     "missing sample track": (
         [

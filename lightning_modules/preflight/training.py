@@ -12,8 +12,10 @@ from torch import nn
 from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
 from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
+from callbacks.sample_generation import NO_SAMPLES
 from callbacks.step_counters import SPLIT_KEY, check_samples
 from datamodules import DanceDataModule
+from datamodules.held_out_cells import held_out_cells
 from lightning_modules import MusicInfuserModule
 from lightning_modules.adapter_files import load_adapter
 from lightning_modules.preflight import memory
@@ -22,6 +24,7 @@ from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings
 from lightning_modules.preflight.weights import CheckedPart
 from musicinfuser.errors import UserError
+from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.networks.lora import is_lora_name
@@ -209,7 +212,10 @@ def num_averages(settings: Settings) -> int:
 
 
 def check_cells(settings: Settings, report: Report) -> bool:
-    """Note tracks of samples that are missing; whether the run makes samples."""
+    """Note tracks of samples that are missing; whether the run makes samples of named cells.
+
+    Those of the cache's clips are left out where they cannot be made, which is no problem.
+    """
     samples = settings.callbacks.get("sample_generation")
     if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
         return False
@@ -217,7 +223,22 @@ def check_cells(settings: Settings, report: Report) -> bool:
         for file in (cell.track, cell.heard_file):
             if file is not None and not Path(file).is_file():
                 report.problem(f"sample_generation.cells names {file}, which does not exist.")
-    return True
+    if not samples.cells:
+        report.add("samples", _held_out_samples(settings, samples))
+    return bool(samples.cells)
+
+
+def _held_out_samples(settings: Settings, samples: SampleGeneration) -> str:
+    try:
+        reason = None if settings.model is None else SampleGeneration.obstacle(settings.model)
+        if reason is None and isinstance(settings.data, DanceDataModule):
+            headers = read_headers(settings.data.cache_dir)
+            cells = held_out_cells(headers, samples.held_out_clips)
+            tracks = ", ".join(f"{c.track} from {c.track_offset_seconds:g} s" for c in cells)
+            return f"every {samples.every_n_steps} steps of the cache's held-out clips: {tracks}"
+    except CacheError as error:
+        reason = str(error)
+    return NO_SAMPLES.format(reason or "there is no cache of clips")
 
 
 def check_resume(settings: Settings, module: MusicInfuserModule | None, report: Report) -> None:

@@ -1,6 +1,6 @@
 """The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -188,9 +188,34 @@ class Encoders:
         if missing:
             features = self.iterate_captions(missing, device=device)
             self._captions |= zip(missing, features, strict=True)
-        width, dtype = self.text_encoder.config.d_model, self.text_encoder.dtype
-        empty = torch.zeros(0, width, dtype=dtype)
+        if self._captions:
+            empty = next(iter(self._captions.values()))[:0]
+        else:
+            width, dtype = self.text_encoder.config.d_model, self.text_encoder.dtype
+            empty = torch.zeros(0, width, dtype=dtype)
         return [self._captions[c] if c else empty for c in captions]
+
+    def take_captions(self, features: Mapping[str, Tensor]) -> None:
+        """Know features of captions that this text encoder made before, so that it stays unloaded.
+
+        Args:
+            features: ``(num_tokens, width)`` each, by caption.
+        """
+        self._captions |= features
+
+    def not_here(self, *, needs_text: bool) -> str | None:
+        """The first encoder of a clip to be generated that is not on this machine, and its source.
+
+        Args:
+            needs_text: Whether a prompt has to be encoded.
+        """
+        spec = self.spec
+        parts = {"VAE": (spec.mochi, "vae")}
+        if spec.audio_features == "encoder":
+            parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
+        if needs_text:
+            parts["text encoder"] = (spec.mochi, "text_encoder")
+        return next((f"{n} of {p[0]}" for n, p in parts.items() if find_local(*p) is None), None)
 
     @torch.no_grad()
     def iterate_captions(

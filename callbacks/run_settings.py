@@ -92,8 +92,8 @@ def changes(
 def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     """What decides a training besides the settings of the model and its optimizer, by name.
 
-    Plain values, which a checkpoint can hold. How a global batch is split over processes and
-    accumulated is not among them: it changes no more than the order of a sum.
+    Plain values, which a checkpoint can hold. The samples of a step are not among them: another
+    number is refused (`step_counters`), and how they are split changes the order of a sum.
     """
     data: Any = getattr(trainer, "datamodule", None)
     algorithm = trainer.gradient_clip_algorithm
@@ -113,9 +113,6 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
         )
         found["model.backbone"] = fingerprint_folder(folder) if folder else backbone.pretrained
         found["model.backbone.dtype"] = backbone.dtype
-    if hasattr(data, "batch_size"):
-        num_batches = trainer.accumulate_grad_batches * trainer.world_size
-        found["samples per optimizer step"] = data.batch_size * num_batches
     recipe = getattr(data, "recipe", None)
     found |= _of(recipe, "cache", CACHE)
     found |= _clips(data)

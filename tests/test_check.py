@@ -68,6 +68,21 @@ def test_nothing_wrong(check: Callable, tmp_path: Path, small_cache: Path, capsy
     assert files(tmp_path) | files(small_cache) == before, "nothing is written"
 
 
+def test_samples_of_the_caches_clips_are_named(check: Callable, cache: Path) -> None:
+    options = ("--sample_generation.every_n_steps=2", f"--data.init_args.cache_dir={cache}")
+    training = dict(check(*options).sections)["training"]
+    assert "samples every 2 steps of held-out clips: " in training
+    assert "gBR_sBM_c01_d04_mBR0_ch02.mp4 from 0" in training
+    assert "samples" not in dict(check().sections)["training"]
+    for path in (cache / "clips" / "aist").glob("*.safetensors"):
+        if "held_out" in str(path.read_bytes()[:9000]):
+            path.unlink()
+    report = check(*options, "--data.init_args.validation_source=null")
+    assert report.problems == []
+    line = "no samples while training: the cache holds no clip of held-out music; name tracks"
+    assert line in dict(report.sections)["training"]
+
+
 def test_devices_share_a_sharded_backbone(check: Callable) -> None:
     def memory(*options: str) -> str:
         return dict(check(*options).sections)["memory (an estimate)"]

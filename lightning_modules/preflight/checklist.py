@@ -94,7 +94,7 @@ def _check_training(settings: Settings, report: Report) -> None:
     if module is None or not is_built:
         report.add("training", "not known: see the problems, or another kind of model")
         return
-    training.check_trained(module, report)
+    training.check_trained(module, settings, report)
     training.check_sizes(module, parts, report)
     training.check_disk(settings, module, report)
     if isinstance(data, DanceDataModule):

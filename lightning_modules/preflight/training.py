@@ -59,8 +59,8 @@ def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> No
             load_adapter(path, module.model, module.model_settings(), module.origin)
 
 
-def check_trained(module: MusicInfuserModule, report: Report) -> None:
-    """Add the section on what is trained and what is frozen."""
+def check_trained(module: MusicInfuserModule, settings: Settings, report: Report) -> None:
+    """Add the section on what is trained and what is frozen, and on samples meanwhile."""
     groups: dict[str, list[nn.Parameter]] = {
         name: [] for name in ("ZICA", "LoRA", "audio projector", "backbone")
     }
@@ -79,7 +79,7 @@ def check_trained(module: MusicInfuserModule, report: Report) -> None:
         rows.append(numbers | {"parameters": sum(p.numel() for p in parameters)})
     layers = ", ".join(map(str, module.adapted.layers)) or "none"
     total = f"{num_trained(module):,} parameters are trained; audio after blocks: {layers}"
-    report.add("training", table(rows), total)
+    report.add("training", table(rows), total, *held_out_samples(settings))
 
 
 def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], report: Report) -> None:
@@ -223,22 +223,26 @@ def check_cells(settings: Settings, report: Report) -> bool:
         for file in (cell.track, cell.heard_file):
             if file is not None and not Path(file).is_file():
                 report.problem(f"sample_generation.cells names {file}, which does not exist.")
-    if not samples.cells:
-        report.add("samples", _held_out_samples(settings, samples))
     return bool(samples.cells)
 
 
-def _held_out_samples(settings: Settings, samples: SampleGeneration) -> str:
+def held_out_samples(settings: Settings) -> list[str]:
+    """A line on samples of the cache's held-out clips; none where the run asks for none."""
+    samples = settings.callbacks.get("sample_generation")
+    if not isinstance(samples, SampleGeneration) or samples.cells:
+        return []
+    if not 0 < samples.every_n_steps <= settings.trainer["max_steps"]:
+        return []
     try:
         reason = None if settings.model is None else SampleGeneration.obstacle(settings.model)
         if reason is None and isinstance(settings.data, DanceDataModule):
             headers = read_headers(settings.data.cache_dir)
             cells = held_out_cells(headers, samples.held_out_clips)
             tracks = ", ".join(f"{c.track} from {c.track_offset_seconds:g} s" for c in cells)
-            return f"every {samples.every_n_steps} steps of the cache's held-out clips: {tracks}"
+            return [f"samples every {samples.every_n_steps} steps of held-out clips: {tracks}"]
     except CacheError as error:
         reason = str(error)
-    return NO_SAMPLES.format(reason or "there is no cache of clips")
+    return [NO_SAMPLES.format(reason or "there is no cache of clips")]
 
 
 def check_resume(settings: Settings, module: MusicInfuserModule | None, report: Report) -> None:

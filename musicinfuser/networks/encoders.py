@@ -210,7 +210,7 @@ class Encoders:
             needs_text: Whether a prompt has to be encoded.
         """
         spec = self.spec
-        parts = {"VAE": (spec.mochi, "vae")}
+        parts: dict[str, tuple[str, str | None]] = {"VAE": (spec.mochi, "vae")}
         if spec.audio_features == "encoder":
             parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
         if needs_text:

@@ -47,7 +47,6 @@ def test_each_changed_setting_is_named_in_a_line_of_its_own(resume: Callable) ->
         "--data.init_args.base_prompt_probability=0": [
             "data.base_prompt_probability: 0.2 {}, 0.0 {}"
         ],
-        "--data.init_args.batch_size=2": ["samples per optimizer step: 1 {}, 2 {}"],
         "--model.init_args.objective.latent_space=authors": [
             "model.objective.latent_space: normalised {}, authors {}"
         ],
@@ -102,7 +101,7 @@ def test_a_checkpoint_without_settings_is_resumed_without_a_word(
     checkpoint = torch.load(fitted.last, weights_only=True)
     del checkpoint[RUN_KEY]
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    changed = ("--seed_everything=7", "--data.init_args.batch_size=2")
+    changed = ("--seed_everything=7", "--beta_annealing.initial=2")
     assert resume(*changed, checkpoint=tmp_path / "old.ckpt") == []
     # But for the rate, which is in the checkpoint.
     [line] = resume(checkpoint=tmp_path / "old.ckpt", steps=5)

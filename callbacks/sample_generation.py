@@ -26,7 +26,7 @@ from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
 from musicinfuser.networks.out_of_memory import OutOfMemoryError
-from musicinfuser.networks.sources import MissingWeightsError
+from musicinfuser.networks.sources import MissingWeightsError, find_local
 
 NO_SAMPLES = (
     "no samples while training: {}; name tracks in sample_generation.cells, or set "
@@ -36,6 +36,7 @@ NO_SAMPLES = (
 if TYPE_CHECKING:
     from datamodules.dance import DanceDataModule
     from lightning_modules.music_infuser import MusicInfuserModule
+    from musicinfuser.networks.encoders import EncodersSpec
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,14 @@ class SampleGeneration(L.Callback):
             return "the model generates no clips"
         if module.is_sharded:
             return "the backbone is spread over the processes (model.shard_backbone)"
-        missing = module.encoders.not_here(needs_text=bool(module.sampling.negative_prompt))
-        return missing and f"the {missing} is not on this machine"
+        spec: EncodersSpec = module.encoders.spec
+        parts: dict[str, tuple[str, str | None]] = {"VAE": (spec.mochi, "vae")}
+        if spec.audio_features == "encoder":
+            parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
+        if module.sampling.negative_prompt:
+            parts["text encoder"] = (spec.mochi, "text_encoder")
+        absent = [f"{name} of {p[0]}" for name, p in parts.items() if find_local(*p) is None]
+        return f"the {absent[0]} is not on this machine" if absent else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the step that a resumed run is at."""

@@ -196,26 +196,8 @@ class Encoders:
         return [self._captions[c] if c else empty for c in captions]
 
     def take_captions(self, features: Mapping[str, Tensor]) -> None:
-        """Know features of captions that this text encoder made before, so that it stays unloaded.
-
-        Args:
-            features: ``(num_tokens, width)`` each, by caption.
-        """
+        """Know features ``(num_tokens, width)`` that it made before, so that T5 stays unloaded."""
         self._captions |= features
-
-    def not_here(self, *, needs_text: bool) -> str | None:
-        """The first encoder of a clip to be generated that is not on this machine, and its source.
-
-        Args:
-            needs_text: Whether a prompt has to be encoded.
-        """
-        spec = self.spec
-        parts: dict[str, tuple[str, str | None]] = {"VAE": (spec.mochi, "vae")}
-        if spec.audio_features == "encoder":
-            parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
-        if needs_text:
-            parts["text encoder"] = (spec.mochi, "text_encoder")
-        return next((f"{n} of {p[0]}" for n, p in parts.items() if find_local(*p) is None), None)
 
     @torch.no_grad()
     def iterate_captions(

@@ -36,7 +36,7 @@ from callbacks.whole_checkpoint import checkpoint_folders
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
-from musicinfuser.errors import UserError, user_error
+from musicinfuser.errors import UserError, looked_for, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.whole_files import write_text
@@ -214,7 +214,7 @@ class MusicInfuserCLI(LightningCLI):
         path = self._get(self.config, "ckpt_path")
         is_name = path in (None, "last", "best", "hpc") or "://" in path
         if not is_name and not Path(path).exists():
-            raise UserError(f"--ckpt_path names {path}, which does not exist.")
+            raise UserError(f"--ckpt_path names {path}, which does not exist{looked_for(path)}.")
         if not is_name:
             self.config_init[self.subcommand]["ckpt_path"] = checkpoint_at(path)
 

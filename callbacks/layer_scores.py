@@ -10,7 +10,7 @@ import lightning.pytorch as L
 
 from callbacks.sigterm import leave_unless_done
 from callbacks.video_writer import write_clip
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.layer_cells import all_layers, layer_folder
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.tables import markdown_table
@@ -51,7 +51,9 @@ class LayerScores(L.Callback):
         """
         super().__init__()
         if metrics is not None and not Path(metrics).is_file():
-            raise UserError(f"LayerScores.metrics names {metrics}, which does not exist.")
+            raise UserError(
+                f"LayerScores.metrics names {metrics}, which does not exist{looked_for(metrics)}."
+            )
         if metrics is not None and not values:
             raise UserError("LayerScores.values is empty; name what ranks, e.g. metric/score.")
         self.metrics, self.values, self.num_layers = metrics, values, num_layers

@@ -20,7 +20,7 @@ from callbacks.throw_away import throw_away_mode
 from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
@@ -129,7 +129,10 @@ class SampleGeneration(L.Callback):
         files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
         missing = [file for file in files if not Path(file).is_file()]
         if missing:
-            raise UserError(f"sample_generation.cells names {missing[0]}, which does not exist.")
+            raise UserError(
+                f"sample_generation.cells names {missing[0]}, which does not exist"
+                f"{looked_for(missing[0])}."
+            )
         if not self.cells and is_reached:
             self._held_out = self._choose(trainer, pl_module)
 

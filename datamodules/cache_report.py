@@ -22,6 +22,7 @@ from datamodules.summary import (
     totals,
 )
 from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
+from musicinfuser.errors import looked_for
 from musicinfuser.media.latents import CacheError, ClipHeader, read_clip_header, stored_clips
 from musicinfuser.media.outdated_clips import current_clips
 from musicinfuser.tables import html_table
@@ -51,7 +52,10 @@ def write_report(
     clips, outdated = current_clips(cache_dir, _read_clips(cache_dir))
     left_out = read_left_out(cache_dir, clips) + [asdict(clip) for clip in outdated]
     if not clips and not left_out:
-        raise CacheError(f"{cache_dir} holds no encoded clips and no list of what was left out.")
+        raise CacheError(
+            f"{cache_dir} holds no encoded clips"
+            f"{looked_for(cache_dir)} and no list of what was left out."
+        )
     text = counts_text(clips, left_out)
     write_text(Path(out, "counts.md"), text)
     if pictures_per_group != 0:

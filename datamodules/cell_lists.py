@@ -9,7 +9,7 @@ from typing import Any
 from datamodules.song_lengths import frames_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import read_csv
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
@@ -48,7 +48,9 @@ def read_cells(
     paths = [Path(path) for path in lists]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"data.generation.cells names {path}, which does not exist.")
+            raise UserError(
+                f"data.generation.cells names {path}, which does not exist{looked_for(path)}."
+            )
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     listed = [

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 
 
 def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
@@ -21,7 +21,9 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
         ValueError: If the folder is missing or holds no such file.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; give the folder that holds the videos.")
+        raise UserError(
+            f"{root} is not a folder{looked_for(root)}; give the folder that holds the videos."
+        )
     endings, found, visited = tuple(suffixes), [], set()
     for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         real = os.path.realpath(folder)

@@ -11,7 +11,7 @@ from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
@@ -172,7 +172,8 @@ def _prompts(prompts: list[str] | str) -> list[str]:
         path = Path(prompts)
         if not path.is_file():
             raise UserError(
-                f"data.generation.prompts names {path}, which does not exist; give a yaml file "
+                f"data.generation.prompts names {path}, which does not exist"
+                f"{looked_for(path)}; give a yaml file "
                 "with a list under `prompts`, or a list like ['a dance video']."
             )
         content = read_yaml(path)
@@ -199,7 +200,10 @@ def _tracks(spec: CellsSpec) -> list[Path]:
     tracks = [Path(name) for name in names]
     missing = [track for track in tracks if not track.is_file()]
     if missing:
-        raise UserError(f"data.generation.music names {missing[0]}, which does not exist.")
+        raise UserError(
+            f"data.generation.music names {missing[0]}, which does not exist"
+            f"{looked_for(missing[0])}."
+        )
     return tracks
 
 
@@ -210,7 +214,9 @@ def held_out_tracks(folder: Path) -> list[Path]:
         ValueError: A track of the ten is not there; names all that are missing.
     """
     if not folder.is_dir():
-        raise UserError(f"data.generation.music_dir names {folder}, which is not a folder.")
+        raise UserError(
+            f"data.generation.music_dir names {folder}, which is not a folder{looked_for(folder)}."
+        )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     by_code: dict[str, Path] = {}
     for path in files:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lightning_modules.checkpointing import check_origin
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.official import official_lora_spec
@@ -146,7 +146,8 @@ def _file(path: Path) -> Path:
         return found[0]
     if not path.is_file():
         raise AdapterError(
-            f"model.init_adapter: {path} does not exist; a run that is resumed needs none (null)."
+            f"model.init_adapter: {path} does not exist"
+            f"{looked_for(path)}; a run that is resumed needs none (null)."
         )
     return path
 

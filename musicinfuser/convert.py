@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.sharing.adapter import (
     FROZEN_KEY,
     Adapter,
@@ -116,7 +116,7 @@ def _settings_text(adapter: Adapter) -> str:
 def _record(path: Path | None, checkpoint: Path) -> Path | None:
     """The configuration's file as given, or where a run keeps it beside its checkpoints."""
     if path is not None and not path.is_file():
-        raise AdapterFileError(f"--config names {path}, which does not exist.")
+        raise AdapterFileError(f"--config names {path}, which does not exist{looked_for(path)}.")
     beside = checkpoint.resolve().parent.parent / "logs" / "config_fit.yaml"
     return path or (beside if beside.is_file() else None)
 

@@ -71,6 +71,16 @@ def write_error(error: BaseException, path: str | Path) -> WriteError | None:
     return None
 
 
+def looked_for(path: str | Path) -> str:
+    """Where a path that is not there was looked for, for after it; nothing if it says so itself."""
+    if Path(path).is_absolute():
+        return ""
+    return (
+        f" (looked for in {Path.cwd()}, where the command runs; give the whole path, or run it in "
+        "the folder where this path starts)"
+    )
+
+
 def printable(text: str | Path) -> str:
     """A text on one line that every UTF-8 file and terminal takes.
 

@@ -23,7 +23,7 @@ from lightning_modules.preflight.disk import check_checkpoints
 from lightning_modules.preflight.report import Report, table
 from lightning_modules.preflight.settings import Settings
 from lightning_modules.preflight.weights import CheckedPart
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.log_mel import NUM_BANDS
@@ -50,7 +50,7 @@ def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
 def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> None:
     """What `configure_model` asks of an adapter; of its weights next to nothing is read."""
     if not path.exists():
-        report.problem(f"model.init_adapter names {path}, which does not exist.")
+        report.problem(f"model.init_adapter names {path}, which does not exist{looked_for(path)}.")
         return
     with report.collecting():
         if path.suffix == ".safetensors":
@@ -222,7 +222,9 @@ def check_cells(settings: Settings, report: Report) -> bool:
     for cell in samples.cells:
         for file in (cell.track, cell.heard_file):
             if file is not None and not Path(file).is_file():
-                report.problem(f"sample_generation.cells names {file}, which does not exist.")
+                report.problem(
+                    f"sample_generation.cells names {file}, which does not exist{looked_for(file)}."
+                )
     return bool(samples.cells)
 
 
@@ -293,7 +295,7 @@ def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, A
                 return None, {}, notes
             path = newest
         if not path.exists():
-            raise UserError(f"--ckpt_path names {name}, which does not exist.")
+            raise UserError(f"--ckpt_path names {name}, which does not exist{looked_for(name)}.")
         return path, read_checkpoint(path), notes
     return None, {}, notes
 

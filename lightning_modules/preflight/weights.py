@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
 
 from lightning_modules.preflight.report import Report, count, gigabytes
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec, check_audio_encoder
 from musicinfuser.networks.sources import (
@@ -162,7 +162,9 @@ def _folder(part: Part, *, may_be_absent: bool) -> Path | None:
     if may_be_absent:
         return None
     hint = HOW_TO_GET.format(source=part.source, folder=part.source.split("/")[-1])
-    raise MissingWeightsError(f"{part.name}: {part.source} is not on this machine. {hint}")
+    raise MissingWeightsError(
+        f"{part.name}: {part.source} is not on this machine{looked_for(part.source)}. {hint}"
+    )
 
 
 def _compare(

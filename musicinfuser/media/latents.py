@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.clip_size import ClipSize, size_name
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import read_json
 from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME, current_clips
 from musicinfuser.safetensors_files import save_tensors
@@ -259,7 +259,8 @@ def clip_paths(cache_dir: str | Path) -> list[Path]:
     paths = stored_clips(cache_dir)
     if not paths:
         raise CacheError(
-            f"{cache_dir} holds no encoded clips; run `python train.py predict --config "
+            f"{cache_dir} holds no encoded clips"
+            f"{looked_for(cache_dir)}; run `python train.py predict --config "
             "configs/encode.yaml` with your folders first."
         )
     return paths

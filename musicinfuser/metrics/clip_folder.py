@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.cells import MANIFEST_NAME
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import LabelError, csv_rows, read_csv
 
 CLIP_TABLE_NAME = "clips.csv"
@@ -128,7 +128,9 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ClipListError(f"{folder}: is not a folder; give the folder that holds the clips.")
+        raise ClipListError(
+            f"{folder}: is not a folder{looked_for(folder)}; give the folder that holds the clips."
+        )
     system = folder.resolve().name
     videos = sorted(path.name for path in folder.glob("*.mp4"))
     unlisted: list[str] = []

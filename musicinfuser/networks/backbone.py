@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from diffusers import MochiTransformer3DModel
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.sources import MissingWeightsError, find_local, load_pretrained
@@ -90,7 +90,9 @@ def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
     if spec.config is not None:
         path = Path(spec.config)
         if not path.is_file():
-            raise MissingWeightsError(f"model.backbone.config names {path}, which does not exist.")
+            raise MissingWeightsError(
+                f"model.backbone.config names {path}, which does not exist{looked_for(path)}."
+            )
         return json.loads(path.read_text())
     assert spec.pretrained is not None
     path = Path(spec.pretrained, spec.subfolder or "", "config.json")
@@ -98,7 +100,9 @@ def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
         return json.loads(path.read_text())
     if spec.pretrained == MOCHI_HUB_ID:
         return MOCHI_CONFIG
-    raise MissingWeightsError(f"{path} does not exist, so the architecture is unknown.")
+    raise MissingWeightsError(
+        f"{path} does not exist{looked_for(path)}, so the architecture is unknown."
+    )
 
 
 def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None:

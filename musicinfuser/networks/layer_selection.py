@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import LabelError, read_json
 
 # Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
@@ -106,7 +106,9 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
         )
     path = Path(layers.scores)
     if not path.is_file():
-        raise UserError(f"layers.scores names {path}, which does not exist; measure it first.")
+        raise UserError(
+            f"layers.scores names {path}, which does not exist{looked_for(path)}; measure it first."
+        )
     scores = read_json(path).get("scores")
     if not isinstance(scores, list) or not all(isinstance(s, int | float) for s in scores):
         raise LabelError(path, 'must be json with a list of numbers under "scores".')

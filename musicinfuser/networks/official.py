@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -55,7 +55,9 @@ def load_official(
     """
     for path in (dit, adapter):
         if not Path(path).is_file():
-            raise MissingWeightsError(f"{path} does not exist; see the README for where to get it.")
+            raise MissingWeightsError(
+                f"{path} does not exist{looked_for(path)}; see the README for where to get it."
+            )
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
     depth = sizes["depth"]
     with torch.device("meta"):

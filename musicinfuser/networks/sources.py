@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 
 HOW_TO_GET = (
     "Download it once, e.g. `hf download {source} --local-dir {folder}`, and give the folder."
@@ -24,8 +24,9 @@ def looks_local(source: str) -> bool:
 
 def missing_folder(part: str, source: str, subfolder: str | None) -> MissingWeightsError:
     """What to say of a folder that is not there."""
+    folder = Path(source, subfolder or "")
     return MissingWeightsError(
-        f"{part}: the folder {Path(source, subfolder or '')} does not exist; give a folder in "
+        f"{part}: the folder {folder} does not exist{looked_for(folder)}; give a folder in "
         "diffusers' layout or a Hub id."
     )
 
@@ -63,6 +64,6 @@ def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any
         hint = f" {HOW_TO_GET.format(source=source, folder=source.split('/')[-1])}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MissingWeightsError(
-            f"{part.__name__}: nothing could be loaded from {where}."
+            f"{part.__name__}: nothing could be loaded from {where}{looked_for(where)}."
             f"{'' if Path(source).is_dir() else hint} ({reason})"
         ) from error

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec
@@ -161,7 +161,9 @@ def stored_settings(path: str | Path) -> dict[str, Any]:
 
 def _load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
-        raise AdapterFileError(f"{path} does not exist; give a checkpoint of a training.")
+        raise AdapterFileError(
+            f"{path} does not exist{looked_for(path)}; give a checkpoint of a training."
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]

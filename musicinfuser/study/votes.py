@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicinfuser.errors import printable
+from musicinfuser.errors import looked_for, printable
 from musicinfuser.label_files import LabelError, csv_rows
 from musicinfuser.study.errors import StudyError
 from musicinfuser.study.key import StudyKey
@@ -86,7 +86,9 @@ def vote_files(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
         elif path.is_file():
             files.append(path)
         else:
-            raise StudyError(f"{path}: does not exist; give files of votes or their folder.")
+            raise StudyError(
+                f"{path}: does not exist{looked_for(path)}; give files of votes or their folder."
+            )
     if not files:
         raise StudyError(f"{', '.join(map(str, paths))}: no file of votes (*.csv) is there.")
     return list(dict.fromkeys(files)), problems

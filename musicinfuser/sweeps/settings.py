@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.errors import looked_for
 from musicinfuser.label_files import read_yaml
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.sweeps.errors import SweepError
@@ -148,7 +149,9 @@ def _check(spec: SweepSpec) -> None:
     files += [path for axis in spec.axes.values() for path in axis.values() if path]
     for path in [*files, spec.score.metrics]:
         if not Path(path).is_file():
-            raise SweepError(f"it names {path}, which does not exist; correct the path.")
+            raise SweepError(
+                f"it names {path}, which does not exist{looked_for(path)}; correct the path."
+            )
 
 
 def _check_row(row: RowSpec, spec: SweepSpec) -> None:

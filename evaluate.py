@@ -21,7 +21,7 @@ import sys
 
 from jsonargparse import ArgumentParser
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import in_one_sentence
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.study.commands import add_study, run_study
 from musicinfuser.verbs import compare, pictures, report, score, table
@@ -75,9 +75,8 @@ def main(args: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
-    except UserError as error:
-        sys.exit(f"evaluate.py: {error}")
+        with in_one_sentence("evaluate.py"):
+            main()
     except KeyboardInterrupt:
         print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)
         sys.exit(130)

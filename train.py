@@ -16,13 +16,14 @@ if __name__ == "__main__" and sweeps.is_ours(sys.argv[1:]):
 
 import lightning.pytorch as L
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
     SaveConfigCallback,
 )
+from lightning.pytorch.utilities import rank_zero_info
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter, WholeCheckpoint
@@ -36,10 +37,10 @@ from callbacks.whole_checkpoint import checkpoint_folders
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
-from musicinfuser.errors import UserError, looked_for, user_error
+from musicinfuser.errors import UserError, looked_for, sentence, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import require_writable, write_text
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -76,7 +77,9 @@ class SavedConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Note where the file goes; every process is asked."""
         assert trainer.state.fn is not None
-        self._path = Path(str(trainer.log_dir), f"config_{trainer.state.fn.value}.yaml")
+        # Without a logger Lightning's answer is the run's folder, where nothing looks for it.
+        log_dir = trainer.log_dir if trainer.loggers else Path(trainer.default_root_dir, "logs")
+        self._path = Path(str(log_dir), f"config_{trainer.state.fn.value}.yaml")
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Save the record of a training, once it has really started."""
@@ -147,6 +150,17 @@ class MusicInfuserCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Keep the config as given: a checkpoint never changes it silently, it agrees or stops."""
 
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """As Lightning's; without a logger, what only writes to one is left out."""
+        options = self._get(self.config_init, "trainer")
+        if options["logger"] is False:
+            callbacks = options["callbacks"] or []
+            kept = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+            if len(kept) < len(callbacks):
+                rank_zero_info("trainer.logger is false: no curves are kept, none of rates either.")
+            options["callbacks"] = kept
+        return super().instantiate_trainer(**kwargs)
+
     def _run_subcommand(self, subcommand: str) -> None:
         with ending_together(self.trainer), ExitStack() as self._held:
             super()._run_subcommand(subcommand)
@@ -158,6 +172,7 @@ class MusicInfuserCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check what can be checked without reading weights."""
+        self._check_folders()
         self._check_cache()
         self._check_ckpt_path()
         self._check_sharding()
@@ -168,6 +183,7 @@ class MusicInfuserCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Check what can be checked without reading weights."""
+        self._check_folders()
         self._check_cache()
         self._require_checkpoint("validate")
 
@@ -176,6 +192,7 @@ class MusicInfuserCLI(LightningCLI):
 
         Results go to disk batch by batch; they are not gathered in memory.
         """
+        self._check_folders()
         self.config_init["predict"]["return_predictions"] = False
         # Last, so that what other callbacks write of a batch is written.
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -185,6 +202,19 @@ class MusicInfuserCLI(LightningCLI):
         if isinstance(self.model, MusicInfuserModule):
             self._require_checkpoint("predict")
             self.model.encoders.fingerprints()
+
+    def _check_folders(self) -> None:
+        """Notice a folder that cannot be written before any work is done for it."""
+        if not self.trainer.is_global_zero or throw_away_mode(self.trainer):
+            return
+        folders = {"trainer.default_root_dir": self.trainer.default_root_dir}
+        if self.subcommand == "predict":
+            folders["video_writer.output_dir"] = self._get(self.config, "video_writer.output_dir")
+            if not isinstance(self.datamodule, DanceDataModule):
+                folders["data.cache_dir"] = getattr(self.datamodule, "cache_dir", None)
+        for option, folder in folders.items():
+            if folder is not None and "://" not in str(folder):
+                require_writable(folder, option=option)
 
     def _check_cache(self) -> None:
         """Refuse a cache that other encoders made than those samples are generated with."""
@@ -290,7 +320,8 @@ def from_shell() -> None:
     try:
         done = main()
     except Exception as error:
-        leave(error, f"train.py: {error}" if isinstance(error, UserError) else "")
+        said = sentence(error)
+        leave(error, f"train.py: {said}" if said else "")
     if isinstance(done, CheckCLI) and done.report.problems:
         sys.exit(1)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
 from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, noted
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.label_files import read_lines
 from musicinfuser.whole_files import named_write_errors
 
@@ -180,4 +180,5 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_one_sentence("fetch_aist"):
+        sys.exit(main())

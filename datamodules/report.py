@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.cache_report import PICTURES_PER_GROUP, write_report
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -41,4 +41,5 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_one_sentence("report"):
+        sys.exit(main())

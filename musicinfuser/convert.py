@@ -6,14 +6,13 @@ of diffusers) and ``checkpoint`` (a checkpoint of a training to a folder to shar
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import in_one_sentence, looked_for
 from musicinfuser.sharing.adapter import (
     FROZEN_KEY,
     Adapter,
@@ -122,7 +121,5 @@ def _record(path: Path | None, checkpoint: Path) -> Path | None:
 
 
 if __name__ == "__main__":
-    try:
+    with in_one_sentence("convert"):
         main()
-    except UserError as error:
-        sys.exit(f"convert: {error}")

@@ -3,7 +3,10 @@
 import errno
 import os
 import re
+import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,6 +82,26 @@ def looked_for(path: str | Path) -> str:
         f" (looked for in {Path.cwd()}, where the command runs; give the whole path, or run it in "
         "the folder where this path starts)"
     )
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a program says of an error; None of a fault of its own, which keeps its traceback."""
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"{printable(error.filename)}: {error.strerror}; name a place that you may use."
+    found = user_error(error) if isinstance(error, UserError | OSError) else None
+    return None if found is None else str(found)
+
+
+@contextmanager
+def in_one_sentence(program: str) -> Iterator[None]:
+    """End a program with exit code 1 and one sentence where its user can mend what is wrong."""
+    try:
+        yield
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        sys.exit(f"{program}: {said}")
 
 
 def printable(text: str | Path) -> str:

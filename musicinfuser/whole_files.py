@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from musicinfuser.errors import write_error
+from musicinfuser.errors import UserError, write_error
 
 # Reading the mask means setting it, which no thread should see.
 _UMASK = os.umask(0)
@@ -78,6 +78,30 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         finally:
             for folder in (temporary, former):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_writable(folder: str | Path, *, option: str) -> None:
+    """Try whether a folder can be made or written, before hours of work find out that it cannot.
+
+    Nothing is left there.
+
+    Args:
+        folder: Where results will go.
+        option: What the user set it with.
+
+    Raises:
+        UserError: It cannot.
+    """
+    folder = Path(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = there / f".{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); give another {option}."
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

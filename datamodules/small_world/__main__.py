@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from datamodules.small_world.corpus import make_small_world
 from datamodules.small_world.recipe import SmallWorldRecipe
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 
 HELP = {
     "seed": "seed of every draw",
@@ -56,4 +56,5 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_one_sentence("small_world"):
+        sys.exit(main())

@@ -46,7 +46,7 @@ from datamodules.small_world.corpus import read_recipe
 from datamodules.small_world.recipe import SmallWorldRecipe
 from datamodules.small_world.wild import WildItem, record_wild
 from musicinfuser.cells import NOTHING
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.number_names import exact_name
@@ -312,4 +312,5 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_one_sentence("test_set"):
+        sys.exit(main())

@@ -1,6 +1,7 @@
 """How much disk a run fills, and whether it is there."""
 
 import math
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,7 +107,10 @@ def check_checkpoints(
 
 
 def require_room(folder: str | Path, needed: float, what: str, report: Report) -> None:
-    """Note a problem if a folder's disk has less free than needed."""
+    """Note a problem if a folder cannot be written, or its disk has less free than needed."""
+    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        report.problem(f"{folder} cannot be written: {there} is no folder that you may write.")
     free = free_bytes(folder)
     if needed > free:
         report.problem(

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with in_one_sentence("app"):
+            main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except UserError as error:
-        sys.exit(f"app: {error}")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.errors import in_one_sentence
 from musicinfuser.judges.judge import Answer, Judge, Shown
 from musicinfuser.judges.questions import Question
 from musicinfuser.whole_files import write_json_lines, write_text
@@ -113,4 +114,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence("answer_cache"):
+        main()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.metrics.clip import ClipMetric, ScoredClip
 from musicinfuser.metrics.clip_folder import file_digest
 from musicinfuser.metrics.image_encoders import ClipEncoder
@@ -148,4 +148,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence("aesthetic_quality"):
+        main()

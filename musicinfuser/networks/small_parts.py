@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from musicinfuser import keyed_random
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.networks.backbone import initialise_randomly
 
 TEXT_WIDTH = 64
@@ -108,5 +108,6 @@ def write_pipeline_rest(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m musicinfuser.networks.small_parts FOLDER")
-    write_small_parts(sys.argv[1])
+    with in_one_sentence("small_parts"):
+        write_small_parts(sys.argv[1])
     print(f"Mochi's parts at a small size, with random weights: {sys.argv[1]}")

@@ -26,6 +26,7 @@ from musicinfuser.study.plots import draw_plots
 from musicinfuser.study.preferences import Analysing
 from musicinfuser.study.report import headline, readable_tables, write_report
 from musicinfuser.tables import markdown_table
+from musicinfuser.whole_files import require_writable
 
 MAX_PRINTED = 20
 
@@ -127,6 +128,8 @@ def build(settings: Namespace) -> None:
     entries, unlisted = collect_clips(settings.folders)
     output: Path = settings.output
     key_file = settings.key or output.with_name(f"{output.resolve().name}.key.json")
+    require_writable(output, option="--output")
+    require_writable(key_file.parent, option="--key")
     key = build_study(
         entries,
         folder=output,

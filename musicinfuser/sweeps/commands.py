@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import in_one_sentence
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.sweeps.driver import run_sweep
 from musicinfuser.sweeps.settings import read_sweep
@@ -23,10 +23,9 @@ def is_ours(arguments: list[str]) -> bool:
 
 def from_shell() -> NoReturn:
     """Run a verb, and say in one sentence what the user can mend."""
-    try:
+    with in_one_sentence("train.py"):
         sys.exit(sweep_command(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"train.py: {error}")
+    raise AssertionError("unreachable")
 
 
 def sweep_command(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from musicinfuser.sweeps.run_folder import (
 )
 from musicinfuser.sweeps.settings import SweepSpec, build_executor
 from musicinfuser.sweeps.work import Outcome, Work, allow_work, stop_all
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import require_writable, write_text
 
 LIST_NAME = "sweep.json"
 CONSEQUENCES = {
@@ -51,6 +51,8 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
     folder = Path(spec.folder)
     inputs.read_memo(folder)
     inputs.look_again()
+    for place, option in ((folder, "folder"), (Path(spec.runs or folder), "`runs`")):
+        require_writable(place, option=option)
     for run in runs:
         check_unchanged(run)
         _say_what_changed(run)

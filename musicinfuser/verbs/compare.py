@@ -11,6 +11,7 @@ from musicinfuser.judges.judge import JudgeError
 from musicinfuser.metrics.judged_quality import JudgedQuality
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.verbs.metrics_file import read_metrics
+from musicinfuser.whole_files import require_writable
 
 
 def parser() -> ArgumentParser:
@@ -37,6 +38,7 @@ def run(settings: Namespace) -> None:
     if judged is None:
         raise EvaluationError(f"{settings.metrics}: holds no JudgedQuality to take a judge from.")
     entries, _ = collect_clips(settings.folders)
+    require_writable(settings.output.parent, option="--output")
     options = {"seed": settings.seed, "confidence": settings.confidence}
     try:
         document = compare_systems(entries, judged.judge, settings.output, **options)

@@ -8,6 +8,7 @@ from jsonargparse.typing import PositiveInt
 from musicinfuser.evaluation import collect_clips, draw_sheet, write_side_by_side
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.verbs.options import MAX_CLIPS, add_decoding_options, drawing_options
+from musicinfuser.whole_files import require_writable
 
 
 def sheet_parser() -> ArgumentParser:
@@ -36,6 +37,7 @@ def run_sheet(settings: Namespace) -> None:
         EvaluationError, ClipListError: If there is nothing to draw.
     """
     entries, _ = collect_clips(settings.folders)
+    require_writable(settings.output.parent, option="--output")
     options = drawing_options(settings) | {"max_clips": settings.max_clips}
     draw_sheet(entries, settings.output, pair=settings.pair, **options)
 
@@ -47,6 +49,7 @@ def run_side_by_side(settings: Namespace) -> None:
         EvaluationError, ClipListError: If no two systems share a piece of music.
     """
     entries, _ = collect_clips(settings.folders)
+    require_writable(settings.output, option="--output")
     options = drawing_options(settings) | {"max_videos": settings.max_clips}
     write_side_by_side(entries, settings.output, **options)
 

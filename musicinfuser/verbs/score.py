@@ -30,7 +30,7 @@ from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import FORMATS
 from musicinfuser.verbs.metrics_file import read_metrics
 from musicinfuser.verbs.options import add_decoding_options, music_beats
-from musicinfuser.whole_files import write_text
+from musicinfuser.whole_files import require_writable, write_text
 
 DEFAULT_METRICS = Path(__file__).parents[2] / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
@@ -105,6 +105,7 @@ def score_folders(
         EvaluationError, ClipListError, ReportError: Before any scoring, if something is amiss.
     """
     entries, unlisted = collect_clips(settings.folders)
+    require_writable(settings.output.parent, option="--output")
     systems = list(dict.fromkeys(entry.system for entry in entries))
     sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     try:

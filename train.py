@@ -207,7 +207,7 @@ class MusicInfuserCLI(LightningCLI):
         """Notice a folder that cannot be written before any work is done for it."""
         if not self.trainer.is_global_zero or throw_away_mode(self.trainer):
             return
-        folders = {"trainer.default_root_dir": self.trainer.default_root_dir}
+        folders: dict[str, Any] = {"trainer.default_root_dir": self.trainer.default_root_dir}
         if self.subcommand == "predict":
             folders["video_writer.output_dir"] = self._get(self.config, "video_writer.output_dir")
             if not isinstance(self.datamodule, DanceDataModule):

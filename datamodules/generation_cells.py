@@ -172,9 +172,8 @@ def _prompts(prompts: list[str] | str) -> list[str]:
         path = Path(prompts)
         if not path.is_file():
             raise UserError(
-                f"data.generation.prompts names {path}, which does not exist"
-                f"{looked_for(path)}; give a yaml file "
-                "with a list under `prompts`, or a list like ['a dance video']."
+                f"data.generation.prompts names {path}, which does not exist; give a yaml file "
+                f"with a list under `prompts`, or a list like ['a dance video']{looked_for(path)}."
             )
         content = read_yaml(path)
         listed = content.get("prompts") if isinstance(content, dict) else None

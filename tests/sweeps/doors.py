@@ -33,7 +33,8 @@ if verb == "fit":
     while step < until and not told:
         time.sleep(float(options.get("pause", 0)))
         step += 1
-        checkpoint.write_text(str(step))
+        (root / "checkpoint.tmp").write_text(str(step))
+        os.replace(root / "checkpoint.tmp", checkpoint)
         progress = {"step": step, "max_steps": last, "loss": 1 / step, "seconds_per_step": 2.0}
         if step == until < last:
             progress["ended"] = True

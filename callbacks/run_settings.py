@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.ema import AdapterEMA
-from lightning_modules.checkpointing import differences
 from lightning_modules.learning_rate import follow_schedule
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.networks.sources import find_local
+from musicinfuser.setting_differences import differences
 
 RUN_KEY = "musicinfuser_run"
 MAX_STEPS = "trainer.max_steps"

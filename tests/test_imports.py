@@ -23,6 +23,7 @@ GROUND = {
         "folder_lock",
         "keyed_random",
         "label_files",
+        "number_names",
         "latent_space",
         "layer_cells",
         "option_parser",
@@ -121,7 +122,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "callbacks": (
         GROUND
         | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")}
-        | {"musicinfuser.sharing"},
+        | {"musicinfuser.networks.out_of_memory", "musicinfuser.sharing"},
         {"lightning_modules", "datamodules"},
     ),
     # What `check` looks at: it builds every part of a config.

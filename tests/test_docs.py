@@ -1,0 +1,372 @@
+"""README and docs: links lead somewhere, names exist, commands are run or say what they need."""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pydoc import locate
+
+import jsonargparse
+import pytest
+
+import evaluate
+import train
+from musicinfuser.media.latents import read_headers
+from musicinfuser.media.video import probe_video
+from musicinfuser.sweeps.commands import is_ours, sweep_command
+from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
+from tests.dancing_square import click_track
+from tests.scored_dances import write_dance
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MOST_README_LINES, MOST_GLOSSARY_ENTRIES = 150, 25
+
+# What a command that no test runs must say that it needs, in the paragraph before its block.
+MARK = re.compile(
+    r"\([^)]*\bneeds (weights|a GPU|a cluster|a cache|a judge server|the network|time)\b"
+)
+# Commands that are too long for this file, and the test that runs them on something small.
+RUN_BY = {
+    "make demo": "tests/test_end_to_end.py::test_chain",
+    "make test": ".ci/run",
+    "make lint": ".ci/run",
+    "python -m pytest": ".ci/run",
+    "python train.py check": "tests/test_check.py::test_settings",
+    "python train.py sweep configs/sweeps/small_table1.yaml": "tests/sweeps/test_real_runs.py::"
+    "test_two_rows_from_training_to_the_table",
+    "python train.py status": "tests/sweeps/test_real_runs.py::"
+    "test_two_rows_from_training_to_the_table",
+    "python train.py validate --config configs/adaptability.yaml --config "
+    "configs/small_adaptability.yaml": "tests/test_layer_adaptability.py::"
+    "test_cut_off_and_resumed_equals_uninterrupted_and_is_scored",
+    "python -m musicinfuser.convert checkpoint": "tests/sharing/test_record.py::"
+    "test_the_card_names_what_was_trained",
+    "python -m musicinfuser.convert from-official": "tests/sharing/test_convert.py::"
+    "test_the_authors_adapter_and_back_exactly",
+    "python -m musicinfuser.convert to-official": "tests/sharing/test_convert.py::"
+    "test_the_authors_adapter_and_back_exactly",
+    "python -m musicinfuser.convert backbone": "tests/sharing/test_convert.py::"
+    "test_the_backbone_equals_what_training_reads",
+    "python -m datamodules.small_world": "tests/test_end_to_end.py::test_chain",
+    "python evaluate.py report SET/ground_truth": "tests/test_end_to_end.py::test_chain",
+    "python evaluate.py sheet": "tests/test_end_to_end.py::test_chain",
+    "python evaluate.py side_by_side": "tests/evaluation/test_pictures.py::"
+    "test_systems_stand_beside_each_other_for_each_song_they_share",
+    "python evaluate.py study build": "tests/study/test_build.py::"
+    "test_pairs_show_the_two_systems_on_the_same_music",
+    "python evaluate.py study analyse": "tests/study/test_analysis.py::"
+    "test_tables_plots_and_page_are_written",
+    "python evaluate.py compare": "tests/judges/test_comparison.py::"
+    "test_the_better_wins_in_both_orders_and_a_bias_is_stated",
+    "python -m benchmarks.small_world.keep_table": "tests/benchmarks/test_keep_table.py::"
+    "test_a_complete_table_is_copied_under_the_sweep_s_name",
+    "python -m musicinfuser.app": "tests/app/test_options.py::"
+    "test_the_small_mochi_dances_out_of_the_box",
+}
+# Commands that `test_commands_on_clips` runs as they stand, in this order.
+RUN_HERE = (
+    "python evaluate.py score FOLDER --output metrics.json",
+    "python evaluate.py table metrics.json",
+    "python evaluate.py report BASE ADAPTED",
+    "python evaluate.py score FOLDER --metrics brightness.yaml",
+    "python -m datamodules.report CACHE",
+)
+FOLDERS = (
+    r"(?:assets|benchmarks|callbacks|configs|datamodules|docs|lightning_modules|musicinfuser|tests)"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, and the paragraph before it."""
+
+    page: str
+    language: str
+    text: str
+    before: str
+
+    @property
+    def is_marked(self) -> bool:
+        return bool(MARK.search(" ".join(self.before.split())))
+
+    @property
+    def file_name(self) -> str | None:
+        """Of a block that is the text of a file, as its first line says."""
+        found = re.match(r"# (\w+\.(?:py|yaml))\n", self.text)
+        return found and found[1]
+
+
+@cache
+def blocks() -> tuple[Block, ...]:
+    pattern = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in pattern.finditer(text):
+            before = text[: match.start()].rstrip().rpartition("\n\n")[2]
+            found.append(Block(page.name, match[1], match[2], before))
+    return tuple(found)
+
+
+def commands() -> Iterator[tuple[Block, str]]:
+    """Commands of all shell blocks, each on one line, without comments and environment."""
+    for block in blocks():
+        pending = ""
+        for line in block.text.splitlines() if block.language == "sh" else ():
+            pending += line
+            if pending.endswith("\\"):
+                pending = f"{pending[:-1]} "
+                continue
+            try:
+                words = shlex.split(pending, comments=True)
+            except ValueError:  # a quoted value goes on in the next line
+                pending += " "
+                continue
+            if words:
+                yield block, shlex.join(words)
+            pending = ""
+        assert not pending, f"{block.page}: a command is not closed: {pending}"
+
+
+COMMANDS = list(commands())
+NAMES = [f"{block.page} {line[:60]}" for block, line in COMMANDS]
+
+
+def test_the_readme_and_the_glossary_stay_short() -> None:
+    assert len(PAGES[0].read_text().splitlines()) <= MOST_README_LINES
+    rows = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len(rows) - 1 <= MOST_GLOSSARY_ENTRIES  # without the table's head
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_a_page_begins_with_what_its_reader_can_do(page: Path) -> None:
+    title, empty, promise, *_ = page.read_text().splitlines()
+    assert title.startswith("# ") and not empty and promise.startswith("After this page you ")
+    assert f"(docs/{page.name})" in PAGES[0].read_text()
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", without_blocks(page))
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if path.startswith("https://"):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_classes_that_are_named_exist(page: Path) -> None:
+    for code in re.findall(r"`([^`\n]+)`", without_blocks(page)):
+        if re.fullmatch(rf"{FOLDERS}/[\w./-]*", code):
+            assert (ROOT / code).exists(), f"{page.name} names {code}"
+        dotted = re.search(rf"(?<![\w./-]){FOLDERS}(?:\.\w+)+(?![\w/])", code)
+        if dotted and not dotted[0].endswith(".safetensors"):
+            assert locate(dotted[0]), f"{page.name} names {dotted[0]}"
+        if code.startswith("make "):
+            assert_target(code.split()[1])
+
+
+def assert_target(name: str) -> None:
+    done = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=NAMES)
+def test_a_command_is_run_by_a_test_or_says_what_it_needs(block: Block, line: str) -> None:
+    tests = [test for start, test in RUN_BY.items() if line.startswith(start)]
+    assert block.is_marked or tests or line.startswith(RUN_HERE), (
+        f"{block.page}: no test runs `{line}`; name one in RUN_BY, or say what it needs before "
+        "the block, e.g. (needs weights)"
+    )
+    for test in tests:
+        path, _, name = test.partition("::")
+        assert f"def {name}" in (ROOT / path).read_text() if name else (ROOT / path).exists()
+
+
+class ParsedError(BaseException):
+    """A command line was understood; nothing is done."""
+
+
+@contextmanager
+def parsing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The outermost parser of a command ends it once it has understood all of its options."""
+    depth = 0
+
+    def ending(parse_args):
+        def wrapped(self, *args, **kwargs):
+            nonlocal depth
+            depth += 1
+            try:
+                parsed = parse_args(self, *args, **kwargs)
+            finally:
+                depth -= 1
+            if depth == 0:
+                raise ParsedError
+            return parsed
+
+        return wrapped
+
+    with monkeypatch.context() as patch, pytest.raises(ParsedError):
+        for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+            patch.setattr(parser, "parse_args", ending(parser.__dict__["parse_args"]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the checkout, with the files that the pages speak of."""
+    root = tmp_path_factory.mktemp("sandbox")
+    for name in ("assets", "configs", "train.py", "evaluate.py"):
+        (root / name).symlink_to(ROOT / name)
+    record = root / "runs" / "base" / "logs" / "config_fit.yaml"
+    record.parent.mkdir(parents=True)
+    record.symlink_to(ROOT / "configs" / "base.yaml")
+    (root / "CACHE").symlink_to(ROOT / "assets" / "small-cache")
+    write_song(root / "song.mp3", seconds=3.0)
+    for system, phase in (("BASE", 0.1), ("ADAPTED", 0.2)):
+        (root / system).mkdir()
+        rows = "".join(f"{n}.mp4,{system},../{n}.wav,a dancer,0\n" for n in ("a", "b"))
+        (root / system / "clips.csv").write_text(f"file,system,track,prompt,seed\n{rows}")
+        for number, name in enumerate(("a", "b")):
+            path = root / system / f"{name}.mp4"
+            write_dance(path, phase_seconds=phase, beats=[0.2 + 0.1 * number, 0.7, 1.2])
+    for number, name in enumerate(("a", "b")):
+        write_song(root / f"{name}.wav", seconds=3.0, start=0.1 * number)
+    (root / "FOLDER").symlink_to(root / "ADAPTED")
+    write_moving_square(root / "stage" / "tango" / "one.mp4", number=1)
+    for block in blocks():
+        if block.file_name:
+            text = block.text.replace("/data/stage", str(root / "stage"))
+            (root / block.file_name).write_text(text)
+    return root
+
+
+def write_song(path: Path, *, seconds: float, start: float = 0.0) -> None:
+    import av
+
+    beats = [start + 0.5 * i for i in range(int(2 * seconds) - 1)]
+    sound = click_track(beats, duration_seconds=seconds, rate_hz=44_100).numpy()[None]
+    with av.open(str(path), "w") as container:
+        codec = {".mp3": "mp3", ".wav": "pcm_s16le"}[path.suffix]
+        stream = container.add_stream(codec, rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        fitting = av.AudioResampler(stream.format, stream.layout, stream.rate)
+        for part in (*fitting.resample(frame), None):
+            container.mux(stream.encode(part))
+
+
+@pytest.fixture
+def in_sandbox(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(sandbox)
+    monkeypatch.syspath_prepend(str(sandbox))
+    return sandbox
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run ``python ...`` in this process."""
+    if words[:2] == ["python", "evaluate.py"]:
+        return evaluate.main(words[2:])
+    if words[:2] == ["python", "train.py"]:
+        arguments = words[2:]
+        sweep_command(arguments) if is_ours(arguments) else train.main(arguments)
+        return None
+    assert words[:2] == ["python", "-m"], words
+    monkeypatch.setattr(sys, "argv", words[2:])
+    is_package = find_spec(words[2]).submodule_search_locations is not None
+    import_module(f"{words[2]}.__main__" if is_package else words[2]).main()
+    return None
+
+
+@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=NAMES)
+def test_the_options_of_a_command_exist(
+    block: Block, line: str, in_sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert_target(words[1])
+    elif words[:2] == ["pip", "install"]:
+        extras = re.fullmatch(r"\.\[(\w+)\]", words[2])
+        assert extras and f"\n{extras[1]} = [" in (ROOT / "pyproject.toml").read_text()
+    elif words[:3] == ["python", "-m", "pytest"]:
+        assert all((ROOT / path).exists() for path in words[3:])
+    else:
+        if words[0] == "sbatch":
+            assert "train.py fit" in Path(words[1]).read_text()
+            words = ["python", "train.py", "fit", *words[2:]]
+        with parsing_only(monkeypatch):
+            run(words, monkeypatch)
+
+
+def test_an_option_that_does_not_exist_is_noticed(
+    in_sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind of parser; what is understood gets through."""
+    for line in (
+        "python train.py fit --config configs/base.yaml --model.init_args.rnak 3",
+        "python evaluate.py score FOLDER --metric x",
+        "python -m datamodules.report CACHE --outt FOLDER",
+        "python train.py status FOLDER --onec",
+    ):
+        words = shlex.split(line)
+        with pytest.raises(SystemExit), parsing_only(monkeypatch):
+            run(words, monkeypatch)
+
+
+def test_commands_on_clips(in_sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for _, line in COMMANDS]
+    for start in RUN_HERE:
+        line = next(line for line in lines if line.startswith(start))
+        run(shlex.split(line), monkeypatch)
+    assert "beat_alignment" in (in_sandbox / "metrics.json").read_text()
+    assert "brightness/mean" in (in_sandbox / "brightness.json").read_text()
+    for name in ("REPORT/index.html", "TABLES", "FOLDER/index.html"):
+        assert (in_sandbox / name).exists(), name
+
+
+PYTHON = [block for block in blocks() if block.language == "python" and not block.file_name]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=[block.page for block in PYTHON])
+def test_python_runs(block: Block, in_sandbox: Path) -> None:
+    code = compile(block.text, block.page, "exec")
+    if not block.is_marked:
+        exec(code, {"__name__": block.page})
+    if block.page == "README.md":
+        info = probe_video(in_sandbox / "dance.mp4")
+        assert (info.width, info.height, info.has_audio) == (64, 64, True)
+        assert info.duration_seconds == pytest.approx(73 / 30, abs=0.02)
+
+
+def test_a_source_as_the_page_has_it_is_encoded_and_trained_on(
+    in_sandbox: Path, small_parts: Path, media: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "cache"
+    train.main([*encode_arguments(small_parts, media, store), "--config=stage.yaml"])
+    (clip,) = read_headers(store)
+    assert (clip.source, clip.caption) == ("stage", "tango on a stage")
+    fit = cli_arguments("fit", parts=small_parts, cache=store, root=tmp_path)
+    ratio = ["--data.init_args.ratio={stage: 1}", "--data.init_args.validation_source=null"]
+    cli = train.main([*fit, *ratio])
+    assert cli.trainer.global_step == cli.trainer.max_steps

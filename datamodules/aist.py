@@ -17,12 +17,12 @@ from datamodules.aist_names import (
 from datamodules.captions import AIST_BASE_CAPTION, aist_caption, draw_template, file_key
 from datamodules.clips import CropMode, SkippedClip, Source
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
-from datamodules.folders import find_videos, select_files
+from datamodules.folders import find_videos, other_files, select_files
 from musicinfuser.clip_size import ClipSize
 from musicinfuser.errors import UserError
+from musicinfuser.media.colours import Decoding
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
-AIST_SUFFIXES = (".mp4", ".mov")
 AUTHORS_CAMERAS = ("c01", "c10")
 AUTHORS_SITUATIONS = ("BM", "FM", "GR", "MM")
 AISTPP_SPLITS: tuple[AISTPPSplit, ...] = ("train", "val", "test")
@@ -60,12 +60,13 @@ class AISTDataset(ClipDataset):
         seed: int = 42,
         files: Sequence[str] | None = None,
         buckets: Sequence[ClipSize] | None = None,
+        decoding: Decoding = "corrected",
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
     ) -> None:
         """Find the videos below a folder and decide their clips.
 
         Args:
-            root: Folder with ``.mp4`` or ``.mov`` files under their AIST names, at any depth.
+            root: Folder with videos under their AIST names, at any depth.
             num_frames: Frames per clip (authors' code: 73, the 2.5 s of section 5.1).
             height: Height of the frames in pixels.
             width: Width of the frames in pixels.
@@ -82,6 +83,7 @@ class AISTDataset(ClipDataset):
             files: Restrict to these videos, by path relative to ``root`` or bare name.
             buckets: Heights and widths to choose from by a video's aspect, in place of the one
                 size; those that are not wide take the centre.
+            decoding: ``"corrected"`` or ``"plain"`` (authors' code), see `CutSettings`.
             time_limit_seconds: When a file is given up, see `CutSettings`.
 
         Raises:
@@ -104,9 +106,10 @@ class AISTDataset(ClipDataset):
             min_loudness_dbfs=None,
             seed=seed,
             buckets=buckets,
+            decoding=decoding,
             time_limit_seconds=time_limit_seconds,
         )
-        paths = self.videos = find_videos(root, suffixes=AIST_SUFFIXES)
+        paths = self.videos = find_videos(root)
         self.root = root
         if files is not None:
             paths = select_files(root, videos=paths, files=files)
@@ -133,6 +136,7 @@ class AISTDataset(ClipDataset):
         )
         self.skipped = misnamed + self.skipped
         self.num_not_selected = dict(num_not_selected)
+        self.notes = other_files(root)
         self._require_clips(root)
 
 

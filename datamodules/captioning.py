@@ -18,7 +18,6 @@ from datamodules.captions import (
 )
 from datamodules.clips import SkippedClip
 from datamodules.folders import find_videos
-from datamodules.youtube import VIDEO_SUFFIXES
 from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
@@ -182,7 +181,7 @@ class CaptioningDataModule(L.LightningDataModule):
         Raises:
             ValueError: A folder without videos, or a table that cannot be read.
         """
-        videos = find_videos(self.root, suffixes=VIDEO_SUFFIXES)
+        videos = find_videos(self.root)
         entries = [self.captions] if isinstance(self.captions, str) else self.captions
         table = read_captions(self.root, [*entries, *tables_in(self.tables)])
         texts, self.illegible = find_captions(videos, self.root, table)

@@ -8,6 +8,7 @@ from datamodules.clips import CropMode
 from musicinfuser.clip_size import ClipSize, nearest_size
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import clip_audio_seconds
+from musicinfuser.media.colours import Decoding
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.video import CropBox, VideoInfo, aist_crop, centre_crop
 
@@ -32,6 +33,8 @@ class CutSettings:
         min_loudness_dbfs: Clips whose sound has a lower RMS level are left out; None keeps all.
         seed: Seed of every draw.
         buckets: Heights and widths to choose from by a video's aspect; None for the one size.
+        decoding: ``"corrected"``, or ``"plain"`` as in the authors' code: untagged HD is read by
+            BT.601, HDR as if it were SDR, and interlaced frames with both fields.
         time_limit_seconds: When a file is given up: probing it, reading a clip's sound, reading its
             frames may take so long each.
     """
@@ -48,6 +51,7 @@ class CutSettings:
     min_loudness_dbfs: float | None
     seed: int
     buckets: Sequence[ClipSize] | None = None
+    decoding: Decoding = "corrected"
     time_limit_seconds: float = TIME_LIMIT_SECONDS
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class CutSettings:
             raise UserError(f"edge_margin must lie in [0, 0.5), not {self.edge_margin}.")
         if self.crop not in CROPS:
             raise UserError(f"crop must be 'aist' or 'centre', not {self.crop!r}.")
+        if self.decoding not in ("corrected", "plain"):
+            raise UserError(f"decoding must be 'corrected' or 'plain', not {self.decoding!r}.")
         if self.audio_channel not in ("mean", "first"):
             raise UserError(f"audio_channel must be 'mean' or 'first', not {self.audio_channel!r}.")
 

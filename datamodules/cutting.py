@@ -147,6 +147,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip]):
                 crop=crop_box(
                     self._infos[spec.path], size=(spec.height, spec.width), crop=spec.crop
                 ),
+                decoding=settings.decoding,
                 time_limit_seconds=settings.time_limit_seconds,
             )
         except (MediaError, OSError) as error:

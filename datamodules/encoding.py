@@ -66,6 +66,7 @@ class EncodingDataModule(L.LightningDataModule):
         buckets: list[ClipSize] | None = None,
         fps: float = 30.0,
         audio_channel: str = "mean",
+        decoding: str = "corrected",
         seed: int = 42,
         num_workers: int = 2,
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
@@ -83,6 +84,7 @@ class EncodingDataModule(L.LightningDataModule):
                 each video takes the one whose aspect is nearest to its own.
             fps: Frame rate.
             audio_channel: ``mean`` of all channels, or the ``first`` (authors' code).
+            decoding: ``corrected`` or ``plain`` (authors' code), see `CutSettings`.
             seed: Seed of clip starts and caption templates.
             num_workers: Processes that decode ahead.
             time_limit_seconds: When a video is given up, so that none can hold up the job.
@@ -95,7 +97,7 @@ class EncodingDataModule(L.LightningDataModule):
         self.sources = sources
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
         self.buckets = buckets
-        self.audio_channel = audio_channel
+        self.audio_channel, self.decoding = audio_channel, decoding
         self.seed = seed
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
@@ -179,6 +181,7 @@ class EncodingDataModule(L.LightningDataModule):
             "buckets": self.buckets,
             "fps": self.fps,
             "audio_channel": self.audio_channel,
+            "decoding": self.decoding,
             "seed": self.seed,
             "time_limit_seconds": self.time_limit_seconds,
         }
@@ -222,6 +225,7 @@ class EncodingDataModule(L.LightningDataModule):
                 width=self.width,
                 fps=self.fps,
                 audio_channel=self.audio_channel,
+                decoding=self.decoding,
             )
         return self._recipe
 

@@ -2,13 +2,29 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.media.errors import printable
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".insv", ".lrv"),
+    *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogm", ".nut"),
+    *(".ts", ".mts", ".m2ts", ".m2t", ".tod", ".mpg", ".mpeg", ".mpe", ".m2p", ".mod", ".vob"),
+    *(".mxf", ".dv", ".rm", ".rmvb", ".amv", ".gxf", ".wtv"),
+)
+"""Endings of videos that FFmpeg reads; those it does not know are named as unreadable."""
+# What lies beside videos and is none: captions, pictures, sound, what downloaders leave.
+_BESIDE_SUFFIXES = (
+    *(".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".ass", ".lrc", ".description"),
+    *(".jpg", ".jpeg", ".png", ".webp", ".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac"),
+    *(".yaml", ".yml", ".nfo", ".html", ".log", ".zip", ".part", ".ytdl"),
+)
 
 
-def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
+def find_videos(root: Path, *, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Path]:
     """All videos below a folder, links to folders included, sorted by relative path.
 
     A subfolder that cannot be listed is left out with a warning.
@@ -24,7 +40,25 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
         raise UserError(
             f"{root} is not a folder{looked_for(root)}; give the folder that holds the videos."
         )
-    endings, found, visited = tuple(suffixes), [], set()
+    endings = tuple(suffixes)
+    found = [path for path in _files(root) if path.name.lower().endswith(endings)]
+    if not found:
+        raise UserError(
+            f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
+        )
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def other_files(root: Path) -> list[str]:
+    """A note on files below a folder that are neither videos nor what lies beside them, if any."""
+    known = {*VIDEO_SUFFIXES, *_BESIDE_SUFFIXES, ""}
+    endings = Counter(path.suffix.lower() for path in _files(root)).most_common()
+    others = [f"{number} {printable(ending)}" for ending, number in endings if ending not in known]
+    return [f"files that are not taken for videos: {', '.join(others)}"] if others else []
+
+
+def _files(root: Path) -> Iterator[Path]:
+    visited = set()
     for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:
@@ -32,16 +66,7 @@ def find_videos(root: Path, *, suffixes: Iterable[str]) -> list[Path]:
             continue
         visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [
-            Path(folder, name)
-            for name in names
-            if name.lower().endswith(endings) and not name.startswith(".")
-        ]
-    if not found:
-        raise UserError(
-            f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
-        )
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def _warn(error: OSError) -> None:

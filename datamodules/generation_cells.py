@@ -7,6 +7,7 @@ from pathlib import Path
 from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.cell_lists import read_cells
 from datamodules.finished_cells import FinishedSpec
+from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.cells import Cell
@@ -16,8 +17,10 @@ from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 
-AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
+AUDIO_SUFFIXES = (
+    *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".m4a", ".aac", ".opus", ".wma", ".aif", ".aiff"),
+    *(".ac3", ".mp2", ".mka", ".caf"),
+)
 HELD_OUT = "held_out"
 
 

@@ -17,15 +17,15 @@ from datamodules.captions import (
 from datamodules.clips import CropMode, SkippedClip, Source, Split
 from datamodules.cut_finding import require_detector
 from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
-from datamodules.folders import find_videos, select_files
+from datamodules.folders import find_videos, other_files, select_files
 from datamodules.shots import ShotSettings
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize
 from musicinfuser.errors import UserError
+from musicinfuser.media.colours import Decoding
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import printable
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 MAX_SLUG_CHARACTERS = 60
 MAX_NAMED_CAPTIONS = 20
 
@@ -63,6 +63,7 @@ class YouTubeDataset(ClipDataset):
         seed: int = 42,
         files: Sequence[str] | None = None,
         buckets: Sequence[ClipSize] | None = None,
+        decoding: Decoding = "corrected",
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
         shots: ShotSettings | None = None,
     ) -> None:
@@ -92,6 +93,7 @@ class YouTubeDataset(ClipDataset):
             files: Restrict to these videos, by path relative to ``root`` or bare name.
             buckets: Heights and widths to choose from by a video's aspect, in place of the one
                 size.
+            decoding: ``"corrected"`` or ``"plain"`` (authors' code), see `CutSettings`.
             time_limit_seconds: When a file is given up, see `CutSettings`.
             shots: How to find cuts, so that no clip crosses one; ``crops_per_minute`` then counts
                 the shots that are long enough. None cuts anywhere, as the authors do. It is the
@@ -122,9 +124,10 @@ class YouTubeDataset(ClipDataset):
             min_loudness_dbfs=min_loudness_dbfs,
             seed=seed,
             buckets=buckets,
+            decoding=decoding,
             time_limit_seconds=time_limit_seconds,
         )
-        paths = self.videos = find_videos(root, suffixes=VIDEO_SUFFIXES)
+        paths = self.videos = find_videos(root)
         self.root = root
         table = read_captions(root, captions)
         keys = {path: file_key(path.relative_to(root)) for path in paths}
@@ -152,7 +155,7 @@ class YouTubeDataset(ClipDataset):
             shots=shots,
         )
         self.skipped = [SkippedClip(self.source, *why) for why in reasons.items()] + self.skipped
-        self.notes = _caption_notes(self.num_missing_captions, unused)
+        self.notes = _caption_notes(self.num_missing_captions, unused) + other_files(root)
         self._require_clips(root)
 
 

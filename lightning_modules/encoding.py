@@ -63,7 +63,14 @@ class ClipEncoder(L.LightningModule):
         )
 
     def recipe(
-        self, *, num_frames: int, height: int, width: int, fps: float, audio_channel: str
+        self,
+        *,
+        num_frames: int,
+        height: int,
+        width: int,
+        fps: float,
+        audio_channel: str,
+        decoding: str = "corrected",
     ) -> EncodingRecipe:
         """How clips encoded by this module are made."""
         encoders, parts = self.encoders, self.encoders.fingerprints()
@@ -73,6 +80,7 @@ class ClipEncoder(L.LightningModule):
             width=width,
             fps=fps,
             audio_channel=audio_channel,
+            decoding=decoding,
             dtype=encoders.spec.dtype,
             max_text_tokens=encoders.spec.max_text_tokens,
             latents_mean=tuple(encoders.latents_mean.tolist()),

@@ -157,6 +157,14 @@ def decode_track(
             ) from error
     if not rate_hz:
         raise MediaError(f"{path}: its audio stream holds no sound.")
+    if not kept and zero is not None:
+        # Of a download cut short nothing is there to be decoded, so nothing fails.
+        end = float(((stream.start_time or 0) + (stream.duration or 0)) * tick - zero)
+        if end > needed:
+            raise MediaError(
+                f"{path}: its sound is cut off before second {needed:.2f}; it should last until "
+                f"second {end:.2f}."
+            )
     return torch.cat([torch.zeros(0), *kept]), rate_hz
 
 

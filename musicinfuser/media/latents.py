@@ -58,6 +58,8 @@ class EncodingRecipe:
     latents_std: tuple[float, ...]
     """Of the VAE's config, divided by its scaling factor, ``(C,)``."""
     version: int = FORMAT_VERSION
+    decoding: str = "plain"
+    """How pictures were read, see `musicinfuser.media.colours.Decoding`; older files are plain."""
 
     def differences(self, other: "EncodingRecipe") -> list[str]:
         """``key: mine, not theirs`` for each field that differs."""
@@ -115,11 +117,15 @@ def write_clip(
     """
     description: dict[str, Any] = asdict(header)
     del description["path"], description["recipe"]
+    recipe = asdict(header.recipe)
+    # Plain clips are what they always were, for programs too that know no other.
+    if recipe["decoding"] == "plain":
+        del recipe["decoding"]
     save_tensors(
         {"latent_mean": latent_mean, "latent_logvar": latent_logvar, "audio": audio},
         header.path,
         metadata={
-            "recipe": json.dumps(asdict(header.recipe)),
+            "recipe": json.dumps(recipe),
             "clip": json.dumps(description, ensure_ascii=False),
         },
     )

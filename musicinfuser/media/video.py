@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from musicinfuser.errors import UserError
+from musicinfuser.media.colours import (
+    Decoding,
+    full_range_rgb,
+    require_known_colours,
+    sdr_from_hdr,
+)
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
+from musicinfuser.media.deinterlacing import deinterlaced
 from musicinfuser.media.errors import MediaError, picture_stream, reading
 from musicinfuser.media.seeking import (
     PTS_TOLERANCE_SECONDS,
@@ -83,6 +90,7 @@ def probe_video(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECO
     deadline = Deadline(path, time_limit_seconds)
     with reading(path, "video", deadline) as container:
         stream = picture_stream(container, path)
+        require_known_colours(stream, path)
         frame = first_frame(container, stream, path, deadline)
         width, height = _shown_size(stream, frame)
         zero = frame_seconds(frame, path)
@@ -151,13 +159,15 @@ def read_clip(
     width: int,
     fps: float = 30.0,
     crop: CropBox | None,
+    decoding: Decoding = "corrected",
     time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Tensor:
     """Sample a clip by time stamps: frame i is what a player shows at ``start + i / fps``.
 
-    Colours are converted to full-range RGB with the file's own matrix (BT.601 where the file
-    names none, as FFmpeg does); rotation is applied, then the crop, then an antialiased bilinear
-    resize.
+    Colours are converted to full-range RGB with the file's own matrix; where it names none, with
+    BT.709 from 720 lines or 1280 columns on and BT.601 below. HDR becomes SDR, interlaced frames
+    become pictures of their first field. Rotation is applied, then the crop, then an antialiased
+    bilinear resize.
 
     Args:
         path: Any file with a video stream FFmpeg can decode, of constant or variable rate.
@@ -167,37 +177,42 @@ def read_clip(
         width: Pixels of the returned frames.
         fps: Rate of the returned frames; slower sources repeat frames, faster ones skip some.
         crop: Box of the upright frame, or None for the whole frame (aspect is then not kept).
+        decoding: ``"plain"`` reads all untagged video by BT.601, HDR as if it were SDR and
+            interlaced frames with both fields, as the authors' code does.
         time_limit_seconds: When to give the file up.
 
     Returns:
         uint8 (num_frames, height, width, 3), RGB.
 
     Raises:
-        MediaError: If the file cannot be read, or not in time, ends before the clip does, or is
-            damaged at or shortly before it.
+        MediaError: If the file cannot be read, or not in time, ends before the clip does, is
+            damaged at or shortly before it, or changes its size so that the crop does not fit.
     """
-    from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+    from av.video.reformatter import VideoReformatter
 
     _require_positive(num_frames=num_frames, height=height, width=width, fps=fps)
     if start_seconds < 0:
         raise UserError(f"start_seconds must be at least 0, got {start_seconds}.")
+    if decoding not in ("corrected", "plain"):
+        raise UserError(f"decoding must be 'corrected' or 'plain', not {decoding!r}.")
     clip = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
     reformatter = VideoReformatter()
-    # FFmpeg's fast paths repeat chroma pixels and darken the picture by one to two levels of 255.
-    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
-    exact |= Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
-    def fill(first: int, last: int, frame: "VideoFrame") -> None:
-        # One scaler for all frames and one thread: PyAV otherwise starts a pool per frame.
-        rgb = reformatter.reformat(
-            frame,
-            format="rgb24",
-            dst_color_range=ColorRange.JPEG,
-            interpolation=exact,
-            threads=1,
-        ).to_ndarray()
-        upright, shown = np.rot90(rgb, _quarter_turns(frame)), _shown_size(stream, frame)
-        clip[first:last] = _cropped(upright, shown, crop, height, width, path)
+    def fill(first: int, last: int, seconds: float, frame: "VideoFrame") -> None:
+        size = _shown_size(stream, frame)
+        is_same = size == first_size and stream.codec_context.sample_aspect_ratio == pixel_aspect
+        if crop is not None and not is_same:
+            raise MediaError(
+                f"{path}: its picture changes near second {seconds - zero:.2f} from "
+                f"{first_size[0]}x{first_size[1]} to {size[0]}x{size[1]} pixels or in the shape of "
+                "its pixels; split the file there."
+            )
+        rgb = full_range_rgb(frame, reformatter, decoding)
+        image = np.rot90(rgb, _quarter_turns(frame))
+        pixels = _cropped(image, size, crop, height, width, path)
+        clip[first:last] = (
+            sdr_from_hdr(pixels, frame.color_trc) if pixels.is_floating_point() else pixels
+        )
 
     deadline = Deadline(path, time_limit_seconds)
     with reading(path, "video", deadline) as container:
@@ -205,27 +220,32 @@ def read_clip(
         # Threads over frames report damage at one time and miss it at another; whoever reads many
         # clips reads them in several processes.
         stream.thread_type = "SLICE"
-        zero = frame_seconds(first_frame(container, stream, path, deadline), path)
+        frame = first_frame(container, stream, path, deadline)
+        zero, first_size = frame_seconds(frame, path), _shown_size(stream, frame)
+        pixel_aspect = stream.codec_context.sample_aspect_ratio
         times = [zero + start_seconds + i / fps for i in range(num_frames)]
-        filled, shown, end = 0, None, zero
+        filled, shown, shown_at, end = 0, None, zero, zero
         around = frames_around(container, stream, times[0], zero, path, deadline)
+        if decoding == "corrected":
+            around = deinterlaced(around, stream)
         for seconds, frame in around:
             due = filled
             while due < num_frames and times[due] < seconds - PTS_TOLERANCE_SECONDS:
                 due += 1
             if due > filled and shown is not None:
-                fill(filled, due, shown)
+                fill(filled, due, shown_at, shown)
                 filled = due
             if filled == num_frames:
                 return clip
-            shown, end = frame, seconds + shown_for_seconds(frame, stream)
+            shown, shown_at = frame, seconds
+            end = seconds + shown_for_seconds(frame, stream)
         # The last frame of a file stays on screen for its own duration, not for ever.
         if shown is None or times[-1] > end - PTS_TOLERANCE_SECONDS:
             raise MediaError(
                 f"{path}: ends at second {end - zero:.2f}, but {num_frames} frames from second "
                 f"{start_seconds:.2f} at {fps:g} fps were asked for."
             )
-        fill(filled, num_frames, shown)
+        fill(filled, num_frames, shown_at, shown)
     return clip
 
 

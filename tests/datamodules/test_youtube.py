@@ -1,20 +1,74 @@
 import json
 import re
 import unicodedata
+from fractions import Fraction
+from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from datamodules.captions import YOUTUBE_EMPTY_CAPTION
 from datamodules.clips import RawClip, SkippedClip
 from datamodules.summary import summarise
 from datamodules.youtube import YouTubeDataset, clip_stem
+from tests.media.conftest import sine, write_media
 
 SMALL = {"height": 16, "width": 24, "num_frames": 31}
 
 
 def captions_by_file(dataset):
     return {spec.attributes["file"]: spec.caption for spec in dataset.clips}
+
+
+VIDEO_CODECS = {".mpg": "mpeg2video", ".vob": "mpeg2video", ".flv": "flv", ".wmv": "wmv2"}
+
+
+def test_videos_of_every_usual_ending_are_read_and_others_are_named(tmp_path):
+    names = ["phone.m4v", "camera.MTS", "tv.ts", "old.3gp", "disc.vob", "tape.mpg", "web.flv"]
+    names += ["pc.wmv", "film.m2ts", "wild.avi", "edit.mov", "nut.nut"]
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        written = write_media(
+            (tmp_path / name).with_suffix(suffix),
+            times=[k / 30 for k in range(60)],
+            time_base=Fraction(1, 30),
+            codec=VIDEO_CODECS.get(suffix, "libx264"),
+            options={"bf": "0"},
+            audio=sine(440, 2.0, 44100),
+            rate_hz=44100,
+            audio_codec="mp2" if suffix in (".mpg", ".vob", ".wmv") else "aac",
+        )
+        written.rename(tmp_path / name)
+    (tmp_path / "phone.txt").write_text("a dancer")
+    for other in ("one.xyz", "two.xyz", "three.blend"):
+        (tmp_path / other).write_bytes(b"what is this")
+    (tmp_path / "broken.rmvb").write_bytes(b"no video either")
+    dataset = YouTubeDataset(tmp_path, **SMALL)
+    assert sorted(spec.path.name for spec in dataset.clips) == sorted(names)
+    assert all(isinstance(dataset[index], RawClip) for index in range(len(names)))
+    assert [skipped.path.name for skipped in dataset.skipped] == ["broken.rmvb"]
+    assert "files that are not taken for videos: 2 .xyz, 1 .blend" in dataset.notes
+
+
+def test_pictures_are_decoded_as_the_settings_say(tmp_path):
+    write_media(
+        tmp_path / "hd.mp4",
+        times=[k / 30 for k in range(60)],
+        draw=lambda k, w, h: np.full((h, w, 3), (200, 60, 50), np.uint8),
+        width=1280,
+        height=720,
+        audio=sine(440, 2.0),
+    )
+    # Written by BT.601 and not tagged.
+    plain, corrected = (
+        YouTubeDataset(tmp_path, decoding=decoding, **SMALL)[0].frames[0, 8, 12].tolist()
+        for decoding in ("plain", "corrected")
+    )
+    assert plain == pytest.approx([200, 60, 50], abs=4)
+    assert corrected[0] - plain[0] > 8
+    with pytest.raises(ValueError, match="decoding must be 'corrected' or 'plain', not 'raw'"):
+        YouTubeDataset(tmp_path, decoding="raw", **SMALL)
 
 
 def test_text_files_beside_the_videos(tmp_path, write_dance):

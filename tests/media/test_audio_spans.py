@@ -15,14 +15,15 @@ from musicinfuser.media.errors import MediaError
 RATE_HZ = 16000
 
 
-def interleaved(path, *, seconds, codec, layout="mono", rate_hz=RATE_HZ, options=None):
+def interleaved(path, *, seconds, codec, rate_hz=RATE_HZ, options=None, faststart=False):
     """A video with a sound that never repeats, muxed second by second; or the sound alone."""
     noise = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
+    muxing = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(path), "w", options=muxing) as container:
         if path.suffix not in (".wav", ".mp3", ".flac", ".m4a", ".ogg"):
             picture = container.add_stream("mpeg4", rate=5, options={"g": "10"})
             picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream(codec, rate=rate_hz, layout=layout, options=options or {})
+        sound = container.add_stream(codec, rate=rate_hz, layout="mono", options=options or {})
         for second in range(seconds):
             if container.streams.video:
                 for number in range(5):
@@ -110,6 +111,14 @@ def test_a_span_costs_the_same_wherever_it_lies(tmp_path, monkeypatch, suffix, c
     (early_packets, early_frames), (late_packets, late_frames) = counts
     assert late_frames < 1.1 * early_frames
     assert late_packets < 1.5 * early_packets
+
+
+def test_sound_that_is_cut_off_before_the_span_is_said_to_be(tmp_path):
+    path = interleaved(tmp_path / "long.mp4", seconds=40, codec="mp3", faststart=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(read_audio(path, start_seconds=12.0, duration_seconds=2.0)) == 2 * RATE_HZ
+    with pytest.raises(MediaError, match=r"is cut off before second 35.00; .* until second 40\.\d"):
+        read_audio(path, start_seconds=35.0, duration_seconds=2.0)
 
 
 def watch(monkeypatch, owner, name, calls):

@@ -122,7 +122,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "callbacks": (
         GROUND
         | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")}
-        | {"musicinfuser.networks.out_of_memory", "musicinfuser.sharing"},
+        | {f"musicinfuser.networks.{n}" for n in ("encoders", "out_of_memory", "sources")}
+        | {"lightning_modules.learning_rate", "musicinfuser.sharing"},
         {"lightning_modules", "datamodules"},
     ),
     # What `check` looks at: it builds every part of a config.

@@ -15,7 +15,9 @@ from musicinfuser.networks.zica import ZicaSpec, set_output_projections_to_zero
 
 
 def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+    difference = ((found - expected).norm() / expected.norm()).item()
+    print(f"relative difference {difference:.1e}")  # shown by pytest -s
+    return difference
 
 
 def load(golden, adapter=None, **settings):

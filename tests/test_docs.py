@@ -16,14 +16,17 @@ from pydoc import locate
 
 import jsonargparse
 import pytest
+import torch
 
 import evaluate
 import train
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
+from musicinfuser.networks.origin import Origin
 from musicinfuser.sweeps.commands import is_ours, sweep_command
 from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
 from tests.dancing_square import click_track
+from tests.ears import write_ears
 from tests.scored_dances import write_dance
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -359,14 +362,18 @@ def test_python_runs(block: Block, in_sandbox: Path) -> None:
         assert info.duration_seconds == pytest.approx(73 / 30, abs=0.02)
 
 
-def test_a_source_as_the_page_has_it_is_encoded_and_trained_on(
+def test_a_source_and_an_encoder_as_the_page_has_them_are_encoded_and_trained_on(
     in_sandbox: Path, small_parts: Path, media: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "cache"
-    train.main([*encode_arguments(small_parts, media, store), "--config=stage.yaml"])
+    write_ears(tmp_path / "hubert" / "audio_encoder", "hubert")
+    audio = f"--model.init_args.encoders.audio={tmp_path}/hubert"
+    train.main([*encode_arguments(small_parts, media, store), "--config=stage.yaml", audio])
     (clip,) = read_headers(store)
     assert (clip.source, clip.caption) == ("stage", "tango on a stage")
     fit = cli_arguments("fit", parts=small_parts, cache=store, root=tmp_path)
     ratio = ["--data.init_args.ratio={stage: 1}", "--data.init_args.validation_source=null"]
-    cli = train.main([*fit, *ratio])
+    cli = train.main([*fit, audio, *ratio])
     assert cli.trainer.global_step == cli.trainer.max_steps
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert Origin.from_stored(checkpoint["musicinfuser"]).audio.kind == "hubert"

@@ -188,6 +188,9 @@ class EncodingDataModule(L.LightningDataModule):
         if isinstance(source, partial):
             built = next(a for a in source.args if isinstance(a, type))
             defaults = inspect.signature(built).parameters
+            # Sources of other people may be older than this setting.
+            if "decoding" not in defaults:
+                del shared["decoding"]
             for name, value in shared.items():
                 own = source.keywords.get(name, value)
                 if own not in (value, defaults[name].default):
@@ -195,7 +198,13 @@ class EncodingDataModule(L.LightningDataModule):
                         f"data.sources sets {name} to {own} for {built.__name__}, but it is shared "
                         f"by all sources and is {value}; set data.{name} instead."
                     )
-        return source(**shared)
+        dataset = source(**shared)
+        if "decoding" not in shared and dataset.settings.decoding != self.decoding:
+            raise UserError(
+                f"data.decoding is {self.decoding}, but {built.__name__} takes no such setting; "
+                "let it take 'decoding' and hand it to CutSettings."
+            )
+        return dataset
 
     def missing_captions(self) -> list[str]:
         """This rank's share of the texts whose features are not stored."""

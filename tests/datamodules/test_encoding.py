@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as L
 import pytest
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from datamodules.encoding import EncodingDataModule
+from datamodules.youtube import YouTubeDataset
 from musicinfuser import safetensors_files
 from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
 from musicinfuser.media.video_writing import write_video
@@ -323,6 +326,29 @@ def test_shards_are_disjoint_and_complete(
     together = [clip for shard in found for clip in shard]
     assert len(together) == len(set(together)) == NUM_CLIPS
     assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+class OlderSource(YouTubeDataset):
+    """One that was written before `decoding` could be chosen."""
+
+    def __init__(
+        self, root: str, *, num_frames, height, width, buckets, fps, audio_channel, seed,
+        time_limit_seconds,
+    ) -> None:  # fmt: skip
+        super().__init__(root, num_frames=num_frames, height=height, width=width, fps=fps)
+
+
+def test_a_source_that_knows_no_decoding_is_refused_only_for_another(media: Path) -> None:
+    def given_by_the_command_line(cls: type, **keywords: Any) -> Any:
+        return cls(**keywords)
+
+    source = partial(given_by_the_command_line, OlderSource, root=str(media / "youtube"))
+    options = {"num_frames": 7, "height": 32, "width": 32}
+    module = EncodingDataModule("cache", [source], **options)
+    assert module.build(source).settings.decoding == "corrected"
+    module = EncodingDataModule("cache", [source], **options, decoding="plain")
+    with pytest.raises(ValueError, match="data.decoding is plain, but OlderSource takes no such"):
+        module.build(source)
 
 
 def test_a_source_may_not_contradict_what_is_shared(

@@ -21,26 +21,27 @@ from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
-    SaveConfigCallback,
 )
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
 from callbacks.run_folder import check_start, checkpoint_at, only_training
+from callbacks.run_record import RunRecord
 from callbacks.sigterm import EndOnSigterm
 from callbacks.songs_under_way import SongsUnderWay
 from callbacks.terminal import shown_by_default, speak_plainly
 from callbacks.throw_away import throw_away_mode
-from callbacks.whole_checkpoint import checkpoint_folders
+from callbacks.whole_checkpoint import checkpoint_folders, folder_of
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
 from lightning_modules.preflight.cache import check_encoders
 from musicinfuser.errors import UserError, looked_for, sentence, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.whole_files import require_writable, write_text
+from musicinfuser.whole_files import require_writable
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -67,38 +68,6 @@ EPILOG = (
 )
 
 
-class SavedConfig(SaveConfigCallback):
-    """Saves a run's full config as ``config_<verb>.yaml`` with the first batch of its work.
-
-    Verbs do not overwrite each other's, and a command that is refused before it does anything, or
-    a training to throw away, leaves the record of the run as it is.
-    """
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Note where the file goes; every process is asked."""
-        assert trainer.state.fn is not None
-        # Without a logger Lightning's answer is the run's folder, where nothing looks for it.
-        log_dir = trainer.log_dir if trainer.loggers else Path(trainer.default_root_dir, "logs")
-        self._path = Path(str(log_dir), f"config_{trainer.state.fn.value}.yaml")
-
-    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save the record of a training, once it has really started."""
-        if not self.already_saved and not throw_away_mode(trainer):
-            self._save(trainer)
-
-    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save the record of a validation by itself."""
-        if not self.already_saved and trainer.state.fn != "fit":
-            self._save(trainer)
-
-    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
-
-    def _save(self, trainer: L.Trainer) -> None:
-        self.already_saved = True
-        if trainer.is_global_zero:
-            write_text(self._path, self.parser.dump(self.config, skip_none=False))
-
-
 class TrainParser(OptionParser, LightningArgumentParser):
     """Lightning's parser, with mistakes in one sentence."""
 
@@ -123,7 +92,7 @@ class MusicInfuserCLI(LightningCLI):
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=SavedConfig,
+            save_config_callback=RunRecord,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             seed_everything_default=42,
@@ -168,7 +137,17 @@ class MusicInfuserCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         """Add what runs show, and what they keep of their settings."""
         own = [*shown_by_default(config), RunSettings()]
-        return super()._instantiate_trainer(config, [*callbacks, *own])
+        if (accumulation := config["accumulate_grad_batches"]) < 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches is {accumulation}; it must be at least 1."
+            )
+        try:
+            return super()._instantiate_trainer(config, [*callbacks, *own])
+        except (MisconfigurationException, ValueError) as error:  # of values, all from the user
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"Lightning refuses the options of the trainer ({reason}); change them."
+            ) from error
 
     def before_fit(self) -> None:
         """Check what can be checked without reading weights."""
@@ -255,11 +234,10 @@ class MusicInfuserCLI(LightningCLI):
             return
         # WholeCheckpoint falls back on the files of single steps; Lightning's own does not.
         patterns = {
-            Path(callback.dirpath): "*.ckpt"
-            if isinstance(callback, WholeCheckpoint)
-            else "last*.ckpt"
+            folder: "*.ckpt" if isinstance(callback, WholeCheckpoint) else "last*.ckpt"
             for callback in self.trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath
+            if isinstance(callback, ModelCheckpoint)
+            and (folder := folder_of(callback, self.trainer)) is not None
         }
         if not any(path for folder, name in patterns.items() for path in folder.glob(name)):
             raise UserError(

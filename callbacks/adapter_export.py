@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import lightning.pytorch as L
 import yaml
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
+from callbacks.run_record import RunRecord
 from callbacks.throw_away import throw_away_mode
 from musicinfuser.sharing.adapter import Adapter, adapter_of_model, frozen_names
 from musicinfuser.sharing.card import CardFacts
@@ -73,9 +73,9 @@ class AdapterExport(L.Callback):
 
 
 def _config(trainer: L.Trainer, adapter: Adapter) -> str:
-    """The run's configuration, or without the command line the adapter's settings."""
+    """What the run was trained with, or without the command line the adapter's settings."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, SaveConfigCallback):
-            return callback.parser.dump(callback.config, skip_none=False)
+        if isinstance(callback, RunRecord):
+            return callback.text()
     settings = asdict(adapter.settings) | {"layers": list(adapter.settings.layers)}
     return yaml.safe_dump({"adapter": settings}, sort_keys=False)

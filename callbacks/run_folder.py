@@ -1,5 +1,6 @@
 """A run's folder: one training at a time in it, and no two runs' checkpoints mixed up."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,8 +26,8 @@ class RunFolderError(UserError):
 def only_training(trainer: L.Trainer) -> Iterator[None]:
     """Keep other trainings out of this one's folders until the block ends or the process does.
 
-    The folders are ``trainer.default_root_dir`` and those of checkpoints outside it. The main
-    process (rank 0) holds the lock. A training to throw away writes nothing there and needs none.
+    The folders are ``trainer.default_root_dir`` and those of checkpoints. The main process (rank 0)
+    holds the locks. A training to throw away writes nothing there and needs none.
 
     Raises:
         RunFolderError: Another training works there, or the folder cannot be written.
@@ -40,8 +41,11 @@ def only_training(trainer: L.Trainer) -> Iterator[None]:
         )
     elif trainer.is_global_zero:
         with ExitStack() as held:
-            for folder in _own_folders(trainer):
-                _hold(held, folder)
+            if "://" not in trainer.default_root_dir:
+                root = Path(trainer.default_root_dir).resolve()
+                _hold(held, root, root / LOCK_NAME)
+            for folder in {folder.resolve() for folder in checkpoint_folders(trainer)}:
+                _hold(held, folder, _beside(folder))
             yield
         return
     yield
@@ -95,17 +99,14 @@ def _saves_in_any_mode(callback: L.Callback) -> bool:
     return is_lightnings and not isinstance(callback, WholeCheckpoint)
 
 
-def _own_folders(trainer: L.Trainer) -> list[Path]:
-    root = trainer.default_root_dir
-    folders = [] if "://" in root else [Path(root).resolve()]
-    for folder in checkpoint_folders(trainer):
-        if not any(folder.resolve().is_relative_to(known) for known in folders):
-            folders.append(folder.resolve())
-    return folders
+def _beside(folder: Path) -> Path:
+    """The lock of a folder of checkpoints, which holds nothing else; inside if it must be."""
+    if os.access(folder.parent, os.W_OK) or not folder.parent.exists():
+        return folder.with_name(f".training.{folder.name}.lock")
+    return folder / LOCK_NAME
 
 
-def _hold(held: ExitStack, folder: Path) -> None:
-    path = folder / LOCK_NAME
+def _hold(held: ExitStack, folder: Path, path: Path) -> None:
     try:
         lock = held.enter_context(locked(path))
     except OSError as error:

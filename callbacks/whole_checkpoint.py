@@ -27,9 +27,9 @@ class WholeCheckpoint(ModelCheckpoint):
       the last byte, and names those it passes over. Trainings to throw away (`throw_away_mode`)
       neither save nor take up any.
     - However a run ends, the last optimizer step done is saved where ``last`` is found; only
-      ``save_last: false`` leaves that out at a normal end. On SIGTERM or a first ctrl-C the step
-      under way is finished, a validation or samples are given up, and the process exits with code
-      0 (130 after ctrl-C).
+      ``save_top_k: 0`` without ``save_last`` leaves that out at a normal end. On SIGTERM or a first
+      ctrl-C the step under way is finished, a validation or samples are given up, and the process
+      exits with code 0 (130 after ctrl-C).
     - Every checkpoint is that of a whole optimizer step. A resumed run goes on with the next one,
       also if it accumulates another number of batches for the same number of samples.
     """
@@ -90,7 +90,7 @@ class WholeCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last step, whatever ended the run."""
-        if self.save_last or (self.save_last is None and self.save_top_k):
+        if self.save_last or self.save_top_k:
             self._save_now(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -174,7 +174,7 @@ class WholeCheckpoint(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: L.Trainer) -> set[str]:
         """What Lightning takes for ``ckpt_path: last``."""
-        if not self.is_local:
+        if folder_of(self, trainer) is None:
             return super()._find_last_checkpoints(trainer)
         if trainer.state.fn == "fit" and throw_away_mode(trainer):
             return set()
@@ -206,13 +206,17 @@ def _why_not_further(trainer: L.Trainer) -> str:
     )
 
 
+def folder_of(callback: ModelCheckpoint, trainer: L.Trainer) -> Path | None:
+    """Where a callback writes, also before the run starts; None if not on this machine."""
+    # Without a dirpath it follows from the logger; Lightning has no public name for that.
+    folder = str(callback._ModelCheckpoint__resolve_ckpt_dir(trainer))  # type: ignore[attr-defined]
+    return None if "://" in folder else Path(folder)
+
+
 def checkpoint_folders(trainer: L.Trainer) -> list[Path]:
     """Where `WholeCheckpoint` writes, and ``ckpt_path: last`` looks, on this machine."""
-    return [
-        Path(str(callback.dirpath))
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, WholeCheckpoint) and callback.is_local
-    ]
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, WholeCheckpoint)]
+    return [folder for c in ours if (folder := folder_of(c, trainer)) is not None]
 
 
 def last_checkpoint(trainer: L.Trainer) -> str | None:

@@ -18,6 +18,7 @@ from datamodules.captions import (
 )
 from datamodules.clips import SkippedClip
 from datamodules.folders import find_videos
+from datamodules.loader_processes import checked_number
 from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
@@ -173,7 +174,7 @@ class CaptioningDataModule(L.LightningDataModule):
         self.captions = captions
         self.tables = Path(tables) if tables is not None else written_captions(self.root)
         self.numbers = numbers
-        self.num_workers = num_workers
+        self.num_workers = checked_number(num_workers)
 
     def setup(self, stage: str) -> None:
         """Find the videos and their captions.

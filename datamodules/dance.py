@@ -18,7 +18,7 @@ from datamodules.generation_cells import (
     write_tempi,
 )
 from datamodules.held_out_cells import held_out_cells
-from datamodules.loader_processes import outlive_first_signal
+from datamodules.loader_processes import checked_number, outlive_first_signal
 from datamodules.mixing import Mixture, batches_of_run
 from datamodules.training_choice import clips_to_train_on, share_of
 from musicinfuser.cells import Cell
@@ -121,7 +121,7 @@ class DanceDataModule(L.LightningDataModule):
         self.validation_source = validation_source
         self.max_validation_clips = max_validation_clips
         self.validation_batch_size = validation_batch_size
-        self.num_workers = num_workers
+        self.num_workers = checked_number(num_workers)
         self.training_share = training_share
         self.generation = generation
         self.recipe: EncodingRecipe | None = None

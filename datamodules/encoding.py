@@ -15,6 +15,7 @@ from datamodules.cache_report import PICTURES_PER_GROUP, write_report
 from datamodules.changed_videos import find_outdated, has_changed
 from datamodules.clips import ClipSpec, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
+from datamodules.loader_processes import checked_number
 from datamodules.summary import LeftOut, left_out_by_choice
 from musicinfuser.clip_size import ClipSize, clip_sizes
 from musicinfuser.errors import UserError, printable
@@ -99,7 +100,7 @@ class EncodingDataModule(L.LightningDataModule):
         self.buckets = buckets
         self.audio_channel, self.decoding = audio_channel, decoding
         self.seed = seed
-        self.num_workers = num_workers
+        self.num_workers = checked_number(num_workers)
         self.time_limit_seconds = time_limit_seconds
         self.datasets: list[ClipDataset] = []
         self.folder_notes: list[str] = []

@@ -4,6 +4,21 @@ import signal
 
 from lightning.fabric.utilities.seed import pl_worker_init_function
 
+from musicinfuser.errors import UserError
+
+
+def checked_number(num_workers: int) -> int:
+    """A number of loader processes.
+
+    Raises:
+        UserError: Less than 0.
+    """
+    if num_workers < 0:
+        raise UserError(
+            f"data.num_workers is {num_workers}; use 0 to load in the main process, or more."
+        )
+    return num_workers
+
 
 def outlive_first_signal(worker_id: int) -> None:
     """Let a first SIGTERM or ctrl-C pass: it may come to all processes of a run, which then saves.

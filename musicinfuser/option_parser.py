@@ -36,6 +36,9 @@ class OptionParser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """As jsonargparse's."""
+        if self._inner_parser and args is not None:
+            # jsonargparse passes null on to nested classes as the text None.
+            args = [f"{a[:-4]}null" if a.endswith("=None") else a for a in args]
         if OptionParser._is_parsing:  # a verb, or a nested class
             return super().parse_args(args, *more, **kwargs)
         _files.clear()

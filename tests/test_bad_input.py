@@ -118,6 +118,17 @@ FIT = {
         ["--model.init_args.validation.sigmas=[0.5, 2.0]"],
         r"validation.sigmas is \(0.5, 2.0\); give levels above 0, up to 1",
     ),
+    "workers": (["--data.init_args.num_workers=-1"], "data.num_workers is -1"),
+    "accumulation": (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0"),
+    "trainer without record": (
+        ["--trainer.barebones=true"],
+        r"Lightning refuses the options of the trainer .`Trainer\(barebones=True",
+    ),
+    "strategy that is none": (["--trainer.strategy=foo"], "refuses .*`strategy='foo'`"),
+    "no checkpoints with a callback for them": (
+        ["--trainer.enable_checkpointing=false"],
+        "refuses .*`enable_checkpointing=False` but found `ModelCheckpoint`",
+    ),
     "beta below one": (["--beta_annealing.initial=0.5"], "beta_annealing.initial is 0.5"),
 }
 

@@ -264,3 +264,16 @@ def test_in_a_sweep(tmp_path: Path) -> None:
         with pytest.raises(UserError) as raised:
             build_executor(spec)
         assert str(raised.value).endswith(sentence)
+
+
+def test_null_is_null_in_a_nested_class_too(tmp_path: Path) -> None:
+    nested = "--model.init_args.encoders"
+    parsed = ParsingCLI(
+        [
+            *SMALL, f"{nested}.audio_subfolder=null", f"{nested}.audio_layer=null",
+            "--model.init_args.zica.positions=none",
+        ]
+    )  # fmt: skip
+    given = parsed.config["model"]["init_args"]
+    assert given["encoders"]["audio_subfolder"] is given["encoders"]["audio_layer"] is None
+    assert given["zica"]["positions"] == "none"

@@ -67,8 +67,8 @@ def test_the_last_step_is_exported_saved_and_judged(
         for a in arguments(tmp_path, small_parts, small_cache, workers=0, accumulation=2)
     ]
     run += ["--trainer.max_steps=3", EXPORT]
-    for _ in range(2):
-        main(run)
+    for dropout in (0.25, 0.5):  # the second trains nothing, so it is not of the export
+        main([*run, f"--data.init_args.caption_dropout={dropout}"])
         folder, last = tmp_path / "adapter", tmp_path / "checkpoints" / "last.ckpt"
         saved = torch.load(last, weights_only=True)
         assert saved["global_step"] == 3
@@ -76,6 +76,8 @@ def test_the_last_step_is_exported_saved_and_judged(
         assert {f"model.{name}" for name in shared} == saved["state_dict"].keys()
         assert all(torch.equal(saved["state_dict"][f"model.{n}"], t) for n, t in shared.items())
         assert "3 optimizer steps" in (folder / "README.md").read_text()
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["data"]["init_args"]["caption_dropout"] == 0.25
         shutil.rmtree(folder)
     assert len((tmp_path / "record").read_text().splitlines()) == 3 * 2
     judged = main(["validate", *(a for a in run[1:] if a != EXPORT)])

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from callbacks import ProgressFile
 from callbacks.run_folder import RunFolderError, check_start, checkpoint_at, only_training
+from callbacks.whole_checkpoint import checkpoint_folders
 from musicinfuser.folder_lock import locked
 from tests.callbacks.test_checkpoint_files import write
 from tests.callbacks.test_whole_checkpoint import VALIDATED, Terminate, load, saver, stop
@@ -108,6 +110,15 @@ def test_checkpoints_elsewhere_are_kept_apart_too(tmp_path: Path) -> None:
                 pass
         with only_training(run("b", "y")):
             pass
+    # Also where one's checkpoints lie in the folder of the other, where they do by default.
+    pair = run("a", "a/c"), run("b", "a/c")
+    for first, second in (pair, pair[::-1]):
+        with only_training(first):
+            with pytest.raises(RunFolderError, match="another training works in .*/a/c "):
+                with only_training(second):
+                    pass
+            with only_training(run("e", "a/d")):
+                pass
 
 
 def test_only_the_main_process_takes_the_lock(tmp_path: Path, monkeypatch) -> None:
@@ -163,3 +174,16 @@ def test_a_folder_as_checkpoint_is_its_newest(tmp_path: Path) -> None:
     assert checkpoint_at(str(newest)) == str(newest)
     with pytest.raises(RunFolderError, match="names the folder .*, which holds no checkpoint"):
         checkpoint_at(str(tmp_path))
+
+
+def test_a_folder_that_the_logger_names_counts(tmp_path: Path) -> None:
+    """Of a checkpoint callback without ``dirpath``; before the run starts, it has none."""
+    folder = tmp_path / "logs" / "checkpoints"
+    for step, start in ((2, None), (3, "last")):
+        logger = CSVLogger(tmp_path, name="logs", version="")
+        run = trainer(tmp_path, saver(None, 1), num_steps=step, logger=logger)  # type: ignore[arg-type]
+        assert checkpoint_folders(run) == [folder]
+        run.fit(Line(), batches(4), ckpt_path=start)
+        assert run.ckpt_path == (str(folder / "last.ckpt") if start else None)
+    with pytest.raises(RunFolderError, match="null, which starts at step 0, but"):
+        check_start(checkpoint_folders(run), None)

@@ -56,8 +56,8 @@ def load_official(
     for path in (dit, adapter):
         if not Path(path).is_file():
             raise MissingWeightsError(
-                f"{path} does not exist{looked_for(path)}; docs/adapters_and_formats.md says where to "
-                "get it."
+                f"{path} does not exist{looked_for(path)}; docs/adapters_and_formats.md says where "
+                "to get it."
             )
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
     depth = sizes["depth"]

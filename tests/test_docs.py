@@ -82,9 +82,8 @@ RUN_HERE = (
     "python evaluate.py score FOLDER --metrics brightness.yaml",
     "python -m datamodules.report CACHE",
 )
-FOLDERS = (
-    r"(?:assets|benchmarks|callbacks|configs|datamodules|docs|lightning_modules|musicinfuser|tests)"
-)
+PACKAGES = [path.parent.name for path in ROOT.glob("*/__init__.py")]
+FOLDERS = f"(?:{'|'.join((*PACKAGES, 'assets', 'configs', 'docs'))})"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from callbacks.run_record import RunRecord
 from callbacks.sigterm import EndOnSigterm
 from callbacks.songs_under_way import SongsUnderWay
 from callbacks.terminal import shown_by_default, speak_plainly
-from callbacks.throw_away import throw_away_mode
 from callbacks.whole_checkpoint import checkpoint_folders, folder_of
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule, preflight
@@ -41,6 +40,7 @@ from lightning_modules.preflight.cache import check_encoders
 from musicinfuser.errors import UserError, looked_for, sentence, user_error
 from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
+from musicinfuser.throw_away import throw_away_mode
 from musicinfuser.whole_files import require_writable
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.

@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
 from callbacks.run_record import RunRecord
-from callbacks.throw_away import throw_away_mode
 from musicinfuser.sharing.adapter import Adapter, adapter_of_model, frozen_names
 from musicinfuser.sharing.card import CardFacts
 from musicinfuser.sharing.folder import write_folder
+from musicinfuser.throw_away import throw_away_mode
 
 if TYPE_CHECKING:
     from lightning_modules.music_infuser import MusicInfuserModule

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from callbacks.log_interval import is_logged
-from callbacks.throw_away import throw_away_mode
+from musicinfuser.throw_away import throw_away_mode
 from musicinfuser.whole_files import write_text
 
 PROGRESS_NAME = "progress.json"

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.checkpoint_files import checkpoints_in, newest_checkpoint, steps_of
-from callbacks.throw_away import throw_away_mode
 from callbacks.whole_checkpoint import WholeCheckpoint, checkpoint_folders
 from musicinfuser.errors import UserError
 from musicinfuser.folder_lock import holder, locked
+from musicinfuser.throw_away import throw_away_mode
 
 LOCK_NAME = ".training.lock"
 

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.cli import SaveConfigCallback
 
-from callbacks.throw_away import throw_away_mode
+from musicinfuser.throw_away import throw_away_mode
 from musicinfuser.whole_files import write_text
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from callbacks.ema import averaged_weights
 from callbacks.sigterm import NOTICE
-from callbacks.throw_away import throw_away_mode
 from callbacks.video_writer import write_clip
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
@@ -27,6 +26,7 @@ from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
 from musicinfuser.networks.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.sources import MissingWeightsError, find_local
+from musicinfuser.throw_away import throw_away_mode
 
 NO_SAMPLES = (
     "no samples while training: {}; name tracks in sample_generation.cells, or set "

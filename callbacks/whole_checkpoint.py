@@ -16,7 +16,7 @@ from callbacks.checkpoint_files import (
 )
 from callbacks.sigterm import NOTICE
 from callbacks.step_counters import SPLIT_KEY, check_samples, set_after_step, split_of
-from callbacks.throw_away import throw_away_mode
+from musicinfuser.throw_away import throw_away_mode
 
 
 class WholeCheckpoint(ModelCheckpoint):

@@ -168,8 +168,8 @@ class EncodingDataModule(L.LightningDataModule):
             self.num_of_unknown_videos += "file_blake2b" not in header.attributes
             if differences:
                 raise CacheError(
-                    f"{path} was made otherwise ({'; '.join(differences)}); give the first values to "
-                    "go on with this cache, encode into another folder, or delete this one."
+                    f"{path} was made otherwise ({'; '.join(differences)}); give the first values "
+                    "to go on with this cache, encode into another folder, or delete this one."
                 )
         return missing
 

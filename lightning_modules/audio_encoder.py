@@ -91,13 +91,12 @@ class AudioEncoderModule(SmallPartModule):
             )
             self._error(name).reset()
 
-    def on_fit_end(self) -> None:
+    def export(self) -> None:
         """Write the encoder without its head, with the feature extractor that goes with it."""
-        if self.trainer.is_global_zero:
-            assert self.encoder is not None
-            folder = Path(self.export_dir, "audio_encoder")
-            self.encoder.save_pretrained(folder)
-            Wav2Vec2FeatureExtractor().save_pretrained(folder)
+        assert self.encoder is not None
+        folder = Path(self.export_dir, "audio_encoder")
+        self.encoder.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor().save_pretrained(folder)
 
     def _error(self, name: str) -> MeanMetric:
         metric = self.errors[name]

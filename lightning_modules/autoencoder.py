@@ -95,11 +95,9 @@ class AutoencoderModule(SmallPartModule):
         self.log("val/psnr", self.psnr.compute(), prog_bar=True, sync_dist=True)
         self.psnr.reset()
 
-    def on_fit_end(self) -> None:
+    def export(self) -> None:
         """Measure the latents' mean and spread on training clips, and write the VAE."""
         assert self.vae is not None
-        if not self.trainer.is_global_zero:
-            return
         # As many of each source, since that is how the sources are mixed later.
         by_source = self.trainer.datamodule.training_clips  # type: ignore[attr-defined]
         spread = [c[:: max(len(c) // STATISTICS_CLIPS, 1)][:STATISTICS_CLIPS] for c in by_source]

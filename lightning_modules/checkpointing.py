@@ -8,6 +8,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin, hearing_problems
 from musicinfuser.setting_differences import differences
+from musicinfuser.setting_differences import flatten as flatten
 from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 

@@ -37,10 +37,12 @@ class StepMeans:
         """Note a batch's values; log their means with the last batch of a logged step.
 
         Args:
-            module: In its `training_step`.
+            module: In its `training_step`. Without a trainer its `log` gets the values as they are.
             values: Scalars by name, the same names in every batch.
             prog_bar: Whether the progress bar shows them.
         """
+        if module._trainer is None:
+            module.log_dict(dict(values))
         if not is_logged_step(module):
             return
         trainer = module.trainer

@@ -13,6 +13,7 @@ from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.errors import UserError
 from musicinfuser.networks.sources import load_pretrained
+from musicinfuser.throw_away import throw_away_mode
 
 
 class SmallPartModule(L.LightningModule):
@@ -63,6 +64,15 @@ class SmallPartModule(L.LightningModule):
             return load_pretrained(part, self.pretrained, subfolder)
         assert self.config is not None
         return build(json.loads(Path(self.config).read_text()))
+
+    def on_fit_end(self) -> None:
+        """Export what was trained; not of a training to throw away."""
+        if self.trainer.is_global_zero and not throw_away_mode(self.trainer):
+            self.export()
+
+    def export(self) -> None:
+        """Write the trained part to its folder."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, warm-up and decay counted in optimizer steps."""

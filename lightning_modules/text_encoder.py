@@ -106,13 +106,12 @@ class TextEncoderModule(SmallPartModule):
             self.log(f"val/{name}_read", self._share(name).compute(), prog_bar=True, sync_dist=True)
             self._share(name).reset()
 
-    def on_fit_end(self) -> None:
+    def export(self) -> None:
         """Write the encoder without its heads, and its tokenizer."""
-        if self.trainer.is_global_zero:
-            assert self.text_encoder is not None
-            folder = Path(self.export_dir)
-            self.text_encoder.save_pretrained(folder / "text_encoder")
-            self.tokenizer.save_pretrained(folder / "tokenizer")
+        assert self.text_encoder is not None
+        folder = Path(self.export_dir)
+        self.text_encoder.save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
 
     def _share(self, name: str) -> MeanMetric:
         metric = self.shares[name]

@@ -24,6 +24,7 @@ from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.small_parts import write_pipeline_rest
 from musicinfuser.networks.sources import load_pretrained
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.throw_away import throw_away_mode
 
 if TYPE_CHECKING:
     from datamodules.batch import ClipBatch
@@ -146,8 +147,8 @@ class TextToVideoModule(L.LightningModule):
         return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
 
     def on_fit_end(self) -> None:
-        """Write the trained parts, and what else a folder of Mochi's needs."""
-        if not self.trainer.is_global_zero:
+        """Write the trained parts, and what else a folder of Mochi's needs, if they are kept."""
+        if not self.trainer.is_global_zero or throw_away_mode(self.trainer):
             return
         assert self.model is not None
         folder = Path(self.export_dir)

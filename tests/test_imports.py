@@ -31,6 +31,7 @@ GROUND = {
         "safetensors_files",
         "setting_differences",
         "tables",
+        "throw_away",
         "version",
         "whole_files",
         "yaml_places",

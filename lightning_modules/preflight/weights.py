@@ -163,7 +163,8 @@ def _folder(part: Part, *, may_be_absent: bool) -> Path | None:
         return None
     hint = HOW_TO_GET.format(source=part.source, folder=part.source.split("/")[-1])
     raise MissingWeightsError(
-        f"{part.name}: {part.source} is not on this machine{looked_for(part.source)}. {hint}"
+        f"{part.name}: {part.source} is not on this machine. {hint.rstrip('.')}"
+        f"{looked_for(part.source)}."
     )
 
 

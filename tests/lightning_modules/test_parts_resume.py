@@ -46,8 +46,12 @@ def test_goes_on_to_the_bit(
     arguments += ["--model.init_args.optimizer={schedule: constant, warmup_steps: 3}"]
     steps = noted_steps(MODULES[name], monkeypatch)
 
-    def train(folder: str, num_steps: int) -> Any:
-        return train_part(name, tmp_path / folder, *arguments, steps=num_steps)
+    def train(folder: str, num_steps: int, *options: str) -> Any:
+        return train_part(name, tmp_path / folder, *arguments, *options, steps=num_steps)
+
+    def exported(folder: str) -> dict[Path, bytes]:
+        files = (tmp_path / folder / "export").rglob("*")
+        return {path: path.read_bytes() for path in files if path.is_file()}
 
     whole = train("whole", 4).model.state_dict()
     train("parted", 2)
@@ -56,6 +60,12 @@ def test_goes_on_to_the_bit(
     assert whole.keys() == parted.keys()
     differing = [key for key, value in whole.items() if not torch.equal(value, parted[key])]
     assert differing == []
+    # A trial leaves the export of the training as it is, and makes none.
+    before = exported("parted")
+    for folder in ("parted", "fresh"):
+        train(folder, 1, "--trainer.fast_dev_run=1")
+    assert before and exported("parted") == before
+    assert exported("fresh") == {}
 
 
 def noted_steps(module_class: type[LightningModule], monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -1,11 +1,11 @@
 """Trainings that only try things out."""
 
-import lightning.pytorch as L
+from typing import Any
 
 MODES = ("fast_dev_run", "overfit_batches")
 
 
-def throw_away_mode(trainer: L.Trainer) -> str | None:
+def throw_away_mode(trainer: Any) -> str | None:
     """The option that makes a training one to throw away, or None.
 
     Such a training leaves nothing in the run's folder that a later one takes up: no checkpoint,

@@ -1,6 +1,7 @@
 """From folders of clips to decoded clips: shared by all verbs of `evaluate.py`."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def collect_clips(folders: Sequence[Path]) -> tuple[list[ClipEntry], list[str]]:
     entries: list[ClipEntry] = []
     unlisted: list[str] = []
     named: dict[str, Path] = {}
-    listed: dict[tuple[str, Path], Path] = {}
+    listed: dict[tuple[str, str], Path] = {}
     places: dict[Path, Path] = {}  # one folder may be given by two names
     for folder in folders:
         places.setdefault(folder.resolve(), folder)
@@ -86,8 +87,9 @@ def collect_clips(folders: Sequence[Path]) -> tuple[list[ClipEntry], list[str]]:
                 f"or name the systems in its clips.csv."
             )
         for clip in clips:
-            if listed.setdefault((clip.system, clip.path.resolve()), folder) != folder:
-                first = listed[clip.system, clip.path.resolve()]
+            # Unlike Path.resolve, it lets a link to itself pass: that is one clip that fails.
+            place = os.path.realpath(clip.path)
+            if (first := listed.setdefault((clip.system, place), folder)) != folder:
                 raise EvaluationError(
                     f"{clip.path}: is listed in {first} for the system {clip.system!r}, too, and "
                     "would count twice; leave one line out."

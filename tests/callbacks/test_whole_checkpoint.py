@@ -153,22 +153,23 @@ def test_last_checkpoint(tmp_path: Path) -> None:
     assert last_checkpoint(run) == str(tmp_path / "c" / "last.ckpt")
     again = trainer(tmp_path, saver(tmp_path / "c", 9, save_last=False), num_steps=3)
     again.fit(Line(), batches(3), ckpt_path=str(tmp_path / "c" / "step=2.ckpt"))
-    assert last_checkpoint(again) == str(tmp_path / "c" / "step=2.ckpt")
+    assert last_checkpoint(again) == str(tmp_path / "c" / "step=3.ckpt")
 
 
 def test_a_sample_under_way_is_given_up(tmp_path: Path, monkeypatch) -> None:
     seen = []
 
     class Sampled(Line):
-        sampling = None
+        adapted = encoders = sampling = None
 
-        def generate(self, cell, *, progress):
-            for step in progress(range(9)):
-                seen.append(step)
-                NOTICE.received = step == 3
+    def generate(*arguments, progress, **options):
+        for step in progress(range(9)):
+            seen.append(step)
+            NOTICE.received = step == 3
 
     run = trainer(tmp_path, num_steps=1)
     monkeypatch.setattr(NOTICE, "received", False)
+    monkeypatch.setattr("callbacks.sample_generation.generate", generate)
     sampling = SampleGeneration()
     sampling.cells = [None, None]
     sampling.generate(run, Sampled(), 5)

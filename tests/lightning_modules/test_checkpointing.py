@@ -10,9 +10,9 @@ import torch
 from lightning_modules.checkpointing import (
     CheckpointMismatchError,
     check_agreement,
-    flatten,
     keep_adapters,
 )
+from musicinfuser.setting_differences import flatten
 
 SETTINGS = {"model": {"layers": [0, 2], "lora": {"rank": 2}, "zica": {"bias": True}}}
 WEIGHTS = {"a": torch.zeros(1), "b": torch.ones(1)}

@@ -26,7 +26,8 @@ test-slow: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy musicinfuser datamodules lightning_modules callbacks benchmarks train.py evaluate.py
+	$(PY) -m mypy musicinfuser dance_eval small_world sweeps preflight datamodules \
+		lightning_modules callbacks benchmarks train.py evaluate.py
 
 # What can be measured without a GPU (about ten minutes), and the page of all results.
 RESULTS := benchmarks/results
@@ -51,7 +52,7 @@ CLIPS := $(DEMO)/clips
 VIDEOS := $(DEMO)/videos
 REPORT := $(DEMO)/report
 # Twelve sampling steps are as good here as twenty (configs/sweeps/small_table1.yaml has the figures).
-SMALL := --config configs/base.yaml --config configs/small.yaml --model.init_args.sampling.num_steps 12
+SMALL := --config configs/base.yaml --config configs/small_world/small.yaml --model.init_args.sampling.num_steps 12
 PREDICT := $(PY) train.py predict $(SMALL)
 CELLS := --data.init_args.generation.cells
 TRUTH := --music_beats truth --beats_folder $(CLIPS)/truth
@@ -68,11 +69,11 @@ PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
 demo: .venv/.installed
 	@echo "1/5  media: dancers and music made by a generator; $(NUM_CLIPS) clips of held-out music to judge by"
-	$(PY) -m datamodules.small_world $(WORLD) --num-aist $(NUM_VIDEOS) --held-out 12 \
+	$(PY) -m small_world.generator $(WORLD) --num-aist $(NUM_VIDEOS) --held-out 12 \
 		--num-youtube $(NUM_VIDEOS) --num-workers 2
-	$(PY) -m datamodules.small_world.test_set $(WORLD) $(CLIPS) --num-clips $(NUM_CLIPS)
+	$(PY) -m small_world.generator.test_set $(WORLD) $(CLIPS) --num-clips $(NUM_CLIPS)
 	@echo "2/5  encode: videos to latents, music and captions to features"
-	$(PY) train.py predict --config configs/encode.yaml --config configs/small_encode.yaml
+	$(PY) train.py predict --config configs/encode.yaml --config configs/small_world/encode.yaml
 	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"
 	$(PY) train.py fit $(SMALL) --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
 		--sample_generation.every_n_steps 65 $(FIT)
@@ -88,7 +89,7 @@ ifdef MUSIC
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
 endif
 	@echo "5/5  score, pictures, and videos of all systems beside each other, with sound"
-	$(PY) evaluate.py report $(SYSTEMS) $(TRUTH) --metrics configs/small_metrics.yaml \
+	$(PY) evaluate.py report $(SYSTEMS) $(TRUTH) --metrics configs/small_world/metrics.yaml \
 		--output $(REPORT)
 	@echo
 	@echo "Made:"
@@ -108,7 +109,7 @@ endif
 
 # The committed example of a report, from the clips of `make demo` or any others; below 4.5 MB.
 example-report: .venv/.installed
-	$(PY) evaluate.py report $(SCORED) --metrics configs/small_report_metrics.yaml --max_clips 3 \
+	$(PY) evaluate.py report $(SCORED) --metrics configs/small_world/report_metrics.yaml --max_clips 3 \
 		--title "Four systems on the small world" --output $(EXAMPLE)
 	mkdir -p assets/report
 	for file in index.html metrics.json table.md; do cp $(EXAMPLE)/$$file assets/report || exit 1; done

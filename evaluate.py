@@ -1,82 +1,11 @@
-"""Score folders of generated clips and print the tables.
+"""The door to judging: ``python evaluate.py report|score|table|sheet|side_by_side|compare|study``.
 
-    python evaluate.py report FOLDER [FOLDER ...] --output FOLDER
-    python evaluate.py score FOLDER [FOLDER ...] --output metrics.json
-    python evaluate.py table metrics.json --output FOLDER
-    python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
-    python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
-    python evaluate.py compare FOLDER FOLDER --metrics configs/judge_server.yaml --output FILE
-    python evaluate.py study build FOLDER FOLDER [...] --output FOLDER --raters N
-    python evaluate.py study analyse VOTES [...] --key KEY --output FOLDER
-
-`report` is `score`, `table`, `sheet` and `side_by_side` at once, and index.html with all of it.
-`compare` lets a judge see two systems at a time, `study` people. `score` can be stopped and
-repeated: what metrics.json already holds is not computed again. Its fields are described in
-`musicinfuser.metrics.report`. Each verb is a file of `musicinfuser.verbs`; `study` is
-`musicinfuser.study.commands`.
+`dance_eval` does the work and describes every command; ``python -m dance_eval`` is the same.
 """
 
-import shlex
-import sys
+from dance_eval.__main__ import from_shell, main
 
-from jsonargparse import ArgumentParser
-
-from musicinfuser.errors import in_one_sentence
-from musicinfuser.option_parser import OptionParser
-from musicinfuser.study.commands import add_study, run_study
-from musicinfuser.verbs import compare, pictures, report, score, table
-
-
-def build_parser() -> ArgumentParser:
-    """The command line with its verbs."""
-    parser = OptionParser(prog="evaluate.py", description="Judge generated clips.")
-    verbs = parser.add_subcommands(dest="verb")
-    verbs.add_subcommand(
-        "report", report.parser(), help="Scores, tables and pictures in one folder."
-    )
-    verbs.add_subcommand("score", score.parser(), help="Score folders of clips.")
-    verbs.add_subcommand("table", table.parser(), help="Write a table of scores.")
-    verbs.add_subcommand("sheet", pictures.sheet_parser(), help="Draw clips on one picture.")
-    verbs.add_subcommand(
-        "side_by_side", pictures.side_by_side_parser(), help="Show systems beside each other."
-    )
-    verbs.add_subcommand("compare", compare.parser(), help="Let a judge compare two systems.")
-    add_study(verbs)
-    return parser
-
-
-RUNS = {
-    "score": score.run,
-    "table": table.run,
-    "sheet": pictures.run_sheet,
-    "side_by_side": pictures.run_side_by_side,
-    "compare": compare.run,
-    "study": run_study,
-}
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run one verb.
-
-    Args:
-        args: Command line; None takes the process's own.
-
-    Raises:
-        UserError: With one sentence for the user.
-    """
-    config = build_parser().parse_args(args)
-    settings = config[config.verb]
-    if config.verb == "report":
-        typed = sys.argv[1:] if args is None else args
-        report.run(settings, command=shlex.join(["python", "evaluate.py", *typed]))
-    else:
-        RUNS[config.verb](settings)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    try:
-        with in_one_sentence("evaluate.py"):
-            main()
-    except KeyboardInterrupt:
-        print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)
-        sys.exit(130)
+    from_shell()

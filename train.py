@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.sweeps import commands as sweeps
+from sweeps import commands as sweeps
 
 if __name__ == "__main__" and sweeps.is_ours(sys.argv[1:]):
     sweeps.from_shell()  # before the imports below, which take seconds
@@ -26,6 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+import preflight
 from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter, WholeCheckpoint
 from callbacks.rank_failures import ending_together, leave, note_main_process
 from callbacks.run_folder import check_start, checkpoint_at, only_training
@@ -35,13 +36,13 @@ from callbacks.songs_under_way import SongsUnderWay
 from callbacks.terminal import shown_by_default, speak_plainly
 from callbacks.whole_checkpoint import checkpoint_folders, folder_of
 from datamodules import DanceDataModule
-from lightning_modules import MusicInfuserModule, preflight
-from lightning_modules.preflight.cache import check_encoders
+from lightning_modules import MusicInfuserModule
 from musicinfuser.errors import UserError, looked_for, sentence, user_error
-from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.throw_away import throw_away_mode
 from musicinfuser.whole_files import require_writable
+from preflight.cache import check_encoders
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.media import latents
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.small_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
 from musicinfuser.whole_files import write_text
+from small_world.parts.random_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
 
 ROOT = Path(__file__).parents[1]
 NUM_CLIPS, NUM_CHANNELS = 6, 12

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from musicinfuser.networks.host_memory import host_empty
+from musicinfuser.memory.host_memory import host_empty
 
 # Flash attention takes heads of at most 256 channels; wider ones go to another fused kernel.
 WIDEST_FLASH_HEAD = 256
@@ -93,7 +93,7 @@ def host_memory_left_out(live: LiveBytes) -> Iterator[None]:
         with live.left_out():
             return host_empty(like)
 
-    with patch("musicinfuser.networks.offload.host_empty", elsewhere):
+    with patch("musicinfuser.memory.offload.host_empty", elsewhere):
         yield
 
 

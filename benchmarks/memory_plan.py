@@ -22,10 +22,10 @@ from benchmarks.meta_memory import simulated_sampling, simulated_step
 from benchmarks.profiles import build_on_meta, overlays_of, read_profile
 from benchmarks.report import GIB, parser, write_result
 from benchmarks.vae import vae_and_inputs
-from lightning_modules.preflight.memory import CONTEXT_BYTES, FP32_BYTES
 from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.vae_tiles import tile_size_for
+from preflight.memory import CONTEXT_BYTES, FP32_BYTES
 
 
 def frozen_on_device(model: MusicMochi) -> int:

@@ -26,8 +26,8 @@ from benchmarks.report import GIB, parser, write_result
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.clip_size import latent_shape, num_latent_frames
+from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.music_mochi import NOT_STREAMED, MusicMochi
-from musicinfuser.networks.streaming import StreamedBlocks
 
 POLICIES = ("full", "self_attention", "attention", "none")
 # GiB at 73 frames of 480x848 with 48 blocks: held after forward, and the peak, both above weights.
@@ -118,7 +118,7 @@ def _without_memory(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
                 _replace_parameters(module)
             if model.streamed is not None:
                 # Of parameters that have just been replaced.
-                with patch("musicinfuser.networks.streaming.own_pages", _bytes):
+                with patch("musicinfuser.memory.streaming.own_pages", _bytes):
                     model.streamed = StreamedBlocks(
                         model.backbone.transformer_blocks, leave=NOT_STREAMED
                     )

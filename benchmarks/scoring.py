@@ -22,9 +22,9 @@ from torch.nn import functional
 import evaluate
 from benchmarks.figures import Figure
 from benchmarks.report import parser, write_result
+from dance_eval.metrics.report import read_report
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.metrics.report import read_report
 
 # 100 clips in less than five minutes on two cores.
 GOAL_S, GOAL_CLIPS, GOAL_CORES = 300.0, 100, 2
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--height", type=int, default=480)
     options.add_argument("--width", type=int, default=848)
     options.add_argument("--num_workers", type=int, default=GOAL_CORES)
-    options.add_argument("--metrics", default="configs/pixel_metrics.yaml")
+    options.add_argument("--metrics", default="dance_eval/configs/pixel_metrics.yaml")
     settings = options.parse_args(arguments)
     figures, details = measure(settings)
     write_result(settings.out, "scoring", figures, settings=settings, details=details)

@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
 from callbacks.run_record import RunRecord
-from musicinfuser.sharing.adapter import Adapter, adapter_of_model, frozen_names
-from musicinfuser.sharing.card import CardFacts
-from musicinfuser.sharing.folder import write_folder
+from musicinfuser.adapters.card import CardFacts
+from musicinfuser.adapters.folder import write_folder
+from musicinfuser.adapters.settings import Adapter, adapter_of_model, frozen_names
 from musicinfuser.throw_away import throw_away_mode
 
 if TYPE_CHECKING:

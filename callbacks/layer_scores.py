@@ -117,9 +117,9 @@ class LayerScores(L.Callback):
         self, trainer: L.Trainer, output: Path, *, depth: int, choices: dict[str, Any]
     ) -> None:
         # Loaded by nobody else who trains or generates.
-        from musicinfuser import adaptability
+        from lightning_modules import layer_ranking
 
-        found = adaptability.layer_scores(
+        found = layer_ranking.layer_scores(
             json.loads((output / "metrics.json").read_text(encoding="utf-8")),
             values=self.values,
             depth=depth,
@@ -127,10 +127,10 @@ class LayerScores(L.Callback):
             choices=choices | {"metrics": self.metrics, "max_height": self.max_height},
         )
         for value in self.values:
-            name = adaptability.plot_name(value)
-            write_text(output / name, adaptability.score_plot(found, value))
+            name = layer_ranking.plot_name(value)
+            write_text(output / name, layer_ranking.score_plot(found, value))
         write_text(output / SCORES_NAME, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        trainer.print(markdown_table(adaptability.score_rows(found)))
+        trainer.print(markdown_table(layer_ranking.score_rows(found)))
         trainer.print(
             f"chosen by {found['value']}: {found['chosen']}; in a training config, "
             f"`layers: {{strategy: adaptability, scores: {output / SCORES_NAME}}}`"

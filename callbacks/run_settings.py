@@ -12,7 +12,7 @@ from callbacks.beta_annealing import BetaAnnealing
 from callbacks.ema import AdapterEMA
 from lightning_modules.learning_rate import follow_schedule
 from musicinfuser.fingerprint import fingerprint_folder
-from musicinfuser.networks.sources import find_local
+from musicinfuser.pretrained_sources import find_local
 from musicinfuser.setting_differences import differences
 
 RUN_KEY = "musicinfuser_run"

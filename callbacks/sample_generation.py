@@ -24,8 +24,8 @@ from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
-from musicinfuser.networks.out_of_memory import OutOfMemoryError
-from musicinfuser.networks.sources import MissingWeightsError, find_local
+from musicinfuser.memory.out_of_memory import OutOfMemoryError
+from musicinfuser.pretrained_sources import MissingWeightsError, find_local
 from musicinfuser.throw_away import throw_away_mode
 
 NO_SAMPLES = (

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from musicinfuser.networks.backbone import MOCHI_HUB_ID
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
-from musicinfuser.networks.sources import MissingWeightsError, load_pretrained
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, cut_note
+from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
 
 if TYPE_CHECKING:
     from datamodules.captioning import Stills

@@ -4,12 +4,13 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from musicinfuser.adapters.agreement import origin_notes
+from musicinfuser.adapters.settings import SETTINGS_KEY
 from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.origin import Origin, hearing_problems
+from musicinfuser.networks.origin import Origin
 from musicinfuser.setting_differences import differences
 from musicinfuser.setting_differences import flatten as flatten
-from musicinfuser.sharing.adapter import SETTINGS_KEY
 
 
 class CheckpointMismatchError(UserError):
@@ -50,34 +51,8 @@ def check_agreement(
         )
 
 
-def check_origin(trained: Origin, now: Origin, *, path: Any, refuse: type[UserError]) -> None:
-    """Refuse an adapter that would hear other features than in training; name what else differs.
-
-    Args:
-        trained: What the adapter was trained with.
-        now: What it is to run with.
-        path: Its file, for the sentences.
-        refuse: The error to raise.
-
-    Raises:
-        UserError: ``refuse``, with what differs.
-    """
-    problem, note = hearing_problems(
-        trained, now.audio, path=path, remedy="set model.encoders to what it was trained with"
-    )
-    if problem:
-        raise refuse(problem)
-    if note:
-        rank_zero_warn(note)
-    if other := trained.other_weights(now):
-        rank_zero_warn(
-            f"{path} was trained with other frozen weights ({'; '.join(other.values())}); what it "
-            "makes of these is not what it was trained to make."
-        )
-
-
 def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer: Any) -> None:
-    """`check_origin` for a checkpoint; training does not go on with another transformer.
+    """`origin_notes` for a checkpoint; training does not go on with another transformer.
 
     Args:
         checkpoint: `check_agreement` has been asked.
@@ -99,7 +74,8 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
             "one it was trained on, or another trainer.default_root_dir."
         )
     if settings["model"].get("layers"):
-        check_origin(trained, now, path=where, refuse=CheckpointMismatchError)
+        for note in origin_notes(trained, now, path=where, refuse=CheckpointMismatchError):
+            rank_zero_warn(note)
 
 
 def architecture(model: MusicMochi) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lightning_modules.adapter_files import load_adapter
 from lightning_modules.checkpointing import (
     SETTINGS_KEY,
     architecture,
@@ -31,6 +31,8 @@ from lightning_modules.sharding import (
 )
 from lightning_modules.window_progress import window_bars
 from musicinfuser import generation
+from musicinfuser.adapters.initial import load_adapter
+from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
@@ -38,18 +40,17 @@ from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.memory.offloaded_checkpointing import check_policy
+from musicinfuser.memory.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
-from musicinfuser.networks.block_pass import check_policy
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
-from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
-from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec
-from musicinfuser.sharing.adapter import FROZEN_KEY, frozen_names
+from musicinfuser.pretrained_sources import MissingWeightsError
 
 if TYPE_CHECKING:
     from datamodules.batch import ClipBatch
@@ -159,7 +160,9 @@ class MusicInfuserModule(L.LightningModule):
                 seed=self.seed,
             )
             if self.init_adapter is not None:
-                load_adapter(self.init_adapter, self.model, self.model_settings(), self.origin)
+                settings = self.model_settings()
+                for note in load_adapter(self.init_adapter, self.model, settings, self.origin):
+                    rank_zero_warn(note)
             if self.is_sharded:
                 shard_backbone(self.trainer, self.model)
             leave_frozen_to_each_process(self)

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import yaml
 
-from musicinfuser.errors import in_one_sentence, looked_for
-from musicinfuser.sharing.adapter import (
+from musicinfuser.adapters.card import NOT_KNOWN, CardFacts
+from musicinfuser.adapters.folder import read_folder, write_folder
+from musicinfuser.adapters.official_adapter import read_official_adapter, write_official_adapter
+from musicinfuser.adapters.official_backbone import convert_backbone
+from musicinfuser.adapters.record import read_record
+from musicinfuser.adapters.settings import (
     FROZEN_KEY,
     Adapter,
     AdapterFileError,
     adapter_of_checkpoint,
     stored_settings,
 )
-from musicinfuser.sharing.card import NOT_KNOWN, CardFacts
-from musicinfuser.sharing.folder import read_folder, write_folder
-from musicinfuser.sharing.official_adapter import read_official_adapter, write_official_adapter
-from musicinfuser.sharing.official_backbone import convert_backbone
-from musicinfuser.sharing.record import read_record
+from musicinfuser.errors import in_one_sentence, looked_for
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,9 +15,18 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from musicinfuser.moved_names import new_name
 from musicinfuser.yaml_places import Source, find
 
-ROOMS = ("lightning_modules", "datamodules", "callbacks", "musicinfuser", "lightning")
+ROOMS = (
+    "lightning_modules",
+    "datamodules",
+    "callbacks",
+    "dance_eval",
+    "small_world",
+    "musicinfuser",
+    "lightning",
+)
 SUBCLASS_KEYS = ("class_path", "init_args")
 MAX_LISTED = 12
 MAX_LENGTH = 300
@@ -217,6 +226,11 @@ def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) 
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:
     """A class path that names nothing, and why."""
     text = mistake.text
+    is_missing = r"module '(.+?)' has no attribute '(.+?)'|No module named '(.+?)'"
+    if found := re.search(is_missing, text):
+        named = mistake.owner or found[3] or f"{found[1]}.{found[2]}"
+        if moved := new_name(named):
+            return named, f"is called {moved} now."
     if found := re.search(r"module '(.+?)' has no attribute '(.+?)'", text):
         module = importlib.import_module(found[1])
         kinds = [n for n in dir(module) if isinstance(getattr(module, n), type)] + _inside(module)

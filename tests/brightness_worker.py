@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from musicinfuser.workers.serving import serve
+from dance_eval.workers.serving import serve
 
 
 def answer(request):

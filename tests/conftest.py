@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.networks.small_parts import write_small_parts
+from small_world.parts.random_parts import write_small_parts
 from tests import ranks  # noqa: F401 - says what is imported before processes are forked
 from tests.browser import browser, open_page  # noqa: F401 - fixtures of tests in a browser
 from train import main

@@ -12,9 +12,9 @@ from io import BytesIO
 
 import torch
 
+from dance_eval.metrics.beat_alignment import beat_alignment
+from dance_eval.metrics.motion import kinematic_beats
 from musicinfuser.media.video import probe_video, read_clip
-from musicinfuser.metrics.beat_alignment import beat_alignment
-from musicinfuser.metrics.motion import kinematic_beats
 
 MODEL = "small-judge"
 

@@ -9,13 +9,13 @@ from diffusers import MochiTransformer3DModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from musicinfuser.memory.host_memory import parked
+from musicinfuser.memory.offloaded_checkpointing import BlockPass
+from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.audio_projector import AudioProjector
 from musicinfuser.networks.backbone import initialise_randomly
-from musicinfuser.networks.block_pass import BlockPass
-from musicinfuser.networks.host_memory import parked
 from musicinfuser.networks.lora import LoraSpec, add_lora
-from musicinfuser.networks.streaming import StreamedBlocks
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
 HEADS, TEXT_WIDTH, AUDIO_WIDTH = 2, 48, 24

@@ -8,11 +8,11 @@ from train import main
 
 
 def train_part(name: str, root: Path, *arguments: str, steps: int = 2) -> Any:
-    """The config of that name in ``configs/parts``; what is trained goes to ``root/export``."""
+    """The config of that name among those of the parts; what is trained goes to ``root/export``."""
     return main(
         [
             "fit",
-            f"--config={ROOT}/configs/parts/{name}.yaml",
+            f"--config={ROOT}/configs/small_world/parts/{name}.yaml",
             f"--trainer.default_root_dir={root}",
             "--trainer.accelerator=cpu",
             f"--trainer.max_steps={steps}",
@@ -32,7 +32,7 @@ def vae_arguments(media: Path) -> list[str]:
         for name, folder in (("AISTDataset", "aist"), ("YouTubeDataset", "youtube"))
     )
     return [
-        f"--model.init_args.config={ROOT}/configs/parts/vae.json",
+        f"--model.init_args.config={ROOT}/configs/small_world/parts/vae.json",
         "--data.init_args.num_frames=7",
         f"--data.init_args.sources=[{sources}]",
     ]
@@ -41,7 +41,7 @@ def vae_arguments(media: Path) -> list[str]:
 def audio_encoder_arguments() -> list[str]:
     """Two pieces of music to learn from and two to judge by."""
     return [
-        f"--model.init_args.config={ROOT}/configs/parts/audio_encoder.json",
+        f"--model.init_args.config={ROOT}/configs/small_world/parts/audio_encoder.json",
         "--data.init_args.batch_size=2",
         "--data.init_args.num_pieces=2",
         "--data.init_args.num_validation_pieces=2",
@@ -52,7 +52,7 @@ def audio_encoder_arguments() -> list[str]:
 def text_encoder_arguments() -> list[str]:
     """Batches of two captions."""
     return [
-        f"--model.init_args.config={ROOT}/configs/parts/text_encoder.json",
+        f"--model.init_args.config={ROOT}/configs/small_world/parts/text_encoder.json",
         "--data.init_args.batch_size=2",
         "--data.init_args.num_validation_captions=4",
     ]

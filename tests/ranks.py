@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import train
-from musicinfuser.metrics.workers import PRELOADED
+from dance_eval.metrics.workers import PRELOADED
 
 # One process forks for all tests of a process, those of scoring included: it imports all at once.
 PRELOADED += ["tests.ranks", "callbacks", "datamodules", "lightning_modules"]

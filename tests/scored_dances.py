@@ -4,9 +4,9 @@ import json
 
 import yaml
 
+from dance_eval.metrics.clip import ClipMetric
 from evaluate import main
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.metrics.clip import ClipMetric
 from tests.dancing_square import click_track, swinging_square
 
 NUM_CLIPS = 8

@@ -1,7 +1,7 @@
 """A metrics.json with known numbers, without any clip behind it."""
 
-from musicinfuser.metrics.clip import ClipMetric
-from musicinfuser.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.clip import ClipMetric
+from dance_eval.metrics.intervals import bootstrap_mean
 
 QUESTIONS = (
     "style_alignment", "beat_alignment", "body_representation", "movement_realism",

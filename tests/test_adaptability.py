@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from musicinfuser.adaptability import (
+from lightning_modules.layer_ranking import (
     AdaptabilityError,
     layer_scores,
     score_plot,
@@ -55,13 +55,13 @@ def test_ranks_by_the_first_value_with_ties_to_the_lower_index(tmp_path):
 
 def test_layers_of_mochi_are_measured_as_pictures_are() -> None:
     def read(name):
-        return yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+        return yaml.safe_load((ROOT / f"{name}.yaml").read_text())
 
-    pictures = {m["init_args"]["name"]: m for m in read("picture_metrics")}
-    own = {m["init_args"]["name"]: m for m in read("adaptability_metrics")}
+    pictures = {m["init_args"]["name"]: m for m in read("dance_eval/configs/picture_metrics")}
+    own = {m["init_args"]["name"]: m for m in read("configs/adaptability_metrics")}
     assert own.keys() == {"imaging_quality", "aesthetic_quality"}
     assert own.items() <= pictures.items()
-    [callback] = read("adaptability")["trainer"]["callbacks"]
+    [callback] = read("configs/adaptability")["trainer"]["callbacks"]
     assert callback["init_args"]["values"] == ["imaging_quality/score", "aesthetic_quality/score"]
     assert callback["init_args"]["metrics"] == "configs/adaptability_metrics.yaml"
 

@@ -13,14 +13,14 @@ from datamodules import AISTDataset, YouTubeDataset
 from datamodules.batch import collate
 from datamodules.cached_clips import ValidationClips
 from datamodules.clips import RawClip
-from datamodules.music_pieces import Excerpts, compose_pieces
-from datamodules.small_world import make_small_world
-from lightning_modules import TextToVideoModule
-from lightning_modules.audio_encoder import normalise_loudness
-from lightning_modules.autoencoder import psnr
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.media.latents import read_headers
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from small_world.data.music_dataset import Excerpts, compose_pieces
+from small_world.generator import make_small_world
+from small_world.parts import TextToVideoModule
+from small_world.parts.audio_encoder import normalise_loudness
+from small_world.parts.autoencoder import psnr
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -149,5 +149,5 @@ def test_loudness_does_not_matter(encoders: Encoders) -> None:
 def test_card_names_the_commands() -> None:
     card = Path(FOLDER, "README.md").read_text()
     for part in ("vae", "audio_encoder", "text_encoder", "base"):
-        config = f"configs/parts/{part}.yaml"
+        config = f"configs/small_world/parts/{part}.yaml"
         assert config in card and (ROOT / config).is_file()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_modules.preflight import Report
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
+from preflight import Report
 from tests.conftest import ROOT, cli_arguments, encode_arguments
 from tests.ears import write_ears
 from tests.ranks import run_alone
@@ -277,18 +277,18 @@ def test_a_cache_of_two_kinds(check: Callable, cache: Path) -> None:
 
 
 def test_machines(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [])
+    monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [])
     (problem,) = check("--trainer.accelerator=auto").problems
     assert problem.startswith("there is no CUDA GPU here and trainer.accelerator is auto")
-    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [10**9])
+    monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [10**9])
     (problem,) = check("--trainer.accelerator=gpu").problems
     assert "GB of GPU memory and the GPU has 1.0 GB" in problem
-    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: [80 * 10**9])
+    monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [80 * 10**9])
     assert check("--trainer.accelerator=gpu").problems == []
 
 
 def test_a_full_disk(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_modules.preflight.disk.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("preflight.disk.free_bytes", lambda path: 1000)
     (problem,) = check().problems
     assert "checkpoint need" in problem or "checkpoints need" in problem
 
@@ -372,7 +372,13 @@ def test_encoding_for_other_ears(small_parts: Path, media: Path, tmp_path: Path)
 
 def test_other_trainings_are_accepted(capsys) -> None:
     """The small parts' own trainings have no pretrained parts to look at."""
-    cli = main(["check", f"--config={ROOT}/configs/parts/vae.yaml", "--trainer.accelerator=cpu"])
+    cli = main(
+        [
+            "check",
+            f"--config={ROOT}/configs/small_world/parts/vae.yaml",
+            "--trainer.accelerator=cpu",
+        ]
+    )
     assert cli.report.problems == []
     assert "not looked at for this kind of model" in capsys.readouterr().out
 

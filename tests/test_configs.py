@@ -10,21 +10,21 @@ import torch
 import yaml
 
 from lightning_modules import MusicInfuserModule
-from lightning_modules.preflight.memory import total_bytes
-from lightning_modules.preflight.training import memory_rows
 from musicinfuser.networks.backbone import MOCHI_CONFIG
+from preflight.memory import total_bytes
+from preflight.training import memory_rows
 from tests.conftest import ROOT
 from train import MusicInfuserCLI
 
 # Config -> verb and the files it is laid over.
 SHIPPED = {
     "base": ("fit", ["base"]),
-    "small": ("fit", ["base", "small"]),
+    "small_world/small": ("fit", ["base", "small_world/small"]),
     "encode": ("predict", ["encode"]),
     "caption": ("predict", ["caption"]),
     "adaptability": ("validate", ["adaptability"]),
-    "small_adaptability": ("validate", ["adaptability", "small_adaptability"]),
-    "small_encode": ("predict", ["encode", "small_encode"]),
+    "small_world/adaptability": ("validate", ["adaptability", "small_world/adaptability"]),
+    "small_world/encode": ("predict", ["encode", "small_world/encode"]),
     "ddp": ("fit", ["base", "ddp"]),
     "sharded": ("fit", ["base", "ddp", "sharded"]),
     "slurm/slurm": ("fit", ["base", "ddp", "slurm/slurm"]),
@@ -47,27 +47,20 @@ SHIPPED = {
             "whole_song",
         )
     },
-    "parts/vae": ("fit", ["parts/vae"]),
-    "parts/base": ("fit", ["parts/base"]),
-    "parts/audio_encoder": ("fit", ["parts/audio_encoder"]),
-    "parts/text_encoder": ("fit", ["parts/text_encoder"]),
+    "small_world/parts/vae": ("fit", ["small_world/parts/vae"]),
+    "small_world/parts/base": ("fit", ["small_world/parts/base"]),
+    "small_world/parts/audio_encoder": ("fit", ["small_world/parts/audio_encoder"]),
+    "small_world/parts/text_encoder": ("fit", ["small_world/parts/text_encoder"]),
 }
 # Their own tests: tests/sweeps/.
 ELSEWHERE = ("ablations/", "sweeps/")
 # Not for LightningCLI: read by evaluate.py.
 OTHER = {
     "adaptability_metrics",
-    "metrics",
-    "picture_metrics",
-    "pixel_metrics",
-    "small_ablation_metrics",
-    "small_metrics",
-    "small_report_metrics",
-    "small_picture_metrics",
-    "judge_omni",
-    "judge_recorded",
-    "judge_server",
-    "judge_videollama2",
+    "small_world/ablation_metrics",
+    "small_world/metrics",
+    "small_world/report_metrics",
+    "small_world/picture_metrics",
 }
 
 

@@ -23,7 +23,7 @@ import train
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
 from musicinfuser.networks.origin import Origin
-from musicinfuser.sweeps.commands import is_ours, sweep_command
+from sweeps.commands import is_ours, sweep_command
 from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
 from tests.dancing_square import click_track
 from tests.ears import write_ears
@@ -48,7 +48,7 @@ RUN_BY = {
     "python train.py status": "tests/sweeps/test_real_runs.py::"
     "test_two_rows_from_training_to_the_table",
     "python train.py validate --config configs/adaptability.yaml --config "
-    "configs/small_adaptability.yaml": "tests/test_layer_adaptability.py::"
+    "configs/small_world/adaptability.yaml": "tests/test_layer_adaptability.py::"
     "test_cut_off_and_resumed_equals_uninterrupted_and_is_scored",
     "python -m musicinfuser.convert checkpoint": "tests/sharing/test_record.py::"
     "test_the_card_names_what_was_trained",
@@ -58,18 +58,18 @@ RUN_BY = {
     "test_the_authors_adapter_and_back_exactly",
     "python -m musicinfuser.convert backbone": "tests/sharing/test_convert.py::"
     "test_the_backbone_equals_what_training_reads",
-    "python -m datamodules.small_world": "tests/test_end_to_end.py::test_chain",
+    "python -m small_world.generator": "tests/test_end_to_end.py::test_chain",
     "python evaluate.py report SET/ground_truth": "tests/test_end_to_end.py::test_chain",
     "python evaluate.py sheet": "tests/test_end_to_end.py::test_chain",
-    "python evaluate.py side_by_side": "tests/evaluation/test_pictures.py::"
+    "python evaluate.py side_by_side": "tests/dance_eval/commands/test_pictures.py::"
     "test_systems_stand_beside_each_other_for_each_song_they_share",
-    "python evaluate.py study build": "tests/study/test_build.py::"
+    "python evaluate.py study build": "tests/dance_eval/study/test_build.py::"
     "test_pairs_show_the_two_systems_on_the_same_music",
-    "python evaluate.py study analyse": "tests/study/test_analysis.py::"
+    "python evaluate.py study analyse": "tests/dance_eval/study/test_analysis.py::"
     "test_tables_plots_and_page_are_written",
-    "python evaluate.py compare": "tests/judges/test_comparison.py::"
+    "python evaluate.py compare": "tests/dance_eval/judges/test_comparison.py::"
     "test_the_better_wins_in_both_orders_and_a_bias_is_stated",
-    "python -m benchmarks.small_world.keep_table": "tests/benchmarks/test_keep_table.py::"
+    "python -m small_world.experiments.keep_table": "tests/benchmarks/test_keep_table.py::"
     "test_a_complete_table_is_copied_under_the_sweep_s_name",
     "python -m musicinfuser.app": "tests/app/test_options.py::"
     "test_the_small_mochi_dances_out_of_the_box",

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import evaluate
-from datamodules.small_world import make_small_world
 from musicinfuser.media.video import probe_video
-from musicinfuser.networks.small_parts import write_small_parts
+from small_world.generator import make_small_world
+from small_world.parts.random_parts import write_small_parts
 from tests.conftest import ROOT
 from train import main
 
@@ -38,7 +38,7 @@ def small_arguments(verb: str, root: Path) -> list[str]:
     return [
         verb,
         f"--config={ROOT}/configs/base.yaml",
-        f"--config={ROOT}/configs/small.yaml",
+        f"--config={ROOT}/configs/small_world/small.yaml",
         "--trainer.max_steps=2",
         "--trainer.val_check_interval=2",
         f"--trainer.default_root_dir={root}/run",
@@ -63,7 +63,7 @@ def test_chain(demo: Path, capsys: pytest.CaptureFixture) -> None:
     encode = [
         "predict",
         f"--config={ROOT}/configs/encode.yaml",
-        f"--config={ROOT}/configs/small_encode.yaml",
+        f"--config={ROOT}/configs/small_world/encode.yaml",
         f"--trainer.default_root_dir={demo}/encode",
         "--trainer.enable_progress_bar=false",
         f"--model.init_args.encoders.mochi={demo}/small-mochi",

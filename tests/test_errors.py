@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from dance_eval.metrics.scoring import reason
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, user_error
-from musicinfuser.metrics.scoring import reason
 from tests.conftest import ROOT
 
 PRODUCT = ("musicinfuser", "lightning_modules", "datamodules", "callbacks")
@@ -59,7 +59,7 @@ sys.argv = {arguments!r}
     [
         ("train", "door.main", "door.from_shell()", ["train.py", "fit"]),
         (
-            "musicinfuser.sweeps.commands",
+            "sweeps.commands",
             "door.sweep_command",
             "door.from_shell()",
             ["train.py", "sweep", "x"],
@@ -84,7 +84,7 @@ def test_a_fault_of_a_door_keeps_its_traceback(module, patch, start, arguments) 
 def test_errors_of_this_program_have_one_base_class() -> None:
     """Every class of errors that ends a command derives from `UserError`."""
     for path in (path for room in PRODUCT for path in (ROOT / room).rglob("*.py")):
-        if path.is_relative_to(ROOT / "musicinfuser/workers") or path.name == "errors.py":
+        if path.is_relative_to(ROOT / "dance_eval/workers") or path.name == "errors.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):

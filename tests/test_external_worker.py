@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from musicinfuser.external_worker import ExternalWorker, WorkerError, WorkerStartError
+from dance_eval.external_worker import ExternalWorker, WorkerError, WorkerStartError
 
 COMMAND = [sys.executable, "-m", "tests.brightness_worker"]
 
@@ -161,7 +161,7 @@ def test_a_fork_leaves_the_parents_worker_alone(worker, frames):
 
 def test_nothing_is_left_when_the_program_ends(frames):
     program = (
-        "from musicinfuser.external_worker import ExternalWorker\n"
+        "from dance_eval.external_worker import ExternalWorker\n"
         f"worker = ExternalWorker({COMMAND!r})\n"
         f"print(worker.ask({{'frames': {frames!r}}})['pid'])\n"
     )
@@ -172,7 +172,7 @@ def test_nothing_is_left_when_the_program_ends(frames):
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
 def test_a_worker_that_does_not_hear_the_end_is_ended_with_its_children(trap, monkeypatch):
-    monkeypatch.setattr("musicinfuser.external_worker._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("dance_eval.external_worker._GRACE_SECONDS", 0.2)
     answer = 'echo "{\\"id\\": 1, \\"pids\\": [$$, $!]}"'
     script = f'{trap}echo "{{\\"ready\\": true}}"; read line; sleep 600 & {answer}; wait; sleep 600'
     worker = ExternalWorker(["sh", "-c", script])

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import write_wav
-from musicinfuser.networks.out_of_memory import OutOfMemoryError
+from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from tests.pipeline.conftest import adapter, trained  # noqa: F401 - fixtures
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the table of the house, held by a walk over every module."""
+"""Who may import whom, held by a walk over every module."""
 
 import ast
 import functools
@@ -9,147 +9,73 @@ import pytest
 
 from tests.conftest import ROOT
 
-# The ground floor: small files any room may use, which themselves use no room.
-GROUND = {
-    f"musicinfuser.{name}"
-    for name in (
-        "aist_music",
-        "cells",
-        "clip_size",
-        "errors",
-        "external_worker",
-        "file_identity",
-        "fingerprint",
-        "folder_lock",
-        "keyed_random",
-        "label_files",
-        "number_names",
-        "latent_space",
-        "layer_cells",
-        "option_parser",
-        "parse_errors",
-        "safetensors_files",
-        "setting_differences",
-        "tables",
-        "throw_away",
-        "version",
-        "whole_files",
-        "yaml_places",
-    )
+# Base modules: small files that every package may use, and that use no package.
+BASE = {f"musicinfuser.{path.stem}" for path in (ROOT / "musicinfuser").glob("*.py")} - {
+    "musicinfuser.__init__",
+    "musicinfuser.convert",
 }
-ERRORS = "musicinfuser.errors"
-OURS = (
+PACKAGES = (
     "musicinfuser",
+    "dance_eval",
+    "sweeps",
+    "preflight",
+    "small_world",
     "lightning_modules",
     "datamodules",
     "callbacks",
     "train",
     "evaluate",
 )
-# Room -> rooms it may import, and rooms it may name for types only.
-TABLE: dict[str, tuple[set[str], set[str]]] = {
-    **{name: ({ERRORS}, set()) for name in GROUND - {ERRORS}},
-    ERRORS: (set(), set()),
-    "musicinfuser.layer_cells": ({ERRORS, "musicinfuser.cells"}, set()),
-    "musicinfuser.label_files": ({ERRORS, "musicinfuser.yaml_places"}, set()),
-    "musicinfuser.parse_errors": ({"musicinfuser.yaml_places"}, set()),
-    "musicinfuser.option_parser": (
-        {ERRORS} | {f"musicinfuser.{n}" for n in ("label_files", "parse_errors", "yaml_places")},
-        set(),
-    ),
-    "musicinfuser.safetensors_files": ({ERRORS, "musicinfuser.whole_files"}, set()),
-    "musicinfuser.diffusion": (GROUND, set()),
-    "musicinfuser.networks": (GROUND, set()),
-    "musicinfuser.media": (GROUND, set()),
-    "musicinfuser.judges": (GROUND | {"musicinfuser.media"}, set()),
+
+
+def inside(package: str, *names: str) -> set[str]:
+    return {f"{package}.{name}" for name in names}
+
+
+METHOD = inside("musicinfuser", "diffusion", "networks", "memory", "media")
+# Package -> packages it may import, type checking included.
+TABLE: dict[str, set[str]] = {
+    **dict.fromkeys(BASE, BASE),
+    # The method, from the ground up.
+    "musicinfuser.media": BASE,
+    "musicinfuser.diffusion": BASE,
+    "musicinfuser.memory": BASE,
+    "musicinfuser.networks": BASE | {"musicinfuser.memory"},
+    "musicinfuser.generation": BASE | METHOD,
+    "musicinfuser.adapters": BASE | inside("musicinfuser", "memory", "networks"),
+    "musicinfuser.convert": BASE | {"musicinfuser.adapters"},
+    "musicinfuser.pipelines": BASE | METHOD | inside("musicinfuser", "adapters", "generation"),
+    "musicinfuser.app": BASE
+    | METHOD
+    | inside("musicinfuser", "adapters", "generation", "pipelines"),
+    # Judging could be installed alone: of the method it takes media and base modules only.
+    "dance_eval": BASE | {"musicinfuser.media"},
     # They run where nothing else of this program can.
-    "musicinfuser.workers": (set(), set()),
-    # What a judge is shown is made of files, so its metric reads media.
-    "musicinfuser.metrics": (GROUND | {"musicinfuser.networks.sources"}, set()),
-    **{
-        f"musicinfuser.metrics.{name}": (
-            GROUND | {f"musicinfuser.{n}" for n in ("metrics", "judges", "media")},
-            set(),
-        )
-        for name in ("judged_quality", "judge_controls", "other_tracks")
-    },
-    "musicinfuser.generation": (
-        GROUND | {"musicinfuser.diffusion", "musicinfuser.media", "musicinfuser.networks"},
-        set(),
-    ),
-    "musicinfuser.sharing": (GROUND | {"musicinfuser.networks"}, set()),
-    "musicinfuser.convert": (GROUND | {"musicinfuser.sharing"}, set()),
-    "musicinfuser.pipelines": (
-        GROUND | {f"musicinfuser.{n}" for n in ("diffusion", "generation", "media", "networks")},
-        set(),
-    ),
-    # A page on a pipeline.
-    "musicinfuser.app": (
-        GROUND | {f"musicinfuser.{n}" for n in ("generation", "media", "networks", "pipelines")},
-        set(),
-    ),
-    "musicinfuser.study": (
-        GROUND | {"musicinfuser.evaluation", "musicinfuser.media", "musicinfuser.metrics"},
-        set(),
-    ),
-    "musicinfuser.evaluation": (GROUND | {"musicinfuser.media", "musicinfuser.metrics"}, set()),
-    "musicinfuser.report": (
-        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "media", "metrics")},
-        set(),
-    ),
-    # Starts the doors as processes; of the rooms it needs only what makes tables.
-    "musicinfuser.sweeps": (
-        GROUND | {"musicinfuser.metrics", "musicinfuser.report", "musicinfuser.study.svg"},
-        set(),
-    ),
-    "musicinfuser.comparison": (
-        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "judges", "media", "metrics")},
-        set(),
-    ),
-    "musicinfuser.adaptability": (
-        GROUND
-        | {"musicinfuser.metrics", "musicinfuser.networks.layer_selection"}
-        | {"musicinfuser.report.plots", "musicinfuser.study.svg"},
-        set(),
-    ),
-    "datamodules": (GROUND | {"musicinfuser.media"}, set()),
-    "lightning_modules": (
-        GROUND
-        | {f"musicinfuser.{n}" for n in ("networks", "diffusion", "metrics", "generation")}
-        | {"musicinfuser.sharing"}
-        | {"musicinfuser.media.latents"},
-        {"datamodules"},
-    ),
-    "callbacks": (
-        GROUND
-        | {f"musicinfuser.{n}" for n in ("adaptability", "diffusion", "media", "generation")}
-        | {f"musicinfuser.networks.{n}" for n in ("encoders", "out_of_memory", "sources")}
-        | {"lightning_modules.learning_rate", "musicinfuser.sharing"},
-        {"lightning_modules", "datamodules"},
-    ),
+    "dance_eval.workers": set(),
+    # The jobs of Lightning.
+    "datamodules": BASE | {"musicinfuser.media"},
+    "lightning_modules": BASE
+    | METHOD
+    | inside("musicinfuser", "adapters", "generation")
+    | {"dance_eval", "datamodules"},
+    "callbacks": BASE
+    | METHOD
+    | inside("musicinfuser", "adapters", "generation")
+    | {"dance_eval", "datamodules", "lightning_modules"},
     # What `check` looks at: it builds every part of a config.
-    "lightning_modules.preflight": (
-        GROUND
-        | {"lightning_modules", "datamodules", "callbacks"}
-        | {"musicinfuser.media", "musicinfuser.networks"},
-        set(),
-    ),
-    "train": (
-        GROUND
-        | {"lightning_modules", "datamodules", "callbacks"}
-        | {"musicinfuser.media", "musicinfuser.networks.out_of_memory", "musicinfuser.sweeps"},
-        set(),
-    ),
-    "musicinfuser.verbs": (
-        GROUND
-        | {f"musicinfuser.{n}" for n in ("comparison", "evaluation", "judges", "media", "metrics")}
-        | {"musicinfuser.report"},
-        set(),
-    ),
-    "evaluate": (
-        GROUND | {f"musicinfuser.{n}" for n in ("evaluation", "metrics", "study", "verbs")},
-        set(),
-    ),
+    "preflight": BASE
+    | METHOD
+    | {"musicinfuser.adapters", "datamodules", "lightning_modules", "callbacks"},
+    # Starts both doors as processes and draws what they wrote.
+    "sweeps": BASE | {"dance_eval"},
+    # The test bed may use everything; nothing of the product may use it.
+    "small_world": BASE
+    | METHOD
+    | {"musicinfuser", "dance_eval", "datamodules", "lightning_modules", "callbacks"},
+    "train": BASE
+    | {"musicinfuser.memory", "lightning_modules", "datamodules", "callbacks"}
+    | {"preflight", "sweeps"},
+    "evaluate": {"dance_eval"},
 }
 # Heavy or optional packages a room must not load when it is imported.
 LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft", "gradio"}
@@ -162,7 +88,7 @@ FORBIDDEN_PACKAGES = {
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for top in OURS:
+    for top in PACKAGES:
         path = ROOT / f"{top}.py"
         files = [path] if path.is_file() else sorted((ROOT / top).rglob("*.py"))
         assert files, top
@@ -214,16 +140,30 @@ ALL_MODULES = dict(modules())
 def test_arrows_go_where_the_table_says(module: str) -> None:
     here = room(module)
     if module == "musicinfuser":
-        allowed, types = set(TABLE), set()
+        allowed = {"musicinfuser"}
     else:
-        assert here in TABLE, f"{module} is in no room of the table"
-        allowed, types = TABLE[here]
-    for name, types_only, _ in imports(ALL_MODULES[module]):
-        if name.split(".")[0] not in OURS or is_within(name, {here}):
+        assert here in TABLE, f"{module} is in no package of the table"
+        allowed = TABLE[here]
+    for name, _, _ in imports(ALL_MODULES[module]):
+        if name.split(".")[0] not in PACKAGES or is_within(name, {here}):
             continue
-        assert is_within(name, allowed | (types if types_only else set())), (
-            f"{module} imports {name}"
-        )
+        assert is_within(name, allowed), f"{module} imports {name}"
+
+
+def test_the_table_has_no_circle() -> None:
+    def above(name: str, seen: tuple[str, ...]) -> None:
+        assert name not in seen, f"a circle: {' -> '.join((*seen, name))}"
+        for other in TABLE.get(name, set()) - BASE - {name, "musicinfuser"}:
+            above(other, (*seen, name))
+
+    for name in TABLE:
+        above(name, ())
+
+
+def test_no_product_module_uses_the_test_bed() -> None:
+    for module, path in ALL_MODULES.items():
+        if not is_within(module, {"small_world"}):
+            assert not any(is_within(name, {"small_world"}) for name, _, _ in imports(path)), module
 
 
 @pytest.mark.parametrize("module", ALL_MODULES)
@@ -233,7 +173,7 @@ def test_packages_stay_in_their_rooms(module: str) -> None:
         for prefix, forbidden in FORBIDDEN_PACKAGES.items():
             if not prefix or is_within(module, {prefix}):
                 assert package not in forbidden, f"{module} imports {package}"
-        if at_import and not types_only:
+        if at_import and not types_only and not is_within(module, {"small_world"}):
             assert package not in LAZY, f"{module} loads {package} when it is imported"
 
 

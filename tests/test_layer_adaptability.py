@@ -82,7 +82,7 @@ def arguments(root: Path, parts: Path, *options: str, metrics: str = "null") -> 
     return [
         "validate",
         f"--config={ROOT}/configs/adaptability.yaml",
-        f"--config={ROOT}/configs/small_adaptability.yaml",
+        f"--config={ROOT}/configs/small_world/adaptability.yaml",
         f"--trainer.default_root_dir={root}",
         "--trainer.enable_progress_bar=false",
         "--trainer.callbacks=[{class_path: callbacks.LayerScores, init_args: "
@@ -149,7 +149,9 @@ def test_cut_off_and_resumed_equals_uninterrupted_and_is_scored(
 
     # With nothing left to make the clips are scored all the same.
     before = clips(tmp_path)
-    command = arguments(tmp_path, small_parts, metrics=f"{ROOT}/configs/small_picture_metrics.yaml")
+    command = arguments(
+        tmp_path, small_parts, metrics=f"{ROOT}/configs/small_world/picture_metrics.yaml"
+    )
     main(command)
     assert clips(tmp_path) == before
     found = json.loads((tmp_path / "adaptability.json").read_text())

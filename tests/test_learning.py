@@ -17,7 +17,7 @@ def music_gap(cli: MusicInfuserCLI) -> float:
 def test_time_aware_zica_hears_the_music_after_150_steps_and_the_base_does_not(tmp_path):
     arguments = [
         f"--config={ROOT}/configs/base.yaml",
-        f"--config={ROOT}/configs/small.yaml",
+        f"--config={ROOT}/configs/small_world/small.yaml",
         f"--trainer.default_root_dir={tmp_path}",
         "--trainer.max_steps=150",
         "--trainer.val_check_interval=150",

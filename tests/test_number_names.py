@@ -2,9 +2,9 @@
 
 import pytest
 
+from dance_eval.metrics.tempo_response import TempoResponse
 from datamodules.track_tempi import TempoSpec
 from lightning_modules.settings import ValidationSpec
-from musicinfuser.metrics.tempo_response import TempoResponse
 from musicinfuser.number_names import decimal_names, exact_name
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dance_eval.commands import score
 from musicinfuser.errors import UserError, in_one_sentence, sentence
-from musicinfuser.verbs import score
 from musicinfuser.whole_files import require_writable
 from tests.conftest import ROOT
 from train import main
@@ -71,7 +71,10 @@ def test_relative_paths_say_where_they_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    configs = [f"--config={ROOT}/configs/base.yaml", f"--config={ROOT}/configs/small.yaml"]
+    configs = [
+        f"--config={ROOT}/configs/base.yaml",
+        f"--config={ROOT}/configs/small_world/small.yaml",
+    ]
     with pytest.raises(UserError) as raised:
         main(["fit", *configs, "--sample_generation.every_n_steps=0"])
     said = str(raised.value)

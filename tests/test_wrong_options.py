@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 import evaluate
+from dance_eval.commands.metrics_file import read_metrics
 from musicinfuser.errors import UserError
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.sweeps.settings import build_executor, read_sweep
-from musicinfuser.verbs.metrics_file import read_metrics
+from sweeps.settings import build_executor, read_sweep
 from tests.conftest import ROOT
 from tests.sweeps.doors import write_sweep
 from tests.sweeps.parsing import ParsingCLI
 from train import main
 
-SMALL = [f"--config={ROOT}/configs/base.yaml", f"--config={ROOT}/configs/small.yaml"]
+SMALL = [f"--config={ROOT}/configs/base.yaml", f"--config={ROOT}/configs/small_world/small.yaml"]
 # What the file holds -> what is said after its name.
 IN_A_CONFIG = {
     "a typo in a group of the model": (
@@ -210,7 +210,7 @@ def test_options_of_evaluate(said: Callable, arguments: list[str], sentence: str
     assert said(lambda: evaluate.main(arguments)) == sentence
 
 
-BEATS = "musicinfuser.metrics.beat_alignment.BeatAlignment"
+BEATS = "dance_eval.metrics.beat_alignment.BeatAlignment"
 IN_A_METRICS_FILE = [
     (
         f"- class_path: {BEATS}\n  init_args: {{sigma_second: 0.05}}\n",
@@ -251,10 +251,10 @@ def test_in_a_sweep(tmp_path: Path) -> None:
         f"{path}: line {line}: rows[0].overlay is not known; did you mean overlays?"
     )
     for executor, sentence in [
-        ({"class_path": "musicinfuser.sweeps.gpu_slots.GpuSlot"}, "did you mean GpuSlots?"),
+        ({"class_path": "sweeps.gpu_slots.GpuSlot"}, "did you mean GpuSlots?"),
         (
             {
-                "class_path": "musicinfuser.sweeps.gpu_slots.GpuSlots",
+                "class_path": "sweeps.gpu_slots.GpuSlots",
                 "init_args": {"cpu_run": 2},
             },
             "executor.cpu_run is not known; did you mean cpu_runs?",

@@ -5,7 +5,7 @@ import signal
 
 import torch
 
-from musicinfuser.metrics.clip import ClipMetric
+from dance_eval.metrics.clip import ClipMetric
 
 
 def squared(number):

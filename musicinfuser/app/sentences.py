@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 
 from musicinfuser.errors import user_error
-from musicinfuser.networks.out_of_memory import OutOfMemoryError
+from musicinfuser.memory.out_of_memory import OutOfMemoryError
 
 UNKNOWN = "something went wrong that is not your doing; the terminal of the program says what."
 

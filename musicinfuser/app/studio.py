@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from musicinfuser import keyed_random
+from musicinfuser.adapters.loading import adapter_parts, check_belongs, load_lora
 from musicinfuser.app.suits import Suit, suit_of
 from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.generation import OUTPUT_RATE_HZ, read_track
 from musicinfuser.media.generated import ManifestEntry, write_generated
+from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.networks.text_tokens import cut_note
-from musicinfuser.pipelines.adapter_folder import adapter_parts, check_belongs, load_lora
 from musicinfuser.pipelines.heard import FPS
 from musicinfuser.pipelines.music_infuser import MusicInfuserPipeline
 

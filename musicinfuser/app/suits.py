@@ -40,7 +40,7 @@ SMALL_PROMPTS = {
 
 
 def suit_of(transformer: Any) -> Suit:
-    """What suits a model: for Mochi section 5.1 and Table 9, for any other ``configs/small.yaml``.
+    """What suits a model: for Mochi section 5.1 and Table 9, for any other the small one's.
 
     Args:
         transformer: diffusers' `MochiTransformer3DModel`; the published width means Mochi.

@@ -14,9 +14,9 @@ from musicinfuser.generation.kept_latents import KeptLatents
 from musicinfuser.generation.sampling import Heard, sample_latents
 from musicinfuser.generation.settings import SamplingSpec
 from musicinfuser.generation.track import heard_by_windows, read_track
+from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.out_of_memory import named_out_of_memory
 
 SAMPLING_REMEDY = (
     "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or ask for fewer "

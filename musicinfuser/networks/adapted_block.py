@@ -9,10 +9,10 @@ from diffusers.models.transformers.transformer_mochi import MochiTransformerBloc
 from torch import Tensor, nn
 
 from musicinfuser.errors import UserError
+from musicinfuser.memory.offload_hooks import is_hooked
+from musicinfuser.memory.recompute import GradientCheckpointing, recomputed
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.modulation import Modulations, compute_modulations, given_modulation
-from musicinfuser.networks.offload_hooks import is_hooked
-from musicinfuser.networks.recompute import GradientCheckpointing, recomputed
 
 # Under its own name: diffusers marks the class as opaque to torch's compiler.
 _mochi_forward = MochiTransformerBlock.forward

@@ -11,7 +11,7 @@ from diffusers import MochiTransformer3DModel
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
-from musicinfuser.networks.sources import MissingWeightsError, find_local, load_pretrained
+from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 
 MOCHI_HUB_ID = "genmo/mochi-1-preview"
 # The published architecture of genmo/mochi-1-preview.

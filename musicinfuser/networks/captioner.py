@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import DTYPES
-from musicinfuser.networks.sources import load_pretrained
+from musicinfuser.pretrained_sources import load_pretrained
 
 AUTHORS_PROMPT = "Describe the video in details."
 # Stamps go to models as frame numbers at this rate.

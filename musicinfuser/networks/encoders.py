@@ -23,16 +23,16 @@ from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
 from musicinfuser.networks.log_mel import NUM_BANDS, log_mel
-from musicinfuser.networks.sources import (
+from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
+from musicinfuser.networks.vae_pieces import PIECE_LATENT_FRAMES, decode_pieces
+from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
+from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
+from musicinfuser.pretrained_sources import (
     find_local,
     load_pretrained,
     looks_local,
     missing_folder,
 )
-from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
-from musicinfuser.networks.vae_pieces import PIECE_LATENT_FRAMES, decode_pieces
-from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
-from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
 
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 

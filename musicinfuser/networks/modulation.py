@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_mochi import (
 )
 from torch import Tensor, nn
 
-from musicinfuser.networks.host_memory import own_pages, page_lock, parked
+from musicinfuser.memory.host_memory import own_pages, page_lock, parked
 
 Modulations = tuple[Tensor, Tensor]
 """Of a block's visual and text stream: ``(B, 4 D)``; of the last block's text ``(B, D)``."""

@@ -14,6 +14,11 @@ from torch import Tensor, nn
 
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
+from musicinfuser.memory.host_memory import parked
+from musicinfuser.memory.offload_hooks import is_hooked, lora_scaled, run_with_hooks
+from musicinfuser.memory.offloaded_checkpointing import BlockPass, check_policy
+from musicinfuser.memory.recompute import GradientCheckpointing, checked_policy
+from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.adapted_block import (
     adapt_blocks,
     compiled_run,
@@ -21,8 +26,6 @@ from musicinfuser.networks.adapted_block import (
     trained_parameters,
 )
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
-from musicinfuser.networks.block_pass import BlockPass, check_policy
-from musicinfuser.networks.host_memory import parked
 from musicinfuser.networks.layer_selection import (
     LayerStrategy,
     check_skipped,
@@ -34,10 +37,7 @@ from musicinfuser.networks.modulation import (
     Modulations,
     compute_modulations,
 )
-from musicinfuser.networks.offload_hooks import is_hooked, lora_scaled, run_with_hooks
-from musicinfuser.networks.recompute import GradientCheckpointing, checked_policy
 from musicinfuser.networks.rotary import RotaryTables
-from musicinfuser.networks.streaming import StreamedBlocks
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 

@@ -20,9 +20,9 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.log_mel import HOP_SECONDS, NUM_BANDS
-from musicinfuser.networks.sources import find_local, looks_local
 from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
+from musicinfuser.pretrained_sources import find_local, looks_local
 
 LOG_MEL = "log_mel"
 ORIGIN_KEY = "origin"

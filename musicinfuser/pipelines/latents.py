@@ -10,7 +10,7 @@ from torch import Tensor
 from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.latent_space import denormalise
-from musicinfuser.networks.out_of_memory import named_out_of_memory
+from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.vae_pieces import decode_pieces
 
 DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"

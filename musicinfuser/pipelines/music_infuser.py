@@ -20,6 +20,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from musicinfuser.adapters.loading import check_belongs
 from musicinfuser.clip_size import check_clip_size, latent_shape
 from musicinfuser.diffusion.sampler import NUM_STEPS, linear_quadratic_sigmas
 from musicinfuser.errors import UserError
@@ -30,12 +31,11 @@ from musicinfuser.generation import (
     WindowNoise,
     denoise,
 )
+from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.adapted_block import adapt_blocks
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.out_of_memory import named_out_of_memory
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
-from musicinfuser.pipelines.adapter_folder import check_belongs
 from musicinfuser.pipelines.heard import FPS, Hearing, Sound, frames_asked
 from musicinfuser.pipelines.latents import Latents
 from musicinfuser.pipelines.model_offload import offload_in_turn

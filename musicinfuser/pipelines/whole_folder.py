@@ -6,14 +6,14 @@ from typing import Any, Self
 import torch
 from diffusers import MochiPipeline
 
-from musicinfuser.errors import UserError
-from musicinfuser.networks.offload_hooks import without_lora
-from musicinfuser.pipelines.adapter_folder import (
+from musicinfuser.adapters.loading import (
     LORA_FILE,
     adapter_parts,
     load_lora,
     load_whole,
 )
+from musicinfuser.errors import UserError
+from musicinfuser.memory.offload_hooks import without_lora
 
 
 class WholeFolder(MochiPipeline):  # type: ignore[misc]

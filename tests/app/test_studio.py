@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from musicinfuser.adapters.loading import LORA_FILE, AdapterMismatchError
 from musicinfuser.app.studio import num_frames_of
 from musicinfuser.app.suits import suit_of
 from musicinfuser.cells import NOTHING, Cell
@@ -14,8 +15,7 @@ from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.sources import MissingWeightsError
-from musicinfuser.pipelines.adapter_folder import LORA_FILE, AdapterMismatchError
+from musicinfuser.pretrained_sources import MissingWeightsError
 
 
 def dance(studio, wish, folder, *, hears=True):

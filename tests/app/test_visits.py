@@ -11,7 +11,7 @@ from musicinfuser.app.sentences import UNKNOWN
 from musicinfuser.app.visits import Visits
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.networks.out_of_memory import OutOfMemoryError, named_out_of_memory
+from musicinfuser.memory.out_of_memory import OutOfMemoryError, named_out_of_memory
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.small_world import figures, zica_time
-from benchmarks.small_world.commands import call, keep_settings
+from small_world.experiments import figures, zica_time
+from small_world.experiments.commands import call, keep_settings
 
 
 def clip(system, track, **values):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.small_world.keep_table import main
+from small_world.experiments.keep_table import main
 
 
 def test_a_complete_table_is_copied_under_the_sweep_s_name(tmp_path, capsys):

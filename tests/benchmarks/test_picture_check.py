@@ -4,8 +4,8 @@ import json
 import pytest
 import torch
 
-from benchmarks.small_world.picture_check import DAMAGES, TRUTH, main, table_rows
 from musicinfuser.media.video_writing import write_video
+from small_world.experiments.picture_check import DAMAGES, TRUTH, main, table_rows
 from tests.conftest import ROOT
 
 PROMPTS = ("a man in a red shirt dancing Pop in front of a green wall", "a woman in a blue shirt")

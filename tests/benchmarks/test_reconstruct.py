@@ -3,10 +3,10 @@ import csv
 import pytest
 import torch
 
-from benchmarks.small_world.reconstruct import main
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
+from small_world.experiments.reconstruct import main
 from tests.conftest import ROOT
 
 

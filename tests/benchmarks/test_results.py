@@ -92,7 +92,7 @@ def test_construction_is_measured() -> None:
 
 def test_scoring_is_measured(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.yaml"
-    kind = "musicinfuser.metrics.motion_frequency.MotionFrequency"
+    kind = "dance_eval.metrics.motion_frequency.MotionFrequency"
     metrics.write_text(f"- class_path: {kind}\n")
     settings = argparse.Namespace(
         clips=3, different=2, frames=13, height=48, width=64, num_workers=1, metrics=metrics

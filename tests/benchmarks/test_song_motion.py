@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from benchmarks.small_world.song_motion import (
+from musicinfuser.diffusion.windows import Windows
+from small_world.experiments.song_motion import (
     Song,
     at_seams,
     detail,
@@ -17,8 +18,7 @@ from benchmarks.small_world.song_motion import (
     percentiles_of,
     seam_frames,
 )
-from benchmarks.small_world.whole_song import figures_of
-from musicinfuser.diffusion.windows import Windows
+from small_world.experiments.whole_song import figures_of
 
 WINDOWS = Windows(66, length=13, overlap=6)
 NUM_FRAMES = 391

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.small_world.probe_clips import (
+from datamodules import AISTDataset
+from datamodules.aist_names import AISTName, tables
+from datamodules.captions import AIST_BASE_CAPTION, AIST_TEMPLATES, aist_caption
+from musicinfuser.keyed_random import generator
+from small_world.experiments.probe_clips import (
     CLASSES,
     UNKNOWN,
     CutOptions,
@@ -14,18 +18,14 @@ from benchmarks.small_world.probe_clips import (
     labels_of,
     open_clips,
 )
-from benchmarks.small_world.probe_training import moved_joints, softened
-from benchmarks.small_world.train_probes import main, prompt_phrases
-from datamodules import AISTDataset
-from datamodules.aist_names import AISTName, tables
-from datamodules.captions import AIST_BASE_CAPTION, AIST_TEMPLATES, aist_caption
-from datamodules.small_world import make_small_world
-from datamodules.small_world.wild import draw_wild
-from musicinfuser.keyed_random import generator
-from musicinfuser.metrics.attributes import AttributeNet
-from musicinfuser.metrics.pose import PoseNet
-from musicinfuser.metrics.prompt_obedience import PromptObedience
-from musicinfuser.metrics.prompt_probe import named_in
+from small_world.experiments.probe_training import moved_joints, softened
+from small_world.experiments.train_probes import main, prompt_phrases
+from small_world.generator import make_small_world
+from small_world.generator.wild import draw_wild
+from small_world.metrics.attribute_accuracy import PromptObedience
+from small_world.metrics.attributes import AttributeNet
+from small_world.metrics.pose import PoseNet
+from small_world.metrics.prompt_probe import named_in
 from tests.conftest import ROOT
 
 VAE = ROOT / "assets" / "small-mochi"
@@ -132,7 +132,7 @@ def test_the_command_trains_judges_and_writes(world, tmp_path, capsys):
     PromptObedience(weights=str(out / "attributes"))
     card = (out / "README.md").read_text()
     assert "studio, through the VAE" in card and "{" not in card
-    assert "pose_beat_alignment/score" in card and "datamodules.small_world" in card
+    assert "pose_beat_alignment/score" in card and "small_world.generator" in card
 
     clips = open_clips(world, VAE, cache, OPTIONS)
     sources = [record["source"] for record in clips.records]

@@ -8,8 +8,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from musicinfuser.adapters.folder import read_folder
 from musicinfuser.convert import main as convert
-from musicinfuser.sharing.folder import read_folder
 from tests.test_predict import generation, rows, write_tone
 from tests.test_resume import arguments
 from train import main

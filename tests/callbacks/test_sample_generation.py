@@ -23,8 +23,8 @@ from datamodules.held_out_cells import held_out_cells
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.latents import read_headers
+from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.out_of_memory import OutOfMemoryError
 from tests.conftest import ROOT
 from tests.handmade_cache import header
 from tests.test_resume import assert_equal

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from datamodules import AISTDataset, FrameDataModule, YouTubeDataset
-from datamodules.frames import Pieces, collate_pieces
+from datamodules import AISTDataset, YouTubeDataset
+from small_world.data import FrameDataModule
+from small_world.data.frames import Pieces, collate_pieces
 
 
 def make_data(media: Path, **options) -> FrameDataModule:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from datamodules.music_pieces import (
+from small_world.data.music_dataset import (
     CYCLES_BEATS,
     MAX_BPM,
     MIN_BPM,
@@ -13,7 +13,7 @@ from datamodules.music_pieces import (
     meter_of,
     num_tokens,
 )
-from datamodules.small_world.music import STYLES, compose
+from small_world.generator.music import STYLES, compose
 
 
 def make_data(**options) -> MusicDataModule:

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from datamodules.captions import AIST_TEMPLATES
-from datamodules.named_scenes import (
+from small_world.data.caption_dataset import (
     NOT_NAMED,
     CaptionDataModule,
     NamedScenes,
@@ -13,8 +13,8 @@ from datamodules.named_scenes import (
     studio_scene,
     wild_scene,
 )
-from datamodules.small_world.wardrobe import backdrop_words
-from datamodules.small_world.wild import draw_wild
+from small_world.generator.wardrobe import backdrop_words
+from small_world.generator.wild import draw_wild
 from tests.conftest import ROOT
 
 
@@ -83,7 +83,9 @@ def test_validation_has_captions_of_its_own() -> None:
 
 
 def test_the_config_knows_the_classes() -> None:
-    config = yaml.safe_load((ROOT / "configs" / "parts" / "text_encoder.yaml").read_text())
+    config = yaml.safe_load(
+        (ROOT / "configs" / "small_world" / "parts" / "text_encoder.yaml").read_text()
+    )
     expected = {name: len(classes) for name, classes in named_classes().items()}
     written = config["model"]["init_args"]["num_classes"]
     assert list(written.items()) == list(expected.items())

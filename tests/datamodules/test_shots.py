@@ -249,7 +249,7 @@ def test_configs_and_requirements_agree_on_the_extra():
 
     assert sources("encode.yaml")[1]["init_args"]["shots"]["detector"] == "adaptive"
     # An overlay keeps what it does not name; the demo installs no extra.
-    assert sources("small_encode.yaml")[1]["init_args"]["shots"] is None
+    assert sources("small_world/encode.yaml")[1]["init_args"]["shots"] is None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pin,) = project["optional-dependencies"]["shots"]
     assert f"\n{pin} " in (ROOT / "requirements-dev.txt").read_text()

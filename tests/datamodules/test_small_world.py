@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from datamodules.aist_names import is_held_out, parse_name, tables
-from datamodules.small_world import SmallWorldRecipe, make_small_world, read_recipe
-from datamodules.small_world.__main__ import main
-from datamodules.small_world.aist_like import plan_aist, record_aist
-from datamodules.small_world.dancer import INDEX, Looks, body_joints
-from datamodules.small_world.moves import VOCABULARIES, choreograph, draw_manner
-from datamodules.small_world.music import STYLES, compose
-from datamodules.small_world.wild import draw_wild
 from musicinfuser.media.audio import loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import aist_crop, probe_video, read_clip
+from small_world.generator import SmallWorldRecipe, make_small_world, read_recipe
+from small_world.generator.__main__ import main
+from small_world.generator.aist_like import plan_aist, record_aist
+from small_world.generator.dancer import INDEX, Looks, body_joints
+from small_world.generator.moves import VOCABULARIES, choreograph, draw_manner
+from small_world.generator.music import STYLES, compose
+from small_world.generator.wild import draw_wild
 
 TINY = SmallWorldRecipe(
     num_aist=11,

@@ -12,11 +12,11 @@ from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import parse_name, tables
 from datamodules.clips import RawClip
 from datamodules.generation_cells import CellsSpec, make_cells
-from datamodules.small_world import SmallWorldRecipe, make_small_world
-from datamodules.small_world.chosen_clips import Choice, Take
-from datamodules.small_world.test_set import main, make_test_set, other_music
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.media.video import aist_crop, centre_crop, probe_video, read_clip
+from small_world.generator import SmallWorldRecipe, make_small_world
+from small_world.generator.chosen_clips import Choice, Take
+from small_world.generator.test_set import main, make_test_set, other_music
 
 NUM_FRAMES, NUM_CLIPS, SEED, TEMPO = 37, 4, 3, 1.25
 WORLD = SmallWorldRecipe(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from dance_eval.metrics.known_tempo import tempo_of
 from datamodules.generation_cells import CellsSpec, make_cells
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.metrics.known_tempo import tempo_of
 
 
 def spec(tracks: list[Path], tmp_path: Path, **changes) -> CellsSpec:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_modules.adapter_files import AdapterError, load_adapter, read_adapter
+from musicinfuser.adapters.initial import AdapterError, load_adapter, read_adapter
+from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.official import load_official, save_official
 from musicinfuser.networks.zica import ZicaSpec
 from tests.conftest import ROOT
 from tests.test_resume import assert_equal

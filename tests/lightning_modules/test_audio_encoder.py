@@ -5,19 +5,19 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from datamodules.music_pieces import MusicBatch
-from lightning_modules.audio_encoder import (
+from lightning_modules.settings import OptimizerSpec
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from small_world.data.music_dataset import MusicBatch
+from small_world.parts.audio_encoder import (
     AudioEncoderModule,
     cycle_distance,
     normalise_loudness,
     on_circle,
 )
-from lightning_modules.settings import OptimizerSpec
-from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
 from tests.part_training import audio_encoder_arguments, train_part
 
-CONFIG = f"{ROOT}/configs/parts/audio_encoder.json"
+CONFIG = f"{ROOT}/configs/small_world/parts/audio_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
 
 

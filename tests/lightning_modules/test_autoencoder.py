@@ -5,19 +5,19 @@ import pytest
 import torch
 from diffusers import AutoencoderKLMochi
 
-from datamodules.frames import FrameBatch
-from lightning_modules.autoencoder import (
+from lightning_modules.settings import OptimizerSpec
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from small_world.data.frames import FrameBatch
+from small_world.parts.autoencoder import (
     AutoencoderModule,
     moving_pixels,
     psnr,
     to_pixels,
 )
-from lightning_modules.settings import OptimizerSpec
-from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
 from tests.part_training import train_part, vae_arguments
 
-CONFIG = f"{ROOT}/configs/parts/vae.json"
+CONFIG = f"{ROOT}/configs/small_world/parts/vae.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
 
 
@@ -118,7 +118,7 @@ def test_pixels_motion_and_psnr() -> None:
 
 
 def test_the_config_is_six_by_eight_by_eight() -> None:
-    config = json.loads((ROOT / "configs" / "parts" / "vae.json").read_text())
+    config = json.loads((ROOT / "configs" / "small_world" / "parts" / "vae.json").read_text())
     vae = AutoencoderKLMochi.from_config(config)
     assert (vae.temporal_compression_ratio, vae.spatial_compression_ratio) == (6, 8)
     assert vae.config.latent_channels == 12

@@ -7,10 +7,10 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_modules.audio_encoder import AudioEncoderModule
-from lightning_modules.autoencoder import AutoencoderModule
-from lightning_modules.text_encoder import TextEncoderModule
-from lightning_modules.text_to_video import TextToVideoModule
+from small_world.parts.audio_encoder import AudioEncoderModule
+from small_world.parts.autoencoder import AutoencoderModule
+from small_world.parts.text_encoder import TextEncoderModule
+from small_world.parts.text_to_video import TextToVideoModule
 from tests.part_training import (
     audio_encoder_arguments,
     base_arguments,

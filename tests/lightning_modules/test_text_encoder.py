@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, T5EncoderModel
 
-from datamodules.named_scenes import CaptionBatch
-from lightning_modules.caption_features import caption_features
 from lightning_modules.settings import OptimizerSpec
-from lightning_modules.text_encoder import TextEncoderModule
+from small_world.data.caption_dataset import CaptionBatch
+from small_world.parts.caption_features import caption_features
+from small_world.parts.text_encoder import TextEncoderModule
 from tests.conftest import ROOT
 from tests.part_training import text_encoder_arguments, train_part
 
-CONFIG = f"{ROOT}/configs/parts/text_encoder.json"
+CONFIG = f"{ROOT}/configs/small_world/parts/text_encoder.json"
 OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_modules.adapter_files import AdapterError
 from lightning_modules.checkpointing import CheckpointMismatchError
+from musicinfuser.adapters.folder import read_folder
+from musicinfuser.adapters.initial import AdapterError
 from musicinfuser.convert import main as convert
 from musicinfuser.errors import UserError
 from musicinfuser.media.latents import clip_paths, read_clip, read_clip_header, write_clip
-from musicinfuser.sharing.folder import read_folder
 from tests.ears import write_ears
 from tests.test_predict import generation, write_tone
 

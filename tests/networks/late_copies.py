@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from musicinfuser.networks.side_stream import SideStream
+from musicinfuser.memory.copy_stream import SideStream
 
 
 class LateSideStream(SideStream):
@@ -51,4 +51,4 @@ def copy_late(monkeypatch: pytest.MonkeyPatch) -> None:
         return made.setdefault(purpose, LateSideStream(device))
 
     for module in ("streaming", "offload"):
-        monkeypatch.setattr(f"musicinfuser.networks.{module}.side_stream", late)
+        monkeypatch.setattr(f"musicinfuser.memory.{module}.side_stream", late)

@@ -15,7 +15,7 @@ from musicinfuser.networks.backbone import (
     build_backbone,
     initialise_randomly,
 )
-from musicinfuser.networks.sources import MissingWeightsError
+from musicinfuser.pretrained_sources import MissingWeightsError
 
 
 @pytest.fixture(scope="module")

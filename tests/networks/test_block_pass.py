@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from musicinfuser.networks.block_pass import BlockPass
+from musicinfuser.memory.offloaded_checkpointing import BlockPass
 from musicinfuser.networks.lora import LoraSpec
 from tests.listening_blocks import (
     ListeningBlocks,

@@ -8,12 +8,12 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
+from musicinfuser.memory.recompute import ATTENTION_OPERATIONS
 from musicinfuser.networks import adapted_block
 from musicinfuser.networks.adapted_block import compiled_run
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.recompute import ATTENTION_OPERATIONS
 from musicinfuser.networks.zica import ZicaSpec
 from tests.networks.counted_operations import CountedOperations
 

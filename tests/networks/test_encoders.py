@@ -10,7 +10,7 @@ from diffusers.video_processor import VideoProcessor
 from transformers import ByT5Tokenizer, T5EncoderModel, Wav2Vec2Model
 
 from musicinfuser.networks.encoders import Encoders, EncodersSpec, tile_size_for, use_tiles
-from musicinfuser.networks.sources import MissingWeightsError
+from musicinfuser.pretrained_sources import MissingWeightsError
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a dancer turns", "", "two people dance in the street, slowly"]

@@ -7,8 +7,8 @@ import torch
 
 from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, sample_latents
+from musicinfuser.memory.streaming import ALIGNMENT
 from musicinfuser.networks.music_mochi import NOT_STREAMED
-from musicinfuser.networks.streaming import ALIGNMENT
 from tests.networks.late_copies import copy_late
 from tests.networks.watched_memory import WatchedMemory
 

@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from musicinfuser.adapters.official import load_official, save_official
+from musicinfuser.adapters.official_keys import adapter_rules
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.official import load_official, save_official
-from musicinfuser.networks.official_keys import adapter_rules
-from musicinfuser.networks.sources import MissingWeightsError
 from musicinfuser.networks.zica import ZicaSpec, set_output_projections_to_zero
+from musicinfuser.pretrained_sources import MissingWeightsError
 
 
 def relative(found, expected):

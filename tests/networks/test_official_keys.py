@@ -5,7 +5,7 @@ import torch
 from diffusers.loaders.single_file_utils import convert_mochi_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file
 
-from musicinfuser.networks.official_keys import (
+from musicinfuser.adapters.official_keys import (
     adapter_rules,
     backbone_rules,
     from_official,

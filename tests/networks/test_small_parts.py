@@ -7,7 +7,7 @@ from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
 from safetensors.torch import load_file
 from transformers import T5EncoderModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from musicinfuser.networks.small_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
+from small_world.parts.random_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
 
 WEIGHTS = {
     "transformer": "diffusion_pytorch_model.safetensors",
@@ -94,11 +94,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["small_parts", str(tmp_path / "cli")])
-    monkeypatch.delitem(sys.modules, "musicinfuser.networks.small_parts")
-    runpy.run_module("musicinfuser.networks.small_parts", run_name="__main__")
+    monkeypatch.delitem(sys.modules, "small_world.parts.random_parts")
+    runpy.run_module("small_world.parts.random_parts", run_name="__main__")
     assert str(tmp_path / "cli") in capsys.readouterr().out
     transformer = MochiTransformer3DModel.from_pretrained(tmp_path / "cli" / "transformer")
     assert transformer.config.num_layers == 6
     monkeypatch.setattr(sys, "argv", ["small_parts"])
     with pytest.raises(SystemExit, match="usage"):
-        runpy.run_module("musicinfuser.networks.small_parts", run_name="__main__")
+        runpy.run_module("small_world.parts.random_parts", run_name="__main__")

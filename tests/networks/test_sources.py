@@ -5,7 +5,7 @@ import pytest
 from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer, Wav2Vec2FeatureExtractor
 
-from musicinfuser.networks.sources import MissingWeightsError, load_pretrained
+from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
 
 
 @pytest.fixture

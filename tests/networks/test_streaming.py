@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from musicinfuser.networks.host_memory import parked
-from musicinfuser.networks.streaming import ALIGNMENT, StreamedBlocks
+from musicinfuser.memory.host_memory import parked
+from musicinfuser.memory.streaming import ALIGNMENT, StreamedBlocks
 from tests.listening_blocks import ListeningBlocks, make_clip
 from tests.networks.watched_memory import WatchedMemory
 

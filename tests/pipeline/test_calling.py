@@ -10,8 +10,8 @@ from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.errors import MediaError
+from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.out_of_memory import OutOfMemoryError
 from tests.pipeline.conftest import RATE_HZ, SIZE, distance, latents_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")

@@ -10,6 +10,7 @@ from peft import get_peft_model_state_dict
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from musicinfuser import MusicAdapter, MusicInfuserPipeline, keyed_random
+from musicinfuser.adapters.loading import AdapterMismatchError
 from musicinfuser.app.options import parse
 from musicinfuser.app.studio import Studio
 from musicinfuser.cells import Cell
@@ -20,7 +21,6 @@ from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
-from musicinfuser.pipelines.adapter_folder import AdapterMismatchError
 from tests.adapted import with_trained_values
 from tests.ears import write_ears
 from tests.pipeline.conftest import SIZE, latents_of, quiet

@@ -10,8 +10,8 @@ from diffusers import MochiPipeline, MochiTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from musicinfuser import MusicAdapter, MusicInfuserPipeline
-from musicinfuser.networks.sources import MissingWeightsError
-from musicinfuser.pipelines.adapter_folder import LORA_FILE, AdapterMismatchError
+from musicinfuser.adapters.loading import LORA_FILE, AdapterMismatchError
+from musicinfuser.pretrained_sources import MissingWeightsError
 from tests.pipeline.conftest import latents_of, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")

@@ -9,12 +9,12 @@ from diffusers import MochiTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from musicinfuser.adapters.folder import read_folder
+from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.convert import main
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.official import load_official, save_official
 from musicinfuser.networks.zica import ZicaSpec
-from musicinfuser.sharing.folder import read_folder
 from tests.ears import write_ears
 
 
@@ -154,8 +154,8 @@ def test_what_is_wrong_with_an_adapter(golden, tmp_path: Path, make_model) -> No
         convert("from-official", tmp_path / "cut.safetensors", tmp_path / "f", "--layers", "1,3")
     assert not (tmp_path / "f").exists()
 
-    from musicinfuser.sharing.card import CardFacts
-    from musicinfuser.sharing.folder import write_folder
+    from musicinfuser.adapters.card import CardFacts
+    from musicinfuser.adapters.folder import write_folder
     from tests.sharing.test_folder import adapter_of_model, settings
 
     zica = ZicaSpec(num_heads=4, positions="rotary")

@@ -12,16 +12,16 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from lightning_modules.adapter_files import AdapterError, load_adapter
 from lightning_modules.checkpointing import architecture
+from musicinfuser.adapters import folder as folder_module
+from musicinfuser.adapters.card import CardFacts
+from musicinfuser.adapters.folder import read_folder, write_folder
+from musicinfuser.adapters.initial import AdapterError, load_adapter
+from musicinfuser.adapters.settings import Adapter, AdapterFileError, adapter_of_model
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
-from musicinfuser.sharing import folder as folder_module
-from musicinfuser.sharing.adapter import Adapter, AdapterFileError, adapter_of_model
-from musicinfuser.sharing.card import CardFacts
-from musicinfuser.sharing.folder import read_folder, write_folder
 
 ZICA = ZicaSpec(num_heads=4, positions="rotary")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.convert import main
-from musicinfuser.sharing.adapter import AdapterFileError
 
 
 @pytest.fixture

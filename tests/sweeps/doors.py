@@ -73,7 +73,7 @@ output.write_text(json.dumps(document))
 DRIVER = """
 import sys
 from pathlib import Path
-from musicinfuser.sweeps import commands, plan
+from sweeps import commands, plan
 plan.ROOT = Path(sys.argv[1])
 sys.exit(commands.sweep_command(sys.argv[2:]))
 """

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from musicinfuser.sweeps import plan
-from musicinfuser.sweeps.commands import sweep_command
-from musicinfuser.sweeps.errors import SweepError
-from musicinfuser.sweeps.gpu_slots import GpuSlots, slot_environment
-from musicinfuser.sweeps.plan import plan_runs
-from musicinfuser.sweeps.run_folder import is_locked, locked
-from musicinfuser.sweeps.settings import read_sweep
-from musicinfuser.sweeps.status import status_rows
+from sweeps import plan
+from sweeps.commands import sweep_command
+from sweeps.errors import SweepError
+from sweeps.gpu_slots import GpuSlots, slot_environment
+from sweeps.plan import plan_runs
+from sweeps.run_folder import is_locked, locked
+from sweeps.settings import read_sweep
+from sweeps.status import status_rows
 from tests.conftest import ROOT
 from tests.sweeps.doors import DRIVER, read_json, steps, write_doors, write_sweep
 
@@ -216,7 +216,7 @@ def test_each_run_sees_one_gpu(tmp_path: Path, doors: Path) -> None:
         seeds=[1, 2, 3, 4],
         options={"trainer.max_steps": 2, "pause": 0.1},
         executor={
-            "class_path": "musicinfuser.sweeps.gpu_slots.GpuSlots",
+            "class_path": "sweeps.gpu_slots.GpuSlots",
             "init_args": {"gpus": ["0", "5"]},
         },
     )
@@ -236,7 +236,7 @@ def test_two_runs_at_once_share_the_cores(
         [{"name": "Ours"}],
         options={"trainer.max_steps": 2, "pause": 0.5},
         executor={
-            "class_path": "musicinfuser.sweeps.gpu_slots.GpuSlots",
+            "class_path": "sweeps.gpu_slots.GpuSlots",
             "init_args": {"gpus": [], "cpu_runs": 2},
         },
     )

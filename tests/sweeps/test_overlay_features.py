@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
-from lightning_modules.preflight.cache import check_encoders
 from musicinfuser.media.latents import read_clip, read_headers
-from musicinfuser.networks.small_parts import write_small_parts
+from preflight.cache import check_encoders
+from small_world.parts.random_parts import write_small_parts
 from tests.conftest import AIST_FILES, ROOT, YOUTUBE_FILES, encode_arguments
 from tests.sweeps.one_step import one_step
 from tests.sweeps.parsing import ABLATIONS, ParsingCLI

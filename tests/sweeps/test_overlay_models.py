@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from musicinfuser.networks.lora import is_lora_name
-from musicinfuser.networks.small_parts import write_small_parts
 from musicinfuser.networks.zica import FeatureAddition
+from small_world.parts.random_parts import write_small_parts
 from tests.conftest import ROOT
 from tests.sweeps.one_step import M, Trained, one_step
 from tests.sweeps.parsing import ABLATIONS, ParsingCLI

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from musicinfuser.media.audio import write_wav
-from musicinfuser.sweeps.commands import sweep_command
-from musicinfuser.sweeps.status import status_rows
+from sweeps.commands import sweep_command
+from sweeps.status import status_rows
 from tests.conftest import ROOT
 
 
@@ -47,7 +47,10 @@ def test_two_rows_from_training_to_the_table(
             {"name": "Ours"},
             {"name": "Uniform", "overlays": [str(tmp_path / "uniform.yaml")]},
         ],
-        "score": {"metrics": f"{ROOT}/configs/metrics.yaml", "options": {"num_workers": 1}},
+        "score": {
+            "metrics": f"{ROOT}/dance_eval/configs/metrics.yaml",
+            "options": {"num_workers": 1},
+        },
         "columns": {"beats": "beat_alignment/score"},
         "reference": "Ours",
     }

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from musicinfuser.sweeps.merging import flat, merged, option_arguments
-from musicinfuser.sweeps.plan import all_rows, plan_runs
-from musicinfuser.sweeps.settings import SweepSpec, read_sweep
+from sweeps.merging import flat, merged, option_arguments
+from sweeps.plan import all_rows, plan_runs
+from sweeps.settings import SweepSpec, read_sweep
 from tests.conftest import ROOT
 from tests.sweeps.parsing import ABLATIONS, ParsingCLI
 
@@ -183,7 +183,7 @@ def test_small_caches_are_where_the_rows_look() -> None:
     assert encoded["cache_dir"] == sweep("small_table1").options[f"{D}.cache_dir"]
     said = (ROOT / "configs" / "sweeps" / "small_table1.yaml").read_text()
     world = encoded["sources"][0]["init_args"]["root"].removesuffix("/aist")
-    assert f"datamodules.small_world {world} " in said
+    assert f"small_world.generator {world} " in said
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -206,7 +206,7 @@ def test_shipped_sweeps_plan_what_they_say(name: str, monkeypatch: pytest.Monkey
             assert config["sample_generation.every_n_steps"] == 0
     trained = {run.row for run in runs if run.stages[0].name == "fit"}
     if name in ("table1", "small_table1"):
-        published = yaml.safe_load((ROOT / "musicinfuser/report/paper_tables.yaml").read_text())
+        published = yaml.safe_load((ROOT / "dance_eval/report/paper_tables.yaml").read_text())
         of_table = next(t for k, t in published["tables"].items() if t["title"] == "Table 1")
         assert trained == {row["row"] for row in of_table["rows"]}
     if name.startswith("small"):

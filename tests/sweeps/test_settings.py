@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from musicinfuser.sweeps.errors import SweepError
-from musicinfuser.sweeps.merging import differences, laid_over, with_options
-from musicinfuser.sweeps.plan import plan_runs
-from musicinfuser.sweeps.settings import build_executor, read_sweep
+from sweeps.errors import SweepError
+from sweeps.merging import differences, laid_over, with_options
+from sweeps.plan import plan_runs
+from sweeps.settings import build_executor, read_sweep
 from tests.sweeps.doors import write_sweep
 
 OURS = {"name": "Ours"}

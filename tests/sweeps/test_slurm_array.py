@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from submitit.helpers import DelayedSubmission
 
-from musicinfuser.sweeps.errors import SweepError
-from musicinfuser.sweeps.slurm import SlurmArray
-from musicinfuser.sweeps.work import Work, allow_work
+from sweeps.errors import SweepError
+from sweeps.slurm import SlurmArray
+from sweeps.work import Work, allow_work
 
 SBATCH = """#!/bin/bash
 cp "$1" {folder}/script

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from musicinfuser.metrics.seed_intervals import bootstrap_seeds_and_clips
-from musicinfuser.sweeps.combining import combined
-from musicinfuser.sweeps.differences import differences
-from musicinfuser.sweeps.errors import SweepError
-from musicinfuser.sweeps.forest import forest_plot
-from musicinfuser.sweeps.plan import Run
-from musicinfuser.sweeps.settings import RowSpec, ScoreSpec, SweepSpec, read_sweep
-from musicinfuser.sweeps.table import compared, sweep_rows, unpaired_lines, write_sweep_table
+from dance_eval.metrics.seed_intervals import bootstrap_seeds_and_clips
+from sweeps.combining import combined
+from sweeps.differences import differences
+from sweeps.errors import SweepError
+from sweeps.forest import forest_plot
+from sweeps.plan import Run
+from sweeps.settings import RowSpec, ScoreSpec, SweepSpec, read_sweep
+from sweeps.table import compared, sweep_rows, unpaired_lines, write_sweep_table
 from tests.sweeps.doors import write_sweep
 
 
@@ -191,7 +191,7 @@ def test_tables_numbers_and_plots_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, runs = a_sweep(tmp_path)
-    monkeypatch.setattr("musicinfuser.sweeps.table.is_finished", lambda run: run.row != "Mixed")
+    monkeypatch.setattr("sweeps.table.is_finished", lambda run: run.row != "Mixed")
     write_sweep_table(spec, runs, command="python train.py sweep s.yaml")
     out = tmp_path / "out"
     text = (out / "rows.md").read_text()

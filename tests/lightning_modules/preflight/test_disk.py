@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_modules.preflight.disk import (
+from musicinfuser.media.latents import clip_paths
+from preflight.disk import (
     caption_bytes,
     check_checkpoints,
     clip_bytes,
@@ -11,8 +12,7 @@ from lightning_modules.preflight.disk import (
     num_audio_tokens,
     num_checkpoints,
 )
-from lightning_modules.preflight.report import Report
-from musicinfuser.media.latents import clip_paths
+from preflight.report import Report
 
 WAV2VEC = {
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
@@ -86,7 +86,7 @@ def lines(tmp_path: Path, report: Report) -> list[str]:
 
 
 def test_checkpoints_need_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_modules.preflight.disk.free_bytes", lambda path: 150_000_000)
+    monkeypatch.setattr("preflight.disk.free_bytes", lambda path: 150_000_000)
     report = Report()
     assert "checkpoints: 10 x 0.016 GB in" in lines(tmp_path, report)[0]
     assert report.problems == [

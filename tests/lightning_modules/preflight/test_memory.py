@@ -5,7 +5,11 @@ import torch
 from diffusers import MochiTransformer3DModel
 
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
-from lightning_modules.preflight.memory import (
+from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
+from preflight.memory import (
     KEPT_ATTENTION_WIDTHS,
     KEPT_AUDIO_WIDTHS,
     KEPT_INNER_WIDTHS,
@@ -18,10 +22,6 @@ from lightning_modules.preflight.memory import (
     total_bytes,
     training_rows,
 )
-from musicinfuser.networks.backbone import MOCHI_CONFIG
-from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.zica import ZicaSpec
 
 # Of configs/base.yaml: Mochi in bf16, ZICA in 16 of 48 blocks, LoRA on both streams.
 BASE = TrainingSizes(
@@ -194,8 +194,8 @@ def test_encoding_takes_the_larger_of_its_two_stages() -> None:
 def test_comparison_with_the_machine(
     monkeypatch: pytest.MonkeyPatch, accelerator: str, gpus: list, ram: float, expected: list[str]
 ) -> None:
-    monkeypatch.setattr("lightning_modules.preflight.memory.gpu_bytes", lambda: gpus)
-    monkeypatch.setattr("lightning_modules.preflight.memory.ram_bytes", lambda: ram)
+    monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: gpus)
+    monkeypatch.setattr("preflight.memory.ram_bytes", lambda: ram)
     lines, problems = compare(44e9, accelerator=accelerator, host=10e9, what="training")
     assert len(lines) == 2 and len(problems) == len(expected)
     for problem, part in zip(problems, expected, strict=True):

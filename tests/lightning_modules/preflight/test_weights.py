@@ -7,17 +7,17 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from lightning_modules.preflight.report import Report
-from lightning_modules.preflight.weights import (
+from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.encoders import EncodersSpec
+from musicinfuser.safetensors_files import StoredTensor, save_tensors
+from preflight.report import Report
+from preflight.weights import (
     UNUSED,
     backbone_part,
     check_parts,
     differences,
     encoder_parts,
 )
-from musicinfuser.networks.backbone import BackboneSpec
-from musicinfuser.networks.encoders import EncodersSpec
-from musicinfuser.safetensors_files import StoredTensor, save_tensors
 from tests.ears import KINDS, write_ears
 
 

@@ -1,0 +1,1 @@
+"""Judging of dance videos: scores, judges, tables, pages and studies with people."""

@@ -1,0 +1,175 @@
+"""`evaluate.py compare`: two systems, clip by clip, by a judge that sees both at once.
+
+Fields of comparison.json:
+    systems: Names of the two; rates are those of the first.
+    questions: {question: {win_rate, first_place_rate: {mean, low, high}, n, num_unread, biased}};
+        a pair counts 1, 0.5 or 0 by its two orders. `first_place_rate` is how often the clip that
+        is shown first is preferred; `biased` is whether its interval leaves out 0.5, null where
+        there is none.
+    pairs: {files, track, track_offset_seconds, prompt, answers: {question: [text, text in the other
+        order]}, failure}.
+    unmatched: Clips of either system that the other has no counterpart for.
+    judge, seed, confidence: The settings.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dance_eval.judges.judge import SOUND_RATE_HZ, Judge, Shown
+from dance_eval.judges.pairs import PAIR_QUESTIONS, PairAnswer, choice_of, compare
+from dance_eval.loading import EvaluationError
+from dance_eval.metrics.clip_folder import ClipEntry, file_digest
+from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.matching import Pieces, matched
+from musicinfuser.errors import UserError, WriteError
+from musicinfuser.media.audio import read_audio
+from musicinfuser.whole_files import write_text
+
+Pair = tuple[ClipEntry, ClipEntry]
+
+
+def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[Pair], list[ClipEntry]]:
+    """Clips of two systems for the same music, start, prompt and seed, as `matched` pairs them.
+
+    Returns:
+        The pairs, the first system's clip first, and the clips without a counterpart.
+
+    Raises:
+        EvaluationError: If there are not two systems, or nothing matches.
+    """
+    usable = [entry for entry in entries if entry.problem is None]
+    systems = list(dict.fromkeys(entry.system for entry in usable))
+    if len(systems) != 2:
+        raise EvaluationError(
+            f"The folders hold the systems {', '.join(systems) or 'none'}; a comparison takes two."
+        )
+    found, left = matched(usable, Pieces(usable))
+    pairs = [(pair.first, pair.second) for pair in found]
+    alone = [entry for entry in entries if entry.problem is not None]
+    alone += [entry for entry, _ in left]
+    if not pairs:
+        raise EvaluationError(
+            f"{systems[0]} and {systems[1]} share no cell of one track, start, prompt and seed; "
+            "give folders that were generated for the same list of cells."
+        )
+    return pairs, alone
+
+
+def shown(entry: ClipEntry) -> Shown:
+    """A clip with its own sound, as a judge is shown it.
+
+    Raises:
+        ValueError: If its sound cannot be read.
+    """
+    sound = read_audio(entry.path, rate_hz=SOUND_RATE_HZ)
+    return Shown(entry.path, file_digest(entry.path), sound, name=f"{entry.system}/{entry.file}")
+
+
+def compare_systems(
+    entries: Sequence[ClipEntry], judge: Judge, output: Path, *, seed: int, confidence: float
+) -> dict[str, Any]:
+    """Compare two systems cell by cell, in both orders, and write comparison.json.
+
+    Answers that a cached judge has are not asked for again, so a stopped run goes on.
+
+    Raises:
+        EvaluationError: If nothing can be compared.
+        JudgeError: If the judge cannot be asked at all.
+    """
+    pairs, alone = matched_pairs(entries)
+    judge.check()
+    records: list[dict[str, Any]] = []
+    answered: list[list[PairAnswer]] = []
+    for first, second in tqdm(pairs, unit="pair", desc="compare"):
+        record = {
+            "files": [str(first.path), str(second.path)],
+            "track": first.track,
+            "track_offset_seconds": first.track_offset_seconds,
+            "prompt": first.prompt,
+            "answers": {},
+            "failure": None,
+        }
+        records.append(record)
+        try:
+            answers = compare(judge, shown(first), shown(second))
+        except WriteError:
+            raise
+        except (UserError, OSError) as error:
+            record["failure"] = " ".join(str(error).split())
+            continue
+        record["answers"] = {a.question.key: [a.forward.text, a.backward.text] for a in answers}
+        answered.append(answers)
+    document = {
+        "systems": [pairs[0][0].system, pairs[0][1].system],
+        "questions": {
+            question.key: _summary(
+                [answers[index] for answers in answered], seed=seed, confidence=confidence
+            )
+            for index, question in enumerate(PAIR_QUESTIONS)
+        },
+        "pairs": records,
+        "unmatched": [str(entry.path) for entry in alone],
+        "judge": judge.identity,
+        "seed": seed,
+        "confidence": confidence,
+    }
+    write_text(output, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    if not answered:
+        raise EvaluationError(
+            f"None of the {len(pairs)} pairs could be compared; the reasons are in {output}."
+        )
+    return document
+
+
+def _summary(answers: Sequence[PairAnswer], *, seed: int, confidence: float) -> dict[str, Any]:
+    def rate(values: list[float], name: str) -> dict[str, float | None]:
+        found = bootstrap_mean(values, seed=seed, name=name, confidence=confidence)
+        return {"mean": found.mean, "low": found.low, "high": found.high}
+
+    read = [answer for answer in answers if answer.wins is not None]
+    wins = [answer.wins for answer in read if answer.wins is not None]
+    places = [answer.first_places for answer in read if answer.first_places is not None]
+    first_place = rate(places, "first place")
+    low, high = first_place["low"], first_place["high"]
+    return {
+        "win_rate": rate(wins, "wins"),
+        "first_place_rate": first_place,
+        "n": len(read),
+        "num_unread": len(answers) - len(read),
+        "biased": None if low is None or high is None else not low <= 0.5 <= high,
+    }
+
+
+def comparison_lines(document: dict[str, Any]) -> list[str]:
+    """What a comparison found, for people; failures and clips left out by name."""
+    first, second = document["systems"]
+    lines = []
+    for name, found in document["questions"].items():
+        bias = {None: "", True: ": POSITION BIAS", False: ""}[found["biased"]]
+        unread = f"; {found['num_unread']} pairs unread" if found["num_unread"] else ""
+        lines.append(
+            f"{name}: {first} over {second} {_percent(found['win_rate'])} of {found['n']} pairs; "
+            f"shown first wins {_percent(found['first_place_rate'])}{bias}{unread}."
+        )
+    lines += [f"not compared: {p['failure']}" for p in document["pairs"] if p["failure"]]
+    if num := len(document["unmatched"]):
+        lines.append(f"{len(document['pairs'])} pairs were shown; {num} clips have no counterpart:")
+    lines += [f"not compared: {path} has no counterpart." for path in document["unmatched"]]
+    for pair in document["pairs"]:
+        for name, texts in pair["answers"].items():
+            if any(choice_of(text) is None for text in texts):
+                said = " and ".join(repr(" ".join(text.split())[:40]) for text in texts)
+                lines.append(f"unread: {name} of {pair['files'][0]}: {said}")
+    return lines
+
+
+def _percent(rate: dict[str, float | None]) -> str:
+    if rate["mean"] is None:
+        return "-"
+    if rate["low"] is None or rate["high"] is None:
+        return f"{rate['mean']:.0%}"
+    return f"{rate['mean']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"

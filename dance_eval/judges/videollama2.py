@@ -1,0 +1,103 @@
+"""The authors' judge, VideoLLaMA 2.1-AV, in an environment of its own.
+
+`dance_eval.workers.videollama2` says how to make that environment.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dance_eval.external_worker import ExternalWorker, WorkerError
+from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
+from dance_eval.judges.questions import Question
+from musicinfuser.media.remuxing import with_sound
+from musicinfuser.whole_files import written_whole
+
+_PROBE = "import importlib.util as u, sys; sys.exit(u.find_spec('videollama2') is None)"
+_PROBE_SECONDS = 60.0
+
+
+class VideoLLaMA2Judge(Judge):
+    """Asks a worker, one question after the other; it gives no probabilities.
+
+    It hears 8 pieces of 2 s spread over the track and sees 16 frames (authors' code), so its sound
+    and its picture share no clock.
+
+    Args:
+        python: Of the environment that holds VideoLLaMA 2.
+        model: Hub id or folder.
+        media: Folder for clips with the sound they are shown with; it can be deleted at any time.
+        start_limit_seconds: For loading the weights.
+        time_limit_seconds: For each question.
+    """
+
+    concurrency = 1
+
+    def __init__(
+        self,
+        *,
+        python: Path,
+        model: str = "DAMO-NLP-SG/VideoLLaMA2.1-7B-AV",
+        media: Path = Path("runs/judge_media"),
+        start_limit_seconds: float = 1800.0,
+        time_limit_seconds: float = 600.0,
+    ) -> None:
+        self.python = Path(python)
+        self.model = model
+        self.media = Path(media)
+        self._worker = ExternalWorker(
+            [str(python), "-m", "dance_eval.workers.videollama2", "--model", model],
+            name="VideoLLaMA 2",
+            start_limit_seconds=start_limit_seconds,
+            time_limit_seconds=time_limit_seconds,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model; how it is asked is fixed."""
+        return {"videollama2": self.model}
+
+    def check(self) -> None:
+        """See whether the environment has the package, without loading the model.
+
+        Raises:
+            JudgeError: If not.
+        """
+        try:
+            found = subprocess.run(
+                [str(self.python), "-c", _PROBE], capture_output=True, timeout=_PROBE_SECONDS
+            )
+            missing = found.returncode != 0
+        except (OSError, subprocess.TimeoutExpired):
+            missing = True
+        if missing:
+            raise JudgeError(
+                f"The judge cannot be asked: {self.python} runs no Python that has videollama2; "
+                "make its environment as dance_eval/workers/videollama2.py says, and set "
+                "`python` to it."
+            )
+
+    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+        """Put one question about one clip.
+
+        Raises:
+            JudgeError: For two clips, and if no answer came.
+        """
+        if len(clips) != 1:
+            raise JudgeError("VideoLLaMA 2 takes one clip at a time; compare with another judge.")
+        [clip] = clips
+        path = self.media / f"{clip.sha256[:32]}_{clip.sound_sha256[:32]}.mp4"
+        if not path.is_file():
+            content = with_sound(clip.path, clip.waveform, rate_hz=SOUND_RATE_HZ)
+            with written_whole(path) as temporary:
+                temporary.write_bytes(content)
+        try:
+            # The worker may run in another folder.
+            request = {"video": str(path.resolve()), "question": question.text}
+            answer = self._worker.ask(request)
+        except WorkerError as error:
+            raise JudgeError(f"{clip.name}: {question.name!r}: {error}") from error
+        if not isinstance(answer.get("text"), str):
+            raise JudgeError(f"{clip.name}: {question.name!r}: the worker gave no text.")
+        return Answer(answer["text"])

@@ -1,0 +1,152 @@
+"""VBench's aesthetic quality: LAION's linear head on CLIP ViT-L/14.
+
+The head comes as a pickle, sa_0_4_vit_l_14_linear.pth of github.com/LAION-AI/aesthetic-predictor.
+Once converted, it is read as plain numbers:
+
+    python -m dance_eval.metrics.aesthetic_quality --convert FILE.pth OUT.safetensors
+"""
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.clip_folder import file_digest
+from dance_eval.metrics.image_encoders import ClipEncoder
+from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.safetensors_files import save_tensors
+
+
+class HeadError(UserError):
+    """A linear head cannot be read or does not fit. The message is one sentence."""
+
+
+def aesthetic_scores(image_vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A tenth of what the head says of normalised vectors.
+
+    Args:
+        image_vectors: CLIP's vectors of frames, shape (T, D).
+        weight: Shape (1, D).
+        bias: Shape (1,).
+
+    Returns:
+        Shape (T,); about 0 to 1, without bounds.
+    """
+    return (normalize(image_vectors, dim=-1) @ weight.T + bias).squeeze(-1) / 10
+
+
+class AestheticQuality(ClipMetric):
+    """Aesthetic quality of a clip as VBench computes it, mean over all frames.
+
+    Values per clip, of which `compute` gives the means:
+        score: About 0 to 1; Mochi on VBench's prompts has 0.51.
+
+    Args:
+        encoder: Which CLIP; VBench's is ``openai/clip-vit-large-patch14``.
+        head: A safetensors file with ``weight`` (1, D) and ``bias`` (1,), converted from LAION's.
+        name: Name in tables.
+
+    Raises:
+        HeadError: If the file holds no such head, or one for another CLIP.
+    """
+
+    value_names = ("score",)
+
+    def __init__(self, *, encoder: ClipEncoder, head: str, name: str = "aesthetic_quality") -> None:
+        super().__init__(name=name)
+        self.encoder = encoder
+        self.in_workers = encoder.in_workers
+        self.head = head
+        weight, bias = read_head(head)
+        if weight.shape[1] != encoder.width:
+            raise HeadError(
+                f"{head}: is for vectors of {weight.shape[1]} values, but {encoder.weights} gives "
+                f"{encoder.width}; VBench's is for openai/clip-vit-large-patch14."
+            )
+        self._head = (weight, bias)
+
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Score one clip.
+
+        Raises:
+            ValueError: If the clip has no frames.
+        """
+        vectors = self.encoder.embed_images(clip.frames, antialias=False)
+        return {"score": float(aesthetic_scores(vectors, *self._head).double().mean())}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the weights and of the head, as they are now."""
+        return {
+            "weights": self.encoder.fingerprint(),
+            "head": file_digest(Path(self.head))[:16],
+        }
+
+
+def read_head(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Weight (1, D) and bias (1,) of a linear head, float32.
+
+    Raises:
+        HeadError: If the file is missing or holds something else.
+    """
+    try:
+        return _checked(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise HeadError(
+            f"{path}: holds no linear head ({error}); make it from LAION's file with `python -m "
+            f"dance_eval.metrics.aesthetic_quality --convert FILE.pth {path}`."
+        ) from error
+
+
+def convert_head(source: str | Path, target: str | Path) -> None:
+    """Rewrite LAION's state dict of a linear layer as safetensors.
+
+    Raises:
+        HeadError: If the source is no such state dict.
+    """
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+        weight, bias = _checked(content)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HeadError(
+            f"{source}: is not LAION's linear head, such as sa_0_4_vit_l_14_linear.pth ({reason})."
+        ) from error
+    save_tensors({"weight": weight, "bias": bias}, target)
+
+
+def _checked(content: object) -> tuple[Tensor, Tensor]:
+    tensors = content if isinstance(content, dict) else {}
+    shapes = {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()}
+    width = shapes.get("weight", ())[-1:]
+    if shapes != {"weight": (1, *width), "bias": (1,)} or not width:
+        raise UserError(f"expected weight (1, D) and bias (1,), found {shapes}")
+    return tensors["weight"].float(), tensors["bias"].float()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Convert a head."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dance_eval.metrics.aesthetic_quality",
+        description="Rewrite LAION's linear head as safetensors.",
+    )
+    parser.add_argument(
+        "--convert", nargs=2, required=True, metavar=("FILE.pth", "OUT.safetensors")
+    )
+    source, target = parser.parse_args(arguments).convert
+    try:
+        convert_head(source, target)
+    except UserError as error:
+        sys.exit(f"aesthetic_quality: {error}")
+    print(f"{target} written.")
+
+
+if __name__ == "__main__":
+    with in_one_sentence("aesthetic_quality"):
+        main()

@@ -1,0 +1,106 @@
+"""VBench's consistency of subject and background (Huang et al. 2023, arXiv 2311.17982)."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.image_encoders import ClipEncoder, DinoEncoder, ImageEncoder
+from musicinfuser.errors import UserError
+
+
+def frame_consistency(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines of every frame but the first with the first frame and with the one before.
+
+    Args:
+        features: One vector per frame, shape (T, D).
+
+    Returns:
+        Two of shape (T - 1,), float64, in [0, 1]: negative cosines count as 0 (VBench's code).
+
+    Raises:
+        ValueError: If there are fewer than two frames.
+    """
+    if len(features) < 2:
+        raise UserError(
+            f"{len(features)} frames have nothing to be consistent with; give at least 2."
+        )
+    unit = normalize(features.double(), dim=-1)
+    to_first = (unit[1:] * unit[:1]).sum(dim=-1)
+    to_previous = (unit[1:] * unit[:-1]).sum(dim=-1)
+    return to_first.clamp(0, 1), to_previous.clamp(0, 1)
+
+
+class _Consistency(ClipMetric):
+    value_names = ("score", "to_first", "to_previous")
+    encoder: ImageEncoder
+
+    @abstractmethod
+    def embed(self, frames: Tensor) -> Tensor:
+        """One vector per frame, (T, D)."""
+
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Score one clip.
+
+        Raises:
+            ValueError: If the clip has fewer than two frames.
+        """
+        features = self.embed(clip.frames)
+        first, previous = (values.mean() for values in frame_consistency(features))
+        both = torch.stack([first, previous]).mean()
+        return {
+            "score": float(both),
+            "to_first": float(first),
+            "to_previous": float(previous),
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the weights, as they are now."""
+        return {"weights": self.encoder.fingerprint()}
+
+
+class SubjectConsistency(_Consistency):
+    """Whether the subject stays itself: DINO's view of all frames, as VBench computes it.
+
+    VBench averages over all frames of all clips; means over clips of one length are the same.
+
+    Values per clip, of which `compute` gives the means:
+        score: Mean of the two below, in [0, 1].
+        to_first: Mean cosine of the frames with the first one.
+        to_previous: Mean cosine of the frames with the one before.
+
+    Args:
+        encoder: Which DINO; VBench's is ``facebook/dino-vitb16``.
+        name: Name in tables.
+    """
+
+    def __init__(self, *, encoder: DinoEncoder, name: str = "subject_consistency") -> None:
+        super().__init__(name=name)
+        self.encoder: DinoEncoder = encoder
+        self.in_workers = encoder.in_workers
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """DINO's class tokens, (T, D)."""
+        return self.encoder.embed_images(frames)
+
+
+class BackgroundConsistency(_Consistency):
+    """Whether the scene stays itself: CLIP's view of all frames, as VBench computes it.
+
+    Values and averages are those of `SubjectConsistency`.
+
+    Args:
+        encoder: Which CLIP; VBench's is ``openai/clip-vit-base-patch32``.
+        name: Name in tables.
+    """
+
+    def __init__(self, *, encoder: ClipEncoder, name: str = "background_consistency") -> None:
+        super().__init__(name=name)
+        self.encoder: ClipEncoder = encoder
+        self.in_workers = encoder.in_workers
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """CLIP's vectors, (T, D)."""
+        return self.encoder.embed_images(frames, antialias=False)

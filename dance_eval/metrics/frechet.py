@@ -1,0 +1,177 @@
+"""Frechet distance between two sets of clips in a named set of features.
+
+The distance of Heusel et al. 2017 (arXiv 1706.08500) between two Gaussians. It depends on the
+features above all, falls with the number of clips, and below a few thousand of them compares only
+systems with equal numbers of clips: the numbers are therefore given with it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.features import FrameFeatures, clip_features
+from dance_eval.metrics.intervals import MeanInterval, percentiles
+from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count
+from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
+
+
+def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two samples.
+
+    With A the centred sample over the root of N - 1, C is A^T A and the trace of the root is the
+    sum of the singular values of A1 A2^T: no square root of a matrix that has none of full rank,
+    and no more than the smaller of N and D rows.
+
+    Args:
+        first: Shape (N1, D), N1 of 2 or more.
+        second: Shape (N2, D), N2 of 2 or more.
+
+    Returns:
+        Squared distance, 0 or more, with unbiased covariances.
+
+    Raises:
+        ValueError: If a sample has fewer than two rows or the widths differ.
+    """
+    if min(len(first), len(second)) < 2 or first.shape[1:] != second.shape[1:]:
+        raise ValueError(
+            f"Samples of shape {tuple(first.shape)} and {tuple(second.shape)} have no Frechet "
+            "distance; give two clips or more of the same features."
+        )
+    (m1, a1), (m2, a2) = _centred(first.double()), _centred(second.double())
+    root = torch.linalg.svdvals(a1 @ a2.T).sum()
+    squared = (m1 - m2).square().sum() + a1.square().sum() + a2.square().sum() - 2 * root
+    return max(float(squared), 0.0)
+
+
+def _centred(sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean, and rows A with A^T A the covariance."""
+    mean = sample.mean(dim=0)
+    rows = (sample - mean) / (len(sample) - 1) ** 0.5
+    return mean, torch.linalg.qr(rows, mode="r").R if len(rows) > rows.shape[1] else rows
+
+
+def bootstrap_frechet(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    *,
+    seed: int,
+    name: str,
+    confidence: float = 0.95,
+    num_resamples: int = 200,
+) -> MeanInterval:
+    """The distance and how far it can be trusted, both samples being resampled.
+
+    A resample repeats clips, which makes the distance larger. The interval therefore has the spread
+    of the resampled distances, moved to lie around the estimate.
+
+    Args:
+        first: Shape (N1, D).
+        second: Shape (N2, D).
+        seed: The evaluation's seed.
+        name: What is measured; with the seed it fixes the resamples.
+        confidence: Of the interval, in (0, 1).
+        num_resamples: Number of resamples.
+
+    Returns:
+        The distance in place of a mean; without an interval for fewer than three rows on a side,
+        and nothing for fewer than two.
+    """
+    if min(len(first), len(second)) < 2:
+        return MeanInterval(mean=None, low=None, high=None, num_values=0)
+    distance = frechet_distance(first, second)
+    if min(len(first), len(second)) < 3:
+        return MeanInterval(mean=distance, low=None, high=None, num_values=len(first))
+    stream = generator(seed, name, "bootstrap")
+    resampled = torch.zeros(num_resamples, dtype=torch.float64)
+    for index in range(num_resamples):
+        rows = [torch.randint(len(x), (len(x),), generator=stream) for x in (first, second)]
+        resampled[index] = frechet_distance(first[rows[0]], second[rows[1]])
+    low, high = percentiles(resampled - resampled.mean() + distance, confidence=confidence)
+    return MeanInterval(mean=distance, low=max(low, 0.0), high=high, num_values=len(first))
+
+
+class FrechetDistance(SetMetric):
+    """Frechet distance of each system's clips to those of a reference.
+
+    Values:
+        distance: Squared distance with its interval; n is the number of the system's clips.
+        num_reference: Clips of the reference.
+
+    Args:
+        features: Named set of features; a clip's are the mean over its frames.
+        reference: Name of the system that the others are compared with; its folder must be among
+            those scored.
+        num_resamples: Of the interval.
+        name: Name in tables; name the features in it.
+
+    Raises:
+        ValueError: If there is no resample.
+    """
+
+    value_names = ("distance", "num_reference")
+    combining = frozenset({"reference", "num_resamples"})
+
+    def __init__(
+        self,
+        *,
+        features: FrameFeatures,
+        reference: str = "ground truth",
+        num_resamples: int = 200,
+        name: str = "frechet_distance",
+    ) -> None:
+        super().__init__(name=name)
+        if num_resamples < 1:
+            raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
+        self.features = [features]  # a list: a network is no part of the metric's state
+        self.in_workers = features.in_workers
+        self.reference = reference
+        self.num_resamples = num_resamples
+
+    def describe(self, clip: ScoredClip) -> torch.Tensor:
+        """Features of a clip, shape (D,)."""
+        return clip_features(clip, self.features[0])
+
+    def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
+        """Whether the clip is of the reference, which is part of every other system's set."""
+        is_reference = entry.system == self.reference
+        if system == self.reference or not (is_reference or entry.system == system):
+            return None
+        return (int(is_reference),)
+
+    def require(self, systems: Sequence[str]) -> None:
+        """ValueError if the reference is not among the systems."""
+        if self.reference not in systems:
+            raise UserError(
+                f"{self.name} compares with the system {self.reference!r}, but the folders hold "
+                f"{', '.join(map(repr, systems))}; give its folder too, or name another reference."
+            )
+
+    def combine(
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
+    ) -> Summary:
+        """Distance with its interval, and the size of the reference."""
+        both: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+        for numbers, (is_reference,) in zip(descriptions, labels, strict=True):
+            both[is_reference].append(numbers)
+        own, reference = both[0], both[1]
+        nothing = MeanInterval(mean=None, low=None, high=None, num_values=0)
+        return {
+            "distance": bootstrap_frechet(
+                torch.stack(own),
+                torch.stack(reference),
+                seed=seed,
+                name=f"{self.name}/distance",
+                confidence=confidence,
+                num_resamples=self.num_resamples,
+            )
+            if own and reference
+            else nothing,
+            "num_reference": count(len(reference), out_of=len(own)),
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the features."""
+        return self.features[0].fingerprints()

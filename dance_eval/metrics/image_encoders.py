@@ -1,0 +1,272 @@
+"""CLIP and DINO as encoders of frames, with weights from a folder or the Hub."""
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
+
+from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels
+from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.pretrained_sources import find_local, load_pretrained
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class EncoderError(UserError):
+    """An image encoder is set up in a way that cannot work. The message is one sentence."""
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A frozen network that describes frames by vectors.
+
+    Its weights are loaded when first used, once for all encoders of one process that are alike.
+
+    Raises:
+        EncoderError: If a setting is out of range or the weights are another kind of model.
+        MissingWeightsError: If there is neither such a folder nor such a repository on the Hub.
+    """
+
+    weights: str
+    """Folder in transformers' layout, or a Hub id."""
+    device: str = "auto"
+    """As torch names it; ``auto`` is the first GPU, or the CPU where there is none."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights; features are float32."""
+    batch_size: int = 32
+    """Frames at once. It changes memory and speed, and numbers by rounding only."""
+
+    kind: ClassVar[str]
+    """``model_type`` in the config.json of such a model."""
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that the weights are of the right kind."""
+        if self.batch_size < 1:
+            raise EncoderError(f"batch_size is {self.batch_size}; at least 1 frame is needed.")
+        if self.dtype not in DTYPES:
+            raise EncoderError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        try:
+            device = torch.device("cpu" if self.device == "auto" else self.device)
+        except RuntimeError as error:
+            raise EncoderError(
+                f"device is {self.device!r}, which torch does not know; try auto, cpu or cuda."
+            ) from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise EncoderError(f"device is {self.device!r}, but torch sees no GPU; set it to auto.")
+        if self._config.model_type != self.kind:
+            raise EncoderError(
+                f"{self.weights}: holds a {self._config.model_type!r} model, not a {self.kind!r} "
+                "model; name another folder or Hub id."
+            )
+
+    def fingerprint(self) -> str:
+        """What the weights are, now: a hash of a folder, or id and commit on the Hub.
+
+        Raises:
+            EncoderError: If the folder is gone.
+        """
+        commit = self._commit
+        if commit is not None:
+            return f"{self.weights}@{commit}"
+        try:
+            return fingerprint_folder(self.weights)
+        except OSError as error:
+            raise EncoderError(f"{self.weights}: {error}") from error
+
+    @staticmethod
+    @abstractmethod
+    def _load(source: str, **options: Any) -> nn.Module:
+        """The network, however it is loaded."""
+
+    @torch.no_grad()
+    def _in_parts(self, frames: Tensor, embed: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """Vectors of frames, a few at a time on the network's device, float32 on the CPU."""
+        model = self._model
+        parts = frames.split(self.batch_size) if len(frames) else [frames]
+        vectors = [embed(model, part.to(model.device)).float().cpu() for part in parts]
+        return torch.cat(vectors)
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        return load_pretrained(AutoConfig, self.weights, None)
+
+    @functools.cached_property
+    def _commit(self) -> str | None:
+        """What a Hub id stands for, known since its config.json was read; None for a folder."""
+        folder = find_local(self.weights, None)
+        is_cached = folder is not None and folder.parent.name == "snapshots"
+        return folder.name if folder is not None and is_cached else None
+
+    @functools.cached_property
+    def _identity(self) -> str:
+        return self.fingerprint()
+
+    @property
+    def _where(self) -> str:
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether other processes may hold a copy: not on a GPU, which one process fills."""
+        return torch.device(self._where).type == "cpu"
+
+    @property
+    def _model(self) -> Any:
+        return _loaded(
+            self._load, self.weights, self._identity, self._commit, DTYPES[self.dtype], self._where
+        )
+
+
+@functools.cache
+def _loaded(
+    load: Callable[..., nn.Module],
+    source: str,
+    fingerprint: str,
+    commit: str | None,
+    dtype: torch.dtype,
+    device: str,
+) -> nn.Module:
+    """A network in evaluation mode; ``fingerprint`` tells changed weights from those in memory."""
+    revision = {} if commit is None else {"revision": commit}
+    return load(source, dtype=dtype, **revision).eval().requires_grad_(False).to(device)
+
+
+@dataclass(frozen=True)
+class ClipEncoder(ImageEncoder):
+    """CLIP (Radford et al. 2021, arXiv 2103.00020): pictures and sentences as vectors."""
+
+    kind = "clip"
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures that the network reads, in px."""
+        return self._config.vision_config.image_size
+
+    @property
+    def width(self) -> int:
+        """Length of the vectors."""
+        return self._config.projection_dim
+
+    def embed_images(self, frames: Tensor, *, antialias: bool) -> Tensor:
+        """Vectors of frames, not normalised.
+
+        Args:
+            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
+            antialias: Resize them as CLIP's own code does (true) or as VBench does (false).
+
+        Returns:
+            float32 on the CPU, shape (T, D).
+
+        Raises:
+            ValueError: If the frames have another shape or type, or there are none.
+            MissingWeightsError: If the weights cannot be had.
+        """
+
+        def embed(model: Any, part: Tensor) -> Tensor:
+            pixels = clip_pixels(part, size=self.size, antialias=antialias).to(model.dtype)
+            return model.get_image_features(pixel_values=pixels).pooler_output
+
+        return self._in_parts(frames, embed)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Vectors of sentences, not normalised, and whether each was cut.
+
+        Args:
+            texts: Sentences; what is beyond the 77th token, end mark included, is not read.
+
+        Returns:
+            float32 on the CPU, shape (N, D), and N flags.
+
+        Raises:
+            MissingWeightsError: If weights or tokenizer cannot be had.
+        """
+        model = self._model
+        tokenizer = _tokenizer(self.weights, self._commit)
+        longest = self._config.text_config.max_position_embeddings
+        whole = tokenizer(list(texts)).input_ids
+        tokens = tokenizer(
+            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        ).to(model.device)
+        vectors = model.get_text_features(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).pooler_output
+        return vectors.float().cpu(), [len(ids) > longest for ids in whole]
+
+    @staticmethod
+    def _load(source: str, **options: Any) -> nn.Module:
+        return load_pretrained(CLIPModel, source, None, **options)
+
+
+@functools.cache
+def _tokenizer(source: str, commit: str | None) -> Any:
+    revision = {} if commit is None else {"revision": commit}
+    return load_pretrained(CLIPTokenizer, source, None, **revision)
+
+
+@dataclass(frozen=True)
+class DinoEncoder(ImageEncoder):
+    """DINO (Caron et al. 2021, arXiv 2104.14294): what its class token says, as VBench asks it.
+
+    Frames keep their aspect, so position embeddings are stretched to the frame; that is done as in
+    DINO's code, whose grid is a tenth of a patch off the one of transformers.
+    """
+
+    kind = "vit"
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures that the network was trained on, in px."""
+        return self._config.image_size
+
+    def embed_images(self, frames: Tensor) -> Tensor:
+        """Vectors of frames, (T, H, W, 3) to float32 (T, D), like those of `ClipEncoder`."""
+
+        def embed(model: Any, part: Tensor) -> Tensor:
+            pixels = dino_pixels(part, size=self.size)
+            return model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+
+        return self._in_parts(frames, embed)
+
+    @staticmethod
+    def _load(source: str, **options: Any) -> nn.Module:
+        model = load_pretrained(ViTModel, source, None, add_pooling_layer=False, **options)
+        embeddings = model.embeddings
+        embeddings.interpolate_pos_encoding = functools.partial(
+            dino_positions, embeddings.position_embeddings, patch_size=embeddings.patch_size
+        )
+        return model
+
+
+def dino_positions(
+    positions: Tensor, tokens: Tensor, height: int, width: int, *, patch_size: int
+) -> Tensor:
+    """Position embeddings of a picture of any size, as in DINO's code.
+
+    Args:
+        positions: Those of the class token and a square of patches, shape (1, 1 + N, D).
+        tokens: The tokens they are for, shape (B, 1 + P, D).
+        height: Of the picture, in px.
+        width: Of the picture, in px.
+        patch_size: Side of a patch, in px.
+
+    Returns:
+        Shape (1, 1 + P, D).
+    """
+    if tokens.shape[1] == positions.shape[1] and height == width:
+        return positions
+    side = math.isqrt(positions.shape[1] - 1)
+    square = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    # The tenth guards DINO's code against a patch lost to rounding; it moves the grid as well.
+    scale = ((height // patch_size + 0.1) / side, (width // patch_size + 0.1) / side)
+    stretched = nn.functional.interpolate(square, scale_factor=scale, mode="bicubic")
+    return torch.cat([positions[:, :1], stretched.flatten(2).transpose(1, 2)], dim=1)

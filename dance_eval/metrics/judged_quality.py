@@ -1,0 +1,277 @@
+"""The paper's own metric: a video-language model answers the eleven questions of Table 10."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dance_eval.judges.answer_cache import CachedJudge
+from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, Shown
+from dance_eval.judges.questions import (
+    BEAT,
+    GROUPS,
+    MUSIC_QUESTIONS,
+    PROMPT,
+    Question,
+    Wording,
+    averages,
+    key_of,
+    questions,
+)
+from dance_eval.judges.sounds import (
+    CONTROLS,
+    fitted_sound,
+    half_beat_seconds,
+    shifted_sound,
+)
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.clip_folder import ClipEntry, file_digest
+from dance_eval.metrics.judge_controls import control_findings, control_sentences
+from dance_eval.metrics.other_tracks import lenders
+from musicinfuser.errors import UserError
+from musicinfuser.media.audio import fit_length, read_audio
+
+_NAMES = tuple(key_of(name) for names in GROUPS.values() for name in names)
+_AVERAGES = (*(key_of(group) for group in GROUPS), "overall")
+_PROMPT = {*(key_of(name) for name in GROUPS[PROMPT]), key_of(PROMPT)}
+_CONTROLLED = tuple(
+    f"{name}_{control}"
+    for name in (*map(key_of, MUSIC_QUESTIONS), f"expected_{key_of(BEAT)}")
+    for control in CONTROLS
+)
+_OTHER_RULES = (
+    *(f"strict_{name}" for name in _AVERAGES),
+    *(f"expected_{name}" for name in (key_of(BEAT), *_AVERAGES)),
+)
+_COUNTS = ("num_answers", "num_strict", "num_cut_off")
+
+
+class JudgedQuality(ClipMetric):
+    """Scores of 0 to 10 that a judge gives a clip, the paper's averages, and controls.
+
+    Values per clip:
+        style_alignment, beat_alignment, body_representation, movement_realism,
+        choreography_complexity; imaging_quality, aesthetic_quality, overall_consistency;
+        style_capture, creative_interpretation, overall_prompt_satisfaction: Scores by the authors'
+            rule, in [0, 10]; those about the prompt only where there is one.
+        dance_quality, video_quality, prompt_alignment, overall: Averages as in the paper.
+        strict_dance_quality and so on: The averages by the stricter rule, of clips where it finds a
+            number in each answer.
+        expected_beat_alignment, expected_dance_quality and so on: From the probabilities of digits,
+            where the judge gives them.
+        beat_alignment_<control>, style_alignment_<control>, expected_beat_alignment_<control>:
+            Scores with other sound: ``other_track`` (that of another clip), ``silence``,
+            ``half_beat`` (the clip's own music, moved in a circle by half a beat).
+        num_answers, num_strict, num_cut_off: How many answers about the clip with its own sound
+            there are, how many the stricter rule reads, how many were cut off.
+
+    The authors' rule takes the first number of an answer, also one out of a model's thoughts:
+    "<think>I see 3 people</think>8" gives 3. It is the default since it is what the paper's numbers
+    are made with; the line of counts that is printed says how many answers the stricter rule reads.
+
+    The cache holds every answer with its score by each rule. A clip of which the authors' rule
+    cannot read all answers has no valid run and is left out (authors' code): it counts as failed
+    and is named with what the judge said.
+
+    Args:
+        judge: Who is asked.
+        cache: Folder of the answers, word for word; they are written as they come.
+        wording: ``"paper"`` asks Table 10 to the letter. ``"authors"`` asks what their code for
+            VideoLLaMA 2 asks, with "0-10" in the eight questions about dance and video.
+        controls: Whether to ask about music with other sound, too. Without, nobody knows whether
+            the judge listens.
+        name: Name in tables.
+
+    Raises:
+        ValueError: If the wording is unknown.
+    """
+
+    # It asks many questions at once by itself; a judge on a GPU is there once.
+    in_workers = False
+    value_names = (*_NAMES, *_AVERAGES, *_CONTROLLED, *_OTHER_RULES, *_COUNTS)
+    # Counts are absent from files of earlier versions.
+    optional_names = frozenset({*_PROMPT, *_CONTROLLED, *_OTHER_RULES, *_COUNTS})
+
+    def __init__(
+        self,
+        *,
+        judge: Judge,
+        cache: Path = Path("runs/judge_answers"),
+        wording: Wording = "paper",
+        controls: bool = True,
+        name: str = "judge",
+    ) -> None:
+        super().__init__(name=name)
+        questions(None, wording=wording)
+        self.judge = CachedJudge(judge, cache)
+        self.wording = wording
+        self.controls = controls
+        self._lenders: dict[Path, Path] = {}
+        self._digests: dict[Path, str] = {}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Everything that the judge's answers depend on."""
+        text = json.dumps(self.judge.identity, sort_keys=True)
+        return {"judge": hashlib.sha256(text.encode()).hexdigest()}
+
+    def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
+        """See which clip lends which its music."""
+        self._lenders = lenders(entries, seed=seed) if self.controls else {}
+
+    def check(self) -> None:
+        """See that the judge is there.
+
+        Raises:
+            JudgeError: If it is not.
+        """
+        self.judge.check()
+
+    def clip_key(self, entry: ClipEntry) -> Any:
+        """The clip whose music is heard instead."""
+        lender = self._lenders.get(entry.path)
+        return None if lender is None else self._digest(lender)
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = file_digest(path)
+        return self._digests[path]
+
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Ask everything about one clip at once, as far as the judge takes it.
+
+        Raises:
+            ValueError: If the clip has no file or no sound, the judge fails, or an answer holds no
+                score.
+        """
+        if clip.path is None:
+            raise UserError(f"{clip.name}: a judge needs the clip's file.")
+        if clip.waveform is None:
+            raise UserError(f"{clip.path}: has no sound, which a judge of dance must hear.")
+        asked = questions(clip.prompt, wording=self.wording)
+        sounds = self._shown(clip)
+        own = next(sounds)
+        calls = [(own, question) for question in asked]
+        for other in sounds:
+            calls += [(other, q) for q in asked if q.name in MUSIC_QUESTIONS]
+        with ThreadPoolExecutor(self.judge.concurrency) as pool:
+            pending = [pool.submit(self.judge.ask, (shown,), q) for shown, q in calls]
+            try:
+                answers = [future.result() for future in pending]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        run = {q.name: answer for (shown, q), answer in zip(calls, answers, strict=True)
+               if shown is own}  # fmt: skip
+        values = self._run_values(run, clip)
+        for (shown, question), answer in zip(calls, answers, strict=True):
+            if shown is not own:
+                values |= _controlled(question, shown.sound, answer)
+        return values
+
+    def _run_values(self, run: dict[str, Answer], clip: ScoredClip) -> dict[str, float]:
+        """Scores and averages of the answers about the clip with its own sound."""
+        rules = {
+            "": {name: answer.score for name, answer in run.items()},
+            "strict_": {name: answer.strict_score for name, answer in run.items()},
+            "expected_": {name: answer.expected_score for name, answer in run.items()},
+        }
+        if unread := [name for name, score in rules[""].items() if score is None]:
+            first = run[unread[0]]
+            said = " ".join(first.text.split())[:80]
+            why = f" ({first.cut_off}; raise it)" if first.cut_off else ""
+            raise UserError(
+                f"{clip.path}: {len(unread)} of {len(run)} answers hold no score from 0 to 10, the "
+                f"first that to {unread[0]!r}: {said!r}{why}."
+            )
+        values: dict[str, float] = {
+            "num_answers": float(len(run)),
+            "num_strict": float(sum(score is not None for score in rules["strict_"].values())),
+            "num_cut_off": float(sum(answer.cut_off is not None for answer in run.values())),
+        }
+        for prefix, scores in rules.items():
+            found = {name: score for name, score in scores.items() if score is not None}
+            values |= {f"{prefix}{key_of(name)}": score for name, score in found.items()}
+            values |= {f"{prefix}{key}": mean for key, mean in averages(found).items()}
+        return {name: value for name, value in values.items() if name in self.value_names}
+
+    def _shown(self, clip: ScoredClip) -> Iterator[Shown]:
+        """The clip with its own sound, then with those of the controls that can be had."""
+        path = clip.path
+        assert path is not None
+        show = functools.partial(Shown, path, file_digest(path), name=clip.name)
+        num_samples = max(round(clip.duration_seconds * SOUND_RATE_HZ), 1)
+        sound = read_audio(path, rate_hz=SOUND_RATE_HZ)
+        own = fit_length(sound, num_samples)
+        yield show(waveform=own)
+        if not self.controls:
+            return
+        yield show(waveform=own * 0, sound="silence")
+        if (seconds := _half_beat(clip)) is not None:
+            moved = shifted_sound(own, seconds=seconds, rate_hz=SOUND_RATE_HZ)
+            yield show(waveform=moved, sound="half_beat")
+        if (lender := self._lenders.get(path)) is not None:
+            lent = fitted_sound(read_audio(lender, rate_hz=SOUND_RATE_HZ), num_samples)
+            yield show(waveform=lent, sound="other_track")
+
+    def findings(
+        self, records: Sequence[dict[str, Any]], *, seed: int, confidence: float
+    ) -> dict[str, Any] | None:
+        """Whether the judge listens, by its beat score with other sounds.
+
+        Returns:
+            What `control_findings` gives, for the scores and under ``"expected"`` for the expected
+            ones, and sentences under ``"printed"``, the first on how answers were read.
+        """
+        reading = reading_sentences(records, metric=self.name)
+        if not self.controls:
+            warning = f"{self.name}: run without controls; nobody knows whether the judge listens."
+            return {"deaf": None, "deaf_to": [], "controls": {}, "printed": [*reading, warning]}
+        value = key_of(BEAT)
+        compare = functools.partial(
+            control_findings, records, metric=self.name, seed=seed, confidence=confidence
+        )
+        found = compare(value=value)
+        found["expected"] = compare(value=f"expected_{value}")
+        found["printed"] = reading + control_sentences(found, metric=self.name, value=value)
+        return found
+
+
+def reading_sentences(records: Sequence[dict[str, Any]], *, metric: str) -> list[str]:
+    """How many answers each rule reads, and how many were cut off; of clips that have counts."""
+    counts = [record["values"].get(metric, {}) for record in records]
+    answers, strict, cut_off = (
+        int(sum(count.get(name, 0) for count in counts)) for name in _COUNTS
+    )
+    if not answers:
+        return []
+    sentence = (
+        f"{metric}: scores are the first number of each answer (the authors' rule); of {answers} "
+        f"answers, {strict} are nothing but a number (the stricter rule)"
+    )
+    if strict < answers:
+        sentence += ", the others' first number may come out of thoughts or a range"
+    if cut_off:
+        sentence += f"; {cut_off} were cut off by the limit of tokens, raise it"
+    return [f"{sentence}."]
+
+
+def _half_beat(clip: ScoredClip) -> float | None:
+    """Half a beat in seconds; None where the beats of the music cannot be had."""
+    try:
+        return half_beat_seconds(clip.music_beats())
+    except UserError:
+        return None
+
+
+def _controlled(question: Question, control: str, answer: Answer) -> dict[str, float]:
+    """The values of an answer about a clip with another sound."""
+    scores = {
+        f"{question.key}_{control}": answer.score,
+        f"expected_{question.key}_{control}": answer.expected_score,
+    }
+    return {
+        name: score for name, score in scores.items() if score is not None and name in _CONTROLLED
+    }

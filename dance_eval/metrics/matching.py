@@ -1,0 +1,324 @@
+"""What a piece of music is, and which clips belong together: all tools of evaluation ask here."""
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import PurePath
+
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest
+from musicinfuser.cells import NOTHING
+
+Name = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is known about the music of a clip.
+
+    Attributes:
+        source: The list that names it; what one list names differently is different.
+        digest: SHA-256 of its file, or None where the file is not here.
+        name: Its path without the suffix, folder by folder.
+        is_clip: Whether no track is named, so that the name is the clip's own.
+    """
+
+    source: Hashable
+    digest: str | None
+    name: Name
+    is_clip: bool = False
+
+
+def sound_of(entry: ClipEntry, named: str | None) -> Sound:
+    """The sound that a clip's list names, such as its track; None: the clip's own."""
+    digest = entry.track_sha256 if named == entry.track else None
+    if named is not None and digest is None:
+        digest = content_digest(entry.file_of(named))
+    source = (str(entry.folder), entry.system)
+    name = (unicodedata.normalize("NFC", part) for part in name_of(entry, named or entry.file))
+    return Sound(source, digest, tuple(name), is_clip=named is None)
+
+
+def name_of(entry: ClipEntry, named: str) -> Name:
+    """Folders and stem of a path as a list names it, from the list's folder where it leaves it."""
+    path = os.path.normpath(named)
+    if path.startswith(os.pardir):
+        path = os.path.normpath(entry.folder / path)
+    *folders, last = PurePath(path).parts
+    suffix = PurePath(last).suffix
+    # "song 1.5" ends in no suffix.
+    if suffix[1:].isalnum() and not suffix[1:].isdigit():
+        last = last.removesuffix(suffix)
+    return (*(part for part in folders if part not in (os.sep, os.pardir)), last)
+
+
+def told_apart(sounds: Iterable[Sound]) -> dict[Sound, str]:
+    """Which sounds are one piece of music.
+
+    Files that are here are one piece if their content is the same, wherever they lie. Others are
+    known by their names alone: as many parts of their paths, from the end, as it takes to tell the
+    pieces of every list apart. So ``music/song.wav`` and ``/data/song.wav`` are one piece, unless
+    a list has another ``song`` too, as in ``a/song.wav`` and ``b/song.wav``.
+
+    Returns:
+        A text per sound, equal for sounds of one piece.
+    """
+    pieces: dict[Sound, str] = {}
+
+    def split(members: Sequence[Sound], depth: int) -> None:
+        digests = {sound.digest for sound in members if sound.digest is not None}
+        lists = _grouped(members, lambda sound: sound.source)
+        if len(digests) < 2 and all(_num_pieces(own) < 2 for own in lists.values()):
+            longest = max((sound.name for sound in members), key=lambda name: (len(name), name))
+            piece = next(iter(digests), None) or "/".join(longest)
+            pieces.update(dict.fromkeys(members, piece))
+            return
+        for sound in members:
+            if sound.digest is not None or len(sound.name) == depth:
+                pieces[sound] = sound.digest or "/".join(sound.name)
+        deeper = [sound for sound in members if len(sound.name) > depth]
+        for own in _grouped(deeper, lambda sound: sound.name[-depth - 1 :]).values():
+            split(own, depth + 1)
+
+    for own in _grouped(dict.fromkeys(sounds), lambda sound: sound.name[-1:]).values():
+        split(own, 1)
+    return pieces
+
+
+def _grouped(
+    sounds: Iterable[Sound], key: Callable[[Sound], Hashable]
+) -> dict[Hashable, list[Sound]]:
+    groups: dict[Hashable, list[Sound]] = defaultdict(list)
+    for sound in sounds:
+        groups[key(sound)].append(sound)
+    return groups
+
+
+def _num_pieces(sounds: Sequence[Sound]) -> int:
+    """How many pieces one list names; a name that ends another one is that one."""
+    names = {sound.name for sound in sounds}
+    digests = {sound.digest for sound in sounds if sound.digest is not None}
+    unknown = {
+        sound.name
+        for sound in sounds
+        if sound.digest is None
+        and not any(name != sound.name and _ends_in(name, sound.name) for name in names)
+    }
+    known = {sound.name for sound in sounds if sound.digest is not None}
+    return len(digests) + len(unknown - known)
+
+
+def _ends_in(name: Name, end: Name) -> bool:
+    return name[-len(end) :] == end
+
+
+def track_of(entry: ClipEntry) -> str:
+    """What people call a clip's music: its track without folder and suffix, or the clip so."""
+    return name_of(entry, entry.track or entry.file)[-1]
+
+
+class Pieces:
+    """The pieces of music of a set of clips.
+
+    Args:
+        entries: All clips that are looked at together; of others, `of` knows the clip alone.
+
+    Attributes:
+        notes: One sentence for every piece whose files are not here and whose names differ.
+    """
+
+    def __init__(self, entries: Iterable[ClipEntry] = ()) -> None:
+        sounds = {
+            (entry, named): sound_of(entry, named)
+            for entry in entries
+            for named in (entry.track, entry.heard)
+            if named is not None or entry.track is None
+        }
+        sounds = {key: sound for key, sound in sounds.items() if key[1] != NOTHING}
+        pieces = told_apart(sounds.values())
+        self._pieces = {key: pieces[sound] for key, sound in sounds.items()}
+        members: dict[str, set[Sound]] = defaultdict(set)
+        for sound, piece in pieces.items():
+            members[piece].add(sound)
+        self.notes = [note for own in members.values() if (note := _by_name(own))]
+        self._titles = _titles({piece: max(s.name for s in own) for piece, own in members.items()})
+
+    def of(self, entry: ClipEntry) -> str:
+        """A text that is equal for clips of one piece of music."""
+        return self._piece(entry, entry.track)
+
+    def heard(self, entry: ClipEntry) -> str | None:
+        """The piece that the model heard in place of the clip's; None: the clip's."""
+        if entry.heard is None or entry.heard == NOTHING:
+            return entry.heard
+        return self._piece(entry, entry.heard)
+
+    def title(self, entry: ClipEntry) -> str:
+        """What people call the piece: its name, with folders where another one has that name."""
+        return self._titles.get(self.of(entry), track_of(entry))
+
+    def _piece(self, entry: ClipEntry, named: str | None) -> str:
+        if (entry, named) not in self._pieces:
+            sound = sound_of(entry, named)
+            return told_apart([sound])[sound]
+        return self._pieces[entry, named]
+
+
+def _by_name(sounds: Iterable[Sound]) -> str:
+    named = sorted({sound for sound in sounds if not sound.is_clip}, key=lambda sound: sound.name)
+    places = {sound.name for sound in named}
+    places = {n for n in places if not any(n != other and _ends_in(other, n) for other in places)}
+    if len(places) < 2 or all(sound.digest for sound in named):
+        return ""
+    listed = " and ".join("/".join(name) for name in sorted(places)[:2])
+    return f"{listed} are taken for one piece by their names, since the files are not all here."
+
+
+def _titles(names: dict[str, Name]) -> dict[str, str]:
+    titles = {}
+    for piece, name in names.items():
+        others = [other for key, other in names.items() if key != piece and other[-1] == name[-1]]
+        depth = 1
+        while depth < len(name) and any(_ends_in(other, name[-depth:]) for other in others):
+            depth += 1
+        title = "/".join(name[-depth:])
+        is_taken = any(_ends_in(other, name[-depth:]) for other in others)
+        titles[piece] = f"{title} ({piece[:6]})" if is_taken else title
+    return titles
+
+
+def start_of(entry: ClipEntry) -> float:
+    """Where in its track a clip starts, in seconds, to the millisecond."""
+    return round(entry.track_offset_seconds, 3)
+
+
+def is_same(first: ClipEntry, second: ClipEntry) -> bool:
+    """Whether prompt and seed are the same."""
+    return (first.prompt, first.seed) == (second.prompt, second.seed)
+
+
+def is_compatible(first: ClipEntry, second: ClipEntry) -> bool:
+    """Whether no prompt and seed speak against it; films of people have none."""
+    return all(
+        one is None or other is None or one == other
+        for one, other in ((first.prompt, second.prompt), (first.seed, second.seed))
+    )
+
+
+@dataclass(frozen=True)
+class MatchedPair:
+    """Two clips for the same music, start, prompt and seed.
+
+    Attributes:
+        first: The clip of the system that was named first.
+        second: The other system's.
+    """
+
+    first: ClipEntry
+    second: ClipEntry
+
+
+def matched(
+    entries: Sequence[ClipEntry], pieces: Pieces
+) -> tuple[list[MatchedPair], list[tuple[ClipEntry, str]]]:
+    """Pair the clips of every two systems by what they were asked for.
+
+    Clips with the same music and start are paired if prompt and seed agree too; where a list names
+    no prompt or seed, as for films of people, the first clip left with that music is taken. No clip
+    is in two pairs of the same two systems.
+
+    Args:
+        entries: Clips of two or more systems; systems in the order in which they first appear.
+        pieces: Their music.
+
+    Returns:
+        The pairs, and every clip without a counterpart with the system that lacks it.
+    """
+    systems: dict[str, dict[tuple[str, str, float], list[ClipEntry]]] = {}
+    for entry in entries:
+        music = pieces.title(entry), pieces.of(entry), start_of(entry)
+        systems.setdefault(entry.system, defaultdict(list))[music].append(entry)
+    pairs: list[MatchedPair] = []
+    alone: list[tuple[ClipEntry, str]] = []
+    for one, other in combinations(systems, 2):
+        for music in sorted({*systems[one], *systems[other]}):
+            mine, theirs = (list(systems[system].get(music, ())) for system in (one, other))
+            for agrees in (is_same, is_compatible):
+                for entry in list(mine):
+                    found = next((clip for clip in theirs if agrees(entry, clip)), None)
+                    if found is not None:
+                        pairs.append(MatchedPair(entry, found))
+                        mine.remove(entry)
+                        theirs.remove(found)
+            alone += [(entry, other) for entry in mine] + [(entry, one) for entry in theirs]
+    return pairs, alone
+
+
+@dataclass(frozen=True)
+class CellGroup:
+    """The clips of one cell.
+
+    Attributes:
+        track: Name of the music, with folders where another piece has the same one.
+        offset_seconds: Where in the track the clips start.
+        prompt: The text that they were asked to show, where it is known.
+        seed: What their generation was seeded with, where it is known.
+        number: From 1; above it, of clips that a system has several of for one cell.
+        clips: The clips by system.
+    """
+
+    track: str
+    offset_seconds: float
+    prompt: str | None
+    seed: int | None = None
+    number: int = 1
+    clips: dict[str, ClipEntry] = field(default_factory=dict)
+
+
+def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
+    """Clips by music, start, prompt and seed, one per system.
+
+    Of several clips of one system for one cell, the first stands beside the first of the others,
+    the second beside the second. A clip whose prompt or seed is not known, such as a recording,
+    stands in every cell of its music that it fits.
+
+    Args:
+        entries: The clips; systems keep their order.
+
+    Returns:
+        The cells in the order of tracks, starts, prompts and seeds.
+    """
+    pieces = Pieces(entries)
+    order = {system: n for n, system in enumerate(dict.fromkeys(e.system for e in entries))}
+    counts: Counter[Hashable] = Counter()
+    groups: dict[str, list[tuple[ClipEntry, CellGroup]]] = defaultdict(list)
+    # What says most about itself makes the cells, the others find theirs.
+    for entry in sorted(entries, key=lambda e: (e.prompt is None) + (e.seed is None)):
+        piece, start = pieces.of(entry), start_of(entry)
+        own = (entry.system, piece, start, entry.prompt, entry.seed)
+        counts[own] += 1
+        near = [
+            (asked, group)
+            for asked, group in groups[piece]
+            if (group.offset_seconds, group.number) == (start, counts[own])
+        ]
+        found = [group for asked, group in near if is_same(asked, entry)]
+        found = found or [group for asked, group in near if is_compatible(asked, entry)]
+        if not found:
+            title = pieces.title(entry)
+            found = [CellGroup(title, start, entry.prompt, entry.seed, counts[own])]
+            groups[piece].append((entry, found[0]))
+        for group in found:
+            group.clips.setdefault(entry.system, entry)
+    for _, group in (pair for own in groups.values() for pair in own):
+        clips = sorted(group.clips.items(), key=lambda item: order[item[0]])
+        group.clips.clear()
+        group.clips.update(clips)
+    return sorted((group for own in groups.values() for _, group in own), key=_place)
+
+
+def _place(group: CellGroup) -> tuple[str, float, str, int, int]:
+    seed = -1 if group.seed is None else group.seed
+    return group.track, group.offset_seconds, group.prompt or "", seed, group.number

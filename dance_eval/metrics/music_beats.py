@@ -1,0 +1,288 @@
+"""Beats of the music: tracked by librosa, or known beforehand."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest
+from dance_eval.metrics.known_tempo import known_bpm, tempo_disagreements
+from dance_eval.metrics.matching import Pieces, name_of
+from musicinfuser.errors import UserError
+
+ONSET_HOP_SAMPLES = 512
+# 60 onset values per second, as in AIST++'s released code (sr = 60 * 512). At 16 kHz the same hop
+# would put beats on a grid of 32 ms, coarser than half the kernel of the beat score.
+BEAT_RATE_HZ = 60 * ONSET_HOP_SAMPLES
+# Width of the prior around a known tempo; librosa's own is 1. Half and double tempo lie ten widths
+# away, and a track that is played a little faster than its name says does not.
+_KNOWN_OCTAVES = 0.1
+
+
+def track_beats(
+    waveform: torch.Tensor,
+    *,
+    rate_hz: int,
+    start_bpm: float = 120.0,
+    tightness: float = 100.0,
+    known_bpm: float | None = None,
+) -> torch.Tensor:
+    """Find the beats of a waveform with librosa's dynamic programming tracker.
+
+    The first call in a fresh installation takes about 20 seconds, because librosa compiles itself.
+    Beats come out 10 to 20 ms after the true onset, a delay of the onset envelope that is left in,
+    as in published scores.
+
+    Args:
+        waveform: float32 mono in [-1, 1], shape (S,).
+        rate_hz: Sample rate; `BEAT_RATE_HZ` gives AIST++'s resolution of 1/60 s.
+        start_bpm: Tempo the tracker expects before it listens.
+        known_bpm: The music's tempo where it is known; the tracker then looks near it only. From
+            ``start_bpm`` alone librosa takes half or double the tempo of many pieces below 80 and
+            above 140 beats per minute.
+        tightness: How closely beats must follow the tempo; 100 is librosa's and AIST++'s value.
+
+    Returns:
+        Ascending times in seconds, float64, shape (num_beats,); empty for silence.
+
+    Raises:
+        ValueError: If the waveform is not one-dimensional.
+    """
+    if waveform.ndim != 1:
+        raise ValueError(
+            f"A waveform of shape {tuple(waveform.shape)} is not mono; average its channels first."
+        )
+    import librosa
+
+    if len(waveform) < 2 * ONSET_HOP_SAMPLES:
+        return torch.zeros(0, dtype=torch.float64)
+    # beat_track's own envelope takes the median over bands, which is zero throughout for sounds
+    # that fill less than half of the spectrum; the mean is what AIST++'s code uses.
+    envelope = librosa.onset.onset_strength(
+        y=waveform.cpu().numpy(), sr=rate_hz, hop_length=ONSET_HOP_SAMPLES
+    )
+    tempo = None
+    if known_bpm is not None:
+        tempo = librosa.feature.tempo(
+            onset_envelope=envelope,
+            sr=rate_hz,
+            hop_length=ONSET_HOP_SAMPLES,
+            start_bpm=known_bpm,
+            std_bpm=_KNOWN_OCTAVES,
+        )
+    _, beats = librosa.beat.beat_track(
+        onset_envelope=envelope,
+        bpm=tempo,
+        sr=rate_hz,
+        hop_length=ONSET_HOP_SAMPLES,
+        start_bpm=start_bpm,
+        tightness=tightness,
+        units="time",
+        # librosa would drop the first and last beats of a track where they are soft; clips often
+        # start there.
+        trim=False,
+    )
+    return torch.as_tensor(beats, dtype=torch.float64)
+
+
+def read_known_beats(path: Path | str) -> torch.Tensor:
+    """Read the beats of a track from ``{"beats_seconds": [...]}``.
+
+    Args:
+        path: A JSON file; times count from the start of the track.
+
+    Returns:
+        Ascending times in seconds, float64, shape (num_beats,).
+
+    Raises:
+        ValueError: If the file is missing or does not hold finite ascending times.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        beats = [float(time) for time in content["beats_seconds"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path}: cannot be read as {{"beats_seconds": [...]}} with times in seconds '
+            f"({type(error).__name__})."
+        ) from error
+    ascending = all(early < late for early, late in zip(beats, beats[1:], strict=False))
+    if not (ascending and all(map(math.isfinite, beats))):
+        raise UserError(f"{path}: beats_seconds must be finite and ascending; sort the times.")
+    return torch.tensor(beats, dtype=torch.float64)
+
+
+def beats_in_clip(
+    beats_seconds: torch.Tensor, *, offset_seconds: float = 0.0, duration_seconds: float
+) -> torch.Tensor:
+    """The beats that fall into a clip, on the clip's own clock.
+
+    Args:
+        beats_seconds: Times on the clock of the track, shape (num_beats,).
+        offset_seconds: Where in the track the clip starts.
+        duration_seconds: Length of the clip.
+
+    Returns:
+        Times in [0, duration_seconds), float64, shape (num_inside,).
+    """
+    times = beats_seconds.double() - offset_seconds
+    # Offsets are decimal fractions; a beat exactly on the start must survive the subtraction.
+    times = torch.where(times.abs() < 1e-6, torch.zeros_like(times), times)
+    return times[(times >= 0) & (times < duration_seconds)]
+
+
+@dataclass
+class MusicBeats:
+    """Where the music beats of all clips of one evaluation come from, each file read once.
+
+    Args:
+        read_waveform: Reads a media file as mono at `BEAT_RATE_HZ`, shape (S,).
+        mode: ``"tracked"``: librosa on the whole track if the clip's list names one, else on the
+            clip's own sound. ``"truth"``: a JSON file beside the track (or beside the clip, if no
+            track is named) of the same stem, as `read_known_beats` reads it.
+        folder: Where the JSON files lie instead: ``a/audio.json`` for a track ``music/a/audio.wav``
+            if it is there, else ``audio.json``.
+        start_bpm: As in `track_beats`.
+        tightness: As in `track_beats`.
+        use_known_tempo: Whether the tracker is told the tempo of music whose list or AIST name says
+            it; AIST++'s code does not.
+    """
+
+    read_waveform: Callable[[Path], torch.Tensor]
+    mode: Literal["tracked", "truth"] = "tracked"
+    folder: Path | None = None
+    start_bpm: float = 120.0
+    tightness: float = 100.0
+    use_known_tempo: bool = True
+    _beats: dict[tuple[Path, float | None], torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def source(self, entry: ClipEntry) -> tuple[Literal["truth", "track", "clip"], Path]:
+        """What the beats of a clip are taken from, and the file, which may be missing."""
+        if self.mode == "truth":
+            places = self._truth_places(entry)
+            likely = places[0 if self.folder is None else -1]
+            return "truth", next((place for place in places if place.is_file()), likely)
+        if entry.track is None:
+            return "clip", entry.path
+        return "track", entry.file_of(entry.track) or entry.folder / entry.track
+
+    def _truth_places(self, entry: ClipEntry) -> list[Path]:
+        """Where the known beats may lie, the best place first."""
+        if self.folder is not None:
+            name = name_of(entry, entry.track or entry.file)
+            tails = [name[-depth:] for depth in range(len(name), 0, -1)]
+            return [self.folder.joinpath(*tail[:-1], f"{tail[-1]}.json") for tail in tails]
+        if entry.track is None:
+            return [entry.path.with_suffix(".json")]
+        places = entry.folder / entry.track, Path(entry.track)
+        return [place.with_suffix(".json") for place in places]
+
+    def check(self, entries: Sequence[ClipEntry]) -> None:
+        """See that no two pieces of music share their known beats.
+
+        Raises:
+            UserError: If one file would give the beats of both.
+        """
+        if self.mode != "truth" or self.folder is None:
+            return
+        pieces, users = Pieces(entries), dict[Path, ClipEntry]()
+        for entry in entries:
+            _, path = self.source(entry)
+            other = users.setdefault(path, entry)
+            if path.is_file() and pieces.of(other) != pieces.of(entry):
+                names = " and ".join(clip.track or clip.file for clip in (other, entry))
+                raise UserError(
+                    f"{path}: would give the beats of {names}, which are two pieces of music; put "
+                    f"a file for each below {self.folder}, such as <folder>/<track stem>.json."
+                )
+
+    def key(self, entry: ClipEntry) -> list[str | float]:
+        """Everything that the beats of a clip depend on."""
+        kind, path = self.source(entry)
+        settings = [] if kind == "truth" else [self.start_bpm, self.tightness]
+        if (known := self._prior(entry)) is not None:
+            settings.append(known)
+        digest = content_digest(path) or "missing"
+        return [kind, digest, entry.track_offset_seconds, *settings]
+
+    def read(self, entry: ClipEntry, *, duration_seconds: float) -> torch.Tensor:
+        """Beats in [0, duration_seconds) on the clip's clock, float64, shape (num_beats,).
+
+        Raises:
+            ValueError: If the file cannot be read, or a track is named that is not there.
+        """
+        kind, path = self.source(entry)
+        if kind == "track" and not path.is_file():
+            raise UserError(
+                f"{entry.listed or entry.path}: names the track {entry.track} for {entry.file}, "
+                f"which exists neither in {entry.folder} nor in the working directory; mend the "
+                "name, or name no track to take the beats of the clip's own sound."
+            )
+        place = path, self._prior(entry)
+        if place not in self._beats:
+            if kind == "truth":
+                self._beats[place] = read_known_beats(path)
+            else:
+                self._beats[place] = track_beats(
+                    self.read_waveform(path),
+                    rate_hz=BEAT_RATE_HZ,
+                    start_bpm=self.start_bpm,
+                    tightness=self.tightness,
+                    known_bpm=self._prior(entry),
+                )
+        return beats_in_clip(
+            self._beats[place],
+            offset_seconds=0.0 if kind == "clip" else entry.track_offset_seconds,
+            duration_seconds=duration_seconds,
+        )
+
+    def _prior(self, entry: ClipEntry) -> float | None:
+        """The tempo that the tracker is told."""
+        if self.mode == "truth" or not self.use_known_tempo:
+            return None
+        return known_bpm(entry)
+
+    def bpm(self, entry: ClipEntry) -> float | None:
+        """Tempo of the beats that `read` found, from the median time between them; None without."""
+        beats = self._beats.get((self.source(entry)[1], self._prior(entry)))
+        if beats is None or len(beats) < 2:
+            return None
+        return 60 / float(beats.diff().median())
+
+
+def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the music beats of clips came from: a sentence for people per kind of source.
+
+    Args:
+        records: Clips of metrics.json.
+    """
+    lines = []
+    there = [record for record in records if record.get("beats_file", "") is not None]
+    for kind, said in _SOURCES.items():
+        own = [record for record in there if record.get("music_beats") == kind]
+        if not own:
+            continue
+        files = [record.get("beats_file") or record["file"] for record in own]
+        starts = {record.get("track_offset_seconds") or 0.0 for record in own}
+        from_on = f"{min(starts):g}" + (f" to {max(starts):g}" if len(starts) > 1 else "")
+        num, clips = len(set(files)), "clip" if len(own) == 1 else "clips"
+        lines.append(
+            f"Music beats of {len(own)} {clips}: {said.format(starts=from_on)} "
+            f"({num} file{'s' * (num > 1)}, such as {files[0]})."
+        )
+    if missing := len(records) - len(there):
+        clips = "clip" if missing == 1 else "clips"
+        lines.append(f"Music beats of {missing} {clips}: none, the file they lie in is not there.")
+    return lines + tempo_disagreements(records)
+
+
+_SOURCES = {
+    "truth": "known, from truth files, from second {starts} of the music on",
+    "track": "tracked in the named track, from second {starts} of it on",
+    "clip": "tracked in the clip's own sound, since its list names no track",
+}

@@ -1,0 +1,196 @@
+"""What all scores of rhythm share: moments of motion and of music, and the level of chance.
+
+A dance that knows nothing of the music still has motion near many beats, more so the more it moves.
+So every score stands beside its mean over circular shifts of the music, which keep how many beats
+there are and their spacing and destroy only the phase, and a z score against those shifts.
+"""
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve, rests
+from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
+
+_CHUNK_DISTANCES = 4_000_000
+
+
+def circular_shifts(
+    music_seconds: torch.Tensor,
+    *,
+    duration_seconds: float,
+    stream: torch.Generator,
+    num_shifts: int = 1000,
+) -> torch.Tensor:
+    """Music moments moved around the clip in a circle, all by the same time.
+
+    Args:
+        music_seconds: In [0, duration_seconds), shape (M,).
+        duration_seconds: Length of the circle.
+        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
+        num_shifts: Number of shifts.
+
+    Returns:
+        In [0, duration_seconds), in the order of ``music_seconds``, float64, shape (num_shifts, M).
+    """
+    shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
+    return (music_seconds.double() + shifts[:, None]) % duration_seconds
+
+
+def shifted_scores(
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    motion_seconds: torch.Tensor,
+    music_seconds: torch.Tensor,
+    *,
+    duration_seconds: float,
+    stream: torch.Generator,
+    num_shifts: int = 1000,
+) -> torch.Tensor:
+    """Scores of the same motion against music moments moved around the clip in a circle.
+
+    Their mean is the chance level of this clip.
+
+    Args:
+        score: Takes motion moments, shape (K,), and musics, shape (S, M), to scores of shape (S,).
+        motion_seconds: Shape (K,).
+        music_seconds: In [0, duration_seconds), shape (M,).
+        duration_seconds: As in `circular_shifts`.
+        stream: As in `circular_shifts`.
+        num_shifts: As in `circular_shifts`.
+
+    Returns:
+        float64, shape (num_shifts,).
+    """
+    musics = circular_shifts(
+        music_seconds, duration_seconds=duration_seconds, stream=stream, num_shifts=num_shifts
+    )
+    # Few at a time where there are many moments.
+    size = max(_CHUNK_DISTANCES // max(len(motion_seconds) * len(music_seconds), 1), 1)
+    return torch.cat([score(motion_seconds, part) for part in musics.split(size)])
+
+
+def z_score(score: float, shifted: torch.Tensor) -> float:
+    """(score - mean) / standard deviation of the shifted scores; 0 where all are the same."""
+    spread = float(shifted.std())
+    if math.isclose(spread, 0.0, abs_tol=1e-12):
+        return 0.0
+    return (score - float(shifted.mean())) / spread
+
+
+class RhythmMetric(ClipMetric):
+    """A score of motion moments against music moments, with the clip's level of chance.
+
+    A subclass implements `score_moments`; it may replace where the moments come from.
+
+    Values per clip, of which `compute` gives the means:
+        score: In [0, 1]; 0 without beats on either side.
+        chance: Mean score over circular shifts of the music.
+        z: (score - chance) / standard deviation over the shifts; 0 where all shifts score the same.
+        num_kinematic_beats, num_music_beats: Counts of moments within the clip.
+        without_beats: 1 if either count is 0, else 0; the mean is the share of such clips.
+
+    Args:
+        smoothing_seconds: Gaussian over the motion curve; 0.0833 s is 2.5 frames at 30 fps.
+        num_shifts: Circular shifts per clip.
+        motion: The motion curve; None takes the difference of frames.
+        name: Name in tables; two instances in one table need two names.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    value_names = (
+        "score",
+        "chance",
+        "z",
+        "num_kinematic_beats",
+        "num_music_beats",
+        "without_beats",
+    )
+
+    def __init__(
+        self,
+        *,
+        smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS,
+        num_shifts: int = 1000,
+        motion: MotionCurve | None = None,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        if num_shifts < 2:
+            raise UserError(f"num_shifts is {num_shifts}; a z score needs at least 2.")
+        self.smoothing_seconds = smoothing_seconds
+        self.num_shifts = num_shifts
+        self.motion = motion
+        # A setting that is out of range should be refused now, not after the first clip.
+        rests(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
+
+    @abstractmethod
+    def score_moments(
+        self, motion_seconds: torch.Tensor, music_seconds: torch.Tensor, *, fps: float
+    ) -> torch.Tensor:
+        """Score moments of one motion against one or more musics.
+
+        Args:
+            motion_seconds: Shape (K,), K at least 1.
+            music_seconds: Shape (S, M), M at least 1; not sorted where it is shifted.
+            fps: Frame rate of the clip.
+
+        Returns:
+            float64, shape (S,).
+        """
+
+    def motion_moments(self, clip: ScoredClip) -> torch.Tensor:
+        """Kinematic beats of a clip in seconds, shape (K,)."""
+        return rests(
+            clip.motion_curve(self.motion), fps=clip.fps, smoothing_seconds=self.smoothing_seconds
+        )
+
+    def music_moments(self, clip: ScoredClip) -> torch.Tensor:
+        """Music beats of a clip in seconds, in [0, duration), shape (M,)."""
+        return clip.music_beats()
+
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Score one clip.
+
+        Raises:
+            ValueError: If the moments of motion or music cannot be had.
+        """
+        motion, music = self.motion_moments(clip), self.music_moments(clip)
+        counts = {
+            "num_kinematic_beats": float(len(motion)),
+            "num_music_beats": float(len(music)),
+            "without_beats": float(len(motion) == 0 or len(music) == 0),
+        }
+        if counts["without_beats"]:
+            return {"score": 0.0, "chance": 0.0, "z": 0.0, **counts}
+        score_moments = functools.partial(self.score_moments, fps=clip.fps)
+        score = float(score_moments(motion, music[None]))
+        shifted = shifted_scores(
+            score_moments,
+            motion,
+            music,
+            duration_seconds=clip.duration_seconds,
+            stream=generator(clip.seed, clip.name, "beat shift"),
+            num_shifts=self.num_shifts,
+        )
+        return {
+            "score": score,
+            "chance": float(shifted.mean()),
+            "z": z_score(score, shifted),
+            **counts,
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the motion curve, where it reads weights."""
+        return {} if self.motion is None else self.motion.fingerprints()
+
+    def files_of(self, path: Path) -> Sequence[Path]:
+        """Those of the motion curve, where it reads files beside a clip."""
+        return () if self.motion is None else self.motion.files_of(path)

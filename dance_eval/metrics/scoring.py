@@ -1,0 +1,191 @@
+"""Scoring clips, in this process and in others, into the records of metrics.json."""
+
+import math
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip
+from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.records import description_name
+from dance_eval.metrics.report import Document
+from dance_eval.metrics.set_metric import SetMetric
+from dance_eval.metrics.workers import WorkerLost, results_of
+from musicinfuser.errors import UserError, WriteError
+from musicinfuser.safetensors_files import save_tensors
+
+# Starting processes takes as long as scoring about so many clips.
+CLIPS_PER_WORKER = 8
+
+
+@dataclass
+class Outcome:
+    """What came of scoring one clip: entries of its record."""
+
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    shape: dict[str, float] = field(default_factory=dict)
+
+    def write_to(self, record: Document) -> None:
+        """Fill in the record."""
+        for name in ("values", "features", "failures"):
+            record[name] |= getattr(self, name)
+        record |= self.shape
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores single clips; can be sent to other processes.
+
+    Attributes:
+        metrics: What is measured.
+        load: Decodes a clip.
+        features: Folder where descriptions are written.
+    """
+
+    metrics: Sequence[NamedMetric]
+    load: Callable[[ClipEntry], ScoredClip]
+    features: Path
+
+    def missing(self, record: Document) -> list[NamedMetric]:
+        """The metrics that a clip's record lacks."""
+        settled = {*record["values"], *record["features"], *record["failures"]}
+        return [metric for metric in self.metrics if metric.name not in settled]
+
+    def __call__(self, task: tuple[ClipEntry, Document]) -> Outcome:
+        """Find what a clip's record lacks; it is decoded once for all metrics.
+
+        Every kind of exception is a failure of this clip only: a batch runs for hours, and one odd
+        file or one metric that runs out of memory must not end it. A full disk does.
+        """
+        entry, record = task
+        outcome, missing = Outcome(), self.missing(record)
+        try:
+            clip = self.load(entry)
+        except Exception as error:
+            outcome.failures = {metric.name: reason(error) for metric in missing}
+            return outcome
+        outcome.shape = {"num_frames": len(clip.frames), "fps": clip.fps}
+        for metric in missing:
+            try:
+                if isinstance(metric, SetMetric):
+                    outcome.features[metric.name] = self._describe(metric, clip, record)
+                else:
+                    assert isinstance(metric, ClipMetric)
+                    outcome.values[metric.name] = _values(metric, clip, entry)
+            except WriteError:
+                raise
+            except Exception as error:
+                outcome.failures[metric.name] = reason(error)
+        bpm = clip.music_bpm() if clip.music_bpm is not None else None
+        if bpm is not None:
+            outcome.shape["music_bpm"] = round(bpm, 2)
+        return outcome
+
+    def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:
+        numbers = metric.describe(clip).detach().cpu().double()
+        if not numbers.isfinite().all():
+            raise UserError(f"{clip.name}: {metric.name} came out as no finite numbers.")
+        name = description_name(record, metric.name)
+        save_tensors({"features": numbers}, self.features / name)
+        return name
+
+
+def _values(metric: ClipMetric, clip: ScoredClip, entry: ClipEntry) -> dict[str, float]:
+    found = metric.score_clip(clip)
+    values = {name: float(found[name]) for name in metric.value_names if name in found}
+    if not metric.is_complete(values):
+        raise KeyError(f"{metric.name} gave {sorted(values)}, not {metric.value_names}")
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(f"{entry.path}: {', '.join(bad)} came out as no finite number.")
+    return values
+
+
+def score_clips(
+    entries: Sequence[ClipEntry],
+    records: Sequence[Document],
+    scorer: Scorer,
+    *,
+    num_workers: int,
+) -> tuple[int, Generator[None, None, None]]:
+    """Fill in what records lack, clip by clip.
+
+    Metrics that allow it are computed by several processes with one thread each, the others
+    afterwards in this one. The values do not depend on the number of processes: where there is only
+    one, it computes the former with one thread as well.
+
+    Args:
+        entries: The clips.
+        records: Their records.
+        scorer: What is measured.
+        num_workers: Processes; few clips take fewer.
+
+    Returns:
+        How many steps there are, and an iterator that does one at each turn.
+    """
+    parts = []
+    for in_workers in (True, False):
+        metrics = [metric for metric in scorer.metrics if metric.in_workers is in_workers]
+        part = Scorer(metrics, scorer.load, scorer.features)
+        due = [number for number, record in enumerate(records) if part.missing(record)]
+        parts.append((part, due))
+    num_steps = sum(len(due) for _, due in parts)
+
+    def steps() -> Generator[None, None, None]:
+        (shared, due), (own, due_here) = parts
+        tasks = [(entries[number], records[number]) for number in due]
+        processes = min(num_workers, len(due) // CLIPS_PER_WORKER)
+        for place, outcome in _outcomes(tasks, shared, processes):
+            record = records[due[place]]
+            if isinstance(outcome, WorkerLost):
+                record["failures"] |= {m.name: str(outcome) for m in shared.missing(record)}
+            else:
+                outcome.write_to(record)
+            yield
+        for number in due_here:
+            own((entries[number], records[number])).write_to(records[number])
+            yield
+
+    return num_steps, steps()
+
+
+def _outcomes(
+    tasks: Sequence[tuple[ClipEntry, Document]], scorer: Scorer, num_workers: int
+) -> Iterator[tuple[int, Outcome | WorkerLost]]:
+    if num_workers > 1:
+        yield from results_of(tasks, scorer, num_workers=num_workers)
+        return
+    for place, task in enumerate(tasks):
+        with one_thread():
+            outcome = scorer(task)
+        yield place, outcome
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums over many numbers come out differently in their last bits with more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reason(error: Exception) -> str:
+    """One line that says what went wrong.
+
+    What is no `UserError` keeps its type here, and its traceback on stderr: a fault of the metric.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    traceback.print_exception(error, file=sys.stderr)
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,86 @@
+"""Diversity: how far the clips of one prompt and music are apart that differ in their seed only."""
+
+import torch
+
+from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.features import FrameFeatures, clip_features
+from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.matching import start_of
+from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
+from musicinfuser.errors import UserError
+
+
+def mean_pairwise_distance(features: torch.Tensor) -> float:
+    """Mean Euclidean distance over all pairs, AIST++'s diversity.
+
+    Args:
+        features: Shape (N, D), N of 2 or more.
+
+    Raises:
+        ValueError: If there is no pair.
+    """
+    if len(features) < 2:
+        raise UserError(f"{len(features)} clips make no pair; diversity needs at least 2.")
+    # Not pdist or cdist: both may take the distance through dot products and lose digits.
+    gaps = features.double()[:, None] - features.double()[None]
+    distances = gaps.norm(dim=-1)
+    first, second = torch.triu_indices(len(features), len(features), offset=1)
+    return float(distances[first, second].mean())
+
+
+class SeedDiversity(SetMetric):
+    """Mean distance between clips of one prompt and music with different seeds.
+
+    Values, means over cells of one prompt and music:
+        distance: `mean_pairwise_distance` in the features named.
+        num_alone: Clips that are the only one of their cell.
+
+    Of two clips of one cell and seed, such as those of two trainings, the first counts. Clips
+    without a seed count as different.
+
+    Args:
+        features: Named set of features; a clip's are the mean over its frames.
+        name: Name in tables; name the features in it.
+    """
+
+    value_names = ("distance", "num_alone")
+
+    def __init__(self, *, features: FrameFeatures, name: str = "seed_diversity") -> None:
+        super().__init__(name=name)
+        self.features = [features]  # a list: a network is no part of the metric's state
+        self.in_workers = features.in_workers
+
+    def describe(self, clip: ScoredClip) -> torch.Tensor:
+        """Features of a clip, shape (D,)."""
+        return clip_features(clip, self.features[0])
+
+    def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
+        """Cell and seed."""
+        if entry.system != system:
+            return None
+        music = self.pieces.of(entry), self.pieces.heard(entry), start_of(entry)
+        cell = label(entry.prompt, *music)
+        own = (str(entry.folder), entry.file) if entry.seed is None else (entry.seed,)
+        return cell, label(*own)
+
+    def combine(
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
+    ) -> Summary:
+        """Mean over cells with two or more seeds, and a count."""
+        cells: dict[int, dict[int, torch.Tensor]] = {}
+        for numbers, (cell, own) in zip(descriptions, labels, strict=True):
+            cells.setdefault(cell, {}).setdefault(own, numbers)
+        several = [torch.stack(list(members.values())) for members in cells.values()]
+        distances = [mean_pairwise_distance(members) for members in several if len(members) > 1]
+        alone = sum(len(members) == 1 for members in several)
+        return {
+            "distance": bootstrap_mean(
+                distances, seed=seed, name=f"{self.name}/distance", confidence=confidence
+            ),
+            "num_alone": count(alone, out_of=len(labels)),
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the features."""
+        return self.features[0].fingerprints()

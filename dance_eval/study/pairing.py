@@ -1,0 +1,130 @@
+"""Pairs of clips as the page will show them, and what had to be left out or changed for it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.study.matching import match_clips
+from dance_eval.study.media import Form, Picture, Source, open_source, sounds_differ
+from dance_eval.study.spoiling import SPOILINGS
+from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """Two clips of one sound and one length.
+
+    Attributes:
+        first: Of the system named first; of a catch the intact one.
+        second: The other.
+    """
+
+    first: Picture
+    second: Picture
+
+    @property
+    def paths(self) -> set[Path]:
+        """The files it needs."""
+        pictures = (self.first, self.second)
+        return {s.entry.path for picture in pictures for s in (picture.source, picture.sound)}
+
+    def identity(self) -> str:
+        """A text that is equal for pairs that look and sound the same."""
+        return f"{self.first.identity()} {self.second.identity()}"
+
+
+def open_sources(entries: Iterable[ClipEntry]) -> tuple[list[Source], list[str]]:
+    """Look at all clips.
+
+    Returns:
+        Those that can be read, and one sentence for each other.
+    """
+    sources: list[Source] = []
+    notes: list[str] = []
+    for entry in tqdm(entries, unit="clip", desc="clips"):
+        try:
+            sources.append(open_source(entry))
+        except UserError as error:
+            notes.append(f"Left out: {error}")
+    return sources, notes
+
+
+def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPair], list[str]]:
+    """Match clips and give each pair one sound and one length.
+
+    The sound is that of the system named first, or the other's where it has none.
+
+    Returns:
+        The pairs, and one sentence on everything that was left out or changed.
+    """
+    by_path = {source.entry.path: source for source in sources}
+    matched, notes = match_clips([source.entry for source in sources])
+    pairs: list[ShownPair] = []
+    for match in tqdm(matched, unit="pair", desc="sounds"):
+        first, second = by_path[match.first.path], by_path[match.second.path]
+        names = f"{first.entry.path} and {second.entry.path}"
+        sound = first if first.info.has_audio else second
+        try:
+            differ = sounds_differ(first, second)
+        except UserError as error:
+            notes.append(f"{names}: left out, since a sound cannot be decoded: {error}")
+            continue
+        if not sound.info.has_audio:
+            notes.append(f"{names}: left out, since neither has a sound.")
+            continue
+        if not (first.info.has_audio and second.info.has_audio):
+            notes.append(f"{names}: one has no sound; both play that of {sound.entry.system}.")
+        elif differ:
+            notes.append(f"{names}: their sounds differ; both play that of {sound.entry.system}.")
+        lengths = first.num_frames(form.fps), second.num_frames(form.fps)
+        if lengths[0] != lengths[1]:
+            notes.append(
+                f"{names}: last {lengths[0]} and {lengths[1]} frames at {form.fps:g} per second; "
+                f"both are cut to {min(lengths)}."
+            )
+        length = min(lengths)
+        pairs.append(ShownPair(Picture(first, sound, length), Picture(second, sound, length)))
+    used = {path for pair in pairs for path in pair.paths}
+    notes += [_resized(source, form) for source in sources if source.entry.path in used]
+    return pairs, [note for note in notes if note]
+
+
+def catch_pairs(pairs: Sequence[ShownPair], *, num_catches: int, seed: int) -> list[ShownPair]:
+    """Intact clips of drawn pairs against copies of them, spoilt in each way in turn.
+
+    Args:
+        pairs: Where clips are drawn from, without repeating one before all were taken.
+        num_catches: How many.
+        seed: The study's seed.
+    """
+    stream = generator(seed, 0, "study catches")
+    order = torch.randperm(2 * len(pairs), generator=stream).tolist()
+    ways = list(SPOILINGS)
+    caught = []
+    for number in range(num_catches):
+        drawn = order[number % len(order)]
+        pair = pairs[drawn // 2]
+        intact = pair.first if drawn % 2 else pair.second
+        copy = Picture(intact.source, intact.sound, intact.num_frames, ways[number % len(ways)])
+        caught.append(ShownPair(intact, copy))
+    return caught
+
+
+def _resized(source: Source, form: Form) -> str:
+    """A sentence on a clip that is shown at another size or rate than it came in, or nothing."""
+    info = source.info
+    said = []
+    if (info.height, info.width) != (form.height, form.width):
+        said.append(f"{info.height}x{info.width} px shown as {form.height}x{form.width}")
+        if abs(info.width * form.height - info.height * form.width) > 2 * max(
+            info.width, info.height, form.width, form.height
+        ):
+            said.append("cut to the study's proportions")
+    if abs(info.average_fps - form.fps) > 0.01:
+        said.append(f"{info.average_fps:g} frames per second shown at {form.fps:g}")
+    return f"{source.entry.path}: {', '.join(said)}." if said else ""

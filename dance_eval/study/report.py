@@ -1,0 +1,211 @@
+"""The analysis for reading: tables, pictures and one page with both."""
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from dance_eval.study.analysis import Document
+from dance_eval.study.preferences import ResultRow
+from musicinfuser.tables import Row, csv_table, html_table, markdown_table
+from musicinfuser.whole_files import write_text
+
+MAX_SHOWN_PROBLEMS = 200
+_STYLE = """
+:root { --paper: #f5f4f1; --card: #fff; --ink: #22262b; --quiet: #626a73; --line: #dcdad4;
+  --accent: #2f5d8c; color-scheme: light dark; color: var(--ink); background: var(--paper);
+  font: 15px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+@media (prefers-color-scheme: dark) { :root { --paper: #15181b; --card: #1e2226; --ink: #e6e8ea;
+  --quiet: #9aa3ac; --line: #343a40; --accent: #8ab6e3; } }
+body { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
+p { max-width: 52rem; color: var(--quiet); margin: .3rem 0 .8rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; background: var(--card); }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
+th { font-weight: 600; font-size: .9rem; } .number { text-align: right; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
+svg { max-width: 100%; height: auto; }
+"""
+_ABOUT = {
+    "win_rates": (
+        "Win rates",
+        "How often the first system was preferred; a tie counts one half. Wilson's interval takes "
+        "votes as independent; the others draw whole raters, whole pairs of clips, or both. p is "
+        "of the two-sided sign test without ties, over votes and over raters (each counts once), "
+        "adjusted after Holm over the questions.",
+    ),
+    "agreement": (
+        "Agreement",
+        "Krippendorff's alpha: 1 is perfect, 0 is chance; ordered takes a tie as the middle "
+        "between the clips, not as a third answer. The interval draws pairs of clips.",
+    ),
+    "strengths": (
+        "Strengths",
+        "Bradley-Terry, in log odds with mean 0; the interval draws raters. Empty where some "
+        "system never lost to the others.",
+    ),
+    "correlations": (
+        "Automatic metrics and votes",
+        "Over pairs of clips: the metric's difference against the share of votes, each pair in "
+        "both orders; accuracy is the share of pairs with a preference that the metric prefers "
+        "too. Metrics for which less is better have a negative correlation. Over systems: means "
+        "against win rates, from three systems on.",
+    ),
+    "raters": (
+        "Raters",
+        "Catches named right, repeats answered as before, the share of left clips among answers "
+        "that are no ties, and the median time for a pair.",
+    ),
+    "problems": (
+        "Problems",
+        "Everything odd about the files. Rows with a grave problem are not counted as votes.",
+    ),
+}
+
+
+def readable_tables(document: Document) -> dict[str, list[Row]]:
+    """Rows for reading, by the names of the parts of an analysis; empty parts are left out."""
+    tables: dict[str, list[Row]] = {
+        "win_rates": [
+            _win_rate(row, confidence=document["options"]["confidence"])
+            for row in document["win_rates"]
+        ],
+        "agreement": [_with_intervals(row) for row in document["agreement"]],
+        "strengths": [_with_intervals(row) for row in document["strengths"]],
+        "correlations": [_with_intervals(row) for row in document["correlations"]],
+        "raters": [_rater(row) for row in document["raters"]],
+        "problems": [
+            {
+                "grave": "yes" if problem["is_grave"] else "",
+                "kind": problem["kind"],
+                "where": problem["where"],
+                "what": problem["text"],
+            }
+            for problem in document["problems"]
+        ],
+    }
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def write_report(folder: Path, document: Document, plots: Mapping[str, str]) -> None:
+    """Write analysis.json, each table as Markdown and csv, the plots, and index.html with all."""
+    write_text(folder / "analysis.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    tables = readable_tables(document)
+    for name, rows in tables.items():
+        write_text(folder / f"{name}.md", markdown_table(rows))
+        write_text(folder / f"{name}.csv", csv_table([_flat(row) for row in document[name]]))
+    for name, plot in plots.items():
+        write_text(folder / "plots" / name, plot)
+    write_text(folder / "index.html", _page(document, tables, plots))
+
+
+def headline(document: Document) -> str:
+    """What was counted; first, which raters count though they failed their checks."""
+    failed = [f"{r['rater']} ({' and '.join(r['failed'])})" for r in document["raters"]
+              if r["failed"] and not r["is_left_out"]]  # fmt: skip
+    if failed:
+        noun = "rater" if len(failed) == 1 else "raters"
+        return (
+            f"{len(failed)} {noun} failed a check and count all the same: {', '.join(failed)}; "
+            "--leave_out either leaves them out. "
+        ) + _counted(document)
+    return _counted(document)
+
+
+def _counted(document: Document) -> str:
+    left_out = document["raters_left_out"]
+    num_raters = document["raters_counted"]
+    said = f"{document['votes']} votes of {num_raters} rater{'s' * (num_raters != 1)} count"
+    said += f"; raters {', '.join(left_out)} were left out." if left_out else "."
+    share, ends = document["left_side"]["share"], document["left_side"]["wilson"]
+    if share is not None:
+        said += (
+            f" Of those without ties {share:.1%} [{ends[0]:.1%}, {ends[1]:.1%}] name the left clip."
+        )
+    grave = sum(problem["is_grave"] for problem in document["problems"])
+    return said + (f" {grave} rows or files with problems do not count." if grave else "")
+
+
+def _page(document: Document, tables: Mapping[str, list[Row]], plots: Mapping[str, str]) -> str:
+    systems = ", ".join(document["systems"])
+    parts = [
+        f"<h1>Study {html.escape(document['study'])}</h1>",
+        f"<p>{html.escape(systems)}. {html.escape(headline(document))}</p>",
+    ]
+    of_part = {"win_rates": "win_rates", "strengths": "strengths", "correlations": "correlations"}
+    for name, rows in tables.items():
+        title, about = _ABOUT[name]
+        shown = rows[:MAX_SHOWN_PROBLEMS]
+        more = f" The first {len(shown)} of {len(rows)}." if len(shown) < len(rows) else ""
+        parts.append(f"<h2>{title}</h2>\n<p>{html.escape(about + more)}</p>")
+        prefixes = (of_part.get(name, "-"), "metric_" if name == "correlations" else "-")
+        drawn = [plot for file, plot in plots.items() if file.startswith(prefixes)]
+        if drawn:
+            parts.append(f'<div class="plots">{"".join(drawn)}</div>')
+        parts.append(f'<div class="wide">{html_table(shown)}</div>')
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Study {html.escape(document['study'])}</title>\n<style>{_STYLE}</style>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _interval(ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else f"[{ends[0]:.3f}, {ends[1]:.3f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _win_rate(row: ResultRow, *, confidence: float) -> Row:
+    interval = f"{confidence:.0%} interval"
+    return {
+        "system": row["system"],
+        "against": row["against"],
+        "question": row["question"],
+        "win rate": row["win_rate"],
+        "wins / ties / losses": f"{row['wins']} / {row['ties']} / {row['losses']}",
+        f"{interval}, votes (Wilson)": _interval(row["wilson"]),
+        f"{interval}, raters drawn": _interval(row["raters_interval"]),
+        f"{interval}, pairs drawn": _interval(row["items_interval"]),
+        f"{interval}, both drawn": _interval(row["both_interval"]),
+        "p (votes)": _p(row["p_votes_holm"]),
+        "p (raters)": _p(row["p_raters_holm"]),
+    }
+
+
+def _rater(row: ResultRow) -> Row:
+    return {
+        "rater": row["rater"],
+        "answers": row["num_votes"],
+        "catches": f"{row['num_caught']} of {row['num_catches']}",
+        "repeats": f"{row['num_same']} of {row['num_repeats']}",
+        "left": row["share_left"],
+        "seconds": row["median_seconds"],
+        "failed": ", ".join(row["failed"]),
+        "left out": "yes" if row["is_left_out"] else "",
+    }
+
+
+def _with_intervals(row: ResultRow) -> Row:
+    return {
+        name.replace("_", " "): _interval(value) if name.endswith("interval") else value
+        for name, value in row.items()
+    }
+
+
+def _flat(row: ResultRow) -> Row:
+    """A row with both ends of intervals in columns of their own."""
+    flat: dict[str, str | int | float | None] = {}
+    for name, value in row.items():
+        if isinstance(value, tuple):
+            flat[f"{name}_low"], flat[f"{name}_high"] = value
+        elif isinstance(value, list):
+            flat[name] = ", ".join(map(str, value))
+        else:
+            flat[name] = value
+    return flat

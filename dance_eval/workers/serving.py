@@ -1,0 +1,38 @@
+"""The worker's side of `dance_eval.external_worker`: requests in, answers out, line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def serve(load: Callable[[], Answer]) -> None:
+    """Load, say so, and answer requests until stdin ends.
+
+    Whatever libraries print goes to stderr: stdout is for answers. An exception is the answer to
+    its request, not the end.
+
+    Args:
+        load: Prepares everything and returns what turns a request into its answer.
+    """
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    answer = load()
+    say({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        number = request.pop("id")
+        try:
+            say({**answer(request), "id": number})
+        except Exception as error:
+            say({"id": number, "error": f"{type(error).__name__}: {error}"})

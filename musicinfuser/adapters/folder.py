@@ -1,0 +1,219 @@
+"""The folder an adapter is shared as: what diffusers, peft and this program read."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musicinfuser.adapters.card import NOT_KNOWN, CardFacts, model_card
+from musicinfuser.adapters.settings import (
+    SETTINGS_KEY,
+    Adapter,
+    AdapterFileError,
+    AdapterSettings,
+)
+from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, target_pattern
+from musicinfuser.networks.origin import Origin
+from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.whole_files import folder_written_whole, write_text
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""diffusers' own name: what `load_lora_weights` looks for."""
+PEFT_FILE = "adapter_model.safetensors"
+"""peft's own name, beside ``adapter_config.json``: the same matrices under peft's names."""
+MUSIC_FOLDER, MUSIC_FILE = "zica", "diffusion_pytorch_model.safetensors"
+CONFIG_FILE, CARD_FILE = "config.yaml", "README.md"
+MUSIC_CLASS = "MusicAdapter"
+_OURS, _DIFFUSERS, _PEFT = "backbone.", "transformer.", "base_model.model."
+# Under which diffusers stores the settings of peft in the file's header.
+_LORA_METADATA_KEY = "lora_adapter_metadata"
+
+
+def write_folder(path: str | Path, adapter: Adapter, *, facts: CardFacts, config: str) -> None:
+    """Write an adapter's folder, whole or not at all.
+
+    Args:
+        path: The folder; one that is there is replaced.
+        adapter: What to share.
+        facts: What the model card says beside it.
+        config: The training's configuration, yaml.
+
+    Raises:
+        AdapterFileError: ``path`` holds something that is no such folder.
+    """
+    path = Path(path)
+    if path.exists() and not is_adapter_folder(path) and (path.is_file() or any(path.iterdir())):
+        raise AdapterFileError(
+            f"{path} is there already and holds no adapter; give a new folder, or an adapter's "
+            "folder to replace."
+        )
+    with folder_written_whole(path) as folder:
+        if adapter.settings.lora is not None:
+            _write_lora(folder, adapter, base_model=facts.base_model)
+        if adapter.settings.layers:
+            write_music_adapter(folder / MUSIC_FOLDER, adapter)
+        write_text(folder / CONFIG_FILE, config)
+        write_text(folder / CARD_FILE, model_card(adapter, facts))
+
+
+def write_music_adapter(folder: Path, adapter: Adapter) -> None:
+    """ZICA and the audio projector as a diffusers model: its config and its state dict."""
+    origin = adapter.origin.stored() if adapter.origin else {}
+    config = {"_class_name": MUSIC_CLASS, **adapter.settings.music_config(), **origin}
+    write_text(folder / "config.json", f"{json.dumps(config, indent=2)}\n")
+    save_tensors(adapter.music(), folder / MUSIC_FILE, metadata={"format": "pt"})
+
+
+def read_folder(path: str | Path) -> Adapter:
+    """Read what `write_folder` wrote, or the ``zica`` in it alone.
+
+    Raises:
+        AdapterFileError: Not such a folder, a file that cannot be read, or tensors missing or left
+            over; names the file and the first of them.
+    """
+    path = Path(path)
+    if not (is_adapter_folder(path) or is_music_folder(path)):
+        raise AdapterFileError(
+            f"{path} holds no adapter: neither {LORA_FILE} nor {MUSIC_FOLDER}/config.json."
+        )
+    lora: dict[str, Tensor] = {}
+    music: dict[str, Tensor] = {}
+    # Without audio these have no meaning, and no file.
+    stored: dict[str, Any] = {
+        "layers": [],
+        "audio_width": 0,
+        "audio_resampling": "nearest",
+        "num_layers": None,
+        "lora": None,
+        **asdict(ZicaSpec()),
+    }
+    if (path / LORA_FILE).is_file():
+        tensors, metadata = _read(path / LORA_FILE)
+        if SETTINGS_KEY not in metadata:
+            raise AdapterFileError(
+                f"{path / LORA_FILE} has no settings of this program in its header (key "
+                f"`{SETTINGS_KEY}`); it is a LoRA of another one."
+            )
+        stored |= json.loads(metadata[SETTINGS_KEY])
+        lora = {_from_diffusers(name): tensor for name, tensor in tensors.items()}
+    folder = path if is_music_folder(path) else path / MUSIC_FOLDER
+    if (folder / "config.json").is_file():
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            widths = {stored.get("width", config["width"]), config["width"]}
+            stored |= {name: value for name, value in config.items() if name[0] != "_"}
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdapterFileError(
+                f"{folder / 'config.json'} cannot be read ({error!r}); get it again."
+            ) from error
+        if len(widths) > 1:
+            raise AdapterFileError(
+                f"{path}: {LORA_FILE} and {MUSIC_FOLDER} belong to transformers of different "
+                f"widths, {min(widths)} and {max(widths)}."
+            )
+        music, _ = _read(folder / MUSIC_FILE)
+    settings, origin = _settings(stored, path)
+    foreign = [name for name in music if not name.startswith(("zica.", "audio_projector."))]
+    layers = {int(name.split(".")[1]) for name in music if name.startswith("zica.")}
+    if foreign or layers != set(settings.layers):
+        wrong = f"has {foreign[0]}" if foreign else f"has layers {sorted(layers)}"
+        raise AdapterFileError(
+            f"{folder / MUSIC_FILE} {wrong}, but its config.json says ZICA of layers "
+            f"{list(settings.layers)}."
+        )
+    return Adapter(settings, lora | music, origin)
+
+
+def is_adapter_folder(path: str | Path) -> bool:
+    """Whether a folder was written by `write_folder`, as far as names tell."""
+    names = (LORA_FILE, f"{MUSIC_FOLDER}/config.json")
+    return any(Path(path, name).is_file() for name in names)
+
+
+def is_music_folder(path: str | Path) -> bool:
+    """Whether a folder was written by `write_music_adapter`, as far as its config tells."""
+    try:
+        config = json.loads(Path(path, "config.json").read_text())
+        return config["_class_name"] == MUSIC_CLASS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
+    from peft import LoraConfig
+
+    lora = adapter.settings.lora
+    assert lora is not None
+    matrices = {
+        name.removeprefix(_OURS).replace(f".{ADAPTER_NAME}.weight", ".weight"): tensor
+        for name, tensor in adapter.lora().items()
+    }
+    plain = {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": target_pattern(lora),
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
+    ours = {
+        "width": adapter.settings.width,
+        "num_layers": adapter.settings.num_layers,
+        "lora": asdict(lora),
+        **(adapter.origin.stored() if adapter.origin else {}),
+    }
+    metadata = {
+        "format": "pt",
+        _LORA_METADATA_KEY: json.dumps({f"{_DIFFUSERS}{k}": v for k, v in plain.items()}),
+        SETTINGS_KEY: json.dumps(ours),
+    }
+    named = {f"{_DIFFUSERS}{name}": tensor.clone() for name, tensor in matrices.items()}
+    save_tensors(named, folder / LORA_FILE, metadata=metadata)
+    named = {f"{_PEFT}{name}": tensor.clone() for name, tensor in matrices.items()}
+    save_tensors(named, folder / PEFT_FILE, metadata={"format": "pt"})
+    config = LoraConfig(
+        **plain,
+        base_model_name_or_path=None if base_model == NOT_KNOWN else base_model,
+        inference_mode=True,
+    )
+    config.auto_mapping = {
+        "base_model_class": "MochiTransformer3DModel",
+        "parent_library": "diffusers.models.transformers.transformer_mochi",
+    }
+    config.save_pretrained(str(folder))
+
+
+def _from_diffusers(name: str) -> str:
+    bare = name.removeprefix(_DIFFUSERS).removesuffix(".weight")
+    return f"{_OURS}{bare}.{ADAPTER_NAME}.weight"
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
+    except (OSError, SafetensorError) as error:
+        raise AdapterFileError(f"{path} cannot be read ({error}); get it again.") from error
+
+
+def _settings(stored: dict[str, Any], path: Path) -> tuple[AdapterSettings, Origin]:
+    names = ("form", "num_heads", "bias", "scale", "positions")
+    try:
+        settings = AdapterSettings(
+            width=stored["width"],
+            num_layers=stored.get("backbone_layers") or stored["num_layers"],
+            layers=tuple(stored["layers"]),
+            audio_width=stored["audio_width"],
+            audio_resampling=stored["audio_resampling"],
+            zica=ZicaSpec(**{name: stored[name] for name in names}),
+            lora=LoraSpec(**stored["lora"]) if stored["lora"] else None,
+        )
+        assumed = Origin.assumed(path, audio_width=settings.audio_width)
+        return settings, Origin.from_stored(stored) or assumed
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterFileError(f"{path} has settings that cannot be read ({error!r}).") from error

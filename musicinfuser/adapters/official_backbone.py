@@ -1,0 +1,132 @@
+"""Genmo's ``dit.safetensors`` in diffusers' format, tensor by tensor."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import MochiTransformer3DModel
+from safetensors import safe_open
+from torch import Tensor
+
+from musicinfuser.adapters.official_keys import KeyRule, backbone_rules
+from musicinfuser.adapters.settings import AdapterFileError
+from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.safetensors_files import StoredTensor, read_header, stream_tensors
+from musicinfuser.whole_files import folder_written_whole, write_text
+
+OutputType = Literal["bfloat16", "float32"]
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+_TYPES = {"bfloat16": ("BF16", torch.bfloat16), "float32": ("F32", torch.float32)}
+
+
+def convert_backbone(
+    dit: str | Path, folder: str | Path, *, dtype: OutputType | None = None
+) -> dict[str, Any]:
+    """Write a ``transformer`` folder for diffusers from Genmo's file, at any depth and offline.
+
+    One tensor is in memory at a time; all names and shapes are compared before anything is written.
+
+    Args:
+        dit: Genmo's ``dit.safetensors``.
+        folder: Gets ``config.json`` and the weights; must not exist or be empty.
+        dtype: Type to write; None keeps the file's.
+
+    Returns:
+        The config.
+
+    Raises:
+        AdapterFileError: Tensors missing, unknown or of another shape; names file and key.
+        WeightsFileError: The file cannot be read.
+    """
+    dit, folder = Path(dit), Path(folder)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise AdapterFileError(f"{folder} is there already; give a new folder.")
+    header = read_header(dit)
+    config = backbone_config_of(header, dit)
+    with torch.device("meta"):
+        model = MochiTransformer3DModel.from_config(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    with safe_open(str(dit), "pt") as file:
+        plan: dict[str, tuple[StoredTensor, Callable[[], Tensor]]] = {}
+        left = set(header)
+        for rule in backbone_rules(config["num_layers"]):
+            if rule.official not in left:
+                raise AdapterFileError(f"{dit} has no tensor {rule.official!r}.")
+            left.remove(rule.official)
+            stored = header[rule.official]
+            rows, *rest = stored.shape
+            for i, name in enumerate(rule.ours):
+                shape = (rows // len(rule.ours) if rule.kind == "stack" else rows, *rest)
+                if shape != expected[name] or rows % len(rule.ours):
+                    raise AdapterFileError(
+                        f"{dit}: {rule.official} has shape {tuple(stored.shape)}, which gives "
+                        f"{name} {shape}; it must be {expected[name]}."
+                    )
+                plan[name] = _entry(file, rule, i, stored, shape, dtype)
+        if left:
+            raise AdapterFileError(f"{dit} has {len(left)} unknown tensors, e.g. {min(left)!r}.")
+        missing = expected.keys() - plan.keys()
+        assert not missing, missing
+        with folder_written_whole(folder) as temporary:
+            stream_tensors(plan, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+            text = json.dumps({"_class_name": "MochiTransformer3DModel", **config}, indent=2)
+            write_text(temporary / "config.json", f"{text}\n")
+    return config
+
+
+def backbone_config_of(header: dict[str, StoredTensor], dit: Path) -> dict[str, Any]:
+    """The architecture that the shapes in Genmo's file say; the rest is as published.
+
+    Raises:
+        AdapterFileError: A tensor that says it is missing; names it.
+    """
+
+    def shape(name: str, num_axes: int) -> tuple[int, ...]:
+        if name not in header or len(header[name].shape) != num_axes:
+            raise AdapterFileError(
+                f"{dit} is no transformer of Genmo's: it has no {name} of {num_axes} axes, but "
+                f"e.g. {min(header, default='nothing')}."
+            )
+        return header[name].shape
+
+    numbers = {int(n.split(".")[1]) for n in header if n.startswith("blocks.")}
+    width, channels, patch, _ = shape("x_embedder.proj.weight", 4)
+    [head_width] = shape("blocks.0.attn.q_norm_x.weight", 1)
+    return MOCHI_CONFIG | {
+        "patch_size": patch,
+        "num_attention_heads": width // head_width,
+        "attention_head_dim": head_width,
+        "num_layers": max(numbers) + 1,
+        "pooled_projection_dim": shape("t5_yproj.weight", 2)[0],
+        "in_channels": channels,
+        "text_embed_dim": shape("t5_yproj.weight", 2)[1],
+        "time_embed_dim": shape("t_embedder.mlp.0.weight", 2)[1],
+    }
+
+
+def _entry(
+    file: Any,
+    rule: KeyRule,
+    index: int,
+    stored: StoredTensor,
+    shape: tuple[int, ...],
+    dtype: OutputType | None,
+) -> tuple[StoredTensor, Callable[[], Tensor]]:
+    """What the header says of one of our tensors, and what reads it: its own rows only."""
+    name, type_ = (stored.dtype, None) if dtype is None else _TYPES[dtype]
+    num_values = torch.Size(shape).numel()
+    value_bytes = stored.num_bytes // stored.num_values if type_ is None else type_.itemsize
+
+    def make() -> Tensor:
+        rows = file.get_slice(rule.official)
+        first = index * shape[0]
+        if rule.kind == "swap":
+            half = shape[0] // 2
+            tensor = torch.cat([rows[half:], rows[:half]])
+        else:
+            tensor = rows[first : first + shape[0]]
+        return tensor if type_ is None else tensor.to(type_)
+
+    return StoredTensor(name, shape, num_values * value_bytes), make

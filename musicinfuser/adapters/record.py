@@ -1,0 +1,89 @@
+"""The configuration of a training, as far as it is that of the checkpoint beside it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from musicinfuser.adapters.settings import AdapterFileError, AdapterSettings
+from musicinfuser.errors import UserError
+from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
+from musicinfuser.setting_differences import differences, flatten
+
+_NAMES = {"base_model": ("backbone", "pretrained"), "audio_encoder": ("encoders", "audio")}
+_NONE: dict[str, Any] = {"lora": {"rank": "no LoRA"}, "layers": []}
+
+
+def read_record(
+    path: Path, settings: AdapterSettings, optimizer: dict[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """A training's configuration, and the names of the frozen parts it trained on.
+
+    Args:
+        path: yaml, such as a run's ``logs/config_fit.yaml``.
+        settings: Of the adapter that was trained with it.
+        optimizer: As its checkpoint holds them.
+
+    Returns:
+        The text, and of ``base_model`` and ``audio_encoder`` what it says.
+
+    Raises:
+        AdapterFileError: It cannot be read, or is of another training; names what differs.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise AdapterFileError(
+            f"{path} cannot be read as yaml ({reason}); mend it, or move it away to share the "
+            "adapter without."
+        ) from error
+    if not isinstance(config, dict):
+        raise AdapterFileError(f"{path} is no configuration of a training; name another --config.")
+    options = _group(_group(config, "model"), "init_args")
+    different = _differences(
+        options, asdict(settings) | {"optimizer": optimizer}, settings.num_layers
+    )
+    if different:
+        raise AdapterFileError(
+            f"{path} is of another training than the checkpoint ({'; '.join(different)}); give "
+            "the right one with --config, or move it away to share the adapter without."
+        )
+    found = {name: _group(options, group).get(key) for name, (group, key) in _NAMES.items()}
+    return text, {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def _differences(
+    options: Mapping[str, Any], trained: Mapping[str, Any], depth: int | None
+) -> list[str]:
+    """Of what a configuration says; what it leaves open agrees with anything."""
+    names = {"layers", "lora", *(["optimizer"] if trained["optimizer"] else [])}
+    if trained["layers"]:
+        names |= {"zica", "audio_width", "audio_resampling"}
+    mine = {name: options[name] or _NONE.get(name) for name in names & options.keys()}
+    theirs = {name: trained[name] or _NONE.get(name) for name in mine}
+    if isinstance(strategy := mine.get("layers"), dict):
+        mine["layers"] = _chosen(strategy, depth)
+    said, stored = flatten(mine), flatten(theirs)
+    said = {name: value for name, value in said.items() if not _is_open(value)}
+    return differences(said, {name: stored.get(name) for name in said})
+
+
+def _chosen(strategy: dict[str, Any], depth: int | None) -> tuple[int, ...] | str:
+    try:
+        return select_layers(LayerStrategy(**strategy), depth or 0)
+    except (UserError, TypeError):  # its scores may no longer be there
+        return "${layers}"
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value follows from others of a configuration that is not resolved."""
+    return isinstance(value, str) and "${" in value
+
+
+def _group(tree: Any, name: str) -> dict[str, Any]:
+    found = tree.get(name) if isinstance(tree, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""Less memory on the device: recomputing, offloading and streaming of blocks."""

@@ -1,0 +1,163 @@
+"""Frozen weights of the blocks in host memory, each copied to the device for its block's turn.
+
+Why it is exact and safe. The copies are the weights, bit for bit. A block's parameters point at
+their copy only within `StreamedBlocks.on_device`, and everything that reads them is asked of the
+device in there: the forward pass of a block, or its recomputation together with its backward pass
+(see `musicinfuser.memory.offloaded_checkpointing`), whose graph is gone when the block ends. The
+copy of a later block into the same memory is asked for after that, and so starts after it
+(`musicinfuser.memory.copy_stream`). Nothing is ever copied back: frozen weights do not change.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.memory.copy_stream import SideStream, side_stream
+from musicinfuser.memory.host_memory import own_pages, page_lock
+
+# Weights start at multiples of this many bytes, as in memory that torch hands out on a device.
+ALIGNMENT = 512
+
+
+class StreamedBlocks:
+    """Holds blocks' frozen weights in host memory, and ``ahead + 1`` blocks' on the device.
+
+    The parameters keep their names and are host tensors between turns, so that state dicts,
+    counts and fingerprints find them. Trained parameters are left alone and live where the module
+    is moved. On a CPU the same copies are made, in line.
+    """
+
+    def __init__(
+        self, blocks: Iterable[nn.Module], *, ahead: int = 1, leave: Sequence[str] = ()
+    ) -> None:
+        """Move the blocks' frozen weights into one piece of host memory per block.
+
+        Args:
+            blocks: In their order, frozen and complete: adapters added, weights loaded. Their
+                parameters must not be replaced afterwards (filling them in place is fine).
+            ahead: Blocks copied before their turn. 1 hides the copy behind the block before; 0
+                needs the least memory, and the device waits for every copy.
+            leave: Beginnings of names within a block that are not streamed.
+
+        Raises:
+            ValueError: ``ahead`` is negative.
+        """
+        if ahead < 0:
+            raise UserError(f"the number of blocks copied ahead is {ahead}; it must be 0 or more.")
+        self.ahead = ahead
+        self._blocks = [
+            _HostBlock(
+                p
+                for name, p in block.named_parameters()
+                if not (p.requires_grad or name.startswith(tuple(leave)))
+            )
+            for block in blocks
+        ]
+        self._ring: _Ring | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter that lives in host memory; `parked` wants them when a model moves."""
+        return [p for block in self._blocks for p in block.parameters]
+
+    @contextmanager
+    def on_device(
+        self, index: int, device: torch.device, *, then: Sequence[int] = ()
+    ) -> Iterator[None]:
+        """Within, the frozen parameters of a block are on the device.
+
+        Only one block at a time may be within, and nothing may keep its parameters' values.
+
+        Args:
+            index: Which block.
+            device: Where it runs.
+            then: The blocks whose turn comes after, as far as known; the first ``ahead`` of them
+                are copied meanwhile.
+
+        Raises:
+            ValueError: The host memory could not be page-locked.
+        """
+        if self._ring is None or self._ring.device != device:
+            self._ring = _Ring(self._blocks, device, self.ahead + 1)
+        block = self._blocks[index]
+        try:
+            memory = self._ring.take([index, *then][: self.ahead + 1])
+            block.point_at(block.views(memory))
+            yield
+            self._ring.give_back(memory)
+        except BaseException:
+            self.release()  # nothing that a pass given up has left behind is used again
+            raise
+        finally:
+            block.point_at(block.host_views)
+
+    def release(self) -> None:
+        """Give up the memory on the device until the next block's turn."""
+        self._ring = None
+
+
+class _HostBlock:
+    """The frozen parameters of a block as views of one piece of host memory."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self._starts, end = [], 0
+        for parameter in self.parameters:
+            self._starts.append(end)
+            end += -(-parameter.nbytes // ALIGNMENT) * ALIGNMENT
+        is_meta = any(p.is_meta for p in self.parameters)
+        self.memory = (
+            torch.empty(end, dtype=torch.uint8, device="meta") if is_meta else own_pages(end)
+        )
+        self.host_views = self.views(self.memory)
+        for parameter, view in zip(self.parameters, self.host_views, strict=True):
+            view.copy_(parameter.data)
+        self.point_at(self.host_views)
+
+    def views(self, memory: Tensor) -> list[Tensor]:
+        """The parameters' values in memory laid out as this block's."""
+        return [
+            memory[start : start + p.nbytes].view(p.dtype).view(p.shape)
+            for start, p in zip(self._starts, self.parameters, strict=True)
+        ]
+
+    def point_at(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.data = value
+
+
+class _Ring:
+    """Pieces of device memory that blocks' weights take turns in."""
+
+    def __init__(self, blocks: list[_HostBlock], device: torch.device, size: int) -> None:
+        self.device = device
+        self._blocks = blocks
+        self._stream: SideStream = side_stream(device, "weights")
+        if device.type == "cuda":
+            for block in blocks:
+                page_lock(block.memory)
+        largest = max(block.memory.nbytes for block in blocks)
+        self._free = [self._stream.empty((largest,), torch.uint8) for _ in range(size)]
+        # Copied or on their way, in the order of their turns.
+        self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def take(self, plan: list[int]) -> Tensor:
+        """The weights of the first block of a plan; copies of the others are asked for."""
+        if [index for index, *_ in self._waiting] != plan[: len(self._waiting)]:
+            # A pass was given up. Copies under way end before new ones into the same memory start.
+            self._free += [memory for _, memory, _ in self._waiting]
+            self._waiting.clear()
+        for index in plan[len(self._waiting) :]:
+            memory, source = self._free.pop(), self._blocks[index].memory
+            copied = self._stream.copy(memory[: source.nbytes], source)
+            self._waiting.append((index, memory, copied))
+        _, memory, copied = self._waiting.popleft()
+        self._stream.wait(copied)
+        return memory
+
+    def give_back(self, memory: Tensor) -> None:
+        """Everything that reads the memory has been asked of the device."""
+        self._free.append(memory)

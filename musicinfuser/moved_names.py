@@ -1,0 +1,28 @@
+"""Modules and classes that configs may name by a path of an earlier version."""
+
+MOVED = {
+    "datamodules.CaptionDataModule": "small_world.data.CaptionDataModule",
+    "datamodules.FrameDataModule": "small_world.data.FrameDataModule",
+    "datamodules.MusicDataModule": "small_world.data.MusicDataModule",
+    "lightning_modules.AudioEncoderModule": "small_world.parts.AudioEncoderModule",
+    "lightning_modules.AutoencoderModule": "small_world.parts.AutoencoderModule",
+    "lightning_modules.TextEncoderModule": "small_world.parts.TextEncoderModule",
+    "lightning_modules.TextToVideoModule": "small_world.parts.TextToVideoModule",
+    "musicinfuser.judges": "dance_eval.judges",
+    "musicinfuser.metrics": "dance_eval.metrics",
+    "musicinfuser.metrics.attributes": "small_world.metrics.attributes",
+    "musicinfuser.metrics.pose": "small_world.metrics.pose",
+    "musicinfuser.metrics.prompt_certainty": "small_world.metrics.prompt_certainty",
+    "musicinfuser.metrics.prompt_obedience": "small_world.metrics.attribute_accuracy",
+    "musicinfuser.metrics.torso_beat": "small_world.metrics.torso_beat_correlation",
+    "musicinfuser.sweeps": "sweeps",
+}
+"""What was there, and where it is now; everything below a module moved with it."""
+
+
+def new_name(name: str) -> str | None:
+    """The dotted name of today, None for one that did not move."""
+    for old in sorted(MOVED, key=len, reverse=True):
+        if name == old or name.startswith(f"{old}."):
+            return MOVED[old] + name.removeprefix(old)
+    return None

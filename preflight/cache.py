@@ -1,0 +1,173 @@
+"""The cache of encoded clips, as a training run will find it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datamodules import DanceDataModule
+from datamodules.bucket_mixing import BucketMixture, mix
+from datamodules.cached_clips import check_captions
+from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
+from datamodules.mixing import check_ratio
+from datamodules.training_choice import clips_to_train_on
+from musicinfuser.clip_size import size_name
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    EncodingRecipe,
+    caption_path,
+    check_caption_recipe,
+    check_one_recipe,
+    clip_paths,
+    read_clip_header,
+)
+from musicinfuser.media.outdated_clips import OutdatedClip, current_clips
+from musicinfuser.networks.encoders import Encoders
+from musicinfuser.tables import Row
+from preflight.report import Report, count, gigabytes, table
+
+NUM_BROKEN_NAMED = 3
+
+
+def check_encoders(cache_dir: str, recipe: EncodingRecipe, encoders: Encoders) -> None:
+    """Refuse a cache that other encoders made than those samples are generated with.
+
+    Raises:
+        CacheError: Names every encoder and setting that differs.
+        MissingWeightsError: An encoder's folder does not exist.
+    """
+    spec = encoders.spec
+    expected = {
+        **encoders.fingerprints(),
+        "dtype": spec.dtype,
+        "max_text_tokens": spec.max_text_tokens,
+    }
+    made_with = {name: getattr(recipe, name) for name in expected}
+    different = [
+        f"{name}: {made_with[name]} in the cache, {expected[name]} now"
+        for name in expected
+        if made_with[name] != expected[name]
+    ]
+    if different:
+        raise CacheError(
+            f"{cache_dir} was encoded with other encoders "
+            f"({'; '.join(different)}); encode again into another folder, or give "
+            "model.encoders the parts that made it."
+        )
+
+
+def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report) -> None:
+    """Add the section on the cache; nothing of a clip but its header is read.
+
+    Args:
+        data: The data module; it is not set up, so that one problem does not hide the next.
+        encoders: Those of the model, if it has any.
+        report: Takes section and problems.
+    """
+    headers: list[ClipHeader] = []
+    broken: list[str] = []
+    with report.collecting():
+        paths = clip_paths(data.cache_dir)
+        is_short = len(paths) < MIN_FILES_FOR_PROGRESS_BAR
+        for path in tqdm(paths, "headers of clips", disable=is_short, unit="file"):
+            try:
+                headers.append(read_clip_header(path))
+            except CacheError as error:
+                broken.append(str(error))
+    for sentence in broken[:NUM_BROKEN_NAMED]:
+        report.problem(sentence)
+    if len(broken) > NUM_BROKEN_NAMED:
+        report.problem(
+            f"{count(len(broken) - NUM_BROKEN_NAMED, 'more clip')} of {data.cache_dir} cannot be "
+            "read; delete them and encode again."
+        )
+    outdated: list[OutdatedClip] = []
+    with report.collecting():
+        headers, outdated = current_clips(data.cache_dir, headers)
+    if not headers:
+        report.add("cache", f"{data.cache_dir}: no clip can be read, or none counts")
+        return
+    recipe = headers[0].recipe
+    with report.collecting():
+        check_one_recipe(headers)
+    with report.collecting():
+        data.check_sizes(headers)
+    with report.collecting():
+        check_caption_recipe(data.cache_dir, recipe)
+    if encoders is not None:
+        _check_encoders(data.cache_dir, recipe, encoders, report)
+    training = clips_to_train_on(headers)
+    sizes = {source: len(clips) for source, clips in training.items()}
+    shares = {source: share for source, share in data.ratio.items() if share}
+    for ratio in [{source: share} for source, share in shares.items()] or [data.ratio]:
+        with report.collecting():
+            check_ratio(sizes, ratio)
+    with report.collecting():
+        used = [h for source, clips in training.items() if source in shares for h in clips]
+        check_captions(Path(data.cache_dir), used)
+    with report.collecting():
+        data.choose_validation_clips(headers)
+    lines = _description(data, headers, num_broken=len(broken))
+    if outdated:
+        lines.append(
+            f"{count(len(outdated), 'more clip')} left out: their videos are gone or have changed"
+        )
+    with report.collecting():
+        lines.append(_share_of_steps(data, training))
+    report.add("cache", *lines)
+
+
+def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]) -> str:
+    """How often each size comes; nothing if there is only one."""
+    buckets = {source: [h.bucket for h in clips] for source, clips in training.items()}
+    mixture = mix(buckets, data.ratio, samples_per_step=1, seed=data.seed)
+    if not isinstance(mixture, BucketMixture):
+        return ""
+    total = sum(mixture.step_shares.values())
+    shares = (f"{share / total:.1%} {name}" for name, share in mixture.step_shares.items())
+    return f"of the optimizer steps: {', '.join(shares)}"
+
+
+def _check_encoders(
+    cache_dir: str, recipe: EncodingRecipe, encoders: Encoders, report: Report
+) -> None:
+    try:
+        with report.collecting():
+            check_encoders(cache_dir, recipe, encoders)
+    except FileNotFoundError as error:
+        report.problem(str(error))
+
+
+def _description(data: DanceDataModule, headers: list[ClipHeader], *, num_broken: int) -> list[str]:
+    folder, recipe = Path(data.cache_dir), headers[0].recipe
+    numbers = Counter((h.source, h.split) for h in headers)
+    sizes: Counter[tuple[str, str]] = Counter()
+    captions: dict[tuple[str, str], set[str]] = {}
+    for header in headers:
+        key = (header.source, header.split)
+        sizes[key] += header.path.stat().st_size
+        captions.setdefault(key, set()).update((header.caption, header.base_caption))
+    buckets = Counter((h.source, h.split, h.bucket) for h in headers)
+    names = [size_name(size) for size in data.sizes]
+    rows: list[Row] = []
+    for source, split in sorted(numbers):
+        texts = {c for c in captions[source, split] if c}
+        missing = sum(not caption_path(folder, c).is_file() for c in texts)
+        row: dict[str, Any] = {"source": source, "split": split, "clips": numbers[source, split]}
+        row |= {"GB": gigabytes(sizes[source, split]), "captions": len(texts)}
+        row |= {"captions missing": missing, "share": data.ratio.get(source, 0)}
+        if len(names) > 1:
+            row |= {name: buckets[source, split, name] for name in names}
+        rows.append(row)
+    made_of = ", ".join(sorted({header.bucket for header in headers}))
+    texts_bytes = sum(p.stat().st_size for p in folder.glob("captions/*.safetensors"))
+    return [
+        f"{folder}: {count(len(headers), 'clip')} complete, {num_broken} broken; captions "
+        f"{gigabytes(texts_bytes):.2f} GB",
+        f"made of {recipe.num_frames} frames of {made_of} at {recipe.fps:g} fps, {recipe.dtype}, "
+        f"vae {recipe.vae}, text encoder {recipe.text_encoder}, audio encoder "
+        f"{recipe.audio_encoder}",
+        table(rows),
+    ]

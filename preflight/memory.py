@@ -1,0 +1,252 @@
+"""How much memory a run takes, estimated from its sizes.
+
+The shares of activations were counted on the meta device with every storage tracked, at Mochi's
+size, 73 frames of 480x848 and 48 blocks, 16 of them with audio. GiB above the weights:
+
+    gradient_checkpointing   after the forward pass   at the peak
+    full                                        6.1          10.9
+    attention                                  13.7          18.3
+    none                                      167           168
+
+One block keeps 3.6 GiB for its backward pass, its input takes 0.12. `attention` keeps the outputs
+of self-attention (5.8 GiB) and of attention to audio (1.9) besides. With inputs in the host's
+memory, three of them are on the device: the last block's and, in turn, two others. The recipe has
+20.1 GB of frozen weights, 5.4 of them for modulations and 14.5 others of the blocks, and 12.0 GB of
+trained state. None of it was measured on a GPU.
+
+Shape legend: N visual tokens of a batch, D width, F inner width of the feed-forward layers.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from musicinfuser.clip_size import num_latent_frames
+from musicinfuser.memory.recompute import GradientCheckpointing
+from musicinfuser.tables import Row
+from preflight.report import gigabytes
+
+# Kept for a block's backward pass, in values per visual token: 4 of width F, and 20 of width D, of
+# which 16.5 are the block's own (what is kept in fp32 counts twice) and the rest LoRA's inputs.
+KEPT_WIDTHS, KEPT_INNER_WIDTHS = 20, 4
+# The same for cross-attention to audio: input, queries and attended values.
+KEPT_AUDIO_WIDTHS = 3
+# What attention gives: its values, and an fp32 normaliser per head of 128 channels.
+KEPT_ATTENTION_WIDTHS = 1 + 4 / (128 * 2)
+# Inputs of blocks that are on the device at once where the others are in the host's memory.
+INPUTS_ON_DEVICE = 3
+KEPT = {
+    "full": "one block recomputed",
+    "self_attention": "one block recomputed but for self-attention",
+    "attention": "one block recomputed but for attention",
+    "none": "all kept",
+}
+# Rotations: cos and sin of half a head's channels in fp32, D values per token.
+ROTARY_BYTES_PER_WIDTH = 4
+# CUDA's context, cuBLAS's workspaces, and what the allocator cannot use.
+CONTEXT_BYTES = 1.5e9
+# fp32 weight, its gradient, and Adam's two moments.
+BYTES_PER_TRAINED, FP32_BYTES = 16, 4
+# Mochi's VAE untiled at 73 frames of 480x848 in bf16: 23.4 GiB to encode, with 64 channels at full
+# resolution.
+ENCODE_BYTES_PER_PIXEL_CHANNEL = 23.4 * 2**30 / (73 * 480 * 848 * 64)
+# Python with its libraries, and a process that loads clips.
+PROCESS_BYTES, WORKER_BYTES = 3e9, 0.7e9
+
+
+@dataclass(frozen=True)
+class TrainingSizes:
+    """What decides how much memory a training step takes."""
+
+    frozen_bytes: int
+    """Of the backbone, as held on the device."""
+    num_trained: int
+    """Parameters."""
+    num_tokens: int
+    """N: batch size times tokens per clip."""
+    width: int
+    inner_width: int
+    num_blocks: int
+    num_audio_blocks: int
+    value_bytes: int
+    """Of one activation: 2 in bf16, 4 in fp32."""
+    gradient_checkpointing: GradientCheckpointing
+    on_host_bytes: int = 0
+    """Of the frozen weights, those that stay in the host's memory: the modulations' or none."""
+    streamed_bytes: int = 0
+    """Of the frozen weights, those that are copied for their block's turn: the blocks' or none."""
+    offload_inputs: bool = False
+    """Whether the blocks' inputs are in the host's memory between forward and backward pass."""
+    num_averages: int = 0
+    """Running averages of the trained weights that are kept beside them."""
+    num_shares: int = 1
+    """Devices that the frozen weights are spread over."""
+
+
+def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
+    """Tokens of a clip: 73x480x848 -> 20,670."""
+    return num_latent_frames(num_frames) * (height // 16) * (width // 16)
+
+
+def input_bytes(sizes: TrainingSizes) -> int:
+    """What goes into a block: N values of width D."""
+    return sizes.num_tokens * sizes.width * sizes.value_bytes
+
+
+def activation_bytes(sizes: TrainingSizes) -> float:
+    """Most that is held between forward and backward pass, besides weights and gradients.
+
+    What is recomputed keeps every block's input and, for one block at a time, all it needs;
+    `attention` keeps a value of width D per token and attention as well, with its normalisers,
+    `self_attention` the same without those to audio.
+    """
+    per_width = input_bytes(sizes)
+    block = KEPT_WIDTHS * per_width
+    block += KEPT_INNER_WIDTHS * sizes.num_tokens * sizes.inner_width * sizes.value_bytes
+    audio = KEPT_AUDIO_WIDTHS * per_width
+    rotary = ROTARY_BYTES_PER_WIDTH * sizes.num_tokens * sizes.width
+    if sizes.gradient_checkpointing == "none":
+        return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
+    num_inputs = INPUTS_ON_DEVICE if sizes.offload_inputs else sizes.num_blocks
+    between = float(num_inputs * per_width)
+    if sizes.gradient_checkpointing in ("self_attention", "attention"):
+        hears = sizes.gradient_checkpointing == "attention"
+        num_attentions = sizes.num_blocks + hears * sizes.num_audio_blocks
+        between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
+    return between + block + min(sizes.num_audio_blocks, 1) * audio + rotary
+
+
+def training_rows(sizes: TrainingSizes) -> list[Row]:
+    """The parts of the device's memory in GB, their sum last."""
+    parts = {
+        **_frozen_parts(sizes),
+        "trained weights, fp32": sizes.num_trained * FP32_BYTES,
+        "gradients, fp32": sizes.num_trained * FP32_BYTES,
+        "Adam, fp32": sizes.num_trained * (BYTES_PER_TRAINED - 2 * FP32_BYTES),
+        "averages, fp32": sizes.num_averages * sizes.num_trained * FP32_BYTES,
+        f"activations, {KEPT[sizes.gradient_checkpointing]}": activation_bytes(sizes),
+        "context and fragmentation": CONTEXT_BYTES,
+    }
+    return _rows({what: size for what, size in parts.items() if size})
+
+
+def encoding_rows(
+    *, text_bytes: float, vae_bytes: float, audio_bytes: float, num_pixels: int, channels: int,
+    value_bytes: int, is_tiled: bool,
+) -> list[Row]:  # fmt: skip
+    """The parts of the device's memory while clips are encoded, in GB, their sum last.
+
+    T5 comes and goes before the first clip; the larger of the two stages counts.
+
+    Args:
+        text_bytes: Of T5.
+        vae_bytes: Of the VAE.
+        audio_bytes: Of wav2vec 2.0.
+        num_pixels: Frames x height x width of a clip.
+        channels: Of the VAE at full resolution.
+        value_bytes: Of one activation.
+        is_tiled: Encoded in tiles of 256x256 px.
+    """
+    if is_tiled:
+        num_pixels = num_pixels * 256**2 // max(480 * 848, 256**2)
+    encoding = ENCODE_BYTES_PER_PIXEL_CHANNEL * num_pixels * channels * value_bytes / 2
+    clips = vae_bytes + audio_bytes + encoding
+    if text_bytes > clips:
+        return _rows({"captions: T5": text_bytes, "context and fragmentation": CONTEXT_BYTES})
+    return _rows(
+        {
+            "VAE and wav2vec 2.0": vae_bytes + audio_bytes,
+            "a clip in the VAE" + (", tiled" if is_tiled else ", untiled"): encoding,
+            "context and fragmentation": CONTEXT_BYTES,
+        }
+    )
+
+
+def host_bytes(*, weights: float, num_workers: int) -> float:
+    """RAM of one process and its workers, with all its weights on the host at the start."""
+    return PROCESS_BYTES + weights + num_workers * WORKER_BYTES
+
+
+def _frozen_parts(sizes: TrainingSizes) -> dict[str, float]:
+    on_device = sizes.frozen_bytes - sizes.on_host_bytes - sizes.streamed_bytes
+    # While one block's are in use, the next one's are on their way.
+    visiting = {
+        "modulations of two blocks, copied": 2 * sizes.on_host_bytes / sizes.num_blocks,
+        "weights of two blocks, copied": 2 * sizes.streamed_bytes / sizes.num_blocks,
+    }
+    if sizes.num_shares == 1:
+        return {"frozen weights": float(on_device), **visiting}
+    return {
+        f"frozen weights, one of {sizes.num_shares} shares": on_device / sizes.num_shares,
+        "gathered weights of two blocks": 2 * on_device / sizes.num_blocks,
+        **visiting,
+    }
+
+
+def _rows(parts: dict[str, float]) -> list[Row]:
+    rows: list[Row] = [{"memory": w, "GB": gigabytes(size)} for w, size in parts.items()]
+    return [*rows, {"memory": "together", "GB": gigabytes(sum(parts.values()))}]
+
+
+def total_bytes(rows: list[Row]) -> float:
+    """The sum of a table of memory."""
+    total = rows[-1]["GB"]
+    assert isinstance(total, float)
+    return total * 1e9
+
+
+def gpu_bytes() -> list[int]:
+    """Memory of each CUDA device of this machine."""
+    if not torch.cuda.is_available():
+        return []
+    count = torch.cuda.device_count()
+    return [torch.cuda.get_device_properties(i).total_memory for i in range(count)]
+
+
+def ram_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def compare(
+    needed: float, *, accelerator: str, host: float, what: str
+) -> tuple[list[str], list[str]]:
+    """Lines about the machine, and problems with it.
+
+    Args:
+        needed: Bytes on the device.
+        accelerator: As in ``trainer.accelerator``.
+        host: Bytes of RAM per process besides what a CPU run computes in.
+        what: ``training`` or ``encoding``.
+    """
+    problems: list[str] = []
+    gpus = gpu_bytes()
+    if accelerator == "cpu":
+        host += needed - CONTEXT_BYTES
+        lines = ["GPU: none asked for (trainer.accelerator: cpu)"]
+    elif not gpus:
+        lines = ["GPU: none"]
+        problems.append(
+            f"there is no CUDA GPU here and trainer.accelerator is {accelerator}; {what} needs one "
+            f"with {gigabytes(needed):.1f} GB (set trainer.accelerator to cpu for small models)."
+        )
+    else:
+        smallest = min(gpus)
+        lines = [f"GPU: {len(gpus)} x {gigabytes(smallest):.1f} GB"]
+        if needed > smallest:
+            problems.append(
+                f"{what} needs about {gigabytes(needed):.1f} GB of GPU memory and the GPU has "
+                f"{gigabytes(smallest):.1f} GB; take fewer frames or smaller ones, "
+                f"{'a config of configs/profiles' if what == 'training' else 'vae_tiling'} or a "
+                "larger GPU."
+            )
+    lines.append(
+        f"RAM: about {gigabytes(host):.1f} GB per process, of {gigabytes(ram_bytes()):.1f} GB"
+    )
+    if host > ram_bytes():
+        problems.append(
+            f"{what} needs about {gigabytes(host):.1f} GB of RAM per process and the machine has "
+            f"{gigabytes(ram_bytes()):.1f} GB; use a larger machine or fewer workers."
+        )
+    return lines, problems

@@ -1,0 +1,162 @@
+"""The videos an encode job will read, and what it will write."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules import EncodingDataModule
+from datamodules.changed_videos import find_outdated
+from datamodules.clips import ClipSpec
+from datamodules.cut_finding import stored_cuts_only
+from datamodules.cutting import ClipDataset
+from datamodules.encoding import captions_not_encoded
+from datamodules.summary import summarise
+from lightning_modules import ClipEncoder
+from musicinfuser.clip_size import ClipSize, size_name
+from musicinfuser.media.latents import check_caption_recipe
+from musicinfuser.media.outdated_clips import OutdatedClip
+from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.log_mel import NUM_BANDS
+from musicinfuser.tables import Row
+from preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
+from preflight.report import Report, count, gigabytes, table
+from preflight.weights import CheckedPart, encoder_parts
+
+# As if log-mel spectrograms were made by one convolution: windows of 25 ms every 20 ms.
+LOG_MEL_CONFIG = {"conv_kernel": [400], "conv_stride": [320], "hidden_size": NUM_BANDS}
+
+
+def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
+    """Add the section on the sources: every file is probed, none is decoded.
+
+    Args:
+        data: The data module; it is not set up.
+        report: Takes section and problems.
+
+    Returns:
+        All clips that will be cut.
+    """
+    specs: list[ClipSpec] = []
+    rows: list[Row] = []
+    notes: list[str] = []
+    for source in data.sources:
+        with report.collecting(), stored_cuts_only():
+            dataset = data.build(source)
+            data.datasets.append(dataset)
+            specs += dataset.clips
+            rows.append(_row(dataset, sizes=data.sizes))
+            notes += _notes(dataset)
+    report.add("sources", table(rows), *notes)
+    return specs
+
+
+def _row(dataset: ClipDataset, *, sizes: Sequence[ClipSize]) -> Row:
+    videos = {spec.path for spec in dataset.clips}
+    splits = Counter(spec.split for spec in dataset.clips)
+    buckets = Counter((spec.height, spec.width) for spec in dataset.clips)
+    row = {
+        "source": dataset.source,
+        "videos used": len(videos),
+        "GB": gigabytes(sum(path.stat().st_size for path in videos)),
+        "clips": len(dataset.clips),
+        "train": splits["train"],
+        "held out": splits["held_out"],
+        "skipped": len(dataset.skipped),
+        "not selected": sum(dataset.num_not_selected.values()),
+    }
+    return row | {size_name(size): buckets[size] for size in sizes if len(sizes) > 1}
+
+
+def _notes(dataset: ClipDataset) -> list[str]:
+    notes = [
+        f"{row['source']} {row['kind']}: {row['reason']}: {row['count']}"
+        for row in summarise(dataset)
+        if row["kind"] != "clips"
+    ]
+    if dataset.num_unknown_cuts:
+        notes.append(
+            f"{dataset.source}: {count(dataset.num_unknown_cuts, 'video')} whose cuts the encode "
+            "job will look for first; counted as one shot each"
+        )
+    return notes + [f"{dataset.source}: {note}" for note in dataset.notes]
+
+
+def lacks_parts(module: ClipEncoder, parts: dict[str, CheckedPart]) -> bool:
+    """Whether a config of those that encoding needs could not be read."""
+    return any(part.name not in parts for part in encoder_parts(module.encoders.spec))
+
+
+def check_growth(
+    data: EncodingDataModule,
+    module: ClipEncoder,
+    specs: list[ClipSpec],
+    parts: dict[str, CheckedPart],
+    report: Report,
+) -> None:
+    """Add the sections on the cache so far and on the disk it will fill.
+
+    Args:
+        data: The data module.
+        module: Its encoders are asked for their settings only.
+        specs: All clips.
+        parts: The encoders whose configs were read.
+        report: Takes sections and problems.
+    """
+    if not specs or lacks_parts(module, parts):
+        report.add("cache", f"{data.cache_dir}: not known before the problems are solved")
+        return
+    # The VAE's statistics are part of the recipe and come from its config alone.
+    module.encoders.vae = parts["vae"].skeleton  # type: ignore[assignment]
+    missing = list(range(len(specs)))
+    try:
+        with report.collecting():
+            check_caption_recipe(data.cache_dir, data.recipe(module))
+        with report.collecting():
+            missing = data.not_encoded(specs, data.recipe(module))
+    except FileNotFoundError as error:
+        report.problem(str(error))
+    outdated: list[OutdatedClip] = []
+    with report.collecting():
+        outdated = find_outdated(data.cache_dir, data.datasets)
+    captions = captions_not_encoded(data.cache_dir, specs)
+    value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
+    hears = parts.get("audio_encoder")
+    audio_config = hears.config if hears else LOG_MEL_CONFIG
+    per_clip = {
+        size: clip_bytes(
+            data.num_frames,
+            *size,
+            fps=data.fps,
+            value_bytes=value_bytes,
+            latent_channels=parts["vae"].config["latent_channels"],
+            audio_config=audio_config,
+        )
+        for size in data.sizes
+    }
+    texts = caption_bytes(
+        captions,
+        width=parts["text_encoder"].config["d_model"],
+        value_bytes=value_bytes,
+        max_tokens=module.encoders.spec.max_text_tokens,
+    )
+    sizes = Counter((specs[i].height, specs[i].width) for i in missing)
+    needed = sum(number * per_clip[size] for size, number in sizes.items()) + texts
+    clips = " + ".join(f"{sizes[size]} x {per_clip[size] / 1e6:.3f} MB" for size in data.sizes)
+    folder = Path(data.cache_dir)
+    groups: Counter[tuple[str, str]] = Counter((specs[i].source, specs[i].split) for i in missing)
+    rows: list[Row] = []
+    for (source, split), number in sorted(Counter((s.source, s.split) for s in specs).items()):
+        left = groups[source, split]
+        row: dict[str, Any] = {"source": source, "split": split, "clips": number}
+        rows.append(row | {"encoded": number - left, "missing": left})
+    lines = [f"{folder}: {count(len(captions), 'caption')} missing", table(rows)]
+    for reason, number in sorted(Counter(clip.reason for clip in outdated).items()):
+        lines.append(f"{count(number, 'clip')} in the cache: {reason}")
+    report.add("cache so far", *lines)
+    report.add(
+        "disk",
+        f"{clips} of clips, at most {gigabytes(texts):.3f} GB of captions: "
+        f"{gigabytes(needed):.3f} GB; {gigabytes(free_bytes(folder)):.1f} GB free",
+    )
+    require_room(folder, needed, f"{count(len(missing), 'clip')} and their captions", report)

@@ -1,0 +1,331 @@
+"""What a run will train, from where it starts, and what it needs for that."""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
+from callbacks.checkpoint_files import checkpoints_in, newest_of
+from callbacks.run_folder import RunFolderError, check_start
+from callbacks.sample_generation import NO_SAMPLES
+from callbacks.step_counters import SPLIT_KEY, check_samples
+from datamodules import DanceDataModule
+from datamodules.held_out_cells import held_out_cells
+from lightning_modules import MusicInfuserModule
+from musicinfuser.adapters.initial import load_adapter
+from musicinfuser.errors import UserError, looked_for
+from musicinfuser.media.latents import CacheError, read_headers
+from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.log_mel import NUM_BANDS
+from musicinfuser.networks.lora import is_lora_name
+from musicinfuser.networks.modulation import modulation_layers
+from musicinfuser.safetensors_files import read_header
+from musicinfuser.tables import Row
+from preflight import memory
+from preflight.disk import check_checkpoints
+from preflight.report import Report, table
+from preflight.settings import Settings
+from preflight.weights import CheckedPart
+
+CHECKPOINT_NAMES = ("best", "hpc")
+
+
+def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
+    """Give a module its model, names and shapes only; whether that went well."""
+    adapter, module.init_adapter = module.init_adapter, None
+    with report.collecting(), torch.device("meta"):
+        module.configure_model()
+        if not module.trainable_names():
+            report.problem("nothing to train: no ZICA layers and no LoRA; set model.layers.")
+    if adapter is not None:
+        _check_adapter(Path(adapter), module, report)
+    return module.model is not None
+
+
+def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> None:
+    """What `configure_model` asks of an adapter; of its weights next to nothing is read."""
+    if not path.exists():
+        report.problem(f"model.init_adapter names {path}, which does not exist{looked_for(path)}.")
+        return
+    with report.collecting():
+        if path.suffix == ".safetensors":
+            read_header(path)
+        if module.model is not None:
+            load_adapter(path, module.model, module.model_settings(), module.origin)
+
+
+def check_trained(module: MusicInfuserModule, settings: Settings, report: Report) -> None:
+    """Add the section on what is trained and what is frozen, and on samples meanwhile."""
+    groups: dict[str, list[nn.Parameter]] = {
+        name: [] for name in ("ZICA", "LoRA", "audio projector", "backbone")
+    }
+    for name, parameter in module.adapted.named_parameters():
+        if name.startswith("zica."):
+            groups["ZICA"].append(parameter)
+        elif name.startswith("audio_projector."):
+            groups["audio projector"].append(parameter)
+        else:
+            groups["LoRA" if is_lora_name(name) else "backbone"].append(parameter)
+    rows: list[Row] = []
+    for name, parameters in groups.items():
+        trained = {p.requires_grad for p in parameters}
+        state = "trained" if True in trained else "frozen"
+        numbers: dict[str, Any] = {"part": name, "": state, "tensors": len(parameters)}
+        rows.append(numbers | {"parameters": sum(p.numel() for p in parameters)})
+    layers = ", ".join(map(str, module.adapted.layers)) or "none"
+    total = f"{num_trained(module):,} parameters are trained; audio after blocks: {layers}"
+    report.add("training", table(rows), total, *held_out_samples(settings))
+
+
+def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], report: Report) -> None:
+    """Note sizes of the encoders that do not fit the model's."""
+    backbone = module.adapted.backbone.config
+    expected = {
+        "audio_encoder": ("hidden_size", module.audio_width, "model.audio_width"),
+        "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
+        "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
+    }
+    if module.encoders.spec.audio_features == "log_mel":
+        del expected["audio_encoder"]
+        if module.audio_width != NUM_BANDS:
+            report.problem(
+                f"model.audio_width is {module.audio_width}, but log-mel features have {NUM_BANDS} "
+                f"bands; set it to {NUM_BANDS}."
+            )
+    for name, (key, value, what) in expected.items():
+        found = parts[name].config.get(key) if name in parts else value
+        if found != value:
+            report.problem(
+                f"{name} has the {key} {found}, but {what} is {value}; give parts that fit."
+            )
+
+
+def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataModule) -> list[Row]:
+    """The parts of the device's memory in GB, their sum last.
+
+    Args:
+        settings: Of the whole config.
+        module: With its model on the meta device.
+        data: Sizes of clips and batches.
+    """
+    return memory.training_rows(_sizes(settings, module, data))
+
+
+def _sizes(
+    settings: Settings, module: MusicInfuserModule, data: DanceDataModule
+) -> memory.TrainingSizes:
+    model = module.adapted
+    feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
+    tokens = max(memory.num_visual_tokens(data.num_frames, *size) for size in data.sizes)
+    streamed = model.streamed.parameters() if model.streamed else []
+    return memory.TrainingSizes(
+        frozen_bytes=_frozen_bytes(module),
+        num_trained=num_trained(module),
+        num_tokens=data.batch_size * tokens,
+        width=feed_forward.out_features,
+        inner_width=feed_forward.in_features,
+        num_blocks=len(model.backbone.transformer_blocks),
+        num_audio_blocks=len(model.layers),
+        value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
+        gradient_checkpointing=module.gradient_checkpointing,
+        on_host_bytes=_on_host_bytes(module),
+        streamed_bytes=sum(p.nbytes for p in streamed),
+        offload_inputs=model.offload_inputs,
+        num_averages=num_averages(settings),
+        num_shares=_num_devices(settings) if module.shard_backbone else 1,
+    )
+
+
+def _num_devices(settings: Settings) -> int:
+    """Of one node."""
+    asked = settings.trainer["devices"]
+    if isinstance(asked, list):
+        return len(asked)
+    number = int(asked) if str(asked).lstrip("-").isdigit() else -1
+    return number if number > 0 else max(len(memory.gpu_bytes()), 1)
+
+
+def host_bytes(
+    settings: Settings,
+    module: MusicInfuserModule,
+    data: DanceDataModule,
+    *,
+    encoder_bytes: float,
+) -> float:
+    """RAM of one process; what a CPU trains with is counted elsewhere.
+
+    Args:
+        settings: Of the whole config.
+        module: With its model on the meta device.
+        data: Its workers.
+        encoder_bytes: Of the encoders that are loaded while training goes on.
+    """
+    weights = encoder_bytes
+    if settings.trainer["accelerator"] != "cpu":
+        weights += _frozen_bytes(module) + num_trained(module) * memory.FP32_BYTES
+        if module.offload_inputs:
+            sizes = _sizes(settings, module, data)
+            weights += sizes.num_blocks * memory.input_bytes(sizes)
+    return memory.host_bytes(weights=weights, num_workers=data.num_workers)
+
+
+def num_trained(module: MusicInfuserModule) -> int:
+    """Parameters that training changes."""
+    return sum(p.numel() for p in module.adapted.parameters() if p.requires_grad)
+
+
+def _frozen_bytes(module: MusicInfuserModule) -> int:
+    parameters = module.adapted.parameters()
+    return sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
+
+
+def _on_host_bytes(module: MusicInfuserModule) -> int:
+    """Of the frozen weights, those that training copies to the device when it needs them."""
+    if not module.modulations_on_host:
+        return 0
+    blocks = module.adapted.backbone.transformer_blocks
+    layers = [layer for block in blocks for layer in modulation_layers(block)]
+    return sum(p.nbytes for layer in layers for n, p in layer.named_parameters() if n == "weight")
+
+
+def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:
+    """Add the section on the disk that checkpoints fill."""
+    lines = check_checkpoints(
+        settings.trainer["callbacks"] or [],
+        num_trained=num_trained(module),
+        num_averages=num_averages(settings),
+        max_steps=settings.trainer["max_steps"],
+        root=settings.trainer["default_root_dir"] or ".",
+        report=report,
+    )
+    report.add("disk", *lines)
+
+
+def num_averages(settings: Settings) -> int:
+    """Running averages of the weights that the run keeps."""
+    return sum(isinstance(c, AdapterEMA) for c in settings.trainer["callbacks"] or [])
+
+
+def check_cells(settings: Settings, report: Report) -> bool:
+    """Note tracks of samples that are missing; whether the run makes samples of named cells.
+
+    Those of the cache's clips are left out where they cannot be made, which is no problem.
+    """
+    samples = settings.callbacks.get("sample_generation")
+    if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
+        return False
+    for cell in samples.cells:
+        for file in (cell.track, cell.heard_file):
+            if file is not None and not Path(file).is_file():
+                report.problem(
+                    f"sample_generation.cells names {file}, which does not exist{looked_for(file)}."
+                )
+    return bool(samples.cells)
+
+
+def held_out_samples(settings: Settings) -> list[str]:
+    """A line on samples of the cache's held-out clips; none where the run asks for none."""
+    samples = settings.callbacks.get("sample_generation")
+    if not isinstance(samples, SampleGeneration) or samples.cells:
+        return []
+    if not 0 < samples.every_n_steps <= settings.trainer["max_steps"]:
+        return []
+    try:
+        reason = None if settings.model is None else SampleGeneration.obstacle(settings.model)
+        if reason is None and isinstance(settings.data, DanceDataModule):
+            headers = read_headers(settings.data.cache_dir)
+            cells = held_out_cells(headers, samples.held_out_clips)
+            tracks = ", ".join(f"{c.track} from {c.track_offset_seconds:g} s" for c in cells)
+            return [f"samples every {samples.every_n_steps} steps of held-out clips: {tracks}"]
+    except CacheError as error:
+        reason = str(error)
+    return [NO_SAMPLES.format(reason or "there is no cache of clips")]
+
+
+def check_resume(settings: Settings, module: MusicInfuserModule | None, report: Report) -> None:
+    """Add the section on the checkpoint a run starts from, and compare it with the config."""
+    if settings.trainer["max_steps"] < 1:
+        report.problem("trainer.max_steps must be set: a run is counted in optimizer steps.")
+    path, checkpoint, notes = _start(settings, report)
+    try:
+        check_start(_folders(settings), settings.ckpt_path)
+    except RunFolderError as error:
+        notes.append(f"fit is refused there: {error}")
+    if path is None:
+        report.add("start", "from step 0", *notes)
+        return
+    step = checkpoint.get("global_step")
+    last = settings.trainer["max_steps"]
+    if step is not None and 0 < last <= step:
+        notes.append("nothing is left to train; raise trainer.max_steps to train on.")
+    report.add("start", f"from step {step} of {last}: {path}", *notes)
+    batch_size = getattr(settings.data, "batch_size", None)
+    if batch_size is not None:
+        is_one = settings.trainer["accelerator"] == "cpu" and settings.trainer["devices"] == "auto"
+        num_processes = 1 if is_one else _num_devices(settings) * settings.trainer["num_nodes"]
+        num_batches = settings.trainer["accumulate_grad_batches"] * num_processes
+        with report.collecting():
+            check_samples(checkpoint.get(SPLIT_KEY, {}), batch_size * num_batches)
+    if module is not None and module.model is not None:
+        # All that `on_load_checkpoint` asks of a trainer.
+        module.trainer = SimpleNamespace(training=True, ckpt_path=path)  # type: ignore[assignment]
+        with report.collecting():
+            module.on_load_checkpoint(checkpoint)
+
+
+def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """The checkpoint a run starts from, its contents, and a line per file that was passed over."""
+    name = settings.ckpt_path
+    if name is None or name in CHECKPOINT_NAMES or "://" in name:
+        return None, {}, []
+    path, notes = Path(name), []
+    with report.collecting():
+        if name == "last" or path.is_dir():
+            paths = _last_checkpoints(settings) if name == "last" else checkpoints_in(path)
+            newest, faults = newest_of(paths)
+            notes = [f"passed over: {path} ({reason})" for path, reason in faults.items()]
+            if newest is None and faults:
+                raise UserError("no checkpoint can be read, only damaged ones are left; move them.")
+            if newest is None:
+                return None, {}, notes
+            path = newest
+        if not path.exists():
+            raise UserError(f"--ckpt_path names {name}, which does not exist{looked_for(name)}.")
+        return path, read_checkpoint(path), notes
+    return None, {}, notes
+
+
+def _folders(settings: Settings) -> list[Path]:
+    callbacks = settings.trainer["callbacks"] or []
+    whole = [c for c in callbacks if isinstance(c, WholeCheckpoint) and c.is_local]
+    return [Path(str(callback.dirpath)) for callback in whole]
+
+
+def _last_checkpoints(settings: Settings) -> list[Path]:
+    """The files among which ``ckpt_path: last`` chooses."""
+    root = settings.trainer["default_root_dir"] or "."
+    paths = set(checkpoints_in(*_folders(settings)))
+    for callback in settings.trainer["callbacks"] or []:
+        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, WholeCheckpoint):
+            paths.update(Path(callback.dirpath or root).glob("last*.ckpt"))
+    return sorted(paths)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint with names, shapes and settings, but without the numbers of its weights.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({reason}); name another one."
+        ) from error

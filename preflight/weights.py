@@ -1,0 +1,223 @@
+"""The pretrained parts: what their headers say against what their configs ask for."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
+
+from musicinfuser.errors import UserError, looked_for
+from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.encoders import EncodersSpec, check_audio_encoder
+from musicinfuser.networks.weights_fingerprint import UNUSED, bare_names
+from musicinfuser.pretrained_sources import (
+    HOW_TO_GET,
+    MissingWeightsError,
+    find_local,
+    looks_local,
+    missing_folder,
+)
+from musicinfuser.safetensors_files import StoredTensor, read_header, weights_files
+from musicinfuser.tables import Row
+from preflight.report import Report, count, gigabytes
+
+# Types that are turned into the configured one when weights are read.
+FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A pretrained part and how it is built from its config."""
+
+    name: str
+    source: str
+    subfolder: str | None
+    stem: str
+    """Name of its weights without ending."""
+    build: Callable[[dict[str, Any]], nn.Module]
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """A part whose config was read."""
+
+    folder: Path
+    config: dict[str, Any]
+    skeleton: nn.Module
+    """On the meta device."""
+
+
+def backbone_part(spec: BackboneSpec) -> Part | None:
+    """The transformer; None where its weights are random."""
+    if spec.pretrained is None:
+        return None
+    return Part(
+        "transformer",
+        spec.pretrained,
+        spec.subfolder,
+        "diffusion_pytorch_model",
+        MochiTransformer3DModel.from_config,
+    )
+
+
+def encoder_parts(spec: EncodersSpec) -> list[Part]:
+    """VAE, T5 and, unless log-mel spectrograms are heard, wav2vec 2.0 or its like."""
+    parts = [
+        Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", AutoencoderKLMochi.from_config),
+        Part("text_encoder", spec.mochi, "text_encoder", "model", _text_encoder),
+    ]
+    if spec.audio_features == "encoder":
+        build = partial(_audio_encoder, layer=spec.audio_layer)
+        parts.append(Part("audio_encoder", spec.audio, spec.audio_subfolder, "model", build))
+    return parts
+
+
+def _text_encoder(config: dict[str, Any]) -> nn.Module:
+    return T5EncoderModel(T5Config.from_dict(config))
+
+
+def _audio_encoder(config: dict[str, Any], *, layer: int | None) -> nn.Module:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"audio_encoder: its config.json names the model_type {kind!r}, which transformers "
+            "does not know; give a wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+        )
+    encoder = AutoModel.from_config(CONFIG_MAPPING[kind].from_dict(config))
+    check_audio_encoder(encoder, str(config.get("_name_or_path") or kind), layer=layer)
+    return encoder
+
+
+def check_parts(
+    parts: Iterable[Part], report: Report, *, may_be_absent: bool = False
+) -> tuple[dict[str, CheckedPart], list[Row]]:
+    """Compare each part's files with its architecture; what differs becomes a problem.
+
+    Args:
+        parts: What to look at.
+        report: Takes the problems.
+        may_be_absent: A Hub id that is not on this machine is no problem: nothing will read it.
+
+    Returns:
+        The parts that were found, and one row per part.
+    """
+    checked: dict[str, CheckedPart] = {}
+    rows: list[Row] = []
+    for part in parts:
+        row: dict[str, Any] = {"part": part.name, "where": part.source}
+        row |= dict.fromkeys(("tensors", "parameters", "GB", "type", "names and shapes"))
+        rows.append(row)
+        before = len(report.problems)
+        with report.collecting():
+            folder = _folder(part, may_be_absent=may_be_absent)
+            if folder is None:
+                row["names and shapes"] = "not here, not needed"
+                continue
+            row["where"] = str(folder)
+            config = read_config(folder)
+            with torch.device("meta"):
+                skeleton = part.build(config)
+            checked[part.name] = CheckedPart(folder, config, skeleton)
+            _compare(part, folder, skeleton, row, report)
+        if len(report.problems) > before:
+            row["names and shapes"] = "see problems"
+    return checked, rows
+
+
+def check_extras(folder: Path | None, name: str, files: tuple[str, ...], report: Report) -> None:
+    """Note a folder that holds none of some files, e.g. the tokenizer's."""
+    if folder is not None and not any((folder / file).is_file() for file in files):
+        report.problem(f"{name}: {folder} holds none of {', '.join(files)}; get the part again.")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A part's ``config.json``.
+
+    Raises:
+        MissingWeightsError: It is not there or not json.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MissingWeightsError(f"{path} cannot be read ({error}); get the part again.") from None
+    if not isinstance(config, dict):
+        raise MissingWeightsError(f"{path} holds no settings; get the part again.")
+    return config
+
+
+def _folder(part: Part, *, may_be_absent: bool) -> Path | None:
+    folder = find_local(part.source, part.subfolder)
+    if folder is not None:
+        return folder
+    if looks_local(part.source):
+        raise missing_folder(part.name, part.source, part.subfolder)
+    if may_be_absent:
+        return None
+    hint = HOW_TO_GET.format(source=part.source, folder=part.source.split("/")[-1])
+    raise MissingWeightsError(
+        f"{part.name}: {part.source} is not on this machine. {hint.rstrip('.')}"
+        f"{looked_for(part.source)}."
+    )
+
+
+def _compare(
+    part: Part, folder: Path, skeleton: nn.Module, row: dict[str, Any], report: Report
+) -> None:
+    if not any(folder.glob(f"{part.stem}*.safetensors*")) and any(folder.glob("*.bin")):
+        row["names and shapes"] = "not read: a .bin file"
+        return
+    stored: dict[str, StoredTensor] = {}
+    for path in weights_files(folder, part.stem):
+        with report.collecting():
+            stored |= read_header(path)
+    row["tensors"], row["parameters"] = len(stored), sum(t.num_values for t in stored.values())
+    row["GB"] = gigabytes(sum(t.num_bytes for t in stored.values()))
+    types = sorted({t.dtype for t in stored.values()})
+    row["type"] = ", ".join(types)
+    row["names and shapes"] = "as expected"
+    foreign = [t for t in types if t not in FLOAT_TYPES]
+    if foreign:
+        report.problem(
+            f"{part.name}: {folder} holds weights of type {', '.join(foreign)}; give them in bf16, "
+            "fp16 or fp32."
+        )
+    head = "" if part.name != "audio_encoder" else f"{skeleton.base_model_prefix}."
+    for sentence in differences(head, skeleton, stored):
+        report.problem(f"{part.name}: {sentence} in {folder}; give the part its config is of.")
+
+
+def differences(prefix: str, skeleton: nn.Module, stored: dict[str, StoredTensor]) -> list[str]:
+    """How stored names and shapes differ from those of a model: missing, unknown, other shapes."""
+    found = {bare: stored[name].shape for bare, name in bare_names(stored, prefix).items()}
+    expected = {
+        name: tuple(tensor.shape)
+        for name, tensor in skeleton.state_dict().items()
+        if name not in UNUSED
+    }
+    tied = set(getattr(skeleton, "_tied_weights_keys", None) or ())
+    ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
+    missing = sorted(n for n in expected if n not in found and n not in tied)
+    unknown = sorted(
+        n for n in found if n not in expected and not any(re.search(p, n) for p in ignored)
+    )
+    reshaped = sorted(n for n in expected if found.get(n, expected[n]) != expected[n])
+    sentences = []
+    if missing:
+        sentences.append(f"{count(len(missing), 'tensor')} missing, e.g. {missing[0]},")
+    if unknown:
+        sentences.append(f"{count(len(unknown), 'unknown tensor')}, e.g. {unknown[0]},")
+    if reshaped:
+        name = reshaped[0]
+        sentences.append(
+            f"{count(len(reshaped), 'tensor')} of another shape, e.g. {name} {found[name]}, not "
+            f"{expected[name]},"
+        )
+    return sentences

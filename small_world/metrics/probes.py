@@ -1,0 +1,178 @@
+"""What the probes share: networks that read pixels, and folders that hold their weights.
+
+A probe is trained on one kind of pictures, here on 64x64 clips of the small world
+(`small_world/experiments/train_probes.py`), and its word counts for that kind only.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.whole_files import write_text
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+CHUNK_FRAMES = 128
+
+
+class ProbeError(UserError):
+    """A probe cannot be had or used. The message is one sentence."""
+
+
+class Probe(nn.Module):
+    """A network with a config of plain JSON values, saved in a folder.
+
+    Weights are stored as fp16, which halves the folder; they compute in fp32.
+
+    Args:
+        config: Everything that the network is built from.
+    """
+
+    kind: str
+    """Stands in config.json, so that one probe is not taken for another."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors."""
+        tensors = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in self.state_dict().items()
+        }
+        save_tensors(tensors, Path(folder) / WEIGHTS_NAME)
+        text = json.dumps({"kind": self.kind, **self.config}, indent=1, ensure_ascii=False)
+        write_text(Path(folder) / CONFIG_NAME, text + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a probe, frozen and in evaluation mode.
+
+        Raises:
+            ProbeError: If the folder holds none of this kind, or its files do not fit together.
+        """
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS_NAME)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ProbeError(
+                f"{folder}: holds no probe that can be read ({type(error).__name__}); train one "
+                "with `python -m small_world.experiments.train_probes`."
+            ) from error
+        if not isinstance(config, dict) or config.pop("kind", None) != cls.kind:
+            raise ProbeError(f"{folder}: is not a {cls.kind!r} probe; name the folder of one.")
+        try:
+            probe = cls(config)
+            probe.load_state_dict(tensors)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise ProbeError(
+                f"{folder}: {CONFIG_NAME} and {WEIGHTS_NAME} do not fit together "
+                f"({type(error).__name__}); train the probe again."
+            ) from error
+        return probe.eval().requires_grad_(False)
+
+
+def pixels_of(frames: Tensor, *, size: int) -> Tensor:
+    """Frames as the networks read them.
+
+    Args:
+        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
+        size: Side of the square they are scaled to; the aspect is not kept.
+
+    Returns:
+        float32 in [0, 1], shape (T, 3, size, size).
+
+    Raises:
+        ProbeError: If the frames have another shape or type.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise ProbeError(
+            f"Frames of shape {tuple(frames.shape)} and type {frames.dtype} are not uint8 "
+            "(T, H, W, 3); permute or convert them first."
+        )
+    pixels = frames.permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[-2:] != (size, size):
+        pixels = nn.functional.interpolate(
+            pixels, (size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+    return pixels
+
+
+def chunks_of(frames: Tensor, *, size: int) -> Iterator[Tensor]:
+    """`pixels_of` part by part, so that long clips need little memory."""
+    for part in frames.split(CHUNK_FRAMES):
+        yield pixels_of(part, size=size)
+
+
+class Residual(nn.Module):
+    """Two convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, H, W)`` to the same."""
+        return torch.relu(x + self.body(x))
+
+
+class FrameTrunk(nn.Module):
+    """Features of single frames at a quarter and an eighth of their size.
+
+    The place in the picture is an input of its own: what is where is part of every question asked.
+
+    Args:
+        fine_width: Channels at a quarter of the size.
+        coarse_width: Channels at an eighth.
+    """
+
+    def __init__(self, *, fine_width: int, coarse_width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(5, 16, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, fine_width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(fine_width),
+            nn.ReLU(),
+            Residual(fine_width),
+            Residual(fine_width),
+        )
+        self.down = nn.Sequential(
+            nn.Conv2d(fine_width, coarse_width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(coarse_width),
+            nn.ReLU(),
+            Residual(coarse_width),
+            Residual(coarse_width),
+        )
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of frames.
+
+        Args:
+            pixels: ``(N, 3, S, S)`` in [0, 1].
+
+        Returns:
+            ``(N, fine_width, S / 4, S / 4)`` and ``(N, coarse_width, S / 8, S / 8)``.
+        """
+        line = torch.linspace(-1, 1, pixels.shape[-1], device=pixels.device)
+        across = line.expand(len(pixels), 1, len(line), -1)
+        place = torch.cat([across, across.transpose(-1, -2)], dim=1)
+        fine = self.stem(torch.cat([2 * pixels - 1, place], dim=1))
+        return fine, self.down(fine)

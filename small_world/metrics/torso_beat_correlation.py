@@ -1,0 +1,160 @@
+"""Torso beat: does the torso go down on the beats of the music and up between them?
+
+Most dances bounce: the torso sinks into every beat. Where a pose tells what is danced, this tells
+whether it is danced to this music, beat phase included, from a curve instead of single moments.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.keyed_random import generator
+from small_world.metrics.pose import PoseNet
+from small_world.metrics.probes import ProbeError
+
+TORSO = ("pelvis", "neck", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
+_TINY = 1e-12
+
+
+def beat_position(times_seconds: Tensor, beats_seconds: Tensor) -> Tensor:
+    """Where moments lie between beats, counted in beats from the first one.
+
+    Args:
+        times_seconds: Moments, shape (T,).
+        beats_seconds: Ascending beats, shape (..., M), M of 2 or more.
+
+    Returns:
+        float64, shape (..., T): whole on a beat, linear between two, and continued with the nearest
+        interval before the first and after the last.
+
+    Raises:
+        ValueError: If there are fewer than two beats or two fall together.
+    """
+    if beats_seconds.shape[-1] < 2:
+        raise UserError(
+            f"{beats_seconds.shape[-1]} beats within the clip have no phase; at least 2 are needed."
+        )
+    beats = beats_seconds.double().contiguous()
+    if not (beats.diff(dim=-1) > 0).all():
+        raise UserError("Beats that fall together or run backwards have no phase; sort them.")
+    times = times_seconds.double().expand(*beats.shape[:-1], -1).contiguous()
+    last = beats.shape[-1] - 2
+    before = (torch.searchsorted(beats, times, right=True) - 1).clamp(0, last)
+    start, end = beats.gather(-1, before), beats.gather(-1, before + 1)
+    return before + (times - start) / (end - start)
+
+
+def beat_correlation(
+    curve: Tensor, position: Tensor, *, without_two_beat_swing: bool = True
+) -> Tensor:
+    """Pearson correlation of a curve with the cosine of the beat phase.
+
+    Args:
+        curve: Any curve over the clip, shape (T,).
+        position: Place in the music in beats, shape (..., T).
+        without_two_beat_swing: Take out of both what a straight line and one swing in two beats
+            explain, in whatever phase: a partial correlation. Steps lead from a low pose on one
+            beat to a high one on the next, and that swing, several times as large as the bounce,
+            hides it.
+
+    Returns:
+        In [-1, 1], float64, shape (...): 1 if the curve peaks on every beat; 0 for a curve without
+        anything left to correlate.
+    """
+    position = position.double()
+    bounce = torch.cos(2 * math.pi * position)
+    explained = [torch.ones_like(position)]
+    if without_two_beat_swing:
+        line = torch.linspace(-1, 1, len(curve), dtype=torch.float64).expand_as(position)
+        half = math.pi * position
+        explained += [line, torch.cos(half), torch.sin(half)]
+    basis = torch.linalg.qr(torch.stack(explained, dim=-1)).Q
+    both = torch.stack([curve.double().expand_as(bounce), bounce], dim=-1)
+    left = both - basis @ (basis.mT @ both)
+    norms, scale = left.norm(dim=-2), both.norm(dim=-2)
+    product = left.prod(dim=-1).sum(dim=-1) / norms.prod(dim=-1).clamp_min(_TINY**2)
+    is_flat = (norms <= 1e-9 * scale.clamp_min(_TINY)).any(dim=-1)
+    return torch.where(is_flat, torch.zeros_like(product), product.clamp(-1, 1))
+
+
+class TorsoBeatCorrelation(ClipMetric):
+    """Correlation of a lone dancer's torso height with the beat phase, and its chance level.
+
+    The torso's place in the picture counts from the top, so sinking on the beat is positive, as the
+    dancers of the small world do. On their true joints the mean is 0.91 (clips of 73 frames); it
+    would be 0.35 without taking out the swing of two beats, see `beat_correlation`.
+
+    Values per clip, of which `compute` gives the means:
+        correlation: In [-1, 1]; 0 for a torso that does not move.
+        chance: Mean over circular shifts of the music beats.
+
+    Args:
+        weights: Folder of a `PoseNet` that knows pelvis, neck, shoulders and hips.
+        without_two_beat_swing: As in `beat_correlation`.
+        num_shifts: Circular shifts per clip.
+        name: Name in tables.
+
+    Raises:
+        ValueError: If the folder holds no such probe or there is no shift.
+    """
+
+    value_names = ("correlation", "chance")
+
+    def __init__(
+        self,
+        *,
+        weights: str,
+        without_two_beat_swing: bool = True,
+        num_shifts: int = 1000,
+        name: str = "torso_beat",
+    ) -> None:
+        super().__init__(name=name)
+        if num_shifts < 1:
+            raise UserError(f"num_shifts is {num_shifts}; a chance level needs at least 1.")
+        self.weights = weights
+        self.without_two_beat_swing = without_two_beat_swing
+        self.num_shifts = num_shifts
+        network = PoseNet.load(weights)
+        missing = sorted(set(TORSO) - set(network.joint_names))
+        if missing:
+            raise ProbeError(f"{weights}: knows no {', '.join(missing)}; train the probe again.")
+        self._torso = [network.joint_names.index(name) for name in TORSO]
+        # Not a submodule: this metric has states, no weights of its own.
+        self._networks = [network]
+
+    def torso_height(self, frames: Tensor) -> Tensor:
+        """Place of the torso below the top edge, in picture heights, float64, shape (T,)."""
+        [network] = self._networks
+        return network.read(frames)[:, self._torso, 1].double().mean(dim=1)
+
+    def score_clip(self, clip: ScoredClip) -> dict[str, float]:
+        """Score one clip.
+
+        Raises:
+            ValueError: If fewer than two music beats lie in the clip or they cannot be had.
+        """
+        beats = clip.music_beats().double()
+        if len(beats) < 2:
+            raise UserError(
+                f"{clip.name}: holds {len(beats)} music beats; a beat phase needs at least 2."
+            )
+        duration_seconds = clip.duration_seconds
+        stream = generator(clip.seed, clip.name, "beat shift")
+        shifts = torch.rand(self.num_shifts, generator=stream, dtype=torch.float64)
+        shifted = (beats + shifts[:, None] * duration_seconds) % duration_seconds
+        times = torch.arange(len(clip.frames), dtype=torch.float64) / clip.fps
+        every = torch.cat([beats[None], shifted.sort(dim=-1).values])
+        correlations = beat_correlation(
+            self.torso_height(clip.frames),
+            beat_position(times, every),
+            without_two_beat_swing=self.without_two_beat_swing,
+        )
+        return {"correlation": float(correlations[0]), "chance": float(correlations[1:].mean())}
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the weights, as they are now."""
+        return {"weights": fingerprint_folder(self.weights)}

@@ -1,0 +1,204 @@
+"""The table of a sweep, from what its runs scored."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dance_eval.metrics.report import Document
+from dance_eval.report.score_tables import write_tables
+from dance_eval.report.value_plots import CHANCE
+from musicinfuser.tables import Marks, Row, markdown_table
+from musicinfuser.whole_files import write_text
+from sweeps.combining import combined
+from sweeps.differences import difference_text, differences
+from sweeps.forest import forest_plot
+from sweeps.plan import ROOT, Run, all_rows
+from sweeps.run_folder import is_finished, trained_with_others
+from sweeps.settings import SweepSpec, slug
+
+ROWS = "rows"
+"""Stem of what the sweep itself writes: .json, .md and a plot per column."""
+NOTE = (
+    "Mean over seeds and clips [{confidence:.0%} interval, both are resampled]; seeds are those of "
+    "the trainings."
+)
+DIFFERENCES_NOTE = (
+    "Differences to {reference}, paired by seed and clip [{confidence:.0%} interval] (lowest to "
+    "highest seed). Bold: the interval leaves out 0 and all seeds agree. Few seeds say little of "
+    "how others would spread, and of many cells some are bold by chance."
+)
+
+
+def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> None:
+    """Write and print the table over the finished runs, of which there must be any.
+
+    In the sweep's folder: ``rows.md``, one line per row and the differences to the reference;
+    ``rows.json``, the same for programs; ``rows_<column>.svg``, a plot per column;
+    ``metrics.json``, the clips of all runs as one document; and what ``evaluate.py table`` makes of
+    that.
+
+    Args:
+        spec: The sweep.
+        runs: Its runs.
+        command: What was typed.
+    """
+    finished = [run for run in runs if is_finished(run)]
+    folder = Path(spec.folder)
+    document = combined(finished)
+    waiting = [run.name for run in runs if run not in finished]
+    others = {run.name: paths for run in finished if (paths := trained_with_others(run))}
+    document |= {"complete": not waiting, "command": command, "commit": commit(ROOT)}
+    write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_tables(document, folder, intervals=True, all_papers=False)
+    columns = shown(document, spec.columns)
+    found = compared(document, spec, list(columns.values()))
+    table = markdown_table(sweep_rows(document, spec.columns))
+    text = [table, NOTE.format(confidence=document["confidence"]), ""]
+    if found:
+        text += [difference_table(found, columns), _differences_note(spec, document), ""]
+        text += [f"{line}\n" for line in unpaired_lines(found, columns)]
+    for heading, name in columns.items():
+        if plot := _plot(document, spec, found, heading=heading, name=name):
+            file = f"{ROWS}_{slug(heading)}.svg"
+            write_text(folder / file, plot)
+            text.append(f"![{heading}]({file})\n")
+    if waiting:
+        text.append(f"Not finished: {', '.join(waiting)}.")
+    if others:
+        named = "; ".join(f"{run} ({', '.join(paths)})" for run, paths in others.items())
+        text.append(f"Trained with other content than these files and folders hold now: {named}.")
+    text.append(f"Made by `{command}` at commit {document['commit']}.")
+    write_text(folder / f"{ROWS}.md", "\n".join(text) + "\n")
+    numbers = in_short(document, spec, columns, found)
+    numbers |= {"waiting": waiting, "trained_with_others": sorted(others)}
+    write_text(folder / f"{ROWS}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    print(table, end="")
+    print(f"table: {folder / ROWS}.md")
+
+
+def shown(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
+    """Columns of the table, heading -> ``metric/value``; all values where none are named."""
+    names = dict.fromkeys(name for values in document["systems"].values() for name in values)
+    return dict(columns) or {name: name for name in names}
+
+
+def compared(document: Document, spec: SweepSpec, values: Sequence[str]) -> Document:
+    """What `differences` finds, but for chance levels; nothing without a reference."""
+    if spec.reference is None or spec.reference not in document["systems"]:
+        return {}
+    untrained = {row.name for row in all_rows(spec) if not row.train or row.clips is not None}
+    values = [value for value in values if not _is_chance(value)]
+    return differences(document, values, reference=spec.reference, untrained=untrained)
+
+
+def difference_table(found: Document, columns: Mapping[str, str]) -> str:
+    """One line per row that was compared, as Markdown; bold is what differs."""
+    bold = [
+        (number, heading)
+        for number, values in enumerate(found.values())
+        for heading, name in columns.items()
+        if name in values and values[name]["differs"]
+    ]
+    compared_values = {name for values in found.values() for name in values}
+    rows: list[Row] = [
+        {"row": row}
+        | {
+            heading: difference_text(values[name]) if name in values else None
+            for heading, name in columns.items()
+            if name in compared_values
+        }
+        for row, values in found.items()
+    ]
+    return markdown_table(rows, marks=Marks(bold=bold))
+
+
+def unpaired_lines(found: Document, columns: Mapping[str, str]) -> list[str]:
+    """One sentence per row of how many cells it or the reference alone has."""
+    counts = {
+        row: max((values[n]["num_alone"] for n in columns.values() if n in values), default=0)
+        for row, values in found.items()
+    }
+    return [
+        f"{row}: {count} cells of it or of the reference have no counterpart."
+        for row, count in counts.items()
+        if count
+    ]
+
+
+def in_short(
+    document: Document, spec: SweepSpec, columns: Mapping[str, str], found: Document
+) -> Document:
+    """The table for programs: no clips, and nothing of the machine."""
+    rows = {
+        system: {
+            name: values[name] | {"by_seed": document["by_seed"][system][name]}
+            for name in columns.values()
+            if name in values
+        }
+        for system, values in document["systems"].items()
+    }
+    own = asdict(spec)
+    return {
+        "rows": rows,
+        "reference": spec.reference,
+        "differences": found,
+        "columns": dict(columns),
+        "sweep": {n: own[n] for n in ("configs", "options", "seeds", "predict", "score", "rows")},
+        **{n: document[n] for n in ("seed", "confidence", "complete", "command", "commit")},
+    }
+
+
+def sweep_rows(document: Document, columns: Mapping[str, str]) -> list[Row]:
+    """One line per row of the sweep.
+
+    Args:
+        document: What `combined` made.
+        columns: Heading -> ``metric/value``; all values if empty.
+    """
+    systems: Document = document["systems"]
+    columns = shown(document, columns)
+    rows: list[Row] = []
+    for system, values in systems.items():
+        row: dict[str, Any] = {"row": system}
+        for heading, name in columns.items():
+            row[heading] = _cell(values.get(name))
+        row["seeds"] = max(map(len, document["by_seed"][system].values()))
+        row["clips"] = max(summary["n"] for summary in values.values())
+        rows.append(row)
+    return rows
+
+
+def commit(folder: Path) -> str:
+    """The commit of this program, ``-dirty`` if files were changed; "unknown" without git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return told.stdout.strip() or "unknown"
+
+
+def _differences_note(spec: SweepSpec, document: Document) -> str:
+    return DIFFERENCES_NOTE.format(reference=spec.reference, confidence=document["confidence"])
+
+
+def _plot(document: Document, spec: SweepSpec, found: Document, *, heading: str, name: str) -> str:
+    if _is_chance(name):
+        return ""
+    alike = [row for row, values in found.items() if name in values and not values[name]["differs"]]
+    return forest_plot(document, name, heading=heading, reference=spec.reference, alike=alike)
+
+
+def _is_chance(name: str) -> bool:
+    return name.endswith(("/" + CHANCE, "_" + CHANCE))
+
+
+def _cell(summary: Document | None) -> str | None:
+    if summary is None or summary["mean"] is None:
+        return None
+    if summary["low"] is None:
+        return f"{summary['mean']:.3f}"
+    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]"

@@ -1,0 +1,119 @@
+import pickle
+
+import pytest
+import torch
+
+from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.judges.sounds import fitted_sound, half_beat_seconds, shifted_sound
+from dance_eval.loading import EvaluationError
+from dance_eval.metrics.clip_folder import ClipEntry, list_clips
+from dance_eval.metrics.judge_controls import control_findings, control_sentences
+from dance_eval.metrics.other_tracks import lenders, track_of
+from tests.conftest import ROOT
+
+
+def test_every_clip_borrows_another_track(dances):
+    entries, _ = list_clips(dances)
+    tracks = {entry.path: track_of(entry) for entry in entries}
+    for seed in range(8):
+        lent = lenders(entries, seed=seed)
+        assert lent.keys() == tracks.keys()
+        assert all(tracks[path] != tracks[source] for path, source in lent.items())
+        assert len(set(lent.values())) == 5
+        assert lenders(list(reversed(entries)), seed=seed) == lent
+    assert lenders(entries, seed=0) != lenders(entries, seed=1)
+
+
+def test_all_systems_borrow_the_same_track(dances, tmp_path):
+    entries, _ = list_clips(dances)
+    silent = ClipEntry(tmp_path, "gone.mp4", "model", track="../a.wav")
+    alone = ClipEntry(tmp_path, "gone.mp4", "model", track="only.wav")
+    broken = ClipEntry(tmp_path, "x.mp4", "model", track="a.wav", problem="no file")
+    lent = lenders([silent, *entries, broken, alone], seed=3)
+    assert lent[silent.path] == lent[entries[0].path]
+    # What has no sound lends nothing, and what no list names takes no part.
+    assert silent.path not in lent.values()
+    assert broken.path not in lent
+    assert lenders(entries[:1], seed=0) == {}
+
+
+def test_sounds_are_repeated_and_moved_in_a_circle():
+    sound = torch.arange(5.0)
+    assert fitted_sound(sound, 12).tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]
+    assert fitted_sound(sound, 3).tolist() == [0, 1, 2]
+    assert shifted_sound(sound, seconds=0.2, rate_hz=10).tolist() == [3, 4, 0, 1, 2]
+
+
+def test_half_a_beat_is_half_the_median_distance():
+    assert half_beat_seconds(torch.tensor([0.1, 0.6, 1.1, 2.1])) == pytest.approx(0.25)
+    assert half_beat_seconds(torch.tensor([0.1])) is None
+    assert half_beat_seconds(torch.tensor([])) is None
+
+
+def records(own, other, **more):
+    return [
+        {
+            "system": "a" if index % 2 else "b",
+            "values": {"judge": {"beat": x, "beat_silence": y, **more}},
+        }
+        for index, (x, y) in enumerate(zip(own, other, strict=True))
+    ]
+
+
+def findings(clips):
+    return control_findings(clips, metric="judge", value="beat", seed=0, confidence=0.95)
+
+
+def test_scores_that_fall_for_every_clip_are_no_chance():
+    found = findings(records([8, 7, 9, 8], [3, 3, 4, 3], beat_half_beat=8.0))
+    silence, half_beat = found["controls"]["silence"], found["controls"]["half_beat"]
+    assert silence["mean"] == pytest.approx(4.75)
+    assert silence["low"] > 4
+    assert silence["systems"]["b"]["mean"] == 5
+    assert (silence["deaf"], half_beat["deaf"]) == (False, True)
+    assert found["controls"]["other_track"]["num_missing"] == 4
+    assert (found["deaf"], found["deaf_to"]) == (False, ["half_beat"])
+    printed = control_sentences(found, metric="judge", value="beat")
+    assert printed[-1] == "judge: the judge is DEAF to the music half a beat later."
+
+
+def test_scores_that_go_up_and_down_are_deaf():
+    found = findings(records([8, 7, 9, 8, 7, 8], [9, 6, 8, 9, 8, 7]))
+    assert found["controls"]["silence"]["low"] < 0 < found["controls"]["silence"]["high"]
+    assert found["deaf"] is True
+
+
+def test_the_pairing_is_by_clip():
+    """Scores that differ more between clips than by the music: only pairs can tell."""
+    own = [1.0, 9, 3, 7, 2, 8, 4, 6]
+    assert findings(records(own, [score - 0.5 for score in own]))["deaf"] is False
+
+
+def test_one_clip_says_nothing():
+    found = findings(records([8], [0]))
+    assert found["deaf"] is None
+    assert "too few clips" in control_sentences(found, metric="judge", value="beat")[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "wording", "model"),
+    [
+        ("judge_server", "paper", "Qwen/Qwen3-Omni-30B-A3B-Instruct"),
+        ("judge_omni", "paper", "Qwen/Qwen3-Omni-30B-A3B-Instruct"),
+        ("judge_videollama2", "authors", "DAMO-NLP-SG/VideoLLaMA2.1-7B-AV"),
+    ],
+)
+def test_the_shipped_configs_build_judges(name, wording, model):
+    [metric], [spec] = read_metrics(ROOT / "dance_eval" / "configs" / f"{name}.yaml")
+    assert (metric.wording, metric.controls) == (wording, True)
+    assert model in metric.judge.identity.values()
+    assert spec["files"].keys() == {"judge"}
+    # Clips may be scored in other processes.
+    assert pickle.loads(pickle.dumps(metric)).fingerprints() == metric.fingerprints()
+
+
+def test_a_config_without_its_answers_is_one_sentence():
+    # The file of answers is the user's.
+    with pytest.raises(EvaluationError, match=r"answers.jsonl: cannot be read") as caught:
+        read_metrics(ROOT / "dance_eval" / "configs" / "judge_recorded.yaml")
+    assert len(str(caught.value)) < 300

@@ -16,7 +16,17 @@ from callbacks.log_interval import is_logged
 # Advertisements, and a line on the summary that is chosen here.
 _NO_USE = ("Tip: For seamless cloud", "Trainer already configured with model summary")
 _ROOT = Path(__file__).resolve().parents[1]
-_ROOMS = ("callbacks", "datamodules", "lightning_modules", "musicinfuser", "train.py")
+_ROOMS = (
+    "callbacks",
+    "dance_eval",
+    "datamodules",
+    "lightning_modules",
+    "musicinfuser",
+    "preflight",
+    "small_world",
+    "sweeps",
+    "train.py",
+)
 _others: list[Callable[..., str]] = []
 
 

@@ -1,9 +1,11 @@
 """SampleGeneration: a look and a listen while training goes on."""
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,15 @@ from torch import Tensor
 from callbacks.ema import averaged_weights
 from callbacks.sigterm import NOTICE
 from callbacks.video_writer import write_clip
+from dance_eval.metrics.beat_alignment import BeatAlignment
+from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
+from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
@@ -68,6 +75,9 @@ class SampleGeneration(L.Callback):
     modes, gradients and cached memory are left as they were found, so a run with samples equals a
     run without. With AdapterEMA the averaged weights are watched. On SIGTERM a clip under way is
     given up.
+
+    The clips' beat alignment and its level of chance are logged beside them, from beats tracked in
+    the whole track; of few clips it is a noisy curve.
     """
 
     def __init__(
@@ -105,6 +115,8 @@ class SampleGeneration(L.Callback):
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
         self._held_out: list[Cell] = []
         self._step = 0
+        self._rhythm = BeatAlignment()
+        self._beats = MusicBeats(partial(read_audio, rate_hz=BEAT_RATE_HZ))
         self.cells = [
             Cell(
                 track=c.track,
@@ -200,6 +212,7 @@ class SampleGeneration(L.Callback):
             num_steps = min(sampling.num_steps, self.held_out_steps)
             sampling, cells = replace(sampling, num_steps=num_steps), self._held_out
         mine = cells[trainer.global_rank :: trainer.world_size]
+        self._rhythm.to(module.device)
         with (
             averaged_weights(trainer, module),
             _untouched(module),
@@ -219,9 +232,49 @@ class SampleGeneration(L.Callback):
                     continue
                 write_clip(folder, clip, sampling=sampling, system=f"step {step}")
                 self._log(trainer, clip, step)
+                self._watch_rhythm(clip)
         trainer.strategy.barrier("samples written")
+        self._log_rhythm(trainer, step)
         if trainer.is_global_zero and folder.is_dir():
             write_manifest(folder)
+
+    def _watch_rhythm(self, clip: GeneratedClip) -> None:
+        """Add a clip to the beat alignment of this step's samples."""
+        cell = clip.cell
+        entry = ClipEntry(
+            Path(), cell.file_stem(), "samples", track=cell.track,
+            track_offset_seconds=cell.track_offset_seconds or 0.0,
+        )  # fmt: skip
+        scored = ScoredClip(
+            frames=clip.frames.cpu(),
+            fps=clip.fps,
+            waveform=clip.waveform.cpu(),
+            rate_hz=OUTPUT_RATE_HZ,
+            name=entry.file,
+            seed=0,
+            beats_seconds=partial(
+                self._beats.read, entry, duration_seconds=len(clip.frames) / clip.fps
+            ),
+        )
+        try:
+            self._rhythm.update(scored)
+        except UserError as error:
+            rank_zero_warn(f"no beat alignment of the sample for {cell.track}: {error}")
+
+    def _log_rhythm(self, trainer: L.Trainer, step: int) -> None:
+        """Log the means over the clips of all processes; nothing where there is none."""
+        if trainer.world_size == 1 and not self._rhythm.update_called:
+            return
+        found = {name: float(value) for name, value in self._rhythm.compute().items()}
+        self._rhythm.reset()
+        if math.isnan(found["score"]):
+            return
+        values = {
+            "samples/beat_alignment": found["score"],
+            "samples/beat_alignment_chance": found["chance"],
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
 
     def _log(self, trainer: L.Trainer, clip: GeneratedClip, step: int) -> None:
         for logger in trainer.loggers:

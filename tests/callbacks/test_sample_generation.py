@@ -20,12 +20,14 @@ from benchmarks.vae import counted_tflop
 from callbacks import SampleGeneration
 from callbacks.sample_generation import SampleCell, _untouched
 from datamodules.held_out_cells import held_out_cells
-from musicinfuser.generation import SamplingSpec
+from musicinfuser.cells import Cell
+from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.latents import read_headers
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
+from tests.dancing_square import click_track, swinging_square
 from tests.handmade_cache import header
 from tests.test_resume import assert_equal
 
@@ -84,8 +86,39 @@ def test_a_run_writes_and_logs_its_samples(
     assert [e.step for e in pictures] == [e.step for e in sounds] == [2, 4]
     assert (pictures[0].height, pictures[0].width) == (32, 8 * 32)
     assert sounds[0].sample_rate == 44_100
+    scalars = events(tmp_path, "scalars")
+    for name in ("samples/beat_alignment", "samples/beat_alignment_chance"):
+        assert [e.step for e in scalars[name]] == [2, 4]
     # Training moved the picture.
     assert len({manifest(folder)[0]["sha256"] for folder in folders}) == 2
+
+
+def test_the_rhythm_of_samples_is_logged_beside_its_chance_level(tmp_path: Path) -> None:
+    beats = [0.1 + 0.5 * k for k in range(24)]
+    song = tmp_path / "song.wav"
+    write_wav(song, click_track(beats, duration_seconds=12.5, rate_hz=32_000), rate_hz=32_000)
+    logged: list[tuple[dict, int]] = []
+    logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((values, step)))
+    trainer = SimpleNamespace(world_size=1, loggers=[logger])
+    sampling = SampleGeneration()
+
+    def step(number: int, *late_seconds: float) -> None:
+        for late in late_seconds:
+            # From second 3.2 of the track on, whose beats there are at 0.4 and every half second.
+            frames = swinging_square(
+                num_frames=73, fps=30.0, period_seconds=0.5, phase_seconds=0.4 + late
+            )
+            cell = Cell(str(song), "p", 0, 73, 64, 64, track_offset_seconds=3.2)
+            sampling._watch_rhythm(GeneratedClip(cell, frames, torch.zeros(10), 0.0, 30.0))
+        sampling._log_rhythm(trainer, number)
+
+    step(1, 0.0, 0.0)
+    step(2)  # no clip, nothing to log
+    step(3, 0.25)
+    [(on_beat, first), (off_beat, third)] = logged
+    assert (first, third) == (1, 3)
+    assert on_beat["samples/beat_alignment"] > 0.75 > 0.1 > off_beat["samples/beat_alignment"]
+    assert 0.1 < on_beat["samples/beat_alignment_chance"] < 0.5
 
 
 def test_a_run_with_samples_equals_one_without(

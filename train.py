@@ -48,14 +48,17 @@ from preflight.cache import check_encoders
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
-# Said by Lightning of things that are meant: few workers on small machines, frozen parts in eval
-# mode, nothing left to encode, batches that follow from the step (so that their loader has no state
-# to keep); and an API of torch that Lightning still calls.
+# Lightning's warnings of what is meant: few workers on small machines, frozen parts in eval mode,
+# nothing left to encode, batches that follow from the step (so that their loader has no state to
+# keep), a first start with `ckpt_path: last`, a folder of checkpoints that a run goes on in; and an
+# API of torch that Lightning still calls.
 QUIET_WARNINGS = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
     ".*in eval mode at the start of training.*",
     ".*length of `DataLoader` across ranks is zero.*",
+    ".*no last checkpoint available.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
 

@@ -1,6 +1,5 @@
 """Files and folders that a run reads, known by their content."""
 
-import csv
 import hashlib
 import json
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.fingerprint import digest_file
+from musicinfuser.label_files import LabelError, csv_rows, parse_json, read_lines
 from musicinfuser.whole_files import write_text
 
 MEMO_NAME = "inputs.json"
@@ -135,16 +135,21 @@ def _sounds(path: Path) -> Iterator[Path]:
             places = ((path if path.is_dir() else path.parent) / text, Path(text))
             if sound := next((place for place in places if place.is_file()), None):
                 yield sound
+                # Clips are scored with the known beats beside their music.
+                beats = sound.with_suffix(".json")
+                if path.is_dir() and beats.is_file():
+                    yield beats
 
 
 def _rows(file: Path) -> Iterator[Any]:
     """Rows of a list; who uses it says what is wrong with one that cannot be read."""
-    with suppress(OSError, ValueError, csv.Error):
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix == ".csv":
-                yield from csv.DictReader(stream)
-            else:
-                yield from map(json.loads, filter(str.strip, stream))
+    with suppress(LabelError):
+        if file.suffix == ".csv":
+            rows = csv_rows(file)
+            names = [name.strip() for name in next(rows, (1, []))[1]]
+            yield from (dict(zip(names, map(str.strip, row), strict=False)) for _, row in rows)
+        else:
+            yield from (parse_json(line, file) for _, line in read_lines(file))
 
 
 def _named(row: Any) -> Iterator[str]:

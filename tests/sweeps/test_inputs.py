@@ -181,6 +181,42 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sorted(read) == ["a", "b", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cells.csv", "prompt, track, seed\na dancer, song.wav, 1\n"),
+        ("cells.csv", '\ufefftrack,prompt\n"song.wav","a, b"\n'),
+        ("cells.jsonl", '\ufeff{"track": "song.wav", "prompt": "one\u2028two"}\n'),
+        ("clips/clips.csv", "file, system, track\n0.mp4, people, ../song.wav\n"),
+    ],
+)
+def test_sounds_of_a_list_are_watched_as_its_reader_finds_them(
+    world: Path, name: str, text: str
+) -> None:
+    (world / name).parent.mkdir(exist_ok=True)
+    (world / name).write_text(text)
+    named = str(world / name if "/" not in name else (world / name).parent)
+    before = inputs.contents([named])
+    (world / "song.wav").write_text("another")
+    inputs.look_again()
+    [changed] = inputs.changed(before, inputs.contents([named]))
+    assert Path(changed).resolve() == world / "song.wav"
+
+
+def test_known_beats_beside_the_music_of_clips_are_watched(world: Path) -> None:
+    (world / "clips").mkdir()
+    (world / "clips" / "manifest.jsonl").write_text('{"file": "0.mp4", "track": "../song.wav"}\n')
+    (world / "song.json").write_text('{"beats_seconds": [1]}')
+    folder, cells = str(world / "clips"), str(world / "own.csv")
+    before = inputs.contents([folder, cells])
+    (world / "song.json").write_text('{"beats_seconds": [2]}')
+    inputs.look_again()
+    [changed] = inputs.changed(before, inputs.contents([folder, cells]))
+    assert Path(changed).resolve() == world / "song.json"
+    # They decide scores, not what is generated.
+    assert not any(path.endswith(".json") for path in inputs.contents([cells]))
+
+
 def test_paths_that_settings_name(tmp_path: Path) -> None:
     for name in ("in.yaml", "out", "song.wav"):
         (tmp_path / name).mkdir() if name == "out" else (tmp_path / name).touch()

@@ -161,17 +161,20 @@ def compared_rows(document: Document) -> list[Row]:
     for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
         own = list(group)
         num_scored = {
-            system: max(values[name]["n"] for name in own) for system, values in systems.items()
+            system: max(values.get(name, {"n": 0})["n"] for name in own)
+            for system, values in systems.items()
         }
         for name in own:
             cells = {
                 system: _cell(values[name], num_scored=num_scored[system])
                 for system, values in systems.items()
+                if name in values
             }
             if any(cell is not None for cell in cells.values()):
                 rows.append({first: name, **cells})
         num_failed = {
-            system: values[own[0]].get("num_failed", 0) for system, values in systems.items()
+            system: max(values.get(name, {}).get("num_failed", 0) for name in own)
+            for system, values in systems.items()
         }
         if any(num_scored[system] != num_clips[system] for system in systems):
             rows.append(_counts(first, f"{metric}: clips scored", num_scored))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dance_eval.metrics.report import ReportError, read_report
+from dance_eval.metrics.report import ReportError, compared_rows, read_report
 from tests.conftest import ROOT
 from tests.scored_numbers import judged
 
@@ -108,3 +108,14 @@ def test_files_from_before_all_fields_are_read(document, tmp_path):
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(ReportError, match="gone.json.*cannot be read .*evaluate.py score"):
         read_report(Path(tmp_path, "gone.json"))
+
+
+def test_a_value_that_only_one_system_has_is_a_gap_in_the_table(document, tmp_path):
+    whole = {row[next(iter(row))]: row for row in compared_rows(document)}
+    del document["systems"]["a"]["judge/beat_alignment"]
+    rows = {row[next(iter(row))]: row for row in compared_rows(read(document, tmp_path))}
+    assert rows["judge/beat_alignment"].get("a") is None
+    assert rows["judge/beat_alignment"]["b"] == whole["judge/beat_alignment"]["b"]
+    document["systems"]["a"] = {}
+    rows = {row[next(iter(row))]: row for row in compared_rows(read(document, tmp_path))}
+    assert rows["judge: clips scored"] == {**rows["judge: clips scored"], "a": "0", "b": "2"}

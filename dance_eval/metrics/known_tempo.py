@@ -37,6 +37,11 @@ def without_tempo(parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for part, mark in marks if (name := mark[1] if mark else part))
 
 
+def place_of(entry: ClipEntry, named: str | None) -> Path:
+    """Where a sound that a clip's list names lies, or would lie; None: the clip itself."""
+    return entry.file_of(named or entry.file) or entry.folder / (named or entry.file)
+
+
 def known_bpm(entry: ClipEntry) -> float | None:
     """Beats per minute of a clip's music: what its list says, else what its AIST name says.
 
@@ -45,7 +50,7 @@ def known_bpm(entry: ClipEntry) -> float | None:
     """
     if entry.bpm is not None:
         return entry.bpm
-    name, factor = tempo_of(entry.track or entry.file)
+    name, factor = tempo_of(place_of(entry, entry.track))
     code = music_code(name)
     return None if code is None else MUSIC_BPM[code] * factor
 

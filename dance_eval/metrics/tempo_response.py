@@ -16,7 +16,7 @@ import torch
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
-from dance_eval.metrics.known_tempo import tempo_of, without_tempo
+from dance_eval.metrics.known_tempo import place_of, tempo_of, without_tempo
 from dance_eval.metrics.matching import Sound, name_of, sound_of, told_apart
 from dance_eval.metrics.motion import MotionCurve
 from dance_eval.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
@@ -104,7 +104,7 @@ def tempo_response(
 def _untimed(entry: ClipEntry) -> tuple[Sound, float]:
     """What a clip dances to, as if it were played at its own tempo, and the factor of the tempo."""
     named = entry.heard or entry.track
-    place = entry.file_of(named or entry.file) or entry.folder / (named or entry.file)
+    place = place_of(entry, named)
     _, tempo = tempo_of(place)
     sound, name = sound_of(entry, named), without_tempo(name_of(entry, str(place)))
     digest = sound.digest if tempo == 1 else None

@@ -46,6 +46,17 @@ def test_a_known_tempo_is_the_prior(bpm):
     assert float(gaps.max()) < 0.05
 
 
+@pytest.mark.parametrize("track", ["mBR0.wav", None])
+def test_a_list_may_lie_in_the_folder_that_says_the_tempo(tmp_path, track):
+    folder = tmp_path / "tempo_0.75"
+    folder.mkdir()
+    (folder / "mBR0.wav").touch()
+    entry = ClipEntry(folder, "gBR_sBM_c01_d04_mBR0_ch01.mp4", "ours", track)
+    assert known_bpm(entry) == 60
+    (tmp_path / "mBR0.wav").touch()
+    assert known_bpm(ClipEntry(folder, "x.mp4", "ours", str(tmp_path / "mBR0.wav"))) == 80
+
+
 def test_without_it_fast_music_is_followed_at_half_its_tempo():
     found = track_beats(clicks(175)[1], rate_hz=BEAT_RATE_HZ)
     assert 60 / float(found.diff().median()) == pytest.approx(175 / 2, rel=0.04)

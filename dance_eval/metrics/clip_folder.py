@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +137,21 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     unlisted: list[str] = []
     if (folder / MANIFEST_NAME).is_file():
         entries = _manifest_entries(folder, system)
-        listed = {entry.file for entry in entries}
-        unlisted = [name for name in videos if name not in listed]
+        listed = {_place(folder, entry.file) for entry in entries}
+        unlisted = [name for name in videos if _place(folder, name) not in listed]
     else:
         entries = _table_entries(folder, system)
-        listed = {entry.file for entry in entries}
-        entries += [ClipEntry(folder, name, system) for name in videos if name not in listed]
+        listed = {_place(folder, entry.file) for entry in entries}
+        left = (name for name in videos if _place(folder, name) not in listed)
+        entries += [ClipEntry(folder, name, system) for name in left]
     if not entries:
         raise ClipListError(f"{folder}: holds no clips; expected {MANIFEST_NAME} or *.mp4 files.")
     return sorted(entries, key=lambda entry: entry.file), unlisted
+
+
+def _place(folder: Path, file: str) -> str:
+    """One text for all names of a file, such as ``./a.mp4`` and ``/data/clips/a.mp4``."""
+    return os.path.abspath(folder / file)
 
 
 def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str) -> ClipEntry:
@@ -161,7 +168,8 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
             kind = "a whole number" if is_whole else "a number"
             limit = f" from {above:g} on" if math.isfinite(above) else ""
             raise UserError(f"{key} is {row[key]!r}; give {kind}{limit}")
-        return value
+        # Seeds may have more digits than a float.
+        return int(Decimal(str(row[key]).strip())) if is_whole else value
 
     if not row["file"]:
         raise UserError("file is empty; name the video")
@@ -188,17 +196,19 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
 def _manifest_entries(folder: Path, system: str) -> list[ClipEntry]:
     entries = {}
     path = folder / MANIFEST_NAME
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Prompts may hold the other line breaks of Unicode.
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        place = f"{path}, line {number}"
         try:
-            entry = _entry(folder, system, json.loads(line), f"{path}, line {number}")
+            entry = _entry(folder, system, json.loads(line), place)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            name = f"{MANIFEST_NAME}:{number}"
-            reason = f"not a manifest line ({type(error).__name__}); repeat the predict command"
-            entry = ClipEntry(folder, name, system, problem=reason)
-        entries[entry.file] = entry
+            said = str(error) if isinstance(error, UserError) else type(error).__name__
+            reason = f"{place}: not a manifest line ({said}); repeat the predict command"
+            entry = ClipEntry(folder, f"{MANIFEST_NAME}:{number}", system, problem=reason)
+        entries[_place(folder, entry.file)] = entry
     systems = {entry.system for entry in entries.values() if entry.problem is None}
     if len(systems) == 1:  # what a line that cannot be read would have said
         [system] = systems
@@ -227,7 +237,7 @@ def _table_entries(folder: Path, system: str) -> list[ClipEntry]:
             entry = _entry(folder, system, row, place)
         except UserError as error:
             raise ClipListError(f"{place}: {error}.") from None
-        other = entries.setdefault(os.path.normpath(entry.file), entry)
+        other = entries.setdefault(_place(folder, entry.file), entry)
         if other is not entry:
             raise ClipListError(
                 f"{place}: {entry.file} is described in {other.listed}, too; keep one of the lines."

@@ -146,3 +146,43 @@ def test_what_cannot_be_listed_is_one_sentence(tmp_path):
     (tmp_path / "clips.csv").write_text("file,method\na.mp4,ours\n")
     with pytest.raises(ClipListError, match="lacks the columns system, track"):
         list_clips(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./a.mp4", "sub/../a.mp4", "{folder}/a.mp4"])
+def test_a_file_has_many_names_and_counts_once(tmp_path, name):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    named = name.format(folder=tmp_path)
+    rows = f"file,system,track\n{named},ours,song.wav\n"
+    (tmp_path / "clips.csv").write_text(rows)
+    entries, _ = list_clips(tmp_path)
+    assert {(entry.file, entry.system) for entry in entries} == {
+        (named, "ours"),
+        ("b.mp4", tmp_path.name),
+    }
+    (tmp_path / "clips.csv").write_text(f"{rows}a.mp4,ours,song.wav\n")
+    with pytest.raises(ClipListError, match="line 3: a.mp4 is described in .*line 2, too"):
+        list_clips(tmp_path)
+    write_manifest(tmp_path, {"file": named, "seed": 1}, {"file": "a.mp4", "seed": 2})
+    entries, unlisted = list_clips(tmp_path)
+    assert ([entry.seed for entry in entries], unlisted) == ([2], ["b.mp4"])
+
+
+def test_seeds_keep_all_their_digits(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    seeds = [2**53, 2**53 + 1]
+    (tmp_path / "clips.csv").write_text(
+        f"file,system,track,seed\na.mp4,x,s.wav,{seeds[0]}\nb.mp4,x,s.wav,{seeds[1]}\n"
+    )
+    assert [entry.seed for entry in list_clips(tmp_path)[0]] == seeds
+    write_manifest(tmp_path, *({"file": f"{seed}.mp4", "seed": seed} for seed in seeds))
+    assert [entry.seed for entry in list_clips(tmp_path)[0]] == seeds
+
+
+def test_a_manifest_line_that_makes_no_sense_is_named(tmp_path):
+    prompt = "one\u2028two"
+    whole = json.dumps({"file": "a.mp4", "prompt": prompt}, ensure_ascii=False)
+    write_manifest(tmp_path, f"\ufeff{whole}", {"file": "b.mp4", "track_offset_seconds": -1})
+    first, second = list_clips(tmp_path)[0]
+    assert (first.prompt, first.problem) == (prompt, None)
+    assert second.problem.startswith(f"{tmp_path / 'manifest.jsonl'}, line 2: ")
+    assert "track_offset_seconds is -1; give a number from 0 on" in second.problem

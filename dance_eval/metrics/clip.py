@@ -166,7 +166,8 @@ class ClipMetric(NamedMetric):
 
     A subclass sets `value_names` and implements `score_clip`; accumulation, averaging and
     synchronisation over processes are done here. Values named in `optional_names` may be absent for
-    a clip; they are averaged over the clips that have them.
+    a clip; they are averaged over the clips that have them. The values of a clip that has one of
+    `provisional_names` are not taken over by the next command, which scores it again.
 
     Args:
         name: Name in tables and in metrics.json.
@@ -174,6 +175,7 @@ class ClipMetric(NamedMetric):
 
     value_names: ClassVar[tuple[str, ...]]
     optional_names: ClassVar[frozenset[str]] = frozenset()
+    provisional_names: ClassVar[frozenset[str]] = frozenset()
     sums: torch.Tensor
     num_values: torch.Tensor
 
@@ -191,6 +193,11 @@ class ClipMetric(NamedMetric):
         """Whether these are the names of one clip's values: all but the optional ones."""
         names = set(cls.value_names)
         return names - cls.optional_names <= set(values) <= names
+
+    @classmethod
+    def is_final(cls, values: Collection[str]) -> bool:
+        """Whether a clip with these values need not be scored again."""
+        return cls.is_complete(values) and cls.provisional_names.isdisjoint(values)
 
     def update(self, clip: ScoredClip) -> None:
         """Add one clip to the averages."""

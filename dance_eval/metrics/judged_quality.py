@@ -47,6 +47,7 @@ _OTHER_RULES = (
     *(f"expected_{name}" for name in (key_of(BEAT), *_AVERAGES)),
 )
 _COUNTS = ("num_answers", "num_strict", "num_cut_off")
+_UNREAD = "num_unread_controls"
 
 
 class JudgedQuality(ClipMetric):
@@ -67,6 +68,8 @@ class JudgedQuality(ClipMetric):
             ``half_beat`` (the clip's own music, moved in a circle by half a beat).
         num_answers, num_strict, num_cut_off: How many answers about the clip with its own sound
             there are, how many the stricter rule reads, how many were cut off.
+        num_unread_controls: How many answers about other sound hold no score, if any; the next
+            command asks for them again.
 
     The authors' rule takes the first number of an answer, also one out of a model's thoughts:
     "<think>I see 3 people</think>8" gives 3. It is the default since it is what the paper's numbers
@@ -91,9 +94,10 @@ class JudgedQuality(ClipMetric):
 
     # It asks many questions at once by itself; a judge on a GPU is there once.
     in_workers = False
-    value_names = (*_NAMES, *_AVERAGES, *_CONTROLLED, *_OTHER_RULES, *_COUNTS)
+    value_names = (*_NAMES, *_AVERAGES, *_CONTROLLED, *_OTHER_RULES, *_COUNTS, _UNREAD)
     # Counts are absent from files of earlier versions.
-    optional_names = frozenset({*_PROMPT, *_CONTROLLED, *_OTHER_RULES, *_COUNTS})
+    optional_names = frozenset({*_PROMPT, *_CONTROLLED, *_OTHER_RULES, *_COUNTS, _UNREAD})
+    provisional_names = frozenset({_UNREAD})
 
     def __init__(
         self,
@@ -169,7 +173,12 @@ class JudgedQuality(ClipMetric):
         for (shown, question), answer in zip(calls, answers, strict=True):
             if shown is not own:
                 values |= _controlled(question, shown.sound, answer)
-        return values
+        unread = sum(
+            answer.score is None
+            for (shown, _), answer in zip(calls, answers, strict=True)
+            if shown is not own
+        )
+        return values | ({_UNREAD: float(unread)} if unread else {})
 
     def _run_values(self, run: dict[str, Answer], clip: ScoredClip) -> dict[str, float]:
         """Scores and averages of the answers about the clip with its own sound."""
@@ -255,6 +264,8 @@ def reading_sentences(records: Sequence[dict[str, Any]], *, metric: str) -> list
         sentence += ", the others' first number may come out of thoughts or a range"
     if cut_off:
         sentence += f"; {cut_off} were cut off by the limit of tokens, raise it"
+    if unread := int(sum(count.get(_UNREAD, 0) for count in counts)):
+        sentence += f"; {unread} more, with other sound, hold no score and are asked for next time"
     return [f"{sentence}."]
 
 

@@ -134,7 +134,7 @@ def take_known(
             else:
                 values = values_of.get((record["sha256"], metric.name, key))
                 assert isinstance(metric, ClipMetric)
-                if values is not None and metric.is_complete(values):
+                if values is not None and metric.is_final(values):
                     record["values"][metric.name] = values
                     record["music_bpm"] = tempi.get((metric.name, key), record["music_bpm"])
 

@@ -153,6 +153,27 @@ def test_how_answers_were_read_is_printed(server, score, few):
     assert "cut off" not in printed
 
 
+def test_answers_about_other_sound_that_say_nothing_are_asked_for_again(server, score, few):
+    def no_score_for_silence(request):
+        return "8" if any(parts(request)["audio"][0][44:]) else "There is no music."
+
+    server.answer = no_score_for_silence
+    document, printed = score(few)
+    num_clips = len(document["clips"])
+    assert all(clip["values"]["judge"]["overall"] == 8 for clip in document["clips"])
+    unread = f"{2 * num_clips} more, with other sound, hold no score and are asked for next time"
+    assert unread in printed
+    asked = len(server.requests)
+    server.answer = lambda request: "7"
+    for _ in range(2):
+        document, printed = score(few)
+        assert len(server.requests) == asked + 2 * num_clips
+    assert "asked for next time" not in printed
+    values = document["clips"][0]["values"]["judge"]
+    assert (values["beat_alignment"], values["beat_alignment_silence"]) == (8, 7)
+    assert "num_unread_controls" not in values
+
+
 def test_answers_that_were_cut_off_are_counted_and_named(server, score, few, capsys, tmp_path):
     server.finish_reason = "length"
     server.answer = lambda request: "Let me see, 3"

@@ -90,8 +90,10 @@ def frames_around(
         stamped = _stamped_frames(container, stream, target, zero, path, deadline)
         first = next(stamped, None)
         # The key frame found lies before the target in decoding order, which with an open group
-        # of pictures does not mean in time.
-        if first is not None and first[0] <= time + PTS_TOLERANCE_SECONDS:
+        # of pictures does not mean in time. Transport streams are searched by time alone, and not
+        # every decoder says that it starts without a key frame.
+        is_early = first is not None and first[0] <= time + PTS_TOLERANCE_SECONDS
+        if first is not None and is_early and first[1].key_frame:
             yield first
             yield from stamped
             return

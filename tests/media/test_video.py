@@ -278,3 +278,19 @@ def test_crop_then_antialiased_resize(media):
 def test_impossible_requests_are_refused(media, wrong):
     with pytest.raises(ValueError, match="must be"):
         read("unread.mp4", **wrong)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libx264"])
+def test_a_transport_stream_is_read_from_a_key_frame_on(media, codec):
+    """It is searched by time alone; MPEG-4's decoder shows grey where it lacks a key frame."""
+    path = media.write(
+        "cut.ts",
+        times=[k / 25 for k in range(40)],
+        time_base=Fraction(1, 25),
+        codec=codec,
+        options={"bf": "0", "b": "4000000", "g": "12"},
+    )
+    for start in (0.2, 0.68, 1.0):
+        clip = read(path, start=start, num_frames=6, fps=25)
+        first = round(start * 25)
+        assert media.numbers(clip) == list(range(first, first + 6))

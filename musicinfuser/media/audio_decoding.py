@@ -32,9 +32,12 @@ _PREROLL_SECONDS = 5
 _SEEK_BACK_SECONDS = (0, 2, 10, 60)
 # FFmpeg searches these by their mean rate, which is not exact; their packets are passed over.
 _SEARCHED_BY_SIZE = ("mp3", "aac", "ac3", "eac3", "dts", "ogg")
+# Of these only PCM has an exact rate; the stamps of other codecs drift after a search.
+_EXACT_FOR_PCM = ("wav", "w64")
 _HEAD_PIECES = 12
-# Of LAME and of decoders together, as FFmpeg counts it in other formats.
-_MP3_DELAY_SAMPLES = 1105
+# Of encoder and decoder together, as FFmpeg counts it in other formats. That of AAC is the choice
+# of its encoder; this is FFmpeg's and the most common one.
+_DELAY_SAMPLES = {"mp3": 1105, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
 
 
 def picture_start_seconds(
@@ -63,16 +66,18 @@ def _start_in_avi(
 ) -> Fraction:
     """When the first frame is decoded; AVI knows no other time.
 
-    MP3 comes out of its decoder 1105 samples late, and AVI cannot say so. FFmpeg, when it writes
-    AVI, delays all frames but the first by as much, in whole frames.
+    Lossy sound comes out of its decoder some samples late, and AVI cannot say so. FFmpeg, when it
+    writes AVI, delays all frames but the first by as much, in whole frames, or not at all.
     """
     stamps = (p.dts for p in packets(container, stream, deadline) if p.size and p.dts is not None)
     slots, slot_seconds = list(islice(stamps, 3)), stream.time_base or Fraction(1, 30)
     start = slots[0] * slot_seconds if slots else Fraction(0)
     sound = sound_stream(container, path).codec_context
-    if "mp3" not in sound.name:
+    # Decoders have names such as mp3float.
+    num_samples = _DELAY_SAMPLES.get(sound.name.removesuffix("float"), 0)
+    if not num_samples:
         return start
-    delay = Fraction(_MP3_DELAY_SAMPLES, sound.sample_rate)
+    delay = Fraction(num_samples, sound.sample_rate)
     added = math.ceil(delay / slot_seconds)
     is_delayed = len(slots) == 3 and (slots[1] - slots[0]) - (slots[2] - slots[1]) == added
     return start + delay - (added * slot_seconds if is_delayed else 0)
@@ -191,7 +196,9 @@ def _packets_from(
     def is_early(packet: "Packet") -> bool:
         return packet.pts is None or packet.pts * packet.time_base < second
 
-    if container.format.name not in _SEARCHED_BY_SIZE:
+    kind, codec = container.format.name, stream.codec_context.name
+    is_exact = kind not in _EXACT_FOR_PCM or codec.startswith("pcm_")
+    if kind not in _SEARCHED_BY_SIZE and is_exact:
         for back in _SEEK_BACK_SECONDS:
             try:
                 # By the default stream, the picture: indexes often know no other.

@@ -145,7 +145,7 @@ def test_a_span_is_a_slice_of_the_whole(tmp_path):
 # The clock
 
 
-@pytest.mark.parametrize("codec", ["mp3", "pcm_s16le"])
+@pytest.mark.parametrize("codec", ["mp3", "mp2", "aac", "ac3", "pcm_s16le"])
 @pytest.mark.parametrize("frames_between", ["0", "3"])
 @pytest.mark.parametrize("fps", [24, 30, 60])
 def test_click_and_flash_coincide_in_avi(media, codec, frames_between, fps):

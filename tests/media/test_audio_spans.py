@@ -64,6 +64,8 @@ NO_NOISE = {"aac_pns": "0"}  # AAC's noise is drawn anew at every decoding
         (".mkv", "pcm_s16le", {}),
         (".avi", "pcm_s16le", {}),
         (".wav", "pcm_s16le", {}),
+        (".wav", "adpcm_ima_wav", {}),
+        (".wav", "adpcm_ms", {}),
         (".mkv", "flac", {}),
         (".flac", "flac", {}),
         (".mp4", "libopus", {}),

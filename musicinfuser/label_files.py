@@ -132,7 +132,7 @@ def read_csv(
 
     Args:
         path: The file, in UTF-8, with commas between values.
-        required: Columns that must be there.
+        required: Columns that must be there; the first one names files.
         optional: Columns that may be there.
         others: Whether further columns may be there.
 
@@ -156,8 +156,9 @@ def read_csv(
                 "with commas.",
                 line,
             )
-        _refuse_swallowed_rows(path, line, values)
         found.append((line, dict(zip(names, map(str.strip, values), strict=True))))
+    if required:
+        _refuse_swallowed_rows(path, found, required[0])
     return found
 
 
@@ -188,18 +189,22 @@ def _check_columns(
     )
 
 
-def _refuse_swallowed_rows(path: str | Path, line: int, values: Sequence[str]) -> None:
+def _refuse_swallowed_rows(
+    path: str | Path, rows: Sequence[tuple[int, Row]], file_column: str
+) -> None:
     """Two quotes that are not closed make one text of the rows between them."""
-    suffix = PurePath(values[0].strip()).suffix
-    if not suffix:
+    suffixes = {PurePath(row[file_column]).suffix.lower() for _, row in rows} - {""}
+    if not suffixes:
         return
-    start_of_row = re.compile(rf"\n[^,\n]*{re.escape(suffix)}\"?,", re.IGNORECASE)
-    for value in values[1:]:
-        if start_of_row.search(value):
+    names_a_file = re.compile(
+        rf"(?:^|[,\n])[^,\n]*(?:{'|'.join(map(re.escape, sorted(suffixes)))})\"?(?:[,\n]|$)",
+        re.IGNORECASE,
+    )
+    for line, row in rows:
+        if any("\n" in value and names_a_file.search(value) for value in row.values()):
             raise LabelError(
                 path,
-                "a text goes on over the rows below, which start with names of files; close its "
-                "quote.",
+                "a text goes on over the rows below, which hold names of files; close its quote.",
                 line,
             )
 

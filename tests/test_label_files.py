@@ -63,6 +63,19 @@ def test_a_faulty_row_is_named(tmp_path, rows, line, reason):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'caption,file\n"one,a.mp4\ntwo",b.mp4\nthree,c.mp4\n',
+        'seed,file,caption\n1,a.mp4,"one\n2,b.mp4,two"\n',
+        'file,caption\na.mp4,"one\nb.mov,two"\nc.MOV,three\n',
+    ],
+)
+def test_rows_within_a_text_are_found_in_any_column(tmp_path, text):
+    error = refused(captions, tmp_path / "t.csv", text)
+    assert error.line == 2 and "a text goes on over the rows below" in error.reason
+
+
+@pytest.mark.parametrize(
     ("columns", "reason"),
     [
         ("", "names the columns (none); there must be file, caption, there may be seed, each once"),

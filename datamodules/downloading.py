@@ -40,7 +40,7 @@ def compare(url: str, path: Path) -> None:
     """
     known = noted(path).get("url")
     what = f"is there already, but came from {known}, not from {url}"
-    if known is None:
+    if known in (None, url):
         try:
             with _opened(url) as response:
                 origin = _origin(url, response)
@@ -156,6 +156,12 @@ def noted(path: Path) -> dict[str, Any]:
         return read_json(_origin_path(path))
     except LabelError:
         return {}
+
+
+def is_noted(path: Path, url: str) -> bool:
+    """Whether a video came from a place and still has the number of bytes it had there."""
+    known = noted(path)
+    return known.get("url") == url and known.get("num_bytes") in (path.stat().st_size, None)
 
 
 def _size(part: Path) -> int:

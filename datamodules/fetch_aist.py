@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
-from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, noted
+from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, is_noted
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.label_files import read_lines
 from musicinfuser.whole_files import named_write_errors
@@ -112,7 +112,7 @@ def fetch(
     has_asked = False
     for number, name in enumerate(names, start=1):
         path, origin = folder / f"{name}.mp4", f"{url}/{name}.mp4"
-        if path.is_file() and is_mp4(path) and noted(path).get("url") == origin:
+        if path.is_file() and is_mp4(path) and is_noted(path, origin):
             done.there_already.append(name)
             continue
         if has_asked:

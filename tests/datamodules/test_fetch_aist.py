@@ -179,6 +179,15 @@ def test_another_size_is_not_there_already(
     assert files(out) == {f"{name}.mp4": VIDEOS[name] for name in NAMES}
 
 
+def test_a_video_cut_short_since_is_not_there_already(server: Server, tmp_path: Path) -> None:
+    fetched(server, tmp_path, NAMES[0])
+    path = tmp_path / f"{NAMES[0]}.mp4"
+    path.write_bytes(VIDEOS[NAMES[0]][:1000])
+    done = fetched(server, tmp_path, NAMES[0])
+    assert list(done.failed) == [NAMES[0]] and not done.there_already
+    assert "is there already with 1000 bytes, the server's has 200000" in done.failed[NAMES[0]]
+
+
 @pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"ETag": 'W/"1"'}, {}])
 def test_a_part_of_a_file_that_changed_is_thrown_away(
     server: Server, tmp_path: Path, headers: dict[str, str]

@@ -18,7 +18,9 @@ Videos = Mapping[str, Path]
 def has_changed(header: ClipHeader, video: Path) -> bool:
     """Whether a video is another one than a clip was made of, as far as the clip says."""
     identity = FileIdentity.from_attributes(header.attributes)
-    return identity is not None and not identity.is_that_of(video)
+    return identity is not None and not identity.is_that_of(
+        video, noted_ns=header.path.stat().st_mtime_ns
+    )
 
 
 def find_outdated(cache_dir: str | Path, datasets: Sequence[ClipDataset]) -> list[OutdatedClip]:

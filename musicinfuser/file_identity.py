@@ -1,4 +1,4 @@
-"""Knowing a file again: by size and time, and by its content where these differ."""
+"""Knowing a file again: by size and times, and by its content where these leave it open."""
 
 import hashlib
 import os
@@ -34,22 +34,27 @@ class FileIdentity:
             OSError: It cannot be read.
         """
         status = os.stat(path)
-        digest = _digest(path, status.st_size, status.st_mtime_ns)
+        digest = _digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         return cls(status.st_size, status.st_mtime_ns, digest)
 
-    def is_that_of(self, path: Path) -> bool:
-        """Whether a file is still the same; it is read only if it has the size, but not the time.
+    def is_that_of(self, path: Path, *, noted_ns: int | None = None) -> bool:
+        """Whether a file is still the same; it is read only where size and times leave it open.
 
         What is no regular file, or cannot be read, is another file.
+
+        Args:
+            path: The file.
+            noted_ns: When this was noted, in nanoseconds since 1970. The file is read if the system
+                has changed anything of it since: copying tools set the time of a change themselves.
         """
         try:
             status = os.stat(path)
             if status.st_size != self.num_bytes or not stat.S_ISREG(status.st_mode):
                 return False
-            return (
-                status.st_mtime_ns == self.modified_ns
-                or _digest(path, status.st_size, status.st_mtime_ns) == self.digest
-            )
+            is_untouched = noted_ns is None or status.st_ctime_ns <= noted_ns
+            return (is_untouched and status.st_mtime_ns == self.modified_ns) or _digest(
+                path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            ) == (self.digest)
         except OSError:
             return False
 
@@ -75,8 +80,8 @@ class FileIdentity:
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: Path, num_bytes: int, modified_ns: int) -> str:
-    """Of the content; size and time are arguments so that a file that changes is read again."""
+def _digest(path: Path, num_bytes: int, modified_ns: int, touched_ns: int) -> str:
+    """Of the content; size and times are arguments so that a file that changes is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(
             file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)

@@ -122,6 +122,17 @@ def test_what_is_not_selected_stays_unless_its_video_is_another(world: SimpleNam
     assert world.outdated(world.dataset("old", "d")) == {}, "nothing is known of its video"
 
 
+def test_another_video_of_the_same_size_and_time_is_another(world: SimpleNamespace) -> None:
+    for name, content in (("a", b"x"), ("b", b"b")):
+        video = world.videos[name]
+        times = video.stat().st_atime_ns, video.stat().st_mtime_ns
+        video.write_bytes(content)
+        os.utime(video, ns=times)
+    for clip in (world.cache / "clips").rglob("*.safetensors"):
+        os.utime(clip, ns=(1, 1))  # clocks of file systems are coarse
+    assert world.outdated(world.dataset("one", "a", "b")) == {"a": REPLACED}
+
+
 def test_what_was_listed_of_another_folder_stays_listed(world: SimpleNamespace) -> None:
     world.videos["c"].unlink()
     write_outdated(world.cache, find_outdated(world.cache, [world.dataset("two")]))

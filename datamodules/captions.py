@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from datamodules.aist_names import AISTName, dancers_of, tables
+from datamodules.folders import files_below
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from musicinfuser.file_identity import FileIdentity
@@ -45,6 +46,7 @@ YOUTUBE_EMPTY_CAPTION = "a YouTube dance video"
 """Caption of a video that has none (authors' code)."""
 
 MAX_NAMED_DANCERS = 3
+_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 def dancers_text(genders: Sequence[str]) -> str:
@@ -204,11 +206,37 @@ def read_captions(root: Path, captions: str | Path | Sequence[str | Path]) -> di
         LabelError: As `read_caption_table`.
         ValueError: As `find_caption_tables`.
     """
-    entries = [captions] if isinstance(captions, str | Path) else captions
     found: dict[str, str] = {}
-    for path in (path for entry in entries for path in find_caption_tables(root, entry)):
+    for path in _tables(root, captions):
         found = read_caption_table(path, root=root) | found
     return found
+
+
+def _tables(root: Path, captions: str | Path | Sequence[str | Path]) -> list[Path]:
+    entries = [captions] if isinstance(captions, str | Path) else captions
+    return [path for entry in entries for path in find_caption_tables(root, entry)]
+
+
+def unread_texts(
+    root: Path, videos: Sequence[Path], captions: str | Path | Sequence[str | Path]
+) -> list[str]:
+    """Texts and tables of captions below a folder that are not read, by relative path, sorted.
+
+    Args:
+        root: Folder of the videos.
+        videos: All videos in it.
+        captions: As in `read_captions`.
+    """
+    beside = {video.with_suffix(".txt") for video in videos}
+    read = {path.resolve() for path in _tables(root, captions)}
+    texts = filter(_may_hold_captions, files_below(root))
+    unread = (path for path in texts if path not in beside and path.resolve() not in read)
+    return sorted(file_key(path.relative_to(root)) for path in unread)
+
+
+def _may_hold_captions(path: Path) -> bool:
+    name, suffix = path.name.lower(), path.suffix.lower()
+    return suffix == ".txt" or (name.startswith("caption") and suffix in _TABLE_SUFFIXES)
 
 
 def find_caption(video: Path, root: Path, table: Mapping[str, str]) -> str:

@@ -41,7 +41,7 @@ def find_videos(root: Path, *, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list
             f"{root} is not a folder{looked_for(root)}; give the folder that holds the videos."
         )
     endings = tuple(suffixes)
-    found = [path for path in _files(root) if path.name.lower().endswith(endings)]
+    found = [path for path in files_below(root) if path.name.lower().endswith(endings)]
     if not found:
         raise UserError(
             f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
@@ -52,12 +52,13 @@ def find_videos(root: Path, *, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list
 def other_files(root: Path) -> list[str]:
     """A note on files below a folder that are neither videos nor what lies beside them, if any."""
     known = {*VIDEO_SUFFIXES, *_BESIDE_SUFFIXES, ""}
-    endings = Counter(path.suffix.lower() for path in _files(root)).most_common()
+    endings = Counter(path.suffix.lower() for path in files_below(root)).most_common()
     others = [f"{number} {printable(ending)}" for ending, number in endings if ending not in known]
     return [f"files that are not taken for videos: {', '.join(others)}"] if others else []
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, those with a dot in front left out, in any order."""
     visited = set()
     for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         real = os.path.realpath(folder)

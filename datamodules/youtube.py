@@ -13,6 +13,7 @@ from datamodules.captions import (
     file_key,
     find_captions,
     read_captions,
+    unread_texts,
 )
 from datamodules.clips import CropMode, SkippedClip, Source, Split
 from datamodules.cut_finding import require_detector
@@ -155,19 +156,26 @@ class YouTubeDataset(ClipDataset):
             shots=shots,
         )
         self.skipped = [SkippedClip(self.source, *why) for why in reasons.items()] + self.skipped
-        self.notes = _caption_notes(self.num_missing_captions, unused) + other_files(root)
+        self.notes = _caption_notes(
+            self.num_missing_captions, unused, unread_texts(root, self.videos, captions)
+        ) + other_files(root)
         self._require_clips(root)
 
 
-def _caption_notes(num_missing: int, unused: Sequence[str]) -> list[str]:
+def _caption_notes(num_missing: int, unused: Sequence[str], unread: Sequence[str]) -> list[str]:
     notes = []
     if num_missing:
         notes.append(f"videos without a caption of their own: {num_missing}")
     if unused:
-        names = ", ".join(map(printable, unused[:MAX_NAMED_CAPTIONS]))
-        more = ", ..." if len(unused) > MAX_NAMED_CAPTIONS else ""
-        notes.append(f"captions of no video: {len(unused)} ({names}{more})")
+        notes.append(f"captions of no video: {_named(unused)}")
+    if unread:
+        notes.append(f"texts and tables that are not read as captions: {_named(unread)}")
     return notes
+
+
+def _named(files: Sequence[str]) -> str:
+    names = ", ".join(map(printable, files[:MAX_NAMED_CAPTIONS]))
+    return f"{len(files)} ({names}{', ...' if len(files) > MAX_NAMED_CAPTIONS else ''})"
 
 
 def clip_stem(relative_path: str) -> str:

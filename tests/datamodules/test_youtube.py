@@ -124,6 +124,22 @@ def test_captions_that_cannot_be_read_or_match_no_video_are_named(tmp_path, writ
     ]
 
 
+def test_texts_that_are_not_read_are_named(tmp_path, write_dance):
+    for name in ("a.mp4", "sub/b.mp4"):
+        write_dance(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text("a dancer")
+    (tmp_path / "captions.jsonl").write_text("")
+    (tmp_path / "captions").mkdir()
+    for name in ("captions/captions_rank0.jsonl", "captions/skipped_rank0.jsonl", "notes.csv"):
+        (tmp_path / name).write_text("")
+    for name in ("A.TXT", "captions.CSV", "sub/captions.csv", "sub/c.txt"):
+        (tmp_path / name).write_text("file,caption\na.mp4,lost\n")
+    assert YouTubeDataset(tmp_path, **SMALL).notes == [
+        "texts and tables that are not read as captions: 4 "
+        "(A.TXT, captions.CSV, sub/c.txt, sub/captions.csv)"
+    ]
+
+
 def test_a_named_table_must_exist(tmp_path, write_dance):
     write_dance(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"none\.csv cannot be read"):

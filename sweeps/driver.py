@@ -19,6 +19,7 @@ from sweeps.run_folder import (
     is_finished,
     note_inputs,
     read_state,
+    settings_that_differ,
 )
 from sweeps.settings import SweepSpec, build_executor
 from sweeps.work import Outcome, Work, allow_work, stop_all
@@ -102,9 +103,13 @@ def read_list(folder: Path) -> list[dict[str, Any]]:
 def _say_what_changed(run: Run) -> None:
     state = read_state(run.folder)
     for stage in run.stages:
-        if state["stages"].get(stage.name, {}).get("is_done"):
-            for path in changed_inputs(state, stage):
-                print(f"{run.name}: {path} has changed since {CONSEQUENCES[stage.name]}.")
+        begun = state["stages"].get(stage.name, {})
+        if begun.get("is_done"):
+            # Of the other stages, other settings are refused.
+            wrong = settings_that_differ(begun, stage) if stage.name == "score" else []
+            named = (f"score.{phrase.partition(':')[0]}" for phrase in wrong)
+            for what in [*changed_inputs(state, stage), *named]:
+                print(f"{run.name}: {what} has changed since {CONSEQUENCES[stage.name]}.")
 
 
 def _listed(run: Run) -> dict[str, Any]:

@@ -65,6 +65,11 @@ def changed_inputs(state: dict[str, Any], stage: Stage) -> list[str]:
     return [] if before is None else inputs.changed(before, inputs.contents(stage.reads))
 
 
+def settings_that_differ(begun: dict[str, Any], stage: Stage) -> list[str]:
+    """Which settings a stage began with are others now, as ``name: old != new``."""
+    return differences(begun["settings"], _plain(stage.settings))
+
+
 def trained_with_others(run: Run) -> list[str]:
     """Inputs of a finished training that hold something else by now."""
     state = read_state(run.folder)
@@ -124,7 +129,7 @@ def check_unchanged(run: Run) -> None:
         if begun is None or stage.name == "score":
             continue
         is_kept = begun["is_done"] or _has_results(run.folder, stage.name)
-        wrong = differences(begun["settings"], _plain(stage.settings))
+        wrong = settings_that_differ(begun, stage)
         if stage.name == "fit" and not begun["is_done"]:
             wrong += [f"other content of {path}" for path in changed_inputs(state, stage)]
         if is_kept and wrong:

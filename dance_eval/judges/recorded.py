@@ -19,7 +19,7 @@ class RecordedJudge(Judge):
     with any further keys. ``video`` is the SHA-256 of the clip's file or, in a file written by
     hand, its name in the list of clips; ``sound`` is ``"own"`` (also if absent) or a control;
     ``question`` is the name of the question, e.g. ``"Beat Alignment"``; ``asked``,
-    ``sound_sha256`` and ``positions`` count where they are there.
+    ``sound_sha256``, ``positions`` and ``cut_off`` count where they are there.
 
     Args:
         answers: The file.
@@ -100,4 +100,5 @@ class RecordedJudge(Judge):
                     f"{self.answers}: its answer about {clip.name} was given to another sound "
                     f"{clip.sound!r}; ask the judge again."
                 )
-        return Answer(record["text"], tuple(record.get("positions") or ()))
+        positions = tuple(record.get("positions") or ())
+        return Answer(record["text"], positions, record.get("cut_off"))

@@ -104,6 +104,21 @@ def test_other_beats_or_probes_mean_scores_again(
     assert calls(world) == ["fit", "predict"]
 
 
+def test_another_metrics_file_is_named_and_scores_again(
+    world: Path, doors: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(world, [OURS], capsys)
+    before, file = scored_at(world), sweep(world, [OURS, MORE])
+    probe = {"class_path": "a.Other", "init_args": {"weights": str(world / "probe")}}
+    (world / "metrics.yaml").write_text(json.dumps([probe]))
+    assert sweep_command(["sweep", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "ours_seed1: score.metrics has changed since its clips were scored; they are" in said
+    assert "more_seed1: score" not in said
+    assert scored_at(world) > before
+    assert calls(world) == ["fit", "predict"]
+
+
 def test_a_training_on_another_cache_stays_and_the_table_says_so(
     world: Path, doors: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -108,12 +108,14 @@ def test_kept_answers_become_recorded_ones(server, shown, question, tmp_path, ca
     judge = cached(server, folder)
     given = judge.ask((shown,), question)
     silent = dataclasses.replace(shown, waveform=shown.waveform * 0, sound="silence")
-    judge.ask((silent,), question)
+    server.finish_reason = "length"
+    cut = judge.ask((silent,), question)
     main([str(folder), str(file)])
     assert "2 answers" in capsys.readouterr().out
     recorded = RecordedJudge(answers=file)
     recorded.check()
     assert recorded.ask((shown,), question) == given
+    assert recorded.ask((silent,), question) == cut and cut.cut_off is not None
     with pytest.raises(JudgeError, match="another wording"):
         recorded.ask((shown,), Question(question.name, "Rate it."))
     with pytest.raises(JudgeError, match="another sound"):

@@ -282,7 +282,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
 
     Of several clips of one system for one cell, the first stands beside the first of the others,
     the second beside the second. A clip whose prompt or seed is not known, such as a recording,
-    stands in every cell of its music that it fits.
+    stands in every cell of its music that it fits; several such clips of one system share them out.
 
     Args:
         entries: The clips; systems keep their order.
@@ -295,17 +295,22 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
     counts: Counter[Hashable] = Counter()
     groups: dict[str, list[tuple[ClipEntry, CellGroup]]] = defaultdict(list)
     # What says most about itself makes the cells, the others find theirs.
+    owns = {e: (e.system, pieces.of(e), start_of(e), e.prompt, e.seed) for e in entries}
+    totals = Counter(owns[entry] for entry in entries)
     for entry in sorted(entries, key=lambda e: (e.prompt is None) + (e.seed is None)):
-        piece, start = pieces.of(entry), start_of(entry)
-        own = (entry.system, piece, start, entry.prompt, entry.seed)
+        own = owns[entry]
+        _, piece, start, *_ = own
         counts[own] += 1
-        near = [
-            (asked, group)
-            for asked, group in groups[piece]
-            if (group.offset_seconds, group.number) == (start, counts[own])
-        ]
-        found = [group for asked, group in near if is_same(asked, entry)]
-        found = found or [group for asked, group in near if is_compatible(asked, entry)]
+        near = [(asked, g) for asked, g in groups[piece] if g.offset_seconds == start]
+        found = [g for asked, g in near if is_same(asked, entry) and g.number == counts[own]]
+        if not found:
+            # Where a clip of the system stands that says more about itself is no room.
+            free = [
+                group
+                for asked, group in near
+                if is_compatible(asked, entry) and owns[group.clips.get(entry.system, entry)] == own
+            ]
+            found = free[counts[own] - 1 :: totals[own]]
         if not found:
             title = pieces.title(entry)
             found = [CellGroup(title, start, entry.prompt, entry.seed, counts[own])]

@@ -56,6 +56,23 @@ def test_a_recording_stands_in_every_cell_of_its_music_and_in_its_place():
     assert [list(clips) for _, clips in found][0] == ["recorded", "ours"]
 
 
+def test_several_clips_without_a_prompt_share_the_cells_that_they_fit():
+    ours = [entry("ours", prompt, "a.wav", prompt) for prompt in "pqr"]
+    films = [entry("films", f"film{n}", "a.wav", None) for n in (1, 2)]
+    assert files(ours + films) == [
+        ("a", {"ours": "p", "films": "film1"}),
+        ("a", {"ours": "q", "films": "film2"}),
+        ("a", {"ours": "r", "films": "film1"}),
+    ]
+    # As `matched` pairs them; what finds no place stands alone, and none is lost.
+    asked = entry("films", "asked", "a.wav", "p")
+    assert files([*ours[:2], asked, *films]) == [
+        ("a", {"films": "film2"}),
+        ("a", {"ours": "p", "films": "asked"}),
+        ("a", {"ours": "q", "films": "film1"}),
+    ]
+
+
 def test_differences_are_taken_within_cells():
     # Cells differ by far more than systems do.
     clips, entries = [], []

@@ -7,7 +7,7 @@ Fields of comparison.json:
         is shown first is preferred; `biased` is whether its interval leaves out 0.5, null where
         there is none.
     pairs: {files, track, track_offset_seconds, prompt, answers: {question: [text, text in the other
-        order]}, failure}.
+        order]}, cut_off: {question: why an answer ends before its end}, failure}.
     unmatched: Clips of either system that the other has no counterpart for.
     judge, seed, confidence: The settings.
 """
@@ -91,6 +91,7 @@ def compare_systems(
             "track_offset_seconds": first.track_offset_seconds,
             "prompt": first.prompt,
             "answers": {},
+            "cut_off": {},
             "failure": None,
         }
         records.append(record)
@@ -102,6 +103,7 @@ def compare_systems(
             record["failure"] = " ".join(str(error).split())
             continue
         record["answers"] = {a.question.key: [a.forward.text, a.backward.text] for a in answers}
+        record["cut_off"] = {a.question.key: why for a in answers if (why := a.cut_off)}
         answered.append(answers)
     document = {
         "systems": [pairs[0][0].system, pairs[0][1].system],
@@ -163,7 +165,8 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
         for name, texts in pair["answers"].items():
             if any(choice_of(text) is None for text in texts):
                 said = " and ".join(repr(" ".join(text.split())[:40]) for text in texts)
-                lines.append(f"unread: {name} of {pair['files'][0]}: {said}")
+                why = f" ({pair['cut_off'][name]}; raise it)" if name in pair["cut_off"] else ""
+                lines.append(f"unread: {name} of {pair['files'][0]}: {said}{why}")
     return lines
 
 

@@ -49,6 +49,11 @@ class PairAnswer:
     backward: Answer
 
     @property
+    def cut_off(self) -> str | None:
+        """Why one of the answers ends before its end; None if both are whole."""
+        return self.forward.cut_off or self.backward.cut_off
+
+    @property
     def wins(self) -> float | None:
         """Share of the two answers that prefer the first system; None if one cannot be read."""
         choices = choice_of(self.forward.text), choice_of(self.backward.text)

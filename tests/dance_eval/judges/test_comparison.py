@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_named(server, compare, dances, moved, tmp_pa
     (few / "clips.csv").write_text("\n".join(table[:4]) + "\n")
     for name in ("d", "e"):
         (few / f"dance_{name}.mp4").unlink()
-    server.answer = lambda request: "Both"
+    server.answer, server.finish_reason = lambda request: "Both", "length"
     document, printed = compare(dances, few)
     assert [pair["failure"] is None for pair in document["pairs"]] == [False, True, True]
     assert document["questions"]["visual_quality"]["n"] == 0
@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_is_named(server, compare, dances, moved, tmp_pa
     assert "dance_a.mp4" in printed
     assert printed.count("has no counterpart") == 2
     assert printed.count("unread: ") == 8
-    assert "'Both' and 'Both'" in printed
+    assert "'Both' and 'Both' (finish_reason is 'length' at max_tokens 32; raise it)" in printed
 
 
 @pytest.mark.parametrize(

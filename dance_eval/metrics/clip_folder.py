@@ -162,14 +162,14 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
             return None
         try:
             value = float(row[key])
-        except ValueError:
+        except (ValueError, OverflowError):
             value = math.nan
         if not (math.isfinite(value) and value >= above) or (is_whole and value % 1):
             kind = "a whole number" if is_whole else "a number"
             limit = f" from {above:g} on" if math.isfinite(above) else ""
             raise UserError(f"{key} is {row[key]!r}; give {kind}{limit}")
         # Seeds may have more digits than a float.
-        return int(Decimal(str(row[key]).strip())) if is_whole else value
+        return int(Decimal(row[key])) if is_whole else value
 
     if not row["file"]:
         raise UserError("file is empty; name the video")

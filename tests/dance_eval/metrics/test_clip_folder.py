@@ -176,6 +176,10 @@ def test_seeds_keep_all_their_digits(tmp_path):
     assert [entry.seed for entry in list_clips(tmp_path)[0]] == seeds
     write_manifest(tmp_path, *({"file": f"{seed}.mp4", "seed": seed} for seed in seeds))
     assert [entry.seed for entry in list_clips(tmp_path)[0]] == seeds
+    write_manifest(tmp_path, *({"file": f"{n}.mp4", "seed": s} for n, s in enumerate([7.0, " 7 "])))
+    assert [entry.seed for entry in list_clips(tmp_path)[0]] == [7, 7]
+    write_manifest(tmp_path, {"file": "a.mp4", "seed": 10**400}, {"file": "b.mp4", "seed": [7]})
+    assert all("line" in entry.problem for entry in list_clips(tmp_path)[0])
 
 
 def test_a_manifest_line_that_makes_no_sense_is_named(tmp_path):

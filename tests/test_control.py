@@ -13,6 +13,7 @@ import yaml
 from musicinfuser.cells import Cell
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video_writing import write_video
+from musicinfuser.version import VERSION
 from tests.conftest import ROOT, cli_arguments
 from tests.test_predict import HELD_OUT, UNTRAINED, decode, rows, write_tone
 from train import MusicInfuserCLI, main
@@ -192,7 +193,7 @@ def test_any_audio_that_exists(run_cli: Callable, tmp_path: Path) -> None:
             assert float(audio.duration * audio.time_base) == pytest.approx(13 / 30, abs=0.03)
             comment = json.loads(container.metadata["comment"])
             assert comment.items() >= {
-                "prompt": "踊る dancer", "seed": 7, "track": row["track"], "version": "0",
+                "prompt": "踊る dancer", "seed": 7, "track": row["track"], "version": VERSION,
                 "track_offset_seconds": 1.25,
             }.items()  # fmt: skip
             assert (

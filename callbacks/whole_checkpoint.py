@@ -27,9 +27,9 @@ class WholeCheckpoint(ModelCheckpoint):
       the last byte, and names those it passes over. Trainings to throw away (`throw_away_mode`)
       neither save nor take up any.
     - However a run ends, the last optimizer step done is saved where ``last`` is found; only
-      ``save_last: false`` leaves that out at a normal end. On SIGTERM or a first ctrl-C the step
-      under way is finished, a validation or samples are given up, and the process exits with code
-      0 (130 after ctrl-C).
+      ``save_top_k: 0`` without ``save_last`` leaves that out at a normal end. On SIGTERM or a first
+      ctrl-C the step under way is finished, a validation or samples are given up, and the process
+      exits with code 0 (130 after ctrl-C).
     - Every checkpoint is that of a whole optimizer step. A resumed run goes on with the next one,
       also if it accumulates another number of batches for the same number of samples.
     """
@@ -90,7 +90,7 @@ class WholeCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last step, whatever ended the run."""
-        if self.save_last or (self.save_last is None and self.save_top_k):
+        if self.save_last or self.save_top_k:
             self._save_now(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -280,6 +280,23 @@ def test_the_best_is_not_written_over(tmp_path: Path) -> None:
         assert steps == {"best.ckpt": 2, "last.ckpt": 5}
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"save_last": False}, {"step=3.ckpt": 3, "step=5.ckpt": 5}),
+        ({"save_last": None, "save_top_k": 0}, {}),
+        ({"save_last": False, "save_top_k": 0}, {}),
+    ],
+)
+def test_the_end_has_a_name_where_nothing_is_called_last(
+    tmp_path: Path, options: dict, steps: dict[str, int]
+) -> None:
+    """What `predict` then takes is what was exported; only who wants no file at all has none."""
+    run(tmp_path, steps=5, saving=saver(tmp_path / "c", 3, **options))
+    found = {path.name: load(path)["global_step"] for path in (tmp_path / "c").glob("*")}
+    assert found == steps
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     twice = [At("on_train_batch_start", 4, interrupt), At("on_train_batch_start", 5, interrupt)]
     done = run(tmp_path, *twice, accumulate_grad_batches=3)

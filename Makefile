@@ -54,7 +54,7 @@ REPORT := $(DEMO)/report
 # Twelve sampling steps are as good here as twenty (configs/sweeps/small_table1.yaml has the figures).
 SMALL := --config configs/base.yaml --config configs/small_world/small.yaml --model.init_args.sampling.num_steps 12
 PREDICT := $(PY) train.py predict $(SMALL)
-CELLS := --data.init_args.generation.cells
+REQUESTS := --data.init_args.generation.requests
 TRUTH := --music_beats truth --beats_folder $(CLIPS)/truth
 SYSTEMS := $(CLIPS)/ground_truth $(VIDEOS)/base $(VIDEOS)/adapted
 # What assets/report shows; `make example-report SCORED='A B --beats_folder C'` takes other folders.
@@ -78,9 +78,9 @@ demo: .venv/.installed
 	$(PY) train.py fit $(SMALL) --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
 		--sample_generation.every_n_steps 65 $(FIT)
 	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
-	$(PREDICT) --ckpt_path null $(CELLS) $(CLIPS)/own.csv \
+	$(PREDICT) --ckpt_path null $(REQUESTS) $(CLIPS)/own.csv \
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base
-	$(PREDICT) $(CELLS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
+	$(PREDICT) $(REQUESTS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
 ifdef MUSIC
 	@echo "     and for $(MUSIC); the small model has learned from synthetic music only, so its beat is at chance on recorded songs"
@@ -104,7 +104,7 @@ endif
 	@echo "Try next:"
 	@echo "  make demo MUSIC=song.mp3 PROMPT='a woman in a red shirt and black trousers dancing House'"
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/adapted/logs"
-	@echo "  $(PREDICT) $(CELLS) $(CLIPS)/own.csv --model.init_args.sampling.music_guidance_scale 3 \\"
+	@echo "  $(PREDICT) $(REQUESTS) $(CLIPS)/own.csv --model.init_args.sampling.music_guidance_scale 3 \\"
 	@echo "    --video_writer.output_dir $(VIDEOS)/guided   # follows the music more closely"
 
 # The committed example of a report, from the clips of `make demo` or any others; below 4.5 MB.

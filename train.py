@@ -27,21 +27,21 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 import preflight
-from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter, WholeCheckpoint
+from callbacks import AtomicCheckpoint, BetaAnnealing, RunSettings, SampleGeneration, VideoWriter
+from callbacks.atomic_checkpoint import checkpoint_folders, folder_of
 from callbacks.rank_failures import ending_together, leave, note_main_process
 from callbacks.run_folder import check_start, checkpoint_at, only_training
 from callbacks.run_record import RunRecord
 from callbacks.sigterm import EndOnSigterm
 from callbacks.songs_under_way import SongsUnderWay
 from callbacks.terminal import shown_by_default, speak_plainly
-from callbacks.whole_checkpoint import checkpoint_folders, folder_of
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
+from musicinfuser.atomic_files import require_writable
 from musicinfuser.errors import UserError, looked_for, sentence, user_error
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.throw_away import throw_away_mode
-from musicinfuser.whole_files import require_writable
 from preflight.cache import check_encoders
 
 # `${a.b}` is written from the top of a file, also where files are nested under a subcommand.
@@ -212,11 +212,11 @@ class MusicInfuserCLI(LightningCLI):
     def _check_sharding(self) -> None:
         """A sharded backbone runs on all processes at once; each makes samples of its own.
 
-        Of named cells: samples of the cache's clips are then left out with a word.
+        Of named requests: samples of the cache's clips are then left out with a word.
         """
         is_sharded = getattr(self.model, "shard_backbone", False) and self.trainer.world_size > 1
         samples = self._get(self.config, "sample_generation")
-        if is_sharded and samples.every_n_steps and samples.cells:
+        if is_sharded and samples.every_n_steps and samples.requests:
             raise UserError(
                 "model.shard_backbone and samples while training exclude each other; set "
                 "sample_generation.every_n_steps to 0 and `predict` from checkpoints."
@@ -236,9 +236,9 @@ class MusicInfuserCLI(LightningCLI):
         self._check_ckpt_path()
         if self._get(self.config, "ckpt_path") != "last":
             return
-        # WholeCheckpoint falls back on the files of single steps; Lightning's own does not.
+        # AtomicCheckpoint falls back on the files of single steps; Lightning's own does not.
         patterns = {
-            folder: "*.ckpt" if isinstance(callback, WholeCheckpoint) else "last*.ckpt"
+            folder: "*.ckpt" if isinstance(callback, AtomicCheckpoint) else "last*.ckpt"
             for callback in self.trainer.checkpoint_callbacks
             if isinstance(callback, ModelCheckpoint)
             and (folder := folder_of(callback, self.trainer)) is not None

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import read_figures, table
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.tables import Row, markdown_table
-from musicinfuser.whole_files import write_text
 
 ROOT = Path(__file__).parents[1]
 # Of starting a process, before anything is measured; a part that has less is not begun.

@@ -21,10 +21,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from musicinfuser.atomic_files import write_text
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.media import latents
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.whole_files import write_text
 from small_world.parts.random_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def write_overlay(path: Path, parts: Path, cache: Path, settings: argparse.Names
                 {"class_path": "tests.training_record.TrainingRecord",
                  "init_args": {"path": str(root / "record")}},
                 {"class_path": "callbacks.AdapterEMA", "init_args": {}},
-                {"class_path": "callbacks.WholeCheckpoint", "init_args": saver},
+                {"class_path": "callbacks.AtomicCheckpoint", "init_args": saver},
             ],
         },
         "model": {"init_args": {

@@ -45,7 +45,7 @@ def recipe(root: Path, settings: argparse.Namespace) -> MusicInfuserCLI:
         "enable_model_summary": False,
     }  # fmt: skip
     config["ckpt_path"] = None
-    config["sample_generation"] = {"every_n_steps": 0, "cells": []}
+    config["sample_generation"] = {"every_n_steps": 0, "requests": []}
     one_linear = "benchmarks.one_linear"
     model, data = {"drop": settings.drop}, {"num_steps": settings.steps}
     config["model"] = {"class_path": f"{one_linear}.OneLinear", "init_args": model}

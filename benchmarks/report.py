@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.figures import Figure, table
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 GIB = 2**30
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "lightning", "triton")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import read_figures, table
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = """# Results

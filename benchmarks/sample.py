@@ -20,8 +20,8 @@ from benchmarks.random_model import random_model
 from benchmarks.report import GIB, parser, write_result
 from benchmarks.timing import timed
 from benchmarks.train_step import add_size_options, cap_memory, clip_for, work_of
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
@@ -36,7 +36,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     ).eval()
     clip = clip_for(model, settings, device)
     audio = clip.audio.to(device)
-    cell = Cell(
+    request = GenerationRequest(
         track="", prompt="", seed=0, num_frames=settings.frames, height=settings.height,
         width=settings.width,
     )  # fmt: skip
@@ -50,7 +50,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         )
         with lowered if is_mixed else nullcontext():
             return sample_latents(
-                model, text=clip.text[0], negative=clip.text[0, :0], audio=audio, cell=cell,
+                model, text=clip.text[0], negative=clip.text[0, :0], audio=audio, request=request,
                 sampling=sampling, device=device,
             )  # fmt: skip
 

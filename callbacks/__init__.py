@@ -1,6 +1,7 @@
 """What happens around the steps: noise annealing, samples, averages, files written."""
 
 from callbacks.adapter_export import AdapterExport
+from callbacks.atomic_checkpoint import AtomicCheckpoint
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.cache_writer import CacheWriter
 from callbacks.caption_writer import CaptionWriter
@@ -14,7 +15,6 @@ from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
 from callbacks.training_speed import TrainingSpeed
 from callbacks.video_writer import VideoWriter
-from callbacks.whole_checkpoint import WholeCheckpoint
 
 __all__ = [
     "AdapterEMA",
@@ -31,5 +31,5 @@ __all__ = [
     "TrainingCurves",
     "TrainingSpeed",
     "VideoWriter",
-    "WholeCheckpoint",
+    "AtomicCheckpoint",
 ]

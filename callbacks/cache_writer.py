@@ -8,10 +8,10 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from tqdm import tqdm
 
+from musicinfuser.atomic_files import write_json_lines
 from musicinfuser.errors import printable
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
-from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from datamodules.encoding import EncodingDataModule

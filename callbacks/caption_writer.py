@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from musicinfuser.atomic_files import write_json_lines
 from musicinfuser.errors import printable
 from musicinfuser.file_identity import FileIdentity
-from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from datamodules.captioning import CaptioningDataModule

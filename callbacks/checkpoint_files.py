@@ -11,11 +11,11 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
+from musicinfuser.atomic_files import atomic_file
 from musicinfuser.errors import UserError
-from musicinfuser.whole_files import written_whole
 
 SUFFIX = ".ckpt"
-# The names `written_whole` gives to files under way.
+# The names `atomic_file` gives to files under way.
 _UNFINISHED = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(SUFFIX)}")
 
 
@@ -23,7 +23,7 @@ class CheckpointError(UserError):
     """A checkpoint cannot be written or read."""
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the final name, waits for the disk, and only then takes the name.
 
     Lightning's own goes through the system's temporary folder; where that is another file system
@@ -44,7 +44,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         try:
-            with written_whole(path) as temporary, temporary.open("wb") as file:
+            with atomic_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())

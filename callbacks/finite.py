@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from callbacks.whole_checkpoint import last_checkpoint
+from callbacks.atomic_checkpoint import last_checkpoint
 from musicinfuser.errors import UserError
 
 _NEVER = 2**62

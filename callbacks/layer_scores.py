@@ -10,14 +10,14 @@ import lightning.pytorch as L
 
 from callbacks.sigterm import leave_unless_done
 from callbacks.video_writer import write_clip
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.layer_cells import all_layers, layer_folder
+from musicinfuser.layer_requests import all_layers, layer_folder
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.tables import markdown_table
-from musicinfuser.whole_files import write_text
 
 if TYPE_CHECKING:
-    from datamodules.layer_cells import LayerCellsDataModule
+    from datamodules.layer_requests import LayerRequestsDataModule
     from lightning_modules.adaptability import LayerAdaptabilityModule
 
 EVALUATE = Path(__file__).parents[1] / "evaluate.py"
@@ -61,7 +61,7 @@ class LayerScores(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Say what was chosen where the paper is silent."""
-        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
         for name, choice in data.choices.items():
             trainer.print(f"{name}: {json.dumps(choice, ensure_ascii=False)}")
 
@@ -76,7 +76,7 @@ class LayerScores(L.Callback):
     ) -> None:
         """Write the clips of a batch; after a SIGTERM, leave."""
         module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
-        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
         for asked, clip in zip(batch, outputs["clips"], strict=True):
             folder = asked.folder(data.output_dir)
             write_clip(folder, clip, sampling=module.sampling, system=asked.system)
@@ -88,7 +88,7 @@ class LayerScores(L.Callback):
         if not trainer.is_global_zero:
             return
         module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
-        data: LayerCellsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
         output = Path(data.output_dir)
         folders = [layer_folder(output, layer) for layer in all_layers(module.depth)]
         for folder in folders:

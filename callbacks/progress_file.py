@@ -8,8 +8,8 @@ from typing import Any
 import lightning.pytorch as L
 
 from callbacks.log_interval import is_logged
+from musicinfuser.atomic_files import write_text
 from musicinfuser.throw_away import throw_away_mode
-from musicinfuser.whole_files import write_text
 
 PROGRESS_NAME = "progress.json"
 

@@ -9,8 +9,8 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.atomic_checkpoint import AtomicCheckpoint, checkpoint_folders
 from callbacks.checkpoint_files import checkpoints_in, newest_checkpoint, steps_of
-from callbacks.whole_checkpoint import WholeCheckpoint, checkpoint_folders
 from musicinfuser.errors import UserError
 from musicinfuser.folder_lock import holder, locked
 from musicinfuser.throw_away import throw_away_mode
@@ -96,7 +96,7 @@ def checkpoint_at(path: str) -> str:
 
 def _saves_in_any_mode(callback: L.Callback) -> bool:
     is_lightnings = isinstance(callback, ModelCheckpoint)
-    return is_lightnings and not isinstance(callback, WholeCheckpoint)
+    return is_lightnings and not isinstance(callback, AtomicCheckpoint)
 
 
 def _beside(folder: Path) -> Path:

@@ -6,8 +6,8 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.cli import SaveConfigCallback
 
+from musicinfuser.atomic_files import write_text
 from musicinfuser.throw_away import throw_away_mode
-from musicinfuser.whole_files import write_text
 
 
 class RunRecord(SaveConfigCallback):

@@ -23,10 +23,10 @@ from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
@@ -36,7 +36,7 @@ from musicinfuser.pretrained_sources import MissingWeightsError, find_local
 from musicinfuser.throw_away import throw_away_mode
 
 NO_SAMPLES = (
-    "no samples while training: {}; name tracks in sample_generation.cells, or set "
+    "no samples while training: {}; name tracks in sample_generation.requests, or set "
     "sample_generation.every_n_steps to 0."
 )
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SampleCell:
+class SampleRequest:
     """A clip to watch over the course of training."""
 
     track: str
@@ -62,9 +62,9 @@ class SampleCell:
 
 
 class SampleGeneration(L.Callback):
-    """Generates the same cells every so many steps, through the code that `predict` uses.
+    """Generates the same requests every so many steps, through the code that `predict` uses.
 
-    Where no cells are named, they are clips of held-out music of the training's own cache: the
+    Where no requests are named, they are clips of held-out music of the training's own cache: the
     video that each was cut from, from where it was cut, and its caption, whose features the cache
     holds. If that cannot be, one line says why at the start and the training goes on without.
 
@@ -83,7 +83,7 @@ class SampleGeneration(L.Callback):
     def __init__(
         self,
         every_n_steps: int = 0,
-        cells: list[SampleCell] | None = None,
+        requests: list[SampleRequest] | None = None,
         num_frames: int = 73,
         height: int = 480,
         width: int = 848,
@@ -95,13 +95,13 @@ class SampleGeneration(L.Callback):
 
         Args:
             every_n_steps: Optimizer steps between samples; 0 switches sampling off.
-            cells: Tracks, prompts and seeds; empty for clips of the cache's held-out music.
-            num_frames: Frames per clip, 6k + 1, of named cells.
+            requests: Tracks, prompts and seeds; empty for clips of the cache's held-out music.
+            num_frames: Frames per clip, 6k + 1, of named requests.
             height: Pixels, likewise.
             width: Pixels, likewise.
             num_logged_frames: Frames of a clip in the logged picture.
-            held_out_clips: How many, where no cells are named.
-            held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named cells
+            held_out_clips: How many, where no requests are named.
+            held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named requests
                 take all of those.
         """
         if every_n_steps < 0:
@@ -113,12 +113,12 @@ class SampleGeneration(L.Callback):
         self.every_n_steps = every_n_steps
         self.num_logged_frames = num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
-        self._held_out: list[Cell] = []
+        self._held_out: list[GenerationRequest] = []
         self._step = 0
         self._rhythm = BeatAlignment()
         self._beats = MusicBeats(partial(read_audio, rate_hz=BEAT_RATE_HZ))
-        self.cells = [
-            Cell(
+        self.requests = [
+            GenerationRequest(
                 track=c.track,
                 prompt=c.prompt,
                 seed=c.seed,
@@ -129,7 +129,7 @@ class SampleGeneration(L.Callback):
                 heard=c.heard,
                 heard_offset_seconds=c.heard_offset_seconds,
             )
-            for c in cells or []
+            for c in requests or []
         ]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -138,32 +138,34 @@ class SampleGeneration(L.Callback):
         is_reached = trainer.max_steps < 0 or 0 < self.every_n_steps <= trainer.max_steps
         if stage != "fit" or not self.every_n_steps:
             return
-        files = [f for c in self.cells for f in (c.track, c.heard_file) if f is not None]
+        files = [f for c in self.requests for f in (c.track, c.heard_file) if f is not None]
         missing = [file for file in files if not Path(file).is_file()]
         if missing:
             raise UserError(
-                f"sample_generation.cells names {missing[0]}, which does not exist"
+                f"sample_generation.requests names {missing[0]}, which does not exist"
                 f"{looked_for(missing[0])}."
             )
-        if not self.cells and is_reached:
+        if not self.requests and is_reached:
             self._held_out = self._choose(trainer, pl_module)
 
-    def _choose(self, trainer: L.Trainer, module: Any) -> list[Cell]:
+    def _choose(self, trainer: L.Trainer, module: Any) -> list[GenerationRequest]:
         data: DanceDataModule | None = getattr(trainer, "datamodule", None)
-        chosen: dict[Cell, Tensor] = {}
+        chosen: dict[GenerationRequest, Tensor] = {}
         reason = self.obstacle(module)
         try:
-            if reason is None and hasattr(data, "held_out_cells"):
-                chosen = data.held_out_cells(self.held_out_clips)  # type: ignore[union-attr]
+            if reason is None and hasattr(data, "held_out_requests"):
+                chosen = data.held_out_requests(self.held_out_clips)  # type: ignore[union-attr]
         except CacheError as error:
             reason = str(error)
         # All processes do as the first: they wait for each other where samples are due.
-        cells: list[Cell] = trainer.strategy.broadcast(list(chosen))
-        if cells:
-            module.encoders.take_captions({cell.prompt: text for cell, text in chosen.items()})
+        requests: list[GenerationRequest] = trainer.strategy.broadcast(list(chosen))
+        if requests:
+            module.encoders.take_captions(
+                {request.prompt: text for request, text in chosen.items()}
+            )
         else:
             rank_zero_warn(NO_SAMPLES.format(reason or "there is no cache of clips"))
-        return cells
+        return requests
 
     @staticmethod
     def obstacle(module: Any) -> str | None:
@@ -198,20 +200,24 @@ class SampleGeneration(L.Callback):
         if step == self._step:
             return
         self._step = step
-        if (self.cells or self._held_out) and self.every_n_steps and step % self.every_n_steps == 0:
+        if (
+            (self.requests or self._held_out)
+            and self.every_n_steps
+            and step % self.every_n_steps == 0
+        ):
             self.generate(trainer, pl_module, step)
 
     def generate(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Generate, write and log this rank's share of the cells."""
+        """Generate, write and log this rank's share of the requests."""
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
         # The folder's manifest lists all that lies in it.
         name = "_".join(filter(None, (throw_away_mode(trainer), f"step_{step:06d}")))
         folder = Path(trainer.default_root_dir, "samples", name)
-        sampling, cells = module.sampling, self.cells
-        if not cells:
+        sampling, requests = module.sampling, self.requests
+        if not requests:
             num_steps = min(sampling.num_steps, self.held_out_steps)
-            sampling, cells = replace(sampling, num_steps=num_steps), self._held_out
-        mine = cells[trainer.global_rank :: trainer.world_size]
+            sampling, requests = replace(sampling, num_steps=num_steps), self._held_out
+        mine = requests[trainer.global_rank :: trainer.world_size]
         self._rhythm.to(module.device)
         with (
             averaged_weights(trainer, module),
@@ -219,16 +225,16 @@ class SampleGeneration(L.Callback):
             trainer.precision_plugin.forward_context(),
             torch.no_grad(),
         ):
-            for cell in mine:
+            for request in mine:
                 try:
                     clip = generate(
-                        module.adapted, module.encoders, cell, sampling,
+                        module.adapted, module.encoders, request, sampling,
                         device=module.device, progress=_until_sigterm,
                     )  # fmt: skip
                 except _GivenUpError:
                     break
                 except (MediaError, MissingWeightsError, OutOfMemoryError) as error:
-                    rank_zero_warn(f"no sample for {cell.track}: {error}")
+                    rank_zero_warn(f"no sample for {request.track}: {error}")
                     continue
                 write_clip(folder, clip, sampling=sampling, system=f"step {step}")
                 self._log(trainer, clip, step)
@@ -240,10 +246,10 @@ class SampleGeneration(L.Callback):
 
     def _watch_rhythm(self, clip: GeneratedClip) -> None:
         """Add a clip to the beat alignment of this step's samples."""
-        cell = clip.cell
+        request = clip.request
         entry = ClipEntry(
-            Path(), cell.file_stem(), "samples", track=cell.track,
-            track_offset_seconds=cell.track_offset_seconds or 0.0,
+            Path(), request.file_stem(), "samples", track=request.track,
+            track_offset_seconds=request.track_offset_seconds or 0.0,
         )  # fmt: skip
         scored = ScoredClip(
             frames=clip.frames.cpu(),
@@ -259,7 +265,7 @@ class SampleGeneration(L.Callback):
         try:
             self._rhythm.update(scored)
         except UserError as error:
-            rank_zero_warn(f"no beat alignment of the sample for {cell.track}: {error}")
+            rank_zero_warn(f"no beat alignment of the sample for {request.track}: {error}")
 
     def _log_rhythm(self, trainer: L.Trainer, step: int) -> None:
         """Log the means over the clips of all processes; nothing where there is none."""
@@ -279,7 +285,7 @@ class SampleGeneration(L.Callback):
     def _log(self, trainer: L.Trainer, clip: GeneratedClip, step: int) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                tag = f"samples/{clip.cell.file_stem()}"
+                tag = f"samples/{clip.request.file_stem()}"
                 chosen = torch.linspace(0, len(clip.frames) - 1, self.num_logged_frames).long()
                 strip = clip.frames[chosen].permute(1, 0, 2, 3).flatten(1, 2)
                 logger.experiment.add_image(tag, strip.numpy(), step, dataformats="HWC")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 
 from callbacks.sigterm import leave_unless_done
-from musicinfuser.cells import Cell
 from musicinfuser.generation import KeptLatents
+from musicinfuser.generation_requests import GenerationRequest
 
 if TYPE_CHECKING:
     from lightning_modules.music_infuser import MusicInfuserModule
@@ -50,20 +50,20 @@ class SongsUnderWay(L.Callback):
         self._kept.clear()
 
     def _keep(
-        self, trainer: L.Trainer, module: "MusicInfuserModule", cell: Cell
+        self, trainer: L.Trainer, module: "MusicInfuserModule", request: GenerationRequest
     ) -> KeptLatents | None:
-        if not cell.in_windows or module.sampling.windows(cell.num_frames) is None:
+        if not request.in_windows or module.sampling.windows(request.num_frames) is None:
             return None
         total = module.sampling.num_steps
 
         def on_kept(num_done: int) -> None:
-            leave_unless_done(trainer, num_done, total, f"steps of a song to {cell.track}")
+            leave_unless_done(trainer, num_done, total, f"steps of a song to {request.track}")
 
         kept = KeptLatents(
             Path(trainer.default_root_dir, FOLDER),
-            cell.file_stem(),
+            request.file_stem(),
             {
-                "cell": asdict(cell),
+                "cell": asdict(request),  # the key in folders of earlier versions
                 "sampling": asdict(module.sampling),
                 "model": module.model_settings(),
                 "backbone": asdict(module.backbone_spec),
@@ -75,7 +75,7 @@ class SongsUnderWay(L.Callback):
             on_kept=on_kept,
         )
         if num_done := kept.num_done():
-            print(f"The song to {cell.track} goes on after {num_done} of {total} steps.")
+            print(f"The song to {request.track} goes on after {num_done} of {total} steps.")
         self._kept.append(kept)
         return kept
 

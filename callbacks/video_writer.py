@@ -24,26 +24,26 @@ def write_clip(
     What hears something else than its track is a system of its own, so that no table averages it
     with the rest.
     """
-    cell = clip.cell
-    assert cell.track_offset_seconds is not None
+    request = clip.request
+    assert request.track_offset_seconds is not None
     entry = ManifestEntry(
-        file=f"{cell.file_stem()}.mp4",
-        system=", ".join(filter(None, (system, cell.control))),
-        track=cell.track,
-        track_offset_seconds=cell.track_offset_seconds,
-        prompt=cell.prompt,
-        seed=cell.seed,
-        num_frames=cell.num_frames,
+        file=f"{request.file_stem()}.mp4",
+        system=", ".join(filter(None, (system, request.control))),
+        track=request.track,
+        track_offset_seconds=request.track_offset_seconds,
+        prompt=request.prompt,
+        seed=request.seed,
+        num_frames=request.num_frames,
         fps=clip.fps,
-        height=cell.height,
-        width=cell.width,
+        height=request.height,
+        width=request.width,
         num_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
         music_guidance_scale=sampling.music_guidance_scale,
         padded_seconds=clip.padded_seconds,
-        heard=cell.heard,
-        heard_offset_seconds=cell.heard_offset_seconds,
-        in_windows=cell.in_windows,
+        heard=request.heard,
+        heard_offset_seconds=request.heard_offset_seconds,
+        in_windows=request.in_windows,
         **({} if clip.windows is None else _window_settings(sampling)),
     )
     write_generated(
@@ -65,7 +65,7 @@ def _window_settings(sampling: SamplingSpec) -> dict[str, Any]:
 
 
 class VideoWriter(BasePredictionWriter):
-    """Writes an mp4 with sound and a description per cell, and a manifest at the end."""
+    """Writes an mp4 with sound and a description per request, and a manifest at the end."""
 
     def __init__(self, output_dir: str | None = None, system: str = "musicinfuser") -> None:
         """Choose the folder.
@@ -73,7 +73,7 @@ class VideoWriter(BasePredictionWriter):
         Args:
             output_dir: Where clips go; ``<trainer.default_root_dir>/videos`` if absent.
             system: Name of the row in tables; ``, hears another track`` or ``, hears nothing`` is
-                added for cells that do.
+                added for requests that do.
         """
         super().__init__(write_interval="batch")
         self.output_dir = output_dir
@@ -102,16 +102,16 @@ class VideoWriter(BasePredictionWriter):
             write_clip(self.folder(trainer), clip, sampling=module.sampling, system=self.system)
             self._num_written += 1
             if clip.padded_seconds:
-                sounds = filter(None, (clip.cell.track, clip.cell.heard_file))
+                sounds = filter(None, (clip.request.track, clip.request.heard_file))
                 trainer.print(
                     f"{' or '.join(sounds)} ends before the clip does: {clip.padded_seconds:.2f} s "
                     "of silence were added."
                 )
             if loudness_dbfs(clip.waveform) < SILENCE_DBFS:
                 trainer.print(
-                    f"{clip.cell.track} is silent from second "
-                    f"{clip.cell.track_offset_seconds:.2f} on for the whole clip; choose another "
-                    "start if that is not meant."
+                    f"{clip.request.track} is silent from second "
+                    f"{clip.request.track_offset_seconds:.2f} on for the whole clip; choose "
+                    "another start if that is not meant."
                 )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -25,9 +25,9 @@ from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry, file_digest
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import Pieces, matched
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, WriteError
 from musicinfuser.media.audio import read_audio
-from musicinfuser.whole_files import write_text
 
 Pair = tuple[ClipEntry, ClipEntry]
 

@@ -17,8 +17,8 @@ from dance_eval.metrics.motion import (
     local_minima,
 )
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
-from musicinfuser.cells import slug
 from musicinfuser.errors import UserError
+from musicinfuser.generation_requests import slug
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
 from musicinfuser.media.side_by_side import side_by_side

@@ -4,7 +4,7 @@ from datamodules.aist import AISTDataset
 from datamodules.captioning import CaptioningDataModule
 from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
-from datamodules.layer_cells import LayerCellsDataModule
+from datamodules.layer_requests import LayerRequestsDataModule
 from datamodules.youtube import YouTubeDataset
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "CaptioningDataModule",
     "DanceDataModule",
     "EncodingDataModule",
-    "LayerCellsDataModule",
+    "LayerRequestsDataModule",
     "YouTubeDataset",
 ]

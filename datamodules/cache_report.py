@@ -22,11 +22,11 @@ from datamodules.summary import (
     totals,
 )
 from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import looked_for
 from musicinfuser.media.latents import CacheError, ClipHeader, read_clip_header, stored_clips
 from musicinfuser.media.outdated_clips import current_clips
 from musicinfuser.tables import html_table
-from musicinfuser.whole_files import write_text
 
 PICTURES_PER_GROUP = 12
 Item = TypeVar("Item")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from datamodules.shots import ShotSettings
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.small_frames import small_frames
 from musicinfuser.number_names import exact_name
-from musicinfuser.whole_files import write_text
 
 if TYPE_CHECKING:
     from scenedetect import SceneDetector

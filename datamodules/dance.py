@@ -1,4 +1,4 @@
-"""DanceDataModule: encoded clips for training and validation, cells for generation."""
+"""DanceDataModule: encoded clips for training and validation, requests for generation."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import ClipBatch, collate
 from datamodules.bucket_mixing import BucketMixture, mix
 from datamodules.cached_clips import TrainingClips, ValidationClips
-from datamodules.finished_cells import FinishedSpec, unfinished
-from datamodules.generation_cells import (
-    CellsSpec,
-    make_cells,
+from datamodules.generation_requests import (
+    RequestsSpec,
+    make_requests,
     require_sounds,
     write_tempi,
 )
-from datamodules.held_out_cells import held_out_cells
+from datamodules.held_out_requests import held_out_requests
 from datamodules.loader_processes import checked_number, outlive_first_signal
 from datamodules.mixing import Mixture, batches_of_run
+from datamodules.skip_finished import FinishedSpec, unfinished
 from datamodules.training_choice import clips_to_train_on, share_of
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -62,7 +62,7 @@ class DanceDataModule(L.LightningDataModule):
         validation_batch_size: int = 1,
         num_workers: int = 2,
         training_share: float = 1.0,
-        generation: CellsSpec | None = None,
+        generation: RequestsSpec | None = None,
     ) -> None:
         """Set up; nothing is read before `setup`.
 
@@ -133,15 +133,15 @@ class DanceDataModule(L.LightningDataModule):
 
         Raises:
             CacheError: No cache, a foreign one, or no clips for what is asked.
-            ValueError: A ratio that cannot be held, or cells that cannot be made.
+            ValueError: A ratio that cannot be held, or requests that cannot be made.
         """
         if stage == "predict":
-            self.cells = self._make_cells()
+            self.requests = self._make_requests()
             assert self.generation is not None
             write_tempi(self.generation)
-            require_sounds(self.cells)
+            require_sounds(self.requests)
             if self.generation.finished is not None:
-                self.cells = self._leave_out_finished(self.generation.finished)
+                self.requests = self._leave_out_finished(self.generation.finished)
                 # Less may be left than there are processes.
                 self.allow_zero_length_dataloader_with_multiple_devices = True
             return
@@ -176,15 +176,15 @@ class DanceDataModule(L.LightningDataModule):
         )
         return self._loader(self.validation_clips, batch_sampler=batches)
 
-    def predict_dataloader(self) -> DataLoader[list[Cell]]:
-        """This rank's cells, one per batch."""
-        cells: Any = [self.cells[i] for i in self._shard(len(self.cells))]
-        return DataLoader(cells, batch_size=1, collate_fn=list)
+    def predict_dataloader(self) -> DataLoader[list[GenerationRequest]]:
+        """This rank's requests, one per batch."""
+        requests: Any = [self.requests[i] for i in self._shard(len(self.requests))]
+        return DataLoader(requests, batch_size=1, collate_fn=list)
 
     def transfer_batch_to_device(
-        self, batch: ClipBatch | list[Cell], device: torch.device, dataloader_idx: int
-    ) -> ClipBatch | list[Cell]:
-        """Move tensors; cells stay."""
+        self, batch: ClipBatch | list[GenerationRequest], device: torch.device, dataloader_idx: int
+    ) -> ClipBatch | list[GenerationRequest]:
+        """Move tensors; requests stay."""
         return batch.to(device, non_blocking=True) if isinstance(batch, ClipBatch) else batch
 
     def _loader(self, dataset: Dataset, **arguments: object) -> DataLoader:
@@ -287,30 +287,30 @@ class DanceDataModule(L.LightningDataModule):
         chosen = [clips[i * len(clips) // limit] for i in range(limit)]
         return ValidationClips(chosen, cache_dir=self.cache_dir)
 
-    def held_out_cells(self, num_clips: int) -> dict[Cell, torch.Tensor]:
-        """Cells of held-out clips with the features of their captions, ``(num_tokens, width)``.
+    def held_out_requests(self, num_clips: int) -> dict[GenerationRequest, torch.Tensor]:
+        """Requests of held-out clips with the features of their captions, ``(num_tokens, width)``.
 
         Raises:
             CacheError: There are none whose video is where the cache says, or features are missing.
         """
-        cells = held_out_cells(self._read_cache(), num_clips)
-        return {cell: read_caption(self.cache_dir, cell.prompt) for cell in cells}
+        requests = held_out_requests(self._read_cache(), num_clips)
+        return {request: read_caption(self.cache_dir, request.prompt) for request in requests}
 
-    def _leave_out_finished(self, finished: FinishedSpec) -> list[Cell]:
-        left = unfinished(self.cells, finished)
-        num_kept = len(self.cells) - len(left)
+    def _leave_out_finished(self, finished: FinishedSpec) -> list[GenerationRequest]:
+        left = unfinished(self.requests, finished)
+        num_kept = len(self.requests) - len(left)
         rank_zero_info(
-            f"{num_kept} of {len(self.cells)} clips are finished in {finished.folder} and kept."
+            f"{num_kept} of {len(self.requests)} clips are finished in {finished.folder} and kept."
         )
         return left
 
-    def _make_cells(self) -> list[Cell]:
+    def _make_requests(self) -> list[GenerationRequest]:
         if self.generation is None:
             raise UserError(
                 "predict needs data.generation: what music, which prompts, which seeds, e.g. "
                 "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
             )
-        return make_cells(
+        return make_requests(
             self.generation,
             num_frames=self.num_frames,
             height=self.height,

@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.atomic_files import named_write_errors, write_text
 from musicinfuser.errors import UserError, WriteError
 from musicinfuser.label_files import LabelError, read_json
-from musicinfuser.whole_files import named_write_errors, write_text
 
 NUM_TRIES = 4
 CHUNK_BYTES = 1 << 20

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
 from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, is_noted
+from musicinfuser.atomic_files import named_write_errors
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.label_files import read_lines
-from musicinfuser.whole_files import named_write_errors
 
 TERMS_URL = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEO_URL = "https://aistdancedb.ongaaccel.jp/v1.0.0/video"

@@ -19,7 +19,7 @@ from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
 
 if TYPE_CHECKING:
-    from musicinfuser.layer_cells import LayerCell
+    from musicinfuser.layer_requests import LayerRequest
 
 
 class LayerAdaptabilityModule(L.LightningModule):
@@ -95,26 +95,26 @@ class LayerAdaptabilityModule(L.LightningModule):
             found["weights"] = weights
         return found
 
-    def validation_step(self, batch: "list[LayerCell]", batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: "list[LayerRequest]", batch_idx: int) -> dict[str, Any]:
         """Generate the clips of a batch.
 
         Returns:
-            ``clips``: one silent `GeneratedClip` per cell.
+            ``clips``: one silent `GeneratedClip` per request.
         """
         return {"clips": [self.generate(asked) for asked in batch]}
 
-    def generate(self, asked: "LayerCell") -> GeneratedClip:
-        """Generate one clip; the same layer and cell give the same clip."""
+    def generate(self, asked: "LayerRequest") -> GeneratedClip:
+        """Generate one clip; the same layer and request give the same clip."""
         assert self.model is not None
-        cell = asked.cell
+        request = asked.request
         text, negative = self.encoders.encode_captions(
-            [cell.prompt, self.sampling.negative_prompt], device=self.device
+            [request.prompt, self.sampling.negative_prompt], device=self.device
         )
         by_layer = None if asked.layer is None else LayerGuidance(asked.layer, self.layer_scale)
         latents = sample_latents(
-            self.model, text=text, negative=negative, audio=None, cell=cell,
+            self.model, text=text, negative=negative, audio=None, request=request,
             sampling=self.sampling, device=self.device, by_layer=by_layer,
         )  # fmt: skip
         frames = self.encoders.decode_video(latents)[0]
-        silence = torch.zeros(round(cell.num_frames / self.sampling.fps * OUTPUT_RATE_HZ))
-        return GeneratedClip(cell, frames, silence, 0.0, self.sampling.fps)
+        silence = torch.zeros(round(request.num_frames / self.sampling.fps * OUTPUT_RATE_HZ))
+        return GeneratedClip(request, frames, silence, 0.0, self.sampling.fps)

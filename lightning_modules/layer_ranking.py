@@ -21,7 +21,7 @@ from dance_eval.metrics.report import Document, as_fields
 from dance_eval.report.plots import Axis
 from dance_eval.study.svg import Dot, dot_chart
 from musicinfuser.errors import UserError
-from musicinfuser.layer_cells import system_name
+from musicinfuser.layer_requests import system_name
 from musicinfuser.networks.layer_selection import rank_layers
 from musicinfuser.tables import Row
 
@@ -78,11 +78,11 @@ def layer_scores(
 
 
 def _measured(document: Document, value: str, *, depth: int) -> Document:
-    reference, by_cell = _of_system(document, value, None)
+    reference, by_request = _of_system(document, value, None)
     layers = []
     for layer in range(depth):
         fields, own = _of_system(document, value, layer)
-        if own.keys() != by_cell.keys() or fields["num_failed"] or reference["num_failed"]:
+        if own.keys() != by_request.keys() or fields["num_failed"] or reference["num_failed"]:
             raise AdaptabilityError(
                 f"{value} was not measured on the same clips for layer {layer} as without skipping "
                 f"({fields['n']} and {reference['n']} clips); see the failures in metrics.json and "
@@ -90,7 +90,7 @@ def _measured(document: Document, value: str, *, depth: int) -> Document:
             )
         if own:
             gain = bootstrap_mean(
-                [own[cell] - by_cell[cell] for cell in by_cell],
+                [own[request] - by_request[request] for request in by_request],
                 seed=document["seed"],
                 name=f"gain of {value}, layer {layer}",
                 confidence=document["confidence"],

@@ -33,11 +33,11 @@ from lightning_modules.window_progress import window_bars
 from musicinfuser import generation
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
-from musicinfuser.cells import Cell
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.memory.offloaded_checkpointing import check_policy
@@ -131,7 +131,7 @@ class MusicInfuserModule(L.LightningModule):
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
-        self.kept_latents: Callable[[Cell], KeptLatents | None] = lambda cell: None
+        self.kept_latents: Callable[[GenerationRequest], KeptLatents | None] = lambda request: None
         """Where `predict` leaves a clip after each step; a callback says."""
         self.model: MusicMochi | None = None
         names = [f"{level}/{kind}" for level in validation.names for kind in ("own", "other")]
@@ -236,27 +236,27 @@ class MusicInfuserModule(L.LightningModule):
         for metric in self.validation_losses.values():
             metric.reset()  # type: ignore[operator]
 
-    def predict_step(self, batch: list[Cell], batch_idx: int) -> list[GeneratedClip]:
-        """Generate the clips of a batch of cells; songs in windows show how far each is."""
+    def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
+        """Generate the clips of a batch of requests; songs in windows show how far each is."""
         with window_bars(self.trainer) as on_window:
             return [
-                self.generate(cell, on_window=on_window, kept=self.kept_latents(cell))
-                for cell in batch
+                self.generate(request, on_window=on_window, kept=self.kept_latents(request))
+                for request in batch
             ]
 
     def generate(
         self,
-        cell: Cell,
+        request: GenerationRequest,
         *,
         progress: Callable[[range], Iterable[int]] | None = None,
         on_window: Callable[[int], None] | None = None,
         kept: KeptLatents | None = None,
     ) -> GeneratedClip:
-        """Generate one clip on this module's device; the same cell gives the same clip."""
+        """Generate one clip on this module's device; the same request gives the same clip."""
         return generation.generate(
             self.adapted,
             self.encoders,
-            cell,
+            request,
             self.sampling,
             device=self.device,
             progress=progress,

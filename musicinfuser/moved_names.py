@@ -1,8 +1,10 @@
-"""Modules and classes that configs may name by a path of an earlier version."""
+"""Class paths and keys of an earlier version that configs may still name."""
 
 MOVED = {
+    "callbacks.WholeCheckpoint": "callbacks.AtomicCheckpoint",
     "datamodules.CaptionDataModule": "small_world.data.CaptionDataModule",
     "datamodules.FrameDataModule": "small_world.data.FrameDataModule",
+    "datamodules.LayerCellsDataModule": "datamodules.LayerRequestsDataModule",
     "datamodules.MusicDataModule": "small_world.data.MusicDataModule",
     "lightning_modules.AudioEncoderModule": "small_world.parts.AudioEncoderModule",
     "lightning_modules.AutoencoderModule": "small_world.parts.AutoencoderModule",
@@ -18,6 +20,11 @@ MOVED = {
     "musicinfuser.sweeps": "sweeps",
 }
 """What was there, and where it is now; everything below a module moved with it."""
+
+RENAMED_KEYS = {
+    "cells": "requests",
+}
+"""Keys of a config, by their last part, and their name of today in the same group."""
 
 
 def new_name(name: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from musicinfuser.moved_names import new_name
+from musicinfuser.moved_names import RENAMED_KEYS, new_name
 from musicinfuser.yaml_places import Source, find
 
 ROOMS = (
@@ -199,6 +199,9 @@ def _unknown(
         if part not in children or i == len(parts) - 1:
             place = find([*mistake.path, *parts[: i + 1]], files, arguments).removesuffix(": ")
             named = place if place.endswith(part) else f"{place}: {part}"
+            renamed = RENAMED_KEYS.get(part, "")
+            if renamed.partition(".")[0] in children:
+                return f"{named} is called {renamed} now."
             children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
             return f"{named} is not known{nearest(part, children - {part})}"
         inside += f"{part}."

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from musicinfuser.atomic_files import atomic_file
 from musicinfuser.errors import UserError
-from musicinfuser.whole_files import written_whole
 
 # The format's own limit.
 MAX_HEADER_BYTES = 100_000_000
@@ -42,7 +42,7 @@ def save_tensors(
 ) -> None:
     """Write tensors to ``path``."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
 
 
@@ -76,7 +76,7 @@ def stream_tensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             stored, make = tensors[name]

@@ -80,7 +80,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
 
 def _check_training(settings: Settings, report: Report) -> None:
     module = settings.model if isinstance(settings.model, MusicInfuserModule) else None
-    makes_samples = training.check_cells(settings, report)
+    makes_samples = training.check_requests(settings, report)
     data = settings.data
     generates = isinstance(data, DanceDataModule) and data.generation is not None
     parts = _check_weights(settings, report, needs_encoders=makes_samples or generates)

@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
+from callbacks import AdapterEMA, AtomicCheckpoint, SampleGeneration
 from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
 from callbacks.sample_generation import NO_SAMPLES
 from callbacks.step_counters import SPLIT_KEY, check_samples
 from datamodules import DanceDataModule
-from datamodules.held_out_cells import held_out_cells
+from datamodules.held_out_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.errors import UserError, looked_for
@@ -211,27 +211,28 @@ def num_averages(settings: Settings) -> int:
     return sum(isinstance(c, AdapterEMA) for c in settings.trainer["callbacks"] or [])
 
 
-def check_cells(settings: Settings, report: Report) -> bool:
-    """Note tracks of samples that are missing; whether the run makes samples of named cells.
+def check_requests(settings: Settings, report: Report) -> bool:
+    """Note tracks of samples that are missing; whether the run makes samples of named requests.
 
     Those of the cache's clips are left out where they cannot be made, which is no problem.
     """
     samples = settings.callbacks.get("sample_generation")
     if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
         return False
-    for cell in samples.cells:
-        for file in (cell.track, cell.heard_file):
+    for request in samples.requests:
+        for file in (request.track, request.heard_file):
             if file is not None and not Path(file).is_file():
                 report.problem(
-                    f"sample_generation.cells names {file}, which does not exist{looked_for(file)}."
+                    f"sample_generation.requests names {file}, which does not exist"
+                    f"{looked_for(file)}."
                 )
-    return bool(samples.cells)
+    return bool(samples.requests)
 
 
 def held_out_samples(settings: Settings) -> list[str]:
     """A line on samples of the cache's held-out clips; none where the run asks for none."""
     samples = settings.callbacks.get("sample_generation")
-    if not isinstance(samples, SampleGeneration) or samples.cells:
+    if not isinstance(samples, SampleGeneration) or samples.requests:
         return []
     if not 0 < samples.every_n_steps <= settings.trainer["max_steps"]:
         return []
@@ -239,8 +240,8 @@ def held_out_samples(settings: Settings) -> list[str]:
         reason = None if settings.model is None else SampleGeneration.obstacle(settings.model)
         if reason is None and isinstance(settings.data, DanceDataModule):
             headers = read_headers(settings.data.cache_dir)
-            cells = held_out_cells(headers, samples.held_out_clips)
-            tracks = ", ".join(f"{c.track} from {c.track_offset_seconds:g} s" for c in cells)
+            requests = held_out_requests(headers, samples.held_out_clips)
+            tracks = ", ".join(f"{c.track} from {c.track_offset_seconds:g} s" for c in requests)
             return [f"samples every {samples.every_n_steps} steps of held-out clips: {tracks}"]
     except CacheError as error:
         reason = str(error)
@@ -302,7 +303,7 @@ def _start(settings: Settings, report: Report) -> tuple[Path | None, dict[str, A
 
 def _folders(settings: Settings) -> list[Path]:
     callbacks = settings.trainer["callbacks"] or []
-    whole = [c for c in callbacks if isinstance(c, WholeCheckpoint) and c.is_local]
+    whole = [c for c in callbacks if isinstance(c, AtomicCheckpoint) and c.is_local]
     return [Path(str(callback.dirpath)) for callback in whole]
 
 
@@ -311,7 +312,7 @@ def _last_checkpoints(settings: Settings) -> list[Path]:
     root = settings.trainer["default_root_dir"] or "."
     paths = set(checkpoints_in(*_folders(settings)))
     for callback in settings.trainer["callbacks"] or []:
-        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, WholeCheckpoint):
+        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, AtomicCheckpoint):
             paths.update(Path(callback.dirpath or root).glob("last*.ckpt"))
     return sorted(paths)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.whole_files import require_writable, write_text
+from musicinfuser.atomic_files import require_writable, write_text
 from sweeps import inputs
 from sweeps.errors import SweepError
 from sweeps.plan import Run, plan_runs

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from musicinfuser.atomic_files import write_text
 from musicinfuser.fingerprint import digest_file
 from musicinfuser.label_files import LabelError, csv_rows, parse_json, read_lines
-from musicinfuser.whole_files import write_text
 
 MEMO_NAME = "inputs.json"
 NO_INPUTS = frozenset(
@@ -36,7 +36,7 @@ def named_paths(*settings: object) -> tuple[str, ...]:
 
 
 def contents(paths: Iterable[str]) -> dict[str, str]:
-    """The digest of each path; of lists of clips or cells also of the sounds they name.
+    """The digest of each path; of lists of clips or requests also of the sounds they name.
 
     A file whose size and time are those of an earlier look is not read again.
     """
@@ -124,7 +124,7 @@ def _digest(path: Path) -> str:
 
 
 def _sounds(path: Path) -> Iterator[Path]:
-    """The sounds that a list of cells, or the list of a folder of clips, names."""
+    """The sounds that a list of requests, or the list of a folder of clips, names."""
     lists = [path / name for name in FOLDER_LISTS] if path.is_dir() else [path]
     named: dict[str, None] = {}
     for file in lists:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser import folder_lock
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 from sweeps import inputs
 from sweeps.errors import SweepError
 from sweeps.merging import differences

@@ -10,8 +10,8 @@ from typing import Any
 from dance_eval.metrics.report import Document
 from dance_eval.report.score_tables import write_tables
 from dance_eval.report.value_plots import CHANCE
+from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Marks, Row, markdown_table
-from musicinfuser.whole_files import write_text
 from sweeps.combining import combined
 from sweeps.differences import difference_text, differences
 from sweeps.forest import forest_plot

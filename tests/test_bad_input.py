@@ -100,9 +100,9 @@ FIT = {
     "missing sample track": (
         [
             "--sample_generation.every_n_steps=5",
-            "--sample_generation.cells=[{track: /no/such.wav, prompt: p}]",
+            "--sample_generation.requests=[{track: /no/such.wav, prompt: p}]",
         ],
-        "sample_generation.cells names /no/such.wav, which does not exist",
+        "sample_generation.requests names /no/such.wav, which does not exist",
     ),
     "missing weights folder": (
         ["--model.init_args.backbone.pretrained=/no/such/mochi"],

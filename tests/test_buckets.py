@@ -69,13 +69,13 @@ def test_encoding_again_finds_everything_and_other_buckets_are_noticed(
     (problem,) = report.problems
     assert "was made otherwise (height: 64, not 48; width: 32, not 48)" in problem
     wild = next(s for s in dict(report.sections)["sources"].splitlines() if "| youtube" in s)
-    assert [cell.strip() for cell in wild.split("|")][-3:-1] == ["1", "3"]
+    assert [request.strip() for request in wild.split("|")][-3:-1] == ["1", "3"]
 
 
 def record(run_cli: Callable, cache: Path, root: Path, *, num_steps: int) -> list[dict]:
     """Fit until a step, from where the folder's last checkpoint is, and read what was noted."""
     root.mkdir(exist_ok=True)
-    checkpoint = f"{{class_path: callbacks.WholeCheckpoint, init_args: {{dirpath: {root}/ckpt, "
+    checkpoint = f"{{class_path: callbacks.AtomicCheckpoint, init_args: {{dirpath: {root}/ckpt, "
     noted = (
         f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}"
     )
@@ -143,7 +143,7 @@ def test_check_knows_the_sizes(mixed_cache: Path, small_parts: Path, tmp_path: P
     assert "7 frames of 32x64, 48x48, 64x32 at 30 fps" in text
     assert "of the optimizer steps: 62.5% 32x64, 12.5% 48x48, 25.0% 64x32" in text
     wild = next(line for line in text.splitlines() if "| youtube" in line)
-    assert [cell.strip() for cell in wild.split("|")][-4:-1] == ["1", "2", "1"]
+    assert [request.strip() for request in wild.split("|")][-4:-1] == ["1", "2", "1"]
 
     memory = {}
     for buckets in ("[[32,64],[64,32],[48,48]]", "[[32,64],[64,32],[48,48],[256,256]]"):

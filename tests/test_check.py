@@ -98,8 +98,8 @@ def test_blocks_in_host_memory_are_counted_there(check: Callable) -> None:
         full = "--model.init_args.gradient_checkpointing=full"
         accelerator = "--trainer.accelerator=auto"
         text = dict(check(full, accelerator, *options).sections)["memory (an estimate)"]
-        cells = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")]
-        return {what.strip(): size.strip() for what, size in cells}, text
+        requests = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")]
+        return {what.strip(): size.strip() for what, size in requests}, text
 
     resident, _ = memory()
     streamed, text = memory(
@@ -178,10 +178,10 @@ WRONG = {
     "tracks": (
         [
             "--sample_generation.every_n_steps=5",
-            "--sample_generation.cells="
+            "--sample_generation.requests="
             "[{track: /no/a.wav, prompt: p}, {track: /no/b.wav, prompt: p, heard: /no/c.wav}]",
         ],
-        [f"sample_generation.cells names /no/{letter}.wav, which does not" for letter in "abc"],
+        [f"sample_generation.requests names /no/{letter}.wav, which does not" for letter in "abc"],
     ),
     "music to generate for": (
         [
@@ -207,7 +207,7 @@ WRONG = {
     ),
     "checkpoints": (
         [
-            "--trainer.callbacks=[{class_path: callbacks.WholeCheckpoint, "
+            "--trainer.callbacks=[{class_path: callbacks.AtomicCheckpoint, "
             "init_args: {dirpath: x, save_top_k: 3}}]"
         ],
         ["trainer: ModelCheckpoint(save_top_k=3, monitor=None) is not a valid configuration"],
@@ -329,7 +329,7 @@ def test_encoding(small_parts: Path, media: Path, tmp_path: Path) -> None:
     assert list(text) == ["weights", "sources", "cache so far", "disk", "memory (an estimate)"]
     assert text["weights"].count("as expected") == 3
     aist = next(line for line in text["sources"].splitlines() if "| aist" in line)
-    assert [cell.strip() for cell in aist.split("|")][4:7] == ["8", "5", "3"]
+    assert [request.strip() for request in aist.split("|")][4:7] == ["8", "5", "3"]
     assert "11 x " in text["disk"]
     assert files(tmp_path) == before, "nothing is written"
 

@@ -74,7 +74,7 @@ def test_every_file_is_known() -> None:
     assert {n for n in found if not n.startswith(ELSEWHERE)} == SHIPPED.keys() | OTHER
 
 
-# Their cells are made in tests/test_control.py; they print as `tempo` does, which says most.
+# Their requests are made in tests/test_control.py; they print as `tempo` does, which says most.
 LIKE_TEMPO = [n for n in SHIPPED if n.startswith("control/") and n != "control/tempo"]
 
 

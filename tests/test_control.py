@@ -1,4 +1,4 @@
-"""The control configs and the benchmark: which cells they make, and that each runs."""
+"""The control configs and the benchmark: which requests they make, and that each runs."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from musicinfuser.cells import Cell
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.version import VERSION
@@ -21,7 +21,7 @@ from train import MusicInfuserCLI, main
 CONFIGS = ROOT / "configs"
 # Frames of the real configs would take minutes here.
 FRAMES = "--data.init_args.generation.num_frames=7"
-# What differs between the cells of a config, and how many there are.
+# What differs between the requests of a config, and how many there are.
 MADE = {
     "longer": (set(), 1),
     "tempo": ({"track", "track_offset_seconds"}, 3),
@@ -47,10 +47,10 @@ def arguments(name: str, parts: Path, root: Path, *more: str) -> list[str]:
     return [*given[:3], f"--config={CONFIGS}/{name}.yaml", *given[3:]]
 
 
-def cells_of(*given: str) -> list[Cell]:
+def requests_of(*given: str) -> list[GenerationRequest]:
     datamodule = MusicInfuserCLI(list(given[1:]), run=False).datamodule
     datamodule.setup("predict")
-    return datamodule.cells
+    return datamodule.requests
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -59,10 +59,10 @@ def test_each_control_changes_one_thing(name, small_parts: Path, tmp_path: Path,
     if name == "tracks":
         music = f"--data.init_args.generation.music_dir={tracks}"
     later = "--data.init_args.generation.track_offset_seconds=0.5"
-    cells = cells_of(*arguments(f"control/{name}", small_parts, tmp_path, music, later))
-    values = [asdict(cell) for cell in cells]
+    requests = requests_of(*arguments(f"control/{name}", small_parts, tmp_path, music, later))
+    values = [asdict(request) for request in requests]
     differing = {key for key in values[0] if len({value[key] for value in values}) > 1}
-    assert (differing, len(cells)) == MADE[name]
+    assert (differing, len(requests)) == MADE[name]
     # One of them, shortened, goes all the way.
     if name == "tempo":
         main(arguments(f"control/{name}", small_parts, tmp_path, FRAMES, music))
@@ -108,12 +108,12 @@ def benchmark(parts: Path, root: Path, tracks: Path, *more: str) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def test_the_benchmark_has_the_papers_cells(small_parts: Path, tmp_path: Path, tracks) -> None:
+def test_the_benchmark_has_the_papers_requests(small_parts: Path, tmp_path: Path, tracks) -> None:
     music = f"--data.init_args.generation.music_dir={tracks}"
-    cells = cells_of(*arguments("benchmark", small_parts, tmp_path, music))
+    requests = requests_of(*arguments("benchmark", small_parts, tmp_path, music))
     prompts = yaml.safe_load((ROOT / "assets" / "table9_prompts.yaml").read_text())["prompts"]
-    assert len(cells) == len({c.file_stem() for c in cells}) == 100
-    assert {(Path(c.track).stem, c.prompt) for c in cells} == {
+    assert len(requests) == len({c.file_stem() for c in requests}) == 100
+    assert {(Path(c.track).stem, c.prompt) for c in requests} == {
         (code, prompt) for code in HELD_OUT for prompt in prompts
     }
     assert len(prompts) == len(set(prompts)) == 10 and all("dancer" in p for p in prompts)
@@ -145,7 +145,7 @@ def test_the_benchmark_goes_on_where_it_was_cut_off(
     other = "--model.init_args.sampling.guidance_scale=2"
     music = f"--data.init_args.generation.music_dir={tracks}"
     given = arguments("benchmark", small_parts, tmp_path, FRAMES, music, less)
-    assert (len(cells_of(*given)), len(cells_of(*given, other))) == (0, 10)
+    assert (len(requests_of(*given)), len(requests_of(*given, other))) == (0, 10)
 
 
 FORMATS = {

@@ -22,7 +22,7 @@ def arguments(
 ) -> list[str]:
     root.mkdir(exist_ok=True)
     callbacks = (
-        "{class_path: callbacks.WholeCheckpoint, init_args: {dirpath: "
+        "{class_path: callbacks.AtomicCheckpoint, init_args: {dirpath: "
         f"{root}/checkpoints, filename: '{{step}}', every_n_train_steps: 2, save_top_k: -1, "
         "save_last: true, enable_version_counter: false}}",
         f"{{class_path: tests.rank_record.RankRecord, init_args: {{path: {root}/record}}}}",
@@ -82,8 +82,8 @@ def one_and_two(
     world = (small_parts, small_cache)
     main(arguments(one, *world, f"--data.init_args.batch_size={GLOBAL_BATCH}"))
     tracks = sorted((media / "aist").glob("*.mp4"))[:2]
-    cells = ", ".join(f"{{track: {track}, prompt: a dance video}}" for track in tracks)
-    samples = ("--sample_generation.every_n_steps=4", f"--sample_generation.cells=[{cells}]")
+    requests = ", ".join(f"{{track: {track}, prompt: a dance video}}" for track in tracks)
+    samples = ("--sample_generation.every_n_steps=4", f"--sample_generation.requests=[{requests}]")
     for steps in (2, NUM_STEPS):
         finish(run_ranks(folder, arguments(two, *world, *TWO, *samples, steps=steps)))
     return one, two
@@ -248,5 +248,5 @@ def test_sharded_processes_make_no_samples(run_cli, small_cache: Path, media: Pa
         run_cli(
             "fit", "--trainer.devices=2", "--model.init_args.shard_backbone=true",
             "--sample_generation.every_n_steps=1",
-            f"--sample_generation.cells=[{{track: {track}, prompt: p}}]", cache=small_cache,
+            f"--sample_generation.requests=[{{track: {track}, prompt: p}}]", cache=small_cache,
         )  # fmt: skip

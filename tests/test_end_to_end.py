@@ -46,7 +46,7 @@ def small_arguments(verb: str, root: Path) -> list[str]:
         "--sample_generation.every_n_steps=2",
         "--model.init_args.sampling.num_steps=1",
         "--data.init_args.batch_size=4",
-        f"--sample_generation.cells=[{{track: {root}/world/music/mBR0.wav, prompt: a dancer}}]",
+        f"--sample_generation.requests=[{{track: {root}/world/music/mBR0.wav, prompt: a dancer}}]",
         f"--model.init_args.backbone.pretrained={root}/small-mochi",
         f"--model.init_args.encoders.mochi={root}/small-mochi",
         f"--model.init_args.encoders.audio={root}/small-mochi",

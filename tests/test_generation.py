@@ -9,10 +9,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, MochiPipeline
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.diffusion.guidance import text_guidance
 from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.generation import SamplingSpec, generate, read_track, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
@@ -27,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 CPU = torch.device("cpu")
 RATE_HZ = 44_100
 TRACK_SECONDS = 3.0
-CELL = Cell(track="song.wav", prompt="a dancer", seed=4, num_frames=13, height=32, width=48)
+CELL = GenerationRequest(
+    track="song.wav", prompt="a dancer", seed=4, num_frames=13, height=32, width=48
+)
 SAMPLING = SamplingSpec(num_steps=4, guidance_scale=6.0)
 
 
@@ -76,7 +78,7 @@ def track(tmp_path_factory):
 def latents_of(model, encoders, *, prompt="a dancer", sampling=SAMPLING, audio=None, seed=4):
     text, negative = encoders.encode_captions([prompt, sampling.negative_prompt], device=CPU)
     return sample_latents(
-        model, text=text, negative=negative, audio=audio, cell=replace(CELL, seed=seed),
+        model, text=text, negative=negative, audio=audio, request=replace(CELL, seed=seed),
         sampling=sampling, device=CPU,
     )  # fmt: skip
 
@@ -176,7 +178,7 @@ def test_a_scale_of_one_never_runs_the_negative_prompt(model, encoders):
 
 
 def test_a_clip_with_its_sound(model, encoders, track):
-    cell = replace(CELL, track=track, track_offset_seconds=0.5)
+    request = replace(CELL, track=track, track_offset_seconds=0.5)
     steps = []
 
     def progress(numbers):
@@ -184,28 +186,30 @@ def test_a_clip_with_its_sound(model, encoders, track):
             steps.append(number)
             yield number
 
-    clip = generate(model, encoders, cell, SAMPLING, device=CPU, progress=progress)
+    clip = generate(model, encoders, request, SAMPLING, device=CPU, progress=progress)
     assert steps == [0, 1, 2, 3]
     assert clip.frames.shape == (13, 32, 48, 3) and clip.frames.dtype == torch.uint8
     assert clip.waveform.shape == (round(13 / 30 * RATE_HZ),)
-    assert (clip.cell, clip.fps, clip.padded_seconds) == (cell, 30.0, 0.0)
-    again = generate(model, encoders, cell, SAMPLING, device=CPU)
+    assert (clip.request, clip.fps, clip.padded_seconds) == (request, 30.0, 0.0)
+    again = generate(model, encoders, request, SAMPLING, device=CPU)
     assert torch.equal(again.frames, clip.frames) and torch.equal(again.waveform, clip.waveform)
     # The picture is what the encoded parts give, decoded.
-    _, heard, _, _ = read_track(cell, fps=30.0)
+    _, heard, _, _ = read_track(request, fps=30.0)
     audio = encoders.encode_audio(heard[None], device=CPU)
     latents = latents_of(model, encoders, audio=audio)
     assert torch.equal(encoders.decode_video(latents)[0], clip.frames)
-    later = generate(model, encoders, replace(cell, track_offset_seconds=1.5), SAMPLING, device=CPU)
+    later = generate(
+        model, encoders, replace(request, track_offset_seconds=1.5), SAMPLING, device=CPU
+    )
     assert not torch.equal(later.waveform, clip.waveform)
     with pytest.raises(ValueError, match="num_frames is 12"):
-        generate(model, encoders, replace(cell, num_frames=12), SAMPLING, device=CPU)
+        generate(model, encoders, replace(request, num_frames=12), SAMPLING, device=CPU)
 
 
 def test_sound_is_cut_at_the_offset_for_the_model_and_for_the_file(track):
-    cell = replace(CELL, track=track, num_frames=37, track_offset_seconds=0.75)
-    settled, heard, waveform, padded_seconds = read_track(cell, fps=30.0)
-    assert settled == cell and padded_seconds == 0
+    request = replace(CELL, track=track, num_frames=37, track_offset_seconds=0.75)
+    settled, heard, waveform, padded_seconds = read_track(request, fps=30.0)
+    assert settled == request and padded_seconds == 0
     # 37 frames last 1.233 s; the authors' span adds 0.09 s and keeps one decimal.
     assert heard.shape == (round(1.3 * 16_000),)
     assert waveform.shape == (round(37 / 30 * RATE_HZ),)
@@ -217,8 +221,8 @@ def test_sound_is_cut_at_the_offset_for_the_model_and_for_the_file(track):
 
 
 def test_a_track_that_ends_early_is_filled_with_silence(track):
-    cell = replace(CELL, track=track, num_frames=37, track_offset_seconds=2.5)
-    _, heard, waveform, padded_seconds = read_track(cell, fps=30.0)
+    request = replace(CELL, track=track, num_frames=37, track_offset_seconds=2.5)
+    _, heard, waveform, padded_seconds = read_track(request, fps=30.0)
     assert padded_seconds == pytest.approx(1.3 - 0.5, abs=1e-3)
     assert heard.shape == (round(1.3 * 16_000),) and waveform.shape == (round(37 / 30 * RATE_HZ),)
     assert not heard[8100:].any() and heard[:7900].std() > 0.3
@@ -226,10 +230,10 @@ def test_a_track_that_ends_early_is_filled_with_silence(track):
 
 
 def test_an_open_offset_is_drawn_from_the_seed_inside_the_track(track):
-    cell = replace(CELL, track=track, num_frames=37, track_offset_seconds=None)
+    request = replace(CELL, track=track, num_frames=37, track_offset_seconds=None)
 
     def offset(seed, **changes):
-        settled, heard, _, padded = read_track(replace(cell, seed=seed, **changes), fps=30.0)
+        settled, heard, _, padded = read_track(replace(request, seed=seed, **changes), fps=30.0)
         fixed = read_track(settled, fps=30.0)
         assert torch.equal(fixed[1], heard) and padded == 0
         return settled.track_offset_seconds
@@ -240,7 +244,7 @@ def test_an_open_offset_is_drawn_from_the_seed_inside_the_track(track):
     assert max(offsets) - min(offsets) > 0.5
     assert [offset(seed, prompt="another") for seed in range(3)] == offsets[:3]
     # A clip longer than the track starts at its beginning.
-    settled, _, _, padded = read_track(replace(cell, num_frames=145), fps=30.0)
+    settled, _, _, padded = read_track(replace(request, num_frames=145), fps=30.0)
     assert settled.track_offset_seconds == 0
     assert padded == pytest.approx(4.9 - TRACK_SECONDS, abs=1e-3)
 
@@ -266,14 +270,14 @@ def other_track(tmp_path_factory):
 
 
 def test_other_music_makes_the_picture_but_not_the_sound(model, encoders, track, other_track):
-    cell = replace(CELL, track=track, track_offset_seconds=0.5)
-    own = generate(model, encoders, cell, SAMPLING, device=CPU)
+    request = replace(CELL, track=track, track_offset_seconds=0.5)
+    own = generate(model, encoders, request, SAMPLING, device=CPU)
     for offset_seconds, start_seconds in ((None, 0.5), (1.25, 1.25), (0.0, 0.0)):
-        crossed = replace(cell, heard=other_track, heard_offset_seconds=offset_seconds)
+        crossed = replace(request, heard=other_track, heard_offset_seconds=offset_seconds)
         made = generate(model, encoders, crossed, SAMPLING, device=CPU)
-        of_other = replace(cell, track=other_track, track_offset_seconds=start_seconds)
+        of_other = replace(request, track=other_track, track_offset_seconds=start_seconds)
         expected = generate(model, encoders, of_other, SAMPLING, device=CPU)
-        assert made.cell == crossed and made.padded_seconds == 0
+        assert made.request == crossed and made.padded_seconds == 0
         assert torch.equal(made.frames, expected.frames)
         assert torch.equal(made.waveform, own.waveform)
         assert not torch.equal(made.frames, own.frames)
@@ -281,9 +285,9 @@ def test_other_music_makes_the_picture_but_not_the_sound(model, encoders, track,
 
 
 def test_a_model_that_hears_nothing_has_no_audio_layers(model, encoders, track):
-    cell = replace(CELL, track=track, track_offset_seconds=0.5)
-    own = generate(model, encoders, cell, SAMPLING, device=CPU)
-    made = generate(model, encoders, replace(cell, heard="nothing"), SAMPLING, device=CPU)
+    request = replace(CELL, track=track, track_offset_seconds=0.5)
+    own = generate(model, encoders, request, SAMPLING, device=CPU)
+    made = generate(model, encoders, replace(request, heard="nothing"), SAMPLING, device=CPU)
     latents = latents_of(model, encoders, audio=None)
     assert torch.equal(made.frames, encoders.decode_video(latents)[0])
     assert torch.equal(made.waveform, own.waveform)
@@ -319,19 +323,19 @@ def test_sound_that_is_heard_instead_starts_where_the_clip_does(track, other_tra
         replace(drawn, heard=None, heard_offset_seconds=1.0)
 
 
-def test_names_of_cells_are_readable_and_unique():
-    cell = replace(CELL, track="/music/My Song #2.mp3", prompt="a dancer, in the rain!")
-    stem = cell.file_stem()
-    assert cell.track_name == "My Song #2"
+def test_names_of_requests_are_readable_and_unique():
+    request = replace(CELL, track="/music/My Song #2.mp3", prompt="a dancer, in the rain!")
+    stem = request.file_stem()
+    assert request.track_name == "My Song #2"
     assert stem.startswith("My-Song-2_a-dancer-in-the-rain_seed4_")
     changes = [
         {"track": "/other/My Song #2.mp3"}, {"prompt": "a dancer in the rain"}, {"seed": 5},
         {"num_frames": 19}, {"height": 48}, {"width": 64}, {"track_offset_seconds": 1.0},
     ]  # fmt: skip
-    stems = {stem} | {replace(cell, **change).file_stem() for change in changes}
+    stems = {stem} | {replace(request, **change).file_stem() for change in changes}
     assert len(stems) == len(changes) + 1
-    assert replace(cell).file_stem() == stem
-    long = replace(cell, prompt="x" * 500, track="y" * 500 + ".wav").file_stem()
+    assert replace(request).file_stem() == stem
+    long = replace(request, prompt="x" * 500, track="y" * 500 + ".wav").file_stem()
     assert len(long) < 120 and "/" not in long
 
 

@@ -37,7 +37,7 @@ def test_trains_and_samples_in_bf16_with_checkpointing(
         f"--model.init_args.gradient_checkpointing={policy}",
         *more,
         "--sample_generation.every_n_steps=2",
-        f"--sample_generation.cells=[{{track: '{track}', prompt: a dance video}}]",
+        f"--sample_generation.requests=[{{track: '{track}', prompt: a dance video}}]",
         cache=small_cache,
     )
     assert cli.trainer.global_step == 2

@@ -46,8 +46,10 @@ def test_fit_and_predict_give_the_same_files(
         assert (cli.model.adapted.streamed is not None) == (name == "host")
         [path] = (root / "checkpoints").glob("last.ckpt")
         saved.append(leaves(torch.load(path, weights_only=True)))
-        cells = {"music": [str(song)], "prompts": ["a dance"], "seeds": [3], "num_frames": 7}
-        run_cli("predict", *options, f"--data.init_args.generation={json.dumps(cells)}", root=root)
+        requests = {"music": [str(song)], "prompts": ["a dance"], "seeds": [3], "num_frames": 7}
+        run_cli(
+            "predict", *options, f"--data.init_args.generation={json.dumps(requests)}", root=root
+        )
         [video] = (root / "videos").glob("*.mp4")
         videos.append(hashlib.sha256(video.read_bytes()).hexdigest())
     resident, host = saved

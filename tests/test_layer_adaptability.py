@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.generation import LayerGuidance, SamplingSpec, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -37,7 +37,7 @@ def sample(model, *, by_layer=None, steps=3):
     stream = torch.Generator().manual_seed(2)
     return sample_latents(
         model, text=torch.randn(5, 64, generator=stream), negative=torch.zeros(0, 64), audio=None,
-        cell=Cell("", "p", 4, 13, 32, 48), device=CPU, by_layer=by_layer,
+        request=GenerationRequest("", "p", 4, 13, 32, 48), device=CPU, by_layer=by_layer,
         sampling=SamplingSpec(num_steps=steps, guidance_scale=4.5),
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from musicinfuser.cells import Cell
 from musicinfuser.generation import OUTPUT_RATE_HZ, read_track, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.errors import MediaError
 from tests.conftest import write_moving_square
@@ -84,13 +84,13 @@ def test_every_combination_becomes_a_video_with_its_music(
         assert heard_hz == pytest.approx(300 if row["track"] == str(low) else 900, abs=5)
 
 
-def test_a_list_of_cells_with_controls(run_cli: Callable, tmp_path: Path) -> None:
+def test_a_list_of_requests_with_controls(run_cli: Callable, tmp_path: Path) -> None:
     write_tone(tmp_path / "lists" / "low.wav", frequency_hz=300)
     write_tone(tmp_path / "lists" / "high.wav", frequency_hz=900)
-    cells = tmp_path / "lists" / "cells.csv"
+    requests = tmp_path / "lists" / "requests.csv"
     lines = ["low.wav,p,0,", "low.wav,p,0,high.wav", "low.wav,p,0,nothing", "high.wav,p,0,"]
-    cells.write_text("\n".join(["track,prompt,seed,heard", *lines]))
-    run_cli("predict", UNTRAINED, *generation(cells=str(cells), num_frames=13))
+    requests.write_text("\n".join(["track,prompt,seed,heard", *lines]))
+    run_cli("predict", UNTRAINED, *generation(requests=str(requests), num_frames=13))
     found = {(Path(r["track"]).name, r["heard"]): r for r in rows(tmp_path)}
     other = str(tmp_path / "lists" / "high.wav")
     assert found.keys() == {
@@ -104,11 +104,11 @@ def test_a_list_of_cells_with_controls(run_cli: Callable, tmp_path: Path) -> Non
     pictures = [decode(tmp_path / "videos" / row["file"]) for row in found.values()]
     assert all((picture == pictures[0]).all() for picture in pictures)
 
-    cells.write_text("track,prompt,seed,heard\nlow.wav,p,0,low.wav\nlow.wav,p,1,hihg.wav\n")
-    with pytest.raises(ValueError, match=r"cells\.csv, line 3: heard names hihg\.wav"):
-        run_cli("predict", UNTRAINED, *generation(cells=str(cells)))
+    requests.write_text("track,prompt,seed,heard\nlow.wav,p,0,low.wav\nlow.wav,p,1,hihg.wav\n")
+    with pytest.raises(ValueError, match=r"requests\.csv, line 3: heard names hihg\.wav"):
+        run_cli("predict", UNTRAINED, *generation(requests=str(requests)))
     with pytest.raises(ValueError, match=r"data\.generation\.prompts is given too"):
-        run_cli("predict", UNTRAINED, *generation(cells=str(cells), prompts=["p"]))
+        run_cli("predict", UNTRAINED, *generation(requests=str(requests), prompts=["p"]))
 
 
 class SigtermInFirstClip(L.Callback):
@@ -121,10 +121,10 @@ class SigtermInFirstClip(L.Callback):
 
 def test_sigterm_ends_with_the_clip_in_work(run_cli: Callable, tmp_path: Path, capsys) -> None:
     track = write_tone(tmp_path / "low.wav")
-    cells = generation(music=[str(track)], prompts=["p"], seeds=[0, 1, 2], num_frames=13)
+    requests = generation(music=[str(track)], prompts=["p"], seeds=[0, 1, 2], num_frames=13)
     told = f"--trainer.callbacks+={__name__}.SigtermInFirstClip"
     with pytest.raises(SystemExit) as ended:
-        run_cli("predict", UNTRAINED, *cells, told)
+        run_cli("predict", UNTRAINED, *requests, told)
     assert ended.value.code == 128 + signal.SIGTERM
     assert "stopped after 1 of 3 batches" in capsys.readouterr().err
     assert len(list((tmp_path / "videos").glob("*.mp4"))) == 1
@@ -256,8 +256,10 @@ def test_a_drawn_start_is_drawn_again(run_cli: Callable, tmp_path: Path) -> None
 
 def test_null_offset_of_a_track_as_short_as_the_clip(tmp_path: Path) -> None:
     track = write_tone(tmp_path / "a.wav", seconds=0.25)
-    cell, heard, sound, padded = read_track(Cell(str(track), "p", 0, 7, 32, 32, None), fps=30.0)
-    assert cell.track_offset_seconds == 0.0
+    request, heard, sound, padded = read_track(
+        GenerationRequest(str(track), "p", 0, 7, 32, 32, None), fps=30.0
+    )
+    assert request.track_offset_seconds == 0.0
     assert len(heard) == 4800 and len(sound) == round(7 / 30 * OUTPUT_RATE_HZ)
     assert padded == pytest.approx(0.05)
     assert heard[4000:].abs().max() == 0 and heard[:4000].abs().max() > 0.3
@@ -266,9 +268,9 @@ def test_null_offset_of_a_track_as_short_as_the_clip(tmp_path: Path) -> None:
 def test_what_is_heard_starts_at_the_offset(tmp_path: Path) -> None:
     ramp = torch.linspace(0, 0.9, 32_000)
     write_wav(tmp_path / "ramp.wav", ramp, rate_hz=16_000)
-    cell = Cell(f"{tmp_path}/ramp.wav", "p", 0, 7, 32, 32, 0.75)
-    found, heard, sound, padded = read_track(cell, fps=30.0)
-    assert (found, padded) == (cell, 0.0)
+    request = GenerationRequest(f"{tmp_path}/ramp.wav", "p", 0, 7, 32, 32, 0.75)
+    found, heard, sound, padded = read_track(request, fps=30.0)
+    assert (found, padded) == (request, 0.0)
     assert torch.allclose(heard, ramp[12_000 : 12_000 + 4800], atol=1e-3)
     assert sound[5000].item() == pytest.approx(0.45 * (0.75 + 5000 / OUTPUT_RATE_HZ), abs=1e-3)
 
@@ -295,7 +297,7 @@ def test_a_seed_is_the_same_noise_for_every_track_and_prompt(
             text=torch.randn(3, 64),
             negative=torch.zeros(0, 64),
             audio=torch.randn(1, 14, 96),
-            cell=Cell(f"{name}.wav", f"prompt {name}", seed, 7, 32, 32),
+            request=GenerationRequest(f"{name}.wav", f"prompt {name}", seed, 7, 32, 32),
             sampling=module.sampling,
             device=torch.device("cpu"),
         )

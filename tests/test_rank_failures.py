@@ -16,7 +16,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from callbacks import rank_failures
 from callbacks.rank_failures import RankError, ending_together
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 from tests.conftest import ROOT, cli_arguments
 from tests.ranks import run_ranks
 from tests.test_ddp import TWO

@@ -18,7 +18,7 @@ NUM_STEPS, KILL_AT = 8, 3
 
 def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulation: int) -> list:
     callbacks = (
-        "[{class_path: callbacks.WholeCheckpoint, init_args: {dirpath: "
+        "[{class_path: callbacks.AtomicCheckpoint, init_args: {dirpath: "
         f"{root}/checkpoints, every_n_train_steps: 1, save_top_k: -1, save_last: true, "
         "enable_version_counter: false}},"
         f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}]"
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_a_step_will_do_for_last(
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
     [step] = (tmp_path / "checkpoints").glob("*.ckpt")
     folder = f"{{dirpath: {tmp_path}/checkpoints}}"
-    saving = f"{{class_path: callbacks.WholeCheckpoint, init_args: {folder}}}"
+    saving = f"{{class_path: callbacks.AtomicCheckpoint, init_args: {folder}}}"
     options = [a for a in run[1:] if "training_record" not in a]
     cli = main(["validate", *options, f"--trainer.callbacks=[{saving}]"])
     assert Path(cli.trainer.ckpt_path) == step

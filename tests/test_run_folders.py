@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from dance_eval.commands import score
+from musicinfuser.atomic_files import require_writable
 from musicinfuser.errors import UserError, in_one_sentence, sentence
-from musicinfuser.whole_files import require_writable
 from tests.conftest import ROOT
 from train import main
 

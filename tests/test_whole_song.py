@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import (
@@ -22,6 +21,7 @@ from musicinfuser.generation import (
     read_track,
     sample_latents,
 )
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import write_wav
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
@@ -75,21 +75,21 @@ def noted(module, sizes):
 
 
 def test_a_song_of_one_window_is_a_clip_to_the_bit(model, encoders, song):
-    clip = Cell(track=song, **SONG | {"num_frames": 13})
+    clip = GenerationRequest(track=song, **SONG | {"num_frames": 13})
     plain = generate(model, encoders, clip, SAMPLING, device=CPU)
     made = generate(model, encoders, replace(clip, in_windows=True), SAMPLING, device=CPU)
     assert torch.equal(made.frames, plain.frames) and torch.equal(made.waveform, plain.waveform)
     assert made.windows is None and not list(made.more_frames)
     # As does the way through windows, with one that holds all.
     wide = Windows(8, length=8, overlap=1)
-    cell = Cell(track=song, **SONG, in_windows=True)
-    one_pass = generate(model, encoders, replace(cell, in_windows=False), SAMPLING, device=CPU)
-    _, heard, _, _ = read_track(cell, fps=30.0, windows=wide)
+    request = GenerationRequest(track=song, **SONG, in_windows=True)
+    one_pass = generate(model, encoders, replace(request, in_windows=False), SAMPLING, device=CPU)
+    _, heard, _, _ = read_track(request, fps=30.0, windows=wide)
     text, negative = encoders.encode_captions(["a dancer", ""], device=CPU)
     encode = partial(encoders.encode_audio, device=CPU)
     audio = heard_by_windows(encode, heard[None], wide, fps=30.0)
     latents = sample_latents(
-        model, text=text, negative=negative, audio=audio, cell=cell, sampling=SAMPLING,
+        model, text=text, negative=negative, audio=audio, request=request, sampling=SAMPLING,
         device=CPU, windows=wide,
     )  # fmt: skip
     assert torch.equal(encoders.decode_video(latents)[0], one_pass.frames)
@@ -98,15 +98,15 @@ def test_a_song_of_one_window_is_a_clip_to_the_bit(model, encoders, song):
 def test_each_window_hears_what_a_clip_there_would(encoders, song):
     windows = SAMPLING.windows(43)
     assert windows.starts == (0, 2, 3, 5)
-    cell = Cell(track=song, **SONG, track_offset_seconds=0.25)
+    request = GenerationRequest(track=song, **SONG, track_offset_seconds=0.25)
     assert heard_seconds(43, fps=30.0, windows=windows) == pytest.approx(1.0 + 0.5)
-    _, heard, waveform, padded = read_track(cell, fps=30.0, windows=windows)
+    _, heard, waveform, padded = read_track(request, fps=30.0, windows=windows)
     assert (len(heard), padded) == (24_000, 0) and len(waveform) == round(43 / 30 * 44_100)
     encode = partial(encoders.encode_audio, device=CPU)
     found = heard_by_windows(encode, heard[None], windows, fps=30.0)
     assert tuple(found) == windows.starts
     for start, features in found.items():
-        there = replace(cell, num_frames=13, track_offset_seconds=0.25 + 0.2 * start)
+        there = replace(request, num_frames=13, track_offset_seconds=0.25 + 0.2 * start)
         _, expected, _, _ = read_track(there, fps=30.0)
         assert torch.equal(features, encoders.encode_audio(expected[None], device=CPU))
 
@@ -114,9 +114,9 @@ def test_each_window_hears_what_a_clip_there_would(encoders, song):
 def test_a_song_is_the_integration_of_blended_guided_velocities(model, encoders, song):
     """Against the formula, window by window, in two steps with text and music guidance."""
     windows = SAMPLING.windows(43)
-    cell = Cell(track=song, **SONG, in_windows=True)
-    made = generate(model, encoders, cell, SAMPLING, device=CPU)
-    _, heard, _, _ = read_track(cell, fps=30.0, windows=windows)
+    request = GenerationRequest(track=song, **SONG, in_windows=True)
+    made = generate(model, encoders, request, SAMPLING, device=CPU)
+    _, heard, _, _ = read_track(request, fps=30.0, windows=windows)
     text, _ = encoders.encode_captions(["a dancer", ""], device=CPU)
     # As a clip of one pass of this length is given: it does not depend on windows.
     latents = torch.randn(1, 12, 8, 4, 6, generator=keyed_random.generator(4, 0, "sampling noise"))
@@ -155,11 +155,11 @@ def test_a_song_starts_from_the_noise_of_a_clip_with_its_seed(model):
 
     def starts_of(num_frames, **changes):
         seen.clear()
-        cell = Cell("song.wav", **SONG | {"num_frames": num_frames})
+        request = GenerationRequest("song.wav", **SONG | {"num_frames": num_frames})
         spec = replace(sampling, **changes)
         windows = spec.windows(num_frames)
         sample_latents(
-            model, text=text, negative=text[:0], audio=None, cell=cell, sampling=spec,
+            model, text=text, negative=text[:0], audio=None, request=request, sampling=spec,
             device=CPU, windows=windows,
         )  # fmt: skip
         return dict(zip(windows.starts if windows else [0], seen, strict=True))
@@ -180,9 +180,9 @@ def test_no_network_sees_more_than_a_window_and_frames_are_decoded_when_taken(
 ):
     sizes, decoded, ticks = [], [], []
     hooks = [noted(model, sizes), noted(encoders.vae.decoder, decoded)]
-    cell = Cell(track=song, **SONG, in_windows=True)
+    request = GenerationRequest(track=song, **SONG, in_windows=True)
     made = generate(
-        model, encoders, cell, SAMPLING, device=CPU, on_window=lambda total: ticks.append(total)
+        model, encoders, request, SAMPLING, device=CPU, on_window=lambda total: ticks.append(total)
     )
     # Two steps of four windows, each with three branches.
     assert sizes == [3] * 24 and ticks == [8] * 8
@@ -191,7 +191,7 @@ def test_no_network_sees_more_than_a_window_and_frames_are_decoded_when_taken(
     assert made.windows == SAMPLING.windows(43)
     for hook in hooks:
         hook.remove()
-    silent = generate(model, encoders, replace(cell, heard="nothing"), SAMPLING, device=CPU)
+    silent = generate(model, encoders, replace(request, heard="nothing"), SAMPLING, device=CPU)
     assert not torch.equal(silent.frames, made.frames)
 
 
@@ -200,24 +200,26 @@ def frames_of(clip):
 
 
 def test_a_song_goes_on_from_what_is_kept_to_the_bit(model, encoders, song, tmp_path):
-    cell = Cell(track=song, in_windows=True, **SONG)
+    request = GenerationRequest(track=song, in_windows=True, **SONG)
     sampling = replace(SAMPLING, num_steps=3)
-    whole = generate(model, encoders, cell, sampling, device=CPU)
+    whole = generate(model, encoders, request, sampling, device=CPU)
 
     def cut_off(num_done: int) -> None:
         if num_done == 2:
             raise KeyboardInterrupt
 
-    made_by = {"cell": asdict(cell)}
+    made_by = {"request": asdict(request)}
     kept = KeptLatents(tmp_path / "kept", "song", made_by, on_kept=cut_off)
     with pytest.raises(KeyboardInterrupt):
-        generate(model, encoders, cell, sampling, device=CPU, kept=kept)
+        generate(model, encoders, request, sampling, device=CPU, kept=kept)
     assert [p.name[:5] for p in (tmp_path / "kept").iterdir()] == ["song_"]
-    other = KeptLatents(tmp_path / "kept", "song", {"cell": asdict(replace(cell, seed=5))})
+    other = KeptLatents(tmp_path / "kept", "song", {"request": asdict(replace(request, seed=5))})
     kept = KeptLatents(tmp_path / "kept", "song", made_by)
     assert (other.num_done(), kept.num_done()) == (0, 2)
     ticks: list[int] = []
-    rest = generate(model, encoders, cell, sampling, device=CPU, kept=kept, on_window=ticks.append)
+    rest = generate(
+        model, encoders, request, sampling, device=CPU, kept=kept, on_window=ticks.append
+    )
     assert ticks == [4] * 4  # of three steps one is left
     assert torch.equal(frames_of(rest), frames_of(whole))
     kept.remove()

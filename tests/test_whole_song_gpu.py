@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicinfuser.cells import Cell
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import SamplingSpec, generate, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -44,10 +44,10 @@ def test_memory_does_not_grow_with_the_song(parts, cuda, tmp_path: Path) -> None
     track = write_tone(tmp_path / "song.wav", seconds=11.0)
     peaks = []
     for num_frames in (61, 61, 301):
-        cell = Cell(str(track), "a dancer", 0, num_frames, 64, 96, in_windows=True)
+        request = GenerationRequest(str(track), "a dancer", 0, num_frames, 64, 96, in_windows=True)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        clip = generate(model, encoders, cell, SAMPLING, device=cuda)
+        clip = generate(model, encoders, request, SAMPLING, device=cuda)
         assert sum(len(part) for part in [clip.frames, *clip.more_frames]) == num_frames
         peaks.append(torch.cuda.max_memory_allocated())
     # The first also set libraries up. A latent of the longer song takes 74 kB.
@@ -58,11 +58,11 @@ def test_one_window_is_one_pass_to_the_bit(parts, cuda) -> None:
     model, _ = parts
     text = torch.randn(5, model.backbone.config.text_embed_dim)
     audio = torch.randn(1, 20, 96, device=cuda)
-    cell = Cell("a.wav", "p", 0, 31, 64, 96)
+    request = GenerationRequest("a.wav", "p", 0, 31, 64, 96)
 
     def latents(heard, windows):
         return sample_latents(
-            model, text=text, negative=text[:0], audio=heard, cell=cell, windows=windows,
+            model, text=text, negative=text[:0], audio=heard, request=request, windows=windows,
             sampling=replace(SAMPLING, music_guidance_scale=2.0), device=cuda,
         )  # fmt: skip
 

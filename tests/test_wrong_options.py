@@ -28,7 +28,7 @@ IN_A_CONFIG = {
     ),
     "in a list of callbacks": (
         "trainer:\n  callbacks:\n    - class_path: callbacks.MemoryUse\n"
-        "    - class_path: callbacks.WholeCheckpoint\n      init_args: {every_n_trian_steps: 4}\n",
+        "    - class_path: callbacks.AtomicCheckpoint\n      init_args: {every_n_trian_steps: 4}\n",
         ": line 5: trainer.callbacks[1].init_args.every_n_trian_steps is not known; did you mean "
         "every_n_train_steps?",
     ),

@@ -10,8 +10,8 @@ from dance_eval.comparison import compare_systems, comparison_lines
 from dance_eval.judges.judge import JudgeError
 from dance_eval.loading import EvaluationError, collect_clips
 from dance_eval.metrics.judged_quality import JudgedQuality
+from musicinfuser.atomic_files import require_writable
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.whole_files import require_writable
 
 
 def parser() -> ArgumentParser:

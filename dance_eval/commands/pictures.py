@@ -7,8 +7,8 @@ from jsonargparse.typing import PositiveInt
 
 from dance_eval.commands.options import MAX_CLIPS, add_decoding_options, drawing_options
 from dance_eval.loading import collect_clips, draw_sheet, write_side_by_side
+from musicinfuser.atomic_files import require_writable
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.whole_files import require_writable
 
 
 def sheet_parser() -> ArgumentParser:

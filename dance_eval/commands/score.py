@@ -27,10 +27,10 @@ from dance_eval.metrics.report import (
 from dance_eval.metrics.scoring import Scorer, score_clips
 from dance_eval.metrics.set_metric import SetMetric
 from dance_eval.metrics.workers import num_cpus
+from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.errors import UserError
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import FORMATS
-from musicinfuser.whole_files import require_writable, write_text
 
 DEFAULT_METRICS = Path(__file__).parents[1] / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0

@@ -7,9 +7,9 @@ from jsonargparse import ArgumentParser, Namespace
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.report import read_report
 from dance_eval.report.score_tables import Form, Layout, table_text, write_tables
+from musicinfuser.atomic_files import write_text
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import SUFFIXES
-from musicinfuser.whole_files import write_text
 
 
 def parser() -> ArgumentParser:

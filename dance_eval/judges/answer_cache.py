@@ -14,8 +14,8 @@ from typing import Any
 
 from dance_eval.judges.judge import Answer, Judge, Shown
 from dance_eval.judges.questions import Question
+from musicinfuser.atomic_files import write_json_lines, write_text
 from musicinfuser.errors import in_one_sentence
-from musicinfuser.whole_files import write_json_lines, write_text
 
 
 class CachedJudge(Judge):

@@ -11,8 +11,8 @@ from typing import Any
 from dance_eval.external_worker import ExternalWorker, WorkerError
 from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
 from dance_eval.judges.questions import Question
+from musicinfuser.atomic_files import atomic_file
 from musicinfuser.media.remuxing import with_sound
-from musicinfuser.whole_files import written_whole
 
 _PROBE = "import importlib.util as u, sys; sys.exit(u.find_spec('videollama2') is None)"
 _PROBE_SECONDS = 60.0
@@ -90,7 +90,7 @@ class VideoLLaMA2Judge(Judge):
         path = self.media / f"{clip.sha256[:32]}_{clip.sound_sha256[:32]}.mp4"
         if not path.is_file():
             content = with_sound(clip.path, clip.waveform, rate_hz=SOUND_RATE_HZ)
-            with written_whole(path) as temporary:
+            with atomic_file(path) as temporary:
                 temporary.write_bytes(content)
         try:
             # The worker may run in another folder.

@@ -14,8 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.cells import MANIFEST_NAME
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.generation_requests import MANIFEST_NAME
 from musicinfuser.label_files import LabelError, csv_rows, read_csv
 
 CLIP_TABLE_NAME = "clips.csv"

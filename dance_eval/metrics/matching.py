@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import PurePath
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
-from musicinfuser.cells import NOTHING
+from musicinfuser.generation_requests import NO_AUDIO
 
 Name = tuple[str, ...]
 
@@ -136,7 +136,7 @@ class Pieces:
             for named in (entry.track, entry.heard)
             if named is not None or entry.track is None
         }
-        sounds = {key: sound for key, sound in sounds.items() if key[1] != NOTHING}
+        sounds = {key: sound for key, sound in sounds.items() if key[1] != NO_AUDIO}
         pieces = told_apart(sounds.values())
         self._pieces = {key: pieces[sound] for key, sound in sounds.items()}
         members: dict[str, set[Sound]] = defaultdict(set)
@@ -151,7 +151,7 @@ class Pieces:
 
     def heard(self, entry: ClipEntry) -> str | None:
         """The piece that the model heard in place of the clip's; None: the clip's."""
-        if entry.heard is None or entry.heard == NOTHING:
+        if entry.heard is None or entry.heard == NO_AUDIO:
             return entry.heard
         return self._piece(entry, entry.heard)
 

@@ -23,7 +23,7 @@ from dance_eval.metrics.motion import (
     rests,
 )
 from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
-from musicinfuser.cells import NOTHING
+from musicinfuser.generation_requests import NO_AUDIO
 
 CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
 """What `predict` adds to the name of a system whose clips hear something else."""
@@ -113,10 +113,10 @@ class MusicResponse(SetMetric):
         if CONTROL_MARK.sub("", entry.system) != system:
             return None
         music = self.pieces.heard(entry) or self.pieces.of(entry)
-        start = 0.0 if music == NOTHING else start_of(entry)
+        start = 0.0 if music == NO_AUDIO else start_of(entry)
         # Without a seed nothing says that two clips started from the same noise.
         own = (entry.seed,) if entry.seed is not None else (str(entry.folder), entry.file)
-        is_silent, folder = int(music == NOTHING), label(str(entry.folder))
+        is_silent, folder = int(music == NO_AUDIO), label(str(entry.folder))
         return label(entry.prompt, *own), label(music, start), is_silent, folder
 
     def combine(

@@ -23,8 +23,8 @@ from dance_eval.report.origin import failures_html, origin_html
 from dance_eval.report.paper_layout import NOTE, paper_rows, paper_tables
 from dance_eval.report.players import Embedding, cell_section, cell_values
 from dance_eval.report.value_plots import value_plots
+from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Marks, Row, html_table
-from musicinfuser.whole_files import write_text
 
 _HERE = Path(__file__).parent
 

@@ -15,9 +15,9 @@ from dance_eval.metrics.report import Document
 from dance_eval.report.differences import VALUE, clip_records
 from dance_eval.report.groups import CellGroup
 from dance_eval.report.plots import NUM_COLOURS
+from musicinfuser.atomic_files import atomic_file
 from musicinfuser.media.contact_sheet import SheetRow, sheet_image
 from musicinfuser.tables import Row, html_table, html_text
-from musicinfuser.whole_files import written_whole
 
 WEBP_QUALITY = 75
 NUM_STRIP_COLUMNS = 8
@@ -48,7 +48,7 @@ class Embedding:
         if path.stat().st_size <= self.max_bytes:
             return f"data:video/mp4;base64,{_base64(path.read_bytes())}", True
         copy = self.folder / "videos" / f"{name}.mp4"
-        with written_whole(copy) as temporary:
+        with atomic_file(copy) as temporary:
             shutil.copyfile(path, temporary)
         return f"videos/{quote(copy.name)}", False
 

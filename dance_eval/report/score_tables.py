@@ -5,8 +5,8 @@ from typing import Literal
 
 from dance_eval.metrics.report import Document, compared_rows, long_rows
 from dance_eval.report.paper_layout import paper_text
+from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import FORMATS, SUFFIXES, latex_table
-from musicinfuser.whole_files import write_text
 
 Layout = Literal["auto", "metrics", "paper"]
 Form = Literal["markdown", "latex", "csv"]

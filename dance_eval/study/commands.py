@@ -24,9 +24,9 @@ from dance_eval.study.page import PAGE_NAME, minutes_needed
 from dance_eval.study.plots import draw_plots
 from dance_eval.study.preferences import Analysing
 from dance_eval.study.report import headline, readable_tables, write_report
+from musicinfuser.atomic_files import require_writable
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import markdown_table
-from musicinfuser.whole_files import require_writable
 
 MAX_PRINTED = 20
 

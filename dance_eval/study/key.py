@@ -10,7 +10,7 @@ from typing import Any
 from dance_eval.study.design import Item, Trial
 from dance_eval.study.errors import StudyError
 from dance_eval.study.questions import QUESTIONS, Question
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 VERSION = 1
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from dance_eval.study.key import StudyKey
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 PAGE_NAME = "index.html"
 MEDIA_FOLDER = "media"

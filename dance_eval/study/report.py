@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dance_eval.study.analysis import Document
 from dance_eval.study.preferences import ResultRow
+from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Row, csv_table, html_table, markdown_table
-from musicinfuser.whole_files import write_text
 
 MAX_SHOWN_PROBLEMS = 200
 _STYLE = """

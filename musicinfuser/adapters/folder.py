@@ -16,11 +16,11 @@ from musicinfuser.adapters.settings import (
     AdapterFileError,
     AdapterSettings,
 )
+from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, target_pattern
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.safetensors_files import save_tensors
-from musicinfuser.whole_files import folder_written_whole, write_text
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """diffusers' own name: what `load_lora_weights` looks for."""
@@ -52,7 +52,7 @@ def write_folder(path: str | Path, adapter: Adapter, *, facts: CardFacts, config
             f"{path} is there already and holds no adapter; give a new folder, or an adapter's "
             "folder to replace."
         )
-    with folder_written_whole(path) as folder:
+    with atomic_folder(path) as folder:
         if adapter.settings.lora is not None:
             _write_lora(folder, adapter, base_model=facts.base_model)
         if adapter.settings.layers:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from musicinfuser.adapters.official_keys import KeyRule, backbone_rules
 from musicinfuser.adapters.settings import AdapterFileError
+from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.networks.backbone import MOCHI_CONFIG
 from musicinfuser.safetensors_files import StoredTensor, read_header, stream_tensors
-from musicinfuser.whole_files import folder_written_whole, write_text
 
 OutputType = Literal["bfloat16", "float32"]
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -69,7 +69,7 @@ def convert_backbone(
             raise AdapterFileError(f"{dit} has {len(left)} unknown tensors, e.g. {min(left)!r}.")
         missing = expected.keys() - plan.keys()
         assert not missing, missing
-        with folder_written_whole(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             stream_tensors(plan, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
             text = json.dumps({"_class_name": "MochiTransformer3DModel", **config}, indent=2)
             write_text(temporary / "config.json", f"{text}\n")

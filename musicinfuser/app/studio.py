@@ -13,10 +13,10 @@ import torch
 from musicinfuser import keyed_random
 from musicinfuser.adapters.loading import adapter_parts, check_belongs, load_lora
 from musicinfuser.app.suits import Suit, suit_of
-from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.generation import OUTPUT_RATE_HZ, read_track
+from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.music_adapter import MusicAdapter
@@ -216,7 +216,7 @@ class Studio:
                 # Also where a callback ended the call.
                 self.pipeline.maybe_free_model_hooks()
         frames = (output.frames[0].float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        cell = Cell(
+        request = GenerationRequest(
             track=wish.song,
             prompt=wish.prompt,
             seed=wish.seed,
@@ -224,11 +224,11 @@ class Studio:
             height=self.suit.height,
             width=self.suit.width,
             track_offset_seconds=wish.start_seconds,
-            heard=None if hears else NOTHING,
+            heard=None if hears else NO_AUDIO,
         )
-        _, _, sound, padded_seconds = read_track(cell, fps=FPS)
+        _, _, sound, padded_seconds = read_track(request, fps=FPS)
         entry = ManifestEntry(
-            file=f"{cell.file_stem()}.mp4",
+            file=f"{request.file_stem()}.mp4",
             system=wish.adapter,
             track=Path(wish.song).name,
             track_offset_seconds=wish.start_seconds,
@@ -242,7 +242,7 @@ class Studio:
             guidance_scale=wish.guidance_scale,
             padded_seconds=padded_seconds,
             music_guidance_scale=wish.music_guidance_scale,
-            heard=cell.heard,
+            heard=request.heard,
         )
         return write_generated(
             folder, entry, frames=frames, waveform=sound, audio_rate_hz=OUTPUT_RATE_HZ

@@ -1,4 +1,4 @@
-"""A finished clip of a cell."""
+"""A finished clip of a request."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation.kept_latents import KeptLatents
 from musicinfuser.generation.sampling import Heard, sample_latents
 from musicinfuser.generation.settings import SamplingSpec
 from musicinfuser.generation.track import heard_by_windows, read_track
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -30,7 +30,7 @@ DECODING_REMEDY = "set encoders.vae_tiling to true, or ask for fewer frames"
 class GeneratedClip:
     """A finished clip with what made it."""
 
-    cell: Cell
+    request: GenerationRequest
     """What was asked, with the track offset that was used."""
     frames: Tensor
     """``(T, H, W, 3)`` uint8; of a clip in windows its first second or so."""
@@ -48,7 +48,7 @@ class GeneratedClip:
 def generate(
     model: MusicMochi,
     encoders: Encoders,
-    cell: Cell,
+    request: GenerationRequest,
     sampling: SamplingSpec,
     *,
     device: torch.device,
@@ -56,15 +56,15 @@ def generate(
     on_window: Callable[[int], None] | None = None,
     kept: KeptLatents | None = None,
 ) -> GeneratedClip:
-    """Generate one clip. Deterministic: all randomness comes from the cell's seed.
+    """Generate one clip. Deterministic: all randomness comes from the request's seed.
 
-    A cell in windows that is longer than one is denoised window by window, and decoded as its
+    A request in windows that is longer than one is denoised window by window, and decoded as its
     frames are taken: neither the device's memory nor the frames held grow with its length.
 
     Args:
         model: The adapted transformer, on ``device``.
         encoders: Frozen encoders; moved to ``device`` while used.
-        cell: Track, prompt, seed, size, and what is heard if not the track.
+        request: Track, prompt, seed, size, and what is heard if not the track.
         sampling: Steps and guidance.
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
@@ -77,13 +77,15 @@ def generate(
         ValueError: A size Mochi cannot take.
         OutOfMemoryError: The device's memory is too small; says which option to use.
     """
-    check_clip_size(cell.num_frames, cell.height, cell.width)
-    windows = sampling.windows(cell.num_frames) if cell.in_windows else None
-    cell, heard, waveform, padded_seconds = read_track(cell, fps=sampling.fps, windows=windows)
+    check_clip_size(request.num_frames, request.height, request.width)
+    windows = sampling.windows(request.num_frames) if request.in_windows else None
+    request, heard, waveform, padded_seconds = read_track(
+        request, fps=sampling.fps, windows=windows
+    )
     audio: Heard | None = None
     with named_out_of_memory("encoding prompt and music", ENCODING_REMEDY):
         text, negative = encoders.encode_captions(
-            [cell.prompt, sampling.negative_prompt], device=device
+            [request.prompt, sampling.negative_prompt], device=device
         )
         if heard is not None and windows is None:
             audio = encoders.encode_audio(heard[None], device=device)
@@ -94,7 +96,7 @@ def generate(
     num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(
-            model, text=text, negative=negative, audio=audio, cell=cell, sampling=sampling,
+            model, text=text, negative=negative, audio=audio, request=request, sampling=sampling,
             device=device, windows=windows, progress=progress,
             on_window=None if on_window is None else partial(on_window, num_windows),
             kept=kept,
@@ -106,7 +108,9 @@ def generate(
     else:
         more_frames = _pieces(encoders, latents, device)
         frames = next(more_frames)
-    return GeneratedClip(cell, frames, waveform, padded_seconds, sampling.fps, more_frames, windows)
+    return GeneratedClip(
+        request, frames, waveform, padded_seconds, sampling.fps, more_frames, windows
+    )
 
 
 def _pieces(encoders: Encoders, latents: Tensor, device: torch.device) -> Iterator[Tensor]:

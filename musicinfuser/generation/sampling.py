@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.diffusion.guidance import (
     Denoiser,
@@ -20,6 +19,7 @@ from musicinfuser.diffusion.sampler import euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
 from musicinfuser.generation.kept_latents import KeptLatents
 from musicinfuser.generation.settings import LayerGuidance, SamplingSpec
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.music_mochi import MusicMochi
 
 Heard = Tensor | Mapping[int, Tensor]
@@ -33,7 +33,7 @@ def sample_latents(
     text: Tensor,
     negative: Tensor,
     audio: Heard | None,
-    cell: Cell,
+    request: GenerationRequest,
     sampling: SamplingSpec,
     device: torch.device,
     by_layer: LayerGuidance | None = None,
@@ -50,7 +50,7 @@ def sample_latents(
         negative: ``(L', text width)`` features of the negative prompt; both may be empty.
         audio: ``(1, S, audio width)``, heard by both branches (authors' code), or that for every
             window; None switches ZICA off.
-        cell: Seed and size.
+        request: Seed and size.
         sampling: Steps and guidance.
         device: Where to compute.
         by_layer: Further guidance away from the model without a block; None for none.
@@ -61,11 +61,14 @@ def sample_latents(
             them: sampling goes on from there.
     """
     channels, num_frames, *area = latent_shape(
-        cell.num_frames, cell.height, cell.width, channels=model.backbone.config.in_channels
+        request.num_frames,
+        request.height,
+        request.width,
+        channels=model.backbone.config.in_channels,
     )
     # Drawn on the CPU so that a seed means the same picture on every device; no draw depends on how
     # many windows there are.
-    stream = keyed_random.generator(cell.seed, 0, "sampling noise")
+    stream = keyed_random.generator(request.seed, 0, "sampling noise")
     num_drawn = num_frames if windows is None else windows.num_drawn
     noise = torch.randn(1, channels, num_drawn, *area, generator=stream)
     noise = noise.to(device) if windows is None else windows.noise(noise)

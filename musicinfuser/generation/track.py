@@ -1,4 +1,4 @@
-"""The sound of a cell: what the model hears and what goes into the file."""
+"""The sound of a request: what the model hears and what goes into the file."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ
@@ -56,17 +56,17 @@ def heard_by_windows(
 
 
 def read_track(
-    cell: Cell, *, fps: float, windows: Windows | None = None
-) -> tuple[Cell, Tensor | None, Tensor, float]:
-    """The sound of a cell.
+    request: GenerationRequest, *, fps: float, windows: Windows | None = None
+) -> tuple[GenerationRequest, Tensor | None, Tensor, float]:
+    """The sound of a request.
 
     Args:
-        cell: Whose track, and what is heard in its place.
+        request: Whose track, and what is heard in its place.
         fps: Frame rate of the clip.
         windows: In which it will be sampled; None for one pass.
 
     Returns:
-        The cell with its offset settled; ``(num_samples,)`` at 16 kHz for the model, over
+        The request with its offset settled; ``(num_samples,)`` at 16 kHz for the model, over
         `heard_seconds`, from the track or from what is heard in its place, None if that is nothing;
         ``(num_samples,)`` of the track at `OUTPUT_RATE_HZ` for the file, as long as the video; and
         the seconds of silence that were added at the end (of the two sounds, the more).
@@ -74,32 +74,34 @@ def read_track(
     Raises:
         MediaError: The track or what is heard cannot be read or ends before its offset.
     """
-    span_seconds = heard_seconds(cell.num_frames, fps=fps, windows=windows)
-    track = read_audio(cell.track, rate_hz=AUDIO_RATE_HZ)
-    if cell.track_offset_seconds is None:
+    span_seconds = heard_seconds(request.num_frames, fps=fps, windows=windows)
+    track = read_audio(request.track, rate_hz=AUDIO_RATE_HZ)
+    if request.track_offset_seconds is None:
         # Authors' code: a random start inside the track.
-        stream = keyed_random.generator(cell.seed, cell.track_name, "track offset")
+        stream = keyed_random.generator(request.seed, request.track_name, "track offset")
         room = max(len(track) / AUDIO_RATE_HZ - span_seconds, 0.0)
         offset = round(torch.rand((), generator=stream).item() * room, 3)
-        cell = replace(cell, track_offset_seconds=offset)
-    assert cell.track_offset_seconds is not None
-    heard, padded_seconds = cut_span(cell.track, track, cell.track_offset_seconds, span_seconds)
-    if cell.heard_file is not None:
-        other = read_audio(cell.heard_file, rate_hz=AUDIO_RATE_HZ)
-        other_offset = cell.heard_offset_seconds
+        request = replace(request, track_offset_seconds=offset)
+    assert request.track_offset_seconds is not None
+    heard, padded_seconds = cut_span(
+        request.track, track, request.track_offset_seconds, span_seconds
+    )
+    if request.heard_file is not None:
+        other = read_audio(request.heard_file, rate_hz=AUDIO_RATE_HZ)
+        other_offset = request.heard_offset_seconds
         if other_offset is None:
-            other_offset = cell.track_offset_seconds
-        heard, missing_seconds = cut_span(cell.heard_file, other, other_offset, span_seconds)
+            other_offset = request.track_offset_seconds
+        heard, missing_seconds = cut_span(request.heard_file, other, other_offset, span_seconds)
         padded_seconds = max(padded_seconds, missing_seconds)
-    video_seconds = cell.num_frames / fps
+    video_seconds = request.num_frames / fps
     sound = read_audio(
-        cell.track,
+        request.track,
         rate_hz=OUTPUT_RATE_HZ,
-        start_seconds=cell.track_offset_seconds,
+        start_seconds=request.track_offset_seconds,
         duration_seconds=video_seconds,
     )
     sound = fit_length(sound, round(video_seconds * OUTPUT_RATE_HZ))
-    return cell, None if cell.heard == NOTHING else heard, sound, padded_seconds
+    return request, None if request.heard == NO_AUDIO else heard, sound, padded_seconds
 
 
 def cut_span(

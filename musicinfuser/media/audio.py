@@ -20,7 +20,7 @@ from musicinfuser.media.audio_decoding import (
     picture_start_seconds,
 )
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
-from musicinfuser.media.errors import MediaError, reading, written_whole
+from musicinfuser.media.errors import MediaError, atomic_file, reading
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -143,7 +143,7 @@ def write_wav(path: Path | str, waveform: Tensor, *, rate_hz: int) -> None:
         MediaError: If the file system refuses.
     """
     content = wav_bytes(waveform, rate_hz=rate_hz)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
 

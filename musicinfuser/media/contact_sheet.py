@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from musicinfuser.errors import UserError
-from musicinfuser.media.errors import written_whole
+from musicinfuser.media.errors import atomic_file
 from musicinfuser.media.spectrogram import coloured_spectrogram
 from musicinfuser.media.text_lines import wrapped_lines
 
@@ -100,7 +100,7 @@ def contact_sheet(
         MediaError: If the file system refuses.
     """
     sheet = sheet_image(rows, num_columns=num_columns, title=title)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         sheet.save(temporary, format="PNG")
 
 
@@ -126,9 +126,9 @@ def sheet_image(
             f"a contact sheet needs at least one row and one column, got {len(rows)} rows and "
             f"{num_columns} columns."
         )
-    cell_width = _cell_width(rows, num_columns)
-    width = num_columns * (cell_width + _CELL_GAP_PX) - _CELL_GAP_PX
-    bands = [_row_image(row, num_columns, cell_width, width) for row in rows]
+    request_width = _request_width(rows, num_columns)
+    width = num_columns * (request_width + _CELL_GAP_PX) - _CELL_GAP_PX
+    bands = [_row_image(row, num_columns, request_width, width) for row in rows]
     if title is not None:
         bands.insert(0, _title_image(title, width))
     height = sum(band.height + _ROW_GAP_PX for band in bands) - _ROW_GAP_PX + 2 * _MARGIN_PX
@@ -140,7 +140,7 @@ def sheet_image(
     return sheet
 
 
-def _cell_width(rows: Sequence[SheetRow], num_columns: int) -> int:
+def _request_width(rows: Sequence[SheetRow], num_columns: int) -> int:
     wanted = min(max(_CELL_PX, _NARROWEST_STRIP_PX // num_columns), _WIDEST_CELL_PX)
     widths = {row.frames.shape[2] for row in rows}
     if len(widths) == 1 and min(widths) < wanted:
@@ -148,9 +148,9 @@ def _cell_width(rows: Sequence[SheetRow], num_columns: int) -> int:
     return wanted
 
 
-def _row_image(row: SheetRow, num_columns: int, cell_width: int, width: int) -> Image.Image:
+def _row_image(row: SheetRow, num_columns: int, request_width: int, width: int) -> Image.Image:
     header = _header_image(row, width)
-    strip = _strip_image(row, num_columns, cell_width, width)
+    strip = _strip_image(row, num_columns, request_width, width)
     has_band = row.audio is not None or row.motion is not None
     below = _BEAT_BAND_PX + (_SPECTROGRAM_PX if has_band else 0) + _AXIS_PX
     image = Image.new("RGB", (width, header.height + strip.height + below), _PAPER)
@@ -195,23 +195,23 @@ def _header_image(row: SheetRow, width: int) -> Image.Image:
     return image
 
 
-def _strip_image(row: SheetRow, num_columns: int, cell_width: int, width: int) -> Image.Image:
+def _strip_image(row: SheetRow, num_columns: int, request_width: int, width: int) -> Image.Image:
     num_frames, height, frame_width = row.frames.shape[:3]
-    if frame_width <= cell_width:
-        factor = cell_width // frame_width
+    if frame_width <= request_width:
+        factor = request_width // frame_width
         size, method = (factor * frame_width, factor * height), Image.Resampling.NEAREST
     else:
-        scaled = max(1, round(height * cell_width / frame_width))
-        size, method = (cell_width, scaled), Image.Resampling.LANCZOS
+        scaled = max(1, round(height * request_width / frame_width))
+        size, method = (request_width, scaled), Image.Resampling.LANCZOS
     strip = Image.new("RGB", (width, size[1]), _PAPER)
     draw = ImageDraw.Draw(strip, "RGBA")
     font = ImageFont.load_default(12)
     for column in range(num_columns):
         index = column * num_frames // num_columns
         frame = Image.fromarray(row.frames[index].cpu().numpy()).resize(size, method)
-        left = column * (cell_width + _CELL_GAP_PX)
-        draw.rectangle((left, 0, left + cell_width - 1, size[1]), _FAINT)
-        strip.paste(frame, (left + (cell_width - size[0]) // 2, 0))
+        left = column * (request_width + _CELL_GAP_PX)
+        draw.rectangle((left, 0, left + request_width - 1, size[1]), _FAINT)
+        strip.paste(frame, (left + (request_width - size[0]) // 2, 0))
         stamp = f"{index / row.fps:.2f} s"
         right = left + math.ceil(font.getlength(stamp)) + 9
         draw.rectangle((left, size[1] - 18, right, size[1]), (0, 0, 0, 165))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musicinfuser import whole_files
+from musicinfuser import atomic_files
 from musicinfuser.errors import UserError, WriteError, printable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def sound_stream(container: "InputContainer", path: Path | str) -> "AudioStream"
 
 
 @contextmanager
-def written_whole(path: Path | str) -> Iterator[Path]:
+def atomic_file(path: Path | str) -> Iterator[Path]:
     """Give a temporary name beside ``path``, renamed to it only if the block succeeds.
 
     Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is
@@ -112,7 +112,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     import av
 
     try:
-        with whole_files.written_whole(path) as temporary:
+        with atomic_files.atomic_file(path) as temporary:
             yield temporary
     except WriteError:
         raise

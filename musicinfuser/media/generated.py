@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from musicinfuser.cells import MANIFEST_NAME
+from musicinfuser.atomic_files import write_json_lines, write_text
+from musicinfuser.generation_requests import MANIFEST_NAME
 from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.version import PROGRAM, VERSION
-from musicinfuser.whole_files import write_json_lines, write_text
 
 
 @dataclass(frozen=True)

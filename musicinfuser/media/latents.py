@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import read_json
 from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME, current_clips
 from musicinfuser.safetensors_files import save_tensors
-from musicinfuser.whole_files import write_text
 
 FORMAT_VERSION = 1
 

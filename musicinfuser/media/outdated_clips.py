@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicinfuser.atomic_files import write_json_lines
 from musicinfuser.label_files import LabelError, read_json_lines
-from musicinfuser.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from musicinfuser.media.latents import ClipHeader

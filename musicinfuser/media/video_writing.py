@@ -13,7 +13,7 @@ from torch import Tensor
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets, fit_length
-from musicinfuser.media.errors import written_whole
+from musicinfuser.media.errors import atomic_file
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -65,7 +65,7 @@ def write_video(
         raise UserError("audio and audio_rate_hz must be given together.")
     rate = Fraction(fps).limit_denominator(1001)
 
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         options = {"movflags": "+faststart"}
         with av.open(os.path.abspath(temporary), "w", format="mp4", options=options) as container:
             for tag, text in (("comment", comment), ("description", description)):

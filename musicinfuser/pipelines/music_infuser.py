@@ -40,7 +40,7 @@ from musicinfuser.pipelines.heard import FPS, Hearing, Sound, frames_asked
 from musicinfuser.pipelines.latents import Latents
 from musicinfuser.pipelines.model_offload import offload_in_turn
 from musicinfuser.pipelines.text_conditions import text_conditions, zeroed_and_repeated
-from musicinfuser.pipelines.whole_folder import WholeFolder
+from musicinfuser.pipelines.whole_folder import PretrainedMixin
 
 SAMPLING_REMEDY = (
     "call pipe.enable_model_cpu_offload(), or pipe.enable_group_offload(onload_device, "
@@ -49,7 +49,7 @@ SAMPLING_REMEDY = (
 )
 
 
-class MusicInfuserPipeline(WholeFolder, Hearing, Latents, MochiPipeline):  # type: ignore[misc]
+class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  # type: ignore[misc]
     """Text and music to video.
 
     ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`.

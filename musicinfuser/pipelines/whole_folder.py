@@ -16,7 +16,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import without_lora
 
 
-class WholeFolder(MochiPipeline):  # type: ignore[misc]
+class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
     """How `MusicInfuserPipeline` is loaded and saved."""
 
     @classmethod

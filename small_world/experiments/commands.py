@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 
 def call(*command: str | Path, done: Path, again: bool = False) -> None:

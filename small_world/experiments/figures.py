@@ -24,8 +24,8 @@ from dance_eval.metrics.tempo_response import (
     tempo_ratios,
     tempo_response,
 )
+from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.tables import Row, markdown_table
-from musicinfuser.whole_files import write_text, written_whole
 from small_world.experiments.commands import call, keep_settings
 
 WORLD_SEEDS = {"validation": 3, "test": 2}
@@ -46,23 +46,23 @@ MEASURED = {
 
 @dataclass(frozen=True)
 class System:
-    """What generates, for which list of cells.
+    """What generates, for which list of requests.
 
     Attributes:
         name: Row of the table; clips that hear another track get one of their own.
-        cells: List of the test set.
+        requests: List of the test set.
         adapted: With the trained adapters, once per seed; else the base alone, once.
         music_guidance: ``sampling.music_guidance_scale``.
     """
 
     name: str
-    cells: str
+    requests: str
     adapted: bool
     music_guidance: float = 1.0
 
     def folder(self, seed: int) -> str:
         """Where its clips go."""
-        name = self.name + (", hears another track" if self.cells == "other" else "")
+        name = self.name + (", hears another track" if self.requests == "other" else "")
         name = name.replace(", ", "_").replace(" ", "_")
         return f"{name}_seed{seed}" if self.adapted else name
 
@@ -118,8 +118,8 @@ def generate(
     system: System, clips: Path, videos: Path, checkpoint: Path | None,
     settings: argparse.Namespace, *, num_seconds: float | None = None,
 ) -> None:  # fmt: skip
-    """Generate a system's clips for a list of cells; with ``num_seconds`` in windows."""
-    generation: dict[str, str | float] = {"cells": str(clips / f"{system.cells}.csv")}
+    """Generate a system's clips for a list of requests; with ``num_seconds`` in windows."""
+    generation: dict[str, str | float] = {"requests": str(clips / f"{system.requests}.csv")}
     if num_seconds is not None:
         generation["num_seconds"] = num_seconds
     call(
@@ -191,15 +191,15 @@ def table_rows(documents: dict[str, dict]) -> tuple[list[Row], dict]:
 
 
 def tempo_clips(documents: dict[str, dict]) -> dict[str, list[TempoClip]]:
-    """Dominant frequency of motion of all clips by system; cells are tracks, runs are folders."""
+    """Dominant frequency of motion of all clips by system; units are tracks, runs are folders."""
     found: dict[str, list[TempoClip]] = defaultdict(list)
     for tempo, document in documents.items():
         for clip in document["clips"]:
             hertz = clip["values"].get("pose_frequency", {}).get("hertz")
             if hertz is not None:
-                cell, run = Path(clip["track"]).stem, Path(clip["folder"]).name
+                request, run = Path(clip["track"]).stem, Path(clip["folder"]).name
                 system = SYSTEM_MARK.sub("", clip["system"])
-                found[system].append(TempoClip(hertz, float(tempo), cell, run))
+                found[system].append(TempoClip(hertz, float(tempo), request, run))
     return found
 
 
@@ -265,7 +265,7 @@ def drop_lengths(clips: Path) -> None:
         rows = [
             {k: v for k, v in row.items() if k != "num_frames"} for row in csv.DictReader(stream)
         ]
-    with written_whole(clips / "any_length.csv") as path, path.open("w", newline="") as stream:
+    with atomic_file(clips / "any_length.csv") as path, path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -285,7 +285,7 @@ def report_tempo(settings: argparse.Namespace) -> dict:
             system, num_seconds = replace(one_pass, name=one_pass.name + WAYS[way]), None
             name = f"adapted_seed{seed}"
             if way == "windows":
-                name, system = f"in_windows_seed{seed}", replace(system, cells="any_length")
+                name, system = f"in_windows_seed{seed}", replace(system, requests="any_length")
                 num_seconds = settings.tempo_frames / FPS
             folders.append(part / "generated" / name)
             checkpoint = adapt(seed, settings)

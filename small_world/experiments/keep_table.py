@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from musicinfuser.whole_files import write_text
+from musicinfuser.atomic_files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 STEM = "rows"

@@ -20,11 +20,11 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from dance_eval.metrics.intervals import bootstrap_mean
+from musicinfuser.atomic_files import write_text
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.tables import Row, csv_table, markdown_table
-from musicinfuser.whole_files import write_text
 from small_world.experiments.commands import call, keep_settings
 
 METRICS = "configs/small_world/picture_metrics.yaml"
@@ -95,9 +95,9 @@ def write_clips(
     write_text(out / "clips.csv", csv_table(kept))
 
 
-def make_base(cells: Path, out: Path, *, num_steps: int) -> None:
+def make_base(requests: Path, out: Path, *, num_steps: int) -> None:
     """What the base makes of the prompts."""
-    generation = json.dumps({"cells": str(cells)})
+    generation = json.dumps({"requests": str(requests)})
     call(
         "train.py", "predict", "--config", "configs/base.yaml",
         "--config", "configs/small_world/small.yaml",
@@ -173,14 +173,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     folders.append(settings.out / "prompt_of_another")
     write_clips(source, swapped, folders[-1], f"{TRUTH}, prompt of another clip", None)
-    cells = [
+    requests = [
         row | {"track": str((settings.set / row["track"]).resolve())}
         for row in spread(listed(settings.set / "own.csv"), settings.clips)
     ]
-    write_text(settings.out / "cells.csv", csv_table(cells))
+    write_text(settings.out / "requests.csv", csv_table(requests))
     for num_steps in settings.steps:
         folders.append(settings.out / f"base_{num_steps}_steps")
-        make_base(settings.out / "cells.csv", folders[-1], num_steps=num_steps)
+        make_base(settings.out / "requests.csv", folders[-1], num_steps=num_steps)
     scores = settings.out / "scores.json"
     call(
         "evaluate.py", "score", *folders, "--metrics", METRICS, "--output", scores, done=scores,

@@ -17,12 +17,12 @@ from datamodules.aist_names import tables
 from datamodules.clips import ClipSpec, RawClip
 from datamodules.cut_settings import CROPS
 from datamodules.cutting import ClipDataset
+from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.whole_files import write_text, written_whole
 from small_world.generator import read_recipe
 from small_world.generator.corpus import WORLD_FILE
 from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
@@ -196,7 +196,7 @@ def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
     records: list[dict[str, Any]] = []
     num_groups = 0
     joints: list[NDArray[np.float32]] = []
-    with written_whole(cache / "all_frames.npy") as temporary:
+    with atomic_file(cache / "all_frames.npy") as temporary:
         frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, *shape))
         for clip in tqdm(_clips(datasets), "cutting", total, unit="clip"):
             spec = clip.spec
@@ -230,12 +230,12 @@ def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
             )
         frames.flush()
         # The clips that turned out unreadable or silent leave a tail.
-        with written_whole(cache / "frames.npy") as whole:
+        with atomic_file(cache / "frames.npy") as whole:
             np.save(whole, frames[: len(records)])
     (cache / "all_frames.npy").unlink()
     if not any(record["held_out"] for record in records):
         raise UserError(f"{world} holds no clip to held-out music; make it with --held-out.")
-    with written_whole(cache / "joints.npy") as temporary:
+    with atomic_file(cache / "joints.npy") as temporary:
         np.save(temporary, np.stack(joints))
     write_text(cache / "records.json", json.dumps(records, ensure_ascii=False))
 
@@ -274,7 +274,7 @@ def _decode_some(
         if record["held_out"] or number % options.vae_share == 0
     ]
     frames = np.load(cache / "frames.npy", mmap_mode="r")
-    with written_whole(cache / "decoded.npy") as temporary:
+    with atomic_file(cache / "decoded.npy") as temporary:
         decoded = np.lib.format.open_memmap(
             temporary, "w+", np.uint8, (len(chosen), *frames.shape[1:])
         )
@@ -283,7 +283,7 @@ def _decode_some(
             name = records[number]["clip_id"]
             decoded[place] = through_vae(clip, encoders, name=name, seed=options.seed)
         decoded.flush()
-    with written_whole(cache / "decoded_index.npy") as temporary:
+    with atomic_file(cache / "decoded_index.npy") as temporary:
         np.save(temporary, np.array(chosen, np.int64))
 
 

@@ -15,12 +15,12 @@ import torch
 from tqdm import tqdm
 
 from dance_eval.metrics.intervals import bootstrap_mean
+from musicinfuser.atomic_files import write_text
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.tables import csv_table
-from musicinfuser.whole_files import write_text
 from small_world.parts.autoencoder import psnr
 
 SYSTEM = "ground truth through the VAE"

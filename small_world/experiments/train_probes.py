@@ -23,8 +23,8 @@ import torch
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ClipMetric
 from datamodules.aist_names import tables
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
-from musicinfuser.whole_files import write_text
 from small_world.experiments.probe_clips import (
     CLASSES,
     CutOptions,

@@ -22,11 +22,11 @@ from benchmarks.report import parser, write_result
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.motion import frame_difference
 from datamodules.aist_names import tables
+from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import frames_within
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video import read_clip
-from musicinfuser.whole_files import write_text
 from small_world.experiments.commands import call, keep_settings
 from small_world.experiments.song_motion import (
     FPS,
@@ -48,7 +48,7 @@ WORLD_SEED = 200
 
 
 def write_music(settings: argparse.Namespace) -> list[Path]:
-    """A wav per video, its beats beside it, and the list of cells."""
+    """A wav per video, its beats beside it, and the list of requests."""
     known, tracks, rows = tables(), [], io.StringIO()
     writer = csv.writer(rows)
     writer.writerow(("track", "prompt", "seed"))
@@ -69,7 +69,7 @@ def write_music(settings: argparse.Namespace) -> list[Path]:
         )
         writer.writerow((f"music/{path.name}", prompt, number))
         tracks.append(path)
-    write_text(settings.folder / "cells.csv", rows.getvalue())
+    write_text(settings.folder / "requests.csv", rows.getvalue())
     return tracks
 
 
@@ -77,7 +77,7 @@ def generate(settings: argparse.Namespace) -> Path:
     """All videos; returns their folder."""
     videos = settings.folder / "videos"
     generation = {
-        "cells": str(settings.folder / "cells.csv"),
+        "requests": str(settings.folder / "requests.csv"),
         "finished": {"folder": str(videos)},
         **({"num_frames": num_frames(settings)} if settings.one_pass else {}),
         **({} if settings.one_pass else {"num_seconds": settings.seconds}),

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 from dance_eval.metrics.intervals import bootstrap_mean
+from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Row, markdown_table
-from musicinfuser.whole_files import write_text
 from small_world.experiments.commands import call, keep_settings
 
 VARIANTS: dict[str, dict[str, str]] = {

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from datamodules.aist_names import tables
+from musicinfuser.atomic_files import atomic_file
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.whole_files import written_whole
 from small_world.generator.aist_like import AISTItem, aist_piece, plan_aist, record_aist
 from small_world.generator.music import BEATS_PER_BAR
 from small_world.generator.recipe import SmallWorldRecipe
@@ -201,5 +201,5 @@ def _write_recording(files: dict[str, Path], recording: Recording) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, "utf-8")

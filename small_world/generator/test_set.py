@@ -1,4 +1,4 @@
-"""A test set of the small world: ground truth, its music, what is true of it, and lists of cells.
+"""A test set of the small world: ground truth, its music, what is true of it, and requests.
 
     python -m small_world.generator.test_set WORLD OUT --num-clips 96 --tempo 0.75 1.25
 
@@ -7,8 +7,8 @@ Clips are cut as the encode job cuts them. ``OUT`` then holds
 - ``ground_truth/``: the clips with sound, and a ``clips.csv`` for ``evaluate.py``;
 - ``music/<clip>.wav``: what is heard from the clip's first frame on;
 - ``truth/<clip>.json``: beats on the clip's clock, joints in its frames, and what else is known;
-- ``own.csv``, ``other.csv``, ``nothing.csv``: lists for ``predict`` (``data.generation.cells``).
-  Every cell has the music and caption of a clip, and its number as seed; the model hears that
+- ``own.csv``, ``other.csv``, ``nothing.csv``: lists for ``predict`` (``data.generation.requests``).
+  Every request has the music and caption of a clip, and its number as seed; the model hears that
   music, the music of another clip, or nothing;
 - ``tempo_<F>/`` per factor F: the same dancers and pieces at F times the tempo, with ground truth,
   music, truth and ``own.csv``.
@@ -30,13 +30,13 @@ from tqdm import tqdm
 from datamodules.aist_names import parse_name
 from datamodules.clips import RawClip
 from datamodules.cutting import ClipDataset, start_range
-from musicinfuser.cells import NOTHING
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.generation_requests import NO_AUDIO
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.number_names import exact_name
 from musicinfuser.tables import Row, csv_table
-from musicinfuser.whole_files import write_text
 from small_world.generator.aist_like import record_aist
 from small_world.generator.chosen_clips import (
     FPS,
@@ -116,7 +116,7 @@ class Part:
             lists[self.folder / "other.csv"] = [
                 {**row, "heard": track} for row, track in zip(own, heard, strict=True)
             ]
-            lists[self.folder / "nothing.csv"] = [{**row, "heard": NOTHING} for row in own]
+            lists[self.folder / "nothing.csv"] = [{**row, "heard": NO_AUDIO} for row in own]
         return lists
 
 

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.safetensors_files import save_tensors
-from musicinfuser.whole_files import write_text
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

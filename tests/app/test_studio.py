@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from musicinfuser.adapters.loading import LORA_FILE, AdapterMismatchError
 from musicinfuser.app.studio import num_frames_of
 from musicinfuser.app.suits import suit_of
-from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.generation import OUTPUT_RATE_HZ, SamplingSpec, generate
+from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip
 from musicinfuser.media.video_writing import write_video
@@ -35,11 +35,11 @@ def test_a_wish_is_what_predict_gives(studio, wish, trained, small_parts, tmp_pa
     encoders = Encoders(
         EncodersSpec(mochi=parts, audio=parts, audio_subfolder="audio_encoder", dtype="float32")
     )
-    cell = Cell(
+    request = GenerationRequest(
         track=wish.song, prompt=wish.prompt, seed=wish.seed, num_frames=7, height=32, width=48,
-        track_offset_seconds=0.5, heard=None if hears else NOTHING,
+        track_offset_seconds=0.5, heard=None if hears else NO_AUDIO,
     )  # fmt: skip
-    clip = generate(trained, encoders, cell, SamplingSpec(2, 2.0), device=torch.device("cpu"))
+    clip = generate(trained, encoders, request, SamplingSpec(2, 2.0), device=torch.device("cpu"))
     write_video(
         tmp_path / "clip.mp4", clip.frames, fps=30, audio=clip.waveform,
         audio_rate_hz=OUTPUT_RATE_HZ,

@@ -37,7 +37,7 @@ def test_the_loop_is_the_recipes(tmp_path: Path) -> None:
     settings = argparse.Namespace(steps=14, drop=4, repeats=1)
     cli = loop.recipe(tmp_path, settings)
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
-    assert {"WholeCheckpoint", "TrainingCurves", "FiniteTraining", "LearningRateMonitor",
+    assert {"AtomicCheckpoint", "TrainingCurves", "FiniteTraining", "LearningRateMonitor",
             "BetaAnnealing", "MemoryUse", "TrainingSpeed"} <= names  # fmt: skip
     whole = loop.by_trainer(cli, settings, without=loop.WHOLE)
     assert cli.trainer.global_step == 14

@@ -50,11 +50,11 @@ def test_the_average_is_shared_and_dances_the_same(
     assert yaml.safe_load(text)["model"]["init_args"]["lora"]["rank"] == 2
 
     # And the folder dances as the checkpoint does.
-    cells = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
-    run_cli("predict", EMA, *cells)
+    requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
+    run_cli("predict", EMA, *requests)
     start = f"--model.init_args.init_adapter={folder}"
     out = f"--video_writer.output_dir={tmp_path}/again/videos"
-    run_cli("predict", "--ckpt_path=null", start, out, *cells)
+    run_cli("predict", "--ckpt_path=null", start, out, *requests)
     assert rows(tmp_path / "again")[0]["sha256"] == rows(tmp_path)[0]["sha256"]
 
 

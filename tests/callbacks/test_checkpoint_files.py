@@ -7,22 +7,22 @@ import pytest
 import torch
 
 from callbacks.checkpoint_files import (
+    AtomicCheckpointIO,
     CheckpointError,
-    WholeCheckpointIO,
     newest_readable,
     remove_unfinished,
 )
 
 
 def write(path: Path, step: int) -> Path:
-    WholeCheckpointIO().save_checkpoint({"global_step": step, "w": torch.ones(9_000)}, path)
+    AtomicCheckpointIO().save_checkpoint({"global_step": step, "w": torch.ones(9_000)}, path)
     return path
 
 
 def test_what_is_written_comes_back_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = write(tmp_path / "new" / "a.ckpt", 3)
     write(path, 4)
-    loaded = WholeCheckpointIO().load_checkpoint(path)
+    loaded = AtomicCheckpointIO().load_checkpoint(path)
     assert loaded["global_step"] == 4
     assert torch.equal(loaded["w"], torch.ones(9_000))
     assert list(path.parent.iterdir()) == [path]
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch, where: str
         with pytest.raises(CheckpointError, match=expected):
             write(path, 4)
     assert list(tmp_path.iterdir()) == [path]
-    assert WholeCheckpointIO().load_checkpoint(path)["global_step"] == 3
+    assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 3
 
 
 class FullFile:
@@ -83,7 +83,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     [unfinished] = set(tmp_path.iterdir()) - {path}
     assert unfinished.stat().st_size > 30_000
     assert newest_readable(tmp_path) == (path, {})
-    assert WholeCheckpointIO().load_checkpoint(path)["global_step"] == 3
+    assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 3
     other = tmp_path / ".mine.ckpt"
     other.touch()
     remove_unfinished(tmp_path)
@@ -117,11 +117,11 @@ def test_damaged_files_are_passed_over(tmp_path: Path, damage: str) -> None:
     assert faults.keys() == {bad}
     if damage in ("empty", "cut"):
         with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read as a checkpoint \("):
-            WholeCheckpointIO().load_checkpoint(bad)
+            AtomicCheckpointIO().load_checkpoint(bad)
     if damage == "flipped":
         assert "is damaged" in faults[bad]
 
 
 def test_a_missing_file_stays_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        WholeCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from callbacks import AdapterEMA, WholeCheckpoint
+from callbacks import AdapterEMA, AtomicCheckpoint
 from callbacks.ema import averaged_weights
 from musicinfuser.media.audio import write_wav
 from tests.small_training import Line, StepRecord, batches, trainer
@@ -84,7 +84,7 @@ def test_a_checkpoint_holds_trained_weights_and_average(tmp_path: Path) -> None:
 
 def test_predict_uses_the_average_of_the_checkpoint(tmp_path: Path) -> None:
     ema = AdapterEMA(0.9)
-    saver = WholeCheckpoint(tmp_path, filename="x", every_n_train_steps=4)
+    saver = AtomicCheckpoint(tmp_path, filename="x", every_n_train_steps=4)
     trainer(tmp_path, ema, saver, num_steps=4).fit(Line(), batches(4))
     path = str(tmp_path / "x.ckpt")
     trained = torch.load(path, weights_only=True)["state_dict"]["layer.weight"]
@@ -111,7 +111,7 @@ def test_resumes_to_the_bit_and_is_what_samples_and_predict_use(
 ) -> None:
     track = tmp_path / "song.wav"
     write_wav(track, 0.4 * torch.sin(torch.arange(16_000) / 6), rate_hz=16_000)
-    saver = "{class_path: callbacks.WholeCheckpoint, init_args: {dirpath: FOLDER/checkpoints, " \
+    saver = "{class_path: callbacks.AtomicCheckpoint, init_args: {dirpath: FOLDER/checkpoints, " \
             "every_n_train_steps: 1, save_last: true, enable_version_counter: false}}"  # fmt: skip
 
     def fit(root: Path, num_steps: int) -> dict:
@@ -122,7 +122,7 @@ def test_resumes_to_the_bit_and_is_what_samples_and_predict_use(
             f"--trainer.max_steps={num_steps}",
             "--model.init_args.optimizer.schedule=constant",
             "--sample_generation.every_n_steps=4",
-            f"--sample_generation.cells=[{{track: {track}, prompt: a dance, seed: 5}}]",
+            f"--sample_generation.requests=[{{track: {track}, prompt: a dance, seed: 5}}]",
             cache=small_cache,
             root=root,
         )

@@ -11,11 +11,11 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
-
-from callbacks import AdapterEMA, FiniteTraining, WholeCheckpoint
-from callbacks.checkpoint_files import CheckpointError
-from callbacks.whole_checkpoint import last_checkpoint
 from tests.callbacks.test_whole_checkpoint import load, saver
+
+from callbacks import AdapterEMA, AtomicCheckpoint, FiniteTraining
+from callbacks.atomic_checkpoint import last_checkpoint
+from callbacks.checkpoint_files import CheckpointError
 from tests.small_training import Line, Numbered, StepRecord, trainer
 from tests.test_resume import assert_equal
 
@@ -65,7 +65,7 @@ def crash(trainer: L.Trainer) -> None:
 
 def run(
     root: Path, *callbacks: L.Callback, size: int = 2, steps: int = NUM_STEPS,
-    last: str | None = None, saving: WholeCheckpoint | None = None, **options: Any,
+    last: str | None = None, saving: AtomicCheckpoint | None = None, **options: Any,
 ) -> SimpleNamespace:  # fmt: skip
     """A run of ``size`` samples per batch; ``last`` is what it starts from."""
     seen, record = Seen(), StepRecord()

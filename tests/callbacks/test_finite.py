@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from callbacks import FiniteTraining, WholeCheckpoint
+from callbacks import AtomicCheckpoint, FiniteTraining
 from callbacks.finite import NonFiniteError
 from tests.small_training import Line, StepRecord, batches, trainer
 from tests.test_resume import assert_equal
 
 
-def checkpoints(folder: Path) -> WholeCheckpoint:
-    return WholeCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+def checkpoints(folder: Path) -> AtomicCheckpoint:
+    return AtomicCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
 
 
 @pytest.mark.parametrize("kind", ["bad_loss", "bad_gradient"])

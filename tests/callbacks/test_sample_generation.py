@@ -18,10 +18,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from benchmarks.limits import Work
 from benchmarks.vae import counted_tflop
 from callbacks import SampleGeneration
-from callbacks.sample_generation import SampleCell, _untouched
-from datamodules.held_out_cells import held_out_cells
-from musicinfuser.cells import Cell
+from callbacks.sample_generation import SampleRequest, _untouched
+from datamodules.held_out_requests import held_out_requests
 from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.latents import read_headers
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
@@ -43,12 +43,12 @@ def track(tmp_path: Path) -> Path:
 
 
 def sampling(*tracks: Path, every_n_steps: int = 1, offset: float = 0.25) -> list[str]:
-    cells = ", ".join(
+    requests = ", ".join(
         f"{{track: {t}, prompt: {PROMPT}, seed: 5, track_offset_seconds: {offset}}}" for t in tracks
     )
     return [
         f"--sample_generation.every_n_steps={every_n_steps}",
-        f"--sample_generation.cells=[{cells}]",
+        f"--sample_generation.requests=[{requests}]",
     ]
 
 
@@ -108,8 +108,8 @@ def test_the_rhythm_of_samples_is_logged_beside_its_chance_level(tmp_path: Path)
             frames = swinging_square(
                 num_frames=73, fps=30.0, period_seconds=0.5, phase_seconds=0.4 + late
             )
-            cell = Cell(str(song), "p", 0, 73, 64, 64, track_offset_seconds=3.2)
-            sampling._watch_rhythm(GeneratedClip(cell, frames, torch.zeros(10), 0.0, 30.0))
+            request = GenerationRequest(str(song), "p", 0, 73, 64, 64, track_offset_seconds=3.2)
+            sampling._watch_rhythm(GeneratedClip(request, frames, torch.zeros(10), 0.0, 30.0))
         sampling._log_rhythm(trainer, number)
 
     step(1, 0.0, 0.0)
@@ -170,14 +170,14 @@ def test_samples_of_what_the_model_makes_of_other_music_and_none(
         f"{{track: {track}, prompt: {PROMPT}{extra}}}"
         for extra in ("", ", heard: nothing", f", heard: {other}, heard_offset_seconds: 0.5")
     )
-    options = ["--sample_generation.every_n_steps=2", f"--sample_generation.cells=[{listed}]"]
+    options = ["--sample_generation.every_n_steps=2", f"--sample_generation.requests=[{listed}]"]
     run_cli("fit", *options, cache=small_cache)
     found = manifest(tmp_path / "samples" / "step_000002")
     assert {(r["track"], r["heard"], r["heard_offset_seconds"]) for r in found} == {
         (str(track), None, None), (str(track), "nothing", None), (str(track), str(other), 0.5),
     }  # fmt: skip
     other.unlink()
-    with pytest.raises(ValueError, match=r"cells names .*other\.wav, which does not exist"):
+    with pytest.raises(ValueError, match=r"requests names .*other\.wav, which does not exist"):
         run_cli("fit", *options, cache=small_cache)
 
 
@@ -199,7 +199,7 @@ def test_a_bad_track_costs_a_sample_not_the_run(
 def test_a_missing_track_is_refused_at_the_start(
     run_cli: Callable, small_cache: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"cells names .*missing\.wav, which does not exist"):
+    with pytest.raises(ValueError, match=r"requests names .*missing\.wav, which does not exist"):
         run_cli("fit", *sampling(tmp_path / "missing.wav"), cache=small_cache)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -243,7 +243,7 @@ def test_leaves_everything_as_it_was(
     assert set(modes.values()) == {True, False}
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
     callback = SampleGeneration(
-        1, [SampleCell(str(track), PROMPT)], num_frames=7, height=32, width=32
+        1, [SampleRequest(str(track), PROMPT)], num_frames=7, height=32, width=32
     )
     callback.generate(cli.trainer, module, 9)
     assert len(manifest(tmp_path / "samples" / "step_000009")) == 1
@@ -282,7 +282,7 @@ def test_guard_puts_back_what_sampling_disturbs(run_cli: Callable, small_cache: 
         ({"held_out_steps": 0}, "held_out_steps is 0; use 1 or more"),
         ({"every_n_steps": -1}, "every_n_steps is -1; use 0 or more"),
         ({"num_frames": 8}, "num_frames is 8"),
-        ({"cells": [SampleCell("a.wav", "p", 0, -1.0)]}, "track_offset_seconds is -1.0"),
+        ({"requests": [SampleRequest("a.wav", "p", 0, -1.0)]}, "track_offset_seconds is -1.0"),
     ],
 )
 def test_bad_settings(options: dict, message: str) -> None:
@@ -294,7 +294,7 @@ def told(record: list[warnings.WarningMessage]) -> list[str]:
     return [str(w.message) for w in record if str(w.message).startswith("no sample")]
 
 
-def test_without_named_cells_samples_are_of_the_caches_held_out_clips(
+def test_without_named_requests_samples_are_of_the_caches_held_out_clips(
     run_cli: Callable, small_cache: Path, media: Path, tmp_path: Path
 ) -> None:
     """Their video, from where they were cut, their caption, whose features the cache has."""
@@ -316,7 +316,7 @@ def test_without_named_cells_samples_are_of_the_caches_held_out_clips(
         assert {(r["num_steps"], r["num_frames"], r["height"]) for r in rows} == {(3, 7, 32)}
     assert all(Path(row["track"]).is_relative_to(media / "aist") for row in rows)
     assert "text_encoder" not in vars(cli.model.encoders)
-    # What `predict` makes of the same cell, encoding the caption anew.
+    # What `predict` makes of the same request, encoding the caption anew.
     [row] = [r for r in rows if r["track"] == headers[0].attributes["file"]]
     run_cli(
         "predict", "--model.init_args.sampling.num_steps=3",
@@ -416,12 +416,12 @@ def test_clips_are_spread_over_pieces_of_music(media: Path, tmp_path: Path) -> N
         clip("d0", "mKR2", {"file": "/gone.mp4", "start_seconds": "0"}),
         clip("e0", "mLO2", {"file": str(files[1])}), clip("f0", "mBR1", split="train"),
     ]  # fmt: skip
-    names = [cell.prompt.split()[-1] for cell in held_out_cells(headers, 2)]
+    names = [request.prompt.split()[-1] for request in held_out_requests(headers, 2)]
     assert names == ["a0", "b0"]
-    assert [c.prompt.split()[-1] for c in held_out_cells(headers, 9)] == ["a0", "b0", "c0", "a1"]
-    [cell] = held_out_cells(headers, 1)
-    assert (cell.track, cell.track_offset_seconds, cell.seed) == (str(files[0]), 1.5, 0)
-    assert (cell.num_frames, cell.height, cell.width) == (7, 32, 32)
+    assert [c.prompt.split()[-1] for c in held_out_requests(headers, 9)] == ["a0", "b0", "c0", "a1"]
+    [request] = held_out_requests(headers, 1)
+    assert (request.track, request.track_offset_seconds, request.seed) == (str(files[0]), 1.5, 0)
+    assert (request.num_frames, request.height, request.width) == (7, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -459,9 +459,9 @@ def test_loud_music_is_logged_as_it_is(tmp_path: Path, events: Callable, capsys)
     """Past full scale TensorBoard would cut it off, and say so without naming the clip."""
     seconds = torch.arange(44_100) / 44_100
     waveform = 1.6 * torch.sin(2 * torch.pi * 440 * seconds)
-    cell = SampleGeneration(1, [SampleCell("song.wav", PROMPT)]).cells[0]
+    request = SampleGeneration(1, [SampleRequest("song.wav", PROMPT)]).requests[0]
     frames = torch.zeros(7, 32, 32, 3, dtype=torch.uint8)
-    clip = SimpleNamespace(cell=cell, frames=frames, waveform=waveform)
+    clip = SimpleNamespace(request=request, frames=frames, waveform=waveform)
     logger = TensorBoardLogger(tmp_path, name="logs", version="")
     logged = []
     logger.experiment.add_audio = lambda tag, sound, *_: logged.append(sound)
@@ -479,7 +479,7 @@ def test_default_samples_take_less_than_a_twentieth_of_the_work() -> None:
     options, defaults = base["sample_generation"], SampleGeneration()
     max_steps, every = base["trainer"]["max_steps"], options["every_n_steps"]
     num_clips = max_steps // every * defaults.held_out_clips
-    assert (num_clips, options["cells"]) == (8, [])
+    assert (num_clips, options["requests"]) == (8, [])
     model, data = base["model"]["init_args"], base["data"]["init_args"]
     num_steps = min(defaults.held_out_steps, model["sampling"]["num_steps"])
     # Guidance by text is a second pass; music guidance would be a third.

@@ -47,7 +47,7 @@ def seen_by(cli) -> Seen:
 def fit(run_cli: Callable, small_cache: Path, tmp_path: Path) -> Callable:
     def run(*callbacks: str, steps: int = 4, root: Path = tmp_path):
         checkpoint = (
-            "{class_path: callbacks.WholeCheckpoint, init_args: {dirpath: "
+            "{class_path: callbacks.AtomicCheckpoint, init_args: {dirpath: "
             f"{root}/checkpoints, every_n_train_steps: 1, save_last: true}}}}"
         )
         return run_cli(

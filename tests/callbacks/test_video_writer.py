@@ -10,8 +10,8 @@ import torch
 
 from callbacks import VideoWriter
 from callbacks.video_writer import write_clip
-from musicinfuser.cells import Cell
 from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.video import probe_video
@@ -22,7 +22,7 @@ SAMPLING = SamplingSpec(num_steps=7, guidance_scale=2.5, music_guidance_scale=1.
 
 def clip(seed: int = 0, padded_seconds: float = 0.0, **heard: object) -> GeneratedClip:
     return GeneratedClip(
-        cell=Cell("music/mBR0.wav", "a dance", seed, 7, 32, 48, 0.5, **heard),
+        request=GenerationRequest("music/mBR0.wav", "a dance", seed, 7, 32, 48, 0.5, **heard),
         frames=torch.full((7, 32, 48, 3), 40 * seed + 20, dtype=torch.uint8),
         waveform=0.5 * torch.sin(torch.arange(round(44_100 * 7 / 30)) / 10),
         padded_seconds=padded_seconds,
@@ -55,7 +55,7 @@ def test_the_entry_says_what_was_asked_and_how(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / entry.file).with_suffix(".json").read_text())
     assert len(stored.pop("sha256")) == 64
     assert stored == {
-        "file": f"{clip(3).cell.file_stem()}.mp4",
+        "file": f"{clip(3).request.file_stem()}.mp4",
         "system": "ours",
         "track": "music/mBR0.wav",
         "track_offset_seconds": 0.5,
@@ -93,9 +93,9 @@ def test_frames_of_a_song_are_written_as_they_are_taken(tmp_path: Path) -> None:
             held.append(weakref.ref(piece))
             yield piece
 
-    cell = replace(song.cell, num_frames=127, in_windows=True)
+    request = replace(song.request, num_frames=127, in_windows=True)
     windows = SAMPLING.windows(127)
-    made = replace(song, cell=cell, more_frames=later(), windows=windows,
+    made = replace(song, request=request, more_frames=later(), windows=windows,
                    waveform=torch.zeros(round(127 / 30 * 44_100)))  # fmt: skip
     entry = write_clip(tmp_path, made, sampling=SAMPLING, system="ours")
     assert (entry.in_windows, entry.window_frames, entry.window_overlap_frames) == (True, 73, 36)

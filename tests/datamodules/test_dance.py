@@ -10,8 +10,8 @@ import torch
 from datamodules import DanceDataModule
 from datamodules.aist_names import tables
 from datamodules.batch import ClipBatch
-from datamodules.generation_cells import CellsSpec
-from musicinfuser.cells import Cell
+from datamodules.generation_requests import RequestsSpec
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.latents import CacheError, read_headers
 from tests.handmade_cache import RECIPE, write_handmade_clip
@@ -198,23 +198,23 @@ def test_bad_settings(tmp_path: Path, change: dict, message: str) -> None:
         data_module(tmp_path, **change)
 
 
-def test_batches_move_and_cells_stay(small_cache: Path) -> None:
+def test_batches_move_and_requests_stay(small_cache: Path) -> None:
     data = data_module(small_cache)
     batch = batches(small_cache, "train", 0, 1)[0]
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert moved.audio.device.type == "meta"
-    cells = [Cell("a.wav", "p", 0, 7, 32, 32)]
-    assert data.transfer_batch_to_device(cells, torch.device("meta"), 0) is cells
+    requests = [GenerationRequest("a.wav", "p", 0, 7, 32, 32)]
+    assert data.transfer_batch_to_device(requests, torch.device("meta"), 0) is requests
 
 
-def test_cells_are_shared_out(tmp_path: Path) -> None:
+def test_requests_are_shared_out(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", torch.zeros(16_000), rate_hz=16_000)
-    spec = CellsSpec(music=[f"{tmp_path}/a.wav"], prompts=["p"], seeds=[0, 1, 2, 3, 4])
+    spec = RequestsSpec(music=[f"{tmp_path}/a.wav"], prompts=["p"], seeds=[0, 1, 2, 3, 4])
     seeds = []
     for rank in range(2):
         data = as_rank(data_module(tmp_path, generation=spec), rank, 2)
         data.setup("predict")
-        seeds.append([cell.seed for batch in data.predict_dataloader() for cell in batch])
+        seeds.append([request.seed for batch in data.predict_dataloader() for request in batch])
     assert seeds == [[0, 2, 4], [1, 3]]
 
 

@@ -243,7 +243,7 @@ def test_bad_files_are_skipped_with_reasons(
     assert found == reasons
     printed = capsys.readouterr().out
     assert "encoded 2 clips, 0 were there already." in printed
-    rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
+    rows = [[request.strip() for request in line.split("|")] for line in printed.splitlines()]
     assert ["", "aist", "file", "cannot be read", "1", ""] in rows
     assert ["", "youtube", "clip", "too quiet", "1", ""] in rows
     assert "youtube: captions of no video: 1 (gone.mp4)" in printed

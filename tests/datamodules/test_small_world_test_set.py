@@ -11,7 +11,7 @@ import evaluate
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import parse_name, tables
 from datamodules.clips import RawClip
-from datamodules.generation_cells import CellsSpec, make_cells
+from datamodules.generation_requests import RequestsSpec, make_requests
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.media.video import aist_crop, centre_crop, probe_video, read_clip
 from small_world.generator import SmallWorldRecipe, make_small_world
@@ -152,22 +152,24 @@ def test_joints_lie_on_the_dancer(sets: dict) -> None:
 def test_lists_pair_the_clips_with_own_other_and_no_music(sets: dict) -> None:
     folder = sets["aist"]
     known = truths(folder)
-    cells = {
-        name: make_cells(CellsSpec(cells=f"{folder}/{name}.csv"), num_frames=7, height=64, width=64)
+    requests = {
+        name: make_requests(
+            RequestsSpec(requests=f"{folder}/{name}.csv"), num_frames=7, height=64, width=64
+        )
         for name in ("own", "other", "nothing")
     }
-    for name, listed in cells.items():
+    for name, listed in requests.items():
         assert [c.seed for c in listed] == list(range(NUM_CLIPS)), name
         assert [Path(c.track).stem for c in listed] == list(known)
         assert all(Path(c.track).parent == folder / "music" for c in listed)
         assert [c.prompt for c in listed] == [t["prompt"] for t in known.values()]
         assert {(c.num_frames, c.track_offset_seconds) for c in listed} == {(NUM_FRAMES, 0.0)}
-    assert {c.heard for c in cells["own"]} == {None}
-    assert {c.heard for c in cells["nothing"]} == {"nothing"}
-    heard = [Path(c.heard).stem for c in cells["other"]]
+    assert {c.heard for c in requests["own"]} == {None}
+    assert {c.heard for c in requests["nothing"]} == {"nothing"}
+    heard = [Path(c.heard).stem for c in requests["other"]]
     assert sorted(heard) == sorted(known)
-    for cell, stem in zip(cells["other"], heard, strict=True):
-        own = known[Path(cell.track).stem]
+    for request, stem in zip(requests["other"], heard, strict=True):
+        own = known[Path(request.track).stem]
         assert known[stem]["music"] != own["music"] and known[stem]["bpm"] != own["bpm"]
 
 

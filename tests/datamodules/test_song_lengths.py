@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.finished_cells import FinishedSpec, unfinished
-from datamodules.generation_cells import CellsSpec, make_cells
+from datamodules.generation_requests import RequestsSpec, make_requests
+from datamodules.skip_finished import FinishedSpec, unfinished
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import frames_within
 from musicinfuser.generation import SamplingSpec, read_track
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from tests.test_predict import write_tone
 
 
-def cells(**options) -> list[Cell]:
-    spec = CellsSpec(**({"prompts": ["p"]} | options))
-    return make_cells(spec, num_frames=7, height=32, width=48)
+def requests(**options) -> list[GenerationRequest]:
+    spec = RequestsSpec(**({"prompts": ["p"]} | options))
+    return make_requests(spec, num_frames=7, height=32, width=48)
 
 
 @pytest.mark.parametrize(
@@ -32,36 +32,36 @@ def test_frames_last_no_longer_than_asked(seconds, frames):
     assert frames_within(seconds, fps=30.0) == frames
 
 
-def test_seconds_end_with_the_track_and_are_cells_in_windows(tmp_path: Path, caplog) -> None:
+def test_seconds_end_with_the_track_and_are_requests_in_windows(tmp_path: Path, caplog) -> None:
     long = str(write_tone(tmp_path / "long.wav", seconds=5.0))
     short = str(write_tone(tmp_path / "short.wav", seconds=1.0))
     with caplog.at_level(logging.INFO):
-        found = cells(music=[long, short], num_seconds=3.0)
+        found = requests(music=[long, short], num_seconds=3.0)
     assert [(c.track, c.num_frames, c.in_windows) for c in found] == [
         (long, 85, True), (short, 25, True)
     ]  # fmt: skip
     assert "short.wav ends before 3 s are over; its clip lasts 0.83 s." in caplog.text
     assert "long.wav" not in caplog.text
     # All there is, from the start of the clip on, whatever is left.
-    found = cells(music=[long, short], num_seconds=math.inf, track_offset_seconds=0.25)
+    found = requests(music=[long, short], num_seconds=math.inf, track_offset_seconds=0.25)
     assert [c.num_frames for c in found] == [139, 19]
     # The longest that hear no silence.
-    for cell, seconds in zip(found, (5.0, 1.0), strict=True):
-        windows = SamplingSpec(1, 1.0).windows(cell.num_frames)
-        _, _, _, padded = read_track(cell, fps=30.0, windows=windows)
-        longer = replace(cell, num_frames=cell.num_frames + 6)
+    for request, seconds in zip(found, (5.0, 1.0), strict=True):
+        windows = SamplingSpec(1, 1.0).windows(request.num_frames)
+        _, _, _, padded = read_track(request, fps=30.0, windows=windows)
+        longer = replace(request, num_frames=request.num_frames + 6)
         assert padded == 0 and longer.num_frames / 30 + 0.25 + 1 / 15 > seconds
     # A start that is drawn later has room.
-    [cell] = cells(music=long, num_seconds=3.0, track_offset_seconds=None)
-    assert (cell.num_frames, cell.track_offset_seconds) == (85, None)
+    [request] = requests(music=long, num_seconds=3.0, track_offset_seconds=None)
+    assert (request.num_frames, request.track_offset_seconds) == (85, None)
 
 
-def test_lists_of_cells_take_seconds_where_they_name_no_frames(tmp_path: Path) -> None:
+def test_lists_of_requests_take_seconds_where_they_name_no_frames(tmp_path: Path) -> None:
     write_tone(tmp_path / "a.wav", seconds=4.0)
     lines = ["a.wav,p,0,,", "a.wav,p,1,13,", "a.wav,p,2,,3"]
     text = "\n".join(["track,prompt,seed,num_frames,track_offset_seconds", *lines])
-    (tmp_path / "cells.csv").write_text(text)
-    found = cells(prompts=[], cells=f"{tmp_path}/cells.csv", num_seconds=2.5)
+    (tmp_path / "requests.csv").write_text(text)
+    found = requests(prompts=[], requests=f"{tmp_path}/requests.csv", num_seconds=2.5)
     assert [(c.num_frames, c.in_windows) for c in found] == [(73, True), (13, False), (25, True)]
 
 
@@ -77,17 +77,17 @@ def test_lists_of_cells_take_seconds_where_they_name_no_frames(tmp_path: Path) -
 def test_a_length_is_given_once(tmp_path: Path, change, message) -> None:
     track = str(write_tone(tmp_path / "a.wav"))
     with pytest.raises(ValueError, match=message):
-        cells(**({"music": track, "num_seconds": 9.0} | change))
+        requests(**({"music": track, "num_seconds": 9.0} | change))
 
 
 def test_a_track_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.mp3").write_bytes(b"no music")
     with pytest.raises(MediaError, match=r"bad\.mp3"):
-        cells(music=f"{tmp_path}/bad.mp3", num_seconds=9.0)
+        requests(music=f"{tmp_path}/bad.mp3", num_seconds=9.0)
 
 
 def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -> None:
-    cell = Cell("a.wav", "p", 0, 7, 32, 48)
+    request = GenerationRequest("a.wav", "p", 0, 7, 32, 48)
     entry = ManifestEntry(
         file="a.mp4", system="ours", track="a.wav", track_offset_seconds=0.0, prompt="p", seed=0,
         num_frames=7, fps=30.0, height=32, width=48, num_steps=2, guidance_scale=6.0,
@@ -95,14 +95,14 @@ def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -
     )  # fmt: skip
     frames, sound = torch.zeros(7, 32, 48, 3, dtype=torch.uint8), torch.zeros(10_290)
     path = write_generated(tmp_path, entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
-    song, spec = replace(cell, in_windows=True), FinishedSpec(str(tmp_path))
-    assert unfinished([cell, song], spec) == [song]
+    song, spec = replace(request, in_windows=True), FinishedSpec(str(tmp_path))
+    assert unfinished([request, song], spec) == [song]
     # A description from before there were windows.
     text = path.with_suffix(".json").read_text().replace('"in_windows": false,', "")
     assert "in_windows" not in text
     path.with_suffix(".json").write_text(text)
-    assert unfinished([cell, song], spec) == [song]
+    assert unfinished([request, song], spec) == [song]
     song_entry = replace(entry, in_windows=True, window_frames=73, window_overlap_frames=36)
     write_generated(tmp_path, song_entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
-    assert unfinished([cell, song], spec) == [cell]
-    assert asdict(song_entry)["in_windows"] and song.file_stem() != cell.file_stem()
+    assert unfinished([request, song], spec) == [request]
+    assert asdict(song_entry)["in_windows"] and song.file_stem() != request.file_stem()

@@ -43,12 +43,12 @@ def exported(fitted: SimpleNamespace, tmp_path: Path) -> Path:
 @pytest.fixture
 def start(run_cli: Callable, tmp_path: Path) -> Callable[..., object]:
     """``start(adapter, *arguments)``: a clip of one step by a model that starts from an adapter."""
-    cells = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
+    requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
 
     def run(adapter: Path | str, *arguments: str) -> object:
         given = f"--model.init_args.init_adapter={adapter}"
         steps = "--model.init_args.sampling.num_steps=1"
-        return run_cli("predict", "--ckpt_path=null", given, steps, *cells, *arguments)
+        return run_cli("predict", "--ckpt_path=null", given, steps, *requests, *arguments)
 
     return run
 
@@ -59,9 +59,9 @@ def test_a_checkpoint_of_another_layer_is_refused_by_every_verb(
     stored = torch.load(fitted.last, weights_only=True)["musicinfuser"]["origin"]
     assert stored["audio"]["kind"] == "wav2vec2" and len(stored["audio"]["weights"]) == 16
     assert set(stored["weights"]) == {"transformer", "text_encoder", "vae"}
-    cells = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
+    requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
     with pytest.raises(CheckpointMismatchError, match=ANOTHER) as error:
-        run_cli("predict", LAYER_1, *cells, root=fitted.root)
+        run_cli("predict", LAYER_1, *requests, root=fitted.root)
     assert "the last hidden state of" in str(error.value) and "hear layer 1 of" in str(error.value)
     report = run_cli("check", LAYER_1, "--trainer.max_steps=4", root=fitted.root).report
     assert any("last.ckpt was trained to hear" in problem for problem in report.problems)
@@ -70,12 +70,12 @@ def test_a_checkpoint_of_another_layer_is_refused_by_every_verb(
 def test_other_weights_of_the_same_width_are_refused(
     run_cli: Callable, fitted: SimpleNamespace, tmp_path: Path
 ) -> None:
-    cells = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
+    requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
     for kind in ("wav2vec2", "hubert"):
         ears = write_ears(tmp_path / kind / "audio_encoder", kind)
         other = f"--model.init_args.encoders.audio={ears.parent}"
         with pytest.raises(CheckpointMismatchError, match=rf"would hear .*{ears} \({kind}, weight"):
-            run_cli("predict", other, *cells, root=fitted.root)
+            run_cli("predict", other, *requests, root=fitted.root)
 
 
 def test_another_cache_does_not_resume_a_run(

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, sample_latents
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.memory.streaming import ALIGNMENT
 from musicinfuser.networks.music_mochi import NOT_STREAMED
 from tests.networks.late_copies import copy_late
@@ -39,11 +39,14 @@ def step(model, clip, *, autocast=False):
 
 def sample(model, clip, *, num_steps=2, num_frames=7):
     """Latents of a guided sampling, as `predict` runs it."""
-    cell = Cell(track="", prompt="", seed=5, num_frames=num_frames, height=32, width=48)
+    request = GenerationRequest(
+        track="", prompt="", seed=5, num_frames=num_frames, height=32, width=48
+    )
     with torch.inference_mode():
         return sample_latents(
-            model, text=clip.text[0], negative=clip.text[0, :0], audio=clip.audio[:1], cell=cell,
-            sampling=SamplingSpec(num_steps=num_steps, guidance_scale=3.0), device=CPU,
+            model, text=clip.text[0], negative=clip.text[0, :0], audio=clip.audio[:1],
+            request=request, device=CPU,
+            sampling=SamplingSpec(num_steps=num_steps, guidance_scale=3.0),
         )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, generate
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.errors import MediaError
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
@@ -161,14 +161,14 @@ def test_predict_names_the_profile(trained, small_parts, song):
     encoders = Encoders(
         EncodersSpec(mochi=parts, audio=parts, audio_subfolder="audio_encoder", dtype="float32")
     )
-    cell = Cell(track=song, prompt="a dancer", seed=4, **SIZE)
+    request = GenerationRequest(track=song, prompt="a dancer", seed=4, **SIZE)
     for module, remedy in (
         (encoders.vae.decoder, "encoders.vae_tiling to true"),
         (trained.backbone.proj_out, "configs/profiles/24gb.yaml"),
     ):
         hook = module.register_forward_pre_hook(fail)
         with pytest.raises(OutOfMemoryError, match=remedy):
-            generate(trained, encoders, cell, SamplingSpec(1, 1.0), device=torch.device("cpu"))
+            generate(trained, encoders, request, SamplingSpec(1, 1.0), device=torch.device("cpu"))
         hook.remove()
 
 

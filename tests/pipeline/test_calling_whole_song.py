@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from musicinfuser import keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, generate
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.pipeline.conftest import SIZE, distance, latents_of
@@ -25,9 +25,11 @@ def test_the_pipeline_makes_the_song_that_predict_makes(trained, loaded, small_p
         EncodersSpec(mochi=parts, audio=parts, audio_subfolder="audio_encoder", dtype="float32")
     )
     size = {"height": 32, "width": 48}
-    cell = Cell(song, "a dancer", 4, 43, **size, track_offset_seconds=0.25, in_windows=True)
+    request = GenerationRequest(
+        song, "a dancer", 4, 43, **size, track_offset_seconds=0.25, in_windows=True
+    )
     sampling = SamplingSpec(2, 3.0, 1.5, window_frames=13, window_overlap_frames=6)
-    clip = generate(trained, encoders, cell, sampling, device=torch.device("cpu"))
+    clip = generate(trained, encoders, request, sampling, device=torch.device("cpu"))
     expected = torch.cat([clip.frames, *clip.more_frames])
     noises = []
 

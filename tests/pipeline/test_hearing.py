@@ -13,8 +13,8 @@ from musicinfuser import MusicAdapter, MusicInfuserPipeline, keyed_random
 from musicinfuser.adapters.loading import AdapterMismatchError
 from musicinfuser.app.options import parse
 from musicinfuser.app.studio import Studio
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, generate
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
@@ -72,12 +72,12 @@ def test_it_hears_what_the_adapter_was_trained_on(
     if "audio" in heard:
         heard = {"audio": str(ears), "audio_subfolder": None}
     model, encoders, folder = train("adapter", **heard)
-    cell = Cell(track=song, prompt="a dancer", seed=4, **SIZE)
-    expected = generate(model, encoders, cell, SamplingSpec(1, 3.0), device=torch.device("cpu"))
+    request = GenerationRequest(track=song, prompt="a dancer", seed=4, **SIZE)
+    expected = generate(model, encoders, request, SamplingSpec(1, 3.0), device=torch.device("cpu"))
     pipeline = quiet(MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder))
     pipeline.save_pretrained(tmp_path / "whole")
     again = quiet(MusicInfuserPipeline.from_pretrained(tmp_path / "whole"))
-    stream = keyed_random.generator(cell.seed, 0, "sampling noise")
+    stream = keyed_random.generator(request.seed, 0, "sampling noise")
     noise = torch.randn(1, 12, 3, 4, 6, generator=stream)
     for found in (pipeline, again):
         video = found(

@@ -5,8 +5,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, MochiPipeline
 
 from musicinfuser import MusicInfuserPipeline, keyed_random
-from musicinfuser.cells import Cell
 from musicinfuser.generation import SamplingSpec, generate
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.pipeline.conftest import SIZE, distance, latents_of
 
@@ -54,9 +54,13 @@ def test_latents_equal_those_of_predict(loaded, trained, small_parts, song):
     encoders = Encoders(
         EncodersSpec(mochi=parts, audio=parts, audio_subfolder="audio_encoder", dtype="float32")
     )
-    cell = Cell(track=song, prompt="a dancer", seed=4, track_offset_seconds=0.25, **SIZE)
-    clip = generate(trained, encoders, cell, SamplingSpec(2, 3.0, 1.5), device=torch.device("cpu"))
-    stream = keyed_random.generator(cell.seed, 0, "sampling noise")
+    request = GenerationRequest(
+        track=song, prompt="a dancer", seed=4, track_offset_seconds=0.25, **SIZE
+    )
+    clip = generate(
+        trained, encoders, request, SamplingSpec(2, 3.0, 1.5), device=torch.device("cpu")
+    )
+    stream = keyed_random.generator(request.seed, 0, "sampling noise")
     video = loaded(
         "a dancer", song, **SIZE, num_inference_steps=2, guidance_scale=3.0,
         music_guidance_scale=1.5, audio_start_seconds=0.25,

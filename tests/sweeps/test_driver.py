@@ -185,12 +185,12 @@ def test_clips_of_a_predict_that_was_cut_off_are_kept_but_not_those_of_other_set
     assert sweep_command(["sweep", str(sweep)]) == 1
     videos = tmp_path / "out" / "base_seed1" / "videos"
     # Nothing is lost by other settings yet.
-    options = {"cut": "now", generation: {"cells": "own.csv"}}
+    options = {"cut": "now", generation: {"requests": "own.csv"}}
     sweep = write_sweep(tmp_path, [{"name": "Base", "train": False}], predict=options)
     [run] = plan_runs(read_sweep(sweep))
     [said] = [a for a in run.stages[0].command if a.startswith(f"--{generation}=")]
     assert json.loads(said.partition("=")[2]) == {
-        "cells": "own.csv",
+        "requests": "own.csv",
         "finished": {"folder": str(videos)},
     }
     assert run.stages[0].settings["predict"] == options

@@ -25,7 +25,7 @@ def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """A cell list with a track, a cache, beats and a probe."""
+    """A request list with a track, a cache, beats and a probe."""
     for name in ("song.wav", "cache/clips/a/0.safetensors", "beats/song.json", "probe/weights"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def sweep(world: Path, rows: list[dict]) -> Path:
         world,
         rows,
         options={"trainer.max_steps": 3, "data.init_args.cache_dir": str(world / "cache")},
-        predict={"data.init_args.generation": {"cells": str(world / "own.csv")}},
+        predict={"data.init_args.generation": {"requests": str(world / "own.csv")}},
         score={
             "metrics": str(world / "metrics.yaml"),
             "options": {"beats_folder": str(world / "beats")},
@@ -199,9 +199,9 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("cells.csv", "prompt, track, seed\na dancer, song.wav, 1\n"),
-        ("cells.csv", '\ufefftrack,prompt\n"song.wav","a, b"\n'),
-        ("cells.jsonl", '\ufeff{"track": "song.wav", "prompt": "one\u2028two"}\n'),
+        ("requests.csv", "prompt, track, seed\na dancer, song.wav, 1\n"),
+        ("requests.csv", '\ufefftrack,prompt\n"song.wav","a, b"\n'),
+        ("requests.jsonl", '\ufeff{"track": "song.wav", "prompt": "one\u2028two"}\n'),
         ("clips/clips.csv", "file, system, track\n0.mp4, people, ../song.wav\n"),
     ],
 )
@@ -222,14 +222,14 @@ def test_known_beats_beside_the_music_of_clips_are_watched(world: Path) -> None:
     (world / "clips").mkdir()
     (world / "clips" / "manifest.jsonl").write_text('{"file": "0.mp4", "track": "../song.wav"}\n')
     (world / "song.json").write_text('{"beats_seconds": [1]}')
-    folder, cells = str(world / "clips"), str(world / "own.csv")
-    before = inputs.contents([folder, cells])
+    folder, requests = str(world / "clips"), str(world / "own.csv")
+    before = inputs.contents([folder, requests])
     (world / "song.json").write_text('{"beats_seconds": [2]}')
     inputs.look_again()
-    [changed] = inputs.changed(before, inputs.contents([folder, cells]))
+    [changed] = inputs.changed(before, inputs.contents([folder, requests]))
     assert Path(changed).resolve() == world / "song.json"
     # They decide scores, not what is generated.
-    assert not any(path.endswith(".json") for path in inputs.contents([cells]))
+    assert not any(path.endswith(".json") for path in inputs.contents([requests]))
 
 
 def test_paths_that_settings_name(tmp_path: Path) -> None:

@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicinfuser.cells import Cell
+from musicinfuser.generation_requests import GenerationRequest
 
 CLIPS_FOLDER = "clips"
 
 
 @dataclass(frozen=True)
-class LayerCell:
+class LayerRequest:
     """One clip of the measurement of layer adaptability (section 4.1)."""
 
     layer: int | None
     """The block that is skipped for guidance, from 0; None for the reference without it."""
-    cell: Cell
+    request: GenerationRequest
 
     @property
     def system(self) -> str:
@@ -27,7 +27,7 @@ class LayerCell:
 
     def is_made(self, output_dir: str | Path) -> bool:
         """Whether the clip is there; its description is written after it, and both whole."""
-        description = self.folder(output_dir) / f"{self.cell.file_stem()}.json"
+        description = self.folder(output_dir) / f"{self.request.file_stem()}.json"
         return description.is_file() and description.with_suffix(".mp4").is_file()
 
 

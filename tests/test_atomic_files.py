@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from musicinfuser.atomic_files import (
+    atomic_file,
+    atomic_folder,
+    write_json_lines,
+    write_text,
+)
 from musicinfuser.errors import UserError, WriteError, user_error, write_error
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.safetensors_files import save_tensors
-from musicinfuser.whole_files import (
-    folder_written_whole,
-    write_json_lines,
-    write_text,
-    written_whole,
-)
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
@@ -32,7 +32,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 
 
 def test_a_failure_leaves_no_trace(tmp_path):
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "clip.mp4") as temporary:
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "clip.mp4") as temporary:
         temporary.write_bytes(b"half")
         assert temporary.suffix == ".mp4"
         raise RuntimeError
@@ -82,30 +82,30 @@ def test_what_libraries_make_of_a_full_disk(tmp_path):
     for error in (SafetensorError(f"Error while serializing: {texts}"), RuntimeError("in writer")):
         error.__context__ = OSError(errno.ENOSPC, "full") if type(error) is RuntimeError else None
         assert "No space left on device); make room" in str(write_error(error, path))
-        with pytest.raises(WriteError, match="make room"), written_whole(path) as temporary:
+        with pytest.raises(WriteError, match="make room"), atomic_file(path) as temporary:
             temporary.write_text("half")
             raise error
     with (
         pytest.raises(WriteError, match="Read-only file system.; name a folder"),
-        folder_written_whole(tmp_path / "folder") as temporary,
+        atomic_folder(tmp_path / "folder") as temporary,
     ):
         (temporary / "a").touch()
         full(code=errno.EROFS)
     with (
         pytest.raises(WriteError, match=rf"{tmp_path}/folder: cannot"),
-        folder_written_whole(tmp_path / "folder") as temporary,
+        atomic_folder(tmp_path / "folder") as temporary,
     ):
-        with written_whole(temporary / "part") as _:
+        with atomic_file(temporary / "part") as _:
             full()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_refusals_to_write_are_named_so(tmp_path):
     other = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/read.txt")
-    with pytest.raises(PermissionError), written_whole(tmp_path / "a"):
+    with pytest.raises(PermissionError), atomic_file(tmp_path / "a"):
         raise other
     own = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".b"))
-    with pytest.raises(WriteError, match="Permission denied"), written_whole(tmp_path / "a"):
+    with pytest.raises(WriteError, match="Permission denied"), atomic_file(tmp_path / "a"):
         raise own
     assert write_error(ValueError("int"), tmp_path) is None
 

@@ -1,4 +1,4 @@
-"""LayerCellsDataModule: the same prompts and seeds for every layer of a model."""
+"""LayerRequestsDataModule: the same prompts and seeds for every layer of a model."""
 
 import json
 from pathlib import Path
@@ -8,17 +8,17 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
-from musicinfuser.cells import Cell
+from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.label_files import read_json
-from musicinfuser.layer_cells import LayerCell, all_layers
-from musicinfuser.whole_files import write_text
+from musicinfuser.layer_requests import LayerRequest, all_layers
 
 SETTINGS_NAME = "settings.json"
 
 
-class LayerCellsDataModule(L.LightningDataModule):
+class LayerRequestsDataModule(L.LightningDataModule):
     """Every layer with every prompt and seed, shared out over processes, less what is made."""
 
     def __init__(
@@ -51,8 +51,8 @@ class LayerCellsDataModule(L.LightningDataModule):
                 raise UserError(f"data.{name} is empty or repeats itself; name each once.")
         self.output_dir = output_dir
         # The base hears nothing.
-        self.cells = [
-            Cell("", prompt, seed, num_frames=num_frames, height=height, width=width)
+        self.requests = [
+            GenerationRequest("", prompt, seed, num_frames=num_frames, height=height, width=width)
             for prompt in prompts
             for seed in seeds
         ]
@@ -88,14 +88,18 @@ class LayerCellsDataModule(L.LightningDataModule):
         elif self.trainer.is_global_zero:
             write_text(path, json.dumps(self.choices, indent=1, ensure_ascii=False) + "\n")
 
-    def val_dataloader(self) -> DataLoader[list[LayerCell]]:
+    def val_dataloader(self) -> DataLoader[list[LayerRequest]]:
         """This process's clips that are not there yet, one per batch.
 
         Layers are innermost, so that a measurement that is cut off has as many of each.
         """
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
-        clips = [LayerCell(la, cell) for cell in self.cells for la in all_layers(module.depth)]
+        clips = [
+            LayerRequest(la, request)
+            for request in self.requests
+            for la in all_layers(module.depth)
+        ]
         missing = [i for i, clip in enumerate(clips) if not clip.is_made(self.output_dir)]
         # As the first process sees the disk: all must share out the same list.
         missing = self.trainer.strategy.broadcast(missing)
@@ -104,7 +108,7 @@ class LayerCellsDataModule(L.LightningDataModule):
         return DataLoader(todo, batch_size=1, collate_fn=list)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(
-        self, batch: list[LayerCell], device: torch.device, dataloader_idx: int
-    ) -> list[LayerCell]:
-        """Cells stay where they are."""
+        self, batch: list[LayerRequest], device: torch.device, dataloader_idx: int
+    ) -> list[LayerRequest]:
+        """Requests stay where they are."""
         return batch

@@ -1,18 +1,18 @@
-"""What `predict` generates: tracks x prompts x seeds, or a list of cells."""
+"""What `predict` generates: tracks x prompts x seeds, or a list of requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import music_of, parse_name, tables
-from datamodules.cell_lists import read_cells
-from datamodules.finished_cells import FinishedSpec
 from datamodules.folders import VIDEO_SUFFIXES
+from datamodules.request_lists import read_requests
+from datamodules.skip_finished import FinishedSpec
 from datamodules.song_lengths import check_num_seconds, frames_of
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.cells import Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
@@ -25,7 +25,7 @@ HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
-class CellsSpec:
+class RequestsSpec:
     """Every combination of tracks, prompts and seeds becomes one clip, or every line of a list."""
 
     music: list[str] | str = HELD_OUT
@@ -45,20 +45,20 @@ class CellsSpec:
     num_seconds: float | None = None
     """Instead of frames: seconds per clip, however many, sampled in overlapping windows
     (``model.sampling``); ``.inf`` is all of each track, and no clip outlasts its track."""
-    cells: list[str] | str | None = None
-    """Instead of music, prompts and seeds: a csv file with one clip per line, as `read_cells` reads
-    it, or several. What a line leaves empty is ``track_offset_seconds`` and ``num_frames`` or
-    ``num_seconds`` of here."""
+    requests: list[str] | str | None = None
+    """Instead of music, prompts and seeds: a csv file with one clip per line, or several, as
+    `read_requests` reads them. What a line leaves empty is ``track_offset_seconds`` and
+    ``num_frames`` or ``num_seconds`` of here."""
     tempo: TempoSpec | None = None
     """Every track at several tempi, each clip from the same moment of the music."""
     finished: FinishedSpec | None = None
     """Leave out what is whole in a folder already, so that a command that was cut off goes on."""
 
 
-def make_cells(
-    spec: CellsSpec, *, num_frames: int, height: int, width: int, fps: float = 30.0
-) -> list[Cell]:
-    """All cells: tracks outermost, or in the order of the list.
+def make_requests(
+    spec: RequestsSpec, *, num_frames: int, height: int, width: int, fps: float = 30.0
+) -> list[GenerationRequest]:
+    """All requests: tracks outermost, or in the order of the list.
 
     Raises:
         ValueError: No prompt or seed, a file that does not exist, a size Mochi cannot take, a
@@ -71,8 +71,8 @@ def make_cells(
     if spec.num_frames is not None:
         num_frames = spec.num_frames
     check_clip_size(num_frames, height, width)
-    if spec.cells is not None:
-        unlisted = CellsSpec()
+    if spec.requests is not None:
+        unlisted = RequestsSpec()
         both = [
             name
             for name in ("music", "music_dir", "prompts", "seeds", "tempo")
@@ -80,11 +80,11 @@ def make_cells(
         ]
         if both:
             raise UserError(
-                f"data.generation.cells lists what to make, but data.generation.{both[0]} is given "
-                "too; leave one of them out."
+                f"data.generation.requests lists what to make, but data.generation.{both[0]} is "
+                "given too; leave one of them out."
             )
-        return read_cells(
-            [spec.cells] if isinstance(spec.cells, str) else spec.cells,
+        return read_requests(
+            [spec.requests] if isinstance(spec.requests, str) else spec.requests,
             num_frames=num_frames,
             height=height,
             width=width,
@@ -103,7 +103,7 @@ def make_cells(
     if not spec.seeds:
         raise UserError("data.generation.seeds is empty; name at least one.")
     return [
-        Cell(
+        GenerationRequest(
             track=str(track),
             prompt=prompt,
             seed=seed,
@@ -126,7 +126,7 @@ def make_cells(
     ]
 
 
-def _check_length(spec: CellsSpec) -> None:
+def _check_length(spec: RequestsSpec) -> None:
     assert spec.num_seconds is not None
     check_num_seconds(spec.num_seconds)
     for name in ("num_frames", "tempo"):
@@ -137,8 +137,8 @@ def _check_length(spec: CellsSpec) -> None:
             )
 
 
-def write_tempi(spec: CellsSpec) -> None:
-    """Write the tracks at other tempi that `make_cells` names, if it names any.
+def write_tempi(spec: RequestsSpec) -> None:
+    """Write the tracks at other tempi that `make_requests` names, if it names any.
 
     Raises:
         MediaError: A track cannot be read.
@@ -147,7 +147,7 @@ def write_tempi(spec: CellsSpec) -> None:
         spec.tempo.write(_tracks(spec))
 
 
-def require_sounds(cells: Sequence[Cell]) -> None:
+def require_sounds(requests: Sequence[GenerationRequest]) -> None:
     """Refuse to start with a track, or what is heard in its place, that cannot be heard.
 
     The first tenth of a second of each file is decoded: one that breaks off later passes.
@@ -155,7 +155,7 @@ def require_sounds(cells: Sequence[Cell]) -> None:
     Raises:
         MediaError: How many cannot be read, and what is wrong with the first.
     """
-    files = dict.fromkeys(f for c in cells for f in (c.track, c.heard_file) if f is not None)
+    files = dict.fromkeys(f for c in requests for f in (c.track, c.heard_file) if f is not None)
     errors = []
     for file in files:
         try:
@@ -188,7 +188,7 @@ def _prompts(prompts: list[str] | str) -> list[str]:
     return prompts
 
 
-def _tracks(spec: CellsSpec) -> list[Path]:
+def _tracks(spec: RequestsSpec) -> list[Path]:
     if spec.music == HELD_OUT:
         if spec.music_dir is None:
             raise UserError(

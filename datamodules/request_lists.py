@@ -1,4 +1,4 @@
-"""Lists of cells: csv files with one clip to generate per line."""
+"""Lists of requests: csv files with one clip to generate per line."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.song_lengths import frames_of
-from musicinfuser.cells import NOTHING, Cell
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.label_files import read_csv
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
 OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
 
 
-def read_cells(
+def read_requests(
     lists: Sequence[str | Path],
     *,
     num_frames: int,
@@ -25,8 +25,8 @@ def read_cells(
     track_offset_seconds: float | None = 0.0,
     num_seconds: float | None = None,
     fps: float = 30.0,
-) -> list[Cell]:
-    """Read lists of cells.
+) -> list[GenerationRequest]:
+    """Read lists of requests.
 
     Args:
         lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
@@ -49,9 +49,9 @@ def read_cells(
     for path in paths:
         if not path.is_file():
             raise UserError(
-                f"data.generation.cells names {path}, which does not exist{looked_for(path)}."
+                f"data.generation.requests names {path}, which does not exist{looked_for(path)}."
             )
-    cells: list[Cell] = []
+    requests: list[GenerationRequest] = []
     seen: dict[str, str] = {}
     listed = [
         (path, *row)
@@ -60,7 +60,7 @@ def read_cells(
     ]
     for path, line, row in listed:
         try:
-            cell = Cell(
+            request = GenerationRequest(
                 track=_listed_file(path.parent, "track", row["track"]),
                 prompt=row["prompt"],
                 seed=_number(row, "seed", int),
@@ -75,23 +75,23 @@ def read_cells(
             )
             if num_seconds is not None and not row.get("num_frames"):
                 frames = frames_of(
-                    cell.track,
+                    request.track,
                     num_seconds=num_seconds,
-                    start_seconds=cell.track_offset_seconds,
+                    start_seconds=request.track_offset_seconds,
                     fps=fps,
                 )
-                cell = replace(cell, num_frames=frames, in_windows=True)
-            check_clip_size(cell.num_frames, height, width)
+                request = replace(request, num_frames=frames, in_windows=True)
+            check_clip_size(request.num_frames, height, width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
-            if (first := seen.setdefault(cell.file_stem(), place)) != place:
+            if (first := seen.setdefault(request.file_stem(), place)) != place:
                 raise UserError(f"repeats {first}; give it another seed, or leave it out.")
         except UserError as error:
             raise UserError(f"{path}, line {line}: {error}") from None
-        cells.append(cell)
-    if not cells:
-        names = " and ".join(map(str, paths)) or "data.generation.cells"
-        raise UserError(f"{names} lists no cell; write one per line below the names of columns.")
-    return cells
+        requests.append(request)
+    if not requests:
+        names = " and ".join(map(str, paths)) or "data.generation.requests"
+        raise UserError(f"{names} lists no request; write one per line below the names of columns.")
+    return requests
 
 
 def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default: Any = None) -> Any:
@@ -106,7 +106,7 @@ def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default:
 
 
 def _heard(folder: Path, text: str) -> str | None:
-    if text in ("", NOTHING):
+    if text in ("", NO_AUDIO):
         return text or None
     return _listed_file(folder, "heard", text)
 

@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 
 from datamodules.aist_names import tables
-from datamodules.cell_lists import read_cells
-from datamodules.generation_cells import CellsSpec, held_out_tracks, make_cells
-from musicinfuser.cells import Cell
+from datamodules.generation_requests import RequestsSpec, held_out_tracks, make_requests
+from datamodules.request_lists import read_requests
+from musicinfuser.generation_requests import GenerationRequest
 
 HELD_OUT = (
     "mBR0", "mHO5", "mJB5", "mJS3", "mKR2", "mLH4", "mLO2", "mMH3", "mPO1", "mWA0",
 )  # fmt: skip
 
 
-def cells(spec: CellsSpec, **changes) -> list[Cell]:
-    return make_cells(spec, **({"num_frames": 7, "height": 32, "width": 48} | changes))
+def requests(spec: RequestsSpec, **changes) -> list[GenerationRequest]:
+    return make_requests(spec, **({"num_frames": 7, "height": 32, "width": 48} | changes))
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def tracks(tmp_path: Path) -> list[str]:
 
 
 def test_every_combination_tracks_outermost(tracks: list[str]) -> None:
-    spec = CellsSpec(music=tracks, prompts=["a", "b"], seeds=[3, 4], track_offset_seconds=1.5)
-    found = cells(spec)
+    spec = RequestsSpec(music=tracks, prompts=["a", "b"], seeds=[3, 4], track_offset_seconds=1.5)
+    found = requests(spec)
     assert [(c.track, c.prompt, c.seed) for c in found] == [
         (track, prompt, seed) for track in tracks for prompt in ("a", "b") for seed in (3, 4)
     ]
@@ -35,21 +35,23 @@ def test_every_combination_tracks_outermost(tracks: list[str]) -> None:
 
 
 def test_frames_of_its_own(tracks: list[str]) -> None:
-    spec = CellsSpec(music=tracks[0], prompts=["a"], num_frames=13, track_offset_seconds=None)
-    assert [(c.num_frames, c.track_offset_seconds, c.seed) for c in cells(spec)] == [(13, None, 0)]
+    spec = RequestsSpec(music=tracks[0], prompts=["a"], num_frames=13, track_offset_seconds=None)
+    assert [(c.num_frames, c.track_offset_seconds, c.seed) for c in requests(spec)] == [
+        (13, None, 0)
+    ]
 
 
 def test_prompts_from_a_file(tracks: list[str], tmp_path: Path) -> None:
     (tmp_path / "prompts.yaml").write_text("prompts:\n- 踊る\n- a dance\n")
-    spec = CellsSpec(music=tracks, prompts=f"{tmp_path}/prompts.yaml")
-    assert [c.prompt for c in cells(spec)] == ["踊る", "a dance"] * 2
+    spec = RequestsSpec(music=tracks, prompts=f"{tmp_path}/prompts.yaml")
+    assert [c.prompt for c in requests(spec)] == ["踊る", "a dance"] * 2
 
 
 @pytest.mark.parametrize("content", ["a: 1", "- a", "", "prompts: a dance", "prompts: [1, 2]"])
 def test_a_file_without_prompts(tracks: list[str], tmp_path: Path, content: str) -> None:
     (tmp_path / "prompts.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"prompts\.yaml must hold a list of texts"):
-        cells(CellsSpec(music=tracks, prompts=f"{tmp_path}/prompts.yaml"))
+        requests(RequestsSpec(music=tracks, prompts=f"{tmp_path}/prompts.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_file_without_prompts(tracks: list[str], tmp_path: Path, content: str)
 def test_bad_requests(tracks: list[str], change: dict, message: str) -> None:
     options = {"music": tracks, "prompts": ["a"]} | change
     with pytest.raises(ValueError, match=message):
-        cells(CellsSpec(**options))
+        requests(RequestsSpec(**options))
 
 
 def test_held_out_tracks_by_code_or_by_the_video_that_plays_them(tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def test_held_out_tracks_by_code_or_by_the_video_that_plays_them(tmp_path: Path)
         *(f"{code}.wav" for code in HELD_OUT[:4]),
         *(f"g{code[1:3]}_sBM_c01_d04_{code}_ch02.mp4" for code in HELD_OUT[4:]),
     ]
-    spec = CellsSpec(music_dir=str(tmp_path), prompts=["a"], seeds=[0, 1])
-    assert [c.track for c in cells(spec)] == [str(p) for p in found for _ in range(2)]
+    spec = RequestsSpec(music_dir=str(tmp_path), prompts=["a"], seeds=[0, 1])
+    assert [c.track for c in requests(spec)] == [str(p) for p in found for _ in range(2)]
     found[-1].unlink()
     found[0].unlink()
     with pytest.raises(ValueError, match="no file for the held-out tracks mBR0, mWA0; name"):
@@ -99,23 +101,26 @@ def test_held_out_tracks_by_code_or_by_the_video_that_plays_them(tmp_path: Path)
 
 
 def test_file_names_are_readable_short_and_unique() -> None:
-    plain = Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32)
+    plain = GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32)
     assert plain.file_stem().startswith("mBR0_a-dance-video_seed3_")
-    assert plain.file_stem() == Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32).file_stem()
+    assert (
+        plain.file_stem()
+        == GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32).file_stem()
+    )
     others = [
-        Cell("b/mBR0.wav", "a dance, video!", 3, 7, 32, 32),
-        Cell("a/mBR0.wav", "a dance video!", 3, 7, 32, 32),
-        Cell("a/mBR0.wav", "a dance, video!", 4, 7, 32, 32),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 13, 32, 32),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 48, 32),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 48),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, 1.0),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, None),
-        Cell("a/mBR0.wav", "", 3, 7, 32, 32),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="nothing"),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="b/mHO5.wav"),
-        Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="c/mHO5.wav"),
-        Cell(
+        GenerationRequest("b/mBR0.wav", "a dance, video!", 3, 7, 32, 32),
+        GenerationRequest("a/mBR0.wav", "a dance video!", 3, 7, 32, 32),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 4, 7, 32, 32),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 13, 32, 32),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 48, 32),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 48),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, 1.0),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, None),
+        GenerationRequest("a/mBR0.wav", "", 3, 7, 32, 32),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="nothing"),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="b/mHO5.wav"),
+        GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="c/mHO5.wav"),
+        GenerationRequest(
             "a/mBR0.wav",
             "a dance, video!",
             3,
@@ -125,25 +130,27 @@ def test_file_names_are_readable_short_and_unique() -> None:
             heard="b/mHO5.wav",
             heard_offset_seconds=0.0,
         ),
-        Cell("../../etc/passwd", "../x/..", 3, 7, 32, 32),
+        GenerationRequest("../../etc/passwd", "../x/..", 3, 7, 32, 32),
     ]
-    stems = {cell.file_stem() for cell in [plain, *others]}
+    stems = {request.file_stem() for request in [plain, *others]}
     assert len(stems) == len(others) + 1
     assert not any(set(stem) & set("/. ") for stem in stems)
 
 
 def test_names_of_clips_made_before_there_was_another_music_to_hear() -> None:
-    plain = Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32)
+    plain = GenerationRequest("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32)
     assert plain.file_stem() == "mBR0_a-dance-video_seed3_f94475"
-    other = Cell("a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="music/mHO 5.wav")
+    other = GenerationRequest(
+        "a/mBR0.wav", "a dance, video!", 3, 7, 32, 32, heard="music/mHO 5.wav"
+    )
     assert other.file_stem().startswith("mBR0_a-dance-video_seed3_hears-mHO-5_")
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "踊", "💃"])
 def test_the_longest_name_fits_a_file_system(letter: str, tmp_path: Path) -> None:
     name = f"{letter * 90}.wav"
-    cell = Cell(name, letter * 500, 2**31, 7, 32, 32, heard=name)
-    path = tmp_path / f"{cell.file_stem()}.json"
+    request = GenerationRequest(name, letter * 500, 2**31, 7, 32, 32, heard=name)
+    path = tmp_path / f"{request.file_stem()}.json"
     path.touch()
     assert len(path.name.encode()) <= 255
 
@@ -164,10 +171,10 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "lists" / "cells.csv"
+    return tmp_path / "lists" / "requests.csv"
 
 
-def test_a_list_of_cells(listed: Path) -> None:
+def test_a_list_of_requests(listed: Path) -> None:
     absolute = listed.parent / "own.wav"
     listed.write_text(
         f"{COLUMNS}\n"
@@ -181,17 +188,21 @@ def test_a_list_of_cells(listed: Path) -> None:
     )
     folder = str(listed.parent)
     expected = [
-        Cell(f"{folder}/own.wav", "a dance", 3, 7, 32, 48, 2.0),
-        Cell(f"{folder}/both.wav", 'a dance, with "commas"', 4, 13, 32, 48, 1.5, "nothing"),
-        Cell("far.mp4", "踊る", -5, 19, 32, 48, 0.0, f"{folder}/own.wav"),
-        Cell(f"{folder}/own.wav", "", 6, 25, 32, 48, 2.0, "far.mp4", 0.25),
-        Cell(f"{folder}/踊,.wav", "two\nlines", 7, 7, 32, 48, 2.0, f"{folder}/both.wav", 2.0),
+        GenerationRequest(f"{folder}/own.wav", "a dance", 3, 7, 32, 48, 2.0),
+        GenerationRequest(
+            f"{folder}/both.wav", 'a dance, with "commas"', 4, 13, 32, 48, 1.5, "nothing"
+        ),
+        GenerationRequest("far.mp4", "踊る", -5, 19, 32, 48, 0.0, f"{folder}/own.wav"),
+        GenerationRequest(f"{folder}/own.wav", "", 6, 25, 32, 48, 2.0, "far.mp4", 0.25),
+        GenerationRequest(
+            f"{folder}/踊,.wav", "two\nlines", 7, 7, 32, 48, 2.0, f"{folder}/both.wav", 2.0
+        ),
     ]
-    assert cells(CellsSpec(cells=str(listed), track_offset_seconds=2.0)) == expected
+    assert requests(RequestsSpec(requests=str(listed), track_offset_seconds=2.0)) == expected
     # The three columns that are needed, in any order; the rest is the spec's.
     listed.write_text("seed,track,prompt\n1,own.wav,a\n")
-    spec = CellsSpec(cells=str(listed), num_frames=13, track_offset_seconds=None)
-    assert cells(spec) == [Cell(f"{folder}/own.wav", "a", 1, 13, 32, 48, None)]
+    spec = RequestsSpec(requests=str(listed), num_frames=13, track_offset_seconds=None)
+    assert requests(spec) == [GenerationRequest(f"{folder}/own.wav", "a", 1, 13, 32, 48, None)]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +231,7 @@ def test_a_list_of_cells(listed: Path) -> None:
 def test_bad_lines_are_named(listed: Path, line: str, message: str) -> None:
     listed.write_text(f"{COLUMNS}\nown.wav,first,2,,,,\n\n{line}\n")
     with pytest.raises(ValueError) as error:
-        cells(CellsSpec(cells=str(listed)))
+        requests(RequestsSpec(requests=str(listed)))
     assert str(error.value).startswith(f"{listed}, line 4: ")
     assert message in str(error.value) and "\n" not in str(error.value)
 
@@ -229,11 +240,11 @@ def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path)
     second = listed.with_name("more.csv")
     listed.write_text("track,prompt,seed\nown.wav,a,0\n")
     second.write_text("track,prompt,seed,heard\nown.wav,a,0,nothing\nown.wav,a,1,\n")
-    both = CellsSpec(cells=[str(listed), str(second)])
-    assert [(c.seed, c.heard) for c in cells(both)] == [(0, None), (0, "nothing"), (1, None)]
+    both = RequestsSpec(requests=[str(listed), str(second)])
+    assert [(c.seed, c.heard) for c in requests(both)] == [(0, None), (0, "nothing"), (1, None)]
     second.write_text("track,prompt,seed\nown.wav,b,0\nown.wav,a,0\n")
     with pytest.raises(ValueError, match=f"more.csv, line 3: repeats line 2 of {listed}"):
-        cells(both)
+        requests(both)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +254,7 @@ def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path)
         (b"track,prompt\nown.wav,a\n", r"line 1: names the columns track, prompt; there must"),
         (b"track,prompt,seed,head\nown.wav,a,0,nothing\n", "columns track, prompt, seed, head;"),
         (b"track,prompt,seed,seed\nown.wav,a,0,1\n", "each once"),
-        (b"track,prompt,seed\n", "lists no cell"),
+        (b"track,prompt,seed\n", "lists no request"),
         (b"track,prompt,seed\nown.wav,\xff,0\n", "line 2: cannot be read as UTF-8 text"),
         (b'track,prompt,seed\nown.wav,"a"b,0\n', "cannot be read as csv in UTF-8"),
         (b'track,prompt,seed\nown.wav,"a,0\n', "cannot be read as csv in UTF-8"),
@@ -252,7 +263,7 @@ def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path)
 def test_files_that_are_no_list(listed: Path, content: bytes, message: str) -> None:
     listed.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        read_cells([listed], num_frames=7, height=32, width=48)
+        read_requests([listed], num_frames=7, height=32, width=48)
     assert str(listed) in str(error.value)
 
 
@@ -263,6 +274,6 @@ def test_files_that_are_no_list(listed: Path, content: bytes, message: str) -> N
 def test_a_list_and_a_product_contradict_each_other(listed: Path, name: str, value: object) -> None:
     listed.write_text("track,prompt,seed\nown.wav,a,0\n")
     with pytest.raises(ValueError, match=rf"but data\.generation\.{name} is given too"):
-        cells(CellsSpec(cells=str(listed), **{name: value}))
-    with pytest.raises(ValueError, match=r"cells names /no/such\.csv, which does not exist"):
-        cells(CellsSpec(cells="/no/such.csv"))
+        requests(RequestsSpec(requests=str(listed), **{name: value}))
+    with pytest.raises(ValueError, match=r"requests names /no/such\.csv, which does not exist"):
+        requests(RequestsSpec(requests="/no/such.csv"))

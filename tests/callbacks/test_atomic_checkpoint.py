@@ -7,20 +7,20 @@ import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from callbacks import AdapterEMA, SampleGeneration, WholeCheckpoint
-from callbacks.checkpoint_files import CheckpointError, WholeCheckpointIO
+from callbacks import AdapterEMA, AtomicCheckpoint, SampleGeneration
+from callbacks.atomic_checkpoint import last_checkpoint
+from callbacks.checkpoint_files import AtomicCheckpointIO, CheckpointError
 from callbacks.sigterm import NOTICE
-from callbacks.whole_checkpoint import last_checkpoint
 from tests.small_training import Line, StepRecord, batches, trainer
 from tests.test_resume import assert_equal
 
 VALIDATED = {"val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": 3}
 
 
-def saver(folder: Path, every_n_steps: int = 100, **options) -> WholeCheckpoint:
+def saver(folder: Path, every_n_steps: int = 100, **options) -> AtomicCheckpoint:
     defaults = {"filename": "{step}", "save_top_k": -1, "save_last": True}
     defaults["enable_version_counter"] = False
-    return WholeCheckpoint(folder, every_n_train_steps=every_n_steps, **(defaults | options))
+    return AtomicCheckpoint(folder, every_n_train_steps=every_n_steps, **(defaults | options))
 
 
 class Terminate(L.Callback):
@@ -54,7 +54,7 @@ def test_files_are_written_by_us_unless_the_user_chose(tmp_path: Path) -> None:
     class Chosen(TorchCheckpointIO):
         pass
 
-    for plugins, expected in (([], WholeCheckpointIO), ([Chosen()], Chosen)):
+    for plugins, expected in (([], AtomicCheckpointIO), ([Chosen()], Chosen)):
         run = trainer(tmp_path, saver(tmp_path / "c", 1), num_steps=1, plugins=plugins)
         run.fit(Line(), batches(1))
         assert type(run.strategy.checkpoint_io) is expected
@@ -171,7 +171,7 @@ def test_a_sample_under_way_is_given_up(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(NOTICE, "received", False)
     monkeypatch.setattr("callbacks.sample_generation.generate", generate)
     sampling = SampleGeneration()
-    sampling.cells = [None, None]
+    sampling.requests = [None, None]
     sampling.generate(run, Sampled(), 5)
     assert seen == [0, 1, 2, 3]
     assert not (tmp_path / "samples").exists()

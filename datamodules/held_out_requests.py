@@ -1,18 +1,18 @@
-"""Cells of a cache's own held-out clips: their music, from where they were cut, and captions."""
+"""Requests of a cache's own held-out clips: their music, from where they were cut, and captions."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from musicinfuser.cells import Cell
+from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import CacheError, ClipHeader
 
 
-def held_out_cells(headers: Sequence[ClipHeader], num_clips: int) -> list[Cell]:
-    """Cells to watch a training by: pieces of music that it never hears, spread over all of them.
+def held_out_requests(headers: Sequence[ClipHeader], num_clips: int) -> list[GenerationRequest]:
+    """Requests to watch a training by: pieces of music that it is never trained on, spread evenly.
 
-    A cell takes the sound of the video that a clip was cut from, from where it was cut, with the
+    A request takes the sound of the video that a clip was cut from, from where it was cut, with the
     clip's caption and size; its seed is 0. A second clip of a piece is taken only where there are
-    fewer pieces than cells.
+    fewer pieces than requests.
 
     Args:
         headers: Of all clips of a cache.
@@ -38,7 +38,7 @@ def held_out_cells(headers: Sequence[ClipHeader], num_clips: int) -> list[Cell]:
     num_firsts = min(num_clips, len(firsts))
     chosen = [firsts[i * len(firsts) // num_firsts] for i in range(num_firsts)]
     chosen += [header for header in usable if header not in chosen][: num_clips - num_firsts]
-    return [_cell(header) for header in chosen]
+    return [_request(header) for header in chosen]
 
 
 def _has_sound(header: ClipHeader) -> bool:
@@ -50,8 +50,8 @@ def _has_sound(header: ClipHeader) -> bool:
         return False
 
 
-def _cell(header: ClipHeader) -> Cell:
-    return Cell(
+def _request(header: ClipHeader) -> GenerationRequest:
+    return GenerationRequest(
         track=header.attributes["file"],
         prompt=header.caption,
         seed=0,

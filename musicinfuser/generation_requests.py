@@ -1,4 +1,4 @@
-"""A cell: one clip to generate, named by its track, prompt and seed."""
+"""A request: one clip to generate, named by its track, prompt and seed."""
 
 import hashlib
 import math
@@ -10,12 +10,12 @@ from musicinfuser.errors import UserError
 
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
-NOTHING = "nothing"
+NO_AUDIO = "nothing"
 """In place of what a model hears: no sound, the model without its audio layers."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class GenerationRequest:
     """What to generate."""
 
     track: str
@@ -30,7 +30,7 @@ class Cell:
     """Where the clip starts in the track; None draws a start from the seed."""
     heard: str | None = None
     """What the model hears while the clip keeps its track: another audio file or video, or
-    `NOTHING`; None is the track."""
+    `NO_AUDIO`; None is the track."""
     heard_offset_seconds: float | None = None
     """Where in ``heard`` listening starts; None is the offset in the track."""
     in_windows: bool = False
@@ -48,7 +48,7 @@ class Cell:
                 f"heard_offset_seconds is {self.heard_offset_seconds} for {self.heard}; use 0 or "
                 "more, or null for the offset in the track."
             )
-        if self.heard_offset_seconds is not None and self.heard in (None, NOTHING):
+        if self.heard_offset_seconds is not None and self.heard in (None, NO_AUDIO):
             raise UserError(
                 f"heard_offset_seconds is {self.heard_offset_seconds}, but no file is heard in "
                 f"place of {self.track}; name one in `heard`, or leave the offset out."
@@ -62,17 +62,17 @@ class Cell:
     @property
     def heard_file(self) -> str | None:
         """The file that is heard instead of the track, if there is one."""
-        return None if self.heard == NOTHING else self.heard
+        return None if self.heard == NO_AUDIO else self.heard
 
     @property
     def control(self) -> str:
         """What sets the clip apart from the same system's clips that hear their own track."""
         if self.heard is None:
             return ""
-        return "hears nothing" if self.heard == NOTHING else "hears another track"
+        return "hears nothing" if self.heard == NO_AUDIO else "hears another track"
 
     def file_stem(self) -> str:
-        """A readable file name, unique among cells that differ."""
+        """A readable file name, unique among requests that differ."""
         identity = (
             f"{self.track}|{self.prompt}|{self.seed}|{self.num_frames}|{self.height}x{self.width}|"
             f"{self.track_offset_seconds}"

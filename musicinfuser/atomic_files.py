@@ -32,7 +32,7 @@ def named_write_errors(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` and move it there only if the block succeeds.
 
     Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is removed
@@ -56,7 +56,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give an empty folder beside ``path`` and put it there only if the block succeeds.
 
     A folder that is already there is replaced as a whole, nothing of it stays. Killed between the
@@ -106,7 +106,7 @@ def require_writable(folder: str | Path, *, option: str) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

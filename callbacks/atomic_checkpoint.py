@@ -1,4 +1,4 @@
-"""WholeCheckpoint: Lightning's ModelCheckpoint for runs that are killed, cut off and resumed."""
+"""AtomicCheckpoint: Lightning's ModelCheckpoint for runs that are killed, cut off and resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoint_files import (
-    WholeCheckpointIO,
+    AtomicCheckpointIO,
     newest_checkpoint,
     remove_unfinished,
 )
@@ -19,7 +19,7 @@ from callbacks.step_counters import SPLIT_KEY, check_samples, set_after_step, sp
 from musicinfuser.throw_away import throw_away_mode
 
 
-class WholeCheckpoint(ModelCheckpoint):
+class AtomicCheckpoint(ModelCheckpoint):
     """Every option of ModelCheckpoint, and four promises.
 
     - Files are written whole or not at all.
@@ -38,12 +38,17 @@ class WholeCheckpoint(ModelCheckpoint):
     _has_trained = False
     _is_stop_due = False
 
+    @property
+    def state_key(self) -> str:
+        """As ModelCheckpoint's, with the class's first name, which older checkpoints hold."""
+        return super().state_key.replace(type(self).__qualname__, "WholeCheckpoint", 1)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take over the writing of files, unless the user chose who writes them."""
         super().setup(trainer, pl_module, stage)
         self._has_trained = self._is_stop_due = False
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage != "fit" or throw_away_mode(trainer):
             return  # another training may be writing there
         if trainer.is_global_zero and self.is_local:
@@ -187,9 +192,9 @@ class WholeCheckpoint(ModelCheckpoint):
         return self.dirpath is not None and "://" not in str(self.dirpath)
 
 
-def _keepers_of_last(trainer: L.Trainer) -> list[WholeCheckpoint]:
+def _keepers_of_last(trainer: L.Trainer) -> list[AtomicCheckpoint]:
     """Those that are to keep the last step; where none is, the first one does at a run's end."""
-    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, WholeCheckpoint)]
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, AtomicCheckpoint)]
     return [c for c in ours if c.save_last] or ours[:1]
 
 
@@ -214,8 +219,8 @@ def folder_of(callback: ModelCheckpoint, trainer: L.Trainer) -> Path | None:
 
 
 def checkpoint_folders(trainer: L.Trainer) -> list[Path]:
-    """Where `WholeCheckpoint` writes, and ``ckpt_path: last`` looks, on this machine."""
-    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, WholeCheckpoint)]
+    """Where `AtomicCheckpoint` writes, and ``ckpt_path: last`` looks, on this machine."""
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, AtomicCheckpoint)]
     return [folder for c in ours if (folder := folder_of(c, trainer)) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Cells whose clips are there already, so that a `predict` that was cut off goes on."""
+"""Requests whose clips are there already, so that a `predict` that was cut off goes on."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.cells import Cell
+from musicinfuser.generation_requests import GenerationRequest
 
 DEFAULTS = {"in_windows": False}
 
@@ -24,10 +24,12 @@ class FinishedSpec:
     ``guidance_scale``."""
 
 
-def unfinished(cells: Sequence[Cell], spec: FinishedSpec) -> list[Cell]:
-    """The cells that are to be made: no description, other settings, or not its own content.
+def unfinished(
+    requests: Sequence[GenerationRequest], spec: FinishedSpec
+) -> list[GenerationRequest]:
+    """The requests that are to be made: no description, other settings, or not its own content.
 
-    A cell with a random start takes any start that was drawn for it.
+    A request with a random start takes any start that was drawn for it.
     """
     found = set()
     for path in sorted(Path(spec.folder).glob("*.json")):
@@ -38,9 +40,9 @@ def unfinished(cells: Sequence[Cell], spec: FinishedSpec) -> list[Cell]:
             if agrees and sha256(clip.read_bytes()).hexdigest() == described["sha256"]:
                 found.add(_identity(described))
                 found.add(_identity(described | {"track_offset_seconds": None}))
-    return [cell for cell in cells if _identity(asdict(cell)) not in found]
+    return [request for request in requests if _identity(asdict(request)) not in found]
 
 
 def _identity(values: dict[str, Any]) -> tuple[Any, ...]:
     # Descriptions from before there were windows do not name them.
-    return tuple((DEFAULTS | values)[f.name] for f in fields(Cell))
+    return tuple((DEFAULTS | values)[f.name] for f in fields(GenerationRequest))

@@ -46,11 +46,13 @@ bench: .venv/.installed
 gpu-check:
 	$(PY) -m benchmarks.gpu_check --out runs/gpu_check $(if $(PACKAGES),--packages $(PACKAGES))
 
-# The chain on the small world. Every command can be repeated: it starts from what exists.
+# The chain on the small world. A step is done again if its options, a program or config, or the
+# step before it changed, or if files that it made came or went; it starts from what exists.
 WORLD := $(DEMO)/world
 CLIPS := $(DEMO)/clips
 VIDEOS := $(DEMO)/videos
 REPORT := $(DEMO)/report
+DONE := $(DEMO)/done
 # Twelve sampling steps are as good here as twenty (configs/sweeps/small_table1.yaml has the figures).
 SMALL := --config configs/base.yaml --config configs/small_world/small.yaml --model.init_args.sampling.num_steps 12
 PREDICT := $(PY) train.py predict $(SMALL)
@@ -67,31 +69,61 @@ NUM_VIDEOS ?= 40
 NUM_CLIPS ?= 8
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 
-demo: .venv/.installed
+ADAPT := --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
+	--sample_generation.every_n_steps 65 $(FIT)
+PROGRAMS := train.py evaluate.py requirements.txt $(shell find configs assets/small-adapter \
+	musicinfuser dance_eval small_world datamodules lightning_modules callbacks \
+	-name __pycache__ -prune -o -type f -print)
+# Folders below $(1), which are newer than the step's file if a file came or went; all if one is gone.
+made = $(foreach folder,$(1),$(or $(shell find $(folder) -type d 2>/dev/null),again))
+# A file that changes when the text does, written where the goal is the demo.
+text = $(if $(filter-out demo,$(MAKECMDGOALS)),,$(shell mkdir -p $(DONE); \
+	echo '$(2)' | cmp -s - $(1) || echo '$(2)' >$(1))$(1))
+
+.PHONY: again
+$(DONE)/media: .venv/.installed $(PROGRAMS) \
+		$(call text,$(DONE)/sizes,$(NUM_VIDEOS) $(NUM_CLIPS)) $(call made,$(WORLD) $(CLIPS))
 	@echo "1/5  media: dancers and music made by a generator; $(NUM_CLIPS) clips of held-out music to judge by"
 	$(PY) -m small_world.generator $(WORLD) --num-aist $(NUM_VIDEOS) --held-out 12 \
 		--num-youtube $(NUM_VIDEOS) --num-workers 2
 	$(PY) -m small_world.generator.test_set $(WORLD) $(CLIPS) --num-clips $(NUM_CLIPS)
+	@touch $@
+
+$(DONE)/encoded: $(DONE)/media $(call made,$(DEMO)/cache)
 	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_world/encode.yaml
-	@echo "3/5  adapt: ZICA and LoRA learn to listen, the base stays frozen"
-	$(PY) train.py fit $(SMALL) --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
-		--sample_generation.every_n_steps 65 $(FIT)
+	@touch $@
+
+$(DONE)/adapted: $(DONE)/encoded $(call text,$(DONE)/training,$(ADAPT)) \
+		$(call made,$(DEMO)/adapted/checkpoints)
+	@echo "3/5  adapt: ZICA and LoRA learn to follow the music, the base stays frozen"
+	$(PY) train.py fit $(SMALL) $(ADAPT)
+	@touch $@
+
+$(DONE)/videos: $(DONE)/adapted $(call made,$(VIDEOS)/base $(VIDEOS)/adapted)
 	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
 	$(PREDICT) --ckpt_path null $(REQUESTS) $(CLIPS)/own.csv \
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base
 	$(PREDICT) $(REQUESTS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
-ifdef MUSIC
+	@touch $@
+
+SONG := $(if $(MUSIC),$(shell ls -l --time-style=+%s '$(MUSIC)') $(PROMPT))
+$(DONE)/song: $(DONE)/adapted $(if $(MUSIC),$(call text,$(DONE)/prompt,$(SONG))) \
+		$(call made,$(VIDEOS)/your_song)
 	@echo "     and for $(MUSIC); the small model has learned from synthetic music only, so its beat is at chance on recorded songs"
 	$(PREDICT) "--data.init_args.generation.music=['$(MUSIC)']" \
 		"--data.init_args.generation.prompts=['$(PROMPT)']" \
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
-endif
+	@touch $@
+
+$(DONE)/report: $(DONE)/videos $(call made,$(REPORT))
 	@echo "5/5  score, pictures, and videos of all systems beside each other, with sound"
 	$(PY) evaluate.py report $(SYSTEMS) $(TRUTH) --metrics configs/small_world/metrics.yaml \
 		--output $(REPORT)
-	@echo
+	@touch $@
+
+demo: $(if $(MUSIC),$(DONE)/song) $(DONE)/report
 	@echo "Made:"
 	@ls $(REPORT)/side_by_side/*.mp4 | sed 's/^/  beside each other  /'
 	@ls $(VIDEOS)/your_song/*.mp4 2>/dev/null | sed 's/^/  your song          /' || true

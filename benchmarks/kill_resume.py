@@ -43,7 +43,7 @@ def write_cache(cache: Path, parts: Path, seed: int) -> None:
         vae=prints["vae"], text_encoder=prints["text_encoder"],
         audio_encoder=prints["audio_encoder"],
     )  # fmt: skip
-    latents.claim_captions(cache, recipe)
+    latents.check_caption_encoder(cache, recipe)
     for i in range(2 * NUM_CLIPS):
         source = ("aist", "youtube")[i % 2]
         clip_id, captions = f"clip_{i}", (f"dance {i}", "a dance video")

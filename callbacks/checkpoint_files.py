@@ -1,6 +1,5 @@
 """Checkpoint files that are written whole or not at all, and finding the newest one that loads."""
 
-import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ class CheckpointError(UserError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final name, waits for the disk, and only then takes the name.
+    """Writes with `atomic_file`: the file is on the disk before it takes its name.
 
     Lightning's own goes through the system's temporary folder; where that is another file system
     the last move is a copy, and a kill during it leaves half a file under the final name. This one
@@ -46,9 +45,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with atomic_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} could not be written ({_reason(error)}); make room, then repeat the "
@@ -145,14 +141,6 @@ def _damaged_part(path: Path) -> str | None:
             return file.testzip()
     except (OSError, zipfile.BadZipFile) as error:
         return _reason(error)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: BaseException) -> str:

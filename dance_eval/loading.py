@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dance_eval.contact_sheet import SheetRow, contact_sheet
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips
 from dance_eval.metrics.matching import CellGroup, Pieces, cell_groups
@@ -17,11 +18,10 @@ from dance_eval.metrics.motion import (
     local_minima,
 )
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from dance_eval.side_by_side import side_by_side
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import slug
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
-from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.media.video import probe_video, read_clip
 
 

@@ -24,8 +24,13 @@ from datamodules.summary import (
 from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import looked_for
-from musicinfuser.media.latents import CacheError, ClipHeader, read_clip_header, stored_clips
-from musicinfuser.media.outdated_clips import current_clips
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    current_clips,
+    read_clip_header,
+    stored_clips,
+)
 from musicinfuser.tables import html_table
 
 PICTURES_PER_GROUP = 12

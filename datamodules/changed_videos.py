@@ -6,8 +6,15 @@ from pathlib import Path
 from datamodules.cutting import ClipDataset
 from musicinfuser.file_identity import FileIdentity
 from musicinfuser.media.errors import printable
-from musicinfuser.media.latents import ClipHeader, read_clip_header, stored_clips
-from musicinfuser.media.outdated_clips import GONE, REPLACED, OutdatedClip, read_outdated
+from musicinfuser.media.latents import (
+    GONE,
+    REPLACED,
+    ClipHeader,
+    OutdatedClip,
+    read_clip_header,
+    read_outdated,
+    stored_clips,
+)
 
 Folder = tuple[str, str]
 """A source and the path of a folder."""

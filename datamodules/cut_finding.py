@@ -18,7 +18,7 @@ from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
-from musicinfuser.media.small_frames import small_frames
+from musicinfuser.media.video import small_frames
 from musicinfuser.number_names import exact_name
 
 if TYPE_CHECKING:

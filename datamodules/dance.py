@@ -25,15 +25,15 @@ from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import (
+    OUTDATED_LIST_NAME,
     CacheError,
     ClipHeader,
     EncodingRecipe,
-    claim_captions,
+    check_caption_encoder,
     clip_paths,
     read_caption,
     read_headers,
 )
-from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME
 
 
 class DanceDataModule(L.LightningDataModule):
@@ -213,7 +213,7 @@ class DanceDataModule(L.LightningDataModule):
                 )
             recipe = headers[0].recipe
             self.check_sizes(headers)
-            claim_captions(self.cache_dir, recipe)
+            check_caption_encoder(self.cache_dir, recipe)
             self._headers, self.recipe = headers, recipe
         return self._headers
 

@@ -24,12 +24,14 @@ from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
     EncodingRecipe,
+    OutdatedClip,
     caption_path,
-    claim_captions,
+    check_caption_encoder,
     clip_path,
+    current_clips,
     read_clip_header,
+    write_outdated,
 )
-from musicinfuser.media.outdated_clips import OutdatedClip, current_clips, write_outdated
 
 
 def description_differences(header: ClipHeader, spec: ClipSpec) -> list[str]:
@@ -124,7 +126,7 @@ class EncodingDataModule(L.LightningDataModule):
         ]
         assert self.trainer is not None
         recipe = self.recipe(self.trainer.lightning_module)
-        claim_captions(self.cache_dir, recipe)
+        check_caption_encoder(self.cache_dir, recipe)
         all_clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         specs = [spec for dataset in self.datasets for spec in dataset.clips]
         missing = self.not_encoded(specs, recipe)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, also where the power fails."""
 
 import json
 import os
@@ -35,9 +35,10 @@ def named_write_errors(path: str | Path) -> Iterator[None]:
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` and move it there only if the block succeeds.
 
-    Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is removed
-    on failure, so a reader never meets half a file. Whoever the umask lets read new files can read
-    this one, though some writers (safetensors) keep theirs to the user.
+    The data are on the disk (fsync) before the file gets its name, and the name is before the block
+    ends. Missing parent folders are made. The temporary name keeps the suffix of ``path`` and is
+    removed on failure, so a reader never meets half a file. Whoever the umask lets read new files
+    can read this one, though some writers (safetensors) keep theirs to the user.
 
     Raises:
         WriteError: The disk is full, or may not be written to.
@@ -49,7 +50,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(temporary.stat().st_mode | 0o666 & ~_UMASK)
+            _sync(temporary)
             os.replace(temporary, path)
+            _sync(path.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -60,7 +63,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give an empty folder beside ``path`` and put it there only if the block succeeds.
 
     A folder that is already there is replaced as a whole, nothing of it stays. Killed between the
-    two renames that takes, the old one is left under a name with a dot.
+    two renames that takes, the old one is left under a name with a dot. As with `atomic_file`, the
+    data are on the disk before the folder gets its name.
 
     Raises:
         WriteError: The disk is full, or may not be written to.
@@ -72,25 +76,31 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
+            for inside in (*temporary.rglob("*"), temporary):
+                _sync(inside)
             if path.exists():
                 os.replace(path, former)
             os.replace(temporary, path)
+            _sync(path.parent)
         finally:
             for folder in (temporary, former):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sync(path: Path) -> None:
+    """Wait until a file's data, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def require_writable(folder: str | Path, *, option: str) -> None:
-    """Try whether a folder can be made or written, before hours of work find out that it cannot.
-
-    Nothing is left there.
-
-    Args:
-        folder: Where results will go.
-        option: What the user set it with.
+    """Try whether a folder can be made or written; nothing is left there.
 
     Raises:
-        UserError: It cannot.
+        UserError: It cannot; names ``option``, by which the user set it.
     """
     folder = Path(folder)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -17,13 +17,14 @@ from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
     EncodingRecipe,
+    OutdatedClip,
     caption_path,
-    check_caption_recipe,
+    check_caption_encoder,
     check_one_recipe,
     clip_paths,
+    current_clips,
     read_clip_header,
 )
-from musicinfuser.media.outdated_clips import OutdatedClip, current_clips
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.tables import Row
 from preflight.report import Report, count, gigabytes, table
@@ -95,7 +96,7 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     with report.collecting():
         data.check_sizes(headers)
     with report.collecting():
-        check_caption_recipe(data.cache_dir, recipe)
+        check_caption_encoder(data.cache_dir, recipe, note=False)
     if encoders is not None:
         _check_encoders(data.cache_dir, recipe, encoders, report)
     training = clips_to_train_on(headers)

@@ -14,8 +14,7 @@ from datamodules.encoding import captions_not_encoded
 from datamodules.summary import summarise
 from lightning_modules import ClipEncoder
 from musicinfuser.clip_size import ClipSize, size_name
-from musicinfuser.media.latents import check_caption_recipe
-from musicinfuser.media.outdated_clips import OutdatedClip
+from musicinfuser.media.latents import OutdatedClip, check_caption_encoder
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.tables import Row
@@ -111,7 +110,7 @@ def check_growth(
     missing = list(range(len(specs)))
     try:
         with report.collecting():
-            check_caption_recipe(data.cache_dir, data.recipe(module))
+            check_caption_encoder(data.cache_dir, data.recipe(module), note=False)
         with report.collecting():
             missing = data.not_encoded(specs, data.recipe(module))
     except FileNotFoundError as error:

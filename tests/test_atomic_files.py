@@ -136,3 +136,28 @@ def test_a_write_that_the_system_refuses_midway(tmp_path, kind):
         f"{tmp_path}/a.mp4: cannot be written (File too large); make room, then repeat the command."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_are_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def watched_sync(descriptor):
+        done.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def watched_replace(source, target):
+        done.append(str(target))
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", watched_sync)
+    monkeypatch.setattr("os.replace", watched_replace)
+    path, folder = tmp_path / "a.txt", tmp_path / "folder"
+    write_text(path, "text")
+    assert done == [path.stat().st_ino, str(path), tmp_path.stat().st_ino]
+    done.clear()
+    with atomic_folder(folder) as temporary:
+        (temporary / "part").mkdir()
+        (temporary / "part" / "b.txt").write_text("text")
+    inside = {p.stat().st_ino for p in (folder, folder / "part", folder / "part" / "b.txt")}
+    assert set(done[:3]) == inside
+    assert done[3:] == [str(folder), tmp_path.stat().st_ino]

@@ -21,7 +21,7 @@ from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Sh
 from dance_eval.judges.questions import Question
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import wav_bytes
-from musicinfuser.media.remuxing import with_sound
+from musicinfuser.media.video_writing import with_sound
 
 _PROBE_SECONDS = 5.0
 _CLIP_NAMES = ("A", "B")

@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from dance_eval.contact_sheet import SheetRow, sheet_image
 from dance_eval.metrics.report import Document
 from dance_eval.report.differences import VALUE, clip_records
 from dance_eval.report.groups import CellGroup
 from dance_eval.report.plots import NUM_COLOURS
 from musicinfuser.atomic_files import atomic_file
-from musicinfuser.media.contact_sheet import SheetRow, sheet_image
 from musicinfuser.tables import Row, html_table, html_text
 
 WEBP_QUALITY = 75

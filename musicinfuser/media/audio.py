@@ -3,8 +3,9 @@
 import io
 import math
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,17 @@ from musicinfuser.media.audio_decoding import (
     decode_track,
     picture_start_seconds,
 )
-from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
-from musicinfuser.media.errors import MediaError, atomic_file, reading
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, reading
+from musicinfuser.media.errors import MediaError, atomic_file
 
 if TYPE_CHECKING:
+    from av import AudioFrame
     from av.container import OutputContainer
     from av.packet import Packet
 
 # Decoded beyond the asked span, so that the resampler meets no end of the signal inside it.
 _MARGIN_SECONDS = 1.0
-_RESAMPLER_BLOCK = 1 << 16
+_BLOCK_SAMPLES = 1 << 16
 # What 16 bits can hold lies above -96; music that is meant to be heard far above this.
 SILENCE_DBFS = -80.0
 _AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -87,21 +89,13 @@ def read_audio(
         until = start_seconds + duration_seconds + _MARGIN_SECONDS
     # Whole seconds are whole samples at every rate, so the resampler's grid stays the same.
     kept_from = math.floor(max(start_seconds - _MARGIN_SECONDS, 0.0))
-    deadline = Deadline(path, time_limit_seconds)
-    with reading(path, "audio", deadline) as container:
-        zero = picture_start_seconds(container, path, deadline)
-    with reading(path, "audio", deadline) as container:
+    with reading(path, "audio", time_limit_seconds) as file:
+        zero = picture_start_seconds(file)
+    with file.again() as file:
         track, track_rate_hz = decode_track(
-            container,
-            path,
-            channel,
-            deadline,
-            zero=zero,
-            kept_from=kept_from,
-            needed=start_seconds,
-            until=until,
+            file, channel, zero=zero, kept_from=kept_from, needed=start_seconds, until=until
         )
-        track = _resample(track, track_rate_hz, rate_hz, deadline)
+        track = resample(track, from_hz=track_rate_hz, to_hz=rate_hz, deadline=file.deadline)
     first = round((start_seconds - kept_from) * rate_hz)
     last = None if duration_seconds is None else first + round(duration_seconds * rate_hz)
     return track[first:last].clone()
@@ -112,11 +106,16 @@ def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
     return functional.pad(waveform, (0, num_samples - waveform.shape[-1]))
 
 
-def resample(waveform: Tensor, *, from_hz: int, to_hz: int) -> Tensor:
+def resample(
+    waveform: Tensor, *, from_hz: int, to_hz: int, deadline: Deadline | None = None
+) -> Tensor:
     """A float32 waveform (S,) at another sampling rate, as `read_audio` would give it."""
     if from_hz not in RATES_HZ:
         raise MediaError(f"the sampling rate of the given sound is {from_hz} Hz.")
-    return _resample(waveform, from_hz, to_hz, Deadline("the given sound", TIME_LIMIT_SECONDS))
+    if from_hz == to_hz:
+        return waveform
+    made = resampled(waveform, from_hz, to_hz, deadline)
+    return fit_length(made, round(len(waveform) * to_hz / from_hz))
 
 
 def loudness_dbfs(waveform: Tensor) -> float:
@@ -131,15 +130,10 @@ def loudness_dbfs(waveform: Tensor) -> float:
 
 
 def write_wav(path: Path | str, waveform: Tensor, *, rate_hz: int) -> None:
-    """Write 16-bit PCM, whole or not at all.
-
-    Args:
-        path: File to write; missing folders are made.
-        waveform: As `wav_bytes` takes it.
-        rate_hz: Sampling rate.
+    """Write `wav_bytes`, whole or not at all.
 
     Raises:
-        ValueError: If the shape does not fit.
+        UserError: If the shape does not fit.
         MediaError: If the file system refuses.
     """
     content = wav_bytes(waveform, rate_hz=rate_hz)
@@ -206,21 +200,53 @@ def audio_packets(
     return packets()
 
 
-def _resample(waveform: Tensor, from_hz: int, to_hz: int, deadline: Deadline) -> Tensor:
+def audio_frames(
+    waveform: Tensor, rate_hz: int, deadline: Deadline | None = None
+) -> Iterator["AudioFrame"]:
+    """A float32 waveform (S,) as frames of one channel."""
     import av
 
-    if from_hz == to_hz:
-        return waveform
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
-    resampled = []
-    for start in range(0, len(waveform), _RESAMPLER_BLOCK):
-        deadline.check()
-        block = waveform[None, start : start + _RESAMPLER_BLOCK].numpy()
+    for start in range(0, len(waveform), _BLOCK_SAMPLES):
+        if deadline is not None:
+            deadline.check()
+        block = waveform[None, start : start + _BLOCK_SAMPLES].contiguous().numpy()
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = from_hz, Fraction(1, from_hz), start
-        resampled += resampler.resample(frame)
-    resampled += resampler.resample(None)
-    # Of a few samples nothing may come out.
-    pieces = [torch.zeros(0), *(torch.from_numpy(frame.to_ndarray()[0]) for frame in resampled)]
-    # The flushed filter adds a tail beyond the signal.
-    return fit_length(torch.cat(pieces), round(len(waveform) * to_hz / from_hz))
+        frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
+        yield frame
+
+
+def joined(frames: Iterable["AudioFrame"]) -> Tensor:
+    """The samples (S,) of float frames of one channel; there may be none."""
+    pieces = (torch.from_numpy(frame.to_ndarray()[0]) for frame in frames)
+    return torch.cat([torch.zeros(0), *pieces])
+
+
+def resampled(
+    waveform: Tensor, from_hz: int, to_hz: int, deadline: Deadline | None = None
+) -> Tensor:
+    """A float32 waveform (S,) through FFmpeg's resampler, with the tail that its filter adds."""
+    import av
+
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
+    frames = chain(audio_frames(waveform, from_hz, deadline), [None])
+    return joined(made for frame in frames for made in resampler.resample(frame))
+
+
+def filtered(waveform: Tensor, rate_hz: int, *filters: tuple[str, str]) -> Iterator["AudioFrame"]:
+    """What FFmpeg's filters, each a name and its options, make of a float32 waveform (S,)."""
+    import av
+
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=rate_hz, format="fltp", layout="mono", time_base=Fraction(1, rate_hz)
+    )
+    nodes = [graph.add(name, options) for name, options in filters]
+    graph.link_nodes(source, *nodes, graph.add("abuffersink")).configure()
+    for frame in chain(audio_frames(waveform, rate_hz), [None]):
+        graph.push(frame)
+        while True:
+            try:
+                made = graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                break
+            yield made  # type: ignore[misc]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import dropwhile, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from musicinfuser.media.decoding import Deadline, frames, packets
-from musicinfuser.media.errors import MediaError, picture_stream, reading, reason, sound_stream
+from musicinfuser.media.decoding import MediaFile
+from musicinfuser.media.errors import MediaError, reason
 from musicinfuser.media.sample_clock import Piece, grid_of, placed
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream, VideoStream
-    from av.container import InputContainer
+    from av import AudioFrame
     from av.packet import Packet
 
 Channel = Literal["mean", "first"]
@@ -40,39 +38,35 @@ _HEAD_PIECES = 12
 _DELAY_SAMPLES = {"mp3": 1105, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
 
 
-def picture_start_seconds(
-    container: "InputContainer", path: Path | str, deadline: Deadline
-) -> Fraction | None:
+def picture_start_seconds(file: MediaFile) -> Fraction | None:
     """Time stamp of the first video frame on the container's clock; None without a picture."""
     import av
 
     try:
-        stream = picture_stream(container, path)
+        stream = file.picture
     except MediaError:
         return None
-    if container.format.name == "avi":
-        return _start_in_avi(container, stream, path, deadline)
+    if file.container.format.name == "avi":
+        return _start_in_avi(file)
     # Sound can be whole where the picture is not; the header still tells the start.
     start = (stream.start_time or 0) * (stream.time_base or Fraction(0))
     try:
-        frame = next(frames(container, stream, deadline), None)
+        frame = next(file.pictures(), None)
     except av.error.FFmpegError:
         return start
     return start if frame is None or frame.pts is None else frame.pts * frame.time_base
 
 
-def _start_in_avi(
-    container: "InputContainer", stream: "VideoStream", path: Path | str, deadline: Deadline
-) -> Fraction:
+def _start_in_avi(file: MediaFile) -> Fraction:
     """When the first frame is decoded; AVI knows no other time.
 
     Lossy sound comes out of its decoder some samples late, and AVI cannot say so. FFmpeg, when it
     writes AVI, delays all frames but the first by as much, in whole frames, or not at all.
     """
-    stamps = (p.dts for p in packets(container, stream, deadline) if p.size and p.dts is not None)
-    slots, slot_seconds = list(islice(stamps, 3)), stream.time_base or Fraction(1, 30)
+    stamps = (p.dts for p in file.packets(file.picture) if p.size and p.dts is not None)
+    slots, slot_seconds = list(islice(stamps, 3)), file.picture.time_base or Fraction(1, 30)
     start = slots[0] * slot_seconds if slots else Fraction(0)
-    sound = sound_stream(container, path).codec_context
+    sound = file.sound.codec_context
     # Decoders have names such as mp3float.
     num_samples = _DELAY_SAMPLES.get(sound.name.removesuffix("float"), 0)
     if not num_samples:
@@ -84,10 +78,8 @@ def _start_in_avi(
 
 
 def decode_track(
-    container: "InputContainer",
-    path: Path | str,
+    file: MediaFile,
     channel: Channel,
-    deadline: Deadline,
     *,
     zero: Fraction | None,
     kept_from: int,
@@ -101,10 +93,8 @@ def decode_track(
     spectrum with random noise, which is another then.
 
     Args:
-        container: Open, nothing decoded yet.
-        path: Named in errors.
+        file: Open, nothing decoded yet.
         channel: As in `read_audio`.
-        deadline: When to give the file up.
         zero: Where time begins, on the container's clock; None is the first sample.
         kept_from: Whole seconds after ``zero`` from which samples are kept.
         needed: Second up to which the track must decode.
@@ -119,23 +109,22 @@ def decode_track(
     """
     import av
 
-    stream = sound_stream(container, path)
+    path, stream = file.path, file.sound
     tick = stream.time_base or Fraction(1, 1000)
-    found, grid, forgiven_until = packets(container, stream, deadline), None, None
+    found, grid, forgiven_until = file.packets(stream), None, None
     kept: list[Tensor] = []
     rate_hz, filled, reached = 0, None, float(kept_from)
     try:
         if kept_from > _PREROLL_SECONDS:
-            head = list(placed(islice(_pieces(found, path, channel), _HEAD_PIECES), tick))
+            head = list(placed(islice(_pieces(file, found, channel), _HEAD_PIECES), tick))
             if any(piece.seconds is not None for _, piece in head):
                 grid, rate_hz = grid_of(head), head[0][1].rate_hz
                 zero = Fraction(head[0][0], rate_hz) if zero is None else zero
                 forgiven_until = zero + kept_from
-                begin = forgiven_until - _PREROLL_SECONDS
-                found = _packets_from(begin, container, stream, found, path, deadline)
+                found = _packets_from(file, forgiven_until - _PREROLL_SECONDS, found)
             else:
-                found = _packets_again(path, deadline)
-        pieces = _pieces(found, path, channel, forgiven_until=forgiven_until)
+                found = _packets_again(file)
+        pieces = _pieces(file, found, channel, forgiven_until=forgiven_until)
         for position, piece in placed(pieces, tick, grid):
             if filled is None:
                 rate_hz = piece.rate_hz
@@ -155,7 +144,7 @@ def decode_track(
             if reached >= until:
                 break
     except av.error.FFmpegError as error:
-        deadline.check()
+        file.deadline.check()
         if reached <= needed:
             raise MediaError(
                 f"{path}: its sound is damaged near second {reached:.2f} ({reason(error)})."
@@ -174,53 +163,39 @@ def decode_track(
 
 
 def _packets_from(
-    second: Fraction,
-    container: "InputContainer",
-    stream: "AudioStream",
-    found: Iterator["Packet"],
-    path: Path | str,
-    deadline: Deadline,
+    file: MediaFile, second: Fraction, found: Iterator["Packet"]
 ) -> Iterator["Packet"]:
-    """The packets of a track from a second of the container's clock on.
-
-    Args:
-        second: Where to begin.
-        container: Where the packets are looked for.
-        stream: The track.
-        found: Its packets from the current position on, which lies before the second.
-        path: The file, opened again where it cannot be searched.
-        deadline: When to give it up.
-    """
+    """The packets of the sound from a second on; ``found`` are those from an earlier one on."""
     import av
 
     def is_early(packet: "Packet") -> bool:
         return packet.pts is None or packet.pts * packet.time_base < second
 
-    kind, codec = container.format.name, stream.codec_context.name
-    is_exact = kind not in _EXACT_FOR_PCM or codec.startswith("pcm_")
+    kind = file.container.format.name
+    is_exact = kind not in _EXACT_FOR_PCM or file.sound.codec_context.name.startswith("pcm_")
     if kind not in _SEARCHED_BY_SIZE and is_exact:
         for back in _SEEK_BACK_SECONDS:
             try:
                 # By the default stream, the picture: indexes often know no other.
-                container.seek(int((second - back) * av.time_base))
+                file.container.seek(int((second - back) * av.time_base))
             except av.error.FFmpegError:
                 break
-            found = packets(container, stream, deadline)
+            found = file.packets(file.sound)
             first = next((packet for packet in found if packet.pts is not None), None)
             if first is not None and is_early(first):
                 return dropwhile(is_early, found)
-        found = _packets_again(path, deadline)
+        found = _packets_again(file)
     return dropwhile(is_early, found)
 
 
-def _packets_again(path: Path | str, deadline: Deadline) -> Iterator["Packet"]:
-    with reading(path, "audio", deadline) as again:
-        yield from packets(again, sound_stream(again, path), deadline)
+def _packets_again(file: MediaFile) -> Iterator["Packet"]:
+    with file.again() as again:
+        yield from again.packets(again.sound)
 
 
 def _pieces(
+    file: MediaFile,
     found: Iterable["Packet"],
-    path: Path | str,
     channel: Channel,
     *,
     forgiven_until: Fraction | None = None,
@@ -240,13 +215,13 @@ def _pieces(
             continue
         for frame in decoded:
             if rate_hz not in (0, frame.sample_rate):
-                raise MediaError(f"{path}: the sampling rate of its sound changes on the way.")
+                raise MediaError(f"{file.path}: the sampling rate of its sound changes on the way.")
             rate_hz = frame.sample_rate
             if rate_hz not in RATES_HZ:
-                raise MediaError(f"{path}: states a sampling rate of {rate_hz} Hz.")
+                raise MediaError(f"{file.path}: states a sampling rate of {rate_hz} Hz.")
             samples = torch.from_numpy(_mono(frame, channel))
             if not samples.isfinite().all():
-                raise MediaError(f"{path}: its sound holds values that are no numbers.")
+                raise MediaError(f"{file.path}: its sound holds values that are no numbers.")
             seconds = None if frame.pts is None else frame.pts * frame.time_base
             yield Piece(samples, rate_hz, seconds)
 

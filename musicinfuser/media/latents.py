@@ -5,14 +5,18 @@
     cache/clips/<source>/<clip_id>.safetensors   latent_mean, latent_logvar, audio
     cache/captions/<hash of the text>.safetensors   features
     cache/captions/recipe.json                      which text encoder made them
+    cache/outdated_clips.jsonl                      clips whose videos are gone or have changed
 
 Every header says how the file was made (the recipe) and what it holds, so a cache made otherwise
-is noticed before anything is trained on it.
+is noticed before anything is trained on it. The encode job writes the list of outdated clips, and
+training reads it: the videos need not be there. A clip is listed with the content of its video, so
+one that has been encoded anew since counts again.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +25,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from musicinfuser.atomic_files import write_text
+from musicinfuser.atomic_files import write_json_lines, write_text
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.label_files import read_json
-from musicinfuser.media.outdated_clips import OUTDATED_LIST_NAME, current_clips
+from musicinfuser.label_files import LabelError, read_json, read_json_lines
 from musicinfuser.safetensors_files import save_tensors
 
 FORMAT_VERSION = 1
+OUTDATED_LIST_NAME = "outdated_clips.jsonl"
+GONE = "no longer in the folder: the video is gone"
+REPLACED = "its video has changed: this clip is of the former one"
 
 
 class CacheError(UserError):
@@ -63,8 +69,11 @@ class EncodingRecipe:
 
     def differences(self, other: "EncodingRecipe") -> list[str]:
         """``key: mine, not theirs`` for each field that differs."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{k}: {mine[k]}, not {theirs[k]}" for k in mine if mine[k] != theirs[k]]
+        return _differences(asdict(self), asdict(other))
+
+
+def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    return [f"{k}: {mine.get(k)}, not {v}" for k, v in theirs.items() if mine.get(k) != v]
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,31 @@ class ClipHeader:
     def bucket(self) -> str:
         """The clip's size as a name: ``480x848``."""
         return size_name(self.size)
+
+
+@dataclass(frozen=True)
+class OutdatedClip:
+    """A clip that no longer counts, since its video is gone or another."""
+
+    source: str
+    clip_id: str
+    file: str
+    """The video it was made of."""
+    file_blake2b: str | None
+    """The content of that; None for clips from before this was noted."""
+    reason: str
+
+    @classmethod
+    def of(cls, header: ClipHeader, reason: str) -> "OutdatedClip":
+        """A stored clip with the reason why it does not count."""
+        own = header.attributes
+        file, content = own.get("file", ""), own.get("file_blake2b")
+        return cls(header.source, header.clip_id, file, content, reason)
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What a stored clip is recognised by."""
+        return self.source, self.clip_id, self.file_blake2b
 
 
 def clip_path(cache_dir: str | Path, source: str, clip_id: str) -> Path:
@@ -138,7 +172,7 @@ def read_clip_header(path: str | Path) -> ClipHeader:
         CacheError: Not a clip of this format.
     """
     path = Path(path)
-    try:
+    with _one_error(f"{path} is not an encoded clip"):
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
         recipe = json.loads(metadata["recipe"])
@@ -151,67 +185,54 @@ def read_clip_header(path: str | Path) -> ClipHeader:
         return ClipHeader(
             path=path, recipe=EncodingRecipe(**recipe), **json.loads(metadata["clip"])
         )
+
+
+@contextmanager
+def _one_error(problem: str) -> Iterator[None]:
+    """Whatever a broken file raises in the block becomes a `CacheError`."""
+    try:
+        yield
     except (
-        OSError,
-        SafetensorError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        json.JSONDecodeError,
-    ) as error:
+        OSError, SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError
+    ) as error:  # fmt: skip
         raise CacheError(
-            f"{path} is not an encoded clip ({type(error).__name__}: {error}); delete it and "
-            "encode again."
+            f"{problem} ({type(error).__name__}: {error}); delete it and encode again."
         ) from error
 
 
 def read_clip(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a clip: ``latent_mean``, ``latent_logvar``, ``audio``."""
-    try:
+    with _one_error(f"{path} cannot be read"):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CacheError(f"{path} cannot be read ({error}); delete it and encode again.") from error
 
 
-def claim_captions(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
-    """Note which text encoder the captions of a cache come from, or check that it is the same.
+def check_caption_encoder(
+    cache_dir: str | Path, recipe: EncodingRecipe, *, note: bool = True
+) -> None:
+    """Check which text encoder the captions of a cache come from.
 
-    Raises:
-        CacheError: The stored captions were encoded otherwise.
-    """
-    path = _caption_recipe_path(cache_dir)
-    if not path.is_file():
-        write_text(path, json.dumps(_caption_recipe(recipe)) + "\n")
-    check_caption_recipe(cache_dir, recipe)
-
-
-def check_caption_recipe(cache_dir: str | Path, recipe: EncodingRecipe) -> None:
-    """Check which text encoder the captions of a cache come from, where it was noted.
+    Args:
+        cache_dir: The cache.
+        recipe: What captions are, or were, encoded with.
+        note: Whether to write it down where that was not done yet.
 
     Raises:
         CacheError: The stored captions were encoded otherwise.
         LabelError: The note cannot be read.
     """
-    path, mine = _caption_recipe_path(cache_dir), _caption_recipe(recipe)
+    path = Path(cache_dir, "captions", "recipe.json")
+    mine = {key: getattr(recipe, key) for key in ("text_encoder", "max_text_tokens", "dtype")}
     if not path.is_file():
+        if note:
+            write_text(path, json.dumps(mine) + "\n")
         return
     stored = read_json(path)
     if stored != mine:
-        different = [
-            f"{k}: {stored.get(k)}, not {v}" for k, v in mine.items() if stored.get(k) != v
-        ]
         raise CacheError(
-            f"the captions in {path.parent} were made otherwise ({'; '.join(different)}); encode "
-            "into another folder, or delete this one."
+            f"the captions in {path.parent} were made otherwise "
+            f"({'; '.join(_differences(stored, mine))}); encode into another folder, or delete "
+            "this one."
         )
-
-
-def _caption_recipe_path(cache_dir: str | Path) -> Path:
-    return Path(cache_dir, "captions", "recipe.json")
-
-
-def _caption_recipe(recipe: EncodingRecipe) -> dict[str, Any]:
-    return {key: getattr(recipe, key) for key in ("text_encoder", "max_text_tokens", "dtype")}
 
 
 def write_caption(cache_dir: str | Path, caption: str, features: Tensor) -> None:
@@ -229,13 +250,8 @@ def read_caption(cache_dir: str | Path, caption: str) -> Tensor:
             f"the cache {cache_dir} has no features for the caption {caption!r}; run the encode "
             "job again."
         )
-    try:
+    with _one_error(f"{path}, the features of the caption {caption!r}, cannot be read"):
         return load_file(path)["features"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CacheError(
-            f"{path}, the features of the caption {caption!r}, cannot be read ({error}); delete it "
-            "and encode again."
-        ) from error
 
 
 def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
@@ -295,3 +311,41 @@ def check_one_recipe(headers: Sequence[ClipHeader]) -> None:
                 f"{header.path} and {headers[0].path} were encoded differently ("
                 f"{'; '.join(differences)}); keep one kind per cache folder."
             )
+
+
+def write_outdated(cache_dir: str | Path, clips: Sequence[OutdatedClip]) -> None:
+    """Write the list of a cache; where there was none, nothing is written for no clip."""
+    path = Path(cache_dir, OUTDATED_LIST_NAME)
+    if clips or path.is_file():
+        write_json_lines(path, map(asdict, clips))
+
+
+def read_outdated(cache_dir: str | Path) -> list[OutdatedClip]:
+    """The list of a cache; empty where there is none.
+
+    Raises:
+        LabelError: It cannot be read.
+    """
+    path = Path(cache_dir, OUTDATED_LIST_NAME)
+    found = []
+    for line, row in read_json_lines(path) if path.is_file() else ():
+        try:
+            found.append(OutdatedClip(**row))
+        except TypeError:
+            raise LabelError(
+                path, "is no line of outdated clips; delete the file and encode again.", line
+            ) from None
+    return found
+
+
+def current_clips(
+    cache_dir: str | Path, headers: Sequence[ClipHeader]
+) -> tuple[list[ClipHeader], list[OutdatedClip]]:
+    """Those of a cache's clips that count, and those that do not.
+
+    Raises:
+        LabelError: The list cannot be read.
+    """
+    listed = {clip.key: clip for clip in read_outdated(cache_dir)}
+    found = [(header, listed.get(OutdatedClip.of(header, "").key)) for header in headers]
+    return [h for h, clip in found if clip is None], [clip for _, clip in found if clip is not None]

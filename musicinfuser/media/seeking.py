@@ -1,30 +1,37 @@
-"""Finding frames by presentation time stamp."""
+"""Frames by presentation time stamp, interlaced ones as pictures of one moment."""
 
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicinfuser.media.decoding import Deadline, frames, packets
-from musicinfuser.media.errors import MediaError, picture_stream, reading, reason
+from musicinfuser.media.decoding import MediaFile
+from musicinfuser.media.errors import MediaError, reason
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import InputContainer
+    from av.filter import Graph
     from av.video.stream import VideoStream
 
+Stamped = Iterator[tuple[float, "VideoFrame"]]
+"""Frames in order, each with its time in seconds on the container's clock."""
 # Matroska and FLV round every time stamp, the first one included, to a millisecond.
 PTS_TOLERANCE_SECONDS = 1.5e-3
 # How far before a key frame to look again when its picture turns out later than the asked time.
 _SEEK_BACK_SECONDS = (0.0, 1.0, 5.0)
 
 
-def frame_seconds(frame: "VideoFrame", path: Path | str) -> float:
-    """The frame's time on the container's clock."""
+def first_frame(file: MediaFile) -> tuple[float, "VideoFrame"]:
+    """The first frame that decodes, and its time on the container's clock."""
+    for frame in file.pictures():
+        return _frame_seconds(frame, file), frame
+    raise MediaError(f"{file.path}: its video stream holds no frame.")
+
+
+def _frame_seconds(frame: "VideoFrame", file: MediaFile) -> float:
     stamp = frame.pts if frame.pts is not None else frame.dts
     if stamp is None or frame.time_base is None:
-        raise MediaError(f"{path}: its frames carry no time stamps; remux it into mp4 or mkv.")
+        raise MediaError(f"{file.path}: its frames carry no time stamps; remux it into mp4 or mkv.")
     return float(stamp * frame.time_base)
 
 
@@ -35,10 +42,9 @@ def shown_for_seconds(frame: "VideoFrame", stream: "VideoStream") -> float:
     return float(frame.duration * (frame.time_base or 0)) or nominal
 
 
-def length_seconds(
-    container: "InputContainer", stream: "VideoStream", zero: float, deadline: Deadline
-) -> float:
-    """From second ``zero`` to the stream's end, by its own header or else by its packets."""
+def length_seconds(file: MediaFile, zero: float) -> float:
+    """From second ``zero`` to the picture's end, by its own header or else by its packets."""
+    stream, container = file.picture, file.container
     time_base = stream.time_base or Fraction(1)
     if stream.duration is not None:
         return float(stream.duration * time_base)
@@ -50,44 +56,25 @@ def length_seconds(
     # the format pleases, so it only hints where the last key frame lies.
     for back in (0, 20_000_000, length):
         container.seek(start + max(0, length - back))
-        ends = [
-            p.pts + (p.duration or nominal)
-            for p in packets(container, stream, deadline)
-            if p.pts is not None
-        ]
-        if ends:
+        packets = (packet for packet in file.packets(stream) if packet.pts is not None)
+        if ends := [packet.pts + (packet.duration or nominal) for packet in packets]:
             end = max(ends)
             break
     return float(end * time_base) - zero
 
 
-def first_frame(
-    container: "InputContainer", stream: "VideoStream", path: Path | str, deadline: Deadline
-) -> "VideoFrame":
-    """The first frame that decodes."""
-    for frame in frames(container, stream, deadline):
-        return frame
-    raise MediaError(f"{path}: its video stream holds no frame.")
-
-
-def frames_around(
-    container: "InputContainer",
-    stream: "VideoStream",
-    time: float,
-    zero: float,
-    path: Path | str,
-    deadline: Deadline,
-) -> Iterator[tuple[float, "VideoFrame"]]:
-    """Stamped frames in order, from one not later than ``time``; both on the container's clock."""
+def frames_around(file: MediaFile, time: float, zero: float) -> Stamped:
+    """Frames from one not later than ``time``; ``zero`` is the time of the first of the file."""
     import av
 
     for back_seconds in _SEEK_BACK_SECONDS:
         target = max(time - back_seconds, zero)
         try:
-            container.seek(math.floor(target / (stream.time_base or 1)), stream=stream)
+            stamp = math.floor(target / (file.picture.time_base or 1))
+            file.container.seek(stamp, stream=file.picture)
         except av.error.FFmpegError:
             break
-        stamped = _stamped_frames(container, stream, target, zero, path, deadline)
+        stamped = _stamped_frames(file, target, zero)
         first = next(stamped, None)
         # The key frame found lies before the target in decoding order, which with an open group
         # of pictures does not mean in time. Transport streams are searched by time alone, and not
@@ -98,40 +85,92 @@ def frames_around(
             yield from stamped
             return
     # Not every format finds its first key frame again by seeking.
-    with reading(path, "video", deadline) as again:
-        stream = picture_stream(again, path)
-        yield from _stamped_frames(again, stream, zero, zero, path, deadline)
+    with file.again() as again:
+        yield from _stamped_frames(again, zero, zero)
 
 
-def _stamped_frames(
-    container: "InputContainer",
-    stream: "VideoStream",
-    time: float,
-    zero: float,
-    path: Path | str,
-    deadline: Deadline,
-) -> Iterator[tuple[float, "VideoFrame"]]:
+def _stamped_frames(file: MediaFile, time: float, zero: float) -> Stamped:
     import av
 
-    decoded = frames(container, stream, deadline)
+    decoded = file.pictures()
     last = -math.inf
     while True:
         try:
             frame = next(decoded, None)
         except av.error.FFmpegError as error:
-            deadline.check()
-            raise MediaError(
-                f"{path}: its picture is damaged near second {time - zero:.2f} ({reason(error)})."
-            ) from error
+            file.deadline.check()
+            raise _damaged(file, time - zero, f" ({reason(error)})") from error
         if frame is None:
             return
-        time = frame_seconds(frame, path)
+        time = _frame_seconds(frame, file)
         # H.264 decoders paint over damage and say so only here.
         if frame.is_corrupt:
-            raise MediaError(f"{path}: its picture is damaged near second {time - zero:.2f}.")
+            raise _damaged(file, time - zero)
         if time < last:
             raise MediaError(
-                f"{path}: its time stamps run backwards near second {last - zero:.2f}."
+                f"{file.path}: its time stamps run backwards near second {last - zero:.2f}."
             )
         last = time
         yield time, frame
+
+
+def _damaged(file: MediaFile, second: float, why: str = "") -> MediaError:
+    return MediaError(f"{file.path}: its picture is damaged near second {second:.2f}{why}.")
+
+
+def deinterlaced(stamped: Stamped, stream: "VideoStream") -> Stamped:
+    """The same times with frames of one moment each, that of their first field.
+
+    Missing lines come from FFmpeg's bwdif, which looks at the frames before and after. Frames that
+    are not marked as interlaced stay as they are.
+    """
+    graph: Graph | None = None
+    key: tuple[int, int, str] | None = None
+    times: list[float] = []
+    for seconds, frame in stamped:
+        if graph is None and not frame.interlaced_frame:
+            yield seconds, frame
+            continue
+        # A graph takes frames of one kind.
+        if graph is not None and key != (key := _kind(frame)):
+            yield from _pulled(graph, times, is_end=True)
+            graph = None
+        if graph is None:
+            graph, key = _graph(frame, stream), _kind(frame)
+        graph.push(frame)
+        times.append(seconds)
+        yield from _pulled(graph, times)
+    if graph is not None:
+        yield from _pulled(graph, times, is_end=True)
+
+
+def _kind(frame: "VideoFrame") -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
+
+
+def _graph(frame: "VideoFrame", stream: "VideoStream") -> "Graph":
+    from av.filter import Graph
+
+    graph = Graph()
+    graph.threads = 1
+    time_base = frame.time_base or stream.time_base
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=time_base
+    )
+    bwdif = graph.add("bwdif", mode="send_frame", deint="interlaced")
+    graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: "Graph", times: list[float], *, is_end: bool = False) -> Stamped:
+    """What has come through; the filter gives one frame for each, in order."""
+    from av.error import BlockingIOError, EOFError
+
+    if is_end:
+        graph.push(None)
+    while times:
+        try:
+            frame = graph.vpull()
+        except (BlockingIOError, EOFError):
+            return
+        yield times.pop(0), frame

@@ -4,6 +4,7 @@ Frame numbers times a nominal rate name the wrong frames in files of variable ra
 here goes by presentation time stamps. Time zero of a file is its first video frame.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,12 @@ from musicinfuser.media.colours import (
     require_known_colours,
     sdr_from_hdr,
 )
-from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
-from musicinfuser.media.deinterlacing import deinterlaced
-from musicinfuser.media.errors import MediaError, picture_stream, reading
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, reading
+from musicinfuser.media.errors import MediaError
 from musicinfuser.media.seeking import (
     PTS_TOLERANCE_SECONDS,
+    deinterlaced,
     first_frame,
-    frame_seconds,
     frames_around,
     length_seconds,
     shown_for_seconds,
@@ -87,14 +87,12 @@ def probe_video(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECO
         MediaError: If the file is missing, damaged, longer than a day, not read in time, or has no
             moving picture (a cover image of a song does not count).
     """
-    deadline = Deadline(path, time_limit_seconds)
-    with reading(path, "video", deadline) as container:
-        stream = picture_stream(container, path)
+    with reading(path, "video", time_limit_seconds) as file:
+        stream = file.picture
         require_known_colours(stream, path)
-        frame = first_frame(container, stream, path, deadline)
+        zero, frame = first_frame(file)
         width, height = _shown_size(stream, frame)
-        zero = frame_seconds(frame, path)
-        duration_seconds = length_seconds(container, stream, zero, deadline)
+        duration_seconds = length_seconds(file, zero)
         rate = stream.average_rate or stream.guessed_rate
         if not rate or duration_seconds <= 0:
             raise MediaError(f"{path}: states no length or no frame rate.")
@@ -110,7 +108,7 @@ def probe_video(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECO
             rotation_degrees=90 * _quarter_turns(frame),
             duration_seconds=duration_seconds,
             average_fps=float(rate),
-            has_audio=any(s.codec_context is not None for s in container.streams.audio),
+            has_audio=any(s.codec_context is not None for s in file.container.streams.audio),
         )
 
 
@@ -214,18 +212,14 @@ def read_clip(
             sdr_from_hdr(pixels, frame.color_trc) if pixels.is_floating_point() else pixels
         )
 
-    deadline = Deadline(path, time_limit_seconds)
-    with reading(path, "video", deadline) as container:
-        stream = picture_stream(container, path)
-        # Threads over frames report damage at one time and miss it at another; whoever reads many
-        # clips reads them in several processes.
-        stream.thread_type = "SLICE"
-        frame = first_frame(container, stream, path, deadline)
-        zero, first_size = frame_seconds(frame, path), _shown_size(stream, frame)
+    with reading(path, "video", time_limit_seconds) as file:
+        stream = file.picture
+        zero, frame = first_frame(file)
+        first_size = _shown_size(stream, frame)
         pixel_aspect = stream.codec_context.sample_aspect_ratio
         times = [zero + start_seconds + i / fps for i in range(num_frames)]
         filled, shown, shown_at, end = 0, None, zero, zero
-        around = frames_around(container, stream, times[0], zero, path, deadline)
+        around = frames_around(file, times[0], zero)
         if decoding == "corrected":
             around = deinterlaced(around, stream)
         for seconds, frame in around:
@@ -247,6 +241,38 @@ def read_clip(
             )
         fill(filled, num_frames, shown_at, shown)
     return clip
+
+
+def small_frames(
+    path: Path | str, *, longest_side: int, time_limit_seconds: float
+) -> Iterator[tuple[float, Tensor]]:
+    """Decode a whole video from its first frame to its last, shrunk.
+
+    Args:
+        path: Any file with a video stream FFmpeg can decode.
+        longest_side: Pixels of the longer side; smaller videos are not enlarged.
+        time_limit_seconds: When to give the file up; what is done with the frames counts.
+
+    Yields:
+        Seconds since the first frame, and uint8 (height, width, 3), RGB, as it is stored (not
+        turned upright); all frames have one size.
+
+    Raises:
+        MediaError: If the file cannot be read, or not in time, or is damaged anywhere.
+    """
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    reformatter = VideoReformatter()
+    with reading(path, "video", time_limit_seconds) as file:
+        zero, frame = first_frame(file)
+        shrink = min(1.0, longest_side / max(frame.width, frame.height))
+        width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
+        for seconds, frame in frames_around(file, zero, zero):
+            small = reformatter.reformat(
+                frame, width=width, height=height, format="rgb24",
+                interpolation=Interpolation.AREA, threads=1,
+            )  # fmt: skip
+            yield seconds - zero, torch.from_numpy(small.to_ndarray())
 
 
 def _require_positive(**values: float) -> None:

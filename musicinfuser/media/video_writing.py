@@ -1,6 +1,7 @@
-"""mp4 files with sound."""
+"""mp4 files with sound: of frames, or of the picture of another video."""
 
 import heapq
+import io
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets, fit_length
-from musicinfuser.media.errors import atomic_file
+from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, reading
+from musicinfuser.media.errors import MediaError, atomic_file, reason
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -49,7 +51,7 @@ def write_video(
         description: Text for the ``description`` tag, which players show.
 
     Raises:
-        ValueError: If an argument does not fit.
+        UserError: If an argument does not fit.
         MediaError: If the file system or an encoder refuses.
     """
     import av
@@ -71,14 +73,19 @@ def write_video(
             for tag, text in (("comment", comment), ("description", description)):
                 if text is not None:
                     container.metadata[tag] = text
-            packets = [_video_packets(container, first, pieces, rate)]
+            packets: list[Iterable[Packet]] = [_video_packets(container, first, pieces, rate)]
             if audio is not None and audio_rate_hz is not None:
                 sound = torch.atleast_2d(audio.detach().to("cpu", torch.float32))
                 if isinstance(frames, Tensor):
                     sound = fit_length(sound, round(len(frames) / rate * audio_rate_hz))
                 packets.append(audio_packets(container, sound, audio_rate_hz))
-            for packet in heapq.merge(*packets, key=lambda p: (p.dts or 0) * p.time_base):
-                container.mux(packet)
+            _mux(container, packets)
+
+
+def _mux(container: "OutputContainer", streams: list[Iterable["Packet"]]) -> None:
+    """Write packets of several streams in the order in which they are decoded."""
+    for packet in heapq.merge(*streams, key=lambda p: (p.dts or 0) * p.time_base):
+        container.mux(packet)
 
 
 def _check_frames(frames: Tensor) -> None:
@@ -125,3 +132,50 @@ def _video_packets(
         yield from stream.encode(None)
 
     return packets()
+
+
+def with_sound(path: Path | str, waveform: Tensor | None, *, rate_hz: int | None = None) -> bytes:
+    """An mp4 in memory with the picture of a file and a given sound, or none.
+
+    Pictures are not encoded again, so they stay what they are to the bit.
+
+    Args:
+        path: Any video whose codec mp4 can hold; its own sound, tags and other streams are dropped.
+        waveform: float32 (S,) in [-1, 1], or None for a silent file.
+        rate_hz: Sampling rate of the waveform.
+
+    Raises:
+        MediaError: If the file cannot be read or its codec does not go into an mp4.
+    """
+    import av
+
+    if (waveform is None) != (rate_hz is None):
+        raise UserError("waveform and rate_hz must be given together.")
+    memory = io.BytesIO()
+    with reading(path, "video", TIME_LIMIT_SECONDS) as source:
+        picture = [packet for packet in source.packets(source.picture) if packet.size]
+        try:
+            _retime(picture)
+            with av.open(memory, "w", format="mp4") as target:
+                copied = target.add_stream_from_template(source.picture)
+                for packet in picture:
+                    packet.stream = copied
+                streams: list[Iterable[Packet]] = [picture]
+                if waveform is not None and rate_hz is not None:
+                    streams.append(audio_packets(target, waveform[None], rate_hz))
+                _mux(target, streams)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise MediaError(f"{path}: its picture goes into no mp4 ({reason(error)}).") from error
+    return memory.getvalue()
+
+
+def _retime(picture: list["Packet"]) -> None:
+    """Let a picture begin at 0, with decoding times where the container states none."""
+    stamps = [packet.pts for packet in picture if packet.pts is not None]
+    if len(stamps) < len(picture):
+        raise UserError("a frame does not say when it is shown")
+    shown = sorted(stamps)
+    # Decoded in the order they stand in, each no later than it is shown.
+    delay = max((due - stamp for due, stamp in zip(shown, stamps, strict=True)), default=0)
+    for packet, due, stamp in zip(picture, shown, stamps, strict=True):
+        packet.pts, packet.dts = stamp - shown[0], due - shown[0] - delay

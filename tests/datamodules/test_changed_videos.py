@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from datamodules.changed_videos import find_outdated
 from musicinfuser.file_identity import FileIdentity
 from musicinfuser.label_files import LabelError
-from musicinfuser.media.latents import CacheError, clip_paths, read_headers
-from musicinfuser.media.outdated_clips import (
+from musicinfuser.media.latents import (
     GONE,
     OUTDATED_LIST_NAME,
     REPLACED,
+    CacheError,
     OutdatedClip,
+    clip_paths,
+    read_headers,
     read_outdated,
     write_outdated,
 )

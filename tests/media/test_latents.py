@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from musicinfuser.media.latents import (
     CacheError,
     caption_path,
-    claim_captions,
+    check_caption_encoder,
     clip_path,
     read_caption,
     read_clip,
@@ -264,8 +264,8 @@ def test_the_files_are_plain_safetensors(tmp_path: Path) -> None:
 
 
 def test_captions_of_another_text_encoder_are_refused(tmp_path: Path) -> None:
-    claim_captions(tmp_path, RECIPE)
-    claim_captions(tmp_path, RECIPE)
-    claim_captions(tmp_path, replace(RECIPE, vae="another"))
+    check_caption_encoder(tmp_path, RECIPE)
+    check_caption_encoder(tmp_path, RECIPE)
+    check_caption_encoder(tmp_path, replace(RECIPE, vae="another"))
     with pytest.raises(CacheError, match=r"text_encoder: .*, not another\); encode into another"):
-        claim_captions(tmp_path, replace(RECIPE, text_encoder="another"))
+        check_caption_encoder(tmp_path, replace(RECIPE, text_encoder="another"))

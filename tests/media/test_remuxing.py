@@ -4,9 +4,8 @@ import torch
 
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.remuxing import with_sound
 from musicinfuser.media.video import probe_video
-from musicinfuser.media.video_writing import write_video
+from musicinfuser.media.video_writing import with_sound, write_video
 from tests.dancing_square import click_track, swinging_square
 from tests.short_clip import read
 

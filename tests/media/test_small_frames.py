@@ -1,7 +1,7 @@
 import pytest
 
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.small_frames import small_frames
+from musicinfuser.media.video import small_frames
 from tests.media.conftest import read_numbers
 
 

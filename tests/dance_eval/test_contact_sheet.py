@@ -5,9 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from musicinfuser.media.contact_sheet import SheetRow, contact_sheet
+from dance_eval.contact_sheet import SheetRow, contact_sheet, spectrogram
 from musicinfuser.media.errors import MediaError
-from musicinfuser.media.spectrogram import spectrogram
 
 RATE_HZ = 16000
 BEAT_COLOUR = (0, 168, 204)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dance_eval.contact_sheet import SheetRow
 from musicinfuser.errors import UserError
-from musicinfuser.media.contact_sheet import SheetRow
 from musicinfuser.media.video_writing import write_video
 
 _PANEL_PX = 256

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from dance_eval.contact_sheet import SheetRow
+from dance_eval.side_by_side import side_by_side
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.contact_sheet import SheetRow
-from musicinfuser.media.side_by_side import side_by_side
 from musicinfuser.media.video import probe_video, read_clip
 
 FPS = 10.0

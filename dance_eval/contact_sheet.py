@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.errors import atomic_file
-from musicinfuser.media.spectrogram import coloured_spectrogram
-from musicinfuser.media.text_lines import wrapped_lines
 
 _MARGIN_PX = 28
-_CELL_PX, _WIDEST_CELL_PX, _NARROWEST_STRIP_PX = 160, 480, 960
-_CELL_GAP_PX = 2
+_COLUMN_PX, _WIDEST_COLUMN_PX, _NARROWEST_STRIP_PX = 160, 480, 960
+_COLUMN_GAP_PX = 2
 _ROW_GAP_PX = 26
 _SPECTROGRAM_PX = 84
 _BEAT_BAND_PX = 11
@@ -25,6 +24,11 @@ _TICK_STEPS_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 18
 
 _PAPER, _INK, _GREY, _FAINT = (255, 255, 255), (24, 26, 32), (112, 116, 126), (228, 230, 234)
 _BEAT, _MOTION, _BAND = (0, 168, 204), (255, 255, 255), (40, 42, 50)
+# Black over violet and orange to pale yellow: even in brightness, legible without colour.
+_HEAT = ((4, 3, 18), (66, 15, 117), (148, 41, 128), (221, 81, 94), (252, 157, 105), (252, 253, 191))
+_DYNAMIC_RANGE_DB = 65.0
+# Tracks whose loudest partial is below this are drawn dark, instead of their noise as bright.
+_QUIETEST_PEAK_DB = -50.0
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,10 @@ def contact_sheet(
     num_columns: int = 8,
     title: str | None = None,
 ) -> None:
-    """Write `sheet_image` as a PNG, whole or not at all.
-
-    Args:
-        rows: As for `sheet_image`.
-        path: File to write; missing folders are made.
-        num_columns: Frames per row.
-        title: Headline of the sheet.
+    """Write `sheet_image` as a PNG, whole or not at all; missing folders are made.
 
     Raises:
-        ValueError: If there are no rows or no columns.
+        UserError: If there are no rows or no columns.
         MediaError: If the file system refuses.
     """
     sheet = sheet_image(rows, num_columns=num_columns, title=title)
@@ -119,18 +117,21 @@ def sheet_image(
         title: Headline of the sheet.
 
     Raises:
-        ValueError: If there are no rows or no columns.
+        UserError: If there are no rows or no columns.
     """
     if not rows or num_columns < 1:
         raise UserError(
             f"a contact sheet needs at least one row and one column, got {len(rows)} rows and "
             f"{num_columns} columns."
         )
-    request_width = _request_width(rows, num_columns)
-    width = num_columns * (request_width + _CELL_GAP_PX) - _CELL_GAP_PX
-    bands = [_row_image(row, num_columns, request_width, width) for row in rows]
+    column_width = min(max(_COLUMN_PX, _NARROWEST_STRIP_PX // num_columns), _WIDEST_COLUMN_PX)
+    widths = {row.frames.shape[2] for row in rows}
+    if len(widths) == 1 and min(widths) < column_width:
+        column_width = min(widths) * round(column_width / min(widths))
+    width = num_columns * (column_width + _COLUMN_GAP_PX) - _COLUMN_GAP_PX
+    bands = [_row_image(row, num_columns, column_width, width) for row in rows]
     if title is not None:
-        bands.insert(0, _title_image(title, width))
+        bands.insert(0, _lines_image(title, width, font_px=26, line_px=34, base_px=25))
     height = sum(band.height + _ROW_GAP_PX for band in bands) - _ROW_GAP_PX + 2 * _MARGIN_PX
     sheet = Image.new("RGB", (width + 2 * _MARGIN_PX, height), _PAPER)
     top = _MARGIN_PX
@@ -140,17 +141,9 @@ def sheet_image(
     return sheet
 
 
-def _request_width(rows: Sequence[SheetRow], num_columns: int) -> int:
-    wanted = min(max(_CELL_PX, _NARROWEST_STRIP_PX // num_columns), _WIDEST_CELL_PX)
-    widths = {row.frames.shape[2] for row in rows}
-    if len(widths) == 1 and min(widths) < wanted:
-        return min(widths) * round(wanted / min(widths))
-    return wanted
-
-
-def _row_image(row: SheetRow, num_columns: int, request_width: int, width: int) -> Image.Image:
+def _row_image(row: SheetRow, num_columns: int, column_width: int, width: int) -> Image.Image:
     header = _header_image(row, width)
-    strip = _strip_image(row, num_columns, request_width, width)
+    strip = _strip_image(row, num_columns, column_width, width)
     has_band = row.audio is not None or row.motion is not None
     below = _BEAT_BAND_PX + (_SPECTROGRAM_PX if has_band else 0) + _AXIS_PX
     image = Image.new("RGB", (width, header.height + strip.height + below), _PAPER)
@@ -180,38 +173,35 @@ def _header_image(row: SheetRow, width: int) -> Image.Image:
         facts.append(f"curve: motion, {len(row.rests_seconds)} rests")
     if row.beats_seconds is not None:
         facts.append(f"{len(_visible_beats(row))} beats")
-    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
-    note = "  |  ".join(facts)
-    note_width = math.ceil(small.getlength(note))
-    lines = wrapped_lines(row.label, large, max(width - note_width - 30, width // 3))
-    image = Image.new("RGB", (width, 24 * len(lines) + 6), _PAPER)
+    font, note = ImageFont.load_default(14), "  |  ".join(facts)
+    label_width = max(width - math.ceil(font.getlength(note)) - 30, width // 3)
+    lines = _lines_image(row.label, label_width, font_px=18, line_px=24, base_px=17)
+    image = Image.new("RGB", (width, lines.height + 6), _PAPER)
+    image.paste(lines, (0, 0))
     draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        draw.text((0, 24 * number + 17), line, _INK, large, anchor="ls")
-    draw.text((width, 17), note, _GREY, small, anchor="rs")
+    draw.text((width, 17), note, _GREY, font, anchor="rs")
     if row.beats_seconds is not None:
-        beat_text = f"{len(_visible_beats(row))} beats"
-        draw.text((width, 17), beat_text, _BEAT, small, anchor="rs")
+        draw.text((width, 17), facts[-1], _BEAT, font, anchor="rs")
     return image
 
 
-def _strip_image(row: SheetRow, num_columns: int, request_width: int, width: int) -> Image.Image:
+def _strip_image(row: SheetRow, num_columns: int, column_width: int, width: int) -> Image.Image:
     num_frames, height, frame_width = row.frames.shape[:3]
-    if frame_width <= request_width:
-        factor = request_width // frame_width
+    if frame_width <= column_width:
+        factor = column_width // frame_width
         size, method = (factor * frame_width, factor * height), Image.Resampling.NEAREST
     else:
-        scaled = max(1, round(height * request_width / frame_width))
-        size, method = (request_width, scaled), Image.Resampling.LANCZOS
+        scaled = max(1, round(height * column_width / frame_width))
+        size, method = (column_width, scaled), Image.Resampling.LANCZOS
     strip = Image.new("RGB", (width, size[1]), _PAPER)
     draw = ImageDraw.Draw(strip, "RGBA")
     font = ImageFont.load_default(12)
     for column in range(num_columns):
         index = column * num_frames // num_columns
         frame = Image.fromarray(row.frames[index].cpu().numpy()).resize(size, method)
-        left = column * (request_width + _CELL_GAP_PX)
-        draw.rectangle((left, 0, left + request_width - 1, size[1]), _FAINT)
-        strip.paste(frame, (left + (request_width - size[0]) // 2, 0))
+        left = column * (column_width + _COLUMN_GAP_PX)
+        draw.rectangle((left, 0, left + column_width - 1, size[1]), _FAINT)
+        strip.paste(frame, (left + (column_width - size[0]) // 2, 0))
         stamp = f"{index / row.fps:.2f} s"
         right = left + math.ceil(font.getlength(stamp)) + 9
         draw.rectangle((left, size[1] - 18, right, size[1]), (0, 0, 0, 165))
@@ -226,9 +216,14 @@ def _spectrogram_image(row: SheetRow, width: int) -> Image.Image:
     covered = round(width * len(samples) / (row.duration_seconds * row.audio_rate_hz))
     if covered < 1:
         return image
-    pixels = coloured_spectrogram(
+    level = spectrogram(
         samples, row.audio_rate_hz, num_bands=_SPECTROGRAM_PX, num_steps=min(covered, width)
     )
+    colours = torch.tensor(_HEAT, dtype=torch.float32)
+    position = level * (len(colours) - 1)
+    low = position.long().clamp(max=len(colours) - 2)
+    weight = (position - low)[..., None]
+    pixels = (colours[low] * (1 - weight) + colours[low + 1] * weight).round().to(torch.uint8)
     image.paste(Image.fromarray(pixels.numpy()), (0, 0))
     return image
 
@@ -283,11 +278,71 @@ def _draw_axis(draw: ImageDraw.ImageDraw, row: SheetRow, width: int, top: int) -
         draw.text((x, top + 9), text, _GREY, font, anchor=anchor)
 
 
-def _title_image(title: str, width: int) -> Image.Image:
-    font = ImageFont.load_default(26)
-    lines = wrapped_lines(title, font, width)
-    image = Image.new("RGB", (width, 34 * len(lines)), _PAPER)
+def _lines_image(text: str, width: int, *, font_px: int, line_px: int, base_px: int) -> Image.Image:
+    font = ImageFont.load_default(font_px)
+    lines = _wrapped_lines(text, font, width)
+    image = Image.new("RGB", (width, line_px * len(lines)), _PAPER)
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        draw.text((0, 34 * number + 25), line, _INK, font, anchor="ls")
+        draw.text((0, line_px * number + base_px), line, _INK, font, anchor="ls")
     return image
+
+
+def _wrapped_lines(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    """At most two lines that fit; what does not ends in an ellipsis."""
+    words, lines = text.split(), [""]
+    while words:
+        longer = f"{lines[-1]} {words[0]}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            words.pop(0)
+        elif lines[-1] and len(lines) == 1:
+            lines.append("")
+        else:
+            rest = " ".join([lines[-1], *words]).strip()
+            while rest and font.getlength(rest + "...") > width:
+                rest = rest[:-1]
+            lines[-1] = rest.rstrip() + "..."
+            break
+    return lines
+
+
+def spectrogram(waveform: Tensor, rate_hz: int, *, num_bands: int, num_steps: int) -> Tensor:
+    """Loudness over time and mel-spaced frequency, for the eye.
+
+    Args:
+        waveform: Float (S,).
+        rate_hz: Sampling rate.
+        num_bands: Frequencies from half the sampling rate (at most 8 kHz) down to 0.
+        num_steps: Time steps, evenly over the waveform.
+
+    Returns:
+        float32 (num_bands, num_steps) in [0, 1], highest frequency first: 1 is the loudest point
+        (or a sine of -50 dB full scale, if that is louder), 0 everything 65 dB or more below.
+    """
+    window = 1 << max(5, round(math.log2(0.03 * rate_hz)))
+    hop = max(1, min(window // 4, len(waveform) // num_steps))
+    signal, half = waveform.detach().cpu().float()[None], window // 2
+    # Zeros at the ends would sound like clicks there; very short signals cannot be mirrored.
+    mode = "reflect" if signal.shape[1] > half else "constant"
+    hann = torch.hann_window(window)
+    spectrum = torch.stft(
+        functional.pad(signal, (half, half), mode=mode)[0],
+        window,
+        hop_length=hop,
+        window=hann,
+        center=False,
+        return_complex=True,
+    )
+    decibel = 20 * torch.log10(spectrum.abs() * 2 / hann.sum() + 1e-7)
+    top_hz = min(8000.0, rate_hz / 2)
+    mel = torch.linspace(2595 * math.log10(1 + top_hz / 700), 0, num_bands)
+    rows = (700 * (10 ** (mel / 2595) - 1) / (rate_hz / window)).clamp(0, half)
+    low = rows.long().clamp(max=half - 1)
+    weight = (rows - low)[:, None]
+    bands = decibel[low] * (1 - weight) + decibel[low + 1] * weight
+    bands = functional.interpolate(bands[None], num_steps, mode="linear", align_corners=True)[0]
+    peak = bands.max().clamp(min=_QUIETEST_PEAK_DB)
+    return ((bands - peak) / _DYNAMIC_RANGE_DB + 1).clamp(0, 1)

@@ -1,8 +1,7 @@
 """Counts and thumbnails of a cache of encoded clips, written to a folder."""
 
-import html
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
-from datamodules.page import Card, Group, thumbnail_page
 from datamodules.summary import (
     LeftOut,
     clip_counts,
@@ -24,6 +22,7 @@ from datamodules.summary import (
 from datamodules.thumbnails import Picture, clip_picture, file_picture, take_pictures
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import looked_for
+from musicinfuser.html_pages import render
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -31,10 +30,35 @@ from musicinfuser.media.latents import (
     read_clip_header,
     stored_clips,
 )
-from musicinfuser.tables import html_table
 
 PICTURES_PER_GROUP = 12
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One thumbnail and what is said under it.
+
+    Attributes:
+        title: First line, such as the clip's name.
+        text: The caption, or why there is no clip.
+        facts: Split, size, start, ...
+        picture: A JPEG file, or a sentence in its place.
+    """
+
+    title: str
+    text: str
+    facts: Sequence[str]
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Group:
+    """Thumbnails under one heading, and of how many they were chosen."""
+
+    title: str
+    cards: Sequence[Card]
+    num_total: int
 
 
 def write_report(
@@ -64,11 +88,14 @@ def write_report(
     text = counts_text(clips, left_out)
     write_text(Path(out, "counts.md"), text)
     if pictures_per_group != 0:
-        tables = [f"<p>{html.escape(totals(clips))}</p>\n", html_table(clip_counts(clips))]
-        if left_out:
-            tables += ["<p>Left out:</p>\n", html_table(left_out_counts(left_out))]
-        groups = thumbnail_groups(clips, left_out, pictures_per_group)
-        page = thumbnail_page(f"Clips of {cache_dir}", tables=tables, groups=groups)
+        page = render(
+            "thumbnails.html",
+            title=f"Clips of {cache_dir}",
+            totals=totals(clips),
+            counts=clip_counts(clips),
+            left_out=left_out_counts(left_out) if left_out else [],
+            groups=thumbnail_groups(clips, left_out, pictures_per_group),
+        )
         write_text(Path(out, "index.html"), page)
     return text
 

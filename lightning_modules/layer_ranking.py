@@ -18,8 +18,7 @@ from typing import Any
 
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.report import Document, as_fields
-from dance_eval.report.plots import Axis
-from dance_eval.study.svg import Dot, dot_chart
+from dance_eval.plots import PlotRow, interval_plot
 from musicinfuser.errors import UserError
 from musicinfuser.layer_requests import system_name
 from musicinfuser.networks.layer_selection import rank_layers
@@ -149,21 +148,17 @@ def score_plot(found: Document, value: str) -> str:
     """
     measured = found["values"][value]
     layers, reference = measured["layers"], measured["reference"]["mean"]
-    numbers = [fields[end] for fields in layers for end in ("mean", "low", "high")]
-    axis = Axis.over([reference, *(n for n in numbers if n is not None)], start_px=0.0, end_px=1.0)
-    dots = []
+    rows = []
     for layer, fields in enumerate(layers):
         is_chosen = layer in found["chosen"]
-        interval = None if fields["low"] is None else (fields["low"], fields["high"])
         label = f"{system_name(layer)}{', chosen' if is_chosen else ''}"
-        dots.append(Dot(label, fields["mean"], interval, _text(fields), is_hollow=not is_chosen))
-    return dot_chart(
-        dots,
-        title=f"{value} with guidance by each layer (dashed: none, {reference:.3f})",
-        low=axis.lowest,
-        high=axis.highest,
+        ends = fields["mean"], fields["low"], fields["high"]
+        rows.append(PlotRow(label, 0, *ends, is_hollow=not is_chosen))
+    return interval_plot(
+        f"{value} with guidance by each layer (dashed: none, {reference:.3f})",
+        rows,
+        is_wide=True,
         reference=reference,
-        ticks=axis.ticks,
     )
 
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from dance_eval.metrics.report import Document
-from dance_eval.report.plots import Axis
+from dance_eval.plots import PlotRow, interval_plot
 from dance_eval.report.value_plots import chance_name
-from dance_eval.study.svg import Dot, dot_chart
 
 
 def forest_plot(
@@ -36,24 +35,15 @@ def forest_plot(
         return ""
     names = list(dict.fromkeys(name for values in systems.values() for name in values))
     line, said = _line(systems, chance_name(name, names), rows, reference)
-    numbers = [
-        fields[end]
-        for fields in rows.values()
-        for end in ("mean", "low", "high")
-        if fields[end] is not None
-    ]
-    axis = Axis.over([*numbers, line], start_px=0.0, end_px=1.0)
     rings = f"; rings: not set apart from {reference}" if alike else ""
-    return dot_chart(
+    return interval_plot(
+        f"{heading} (dashed: {said}{rings})",
         [
-            Dot(row, fields["mean"], _ends(fields), _text(fields), is_hollow=row in alike)
+            PlotRow(row, 0, fields["mean"], fields["low"], fields["high"], is_hollow=row in alike)
             for row, fields in rows.items()
         ],
-        title=f"{heading} (dashed: {said}{rings})",
-        low=axis.lowest,
-        high=axis.highest,
+        is_wide=True,
         reference=line,
-        ticks=axis.ticks,
     )
 
 
@@ -69,13 +59,3 @@ def _line(
         return fmean(levels), f"chance, {fmean(levels):.3f}"
     row = reference if reference in rows else next(iter(rows))
     return rows[row]["mean"], row
-
-
-def _ends(fields: Document) -> tuple[float, float] | None:
-    return None if fields["low"] is None else (fields["low"], fields["high"])
-
-
-def _text(fields: Document) -> str:
-    if fields["low"] is None:
-        return f"{fields['mean']:.3f}"
-    return f"{fields['mean']:.3f} [{fields['low']:.3f}, {fields['high']:.3f}]"

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 
 from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.matching import CellGroup
 from dance_eval.metrics.report import Document
-from dance_eval.report.groups import CellGroup
 from musicinfuser.tables import Marks, Row
 
 VALUE = "value"

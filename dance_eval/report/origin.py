@@ -1,17 +1,20 @@
-"""Where numbers come from: command, versions, settings, and which clips have none."""
+"""Where numbers come from: versions, what the metrics measure, and which clips have no value."""
 
-import html
-import json
+import importlib
+import inspect
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 
-from dance_eval.metrics.report import Document, odd_shapes
-from musicinfuser.tables import Row, html_table
+from dance_eval.metrics.report import Document
+from musicinfuser.moved_names import new_name
+from musicinfuser.tables import Row
 
 PACKAGES = (
     "torch", "torchvision", "torchmetrics", "numpy", "av", "pillow", "librosa", "opencv-python",
     "opencv-python-headless", "transformers", "diffusers", "lightning",
 )  # fmt: skip
+_VALUES = re.compile(r"^Values[^\n]*:\n((?:    [^\n]*\n|\n)+)", re.MULTILINE)
 
 
 def versions() -> dict[str, str]:
@@ -32,52 +35,38 @@ def failed_rows(document: Document) -> list[Row]:
         by_reason: dict[str, list[str]] = {}
         for metric, reason in clip["failures"].items():
             by_reason.setdefault(reason, []).append(metric)
+        names = {"system": clip["system"], "clip": clip["file"]}
         for reason, metrics in by_reason.items():
-            rows.append(
-                {
-                    "system": clip["system"],
-                    "clip": clip["file"],
-                    "metrics": ", ".join(metrics),
-                    "reason": reason,
-                }
-            )
+            rows.append({**names, "metrics": ", ".join(metrics), "reason": reason})
+    for path in document["unlisted"]:
+        why = {"metrics": "all", "reason": "in no line of its manifest"}
+        rows.append({"system": "", "clip": path, **why})
     return rows
 
 
-def failures_html(document: Document) -> str:
-    """Failed and skipped clips, odd lengths and rates, and whether the run was finished."""
-    rows = failed_rows(document)
-    rows += [
-        {"system": "", "clip": path, "metrics": "all", "reason": "in no line of its manifest"}
-        for path in document["unlisted"]
-    ]
-    parts = []
-    if not document["complete"]:
-        parts.append("<p><b>The run was stopped before every clip was scored.</b></p>\n")
-    if rows:
-        parts.append(f'<div class="wide reasons" tabindex="0">{html_table(rows)}</div>\n')
-    else:
-        parts.append("<p>None: every metric scored every clip.</p>\n")
-    if shapes := odd_shapes(document):
-        listed = "".join(f"<li>{html.escape(shape)}</li>" for shape in shapes)
-        parts.append(
-            "<p>Clips differ in length or rate, which scores of motion depend on:</p>\n"
-            f"<ul>{listed}</ul>\n"
-        )
-    return "".join(parts)
+def meanings(document: Document) -> list[tuple[str, str, str]]:
+    """Names, summary and values of every metric's class, metrics of one class together."""
+    names: dict[str, list[str]] = {}
+    for spec in document.get("metrics", []):
+        place = spec["class_path"]
+        own = spec.get("init_args", {}).get("name", place.rpartition(".")[2])
+        names.setdefault(place, []).append(own)
+    found = []
+    for place, own in names.items():
+        # A metrics.json of an earlier version names its classes as they were called then.
+        module, _, kind = (new_name(place) or place).rpartition(".")
+        found.append((", ".join(own), *described(getattr(importlib.import_module(module), kind))))
+    return found
 
 
-def origin_html(document: Document, *, command: str, settings: Document) -> str:
-    """The command, the seed, versions, all options and all metrics with their arguments."""
-    rows: list[Row] = [{"package": name, "version": text} for name, text in versions().items()]
-    metrics = json.dumps(document.get("metrics", []), indent=1)
-    options = json.dumps(settings, indent=1, default=str)
-    percent = f"{document['confidence']:.0%}"
-    return (
-        f"<pre>{html.escape(command)}</pre>\n"
-        f"<p>Seed {document['seed']}; {percent} intervals by bootstrap over clips.</p>\n"
-        f"<details><summary>Versions</summary>{html_table(rows)}</details>\n"
-        f"<details><summary>All options</summary><pre>{html.escape(options)}</pre></details>\n"
-        "<details><summary>All metrics with their arguments</summary>"
-        f"<pre>{html.escape(metrics)}</pre></details>\n"
+def described(kind: type) -> tuple[str, str]:
+    """First sentences of a class's docstring, and its section of values or that of its base."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    return " ".join(text.partition("\n\n")[0].split()), next(
+        filter(None, map(_values, kind.__mro__)), ""
     )
+
+
+def _values(kind: type) -> str:
+    found = _VALUES.search(inspect.cleandoc(kind.__doc__ or "") + "\n")
+    return inspect.cleandoc(found.group(1)) if found else ""

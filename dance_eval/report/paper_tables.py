@@ -1,20 +1,33 @@
-"""The published tables: their columns, how averages are formed, and the rows as printed.
+"""Tables in the paper's layout: the published rows, and beside them what was measured here.
 
-The data lie in ``paper_tables.yaml``: Tables 1-6 of MusicInfuser (arXiv 2503.14505v2), and tables
-of later systems that compare with it.
+The published rows lie in ``paper_tables.yaml``: Tables 1-6 of MusicInfuser (arXiv 2503.14505v2),
+and tables of later systems that compare with it.
 """
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean
+from dance_eval.metrics.report import Document
+from musicinfuser.tables import Cell, Marks, Row, csv_table, latex_table, markdown_table
 
 DATA_FILE = Path(__file__).with_name("paper_tables.yaml")
 TOLERANCE = 0.0101
 """How far an average of printed numbers may lie from the printed average, with room for rounding
 of both to two digits."""
+SOURCE, CLIPS = "Source", "Clips"
+PUBLISHED = "published"
+NOTE = (
+    "Published rows are copied from the paper; they were scored on other clips. Scores of two "
+    "judges are on two scales: one model of the paper has Overall 8.14 with one and 8.33 with the "
+    "other. Bold is the best published and, apart from it, the best measured row; ground truth is "
+    "not compared."
+)
 
 
 @dataclass(frozen=True)
@@ -33,19 +46,13 @@ class Column:
     key: str
     heading: str
     group: str
-    values: tuple[str, ...] = ()
-    mean_of: tuple[str, ...] = ()
+    values: Sequence[str] = ()
+    mean_of: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One printed row.
-
-    Attributes:
-        name: Its first cell.
-        modality: Inputs of the model, where the table says so.
-        cells: The numbers by column.
-    """
+    """One printed row: its first cell, the model's inputs where printed, numbers by column."""
 
     name: str
     modality: str | None
@@ -73,15 +80,58 @@ class PublishedTable:
     caption: str
     judge: str
     first_column: str
-    columns: tuple[Column, ...]
-    rows: tuple[PublishedRow, ...]
-    exceptions: Mapping[tuple[str, str], str]
-    num_digits: int
+    columns: Sequence[Column]
+    rows: Sequence[PublishedRow]
+    exceptions: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    num_digits: int = 2
 
     @property
     def is_judged(self) -> bool:
         """Whether its columns are answers of a judge."""
         return any("/" not in name for column in self.columns for name in column.values)
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A row of ours: what made the clips, what scored them, and by column mean and interval.
+
+    Columns that were not measured are missing.
+    """
+
+    system: str
+    source: str
+    cells: dict[str, MeanInterval]
+
+
+@functools.cache
+def _data() -> dict[str, Any]:
+    return yaml.safe_load(DATA_FILE.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def published_tables() -> tuple[PublishedTable, ...]:
+    """All tables of the data file, in its order."""
+    columns = {key: Column(key, **entry) for key, entry in _data()["columns"].items()}
+    tables = []
+    for key, entry in _data()["tables"].items():
+        names = entry["columns"]
+        fields = {
+            "columns": [columns[name] for name in names],
+            "rows": [
+                PublishedRow(
+                    row["row"],
+                    row.get("modality"),
+                    dict(zip(names, map(float, row["values"]), strict=True)),
+                )
+                for row in entry["rows"]
+            ],
+            "exceptions": {
+                (note["row"], note["column"]): note["reason"]
+                for note in entry.get("exceptions", ())
+            },
+        }
+        tables.append(PublishedTable(key=key, **(entry | fields)))
+    return tuple(tables)
 
 
 def average(column: Column, cells: Mapping[str, float | None]) -> float | None:
@@ -94,59 +144,167 @@ def average(column: Column, cells: Mapping[str, float | None]) -> float | None:
         column: An average.
         cells: Numbers by the keys of the other columns.
     """
-    present = [cells.get(key) for key in column.mean_of]
-    numbers = [number for number in present if number is not None]
-    if not numbers or len(numbers) < len(present):
-        return None
-    return sum(numbers) / len(numbers)
+    numbers = [cells.get(key) for key in column.mean_of]
+    known = [number for number in numbers if number is not None]
+    return sum(known) / len(known) if known and len(known) == len(numbers) else None
 
 
-@functools.cache
-def published_tables() -> tuple[PublishedTable, ...]:
-    """All tables of the data file, in its order."""
-    data = yaml.safe_load(DATA_FILE.read_text(encoding="utf-8"))
-    columns = {
-        key: Column(
-            key,
-            entry["heading"],
-            entry["group"],
-            tuple(entry.get("values", ())),
-            tuple(entry.get("mean_of", ())),
-        )
-        for key, entry in data["columns"].items()
-    }
-    tables = []
-    for key, entry in data["tables"].items():
-        names = entry["columns"]
-        rows = tuple(
-            PublishedRow(
-                row["row"],
-                row.get("modality"),
-                dict(zip(names, map(float, row["values"]), strict=True)),
-            )
-            for row in entry["rows"]
-        )
-        tables.append(
-            PublishedTable(
-                key=key,
-                title=entry["title"],
-                caption=entry["caption"],
-                judge=entry["judge"],
-                first_column=entry["first_column"],
-                columns=tuple(columns[name] for name in names),
-                rows=rows,
-                exceptions={
-                    (note["row"], note["column"]): note["reason"]
-                    for note in entry.get("exceptions", ())
-                },
-                num_digits=entry.get("num_digits", 2),
-            )
-        )
-    return tuple(tables)
+def measured_rows(document: Document, table: PublishedTable) -> list[MeasuredRow]:
+    """The rows that metrics.json has for a table.
+
+    One per system and metric that has a value for every column that a judge fills; of tables
+    without a judge, one per system with any of the columns.
+
+    Args:
+        document: The content of metrics.json.
+        table: A published table.
+    """
+    systems: Document = document["systems"]
+    names = dict.fromkeys(name for values in systems.values() for name in values)
+    base = [column for column in table.columns if not column.mean_of]
+    metrics = list(dict.fromkeys(name.partition("/")[0] for name in names))
+    rows = []
+    for metric in metrics if table.is_judged else [""]:
+        found: dict[str, str] = {}
+        for column in base:
+            full = (name if "/" in name else f"{metric}/{name}" for name in column.values)
+            if name := next((name for name in full if name in names), ""):
+                found[column.key] = name
+        if not found or (table.is_judged and len(found) < len(base)):
+            continue
+        for system, values in systems.items():
+            cells = {
+                key: MeanInterval(summary["mean"], summary["low"], summary["high"], summary["n"])
+                for key, name in found.items()
+                if (summary := values.get(name)) and summary["mean"] is not None
+            }
+            for column in table.columns:
+                mean = average(column, {key: cell.mean for key, cell in cells.items()})
+                if mean is not None:
+                    interval = _interval_of_average(column, found, system, document)
+                    cells[column.key] = replace(interval, mean=mean)
+            if cells:
+                source = f"measured by {metric}" if table.is_judged else "measured"
+                rows.append(MeasuredRow(system, source, cells))
+    return rows
 
 
-@functools.cache
-def reference_systems() -> frozenset[str]:
-    """Names, in lower case, of what others are measured against; never the best of a column."""
-    data = yaml.safe_load(DATA_FILE.read_text(encoding="utf-8"))
-    return frozenset(name.lower() for name in data["reference_systems"])
+def _interval_of_average(
+    column: Column, found: Mapping[str, str], system: str, document: Document
+) -> MeanInterval:
+    """From the clips that have all of its columns."""
+    per_clip = []
+    for clip in document["clips"]:
+        if clip["system"] == system:
+            values = {}
+            for key in column.mean_of:
+                metric, _, name = found[key].partition("/")
+                values[key] = clip["values"].get(metric, {}).get(name)
+            if (mean := average(column, values)) is not None:
+                per_clip.append(mean)
+    return bootstrap_mean(
+        per_clip,
+        seed=document["seed"],
+        name=f"{found[column.mean_of[0]].partition('/')[0]}/{column.key}",
+        confidence=document["confidence"],
+    )
+
+
+def paper_rows(
+    table: PublishedTable, measured: Sequence[MeasuredRow], *, intervals: bool = False
+) -> tuple[list[Row], Marks]:
+    """A table's rows, published ones first, and what to set in bold.
+
+    Args:
+        table: A published table.
+        measured: Rows to put beside it.
+        intervals: Whether measured cells say ``mean [low, high]``.
+    """
+    headings = {column.key: column.heading for column in table.columns}
+    rows: list[Row] = []
+    for row in table.rows:
+        cells: dict[str, Cell] = {table.first_column: row.name}
+        if row.modality is not None:
+            cells["Modality"] = row.modality
+        cells[SOURCE] = PUBLISHED
+        rows.append(cells | {headings[key]: value for key, value in row.cells.items()})
+    for ours in measured:
+        cells = {table.first_column: ours.system, SOURCE: ours.source}
+        for key, cell in ours.cells.items():
+            cells[headings[key]] = cell.text(table.num_digits) if intervals else cell.mean
+        # A mean over fewer clips than its neighbours must not hide among them.
+        cells[CLIPS] = min(cell.num_values for cell in ours.cells.values())
+        rows.append(cells)
+    printed = [(row.name, dict(row.cells)) for row in table.rows]
+    printed += [
+        (ours.system, {key: c.mean for key, c in ours.cells.items() if c.mean is not None})
+        for ours in measured
+    ]
+    references = {name.lower() for name in _data()["reference_systems"]}
+    num_published = len(table.rows)
+    bold: set[tuple[int, str]] = set()
+    for block in (range(num_published), range(num_published, len(rows))):
+        compared = {n: printed[n][1] for n in block if printed[n][0].lower() not in references}
+        for key, heading in headings.items():
+            values = {
+                n: round(means[key], table.num_digits)
+                for n, means in compared.items()
+                if key in means
+            }
+            if len(values) > 1:
+                best = max(values.values())
+                bold |= {(n, heading) for n, value in values.items() if value == best}
+    marks = Marks(
+        bold=bold,
+        groups={column.heading: column.group for column in table.columns},
+        rules={num_published} if measured else set(),
+    )
+    return rows, marks
+
+
+def paper_tables(
+    document: Document, *, only_judged: bool
+) -> list[tuple[PublishedTable, list[MeasuredRow]]]:
+    """The published tables with our rows; if asked, only those that a judge of ours filled."""
+    pairs = [(table, measured_rows(document, table)) for table in published_tables()]
+    return [(t, rows) for t, rows in pairs if not only_judged or (rows and t.is_judged)]
+
+
+def paper_text(
+    document: Document, *, form: str, intervals: bool = False, only_judged: bool = False
+) -> str:
+    """The tables in the paper's layout.
+
+    Args:
+        document: The content of metrics.json.
+        form: ``"markdown"``, ``"latex"`` (booktabs) or ``"csv"``; the last holds all tables, named
+            in its first column.
+        intervals: Whether measured cells say ``mean [low, high]``.
+        only_judged: Leave out tables without a row that a judge of ours filled.
+
+    Returns:
+        Text that ends in a newline, or "" if no table is left.
+    """
+    parts: list[str] = []
+    csv_rows: list[Row] = []
+    for table, measured in paper_tables(document, only_judged=only_judged):
+        rows, marks = paper_rows(table, measured, intervals=intervals)
+        caption = f"{table.caption} Judge of the published rows: {table.judge}."
+        headings = {column.key: column.heading for column in table.columns}
+        notes = [f"{row}, {headings[key]}: {why}" for (row, key), why in table.exceptions.items()]
+        if form == "csv":
+            for row in rows:
+                name = {"Table": table.title, "Model": row[table.first_column]}
+                csv_rows.append(name | {k: v for k, v in row.items() if k != table.first_column})
+        elif form == "latex":
+            text = " ".join([f"{table.title}: {caption}", *notes])
+            parts.append(latex_table(rows, num_digits=table.num_digits, marks=marks, caption=text))
+        else:
+            body = markdown_table(rows, num_digits=table.num_digits, marks=marks)
+            below = "".join(f"\n{note}\n" for note in notes)
+            parts.append(f"### {table.title}\n\n{caption}\n\n{body}{below}")
+    if form == "csv":
+        return csv_table(csv_rows) if csv_rows else ""
+    if not parts:
+        return ""
+    return "\n".join([f"% {NOTE}\n" if form == "latex" else f"{NOTE}\n", *parts])

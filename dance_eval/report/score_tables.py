@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from dance_eval.metrics.report import Document, compared_rows, long_rows
-from dance_eval.report.paper_layout import paper_text
+from dance_eval.report.paper_tables import paper_text
 from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import FORMATS, SUFFIXES, latex_table
 

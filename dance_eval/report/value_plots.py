@@ -1,10 +1,9 @@
 """Which plots a metrics.json gives: one per value, and one against chance where it is known."""
 
-import html
 from collections.abc import Mapping, Sequence
 
 from dance_eval.metrics.report import Document
-from dance_eval.report.plots import PlotRow, chance_plot, interval_plot
+from dance_eval.plots import PlotRow, interval_plot, scatter_plot
 
 CHANCE = "chance"
 
@@ -27,8 +26,8 @@ def chance_name(name: str, names: Sequence[str]) -> str | None:
     return f"{metric}/{CHANCE}" if is_first and f"{metric}/{CHANCE}" in own else None
 
 
-def value_plots(document: Document, colours: Mapping[str, int]) -> str:
-    """All plots under a heading per metric; "" if there is no number.
+def value_plots(document: Document, colours: Mapping[str, int]) -> dict[str, list[str]]:
+    """All plots by metric.
 
     Args:
         document: The content of metrics.json.
@@ -37,75 +36,38 @@ def value_plots(document: Document, colours: Mapping[str, int]) -> str:
     systems: Document = document["systems"]
     names = list(dict.fromkeys(name for values in systems.values() for name in values))
     chances = {name: chance_name(name, names) for name in names}
-    parts: dict[str, list[str]] = {}
+    plots: dict[str, list[str]] = {}
     for name, chance in chances.items():
         metric, _, value = name.partition("/")
-        if name in chances.values() or _is_constant(document, name):
-            continue
-        rows = [
-            _row(document, system, colour, name=name, chance=chance)
-            for system, colour in colours.items()
-            if name in systems.get(system, {})
+        level = (chance or "").partition("/")[2]
+        clips = [
+            (clip["system"], own, clip["file"])
+            for clip in document["clips"]
+            if (own := clip["values"].get(metric, {})).get(value) is not None
         ]
-        plots = [interval_plot(value, rows)]
-        if chance is not None:
-            clips = [
-                (system, colour, _against_chance(document, system, name, chance))
-                for system, colour in colours.items()
+        # One number for all clips says nothing; averages of a whole set have none per clip.
+        if name in chances.values() or len({own[value] for _, own, _ in clips}) == 1:
+            continue
+        rows, points = [], []
+        for system, colour in colours.items():
+            if summary := systems.get(system, {}).get(name):
+                mean, low, high = (summary[end] for end in ("mean", "low", "high"))
+                dots = [(float(own[value]), file) for by, own, file in clips if by == system]
+                mark = systems[system].get(chance, {}).get("mean")
+                rows.append(PlotRow(system, colour, mean, low, high, dots, mark))
+            own_points = [
+                (own[level], own[value], file)
+                for by, own, file in clips
+                if by == system and level in own
             ]
-            plots.append(chance_plot(value, clips))
-        parts.setdefault(metric, []).extend(plot for plot in plots if plot)
-    sections = [
-        f'<h3>{html.escape(metric)}</h3>\n<div class="plots">\n{"".join(plots)}</div>\n'
-        for metric, plots in parts.items()
-        if plots
-    ]
-    if not sections:
-        return ""
-    legend = (
-        f"<p>Small dots are clips, large ones means with their {document['confidence']:.0%} "
-        "intervals; a dashed line is the mean chance level. Values that are equal for all clips "
-        "are not plotted.</p>\n"
-    )
-    return legend + "".join(sections)
-
-
-def _is_constant(document: Document, name: str) -> bool:
-    """Whether every clip has the same number; not where there are no clips, only averages."""
-    metric, _, value = name.partition("/")
-    numbers = [clip["values"].get(metric, {}).get(value) for clip in document["clips"]]
-    return len({number for number in numbers if number is not None}) == 1
-
-
-def _row(document: Document, system: str, colour: int, *, name: str, chance: str | None) -> PlotRow:
-    summaries = document["systems"][system]
-    summary = summaries[name]
-    metric, _, value = name.partition("/")
-    dots = [
-        (float(number), clip["file"])
-        for clip in document["clips"]
-        if clip["system"] == system
-        and (number := clip["values"].get(metric, {}).get(value)) is not None
-    ]
-    return PlotRow(
-        label=system,
-        colour=colour,
-        mean=summary["mean"],
-        low=summary["low"],
-        high=summary["high"],
-        dots=dots,
-        chance=summaries[chance]["mean"] if chance in summaries else None,
-    )
-
-
-def _against_chance(
-    document: Document, system: str, name: str, chance: str
-) -> list[tuple[float, float, str]]:
-    metric, _, value = name.partition("/")
-    level = chance.partition("/")[2]
-    points = []
-    for clip in document["clips"]:
-        values = clip["values"].get(metric, {})
-        if clip["system"] == system and value in values and level in values:
-            points.append((values[level], values[value], clip["file"]))
-    return points
+            points.append((system, colour, own_points))
+        drawn = [interval_plot(value, rows)]
+        if chance is not None:
+            said = "; ".join(
+                f"{system}: {sum(y > x for x, y, _ in own)} of {len(own)} clips above chance"
+                for system, _, own in points
+            )
+            title = f"{value} against chance"
+            drawn.append(scatter_plot(title, points, x_label="chance of the clip", said=said))
+        plots.setdefault(metric, []).extend(filter(None, drawn))
+    return {metric: drawn for metric, drawn in plots.items() if drawn}

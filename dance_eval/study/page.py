@@ -1,15 +1,14 @@
 """The folder that raters get: index.html and its clips, which need no server and no network."""
 
-import json
 import math
 from pathlib import Path
 
 from dance_eval.study.key import StudyKey
 from musicinfuser.atomic_files import write_text
+from musicinfuser.html_pages import render
 
 PAGE_NAME = "index.html"
 MEDIA_FOLDER = "media"
-_PARTS = Path(__file__).parent / "page_parts"
 # Besides watching both clips once: to answer and go on.
 _ANSWER_SECONDS = 25.0
 
@@ -23,17 +22,7 @@ def write_page(folder: Path, key: StudyKey) -> None:
         folder: Where ``index.html`` goes.
         key: The study; what it says about systems and sources stays out.
     """
-    text = (_PARTS / PAGE_NAME).read_text(encoding="utf-8")
-    study = json.dumps(page_content(key), ensure_ascii=False, separators=(",", ":"))
-    parts = {
-        "{{style}}": (_PARTS / "page.css").read_text(encoding="utf-8").strip(),
-        "{{script}}": (_PARTS / "page.js").read_text(encoding="utf-8").strip(),
-        # Inside a script element nothing else could end it.
-        "{{study}}": study.replace("<", "\\u003c"),
-    }
-    for place, part in parts.items():
-        text = text.replace(place, part)
-    write_text(folder / PAGE_NAME, text)
+    write_text(folder / PAGE_NAME, render("study.html", study=page_content(key)))
 
 
 def page_content(key: StudyKey) -> dict[str, object]:

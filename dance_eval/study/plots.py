@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from dance_eval.plots import PlotRow, interval_plot, scatter_plot
 from dance_eval.study.analysis import Document
 from dance_eval.study.key import StudyKey
 from dance_eval.study.metric_values import (
@@ -10,7 +11,6 @@ from dance_eval.study.metric_values import (
     item_differences,
     item_preferences,
 )
-from dance_eval.study.svg import Dot, dot_chart, scatter_chart
 from dance_eval.study.votes import Vote
 
 MAX_SCATTERS = 24
@@ -26,68 +26,73 @@ def draw_plots(
     """
     plots: dict[str, str] = {}
     for number, (system, other) in enumerate(_pairs(document), start=1):
-        rows = [r for r in document["win_rates"] if (r["system"], r["against"]) == (system, other)]
-        dots = [
-            Dot(
+        rows = [
+            PlotRow(
                 row["question"],
+                0,
                 row["win_rate"],
-                row["raters_interval"] or row["wilson"],
-                f"{row['wins']} / {row['ties']} / {row['losses']}",
+                *(row["raters_interval"] or row["wilson"]),
+                note=f"{row['wins']} / {row['ties']} / {row['losses']}",
             )
-            for row in rows
+            for row in document["win_rates"]
+            if (row["system"], row["against"]) == (system, other)
         ]
-        plots[f"win_rates_{number}.svg"] = dot_chart(
-            dots,
-            title=f"Preferred {system} to {other} (wins / ties / losses)",
-            low=0.0,
-            high=1.0,
+        plots[f"win_rates_{number}.svg"] = interval_plot(
+            f"Preferred {system} to {other} (wins / ties / losses)",
+            rows,
+            is_wide=True,
             reference=0.5,
-            ticks=(0.0, 0.25, 0.5, 0.75, 1.0),
+            span=(0.0, 1.0),
         )
     if strengths := [row for row in document["strengths"] if row["strength"] is not None]:
         ends = [abs(v) for row in strengths for v in (row["strength"], *(row["interval"] or ()))]
         reach = max(*ends, 0.5)
-        dots = [
-            Dot(
-                f"{r['question']}: {r['system']}",
-                r["strength"],
-                r["interval"],
-                f"{r['strength']:.2f}",
-            )
-            for r in strengths
-        ]
-        plots["strengths.svg"] = dot_chart(
-            dots,
-            title="Bradley-Terry strength (log odds)",
-            low=-reach,
-            high=reach,
+        plots["strengths.svg"] = interval_plot(
+            "Bradley-Terry strength (log odds)",
+            [
+                PlotRow(
+                    f"{row['question']}: {row['system']}",
+                    0,
+                    row["strength"],
+                    *(row["interval"] or (None, None)),
+                    note=_number(row["strength"]),
+                )
+                for row in strengths
+            ],
+            is_wide=True,
             reference=0.0,
-            ticks=(0.0,),
+            span=(-reach, reach),
         )
-    together = [row for row in document["correlations"] if row["question"] == ALL_QUESTIONS]
-    if together:
-        dots = [
-            Dot(row["metric"], row["spearman"], row["spearman_interval"], _number(row["spearman"]))
-            for row in together
-        ]
-        plots["correlations.svg"] = dot_chart(
-            dots,
-            title="Spearman correlation with all votes, over pairs of clips",
-            low=-1.0,
-            high=1.0,
+    if together := [row for row in document["correlations"] if row["question"] == ALL_QUESTIONS]:
+        plots["correlations.svg"] = interval_plot(
+            "Spearman correlation with all votes, over pairs of clips",
+            [
+                PlotRow(
+                    row["metric"],
+                    0,
+                    row["spearman"],
+                    *(row["spearman_interval"] or (None, None)),
+                    note=_number(row["spearman"]),
+                )
+                for row in together
+            ],
+            is_wide=True,
             reference=0.0,
-            ticks=(-1.0, -0.5, 0.0, 0.5, 1.0),
+            span=(-1.0, 1.0),
         )
     preferences = item_preferences(votes, ALL_QUESTIONS)
     for number, (name, values) in enumerate(list(metrics.items())[:MAX_SCATTERS], start=1):
         metric, liked = item_differences(values, preferences, key)
-        plots[f"metric_{number:02d}.svg"] = scatter_chart(
-            [(float(x), float(y) + 0.5) for x, y in zip(metric, liked, strict=True)],
-            title=name,
+        points = [(float(x), float(y) + 0.5, "pair") for x, y in zip(metric, liked, strict=True)]
+        plots[f"metric_{number:02d}.svg"] = scatter_plot(
+            name,
+            [(name, 0, points)],
             x_label="metric, first less second",
             y_label="votes for the first",
+            said=f"{name}: {len(points)} pairs of clips",
+            y_reference=0.5,
         )
-    return plots
+    return {file: plot for file, plot in plots.items() if plot}
 
 
 def _pairs(document: Document) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The analysis for reading: tables, pictures and one page with both."""
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,25 +7,10 @@ from pathlib import Path
 from dance_eval.study.analysis import Document
 from dance_eval.study.preferences import ResultRow
 from musicinfuser.atomic_files import write_text
-from musicinfuser.tables import Row, csv_table, html_table, markdown_table
+from musicinfuser.html_pages import render
+from musicinfuser.tables import Row, csv_table, markdown_table
 
 MAX_SHOWN_PROBLEMS = 200
-_STYLE = """
-:root { --paper: #f5f4f1; --card: #fff; --ink: #22262b; --quiet: #626a73; --line: #dcdad4;
-  --accent: #2f5d8c; color-scheme: light dark; color: var(--ink); background: var(--paper);
-  font: 15px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181b; --card: #1e2226; --ink: #e6e8ea;
-  --quiet: #9aa3ac; --line: #343a40; --accent: #8ab6e3; } }
-body { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
-p { max-width: 52rem; color: var(--quiet); margin: .3rem 0 .8rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; background: var(--card); }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
-th { font-weight: 600; font-size: .9rem; } .number { text-align: right; }
-td { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
-svg { max-width: 100%; height: auto; }
-"""
 _ABOUT = {
     "win_rates": (
         "Win rates",
@@ -128,28 +112,19 @@ def _counted(document: Document) -> str:
 
 
 def _page(document: Document, tables: Mapping[str, list[Row]], plots: Mapping[str, str]) -> str:
-    systems = ", ".join(document["systems"])
-    parts = [
-        f"<h1>Study {html.escape(document['study'])}</h1>",
-        f"<p>{html.escape(systems)}. {html.escape(headline(document))}</p>",
-    ]
-    of_part = {"win_rates": "win_rates", "strengths": "strengths", "correlations": "correlations"}
+    parts = []
     for name, rows in tables.items():
         title, about = _ABOUT[name]
         shown = rows[:MAX_SHOWN_PROBLEMS]
         more = f" The first {len(shown)} of {len(rows)}." if len(shown) < len(rows) else ""
-        parts.append(f"<h2>{title}</h2>\n<p>{html.escape(about + more)}</p>")
-        prefixes = (of_part.get(name, "-"), "metric_" if name == "correlations" else "-")
-        drawn = [plot for file, plot in plots.items() if file.startswith(prefixes)]
-        if drawn:
-            parts.append(f'<div class="plots">{"".join(drawn)}</div>')
-        parts.append(f'<div class="wide">{html_table(shown)}</div>')
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Study {html.escape(document['study'])}</title>\n<style>{_STYLE}</style>\n"
-        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+        starts = (name, "metric_") if name == "correlations" else name
+        drawn = [plot for file, plot in plots.items() if file.startswith(starts)]
+        parts.append({"title": title, "about": about + more, "plots": drawn, "rows": shown})
+    return render(
+        "analysis.html",
+        title=f"Study {document['study']}",
+        facts=f"{', '.join(document['systems'])}. {headline(document)}",
+        parts=parts,
     )
 
 

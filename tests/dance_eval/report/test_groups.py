@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.matching import cell_groups
 from dance_eval.report.differences import paired_differences
-from dance_eval.report.groups import cell_groups
 from tests.scored_numbers import document, record
 
 

@@ -1,9 +1,16 @@
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.consistency import SubjectConsistency
 from dance_eval.metrics.report import compared_rows
-from dance_eval.report.meanings import described, meanings_html
-from dance_eval.report.origin import failures_html
+from dance_eval.report.origin import described
+from dance_eval.report.page import write_page
 from tests.scored_numbers import document, record
+
+
+def page_of(found, path):
+    """The text of a page without players."""
+    shown = {"beats": None, "max_cells": 1, "max_height": 1, "max_embedded_bytes": 1}
+    write_page(found, [], path, title="A page", command="", settings={}, **shown)
+    return path.read_text()
 
 
 def clips(*num_frames):
@@ -13,11 +20,12 @@ def clips(*num_frames):
     ]
 
 
-def test_odd_lengths_are_named_and_only_then():
-    text = failures_html(document(clips(31, 31, 40)))
+def test_odd_lengths_are_named_and_only_then(tmp_path):
+    text = page_of(document(clips(31, 31, 40)), tmp_path / "page.html")
     assert "<li>2 of 31 frames at 30 fps, such as &lt;ours&gt;: 0.mp4</li>" in text
     assert "<li>1 of 40 frames at 30 fps, such as &lt;ours&gt;: 2.mp4</li>" in text
-    assert "differ" not in failures_html(document(clips(31, 31, 31)))
+    text = page_of(document(clips(31, 31, 31)), tmp_path / "page.html")
+    assert "Clips differ" not in text and "None: every metric scored every clip." in text
 
 
 def test_the_table_of_scores_has_what_there_is_and_counts_what_is_missing():
@@ -37,7 +45,7 @@ def test_the_table_of_scores_has_what_there_is_and_counts_what_is_missing():
     }
 
 
-def test_values_are_told_in_the_words_of_their_classes():
+def test_values_are_told_in_the_words_of_their_classes(tmp_path):
     summary, values = described(SubjectConsistency)
     assert summary.startswith("Whether the subject stays itself")
     assert [line.partition(":")[0] for line in values.splitlines()] == [
@@ -48,6 +56,9 @@ def test_values_are_told_in_the_words_of_their_classes():
     assert {line.partition(":")[0] for line in values.splitlines()} >= {"score", "chance", "z"}
     place = "dance_eval.metrics.beat_alignment.BeatAlignment"
     specs = [{"class_path": place, "init_args": {"name": name}} for name in ("one", "<two>")]
-    text = meanings_html({"metrics": specs})
-    assert "<h4>one, &lt;two&gt;</h4>" in text and text.count("<pre>") == 1
-    assert meanings_html({"metrics": []}) == ""
+    found = document(clips(31))
+    without = page_of(found, tmp_path / "page.html")
+    text = page_of(found | {"metrics": specs}, tmp_path / "page.html")
+    assert "<h4>one, &lt;two&gt;</h4>" in text
+    assert text.count("<pre>") == without.count("<pre>") + 1
+    assert "What the values mean" not in without

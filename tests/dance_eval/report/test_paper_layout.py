@@ -3,8 +3,12 @@ import io
 
 import pytest
 
-from dance_eval.report.paper_layout import measured_rows, paper_rows, paper_text
-from dance_eval.report.paper_tables import published_tables
+from dance_eval.report.paper_tables import (
+    measured_rows,
+    paper_rows,
+    paper_text,
+    published_tables,
+)
 from tests.scored_numbers import QUESTIONS, document, judged, record
 
 TABLES = {table.key: table for table in published_tables()}

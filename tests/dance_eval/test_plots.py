@@ -1,15 +1,12 @@
-import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from dance_eval.report.plots import Axis, PlotRow, chance_plot, interval_plot
+from dance_eval.plots import Axis, PlotRow, interval_plot, scatter_plot
 from dance_eval.report.value_plots import chance_name, value_plots
 from tests.scored_numbers import document, record
 
-
-def svg(figure):
-    return ElementTree.fromstring(re.search(r"<svg.*</svg>", figure, re.S).group())
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def of_class(root, name):
@@ -37,8 +34,7 @@ def test_a_plot_shows_dots_interval_mean_and_chance_where_they_belong():
         PlotRow("<ours>", 1, 0.6, 0.5, 0.75, [(0.0, "a"), (1.0, "b<")], 0.2),
         PlotRow("none", 9),
     ]
-    figure = interval_plot("score", rows)
-    root = svg(figure)
+    root = ElementTree.fromstring(interval_plot("score", rows))
     start, end = 14, 360 - 14
     xs = [float(dot.get("cx")) for dot in of_class(root, "dot")]
     assert xs == [start, end]
@@ -48,7 +44,7 @@ def test_a_plot_shows_dots_interval_mean_and_chance_where_they_belong():
     assert (float(interval.get("x1")), float(interval.get("x2"))) == (place(0.5), place(0.75))
     assert float(chance.get("x1")) == place(0.2)
     assert root.get("aria-label") == "score. <ours>: 0.600 [0.500, 0.750]; none: no value"
-    assert "b<: 1.000" in [title.text for title in root.iter("title")]
+    assert "b<: 1.000" in [title.text for title in root.iter(f"{SVG}title")]
     # Colours are counted on from the first.
     assert len(of_class(root, "s1")) == 2
     assert interval_plot("score", [PlotRow("none", 0)]) == ""
@@ -56,15 +52,16 @@ def test_a_plot_shows_dots_interval_mean_and_chance_where_they_belong():
 
 def test_clips_above_the_diagonal_are_better_than_chance():
     clips = [(0.2, 0.9, "good"), (0.3, 0.1, "bad")]
-    root = svg(chance_plot("score", [("ours", 0, clips)]))
+    options = {"x_label": "chance", "said": "1 of 2"}
+    root = ElementTree.fromstring(scatter_plot("score", [("ours", 0, clips)], **options))
     [line] = of_class(root, "chance")
     x1, y1, x2, y2 = (float(line.get(name)) for name in ("x1", "y1", "x2", "y2"))
     for dot, is_above in zip(of_class(root, "dot"), (True, False), strict=True):
         x, y = float(dot.get("cx")), float(dot.get("cy"))
         diagonal = y1 + (x - x1) / (x2 - x1) * (y2 - y1)
         assert (y < diagonal) == is_above
-    assert root.get("aria-label") == "ours: 1 of 2 clips above chance"
-    assert chance_plot("score", [("ours", 0, [])]) == ""
+    assert root.get("aria-label") == "1 of 2"
+    assert scatter_plot("score", [("ours", 0, [])], **options) == ""
 
 
 def test_the_chance_level_of_a_value_is_found_by_its_name():
@@ -88,9 +85,12 @@ def test_every_value_that_varies_is_plotted_once_with_its_clips():
         scores["systems"][system]["distance/value"] = {
             "mean": 3.0, "low": 2.0, "high": 4.0, "n": 3, "num_failed": 0
         }  # fmt: skip
-    text = value_plots(scores, {"base": 0, "ours": 1})
-    titles = re.findall("<figcaption>(.*?)</figcaption>", text)
+    found = value_plots(scores, {"base": 0, "ours": 1})
+    assert list(found) == ["m", "distance"]
+    roots = [ElementTree.fromstring(plot) for drawn in found.values() for plot in drawn]
+    titles = [of_class(root, "title")[0].text for root in roots]
     assert titles == ["score", "score against chance", "value"]
-    figures = re.findall("<figure>.*?</figure>", text, re.S)
-    assert [len(of_class(svg(figure), "dot")) for figure in figures] == [6, 6, 0]
-    assert "<h3>distance</h3>" in text
+    assert [len(of_class(root, "dot")) for root in roots] == [6, 6, 0]
+    assert roots[1].get("aria-label") == (
+        "base: 0 of 3 clips above chance; ours: 0 of 3 clips above chance"
+    )

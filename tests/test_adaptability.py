@@ -86,13 +86,13 @@ def test_the_table_and_the_plot_show_every_layer_and_which_are_chosen():
     assert [row["chosen"] for row in rows] == ["", "yes", "", "yes", "", "", ""]
     assert rows[4]["imaging/score"] == "0.400 [0.400, 0.400]"
     plot = score_plot(found, "imaging/score")
-    places = [float(x) for x in re.findall(r'<circle class="mark[^"]*" cx="([\d.]+)"', plot)]
+    places = [float(x) for x in re.findall(r'<circle class="mean[^"]*" cx="([\d.]+)"', plot)]
     ranks = sorted(range(6), key=lambda i: (-places[i], i))
     assert ranks == found["ranking"]
-    assert re.findall(r'<circle class="mark( hollow)?"', plot) == [
+    assert re.findall(r'<circle class="mean( hollow)?"', plot) == [
         " hollow", "", " hollow", "", " hollow", " hollow"
     ]  # fmt: skip
-    assert plot.count(", chosen<") == 2 and plot.count("stroke-dasharray") == 1
+    assert plot.count(", chosen<") == 2 and plot.count('<line class="chance"') == 1
     assert "dashed: none, 0.500" in plot
 
 

@@ -216,7 +216,7 @@ def test_rows_that_do_not_differ_are_rings(tmp_path: Path) -> None:
     options = {"heading": "beats", "reference": "Ours"}
     plot = forest_plot(document, "beat/score", alike=["Mixed"], **options)
     assert "chance, 0.250; rings: not set apart from Ours)" in plot
-    assert plot.count('class="mark hollow"') == 1
+    assert plot.count('class="mean hollow"') == 1
     # Without a chance level, the line is the reference.
     assert "(dashed: Ours)" in forest_plot(document, "set/distance", alike=[], **options)
     assert forest_plot(document, "no/value", alike=[], **options) == ""

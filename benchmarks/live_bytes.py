@@ -93,7 +93,7 @@ def host_memory_left_out(live: LiveBytes) -> Iterator[None]:
         with live.left_out():
             return host_empty(like)
 
-    with patch("musicinfuser.memory.offload.host_empty", elsewhere):
+    with patch("musicinfuser.memory.offloaded_checkpointing.host_empty", elsewhere):
         yield
 
 

@@ -31,7 +31,7 @@ from preflight.memory import CONTEXT_BYTES, FP32_BYTES
 def frozen_on_device(model: MusicMochi) -> int:
     """Bytes of frozen weights that are neither streamed nor kept on the host."""
     elsewhere: set[Any] = set(model.streamed.parameters()) if model.streamed else set()
-    if model.modulations_on_host:
+    if model.memory.modulations_on_host:
         for block in model.backbone.transformer_blocks:
             elsewhere |= {layer.weight for layer in modulation_layers(block)}
     return sum(p.nbytes for p in model.parameters() if not (p.requires_grad or p in elsewhere))

@@ -9,7 +9,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +18,7 @@ import yaml
 from diffusers import MochiTransformer3DModel
 
 from musicinfuser.errors import UserError
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import MOCHI_CONFIG, BackboneSpec, build_backbone
 from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -83,7 +84,7 @@ def build_on_meta(
         config: As `read_profile` gives it.
         num_layers: Blocks; by default all. With fewer, a third of them hear music, evenly spread.
         size: ``full`` or ``small``.
-        changes: Options of `MusicMochi` that replace the profile's.
+        changes: Options of `MusicMochi` and `MemorySettings` that replace the profile's.
     """
     with torch.device("meta"):
         return adapted(backbone(config, num_layers=num_layers, size=size), config, **changes)
@@ -108,7 +109,9 @@ def backbone(
 
 def adapted(base: MochiTransformer3DModel, config: Mapping[str, Any], **changes: Any) -> MusicMochi:
     """A backbone of any size with the profile's adapters and ways to run."""
+    ways = {name: changes.pop(name) for name in changes.keys() & MemorySettings.__annotations__}
     options = model_options(config) | changes
+    options["memory"] = replace(options["memory"], **ways)
     depth, width = base.config.num_layers, base.config.text_embed_dim
     if depth != DEPTH_OF_MOCHI and "layers" not in changes:
         options["layers"] = LayerStrategy("even", max(depth // 3, 1))

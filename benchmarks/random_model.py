@@ -35,7 +35,7 @@ def random_model(
         num_layers: Blocks; by default all.
         size: ``full`` or ``small``.
         seed: Of the one stream that all weights come from.
-        changes: Options of `MusicMochi` that replace the profile's.
+        changes: Options of `MusicMochi` and `MemorySettings` that replace the profile's.
     """
     stream = generator(seed, "weights", "random weights", device=device)
     with torch.device("meta"):

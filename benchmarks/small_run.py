@@ -37,7 +37,7 @@ def small_recipe(root: Path, *, max_steps: int) -> MusicInfuserCLI:
         "model": {"init_args": {
             "backbone": {"pretrained": None, "config": str(architecture), "dtype": "float32"},
             "audio_width": SMALL_AUDIO_WIDTH, "layers": [0, 2],
-            "gradient_checkpointing": "none", "compile_blocks": False,
+            "memory": {"gradient_checkpointing": "none", "compile_blocks": False},
         }},
     }  # fmt: skip
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())

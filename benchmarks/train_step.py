@@ -137,7 +137,8 @@ def run_variants(
         times = attempt(variant, lambda: [timed(step, step.device) for _ in range(warm_up)])
         if times is not None:
             results[variant] = {
-                "policy": step.model.gradient_checkpointing, "compiled": step.model.compile_blocks,
+                "policy": step.model.memory.gradient_checkpointing,
+                "compiled": step.model.memory.compile_blocks,
                 "first_step_s": times[0], "step_s": [], "peak_allocated": 0,
             }  # fmt: skip
     for _ in range(settings.steps):

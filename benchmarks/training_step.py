@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,8 +62,7 @@ class TrainingStep:
             trained, lr=float(settings["lr"]), weight_decay=settings["weight_decay"]
         )
         self.is_mixed = config["trainer"]["precision"] == "bf16-mixed"
-        options = model_options(config)
-        self._profile = (options["gradient_checkpointing"], options["compile_blocks"])
+        self._profile = model_options(config)["memory"]
         self._compiled: Any = None
         self._is_stock = False
         self._step = 0
@@ -74,15 +74,17 @@ class TrainingStep:
             variant: Words joined by ``+``; what none of them says is the profile's.
         """
         words = variant.split("+")
-        policy, is_compiled = self._profile
+        policy = self._profile.gradient_checkpointing
+        is_compiled = self._profile.compile_blocks
         self._is_stock = STOCK in words
         if self._is_stock:
             policy, is_compiled = "full", False
         for word in words:
             policy = word if word in POLICY_WORDS else policy  # type: ignore[assignment]
             is_compiled = COMPILE_WORDS.get(word, is_compiled)
-        self.model.gradient_checkpointing = policy
-        self.model.compile_blocks = is_compiled
+        self.model.memory = replace(
+            self.model.memory, gradient_checkpointing=policy, compile_blocks=is_compiled
+        )
         if is_compiled and self._compiled is None:
             self._compiled = compiled_run()
         self.model.set_block_run(self._compiled if is_compiled else run_block)

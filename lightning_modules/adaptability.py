@@ -13,6 +13,7 @@ from musicinfuser.generation import (
     SamplingSpec,
     sample_latents,
 )
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -35,9 +36,7 @@ class LayerAdaptabilityModule(L.LightningModule):
         encoders: EncodersSpec,
         sampling: SamplingSpec,
         layer_scale: float = 1.0,
-        compile_blocks: bool = False,
-        modulations_on_host: bool = False,
-        stream_blocks: bool = False,
+        memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
     ) -> None:
         """Set up; weights are read in `configure_model`.
 
@@ -46,9 +45,7 @@ class LayerAdaptabilityModule(L.LightningModule):
             encoders: VAE and T5; no audio encoder is needed.
             sampling: Steps and text guidance w; music guidance has no effect.
             layer_scale: s; 0 makes the same clips for all layers.
-            compile_blocks: As for training.
-            modulations_on_host: As for training.
-            stream_blocks: As for training; 24 GB suffice with it.
+            memory: As for training; with ``stream_blocks`` 24 GB suffice.
 
         Raises:
             ValueError: A scale below 0.
@@ -56,8 +53,7 @@ class LayerAdaptabilityModule(L.LightningModule):
         super().__init__()
         LayerGuidance(layer=0, scale=layer_scale)
         self.backbone_spec, self.sampling, self.layer_scale = backbone, sampling, layer_scale
-        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
-        self.stream_blocks = stream_blocks
+        self.memory = memory
         self.encoders = Encoders(encoders)
         self.model: MusicMochi | None = None
 
@@ -69,10 +65,7 @@ class LayerAdaptabilityModule(L.LightningModule):
                 layers=[],
                 zica=ZicaSpec(),
                 lora=None,
-                gradient_checkpointing="full",
-                compile_blocks=self.compile_blocks,
-                modulations_on_host=self.modulations_on_host,
-                stream_blocks=self.stream_blocks,
+                memory=self.memory,
             )
 
     @property

@@ -40,8 +40,7 @@ from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
-from musicinfuser.memory.offloaded_checkpointing import check_policy
-from musicinfuser.memory.recompute import GradientCheckpointing, checked_policy
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
@@ -72,11 +71,7 @@ class MusicInfuserModule(L.LightningModule):
         validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
-        gradient_checkpointing: GradientCheckpointing | bool = "attention",
-        compile_blocks: bool = False,
-        modulations_on_host: bool = False,
-        stream_blocks: bool = False,
-        offload_inputs: bool = False,
+        memory: MemorySettings = MemorySettings("attention"),  # noqa: B008 - frozen
         seed: int = 42,
         init_adapter: str | None = None,
         shard_backbone: bool = False,
@@ -95,18 +90,7 @@ class MusicInfuserModule(L.LightningModule):
             validation: Noise levels of validation.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
-            gradient_checkpointing: What backward computes again of each block and its ZICA:
-                everything (``full``), all but the outputs of attention (``attention``) or of
-                self-attention alone (``self_attention``), nothing (``none``).
-            compile_blocks: Let torch compile each kind of block, which takes minutes at the start
-                and makes every step faster.
-            modulations_on_host: Keep the weights that give the blocks' modulations, 27 % of
-                Mochi's, in the host's memory; used once per step, with the same numbers.
-            stream_blocks: Keep the blocks' other frozen weights, 72 % of Mochi's, in the host's
-                memory and copy each block's for its turn. The same numbers; needs
-                ``gradient_checkpointing: full``.
-            offload_inputs: In training, keep the blocks' inputs in the host's memory between
-                forward and backward pass. The same numbers; needs ``full`` too.
+            memory: What is kept on the device, recomputed and compiled; no number changes.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
                 optimizer; what `read_adapter` reads. A checkpoint that is resumed replaces them.
@@ -121,11 +105,8 @@ class MusicInfuserModule(L.LightningModule):
         self.sampling, self.objective, self.validation = sampling, objective, validation
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
-        self.gradient_checkpointing = checked_policy(gradient_checkpointing)
-        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
-        self.stream_blocks, self.offload_inputs = stream_blocks, offload_inputs
-        if stream_blocks or offload_inputs:
-            check_policy(self.gradient_checkpointing)
+        self.memory = memory
+        if memory.stream_blocks or memory.offload_inputs:
             check_host_memory(shard_backbone=shard_backbone)
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
@@ -152,11 +133,7 @@ class MusicInfuserModule(L.LightningModule):
                 lora=self.lora_spec,
                 audio_width=self.audio_width,
                 audio_resampling=self.audio_resampling,
-                gradient_checkpointing=self.gradient_checkpointing,
-                compile_blocks=self.compile_blocks,
-                modulations_on_host=self.modulations_on_host,
-                stream_blocks=self.stream_blocks,
-                offload_inputs=self.offload_inputs,
+                memory=self.memory,
                 seed=self.seed,
             )
             if self.init_adapter is not None:

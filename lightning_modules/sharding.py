@@ -35,7 +35,7 @@ def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
     )
     whole = {p for p in model.parameters() if p.requires_grad}
     for block in model.backbone.transformer_blocks:
-        if model.modulations_on_host:
+        if model.memory.modulations_on_host:
             whole |= {p for layer in modulation_layers(block) for p in layer.parameters()}
         else:
             fully_shard(modulation_layers(block), mesh=mesh)
@@ -68,7 +68,7 @@ def check_host_memory(*, shard_backbone: bool) -> None:
     if shard_backbone:
         raise UserError(
             "model.shard_backbone gathers each block's weights from the devices, "
-            "model.stream_blocks and model.offload_inputs bring them and their inputs from the "
+            "memory.stream_blocks and memory.offload_inputs bring them and their inputs from the "
             "host; set either shard_backbone or the other two to false."
         )
 

@@ -23,6 +23,11 @@ MOVED = {
 
 RENAMED_KEYS = {
     "cells": "requests",
+    "gradient_checkpointing": "memory.gradient_checkpointing",
+    "compile_blocks": "memory.compile_blocks",
+    "modulations_on_host": "memory.modulations_on_host",
+    "stream_blocks": "memory.stream_blocks",
+    "offload_inputs": "memory.offload_inputs",
 }
 """Keys of a config, by their last part, and their name of today in the same group."""
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 from musicinfuser.clip_size import num_latent_frames
-from musicinfuser.memory.recompute import GradientCheckpointing
+from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.tables import Row
 from preflight.report import gigabytes
 

@@ -132,10 +132,10 @@ def _sizes(
         num_blocks=len(model.backbone.transformer_blocks),
         num_audio_blocks=len(model.layers),
         value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
-        gradient_checkpointing=module.gradient_checkpointing,
+        gradient_checkpointing=module.memory.gradient_checkpointing,
         on_host_bytes=_on_host_bytes(module),
         streamed_bytes=sum(p.nbytes for p in streamed),
-        offload_inputs=model.offload_inputs,
+        offload_inputs=model.memory.offload_inputs,
         num_averages=num_averages(settings),
         num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
@@ -168,7 +168,7 @@ def host_bytes(
     weights = encoder_bytes
     if settings.trainer["accelerator"] != "cpu":
         weights += _frozen_bytes(module) + num_trained(module) * memory.FP32_BYTES
-        if module.offload_inputs:
+        if module.memory.offload_inputs:
             sizes = _sizes(settings, module, data)
             weights += sizes.num_blocks * memory.input_bytes(sizes)
     return memory.host_bytes(weights=weights, num_workers=data.num_workers)
@@ -186,7 +186,7 @@ def _frozen_bytes(module: MusicInfuserModule) -> int:
 
 def _on_host_bytes(module: MusicInfuserModule) -> int:
     """Of the frozen weights, those that training copies to the device when it needs them."""
-    if not module.modulations_on_host:
+    if not module.memory.modulations_on_host:
         return 0
     blocks = module.adapted.backbone.transformer_blocks
     layers = [layer for block in blocks for layer in modulation_layers(block)]

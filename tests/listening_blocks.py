@@ -9,8 +9,8 @@ from diffusers import MochiTransformer3DModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from musicinfuser.memory.host_memory import parked
-from musicinfuser.memory.offloaded_checkpointing import BlockPass
+from musicinfuser.memory.host_memory import kept_on_cpu
+from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.audio_projector import AudioProjector
@@ -71,7 +71,7 @@ class ListeningBlocks(nn.Module):
         self.compiled: Callable | None = None
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "ListeningBlocks":
-        with parked(self.weights.parameters() if self.weights else ()):
+        with kept_on_cpu(self.weights.parameters() if self.weights else ()):
             return super()._apply(fn, recurse)
 
     def trained(self, index: int) -> list[nn.Parameter]:
@@ -85,7 +85,7 @@ class ListeningBlocks(nn.Module):
         in_host_memory = self.weights is not None or self.offload_inputs
         through = None
         if in_host_memory or policy == "pass":
-            through = BlockPass(
+            through = OffloadedPass(
                 len(self.blocks), weights=self.weights, offload_inputs=self.offload_inputs
             )
         visual, text = clip.visual, clip.text

@@ -95,7 +95,7 @@ def test_devices_share_a_sharded_backbone(check: Callable) -> None:
 
 def test_blocks_in_host_memory_are_counted_there(check: Callable) -> None:
     def memory(*options: str) -> tuple[dict[str, float], float]:
-        full = "--model.init_args.gradient_checkpointing=full"
+        full = "--model.init_args.memory.gradient_checkpointing=full"
         accelerator = "--trainer.accelerator=auto"
         text = dict(check(full, accelerator, *options).sections)["memory (an estimate)"]
         requests = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")]
@@ -103,7 +103,8 @@ def test_blocks_in_host_memory_are_counted_there(check: Callable) -> None:
 
     resident, _ = memory()
     streamed, text = memory(
-        "--model.init_args.stream_blocks=true", "--model.init_args.offload_inputs=true"
+        "--model.init_args.memory.stream_blocks=true",
+        "--model.init_args.memory.offload_inputs=true",
     )
     assert streamed.keys() - resident.keys() == {"weights of two blocks, copied"}
     assert float(streamed["together"]) <= float(resident["together"])
@@ -124,13 +125,13 @@ WRONG = {
     "layer": (["--model.init_args.layers=[0, 3]"], ["layers names block 3, but the backbone"]),
     "heads": (["--model.init_args.zica.num_heads=7"], ["zica.num_heads is 7, which does not"]),
     "streamed blocks and their policy": (
-        ["--model.init_args.stream_blocks=true"],
+        ["--model.init_args.memory.stream_blocks=true"],
         ["gradient_checkpointing is none, set it to full."],
     ),
     "blocks in two places": (
         [
-            "--model.init_args.offload_inputs=true",
-            "--model.init_args.gradient_checkpointing=full",
+            "--model.init_args.memory.offload_inputs=true",
+            "--model.init_args.memory.gradient_checkpointing=full",
             "--model.init_args.shard_backbone=true",
         ],
         ["model.shard_backbone gathers each block's weights from the devices"],

@@ -96,7 +96,7 @@ def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys
 
 # How blocks are run: no option of these changes a number.
 PROFILE = {
-    f"model.init_args.{name}"
+    f"model.init_args.memory.{name}"
     for name in (
         "gradient_checkpointing",
         "compile_blocks",

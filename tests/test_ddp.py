@@ -154,7 +154,7 @@ def test_a_sharded_backbone_changes_nothing(
     for steps in (2, NUM_STEPS):
         run = arguments(
             sharded, small_parts, small_cache, *SHARDED,
-            "--model.init_args.gradient_checkpointing=attention", steps=steps,
+            "--model.init_args.memory.gradient_checkpointing=attention", steps=steps,
         )  # fmt: skip
         finish(run_ranks(tmp_path, run))
     whole, *held = (
@@ -192,9 +192,9 @@ def test_weights_and_inputs_in_the_hosts_memory_change_nothing(
     for held in ("false", "true"):
         root = tmp_path / held
         options = (
-            "--model.init_args.gradient_checkpointing=full",
+            "--model.init_args.memory.gradient_checkpointing=full",
             *(
-                f"--model.init_args.{name}={held}"
+                f"--model.init_args.memory.{name}={held}"
                 for name in ("stream_blocks", "offload_inputs", "modulations_on_host")
             ),
         )
@@ -215,13 +215,14 @@ def test_a_sharded_backbone_may_be_compiled(
     """Weights are gathered around what is compiled, and again before its backward pass."""
     options = (
         *SHARDED, "--model.init_args.layers=[0, 1, 2]", "--data.init_args.caption_dropout=0",
-        "--model.init_args.gradient_checkpointing=attention", "--data.init_args.batch_size=1",
+        "--model.init_args.memory.gradient_checkpointing=attention",
+        "--data.init_args.batch_size=1",
     )  # fmt: skip
     states = []
     for compiled in ("false", "true"):
         run = arguments(
             tmp_path / compiled, small_parts, small_cache, *options,
-            f"--model.init_args.compile_blocks={compiled}", steps=2,
+            f"--model.init_args.memory.compile_blocks={compiled}", steps=2,
         )  # fmt: skip
         finish(run_ranks(tmp_path, [*run, "--trainer.limit_val_batches=0"]))
         states.append(checkpoint(tmp_path / compiled)["state_dict"])

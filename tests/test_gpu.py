@@ -19,7 +19,7 @@ def _needs_cuda() -> None:
 
 
 HOST_MEMORY = [
-    f"--model.init_args.{name}=true"
+    f"--model.init_args.memory.{name}=true"
     for name in ("stream_blocks", "offload_inputs", "modulations_on_host")
 ]
 
@@ -34,7 +34,7 @@ def test_trains_and_samples_in_bf16_with_checkpointing(
         "--trainer.accelerator=gpu",
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.dtype=bfloat16",
-        f"--model.init_args.gradient_checkpointing={policy}",
+        f"--model.init_args.memory.gradient_checkpointing={policy}",
         *more,
         "--sample_generation.every_n_steps=2",
         f"--sample_generation.requests=[{{track: '{track}', prompt: a dance video}}]",

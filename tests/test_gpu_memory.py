@@ -8,6 +8,7 @@ from diffusers import MochiTransformer3DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.random_model import give_weights
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
@@ -128,7 +129,7 @@ def music_mochi(**settings: object) -> MusicMochi:
     give_weights(backbone, torch.Generator().manual_seed(0))
     return MusicMochi(
         backbone, layers=[1, 22], zica=ZicaSpec(), lora=LoraSpec(rank=4, alpha=4),
-        audio_width=32, gradient_checkpointing="full", **settings,
+        audio_width=32, memory=MemorySettings("full", **settings),
     )  # fmt: skip
 
 

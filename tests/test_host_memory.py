@@ -14,11 +14,11 @@ from musicinfuser.media.audio import write_wav
 from tests.conftest import cli_arguments
 from tests.ranks import run_alone
 
-FULL = "--model.init_args.gradient_checkpointing=full"
+FULL = "--model.init_args.memory.gradient_checkpointing=full"
 IN_HOST_MEMORY = [
     FULL,
     *(
-        f"--model.init_args.{name}=true"
+        f"--model.init_args.memory.{name}=true"
         for name in ("stream_blocks", "offload_inputs", "modulations_on_host")
     ),
 ]
@@ -81,7 +81,7 @@ def test_a_checkpoint_goes_on_in_host_memory(
 @pytest.mark.slow
 def test_what_cannot_work_is_refused_in_one_sentence(small_parts: Path, tmp_path: Path) -> None:
     given = cli_arguments(
-        "fit", "--model.init_args.offload_inputs=true", parts=small_parts, cache=tmp_path,
+        "fit", "--model.init_args.memory.offload_inputs=true", parts=small_parts, cache=tmp_path,
         root=tmp_path / "run",
     )  # fmt: skip
     done = run_alone(tmp_path, given, cwd=tmp_path)

@@ -18,7 +18,7 @@ from musicinfuser.adapters.official_keys import (
     to_official,
 )
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.memory.recompute import GradientCheckpointing
+from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
 from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -45,7 +45,7 @@ def load_official(
             ``patch_size``, ``in_channels``, ``t5_feat_dim``, ``t5_token_length``, ``audio_heads``
             and ``audio_cross_attn_layers`` (when absent the adapter file's, else the authors' 16
             of 48).
-        gradient_checkpointing: As in `MusicMochi`.
+        gradient_checkpointing: As in `MemorySettings`.
         share_qkv_a: Keep the authors' one A for q, k and v when training goes on.
 
     Raises:
@@ -93,7 +93,7 @@ def load_official(
         zica=ZicaSpec(num_heads=sizes["audio_heads"]),
         lora=lora,
         audio_width=tensors["audio_projection.projection.0.weight"].shape[1],
-        gradient_checkpointing=gradient_checkpointing,
+        memory=MemorySettings(gradient_checkpointing),
     )
     converted = from_official(tensors, adapter_rules(depth, layers), has_own_a=has_own_a)
     state = model.state_dict()

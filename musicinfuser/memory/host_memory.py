@@ -15,20 +15,14 @@ _PORTABLE = 1
 
 
 @contextmanager
-def parked(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def kept_on_cpu(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Within, ``Module.to`` and its like find empty values; after it the old ones are back.
 
-    For a module's own ``_apply``, through which every move goes::
-
-        def _apply(self, fn, recurse=True):
-            with parked(self.host_parameters()):
-                return super()._apply(fn, recurse)
-
-    Args:
-        parameters: Those that stay; frozen, and no part of an optimizer.
+    For a module's own ``_apply``, through which every move goes. The parameters are frozen and no
+    part of an optimizer.
 
     Raises:
-        ValueError: The move would have changed their type.
+        UserError: The move would have changed their type.
     """
     held = [(parameter, parameter.data) for parameter in parameters]
     for parameter, value in held:
@@ -70,7 +64,7 @@ def page_lock(memory: Tensor) -> None:
     torch's own pinned memory comes in powers of two, which for weights costs half as much again.
 
     Raises:
-        ValueError: The system refuses.
+        UserError: The system refuses.
     """
     if memory.nbytes == 0 or memory.is_pinned():
         return

@@ -12,45 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from musicinfuser.errors import UserError
-from musicinfuser.memory.offload import OffloadedInputs
+from musicinfuser.memory.copy_stream import copy_stream
+from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
 
 Block = Callable[..., tuple[Tensor, ...]]
 
 
-def check_policy(gradient_checkpointing: str) -> None:
-    """Refuse to train blocks in host memory with more kept than their inputs.
-
-    What else a graph keeps would keep the weights of every block on the device.
-
-    Args:
-        gradient_checkpointing: The model's policy.
-
-    Raises:
-        ValueError: It is not ``full``.
-    """
-    if gradient_checkpointing != "full":
-        raise UserError(
-            "blocks with weights or inputs in host memory (stream_blocks, offload_inputs) are "
-            f"recomputed whole in training; gradient_checkpointing is {gradient_checkpointing}, "
-            "set it to full."
-        )
-
-
-class BlockPass:
+class OffloadedPass:
     """One forward pass over all blocks, and the backward pass that belongs to it."""
 
     def __init__(
-        self,
-        num_blocks: int,
-        *,
-        weights: StreamedBlocks | None,
-        offload_inputs: bool,
-        gradient_checkpointing: str = "full",
+        self, num_blocks: int, *, weights: StreamedBlocks | None, offload_inputs: bool
     ) -> None:
         """Start a pass.
 
@@ -59,18 +35,10 @@ class BlockPass:
             weights: Their frozen weights, where those are in host memory.
             offload_inputs: Keep each block's first input in host memory until backward. The last
                 block's stays on the device, because backward starts with it.
-            gradient_checkpointing: The model's policy; without gradients any will do.
-
-        Raises:
-            ValueError: With gradients, another policy than ``full``.
         """
-        if torch.is_grad_enabled():
-            check_policy(gradient_checkpointing)
-        self._last = num_blocks - 1
-        self._weights = weights
-        self._offload_inputs = offload_inputs
-        self._first = num_blocks
-        self._inputs: OffloadedInputs | None = None
+        self.last, self.first = num_blocks - 1, num_blocks
+        self.weights, self.offload_inputs = weights, offload_inputs
+        self.inputs: OffloadedInputs | None = None
 
     def run(
         self,
@@ -91,48 +59,24 @@ class BlockPass:
             trained: Every parameter the block trains, tied ones once. Hooks of their gradients
                 (`Tensor.register_hook`) would run twice; those after accumulation run once.
         """
-        tensors = [t for t in (*inputs, *trained) if t is not None]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            self._first = min(self._first, index)
+        assert inputs[0] is not None
+        if torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (*inputs, *trained)
+        ):
+            self.first = min(self.first, index)
+            if self.offload_inputs and self.inputs is None:
+                self.inputs = OffloadedInputs(inputs[0].device)
             return _Recomputed.apply(self, index, block, len(inputs), *inputs, *trained)
-        upcoming = range(index + 1, self._last + 1)
-        with torch.no_grad(), self.weights_on_device(index, inputs, upcoming):
+        with torch.no_grad(), self.on_device(index, inputs[0], range(index + 1, self.last + 1)):
             return block(*inputs)
 
-    def forward_order(self, index: int) -> list[int]:
-        """Whose weights are needed after this block's forward pass, with gradients."""
-        there, back = range(index + 1, self._last + 1), range(self._last, -1, -1)
-        return [*there, *back]
-
-    def backward_order(self, index: int) -> range:
-        """Whose weights and inputs are needed after this block's backward pass."""
-        return range(index - 1, self._first - 1, -1)
-
-    def weights_on_device(
-        self, index: int, inputs: Sequence[Tensor | None], then: Sequence[int]
+    def on_device(
+        self, index: int, value: Tensor, then: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """Within, the block's weights are where its first input is."""
-        if self._weights is None:
+        """Within, the block's weights are where a tensor is; ``then`` are the blocks after it."""
+        if self.weights is None:
             return nullcontext()
-        assert inputs[0] is not None
-        return self._weights.on_device(index, inputs[0].device, then=then)
-
-    def put_input(self, index: int, value: Tensor) -> Tensor | None:
-        """Offload a block's first input; returned if it stays where it is."""
-        if not self._offload_inputs:
-            return value
-        if self._inputs is None:
-            self._inputs = OffloadedInputs(value.device)
-        if index == self._last:
-            self._inputs.settle()
-            return value
-        self._inputs.put(index, value)
-        return None
-
-    def take_input(self, index: int) -> Tensor:
-        """What `put_input` did not return."""
-        assert self._inputs is not None
-        return self._inputs.take(index, then=next(iter(self.backward_order(index)), None))
+        return self.weights.on_device(index, value.device, then=then)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -144,34 +88,42 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, owner: BlockPass, index: int, block: Block, num_inputs: int, *tensors: Tensor
+        ctx: Any, owner: OffloadedPass, index: int, block: Block, num_inputs: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         inputs, ctx.trained = tensors[:num_inputs], tensors[num_inputs:]
         ctx.owner, ctx.index, ctx.block = owner, index, block
+        ctx.wanted = ctx.needs_input_grad[4 : 4 + num_inputs]
         ctx.autocast = _autocast_as_now(inputs[0].device.type)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(owner.put_input(index, inputs[0]), *inputs[1:])
+        first: Tensor | None = inputs[0]
+        if owner.inputs is not None:
+            owner.inputs.settle()
+            if index != owner.last:
+                owner.inputs.put(index, inputs[0])
+                first = None
+        ctx.save_for_backward(first, *inputs[1:])
+        order = [*range(index + 1, owner.last + 1), *range(owner.last, -1, -1)]
         # With gradients on, although nothing is kept: the kernels, and under torch.compile the
         # graph, are then those of the recomputation.
         with (
-            owner.weights_on_device(index, inputs, owner.forward_order(index)),
+            owner.on_device(index, inputs[0], order),
             torch.enable_grad(),
             saved_tensors_hooks(_drop, _refuse),
         ):
-            outputs = block(*_detached(inputs, _needs_grad(ctx, num_inputs)))
+            outputs = block(*_detached(inputs, ctx.wanted))
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        owner, index = ctx.owner, ctx.index
+        owner, order = ctx.owner, range(ctx.index - 1, ctx.owner.first - 1, -1)
         first, *others = ctx.saved_tensors
-        inputs = [owner.take_input(index) if first is None else first, *others]
-        wanted = _needs_grad(ctx, len(inputs))
-        with owner.weights_on_device(index, inputs, owner.backward_order(index)):
+        if first is None:
+            first = owner.inputs.take(ctx.index, then=next(iter(order), None))
+        with owner.on_device(ctx.index, first, order):
             # Not around the backward pass too, which runs in whatever region asked for it.
             with torch.enable_grad(), ctx.autocast():
-                inputs = _detached(inputs, wanted)
+                inputs = _detached([first, *others], ctx.wanted)
                 outputs = ctx.block(*inputs)
             pairs = [
                 (output, gradient)
@@ -187,10 +139,6 @@ class _Recomputed(torch.autograd.Function):
             )
         by_source = dict(zip(map(id, sources), found, strict=True))
         return None, None, None, None, *(by_source.get(id(t)) for t in (*inputs, *ctx.trained))
-
-
-def _needs_grad(ctx: FunctionCtx, num_inputs: int) -> tuple[bool, ...]:
-    return ctx.needs_input_grad[4 : 4 + num_inputs]  # type: ignore[attr-defined]
 
 
 def _detached(inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -220,3 +168,67 @@ def _drop(tensor: Tensor) -> None:
 
 def _refuse(_: None) -> Tensor:
     raise AssertionError("the graph of a first forward pass is never walked")
+
+
+class OffloadedInputs:
+    """What one forward pass leaves for its backward pass: one tensor per block.
+
+    Each is copied to the host while its block runs, and back while the block before it in backward
+    runs. They serve one backward pass: host memory is freed block by block.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._to_host = copy_stream(device, "inputs to host")
+        self._to_device = copy_stream(device, "inputs to device")
+        self._host: dict[int, Tensor] = {}
+        self._leaving: tuple[Tensor, torch.cuda.Event | None] | None = None
+        # Two pieces of device memory in turn: one for the block at work, one for the next.
+        self._memory: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
+        self._coming: dict[int, tuple[Tensor, torch.cuda.Event | None]] = {}
+
+    def put(self, index: int, value: Tensor) -> None:
+        """Keep the input of a block; nothing may write to it while the block runs."""
+        self.settle()
+        value = value.detach()  # its graph would keep this pass alive, which its graph keeps alive
+        host = host_empty(value)
+        # Held until the next block, so that its memory has no new owner while it is read.
+        self._leaving = value, self._to_host.copy(host, value)
+        self._host[index] = host
+
+    def settle(self) -> None:
+        """Let go of the last input that was put: what is computed next waits for its copy."""
+        if self._leaving is not None:
+            self._to_host.wait(self._leaving[1])
+            self._leaving = None
+
+    def take(self, index: int, *, then: int | None) -> Tensor:
+        """The input of a block, once.
+
+        It lies in memory that the input after the next will overwrite, so a block is done with it,
+        its backward pass included, before the next block's is taken.
+
+        Args:
+            index: Which block.
+            then: The block whose turn comes next, ``index - 1`` if any; its input is copied
+                meanwhile.
+
+        Raises:
+            RuntimeError: It was taken before, as with ``retain_graph``.
+        """
+        self.settle()
+        if index not in self._host:
+            raise RuntimeError("inputs of blocks kept on the host serve one backward pass only.")
+        for wanted in (index, then):
+            if wanted is not None and wanted in self._host and wanted not in self._coming:
+                host = self._host[wanted]
+                turn = wanted % 2, host.shape, host.dtype
+                if turn not in self._memory:
+                    self._memory[turn] = self._to_device.empty(host.shape, host.dtype)
+                memory = self._memory[turn]
+                self._coming[wanted] = memory, self._to_device.copy(memory, host)
+        value, copied = self._coming.pop(index)
+        self._to_device.wait(copied)
+        del self._host[index]
+        if not self._host:
+            self._memory = {}
+        return value

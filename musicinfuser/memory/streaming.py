@@ -1,11 +1,11 @@
 """Frozen weights of the blocks in host memory, each copied to the device for its block's turn.
 
 Why it is exact and safe. The copies are the weights, bit for bit. A block's parameters point at
-their copy only within `StreamedBlocks.on_device`, and everything that reads them is asked of the
-device in there: the forward pass of a block, or its recomputation together with its backward pass
-(see `musicinfuser.memory.offloaded_checkpointing`), whose graph is gone when the block ends. The
-copy of a later block into the same memory is asked for after that, and so starts after it
-(`musicinfuser.memory.copy_stream`). Nothing is ever copied back: frozen weights do not change.
+their copy only within `StreamedBlocks.on_device`, and everything that reads them is queued in
+there: the forward pass of a block, or its recomputation together with its backward pass
+(`musicinfuser.memory.offloaded_checkpointing`), whose graph is gone when the block ends. The copy
+of a later block into the same memory is queued after that, and so starts after it
+(`musicinfuser.memory.copy_stream`). Nothing is copied back: frozen weights do not change.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from musicinfuser.errors import UserError
-from musicinfuser.memory.copy_stream import SideStream, side_stream
+from musicinfuser.memory.copy_stream import copy_stream
 from musicinfuser.memory.host_memory import own_pages, page_lock
 
 # Weights start at multiples of this many bytes, as in memory that torch hands out on a device.
@@ -60,7 +60,7 @@ class StreamedBlocks:
         self._ring: _Ring | None = None
 
     def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that lives in host memory; `parked` wants them when a model moves."""
+        """Every parameter that lives in host memory; for `kept_on_cpu` when a model moves."""
         return [p for block in self._blocks for p in block.parameters]
 
     @contextmanager
@@ -135,7 +135,7 @@ class _Ring:
     def __init__(self, blocks: list[_HostBlock], device: torch.device, size: int) -> None:
         self.device = device
         self._blocks = blocks
-        self._stream: SideStream = side_stream(device, "weights")
+        self._stream = copy_stream(device, "weights")
         if device.type == "cuda":
             for block in blocks:
                 page_lock(block.memory)
@@ -145,7 +145,7 @@ class _Ring:
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def take(self, plan: list[int]) -> Tensor:
-        """The weights of the first block of a plan; copies of the others are asked for."""
+        """The weights of the first block of a plan; copies of the others are queued."""
         if [index for index, *_ in self._waiting] != plan[: len(self._waiting)]:
             # A pass was given up. Copies under way end before new ones into the same memory start.
             self._free += [memory for _, memory, _ in self._waiting]
@@ -159,5 +159,5 @@ class _Ring:
         return memory
 
     def give_back(self, memory: Tensor) -> None:
-        """Everything that reads the memory has been asked of the device."""
+        """Reuse memory; everything that reads it has been queued on the device."""
         self._free.append(memory)

@@ -17,14 +17,14 @@ from diffusers.models.transformers.transformer_mochi import (
 )
 from torch import Tensor, nn
 
-from musicinfuser.memory.host_memory import own_pages, page_lock, parked
+from musicinfuser.memory.host_memory import kept_on_cpu, own_pages, page_lock
 
 Modulations = tuple[Tensor, Tensor]
 """Of a block's visual and text stream: ``(B, 4 D)``; of the last block's text ``(B, D)``."""
 
 
-class GivenModulation(nn.Module):
-    """A block's first norm, which is told its modulation; weights keep diffusers' names."""
+class PrecomputedModulation(nn.Module):
+    """A block's first norm, with scale and gate computed outside the block; diffusers' names."""
 
     layer_name = ""
 
@@ -61,7 +61,7 @@ class GivenModulation(nn.Module):
         if not self.is_on_host:
             return super()._apply(fn, recurse)
         weight = self.layer.get_parameter("weight")
-        with parked([] if weight.is_meta else [weight]):
+        with kept_on_cpu([] if weight.is_meta else [weight]):
             super()._apply(fn, recurse)
         if weight.is_meta:
             self.keep_on_host()  # it may have got memory just now
@@ -86,7 +86,7 @@ def _in_own_pages(tensor: Tensor) -> Tensor:
     return own_pages(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
-class GivenRMSNormZero(GivenModulation):
+class PrecomputedRMSNormZero(PrecomputedModulation):
     """`MochiRMSNormZero` without its linear layer."""
 
     layer_name = "linear"
@@ -101,7 +101,7 @@ class GivenRMSNormZero(GivenModulation):
         return normed.to(hidden_states.dtype), gate, mlp_scale, mlp_gate
 
 
-class GivenLayerNorm(GivenModulation):
+class PrecomputedLayerNorm(PrecomputedModulation):
     """`MochiLayerNormContinuous` without its linear layer: the last block's text."""
 
     layer_name = "linear_1"
@@ -112,12 +112,12 @@ class GivenLayerNorm(GivenModulation):
         return self.norm(x, (1 + scale.unsqueeze(1).to(torch.float32)))
 
 
-def given_modulation(norm: nn.Module, *, stream: int) -> GivenModulation:
-    """What stands for a first norm of diffusers'."""
+def precomputed(norm: nn.Module, *, stream: int) -> PrecomputedModulation:
+    """A first norm of diffusers' whose modulation is computed outside."""
     if isinstance(norm, MochiLayerNormContinuous):
-        return GivenLayerNorm(norm, stream=stream)
+        return PrecomputedLayerNorm(norm, stream=stream)
     assert isinstance(norm, MochiRMSNormZero)
-    return GivenRMSNormZero(norm, stream=stream)
+    return PrecomputedRMSNormZero(norm, stream=stream)
 
 
 def compute_modulations(
@@ -128,7 +128,7 @@ def compute_modulations(
     Weights on the host are copied to the condition's device one layer at a time, and dropped there.
 
     Args:
-        blocks: Whose first norms are `GivenModulation`.
+        blocks: Whose first norms are `PrecomputedModulation`.
         temb: ``(B, W)`` embedded noise level and caption.
         text_dtype: Of the text stream; diffusers casts the last block's condition to it.
     """
@@ -136,8 +136,10 @@ def compute_modulations(
     found = []
     for block in blocks:
         norms = (block.norm1, block.norm1_context)
-        assert isinstance(norms[0], GivenModulation) and isinstance(norms[1], GivenModulation)
-        is_last = isinstance(norms[1], GivenLayerNorm)
+        assert isinstance(norms[0], PrecomputedModulation) and isinstance(
+            norms[1], PrecomputedModulation
+        )
+        is_last = isinstance(norms[1], PrecomputedLayerNorm)
         text_condition = condition.to(text_dtype) if is_last else condition
         found.append((norms[0].modulation(condition), norms[1].modulation(text_condition)))
     return found
@@ -145,4 +147,6 @@ def compute_modulations(
 
 def modulation_layers(block: nn.Module) -> list[nn.Module]:
     """The two layers of a block that run before the blocks do."""
-    return [m.layer for m in (block.norm1, block.norm1_context) if isinstance(m, GivenModulation)]
+    return [
+        m.layer for m in (block.norm1, block.norm1_context) if isinstance(m, PrecomputedModulation)
+    ]

@@ -14,17 +14,12 @@ from torch import Tensor, nn
 
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
-from musicinfuser.memory.host_memory import parked
+from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.offload_hooks import is_hooked, lora_scaled, run_with_hooks
-from musicinfuser.memory.offloaded_checkpointing import BlockPass, check_policy
-from musicinfuser.memory.recompute import GradientCheckpointing, checked_policy
+from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
+from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
 from musicinfuser.memory.streaming import StreamedBlocks
-from musicinfuser.networks.adapted_block import (
-    adapt_blocks,
-    compiled_run,
-    run_adapted,
-    trained_parameters,
-)
+from musicinfuser.networks.adapted_block import BlockAudio, adapt_blocks, compiled_run
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.layer_selection import (
     LayerStrategy,
@@ -33,8 +28,8 @@ from musicinfuser.networks.layer_selection import (
 )
 from musicinfuser.networks.lora import LoraSpec, add_lora
 from musicinfuser.networks.modulation import (
-    GivenModulation,
     Modulations,
+    PrecomputedModulation,
     compute_modulations,
 )
 from musicinfuser.networks.rotary import RotaryTables
@@ -44,7 +39,7 @@ from musicinfuser.networks.zica import ZicaSpec, build_zica
 if TYPE_CHECKING:
     from musicinfuser.networks.music_adapter import MusicAdapter
 
-# They run before the blocks do; `modulations_on_host` decides where they are.
+# They run before the blocks do; `memory.modulations_on_host` decides where they are.
 NOT_STREAMED = ("norm1.linear", "norm1_context.linear")
 
 
@@ -66,11 +61,7 @@ class MusicMochi(nn.Module):
         lora: LoraSpec | None,
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
-        gradient_checkpointing: GradientCheckpointing = "none",
-        compile_blocks: bool = False,
-        modulations_on_host: bool = False,
-        stream_blocks: bool = False,
-        offload_inputs: bool = False,
+        memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         """Adapt a backbone.
@@ -82,18 +73,7 @@ class MusicMochi(nn.Module):
             lora: LoRA settings, or None for no LoRA.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How 50 tokens per second become one per latent frame.
-            gradient_checkpointing: What backward computes again of each block and its ZICA:
-                everything (``full``), all but the outputs of attention (``attention``) or of
-                self-attention alone (``self_attention``), nothing (``none``).
-            compile_blocks: Let torch compile each kind of block, which takes minutes at the first
-                step and makes every later one faster.
-            modulations_on_host: Keep the weights that give the blocks' modulations in the host's
-                memory and copy each for its one product per forward; no number changes.
-            stream_blocks: Keep the blocks' other frozen weights in the host's memory and copy each
-                block's for its turn, in training and sampling; no number changes. The backbone must
-                have its weights, in their final type.
-            offload_inputs: In training, keep the blocks' inputs in the host's memory from their
-                forward to their backward pass; no number changes.
+            memory: What is kept on the device, recomputed and compiled.
             seed: Seed of the adapters' initialisation.
 
         Raises:
@@ -104,11 +84,7 @@ class MusicMochi(nn.Module):
         adapt_blocks(backbone)
         width = backbone.config.num_attention_heads * backbone.config.attention_head_dim
         self.layers = select_layers(layers, backbone.config.num_layers)
-        self.gradient_checkpointing = checked_policy(gradient_checkpointing)
-        self.compile_blocks, self.modulations_on_host = compile_blocks, modulations_on_host
-        if stream_blocks or offload_inputs:
-            check_policy(self.gradient_checkpointing)
-        self.offload_inputs, self.lora, self.zica_spec = offload_inputs, lora, zica
+        self.memory, self.lora, self.zica_spec = memory, lora, zica
         # Not a module of this one: its parts are, under the names they have in checkpoints.
         self.__dict__["adapter"] = None
         self._rotary = RotaryTables(backbone)
@@ -122,16 +98,15 @@ class MusicMochi(nn.Module):
                 AudioProjector(audio_width, width, audio_resampling) if self.layers else None
             )
         self._freeze_all_but({f"backbone.{name}" for name in lora_names})
-        if compile_blocks:
+        if memory.compile_blocks:
             self.set_block_run(compiled_run())
-        if modulations_on_host:
-            for module in backbone.modules():
-                if isinstance(module, GivenModulation):
-                    module.keep_on_host()
+        for module in backbone.modules() if memory.modulations_on_host else ():
+            if isinstance(module, PrecomputedModulation):
+                module.keep_on_host()
         # Last: from here on frozen parameters of blocks are not replaced.
         self.streamed = (
             StreamedBlocks(backbone.transformer_blocks, leave=NOT_STREAMED)
-            if stream_blocks
+            if memory.stream_blocks
             else None
         )
 
@@ -155,7 +130,7 @@ class MusicMochi(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move and cast as modules do, but for weights that are streamed."""
-        with parked(self.streamed.parameters() if self.streamed else ()):
+        with kept_on_cpu(self.streamed.parameters() if self.streamed else ()):
             return super()._apply(fn, recurse)
 
     def set_block_run(self, run: Callable[..., tuple[Tensor, Tensor]]) -> None:
@@ -277,38 +252,52 @@ class MusicMochi(nn.Module):
         audio: Tensor | None,
         skip_layers: tuple[int, ...],
     ) -> Tensor:
-        blocks, layers = self.backbone.transformer_blocks, self.layers
+        blocks = self.backbone.transformer_blocks
         # Offloaded blocks have their weights while they run, so each finds its own modulations.
         modulations: Sequence[Modulations | Tensor] = (
             [temb] * len(blocks)
             if any(is_hooked(block) for block in blocks)
             else compute_modulations(blocks, temb, text_dtype=text.dtype)
         )
-        if self.compile_blocks and self.lora is not None and torch.is_grad_enabled():
+        if self.memory.compile_blocks and self.lora is not None and torch.is_grad_enabled():
             # Inputs with a gradient and without are different graphs: the first block would need
             # one of its own. As it has LoRA, all this costs is its projections' input gradients.
             visual.requires_grad_()
             text.requires_grad_()
-        through = self._block_pass()
+        offloaded = None
+        if self.streamed is not None or self.memory.offload_inputs:
+            offloaded = OffloadedPass(
+                len(blocks), weights=self.streamed, offload_inputs=self.memory.offload_inputs
+            )
         for i, block in enumerate(blocks):
             if i in skip_layers:
                 continue
-            zica = None if audio is None or i not in layers else self.zica[str(i)]
-            run = partial(run_adapted, block, zica, modulations[i], mask, rotary)
+            zica = self.zica[str(i)] if audio is not None and i in self.layers else None
+            run = partial(_run, block, zica, modulations[i], mask, rotary)
             inputs = (visual, text, None if zica is None else audio)
-            if through is None:
-                visual, text = run(*inputs, policy=self.gradient_checkpointing)
+            if offloaded is None:
+                visual, text = run(self.memory.gradient_checkpointing, *inputs)
             else:
-                visual, text = through.run(i, run, inputs, trained_parameters(block, zica))
+                parameters = (*block.parameters(), *(zica.parameters() if zica else ()))
+                trained = [p for p in parameters if p.requires_grad]
+                visual, text = offloaded.run(i, partial(run, "none"), inputs, trained)
         return visual
 
-    def _block_pass(self) -> BlockPass | None:
-        """What a pass over blocks needs where something of them is in host memory."""
-        if self.streamed is None and not self.offload_inputs:
-            return None
-        return BlockPass(
-            len(self.backbone.transformer_blocks),
-            weights=self.streamed,
-            offload_inputs=self.offload_inputs,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
+
+def _run(
+    block: nn.Module,
+    zica: nn.Module | None,
+    modulations: Modulations | Tensor,
+    mask: Tensor | None,
+    rotary: tuple[Tensor, Tensor],
+    policy: GradientCheckpointing,
+    visual: Tensor,
+    text: Tensor,
+    audio: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A block with its audio; what may need a gradient comes last."""
+    block_audio = None if zica is None or audio is None else BlockAudio(zica, audio)
+    return block(
+        hidden_states=visual, encoder_hidden_states=text, temb=modulations,
+        encoder_attention_mask=mask, image_rotary_emb=rotary, audio=block_audio, policy=policy,
+    )  # fmt: skip

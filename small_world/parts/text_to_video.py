@@ -19,6 +19,7 @@ from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import load_pretrained
@@ -84,7 +85,11 @@ class TextToVideoModule(L.LightningModule):
             return
         backbone = load_pretrained(MochiTransformer3DModel, self.pretrained, "transformer")
         self.model = MusicMochi(
-            backbone, layers=[], zica=ZicaSpec(), lora=None, compile_blocks=self.compile_blocks
+            backbone,
+            layers=[],
+            zica=ZicaSpec(),
+            lora=None,
+            memory=MemorySettings(compile_blocks=self.compile_blocks),
         )
         self.model.requires_grad_(True)
         text_encoder = load_pretrained(T5EncoderModel, self.pretrained, "text_encoder")

@@ -37,7 +37,7 @@ def test_the_model_is_that_of_the_command_line() -> None:
     with torch.device("meta"):
         module.configure_model()
     ours = build_on_meta(config)
-    for name in ("gradient_checkpointing", "compile_blocks", "layers", "lora", "offload_inputs"):
+    for name in ("memory", "layers", "lora"):
         assert getattr(ours, name) == getattr(module.adapted, name)
     assert len(ours.streamed.parameters()) == len(module.adapted.streamed.parameters()) > 0
     shapes = {name: (p.shape, p.dtype, p.requires_grad) for name, p in ours.named_parameters()}

@@ -210,11 +210,11 @@ def test_under_bf16(run_cli: Callable, small_cache: Path, track: Path, tmp_path:
         *sampling(track, every_n_steps=2),
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.dtype=bfloat16",
-        "--model.init_args.gradient_checkpointing=attention",
+        "--model.init_args.memory.gradient_checkpointing=attention",
         cache=small_cache,
     )
     assert cli.model.adapted.backbone.dtype == torch.bfloat16
-    assert cli.model.adapted.gradient_checkpointing == "attention"
+    assert cli.model.adapted.memory.gradient_checkpointing == "attention"
     [row] = manifest(tmp_path / "samples" / "step_000002")
     run_cli(
         "predict",
@@ -490,7 +490,11 @@ def test_default_samples_take_less_than_a_twentieth_of_the_work() -> None:
     work = Work(rank=model["lora"]["rank"], lora_on_text=True)
     assert size.frames == 73 and (size.height, size.width) == (480, 848)
     clip = 2 * num_steps * work.forward + counted_tflop(size, "decode", tiled=False)
-    run = max_steps * data["batch_size"] * work.training_step(model["gradient_checkpointing"])
+    run = (
+        max_steps
+        * data["batch_size"]
+        * work.training_step(model["memory"]["gradient_checkpointing"])
+    )
     share = num_clips * clip / run
     assert share < 0.05
     assert f"{100 * share:.1f} % of the run's work" in text

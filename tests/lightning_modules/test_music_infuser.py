@@ -260,7 +260,7 @@ def test_gradient_checkpointing_changes_nothing(run_cli, small_cache: Path, tmp_
     weights = [
         run_cli(
             "fit",
-            f"--model.init_args.gradient_checkpointing={policy}",
+            f"--model.init_args.memory.gradient_checkpointing={policy}",
             "--trainer.max_steps=3",
             cache=small_cache,
             root=tmp_path / policy,

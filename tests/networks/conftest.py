@@ -16,7 +16,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
-from tests.adapted import with_trained_values
+from tests.adapted import with_memory, with_trained_values
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 AUDIO_WIDTH = 96
@@ -44,7 +44,8 @@ def make_model(pristine_backbone: MochiTransformer3DModel) -> Callable[..., Musi
             "lora": LoraSpec(rank=2, alpha=2.0),
             "audio_width": AUDIO_WIDTH,
         }
-        return MusicMochi(copy.deepcopy(pristine_backbone).to(dtype), **(settings | changes))
+        base = copy.deepcopy(pristine_backbone).to(dtype)
+        return MusicMochi(base, **with_memory(settings | changes))
 
     return make
 

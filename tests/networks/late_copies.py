@@ -1,4 +1,4 @@
-"""A side stream that copies as late as it may, where the plain one on a CPU copies at once.
+"""A copy stream that copies as late as it may, where the plain one on a CPU copies at once.
 
 Between them lie all orders in which a device could do the copies: what comes out right with both
 waits where it has to, and asks for no copy into memory that is still read.
@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from musicinfuser.memory.copy_stream import SideStream
+from musicinfuser.memory.copy_stream import CopyStream
 
 
-class LateSideStream(SideStream):
+class LateCopyStream(CopyStream):
     """Copies when it is waited for, and then everything that was asked before, in order."""
 
     def __init__(self, device: torch.device) -> None:
@@ -44,11 +44,11 @@ def tensor_at(storage: StorageWeakRef, dtype: torch.dtype, layout: tuple) -> tor
 
 
 def copy_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every side stream made from here on is late."""
-    made: dict[str, LateSideStream] = {}
+    """Every copy stream made from here on is late."""
+    made: dict[str, LateCopyStream] = {}
 
-    def late(device: torch.device, purpose: str) -> LateSideStream:
-        return made.setdefault(purpose, LateSideStream(device))
+    def late(device: torch.device, purpose: str) -> LateCopyStream:
+        return made.setdefault(purpose, LateCopyStream(device))
 
-    for module in ("streaming", "offload"):
-        monkeypatch.setattr(f"musicinfuser.memory.{module}.side_stream", late)
+    for module in ("streaming", "offloaded_checkpointing"):
+        monkeypatch.setattr(f"musicinfuser.memory.{module}.copy_stream", late)

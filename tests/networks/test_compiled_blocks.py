@@ -15,6 +15,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_memory
 from tests.networks.counted_operations import CountedOperations
 
 # diffusers asks for fp32 autocast, which torch has on CUDA only.
@@ -37,7 +38,7 @@ def make(small_parts, tmp_path, randomise):
                 zica=ZicaSpec(num_heads=4),
                 lora=LoraSpec(rank=2, alpha=2.0),
                 audio_width=96,
-                **changes,
+                **with_memory(changes),
             )
         )
 

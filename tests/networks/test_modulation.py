@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from musicinfuser.networks.modulation import (
-    GivenModulation,
+    PrecomputedModulation,
     _in_own_pages,
     compute_modulations,
     modulation_layers,
@@ -105,11 +105,11 @@ def test_weights_on_the_host_stay_there(make_model, clip):
 def test_a_model_without_weights_gets_them_on_the_host(make_model):
     model = make_model(modulations_on_host=True)
     for module in model.backbone.modules():
-        if isinstance(module, GivenModulation):
+        if isinstance(module, PrecomputedModulation):
             module.is_on_host = False
     model.to("meta")
     for module in model.backbone.modules():
-        if isinstance(module, GivenModulation):
+        if isinstance(module, PrecomputedModulation):
             module.keep_on_host()
     assert all(weight.is_meta for weight in weights(model).values())
     model.to_empty(device="cpu")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -192,7 +193,7 @@ def test_one_block_of_full_width_forward_and_backward():
     expected = deepcopy(expected)
     model = MusicMochi(
         backbone, layers=[0], zica=ZicaSpec(), lora=LoraSpec(rank=64, alpha=64.0),
-        gradient_checkpointing="full",
+        memory=MemorySettings("full"),
     )  # fmt: skip
     audio = torch.randn(1, 124, 768, generator=stream)
     out = model(latents, text, timestep, None, audio, text_lengths=(5,))

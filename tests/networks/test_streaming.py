@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from musicinfuser.memory.host_memory import parked
+from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.streaming import ALIGNMENT, StreamedBlocks
 from tests.listening_blocks import ListeningBlocks, make_clip
 from tests.networks.watched_memory import WatchedMemory
@@ -142,7 +142,7 @@ def test_weights_in_host_memory_keep_their_type() -> None:
 
 def test_a_failed_move_leaves_the_weights() -> None:
     layer = nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match="no memory"), parked(layer.parameters()):
+    with pytest.raises(RuntimeError, match="no memory"), kept_on_cpu(layer.parameters()):
         assert layer.weight.numel() == 0
         raise RuntimeError("no memory")
     assert layer.weight.shape == (2, 2)

@@ -5,6 +5,7 @@ import torch
 from diffusers import MochiTransformer3DModel
 
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
+from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import MOCHI_CONFIG
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -106,7 +107,7 @@ def kept_bytes(num_blocks: int, *, layers: list[int], gradient_checkpointing: st
             layers=layers,
             zica=ZicaSpec(),
             lora=LoraSpec(rank=64, alpha=64),
-            gradient_checkpointing=gradient_checkpointing,
+            memory=MemorySettings(gradient_checkpointing),
         )
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()

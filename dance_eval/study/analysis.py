@@ -4,38 +4,38 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from statistics import median
+from typing import Literal
 
-from dance_eval.study.errors import StudyError
-from dance_eval.study.key import StudyKey
+from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
+
+from dance_eval.metrics.report import Document
+from dance_eval.study.key import StudyError, StudyKey
 from dance_eval.study.metric_values import ClipValues, correlations, unscored
-from dance_eval.study.preferences import (
-    Analysing,
-    agreement,
-    pair_votes,
-    strengths,
-    win_rates,
-)
-from dance_eval.study.rater_checks import check_raters
-from dance_eval.study.votes import Problem, Vote, read_votes, vote_files
-from dance_eval.study.win_rates import wilson_interval
-
-Document = dict[str, Any]
+from dance_eval.study.preferences import agreement, strengths, win_rates
+from dance_eval.study.vote_statistics import Resampling, wilson_interval
+from dance_eval.study.votes import Vote, read_votes, vote_files
 
 
 @dataclass(frozen=True)
-class RaterRules:
-    """Which raters count.
+class AnalysisOptions:
+    """How votes are analysed.
 
     Attributes:
-        leave_out: Raters who fail catches, repeats, either, or none at all.
+        leave_out: Leave out raters who fail catches, repeats, either, or none at all.
         min_caught: Share of checked answers to catches that must name the intact clip.
         min_same: Share of repeated answers that must be the same as the first time.
+        seed: Of the resamples.
+        confidence: Of all intervals.
+        resamples: Of each bootstrap.
     """
 
     leave_out: Literal["none", "catches", "repeats", "either"] = "none"
-    min_caught: float = 0.75
-    min_same: float = 0.5
+    min_caught: ClosedUnitInterval = 0.75
+    min_same: ClosedUnitInterval = 0.5
+    seed: int = 0
+    confidence: OpenUnitInterval = 0.95
+    resamples: PositiveInt = 2000
 
 
 def analyse_votes(
@@ -43,8 +43,7 @@ def analyse_votes(
     key: StudyKey,
     *,
     metrics: Mapping[str, ClipValues],
-    rules: RaterRules,
-    how: Analysing,
+    options: AnalysisOptions,
 ) -> tuple[Document, list[Vote]]:
     """Read, check and analyse votes.
 
@@ -52,8 +51,7 @@ def analyse_votes(
         paths: Files of votes and folders with them.
         key: The study.
         metrics: Automatic metrics to hold against the votes.
-        rules: Which raters count.
-        how: Intervals and their seed.
+        options: Which raters count, and the intervals.
 
     Returns:
         The content of analysis.json, and the votes on pairs of systems that it is made of.
@@ -61,21 +59,24 @@ def analyse_votes(
     Raises:
         StudyError: If no vote is left.
     """
+    how = Resampling(options.seed, options.confidence, options.resamples)
     files, problems = vote_files(paths)
     votes, found = read_votes(files, key)
     problems = [*problems, *found, *unscored(metrics, key)]
-    raters, left_out = _raters(votes, key, rules)
-    used = [vote for vote in pair_votes(votes, key) if vote.rater not in left_out]
+    raters = check_raters(votes, key, options)
+    left_out = [row["rater"] for row in raters if row["is_left_out"]]
+    used = [v for v in votes if key.items[v.item].kind == "pair" and v.rater not in left_out]
     if not used:
         reasons = "; ".join(f"{p.where} {p.text}" for p in problems[:3])
         raise StudyError(f"No vote of the study {key.study} is left to analyse. {reasons}".strip())
     sides = [vote.is_left for vote in used if vote.is_left is not None]
+    rules = {name: getattr(options, name) for name in ("leave_out", "min_caught", "min_same")}
     document: Document = {
         "study": key.study,
         "systems": key.systems,
         "questions": [list(question) for question in key.questions],
         "is_forced": key.is_forced,
-        "options": asdict(how) | asdict(rules),
+        "options": asdict(how) | rules,
         "files": len(files),
         "votes": len(used),
         "raters_counted": len({vote.rater for vote in used}),
@@ -98,23 +99,46 @@ def analyse_votes(
     return document, used
 
 
-def _raters(
-    votes: Sequence[Vote], key: StudyKey, rules: RaterRules
-) -> tuple[list[Document], list[str]]:
-    """One row per rater, and the ids of those who do not count."""
-    rows, left_out = [], []
-    for check in check_raters(votes, key):
-        fails = check.fails(min_caught=rules.min_caught, min_same=rules.min_same)
-        failed = [
-            name for name, is_failed in zip(("catches", "repeats"), fails, strict=True) if is_failed
-        ]
-        is_out = rules.leave_out in failed or (rules.leave_out == "either" and bool(failed))
-        if is_out:
-            left_out.append(check.rater)
-        rows.append(asdict(check) | {"failed": failed, "is_left_out": is_out})
-    return rows, left_out
+def check_raters(votes: Sequence[Vote], key: StudyKey, options: AnalysisOptions) -> list[Document]:
+    """How carefully each rater answered, by catches and repeats, in the order of the plan.
 
-
-def grave_problems(document: Document) -> list[Problem]:
-    """Problems for which rows were left out."""
-    return [Problem(**problem) for problem in document["problems"] if problem["is_grave"]]
+    Returns:
+        Per rater who gave an answer: ``num_votes`` in all, catches and repeats included;
+        ``num_caught`` of ``num_catches`` checked answers that named the intact clip; ``num_same``
+        of ``num_repeats`` answers that were those of the first time; ``share_left`` of the answers
+        that were no tie; ``median_seconds`` from showing a pair to its last answer; which of both
+        checks ``failed``; and whether the rater ``is_left_out`` for it.
+    """
+    by_rater: dict[str, dict[tuple[str, str], Vote]] = {}
+    for vote in votes:
+        by_rater.setdefault(vote.rater, {})[vote.item, vote.question] = vote
+    rows = []
+    for rater in key.plan:
+        own = by_rater.get(rater, {})
+        caught, same = [], []
+        spent: dict[str, float] = {}
+        for (name, question), vote in own.items():
+            item = key.items[name]
+            spent[name] = max(spent.get(name, 0.0), vote.milliseconds / 1000)
+            if item.kind == "catch" and question in item.expected:
+                caught.append(vote.score == 1.0)
+            if item.kind == "repeat" and (item.of, question) in own:
+                same.append(vote.score == own[item.of, question].score)
+        failed = ["catches"] if sum(caught) < options.min_caught * len(caught) else []
+        failed += ["repeats"] if sum(same) < options.min_same * len(same) else []
+        sides = [vote.is_left for vote in own.values() if vote.is_left is not None]
+        row: Document = {
+            "rater": rater,
+            "num_votes": len(own),
+            "num_caught": sum(caught),
+            "num_catches": len(caught),
+            "num_same": sum(same),
+            "num_repeats": len(same),
+            "share_left": sum(sides) / len(sides) if sides else None,
+            "median_seconds": median(spent.values()) if spent else None,
+            "failed": failed,
+            "is_left_out": options.leave_out in failed
+            or (options.leave_out == "either" and bool(failed)),
+        }
+        rows += [row] if own else []
+    return rows

@@ -2,27 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from jsonargparse import ActionSubCommands, ArgumentParser, Namespace
-from jsonargparse.typing import (
-    ClosedUnitInterval,
-    NonNegativeInt,
-    OpenUnitInterval,
-    PositiveFloat,
-    PositiveInt,
-)
 
 from dance_eval.loading import collect_clips
-from dance_eval.study.analysis import RaterRules, analyse_votes, grave_problems
-from dance_eval.study.build import StudyOptions, build_study
-from dance_eval.study.errors import StudyError
-from dance_eval.study.key import read_key
+from dance_eval.study.analysis import AnalysisOptions, analyse_votes
+from dance_eval.study.build import PAGE_NAME, StudyOptions, build_study, minutes_needed
+from dance_eval.study.key import StudyError, read_key
 from dance_eval.study.metric_values import read_metric_values
-from dance_eval.study.page import PAGE_NAME, minutes_needed
 from dance_eval.study.plots import draw_plots
-from dance_eval.study.preferences import Analysing
 from dance_eval.study.report import headline, readable_tables, write_report
 from musicinfuser.atomic_files import require_writable
 from musicinfuser.option_parser import OptionParser
@@ -55,27 +46,7 @@ def build_parser() -> ArgumentParser:
         default=None,
         help="The sealed key; default: <output>.key.json beside the page.",
     )
-    parser.add_argument(
-        "--raters", type=PositiveInt, required=True, help="Their ids are 1 to this."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Of all draws.")
-    parser.add_argument(
-        "--pairs_per_rater", type=PositiveInt | None, default=None, help="Default: all pairs."
-    )
-    parser.add_argument(
-        "--repeats", type=NonNegativeInt, default=2, help="Per rater, sides swapped."
-    )
-    parser.add_argument(
-        "--catches", type=NonNegativeInt, default=3, help="Spoilt copies against intact clips."
-    )
-    parser.add_argument(
-        "--ties", type=bool, default=True, help="Whether no difference is an answer."
-    )
-    parser.add_argument(
-        "--height", type=PositiveInt | None, default=None, help="Default: smallest."
-    )
-    parser.add_argument("--width", type=PositiveInt | None, default=None, help="Default: smallest.")
-    parser.add_argument("--fps", type=PositiveFloat | None, default=None, help="Default: highest.")
+    parser.add_class_arguments(StudyOptions)
     return parser
 
 
@@ -96,17 +67,7 @@ def analyse_parser() -> ArgumentParser:
         default=False,
         help="Go on where rows are edited, unknown or contradict each other; they do not count.",
     )
-    parser.add_argument(
-        "--leave_out",
-        type=Literal["none", "catches", "repeats", "either"],
-        default="none",
-        help="Leave out raters who fail these.",
-    )
-    parser.add_argument("--min_caught", type=ClosedUnitInterval, default=0.75, help="Of catches.")
-    parser.add_argument("--min_same", type=ClosedUnitInterval, default=0.5, help="Of repeats.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the resamples.")
-    parser.add_argument("--confidence", type=OpenUnitInterval, default=0.95)
-    parser.add_argument("--resamples", type=PositiveInt, default=2000)
+    parser.add_class_arguments(AnalysisOptions)
     return parser
 
 
@@ -130,22 +91,8 @@ def build(settings: Namespace) -> None:
     key_file = settings.key or output.with_name(f"{output.resolve().name}.key.json")
     require_writable(output, option="--output")
     require_writable(key_file.parent, option="--key")
-    key = build_study(
-        entries,
-        folder=output,
-        key_file=key_file,
-        options=StudyOptions(
-            num_raters=settings.raters,
-            seed=settings.seed,
-            pairs_per_rater=settings.pairs_per_rater,
-            num_repeats=settings.repeats,
-            num_catches=settings.catches,
-            is_forced=not settings.ties,
-            height=settings.height,
-            width=settings.width,
-            fps=settings.fps,
-        ),
-    )
+    options = _options(StudyOptions, settings)
+    key = build_study(entries, folder=output, key_file=key_file, options=options)
     notes = [f"{path}: left out, since no line of its manifest names it." for path in unlisted]
     notes += key.notes
     _print_some(notes, rest=f"all under `notes` in {key_file}")
@@ -170,13 +117,8 @@ def analyse(settings: Namespace) -> None:
     """
     key = read_key(settings.key)
     metrics = read_metric_values(settings.metrics)
-    document, votes = analyse_votes(
-        settings.votes,
-        key,
-        metrics=metrics,
-        rules=RaterRules(settings.leave_out, settings.min_caught, settings.min_same),
-        how=Analysing(settings.seed, settings.confidence, settings.resamples),
-    )
+    options = _options(AnalysisOptions, settings)
+    document, votes = analyse_votes(settings.votes, key, metrics=metrics, options=options)
     write_report(settings.output, document, draw_plots(document, votes, metrics, key))
     tables = readable_tables(document)
     for name in ("win_rates", "agreement", "strengths", "correlations"):
@@ -186,14 +128,17 @@ def analyse(settings: Namespace) -> None:
     problems = [f"{p['where']}: {p['kind']}: {p['text']}" for p in document["problems"]]
     _print_some(problems, rest=f"all in {settings.output / 'problems.md'}")
     print(f"Everything, with plots: {settings.output / PAGE_NAME}")
-    grave = grave_problems(document)
-    if grave and not settings.despite_problems:
-        kinds = Counter(problem.kind for problem in grave)
+    kinds = Counter(problem["kind"] for problem in document["problems"] if problem["is_grave"])
+    if kinds and not settings.despite_problems:
         named = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
         raise StudyError(
-            f"{len(grave)} rows or files do not count: {named}; mend them, or accept that with "
+            f"{kinds.total()} rows or files do not count: {named}; mend them, or accept that with "
             "--despite_problems true."
         )
+
+
+def _options(kind: Any, settings: Namespace) -> Any:
+    return kind(**{field.name: settings[field.name] for field in fields(kind)})
 
 
 def _print_some(lines: Sequence[str], *, rest: str) -> None:

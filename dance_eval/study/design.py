@@ -2,54 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 
-from dance_eval.study.errors import StudyError
-from dance_eval.study.sides import balanced_sides
+from dance_eval.study.key import Item, StudyError, Trial
 from musicinfuser.keyed_random import generator
 
-ItemKind = Literal["pair", "repeat", "catch"]
 
-
-@dataclass(frozen=True)
-class Item:
-    """Two clips to be compared, under a name that says nothing.
-
-    Attributes:
-        kind: A ``pair`` of systems, the same pair shown once more (``repeat``), or an intact clip
-            against a spoilt copy (``catch``).
-        first: Name of the clip of the first system, or of the intact one.
-        second: Name of the other clip.
-        of: The repeated pair; empty for others.
-        expected: Questions that a careful rater answers with the first clip; catches only.
-    """
-
-    kind: ItemKind
-    first: str
-    second: str
-    of: str = ""
-    expected: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One item as one rater sees it: the names of the item and of the clips on both sides."""
-
-    item: str
-    left: str
-    right: str
-
-
-def _shuffled(num: int, *, seed: int, index: int | str, purpose: str) -> list[int]:
-    return torch.randperm(num, generator=generator(seed, index, purpose)).tolist()
-
-
-def _in_order(names: Sequence[str], *, seed: int, index: int, purpose: str) -> list[str]:
-    order = _shuffled(len(names), seed=seed, index=index, purpose=purpose)
-    return [names[number] for number in order]
+def _shuffled(items: Sequence[Any], *, seed: int, index: int, purpose: str) -> list[Any]:
+    order = torch.randperm(len(items), generator=generator(seed, index, purpose)).tolist()
+    return [items[number] for number in order]
 
 
 def deal_pairs(
@@ -77,16 +40,68 @@ def deal_pairs(
         waiting: list[int] = []
         while len(hand) < wanted:
             if not stock:
-                stock = _shuffled(num_pairs, seed=seed, index=num_decks, purpose="study deck")
+                stock = _shuffled(
+                    range(num_pairs), seed=seed, index=num_decks, purpose="study deck"
+                )
                 num_decks += 1
             pair = stock.pop(0)
             if pair in hand:
                 waiting.append(pair)
-            else:
-                hand[pair] = None
+            hand[pair] = None
         stock = waiting + stock
         dealt.append(list(hand))
     return dealt
+
+
+def balanced_sides(showings: Sequence[tuple[int, int]], *, seed: int, purpose: str) -> list[bool]:
+    """Draw sides so that no rater and no pair has one more on the left than half.
+
+    Raters and pairs are the two kinds of nodes of a graph, showings its edges. Nodes with an odd
+    number of edges get one more, to a node that stands for nobody; then every edge lies on a
+    closed walk, and along a closed walk between two kinds of nodes every other edge runs from a
+    rater to a pair. These are the showings with the first clip on the left. Where walks begin and
+    which way they turn is drawn.
+
+    Args:
+        showings: A rater and a pair, by number; each at most once.
+        seed: The study's seed.
+        purpose: Tells apart draws of one seed.
+
+    Returns:
+        For each showing, whether the pair's first clip is on the left. Over the showings of any
+        rater, and of any pair, the two sides differ by at most one.
+    """
+    stream = generator(seed, 0, purpose)
+    edges = [(("rater", rater), ("pair", pair)) for rater, pair in showings]
+    nobody = {"rater": ("pair", -1), "pair": ("rater", -1)}
+    degree: dict[tuple[str, int], int] = defaultdict(int)
+    for edge in edges:
+        for node in edge:
+            degree[node] += 1
+    for node in [node for node, count in degree.items() if count % 2]:
+        other = nobody[node[0]]
+        edges.append((node, other) if node[0] == "rater" else (other, node))
+        degree[other] += 1
+    if degree[nobody["rater"]] % 2:
+        edges.append((nobody["pair"], nobody["rater"]))
+
+    around: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for number in torch.randperm(len(edges), generator=stream).tolist():
+        for node in edges[number]:
+            around[node].append(number)
+    nodes = sorted(around)
+    flips = torch.randint(2, (len(nodes),), generator=stream).tolist()
+    is_first_left: list[bool | None] = [None] * len(edges)
+    for node, flip in zip(nodes, flips, strict=True):
+        here = node
+        # Every walk ends where it began, since each node has an even degree.
+        while around[here]:
+            number = around[here].pop()
+            if is_first_left[number] is None:
+                rater, pair = edges[number]
+                is_first_left[number] = (here == rater) != bool(flip)
+                here = pair if here == rater else rater
+    return [bool(side) for side in is_first_left[: len(showings)]]
 
 
 def plan_trials(
@@ -149,47 +164,35 @@ def plan_trials(
     repeats: dict[str, Item] = {}
     plan: dict[str, list[Trial]] = {}
     for rater, hand in enumerate(hands):
-        trials = {
-            name: _trial(name, items[name], first_left=is_first_left[rater, name])
-            for name in [*(names[number] for number in hand), *catches]
-        }
+        trials = {}
+        for name in [*(names[number] for number in hand), *catches]:
+            shown = items[name].first, items[name].second
+            trials[name] = Trial(name, *(shown if is_first_left[rater, name] else shown[::-1]))
         order, again = _first_showings(
             list(trials), num_pairs=len(hand), num_repeats=num_repeats, seed=seed, rater=rater
         )
-        shown = [trials[name] for name in order]
+        own = [trials[name] for name in order]
         for name in again:
             repeated, item = repeat_name(name), items[name]
             repeats[repeated] = Item("repeat", item.first, item.second, of=name)
             places = generator(seed, f"{rater} {name}", "study place")
             half = (len(trials) + 1) // 2
-            place = int(torch.randint(half, len(shown) + 1, (1,), generator=places))
-            shown.insert(place, Trial(repeated, trials[name].right, trials[name].left))
-        plan[str(rater + 1)] = shown
+            place = int(torch.randint(half, len(own) + 1, (1,), generator=places))
+            own.insert(place, Trial(repeated, trials[name].right, trials[name].left))
+        plan[str(rater + 1)] = own
     return plan, repeats
-
-
-def _trial(name: str, item: Item, *, first_left: bool) -> Trial:
-    sides = (item.first, item.second) if first_left else (item.second, item.first)
-    return Trial(name, *sides)
 
 
 def _first_showings(
     names: Sequence[str], *, num_pairs: int, num_repeats: int, seed: int, rater: int
 ) -> tuple[list[str], list[str]]:
-    """The order of one rater's items, and the pairs, all in its first half, to be shown again.
-
-    Args:
-        names: Pairs, then catches.
-        num_pairs: How many of them are pairs.
-        num_repeats: How many pairs are wanted again.
-        seed: The study's seed.
-        rater: Whose order it is.
-    """
+    """The order of a rater's pairs and catches, and the pairs of its first half to show again."""
     half = (len(names) + 1) // 2
-    picks = _shuffled(num_pairs, seed=seed, index=rater, purpose="study repeats")
-    again = [names[number] for number in picks[: min(num_repeats, half)]]
+    picks = _shuffled(names[:num_pairs], seed=seed, index=rater, purpose="study repeats")
+    again = picks[: min(num_repeats, half)]
     others = [name for name in names if name not in set(again)]
-    others = _in_order(others, seed=seed, index=rater, purpose="study order")
+    others = _shuffled(others, seed=seed, index=rater, purpose="study order")
     early = half - len(again)
-    first = _in_order([*again, *others[:early]], seed=seed, index=rater, purpose="study first")
+    first = [*again, *others[:early]]
+    first = _shuffled(first, seed=seed, index=rater, purpose="study first")
     return [*first, *others[early:]], again

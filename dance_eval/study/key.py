@@ -2,17 +2,53 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
-from dance_eval.study.design import Item, Trial
-from dance_eval.study.errors import StudyError
-from dance_eval.study.questions import QUESTIONS, Question
 from musicinfuser.atomic_files import write_text
+from musicinfuser.errors import UserError
 
 VERSION = 1
+QUESTIONS = (
+    ("quality", "Which video has higher visual quality?"),
+    ("music", "Which video’s dance aligns better with the music?"),
+    ("realism", "Which video’s motion is more realistic?"),
+    ("complexity", "Which video’s dance is more complex?"),
+)
+"""Names as in the vote files, and section C of the paper, word for word, as raters read it."""
+
+
+class StudyError(UserError):
+    """A study cannot be built or analysed as asked. The message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Two clips to be compared, under a name that says nothing.
+
+    Attributes:
+        kind: A ``pair`` of systems, the same pair shown once more (``repeat``), or an intact clip
+            against a spoilt copy (``catch``).
+        first: Name of the clip of the first system, or of the intact one.
+        second: Name of the other clip.
+        of: The repeated pair; empty for others.
+        expected: Questions that a careful rater answers with the first clip; catches only.
+    """
+
+    kind: Literal["pair", "repeat", "catch"]
+    first: str
+    second: str
+    of: str = ""
+    expected: tuple[str, ...] = ()
+
+
+class Trial(NamedTuple):
+    """One item as one rater sees it: the names of the item and of the clips on both sides."""
+
+    item: str
+    left: str
+    right: str
 
 
 @dataclass(frozen=True)
@@ -62,7 +98,7 @@ class StudyKey:
         items: By their names on the page.
         plan: Trials of each rater, in order.
         notes: What was left out or changed, one sentence each.
-        questions: What was asked.
+        questions: What was asked: name and text.
     """
 
     study: str
@@ -76,11 +112,7 @@ class StudyKey:
     items: dict[str, Item] = field(default_factory=dict)
     plan: dict[str, list[Trial]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    questions: tuple[Question, ...] = QUESTIONS
-
-    def pair_of(self, item: str) -> str:
-        """The pair behind an item: itself, or what a repeat shows again."""
-        return self.items[item].of or item
+    questions: tuple[tuple[str, str], ...] = QUESTIONS
 
     def systems_of(self, item: str) -> tuple[str, str]:
         """The systems of an item's first and second clip."""
@@ -89,12 +121,7 @@ class StudyKey:
 
     def write(self, path: Path) -> None:
         """Write the key, whole or not at all."""
-        content: dict[str, Any] = {"version": VERSION} | asdict(self)
-        content["questions"] = [list(question) for question in self.questions]
-        content["plan"] = {
-            rater: [[t.item, t.left, t.right] for t in trials]
-            for rater, trials in self.plan.items()
-        }
+        content = {"version": VERSION} | asdict(self)
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -115,7 +142,16 @@ def read_key(path: Path) -> StudyKey:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != VERSION:
             raise StudyError(f"{path}: is a key of another version of this program.")
-        return _key(content)
+        items = content["items"].items()
+        return StudyKey(
+            **content
+            | {
+                "questions": tuple(map(tuple, content["questions"])),
+                "clips": {name: ClipRecord(**clip) for name, clip in content["clips"].items()},
+                "items": {n: Item(**i | {"expected": tuple(i["expected"])}) for n, i in items},
+                "plan": {rater: [Trial(*t) for t in own] for rater, own in content["plan"].items()},
+            }
+        )
     except StudyError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -123,21 +159,3 @@ def read_key(path: Path) -> StudyKey:
             f"{path}: cannot be read as the key of a study ({type(error).__name__}); "
             "`evaluate.py study build` writes it beside the folder of the page."
         ) from error
-
-
-def _key(content: Mapping[str, Any]) -> StudyKey:
-    return StudyKey(
-        **{
-            **content,
-            "questions": tuple(Question(*question) for question in content["questions"]),
-            "clips": {name: ClipRecord(**clip) for name, clip in content["clips"].items()},
-            "items": {
-                name: Item(**{**item, "expected": tuple(item["expected"])})
-                for name, item in content["items"].items()
-            },
-            "plan": {
-                rater: [Trial(*trial) for trial in trials]
-                for rater, trials in content["plan"].items()
-            },
-        }
-    )

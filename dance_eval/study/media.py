@@ -1,4 +1,7 @@
-"""Clips made alike: one codec, size, rate, length and loudness, the same sound, no metadata."""
+"""Clips made alike: one codec, size, rate, length and loudness, the same sound, no metadata.
+
+And copies for catch items, spoilt so that a careful rater tells them from the intact clips.
+"""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dance_eval.metrics.clip_folder import ClipEntry, file_digest
-from dance_eval.study.spoiling import SPOILINGS
 from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import fit_length, read_audio
 from musicinfuser.media.loudness import likeness, with_loudness
 from musicinfuser.media.video import VideoInfo, centre_crop, probe_video, read_clip
@@ -19,6 +23,8 @@ from musicinfuser.media.video_writing import write_video
 AUDIO_RATE_HZ = 48000
 _ALIKE = 0.9
 _COMPARED_RATE_HZ = 8000
+_COARSE_BLOCKS = 24  # along the shorter side
+_SPAN_FRAMES = 5
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Picture:
 
     Attributes:
         source: Whose frames are shown.
-        sound: Whose sound is heard.
+        sound: Whose sound is played.
         num_frames: How many frames are shown, at the study's rate.
         spoiling: How its frames are spoilt; empty for intact clips.
     """
@@ -164,16 +170,50 @@ def write_picture(path: Path, picture: Picture, *, form: Form, seed: int) -> Non
         crop=crop,
     )
     if picture.spoiling:
-        spoil, _ = SPOILINGS[picture.spoiling]
-        frames = spoil(frames, seed=seed, name=picture.source.digest)
-    sound = _sound(picture, fps=form.fps)
-    write_video(path, frames, fps=form.fps, audio=sound, audio_rate_hz=AUDIO_RATE_HZ)
+        frames = spoilt(frames, picture.spoiling, seed=seed, name=picture.source.digest)
+    seconds = picture.num_frames / form.fps
+    sound = read_audio(picture.sound.info.path, rate_hz=AUDIO_RATE_HZ, duration_seconds=seconds)
+    loud = with_loudness(sound, rate_hz=AUDIO_RATE_HZ)
+    loud = fit_length(loud, round(seconds * AUDIO_RATE_HZ)).to(torch.float32)
+    write_video(path, frames, fps=form.fps, audio=loud, audio_rate_hz=AUDIO_RATE_HZ)
     os.utime(path, (0, 0))
 
 
-def _sound(picture: Picture, *, fps: float) -> Tensor:
-    """The sound of a clip at the study's loudness, as long as its frames."""
-    seconds = picture.num_frames / fps
-    sound = read_audio(picture.sound.info.path, rate_hz=AUDIO_RATE_HZ, duration_seconds=seconds)
-    loud = with_loudness(sound, rate_hz=AUDIO_RATE_HZ)
-    return fit_length(loud, round(seconds * AUDIO_RATE_HZ)).to(torch.float32)
+SPOILINGS = {
+    "frozen": ("music", "complexity"),
+    "scrambled": ("realism",),
+    "coarse": ("quality",),
+}
+"""How copies are spoilt, and the questions that a careful rater then answers with the intact clip.
+
+Only these count: that a scrambled dance looks more complex is no mistake. Together they check each
+question.
+"""
+
+
+def spoilt(frames: Tensor, way: str, *, seed: int, name: str) -> Tensor:
+    """Frames of a copy that a careful rater tells from the intact clip.
+
+    Args:
+        frames: uint8, (F, H, W, 3).
+        way: ``frozen``, the middle frame all the time: nobody dances. ``scrambled``, spans of five
+            frames, or a fifth of a shorter clip's, in a drawn order, half of them backwards: motion
+            leaps. ``coarse``, blocks in place of pixels, 24 along the shorter side.
+        seed: The study's seed.
+        name: Of the clip; with the seed it fixes the draws.
+    """
+    if way == "frozen":
+        return frames[len(frames) // 2].expand_as(frames).contiguous()
+    if way == "scrambled":
+        stream = generator(seed, name, "study scramble")
+        spans = torch.arange(len(frames)).split(max(min(_SPAN_FRAMES, len(frames) // 5), 1))
+        order = torch.randperm(len(spans), generator=stream).tolist()
+        turned = torch.randint(2, (len(spans),), generator=stream).tolist()
+        return frames[torch.cat([spans[n].flip(0) if turned[n] else spans[n] for n in order])]
+    height, width = frames.shape[1:3]
+    block = max(min(height, width) // _COARSE_BLOCKS, 2)
+    planes = frames.permute(0, 3, 1, 2).float()
+    size = max(height // block, 1), max(width // block, 1)
+    small = functional.interpolate(planes, size, mode="area")
+    large = functional.interpolate(small, (height, width), mode="nearest")
+    return large.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

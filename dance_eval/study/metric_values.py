@@ -1,21 +1,22 @@
 """Automatic metrics beside the votes: item by item and system by system."""
 
 import itertools
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
-from dance_eval.metrics.report import read_report
-from dance_eval.study.correlation import (
+from dance_eval.metrics.report import Document, read_report
+from dance_eval.study.key import StudyKey
+from dance_eval.study.vote_statistics import (
+    Resampling,
     correlate_differences,
     pairwise_accuracy,
     rank_correlations,
 )
-from dance_eval.study.key import ClipRecord, StudyKey
-from dance_eval.study.preferences import Analysing, ResultRow
 from dance_eval.study.votes import Problem, Vote
 
 ALL_QUESTIONS = "all"
@@ -40,8 +41,7 @@ def read_metric_values(files: Iterable[Path]) -> dict[str, ClipValues]:
 
 def unscored(metrics: Mapping[str, ClipValues], key: StudyKey) -> list[Problem]:
     """Metrics that lack clips of the study."""
-    clips = {(clip.system, clip.sha256) for clip in key.clips.values() if not clip.spoiling}
-    problems = []
+    clips, problems = _intact_clips(key), []
     for name, values in metrics.items():
         missing = len(clips - values.keys())
         if missing:
@@ -50,27 +50,27 @@ def unscored(metrics: Mapping[str, ClipValues], key: StudyKey) -> list[Problem]:
     return problems
 
 
+def _intact_clips(key: StudyKey) -> set[tuple[str, str]]:
+    return {(clip.system, clip.sha256) for clip in key.clips.values() if not clip.spoiling}
+
+
 def item_preferences(votes: Sequence[Vote], question: str) -> dict[str, float]:
     """Mean score of each pair less 0.5; with `ALL_QUESTIONS` over all answers to it."""
     scores: dict[str, list[float]] = defaultdict(list)
     for vote in votes:
         if question in (vote.question, ALL_QUESTIONS):
             scores[vote.item].append(vote.score)
-    return {item: statistics.fmean(each) - 0.5 for item, each in scores.items()}
+    return {item: fmean(each) - 0.5 for item, each in scores.items()}
 
 
 def item_differences(
     values: ClipValues, preferences: Mapping[str, float], key: StudyKey
 ) -> tuple[np.ndarray, np.ndarray]:
     """Metric differences and preferences of the pairs that have both, (N,) each."""
-
-    def value(clip: ClipRecord) -> float | None:
-        return values.get((clip.system, clip.sha256))
-
     found = []
     for name, preference in preferences.items():
-        item = key.items[name]
-        first, second = value(key.clips[item.first]), value(key.clips[item.second])
+        clips = (key.clips[clip] for clip in (key.items[name].first, key.items[name].second))
+        first, second = (values.get((clip.system, clip.sha256)) for clip in clips)
         if first is not None and second is not None:
             found.append((first - second, preference))
     columns = np.array(found, dtype=float).reshape(-1, 2)
@@ -78,70 +78,54 @@ def item_differences(
 
 
 def correlations(
-    metrics: Mapping[str, ClipValues], votes: Sequence[Vote], key: StudyKey, how: Analysing
-) -> list[ResultRow]:
+    metrics: Mapping[str, ClipValues], votes: Sequence[Vote], key: StudyKey, how: Resampling
+) -> list[Document]:
     """Every metric against every question, and against all of them together.
 
     Item level: differences between the two clips of a pair against the share of votes. System
     level: means over the study's clips against win rates over all votes; the accuracy counts pairs
     of systems, the rank correlations need at least three systems.
     """
-    rows: list[ResultRow] = []
+    how = replace(how, num_resamples=min(how.num_resamples, 1000))
+    rows: list[Document] = []
     for name, values in metrics.items():
         for question in [*(q for q, _ in key.questions), ALL_QUESTIONS]:
-            preferences = item_preferences(votes, question)
-            metric, liked = item_differences(values, preferences, key)
-            found = correlate_differences(
-                metric,
-                liked,
-                seed=how.seed,
-                name=f"{name}/{question}",
-                confidence=how.confidence,
-                num_resamples=min(how.num_resamples, 1000),
-            )
+            found = item_differences(values, item_preferences(votes, question), key)
+            own = [vote for vote in votes if question in (vote.question, ALL_QUESTIONS)]
             rows.append(
                 {
                     "metric": name,
                     "question": question,
-                    "pairs": found.num,
-                    "spearman": found.spearman,
-                    "spearman_interval": found.spearman_interval,
-                    "kendall": found.kendall,
-                    "pairwise_accuracy": found.accuracy,
-                    "pairs_decided": found.num_decided,
-                    **_system_level(values, votes, question, key),
+                    **correlate_differences(*found, how, name=f"{name}/{question}"),
+                    **_system_level(values, own, key),
                 }
             )
     return rows
 
 
-def _system_level(
-    values: ClipValues, votes: Sequence[Vote], question: str, key: StudyKey
-) -> ResultRow:
-    own = [vote for vote in votes if question in (vote.question, ALL_QUESTIONS)]
+def _system_level(values: ClipValues, votes: Sequence[Vote], key: StudyKey) -> Document:
     liked: dict[str, list[float]] = defaultdict(list)
     direct: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for vote in own:
+    for vote in votes:
         first, second = key.systems_of(vote.item)
         liked[first].append(vote.score)
         liked[second].append(1 - vote.score)
         direct[first, second].append(vote.score)
-    clips = {(clip.system, clip.sha256) for clip in key.clips.values() if not clip.spoiling}
-    means = {}
+    clips, means = _intact_clips(key), {}
     for system in key.systems:
         known = [values[clip] for clip in clips if clip[0] == system and clip in values]
         if known and liked[system]:
-            means[system] = statistics.fmean(known)
+            means[system] = fmean(known)
     names = list(means)
     spearman = kendall = None
     if len(names) > 2:
         spearman, kendall = rank_correlations(
-            [means[name] for name in names], [statistics.fmean(liked[name]) for name in names]
+            [means[name] for name in names], [fmean(liked[name]) for name in names]
         )
     met = [pair for pair in itertools.permutations(names, 2) if direct.get(pair)]
     accuracy, _ = pairwise_accuracy(
         np.array([means[first] - means[second] for first, second in met]),
-        np.array([statistics.fmean(direct[pair]) - 0.5 for pair in met]),
+        np.array([fmean(direct[pair]) - 0.5 for pair in met]),
     )
     return {
         "systems": len(names),

@@ -1,16 +1,15 @@
 """Pairs of clips as the page will show them, and what had to be left out or changed for it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.study.matching import match_clips
-from dance_eval.study.media import Form, Picture, Source, open_source, sounds_differ
-from dance_eval.study.spoiling import SPOILINGS
+from dance_eval.metrics.matching import MatchedPair, Pieces, matched
+from dance_eval.study.media import SPOILINGS, Form, Picture, Source, open_source, sounds_differ
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
@@ -54,6 +53,23 @@ def open_sources(entries: Iterable[ClipEntry]) -> tuple[list[Source], list[str]]
     return sources, notes
 
 
+def match_clips(entries: Sequence[ClipEntry]) -> tuple[list[MatchedPair], list[str]]:
+    """Pair the clips of every two systems as `matched` does.
+
+    Returns:
+        The pairs, and one sentence for every clip that has no counterpart in some other system.
+    """
+    pieces = Pieces(entries)
+    pairs, alone = matched(entries, pieces)
+    notes = []
+    for entry, system in alone:
+        asked = [f"track {pieces.title(entry)}", f"start {entry.track_offset_seconds:g} s"]
+        asked += [] if entry.prompt is None else [f"prompt {entry.prompt!r}"]
+        asked += [] if entry.seed is None else [f"seed {entry.seed}"]
+        notes.append(f"{entry.path}: {system} has no clip left for it ({', '.join(asked)}).")
+    return pairs, notes
+
+
 def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPair], list[str]]:
     """Match clips and give each pair one sound and one length.
 
@@ -63,9 +79,9 @@ def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPai
         The pairs, and one sentence on everything that was left out or changed.
     """
     by_path = {source.entry.path: source for source in sources}
-    matched, notes = match_clips([source.entry for source in sources])
+    found, notes = match_clips([source.entry for source in sources])
     pairs: list[ShownPair] = []
-    for match in tqdm(matched, unit="pair", desc="sounds"):
+    for match in tqdm(found, unit="pair", desc="sounds"):
         first, second = by_path[match.first.path], by_path[match.second.path]
         names = f"{first.entry.path} and {second.entry.path}"
         sound = first if first.info.has_audio else second
@@ -82,16 +98,18 @@ def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPai
         elif differ:
             notes.append(f"{names}: their sounds differ; both play that of {sound.entry.system}.")
         lengths = first.num_frames(form.fps), second.num_frames(form.fps)
-        if lengths[0] != lengths[1]:
+        length = min(lengths)
+        if length < max(lengths):
             notes.append(
                 f"{names}: last {lengths[0]} and {lengths[1]} frames at {form.fps:g} per second; "
-                f"both are cut to {min(lengths)}."
+                f"both are cut to {length}."
             )
-        length = min(lengths)
         pairs.append(ShownPair(Picture(first, sound, length), Picture(second, sound, length)))
     used = {path for pair in pairs for path in pair.paths}
-    notes += [_resized(source, form) for source in sources if source.entry.path in used]
-    return pairs, [note for note in notes if note]
+    for source in sources:
+        if source.entry.path in used and (changes := _changes(source, form)):
+            notes.append(f"{source.entry.path}: {', '.join(changes)}.")
+    return pairs, notes
 
 
 def catch_pairs(pairs: Sequence[ShownPair], *, num_catches: int, seed: int) -> list[ShownPair]:
@@ -105,26 +123,23 @@ def catch_pairs(pairs: Sequence[ShownPair], *, num_catches: int, seed: int) -> l
     stream = generator(seed, 0, "study catches")
     order = torch.randperm(2 * len(pairs), generator=stream).tolist()
     ways = list(SPOILINGS)
-    caught = []
+    catches = []
     for number in range(num_catches):
         drawn = order[number % len(order)]
         pair = pairs[drawn // 2]
         intact = pair.first if drawn % 2 else pair.second
-        copy = Picture(intact.source, intact.sound, intact.num_frames, ways[number % len(ways)])
-        caught.append(ShownPair(intact, copy))
-    return caught
+        catches.append(ShownPair(intact, replace(intact, spoiling=ways[number % len(ways)])))
+    return catches
 
 
-def _resized(source: Source, form: Form) -> str:
-    """A sentence on a clip that is shown at another size or rate than it came in, or nothing."""
-    info = source.info
-    said = []
+def _changes(source: Source, form: Form) -> list[str]:
+    """How a clip is shown in another size or rate than it came in."""
+    info, found = source.info, []
     if (info.height, info.width) != (form.height, form.width):
-        said.append(f"{info.height}x{info.width} px shown as {form.height}x{form.width}")
-        if abs(info.width * form.height - info.height * form.width) > 2 * max(
-            info.width, info.height, form.width, form.height
-        ):
-            said.append("cut to the study's proportions")
+        found.append(f"{info.height}x{info.width} px shown as {form.height}x{form.width}")
+        longest = max(info.width, info.height, form.width, form.height)
+        if abs(info.width * form.height - info.height * form.width) > 2 * longest:
+            found.append("cut to the study's proportions")
     if abs(info.average_fps - form.fps) > 0.01:
-        said.append(f"{info.average_fps:g} frames per second shown at {form.fps:g}")
-    return f"{source.entry.path}: {', '.join(said)}." if said else ""
+        found.append(f"{info.average_fps:g} frames per second shown at {form.fps:g}")
+    return found

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from dance_eval.metrics.report import Document
 from dance_eval.plots import PlotRow, interval_plot, scatter_plot
-from dance_eval.study.analysis import Document
 from dance_eval.study.key import StudyKey
 from dance_eval.study.metric_values import (
     ALL_QUESTIONS,
@@ -25,7 +25,8 @@ def draw_plots(
     chart of all correlations with all questions together, and the pairs of the first 24 metrics.
     """
     plots: dict[str, str] = {}
-    for number, (system, other) in enumerate(_pairs(document), start=1):
+    systems = dict.fromkeys((row["system"], row["against"]) for row in document["win_rates"])
+    for number, (system, other) in enumerate(systems, start=1):
         rows = [
             PlotRow(
                 row["question"],
@@ -37,49 +38,34 @@ def draw_plots(
             for row in document["win_rates"]
             if (row["system"], row["against"]) == (system, other)
         ]
+        title = f"Preferred {system} to {other} (wins / ties / losses)"
         plots[f"win_rates_{number}.svg"] = interval_plot(
-            f"Preferred {system} to {other} (wins / ties / losses)",
-            rows,
-            is_wide=True,
-            reference=0.5,
-            span=(0.0, 1.0),
+            title, rows, is_wide=True, reference=0.5, span=(0.0, 1.0)
         )
-    if strengths := [row for row in document["strengths"] if row["strength"] is not None]:
-        ends = [abs(v) for row in strengths for v in (row["strength"], *(row["interval"] or ()))]
-        reach = max(*ends, 0.5)
-        plots["strengths.svg"] = interval_plot(
-            "Bradley-Terry strength (log odds)",
-            [
-                PlotRow(
-                    f"{row['question']}: {row['system']}",
-                    0,
-                    row["strength"],
-                    *(row["interval"] or (None, None)),
-                    note=_number(row["strength"]),
-                )
-                for row in strengths
-            ],
-            is_wide=True,
-            reference=0.0,
-            span=(-reach, reach),
-        )
-    if together := [row for row in document["correlations"] if row["question"] == ALL_QUESTIONS]:
-        plots["correlations.svg"] = interval_plot(
-            "Spearman correlation with all votes, over pairs of clips",
-            [
-                PlotRow(
-                    row["metric"],
-                    0,
-                    row["spearman"],
-                    *(row["spearman_interval"] or (None, None)),
-                    note=_number(row["spearman"]),
-                )
-                for row in together
-            ],
-            is_wide=True,
-            reference=0.0,
-            span=(-1.0, 1.0),
-        )
+    strengths = [row for row in document["strengths"] if row["strength"] is not None]
+    ends = [abs(v) for row in strengths for v in (row["strength"], *(row["interval"] or ()))]
+    reach = max([0.5, *ends])
+    plots["strengths.svg"] = interval_plot(
+        "Bradley-Terry strength (log odds)",
+        [
+            _row(f"{row['question']}: {row['system']}", row["strength"], row["interval"])
+            for row in strengths
+        ],
+        is_wide=True,
+        reference=0.0,
+        span=(-reach, reach),
+    )
+    plots["correlations.svg"] = interval_plot(
+        "Spearman correlation with all votes, over pairs of clips",
+        [
+            _row(row["metric"], row["spearman"], row["spearman_interval"])
+            for row in document["correlations"]
+            if row["question"] == ALL_QUESTIONS
+        ],
+        is_wide=True,
+        reference=0.0,
+        span=(-1.0, 1.0),
+    )
     preferences = item_preferences(votes, ALL_QUESTIONS)
     for number, (name, values) in enumerate(list(metrics.items())[:MAX_SCATTERS], start=1):
         metric, liked = item_differences(values, preferences, key)
@@ -95,9 +81,6 @@ def draw_plots(
     return {file: plot for file, plot in plots.items() if plot}
 
 
-def _pairs(document: Document) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((r["system"], r["against"]) for r in document["win_rates"]))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _row(label: str, value: float | None, interval: Sequence[float] | None) -> PlotRow:
+    low, high = interval or (None, None)
+    return PlotRow(label, 0, value, low, high, note="" if value is None else f"{value:.2f}")

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dance_eval.study.analysis import Document
-from dance_eval.study.preferences import ResultRow
+from dance_eval.metrics.report import Document
 from musicinfuser.atomic_files import write_text
 from musicinfuser.html_pages import render
 from musicinfuser.tables import Row, csv_table, markdown_table
@@ -51,13 +50,11 @@ _ABOUT = {
 def readable_tables(document: Document) -> dict[str, list[Row]]:
     """Rows for reading, by the names of the parts of an analysis; empty parts are left out."""
     tables: dict[str, list[Row]] = {
-        "win_rates": [
-            _win_rate(row, confidence=document["options"]["confidence"])
-            for row in document["win_rates"]
-        ],
-        "agreement": [_with_intervals(row) for row in document["agreement"]],
-        "strengths": [_with_intervals(row) for row in document["strengths"]],
-        "correlations": [_with_intervals(row) for row in document["correlations"]],
+        "win_rates": [_win_rate(row, document["options"]) for row in document["win_rates"]],
+        **{
+            name: [_with_intervals(row) for row in document[name]]
+            for name in ("agreement", "strengths", "correlations")
+        },
         "raters": [_rater(row) for row in document["raters"]],
         "problems": [
             {
@@ -86,29 +83,28 @@ def write_report(folder: Path, document: Document, plots: Mapping[str, str]) -> 
 
 def headline(document: Document) -> str:
     """What was counted; first, which raters count though they failed their checks."""
-    failed = [f"{r['rater']} ({' and '.join(r['failed'])})" for r in document["raters"]
-              if r["failed"] and not r["is_left_out"]]  # fmt: skip
+    failed = [
+        f"{row['rater']} ({' and '.join(row['failed'])})"
+        for row in document["raters"]
+        if row["failed"] and not row["is_left_out"]
+    ]
+    text = ""
     if failed:
-        noun = "rater" if len(failed) == 1 else "raters"
-        return (
-            f"{len(failed)} {noun} failed a check and count all the same: {', '.join(failed)}; "
-            "--leave_out either leaves them out. "
-        ) + _counted(document)
-    return _counted(document)
-
-
-def _counted(document: Document) -> str:
-    left_out = document["raters_left_out"]
+        text = (
+            f"{len(failed)} rater{'s' * (len(failed) != 1)} failed a check and count all the same: "
+            f"{', '.join(failed)}; --leave_out either leaves them out. "
+        )
     num_raters = document["raters_counted"]
-    said = f"{document['votes']} votes of {num_raters} rater{'s' * (num_raters != 1)} count"
-    said += f"; raters {', '.join(left_out)} were left out." if left_out else "."
+    text += f"{document['votes']} votes of {num_raters} rater{'s' * (num_raters != 1)} count"
+    left_out = ", ".join(document["raters_left_out"])
+    text += f"; raters {left_out} were left out." if left_out else "."
     share, ends = document["left_side"]["share"], document["left_side"]["wilson"]
     if share is not None:
-        said += (
+        text += (
             f" Of those without ties {share:.1%} [{ends[0]:.1%}, {ends[1]:.1%}] name the left clip."
         )
     grave = sum(problem["is_grave"] for problem in document["problems"])
-    return said + (f" {grave} rows or files with problems do not count." if grave else "")
+    return text + (f" {grave} rows or files with problems do not count." if grave else "")
 
 
 def _page(document: Document, tables: Mapping[str, list[Row]], plots: Mapping[str, str]) -> str:
@@ -136,8 +132,8 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _win_rate(row: ResultRow, *, confidence: float) -> Row:
-    interval = f"{confidence:.0%} interval"
+def _win_rate(row: Document, options: Document) -> Row:
+    interval = f"{options['confidence']:.0%} interval"
     return {
         "system": row["system"],
         "against": row["against"],
@@ -153,7 +149,7 @@ def _win_rate(row: ResultRow, *, confidence: float) -> Row:
     }
 
 
-def _rater(row: ResultRow) -> Row:
+def _rater(row: Document) -> Row:
     return {
         "rater": row["rater"],
         "answers": row["num_votes"],
@@ -166,14 +162,14 @@ def _rater(row: ResultRow) -> Row:
     }
 
 
-def _with_intervals(row: ResultRow) -> Row:
+def _with_intervals(row: Document) -> Row:
     return {
         name.replace("_", " "): _interval(value) if name.endswith("interval") else value
         for name, value in row.items()
     }
 
 
-def _flat(row: ResultRow) -> Row:
+def _flat(row: Document) -> Row:
     """A row with both ends of intervals in columns of their own."""
     flat: dict[str, str | int | float | None] = {}
     for name, value in row.items():

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dance_eval.study.errors import StudyError
-from dance_eval.study.key import StudyKey
+from dance_eval.study.key import StudyError, StudyKey
 from musicinfuser.errors import looked_for, printable
 from musicinfuser.label_files import LabelError, csv_rows
 
@@ -124,11 +123,10 @@ def read_votes(files: Sequence[Path], key: StudyKey) -> tuple[list[Vote], list[P
     for rater, trials in key.plan.items():
         for trial in trials:
             for question, _ in key.questions:
-                found = rows.get((rater, trial.item, question), [])
-                vote = _vote(found, key, problems)
-                if found:
+                if found := rows.get((rater, trial.item, question)):
                     answered[rater].add((trial.item, question))
-                votes += [] if vote is None else [vote]
+                    vote = _vote(found, key, problems)
+                    votes += [] if vote is None else [vote]
     return votes, problems + _missing(answered, key)
 
 
@@ -151,10 +149,8 @@ def _rows(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, str]
                 row = dict(zip(names, values, strict=True))
                 found.append((where, {column: row[column] for column in COLUMNS}))
     except LabelError as error:
-        kind, where = (
-            ("unreadable", name) if error.line is None else ("schema", f"{name}:{error.line}")
-        )
-        problems.append(Problem(kind, where, error.reason))
+        place = ("unreadable", name) if error.line is None else ("schema", f"{name}:{error.line}")
+        problems.append(Problem(*place, error.reason))
     if not found and not any(problem.where.startswith(name) for problem in problems):
         problems.append(Problem("empty", name, "holds no answers.", is_grave=False))
     return found
@@ -173,34 +169,31 @@ def _problem(row: Mapping[str, str], key: StudyKey) -> tuple[str, str] | None:
         return "unknown question", f"there is no question {question!r} in this study."
     if row["check"] != row_check([row[column] for column in COLUMNS[:-1]]):
         return "edited", "was changed after it was downloaded (its check disagrees)."
-    order = int(row["order"]) if row["order"].isascii() and row["order"].isdigit() else 0
-    trials = key.plan[rater]
-    if not 1 <= order <= len(trials) or (trials[order - 1].item, row["seed"]) != (
-        item,
-        str(key.seed),
-    ):
+    shown = dict(enumerate(key.plan[rater], start=1)).get(_number(row["order"]) or 0)
+    if shown is None or (shown.item, str(key.seed)) != (item, row["seed"]):
         return "edited", f"says that rater {rater} saw {item} as number {row['order']}."
-    if (row["left"], row["right"]) != (trials[order - 1].left, trials[order - 1].right):
-        return (
-            "edited",
-            f"says that {row['left']} was left and {row['right']} right; it was not so.",
-        )
+    if (shown.left, shown.right) != (row["left"], row["right"]):
+        said = f"says that {row['left']} was left and {row['right']} right; it was not so."
+        return "edited", said
     if row["choice"] not in {*SCORES, UNPLAYABLE} or (row["choice"] == "tie" and key.is_forced):
         return "choice", f"its choice {row['choice']!r} is none that the page offers."
-    numbers = [row[column] for column in ("ms", "plays_left", "plays_right")]
-    if not all(number.isascii() and number.isdigit() for number in numbers):
-        return "schema", f"ms and plays are {', '.join(numbers)}; they must be whole numbers."
-    if row["choice"] != UNPLAYABLE and "0" in {str(int(number)) for number in numbers[1:]}:
+    texts = [row[column] for column in ("ms", "plays_left", "plays_right")]
+    numbers = [_number(text) for text in texts]
+    if None in numbers:
+        return "schema", f"ms and plays are {', '.join(texts)}; they must be whole numbers."
+    if row["choice"] != UNPLAYABLE and 0 in numbers[1:]:
         return "unwatched", "was answered before both clips were watched, which the page forbids."
     return None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _vote(
     found: Sequence[tuple[Mapping[str, str], str]], key: StudyKey, problems: list[Problem]
 ) -> Vote | None:
-    """The one vote that several rows state, or None if there is none or they disagree."""
-    if not found:
-        return None
+    """The one vote that several rows state, or None if they disagree or a clip did not play."""
     row, where = found[0]
     about = f"rater {row['rater']}, pair {row['pair']}, {row['question']}"
     for other, place in found[1:]:

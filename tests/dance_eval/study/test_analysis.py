@@ -7,11 +7,11 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from dance_eval.study.design import Item, plan_trials
-from dance_eval.study.errors import StudyError
-from dance_eval.study.key import ClipRecord, StudyKey
-from dance_eval.study.preferences import Analysing, win_rates
+from dance_eval.study.design import plan_trials
+from dance_eval.study.key import ClipRecord, Item, StudyError, StudyKey
+from dance_eval.study.preferences import win_rates
 from dance_eval.study.report import headline, readable_tables
+from dance_eval.study.vote_statistics import Resampling
 from dance_eval.study.votes import Vote
 from evaluate import main
 from tests.dance_eval.study.conftest import vote_rows, write_votes
@@ -245,7 +245,7 @@ def test_thousands_of_pairs_are_analysed():
         for rater in range(100)
         for n in rng.choice(len(names), 60, replace=False)
     ]
-    (row,) = win_rates(votes, key, Analysing(num_resamples=100))
+    (row,) = win_rates(votes, key, Resampling(num_resamples=100))
     assert row["win_rate"] == pytest.approx(0.6, abs=0.03)
     assert row["pairs"] > 2000
     for name in ("wilson", "raters_interval", "items_interval", "both_interval"):

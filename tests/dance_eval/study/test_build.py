@@ -3,8 +3,7 @@ import shutil
 
 import pytest
 
-from dance_eval.study.errors import StudyError
-from dance_eval.study.key import read_key
+from dance_eval.study.key import StudyError, read_key
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.loudness import integrated_lufs
 from musicinfuser.media.video import probe_video, read_clip

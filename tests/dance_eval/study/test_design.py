@@ -3,9 +3,8 @@ from collections import Counter
 import pytest
 import torch
 
-from dance_eval.study.design import Item, deal_pairs, plan_trials
-from dance_eval.study.errors import StudyError
-from dance_eval.study.sides import balanced_sides
+from dance_eval.study.design import balanced_sides, deal_pairs, plan_trials
+from dance_eval.study.key import Item, StudyError
 
 
 def incidence(num_raters, num_pairs, share, seed):

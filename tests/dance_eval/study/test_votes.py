@@ -2,8 +2,8 @@
 
 import pytest
 
-from dance_eval.study.errors import StudyError
-from dance_eval.study.rater_checks import check_raters
+from dance_eval.study.analysis import AnalysisOptions, check_raters
+from dance_eval.study.key import StudyError
 from dance_eval.study.votes import COLUMNS, read_votes, row_check, vote_files
 from tests.dance_eval.study.conftest import QUESTIONS, vote_rows, write_votes
 
@@ -146,16 +146,17 @@ def test_raters_who_fail_catches_and_repeats_are_found(study, read):
         return {"pair": 1, "catch": 0, "repeat": 0.5 if question == "music" else 1}[item.kind]
 
     votes, _ = read(vote_rows(key, "1", always(1)), vote_rows(key, "2", careless))
-    good, bad = check_raters(votes, key)
+    good, bad = check_raters(votes, key, AnalysisOptions())
     num_repeats = sum(key.items[t.item].kind == "repeat" for t in key.plan["2"])
-    assert (good.num_caught, good.num_catches) == (4, 4)
-    assert (good.num_same, good.num_repeats) == (4 * num_repeats, 4 * num_repeats)
-    assert (bad.num_caught, bad.num_catches) == (0, 4)
-    assert bad.num_same == 3 * num_repeats
-    assert good.fails(min_caught=0.75, min_same=0.5) == (False, False)
-    assert bad.fails(min_caught=0.75, min_same=0.8) == (True, True)
-    assert 0 < good.share_left < 1
-    assert good.median_seconds == (len(key.plan["1"]) + 1) / 2
+    assert (good["num_caught"], good["num_catches"]) == (4, 4)
+    assert (good["num_same"], good["num_repeats"]) == (4 * num_repeats, 4 * num_repeats)
+    assert (bad["num_caught"], bad["num_catches"]) == (0, 4)
+    assert bad["num_same"] == 3 * num_repeats
+    assert good["failed"] == []
+    [_, bad] = check_raters(votes, key, AnalysisOptions(min_caught=0.75, min_same=0.8))
+    assert bad["failed"] == ["catches", "repeats"]
+    assert 0 < good["share_left"] < 1
+    assert good["median_seconds"] == (len(key.plan["1"]) + 1) / 2
 
 
 def test_catches_check_every_question(study):

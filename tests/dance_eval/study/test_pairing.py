@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.study.matching import match_clips
+from dance_eval.study.pairing import match_clips
 
 
 def clip(system, file, track="t.wav", **options):

@@ -15,7 +15,7 @@ from dance_eval.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
     frame_difference,
     gaussian_smoothed,
-    local_minima,
+    kinematic_beats,
 )
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from dance_eval.side_by_side import side_by_side
@@ -163,7 +163,8 @@ def picture_row(
     if with_motion:
         sigma_samples = DEFAULT_SMOOTHING_SECONDS * clip.fps
         curve = gaussian_smoothed(frame_difference(clip.frames), sigma_samples=sigma_samples)
-        motion, rests = curve.tolist(), ((local_minima(curve) + 0.5) / clip.fps).tolist()
+        motion = curve.tolist()
+        rests = kinematic_beats(curve, fps=clip.fps, smoothing_seconds=0.0).tolist()
     return SheetRow(
         label=label,
         frames=clip.frames,

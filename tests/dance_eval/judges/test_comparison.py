@@ -136,7 +136,7 @@ def test_clips_are_matched_by_track_start_and_prompt(tmp_path):
     assert alone == [model[2], truth[2], model[3]]
     with pytest.raises(EvaluationError, match="takes two"):
         matched_pairs(truth)
-    with pytest.raises(EvaluationError, match="share no cell"):
+    with pytest.raises(EvaluationError, match="share no track"):
         matched_pairs([truth[2], model[0]])
 
 

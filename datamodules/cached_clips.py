@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.aist_names import tables
 from datamodules.batch import ClipItem
-from datamodules.mixing import SampleKey
+from datamodules.mixing import SampleKey, permutation
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import (
     CacheError,
@@ -18,6 +19,25 @@ from musicinfuser.media.latents import (
     read_caption,
     read_clip,
 )
+
+
+def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
+    """The clips of the split ``train`` by source; AIST's held-out music never is among them."""
+    held_out = tables().held_out_music
+    clips: dict[str, list[ClipHeader]] = {}
+    for header in headers:
+        is_test_music = header.source == "aist" and header.music in held_out  # Table 7
+        if header.split == "train" and not is_test_music:
+            clips.setdefault(header.source, []).append(header)
+    return clips
+
+
+def share_of(clips: list[ClipHeader], share: float, *, source: str, seed: int) -> list[ClipHeader]:
+    """A share of a source's clips, drawn by the seed, in their order; at least one."""
+    if share == 1:
+        return clips
+    order = permutation(seed, f"share of {source}", 0, len(clips))
+    return [clips[i] for i in sorted(order[: max(1, round(share * len(clips)))])]
 
 
 class TrainingClips(Dataset[ClipItem]):

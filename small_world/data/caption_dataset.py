@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.aist import AIST_TEMPLATES, aist_caption
 from datamodules.aist_names import AISTName, dancers_of, tables
-from datamodules.captions import AIST_TEMPLATES, aist_caption
 from datamodules.mixing import batches_of_run
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
@@ -97,7 +97,7 @@ def studio_scene(index: int, *, seed: int) -> tuple[str, dict[str, str]]:
         variation=None,
     )
     assert name.genre is not None
-    genders = [known.dancers[dancer].gender for dancer in dancers_of(name) or ()]
+    genders = [known.dancers[dancer] for dancer in dancers_of(name) or ()]
     caption = aist_caption(name, template_index=int(draw.integers(len(AIST_TEMPLATES))))
     return caption, {
         "genre": name.genre,

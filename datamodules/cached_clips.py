@@ -96,7 +96,7 @@ class ValidationClips(Dataset[ClipItem]):
         """
         self.clips = list(clips)
         self.cache_dir = Path(cache_dir)
-        self.partners = [_partner(self.clips, i) for i in range(len(self.clips))]
+        self.partners = [self._partner(i) for i in range(len(self.clips))]
         check_captions(self.cache_dir, self.clips)
 
     def __len__(self) -> int:
@@ -120,6 +120,17 @@ class ValidationClips(Dataset[ClipItem]):
         other = read_clip(self.clips[self.partners[index]].path)["audio"]
         return _item(header, index, header.caption, cache_dir=self.cache_dir, other_audio=other)
 
+    def _partner(self, index: int) -> int:
+        """The next clip with other music."""
+        for step in range(1, len(self.clips)):
+            candidate = (index + step) % len(self.clips)
+            if self.clips[candidate].music != self.clips[index].music:
+                return candidate
+        raise CacheError(
+            f"all {len(self.clips)} validation clips have the music {self.clips[index].music}; "
+            "encode clips of at least two held-out tracks."
+        )
+
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
     """Refuse a cache that lacks features for a caption it will be asked for."""
@@ -130,17 +141,6 @@ def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
             f"{cache_dir} lacks the features of {len(missing)} captions, e.g. {missing[0]!r}; run "
             "the encode job again."
         )
-
-
-def _partner(clips: Sequence[ClipHeader], index: int) -> int:
-    for step in range(1, len(clips)):
-        candidate = (index + step) % len(clips)
-        if clips[candidate].music != clips[index].music:
-            return candidate
-    raise CacheError(
-        f"all {len(clips)} validation clips have the music {clips[index].music}; encode clips of "
-        "at least two held-out tracks."
-    )
 
 
 @lru_cache(maxsize=4096)
@@ -158,9 +158,7 @@ def _item(
 ) -> ClipItem:
     tensors = read_clip(header.path)
     # A dropped caption has the width of any other.
-    text = (
-        _features(cache_dir, caption) if caption else _features(cache_dir, header.base_caption)[:0]
-    )
+    text = _features(cache_dir, caption or header.base_caption)[: None if caption else 0]
     return ClipItem(
         sample_index=sample_index,
         clip_id=header.clip_id,

@@ -23,7 +23,7 @@ from datamodules.generation_requests import (
 )
 from datamodules.held_out_requests import held_out_requests
 from datamodules.loader_processes import check_num_workers, outlive_first_signal
-from datamodules.mixing import Mixture, batches_of_run
+from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
@@ -144,7 +144,7 @@ class DanceDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(self.mixture, batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(self.mixture, batch_size=self.batch_size, trainer=self.trainer)
         return self._loader(self.training_clips, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[ClipBatch] | list:

@@ -4,10 +4,9 @@ Nothing is stored for a resume: the position follows from the optimizer step.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
 
 import lightning.pytorch as L
 import torch
@@ -165,69 +164,35 @@ def _spread(ratio: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(pattern)
 
 
-class Samples(Protocol):
-    """The samples of a run by position."""
-
-    def __getitem__(self, sample_index: int, /) -> Any:
-        """The sample at a position of the run."""
-
-
 class StepIndexedBatches(Sampler[list]):
-    """This rank's batches of a run, from the step the run is at.
+    """This rank's batches of a run, from the trainer's current step to its last.
 
     The length is that of the whole run, never what is left: on resume the trainer restores how
     many batches are done and subtracts them itself.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        *,
-        num_batches: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-        first_batch: Callable[[], int],
-    ) -> None:
+    def __init__(self, samples: Mixture | range, *, batch_size: int, trainer: L.Trainer) -> None:
         """Define the batches.
 
         Args:
             samples: The run's samples by position; a range stands for itself.
-            num_batches: Batches per rank in the whole run: optimizer steps times accumulation.
             batch_size: Samples per batch and rank.
-            rank: This process among all.
-            world_size: Number of processes.
-            first_batch: Batches already done, asked when iteration starts.
+            trainer: Has ``max_steps``; its step decides where iteration starts.
+
+        Raises:
+            UserError: ``trainer.max_steps`` is not set.
         """
-        self.samples, self.num_batches, self.batch_size = samples, num_batches, batch_size
-        self.rank, self.world_size, self.first_batch = rank, world_size, first_batch
+        if trainer.max_steps < 1:
+            raise UserError("trainer.max_steps must be set: a run is counted in optimizer steps.")
+        self.samples, self.batch_size, self.trainer = samples, batch_size, trainer
 
     def __len__(self) -> int:
         """Batches of the whole run on this rank."""
-        return self.num_batches
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
     def __iter__(self) -> Iterator[list]:
         """Batches from the current position to the end of the run."""
-        global_batch = self.batch_size * self.world_size
-        for batch in range(self.first_batch(), self.num_batches):
-            start = batch * global_batch + self.rank * self.batch_size
+        trainer = self.trainer
+        for batch in range(trainer.global_step * trainer.accumulate_grad_batches, len(self)):
+            start = (batch * trainer.world_size + trainer.global_rank) * self.batch_size
             yield [self.samples[start + i] for i in range(self.batch_size)]
-
-
-def batches_of_run(samples: Samples, *, batch_size: int, trainer: L.Trainer) -> StepIndexedBatches:
-    """This rank's batches from the trainer's current step to its last.
-
-    Raises:
-        ValueError: ``trainer.max_steps`` is not set.
-    """
-    if trainer.max_steps < 1:
-        raise UserError("trainer.max_steps must be set: a run is counted in optimizer steps.")
-    accumulation = trainer.accumulate_grad_batches
-    return StepIndexedBatches(
-        samples,
-        num_batches=trainer.max_steps * accumulation,
-        batch_size=batch_size,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        first_batch=lambda: trainer.global_step * accumulation,
-    )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.aist import AIST_TEMPLATES, aist_caption
 from datamodules.aist_names import AISTName, dancers_of, tables
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
@@ -165,7 +165,7 @@ class CaptionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_captions)
 
     def val_dataloader(self) -> DataLoader:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datamodules.clips import CutSettings, RawClip
 from datamodules.cutting import ClipDataset
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
@@ -118,7 +118,7 @@ class FrameDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.pieces, batch_sampler=batches, collate_fn=collate_pieces)
 
     def val_dataloader(self) -> DataLoader:

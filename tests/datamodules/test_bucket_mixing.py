@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,11 +111,14 @@ def test_ranks_and_accumulation_share_the_bucket_and_the_samples_of_a_step(
         list(
             StepIndexedBatches(
                 mixed,
-                num_batches=6 * accumulation,
                 batch_size=batch_size,
-                rank=rank,
-                world_size=world_size,
-                first_batch=lambda: 0,
+                trainer=SimpleNamespace(
+                    global_step=0,
+                    max_steps=6,
+                    accumulate_grad_batches=accumulation,
+                    global_rank=rank,
+                    world_size=world_size,
+                ),
             )
         )
         for rank in range(world_size)

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +107,16 @@ def test_source_without_clips_may_have_no_share() -> None:
     assert sources(mixture, 0, 6) == {"aist": 6}
 
 
+def trainer_at(step: int, max_steps: int, *, rank: int = 0, world_size: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(
+        global_step=step,
+        max_steps=max_steps,
+        accumulate_grad_batches=1,
+        global_rank=rank,
+        world_size=world_size,
+    )
+
+
 def rank_batches(
     mixture: Mixture, *, batch_size: int, world_size: int, num_batches: int, first: int = 0
 ) -> list[list[list[int]]]:
@@ -115,11 +126,8 @@ def rank_batches(
             [key.sample_index for key in batch]
             for batch in StepIndexedBatches(
                 mixture,
-                num_batches=num_batches,
                 batch_size=batch_size,
-                rank=rank,
-                world_size=world_size,
-                first_batch=lambda: first,
+                trainer=trainer_at(first, num_batches, rank=rank, world_size=world_size),
             )
         ]
         for rank in range(world_size)
@@ -147,21 +155,21 @@ def test_a_global_batch_does_not_depend_on_the_number_of_processes(
 
 def test_ranks_read_the_clips_of_the_mixture() -> None:
     mixture = mixture_of(SIZES, RATIOS[0], seed=0)
-    batches = StepIndexedBatches(
-        mixture, num_batches=3, batch_size=2, rank=1, world_size=2, first_batch=lambda: 0
-    )
+    trainer = trainer_at(0, 3, rank=1, world_size=2)
+    batches = StepIndexedBatches(mixture, batch_size=2, trainer=trainer)
     assert list(batches) == [[mixture[i], mixture[i + 1]] for i in (2, 6, 10)]
 
 
 def test_starts_in_the_middle_and_keeps_the_length_of_the_run() -> None:
-    mixture, done = mixture_of(SIZES, RATIOS[0], seed=0), 0
-    batches = StepIndexedBatches(
-        mixture, num_batches=6, batch_size=2, rank=0, world_size=1, first_batch=lambda: done
-    )
+    mixture, trainer = mixture_of(SIZES, RATIOS[0], seed=0), trainer_at(0, 6)
+    batches = StepIndexedBatches(mixture, batch_size=2, trainer=trainer)
     whole = list(batches)
     assert (len(batches), len(whole)) == (6, 6)
-    done = 4
+    trainer.global_step = 4
     assert list(batches) == whole[4:]
     assert len(batches) == 6
-    done = 6
+    trainer.global_step = 6
     assert list(batches) == []
+    # A step may take several batches.
+    trainer.accumulate_grad_batches, trainer.max_steps, trainer.global_step = 2, 3, 2
+    assert list(batches) == whole[4:]

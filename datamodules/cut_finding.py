@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import chain, repeat
 from pathlib import Path
@@ -18,6 +18,7 @@ from datamodules.clips import SourceVideo
 from datamodules.shots import ShotSettings
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError, read_json
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.video import VideoInfo, small_frames
@@ -168,12 +169,11 @@ def _identity(path: Path) -> dict[str, int]:
 
 def _read(video: SourceVideo, settings: ShotSettings) -> list[float] | None:
     """The cuts that are kept for this very file, or None."""
-    try:
-        kept = json.loads(_kept_path(video, settings).read_text(encoding="utf-8"))
-        cuts = kept.pop("cuts_seconds")
-        return cuts if kept.items() >= _identity(video.path).items() else None
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
+    with suppress(OSError, LabelError, KeyError):
+        kept = read_json(_kept_path(video, settings))
+        if kept.items() >= _identity(video.path).items():
+            return kept["cuts_seconds"]
+    return None
 
 
 def _write(video: SourceVideo, settings: ShotSettings, cuts: list[float]) -> None:

@@ -1,6 +1,5 @@
 """What `predict` generates: tracks x prompts x seeds, or a list of requests."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +14,7 @@ from datamodules.track_tempi import TempoSpec
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import GenerationRequest
-from musicinfuser.label_files import LabelError, read_yaml
+from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.setting_checks import check_number
@@ -185,7 +184,7 @@ def unfinished(
     found = set()
     for path in sorted(Path(spec.folder).glob("*.json")):
         with suppress(ValueError, KeyError, TypeError, OSError):
-            described = json.loads(path.read_text(encoding="utf-8"))
+            described = read_json(path)
             clip = Path(spec.folder, described["file"])
             agrees = all(described.get(name) == value for name, value in spec.matching.items())
             if agrees and sha256(clip.read_bytes()).hexdigest() == described["sha256"]:

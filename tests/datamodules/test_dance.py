@@ -124,13 +124,15 @@ def test_validation_is_held_out_music_only(small_cache: Path) -> None:
 
 
 def test_a_held_out_clip_marked_train_is_not_trained_on(tmp_path: Path) -> None:
-    """The music decides even if the file claims otherwise."""
+    """The music decides even if the file claims otherwise; codes of AIST mean nothing elsewhere."""
     for i, music in enumerate(("mBR1", "mPO1", "mHO5")):
         write_handmade_clip(tmp_path, f"a{i}", music=music)
-    data = as_rank(data_module(tmp_path, ratio={"aist": 1}, validation_source=None), 0, 1)
+    write_handmade_clip(tmp_path, "b", source="stage", music="mPO1")
+    ratio = {"aist": 1, "stage": 1}
+    data = as_rank(data_module(tmp_path, ratio=ratio, validation_source=None), 0, 1)
     data.setup("fit")
     assert [h.clip_id for h in data.training_clips.clips["aist"]] == ["a0"]
-    assert data.mixture.clips == {"32x32": {"aist": [0]}}
+    assert data.mixture.clips == {"32x32": {"aist": [0], "stage": [0]}}
 
 
 def test_validation_shards_are_disjoint_and_complete(small_cache: Path) -> None:

@@ -140,8 +140,14 @@ def test_another_seed_is_refused_because_clips_start_elsewhere(
         ("--data.init_args.audio_channel=first", "audio_channel: mean, not first"),
         ("--data.init_args.decoding=plain", "decoding: corrected, not plain"),
         ("--data.init_args.num_frames=13", "num_frames: 7, not 13"),
-        ("--model.init_args.encoders.max_text_tokens=9", "max_text_tokens: 256, not 9"),
-        ("--model.init_args.encoders.dtype=bfloat16", "dtype: float32, not bfloat16"),
+        (
+            "--model.init_args.encoders.max_text_tokens=9",
+            r"captions in \S+ were made otherwise \(max_text_tokens: 256, not 9",
+        ),
+        (
+            "--model.init_args.encoders.dtype=bfloat16",
+            r"captions in \S+ were made otherwise \(dtype: float32, not bfloat16",
+        ),
     ],
 )
 def test_another_recipe_is_refused(

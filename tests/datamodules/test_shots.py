@@ -174,6 +174,12 @@ def test_each_file_is_looked_at_once(tmp_path, settings):
     assert cuts_now() == {"1.100"}
     kept.write_text("broken")
     assert cuts_now() == {"1.100"}
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"cuts_seconds": [1.2]}))
+    assert cuts_now() == {"1.300"}
+    with path.open("ab") as file:  # another size at the same time
+        file.write(b"\0" * 8)
+    os.utime(path, (1e9, 1e9))
+    assert cuts_now() == {"1.100"}
 
 
 def test_a_file_whose_cuts_cannot_be_found_is_skipped(tmp_path, settings):

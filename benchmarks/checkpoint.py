@@ -24,8 +24,8 @@ from benchmarks.silence import silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from lightning_modules import MusicInfuserModule
 from lightning_modules.checkpointing import keep_adapters
+from lightning_modules.cli import MusicInfuserCLI
 from lightning_modules.learning_rate import build_optimizer
-from train import MusicInfuserCLI
 
 # fp32: the weight, and Adam's two moments.
 BYTES_PER_WEIGHT = 12

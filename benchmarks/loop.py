@@ -26,7 +26,7 @@ from benchmarks.one_linear import OneLinear, small_batch
 from benchmarks.profiles import CONFIGS
 from benchmarks.report import parser, write_result
 from benchmarks.silence import silence_lightning
-from train import MusicInfuserCLI
+from lightning_modules.cli import MusicInfuserCLI
 
 RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
 LOGGERS = ("loggers", "LearningRateMonitor")

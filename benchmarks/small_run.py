@@ -10,9 +10,9 @@ import yaml
 from benchmarks.profiles import CONFIGS, SMALL_AUDIO_WIDTH, SMALL_CONFIG, laid_over
 from datamodules.batch import ClipBatch, ClipItem, collate
 from lightning_modules import MusicInfuserModule
+from lightning_modules.cli import MusicInfuserCLI
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
-from train import MusicInfuserCLI
 
 NUM_CHANNELS, AUDIO_TOKENS, TEXT_TOKENS = 12, 124, 32
 NUM_LAYERS = 4

@@ -3,18 +3,14 @@
 from callbacks.adapter_export import AdapterExport
 from callbacks.atomic_checkpoint import AtomicCheckpoint
 from callbacks.beta_annealing import BetaAnnealing
-from callbacks.cache_writer import CacheWriter
-from callbacks.caption_writer import CaptionWriter
 from callbacks.ema import AdapterEMA
 from callbacks.finite import FiniteTraining
 from callbacks.layer_scores import LayerScores
-from callbacks.memory_use import MemoryUse
-from callbacks.progress_file import ProgressFile
+from callbacks.monitors import MemoryUse, ProgressFile, TrainingSpeed
+from callbacks.prediction_writers import CacheWriter, CaptionWriter, VideoWriter
 from callbacks.run_settings import RunSettings
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
-from callbacks.training_speed import TrainingSpeed
-from callbacks.video_writer import VideoWriter
 
 __all__ = [
     "AdapterEMA",

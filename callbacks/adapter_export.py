@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
-from callbacks.run_record import RunRecord
+from callbacks.run_folder import RunRecord
 from musicinfuser.adapters.card import CardFacts
 from musicinfuser.adapters.folder import write_folder
 from musicinfuser.adapters.settings import Adapter, adapter_of_model, frozen_names
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class AdapterExport(L.Callback):
     """Writes the adapters at the end of a training, averaged where the run averages.
 
-    Also where the checkpoint that was resumed is at the end already. The folder is written whole or
-    not at all; the one of an earlier run there is replaced. For a checkpoint that exists:
+    Also where the checkpoint that was resumed is at the end already. The folder is written
+    atomically; the one of an earlier run there is replaced. For a checkpoint that exists:
     ``python -m musicinfuser.convert checkpoint``.
     """
 

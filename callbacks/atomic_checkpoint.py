@@ -11,18 +11,21 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoint_files import (
     AtomicCheckpointIO,
+    CheckpointError,
     newest_checkpoint,
     remove_unfinished,
 )
 from callbacks.sigterm import NOTICE
-from callbacks.step_counters import SPLIT_KEY, check_samples, set_after_step, split_of
+from lightning_modules.logged_steps import ends_step
 from musicinfuser.throw_away import throw_away_mode
+
+SPLIT_KEY = "split"
 
 
 class AtomicCheckpoint(ModelCheckpoint):
     """Every option of ModelCheckpoint, and four promises.
 
-    - Files are written whole or not at all.
+    - Files are written atomically.
     - ``ckpt_path: last`` takes the checkpoint of the highest step in the folder that can be read to
       the last byte, and names those it passes over. Trainings to throw away (`throw_away_mode`)
       neither save nor take up any.
@@ -34,7 +37,6 @@ class AtomicCheckpoint(ModelCheckpoint):
       also if it accumulates another number of batches for the same number of samples.
     """
 
-    _step = 0
     _has_trained = False
     _is_stop_due = False
 
@@ -58,7 +60,7 @@ class AtomicCheckpoint(ModelCheckpoint):
         """Listen for SIGTERM and ctrl-C."""
         super().on_train_start(trainer, pl_module)
         # What a run starts from is saved already.
-        self._step = self._last_global_step_saved = trainer.global_step
+        self._last_global_step_saved = trainer.global_step
         NOTICE.listen(trainer)
 
     def on_train_batch_end(
@@ -69,12 +71,12 @@ class AtomicCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save when it is time, and leave after a step when asked to."""
+        """Save when it is time; after a signal, leave after the step."""
         self._put_off_stop(trainer)
-        if trainer.global_step == self._step:
+        if not ends_step(trainer):
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._step, self._has_trained = trainer.global_step, True
+        self._has_trained = True
         if NOTICE.agreed(trainer):
             self._save_now(trainer)
             NOTICE.leave(trainer)
@@ -85,7 +87,7 @@ class AtomicCheckpoint(ModelCheckpoint):
             NOTICE.leave(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save when it is time, and leave when asked to."""
+        """Save when it is time; after a signal, leave."""
         super().on_validation_end(trainer, pl_module)
         is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
         if is_training:
@@ -153,7 +155,7 @@ class AtomicCheckpoint(ModelCheckpoint):
 
     def _put_off_stop(self, trainer: L.Trainer) -> None:
         """Let accumulated gradients come to their optimizer step before a run stops."""
-        if trainer.fit_loop._should_accumulate():
+        if not ends_step(trainer):
             self._is_stop_due |= trainer.should_stop
             trainer.should_stop = False
         elif self._is_stop_due:
@@ -232,3 +234,84 @@ def last_checkpoint(trainer: L.Trainer) -> str | None:
         newest = max(wrote, key=lambda callback: callback._last_global_step_saved)
         return str(Path(newest._last_checkpoint_saved))
     return str(trainer.ckpt_path) if trainer.ckpt_path else None
+
+
+def set_after_step(fit_loop: dict[str, Any], accumulation: int, *, is_same_split: bool) -> None:
+    """Change the state of a fit loop into that of `on_train_batch_end` after its last step.
+
+    A checkpoint holds the weights after a whole number of steps, whenever it is written. Its
+    counters of batches may be further on: within accumulated gradients or a validation, or at the
+    end of a run. Resumed from there, the batches would no longer fit the steps. Batches are chosen
+    by the step (`datamodules.mixing`), so the counters can be set to any split of its samples.
+
+    Args:
+        fit_loop: `trainer.fit_loop.state_dict()`, or what a checkpoint holds of it.
+        accumulation: Batches per optimizer step from now on.
+        is_same_split: Whether the batches counted so far were those of the same accumulation.
+    """
+    optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    steps, zeroed = optimizer["step"], optimizer["zero_grad"]
+    num_steps = steps["total"]["completed"]
+    if not num_steps:
+        return
+    batches = fit_loop["epoch_loop.batch_progress"]
+    total, current = batches["total"], batches["current"]
+    in_epoch = steps["current"]["completed"] * accumulation
+    if is_same_split:
+        in_epoch = min(in_epoch, current["ready"])  # the last step of an epoch may have fewer
+        in_run = total["ready"] - current["ready"] + in_epoch
+    else:
+        in_run = num_steps * accumulation
+    # What comes after the step is not done: the end of the batch, and a validation.
+    for progress, number in ((total, in_run), (current, in_epoch)):
+        progress |= {"ready": number, "started": number, "processed": number}
+        progress["completed"] = number - 1
+    for since, progress in zeroed.items():
+        progress |= dict.fromkeys(progress, steps[since]["completed"])
+    is_over = batches["is_last_batch"]
+    for progress in fit_loop["epoch_progress"].values():
+        progress["ready"] = progress["started"]
+        progress["processed"] = progress["completed"] = progress["started"] - (not is_over)
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    for progress in (validation["total"], validation["current"]):
+        progress |= dict.fromkeys(progress, 0)
+    validation["is_last_batch"] = is_over  # else Lightning counts an epoch that is over twice
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = num_steps - 1
+
+
+def split_of(trainer: L.Trainer) -> dict[str, int]:
+    """How the samples of an optimizer step are shared out.
+
+    Returns:
+        ``accumulate_grad_batches``; with a data module that has a batch size also
+        ``samples_per_step``, over accumulation and processes.
+    """
+    accumulation = trainer.accumulate_grad_batches
+    split = {"accumulate_grad_batches": accumulation}
+    batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    if batch_size is not None:
+        split["samples_per_step"] = batch_size * accumulation * trainer.world_size
+    return split
+
+
+def check_samples(stored: dict[str, int], num_samples: int | None) -> None:
+    """Refuse to go on with more or fewer samples per optimizer step.
+
+    Which samples a step has follows from its number and theirs, so some would be left out or come
+    twice.
+
+    Args:
+        stored: What a checkpoint says; one of before this was noted says nothing.
+        num_samples: Of an optimizer step of this run; None where it is not known.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    theirs = stored.get("samples_per_step")
+    if theirs is not None and num_samples is not None and theirs != num_samples:
+        raise CheckpointError(
+            f"the checkpoint was trained with {theirs} samples per optimizer step, this config has "
+            f"{num_samples} (data.batch_size x trainer.accumulate_grad_batches x processes); "
+            f"choose them so that their product is {theirs}, or start another run in another "
+            "trainer.default_root_dir."
+        )

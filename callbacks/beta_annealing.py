@@ -5,12 +5,12 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
-from callbacks.log_interval import is_logged
+from callbacks.step_callback import StepCallback
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
 from musicinfuser.errors import UserError
 
 
-class BetaAnnealing(L.Callback):
+class BetaAnnealing(StepCallback):
     """Sets the module's beta before every batch.
 
     Stateless: beta is a pure function of the optimizer step, so a resumed run continues where it
@@ -63,16 +63,11 @@ class BetaAnnealing(L.Callback):
         if hasattr(pl_module, "noise_beta"):
             pl_module.noise_beta = self.beta(trainer.global_step)  # type: ignore[assignment]
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_logged_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any
     ) -> None:
-        """Log the beta of this batch, when it is time."""
-        if hasattr(pl_module, "noise_beta") and is_logged(trainer, batch_idx):
+        """Log the beta of this batch."""
+        if hasattr(pl_module, "noise_beta"):
             # A number would be copied to the device, which waits for it.
             beta: Any = pl_module.noise_beta
             pl_module.log("train/beta", torch.full((), beta, device=pl_module.device))

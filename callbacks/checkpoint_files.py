@@ -1,4 +1,4 @@
-"""Checkpoint files that are written whole or not at all, and finding the newest one that loads."""
+"""Checkpoint files: atomic writing, and finding the newest one that can be read."""
 
 import re
 import zipfile
@@ -48,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} could not be written ({_reason(error)}); make room, then repeat the "
-                "command: it goes on from the last checkpoint that was written whole."
+                "command: it goes on from the last complete checkpoint."
             ) from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -69,12 +69,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def newest_checkpoint(*folders: str | Path) -> Path | None:
-    """What ``ckpt_path: last`` means, for every verb: `newest_readable`, and a word on the others.
+    """What ``ckpt_path: last`` means for every command; a warning names the files passed over.
 
     Raises:
         CheckpointError: Only damaged files are left.
     """
-    newest, faults = newest_readable(*folders)
+    newest, faults = newest_of(checkpoints_in(*folders))
     unreadable = "; ".join(f"{path} ({reason})" for path, reason in faults.items())
     if faults and newest is None:
         raise CheckpointError(
@@ -84,11 +84,6 @@ def newest_checkpoint(*folders: str | Path) -> Path | None:
     if faults:
         rank_zero_warn(f"passed over what cannot be read: {unreadable}; taking {newest}.")
     return newest
-
-
-def newest_readable(*folders: str | Path) -> tuple[Path | None, dict[Path, str]]:
-    """As `newest_of`, of all checkpoints in some folders."""
-    return newest_of(checkpoints_in(*folders))
 
 
 def newest_of(paths: Iterable[Path]) -> tuple[Path | None, dict[Path, str]]:

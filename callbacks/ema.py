@@ -9,10 +9,11 @@ from diffusers.training_utils import EMAModel
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from callbacks.step_callback import StepCallback
 from musicinfuser.errors import UserError
 
 
-class AdapterEMA(L.Callback):
+class AdapterEMA(StepCallback):
     """Averages the trainable weights with diffusers' `EMAModel`.
 
     The average starts as a copy of the weights after ``start_step`` and then follows them with
@@ -40,7 +41,6 @@ class AdapterEMA(L.Callback):
         self._ema: EMAModel | None = None
         self._loaded: dict[str, Any] | None = None
         self._names: list[str] = []
-        self._step = 0
 
     @property
     def is_in_use(self) -> bool:
@@ -53,23 +53,8 @@ class AdapterEMA(L.Callback):
             self._ema = None
         self._take_up(pl_module)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from the step that a resumed run is at."""
-        self._step = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Follow the weights after an optimizer step."""
-        step = trainer.global_step
-        if step == self._step:
-            return
-        self._step = step
+    def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Follow the weights."""
         if step < self.start_step:
             return
         parameters = self._parameters(pl_module)
@@ -105,9 +90,7 @@ class AdapterEMA(L.Callback):
         if self._ema is None and trainer.ckpt_path:
             rank_zero_info("AdapterEMA: the checkpoint holds no average; its weights are used.")
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the trained weights back."""
-        self._put_back(pl_module)
+    on_predict_end = on_validation_end
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from callbacks.atomic_checkpoint import last_checkpoint
+from callbacks.step_callback import StepCallback
 from musicinfuser.errors import UserError
 
 _NEVER = 2**62
@@ -19,11 +20,11 @@ class NonFiniteError(UserError):
     """A loss or gradient was infinite or not a number."""
 
 
-class FiniteTraining(L.Callback):
+class FiniteTraining(StepCallback):
     """Watches losses and gradients of every optimizer step, over all processes of a run.
 
-    ``stop``: the device remembers the first bad step and is asked every few steps, and before
-    anything is validated or saved, so no checkpoint holds a bad step and nothing waits in between.
+    ``stop``: the device remembers the first bad step. Its answer is read every few steps, and
+    before anything is validated or saved, so no checkpoint holds a bad step.
     ``skip``: a bad step changes neither weights nor the optimizer's state; schedule, step counter
     and data go on. The device is waited for once per optimizer step, since whether to step is
     decided here. With no bad step, both leave a run as it would be without, to the bit.
@@ -57,18 +58,16 @@ class FiniteTraining(L.Callback):
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0
         """Optimizer steps skipped since the run began, resumed parts included."""
-        # Of this optimizer step: what must be finite. Of the steps not yet asked about: whether
+        # Of this optimizer step: what must be finite. Of the steps not yet checked: whether
         # it was. All of it on the device.
         self._values: list[Tensor] = []
         self._is_good: list[tuple[int, Tensor]] = []
         self._clips: deque[tuple[int, list[str]]] = deque(maxlen=check_every_n_steps + 1)
-        self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget what an earlier run saw."""
         self._values, self._is_good = [], []
         self._clips.clear()
-        self._step = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -96,7 +95,7 @@ class FiniteTraining(L.Callback):
         is_good = torch.isfinite(torch.stack(self._values)).all()
         self._values = []
         if self.on_bad == "skip":
-            if _over_processes(trainer, (~is_good).long(), largest=True):
+            if trainer.strategy.reduce((~is_good).long(), reduce_op="max").item():
                 for group in groups:
                     for parameter in group["params"]:
                         parameter.grad = None
@@ -105,21 +104,11 @@ class FiniteTraining(L.Callback):
         else:
             self._is_good.append((trainer.global_step, is_good))
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Ask the device when it is time."""
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
+    def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Wait for the device when it is time."""
         if self.on_bad == "skip":
             pl_module.log("train/skipped_steps", float(self.num_skipped))
-        elif self._step % self.check_every_n_steps == 0:
+        elif step % self.check_every_n_steps == 0:
             self.check(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -137,7 +126,7 @@ class FiniteTraining(L.Callback):
         self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
-        """Ask the device whether a step was bad; every process must ask.
+        """Read from the device whether a step was bad; every process must call this.
 
         Raises:
             NonFiniteError: Names step, clips and the last good checkpoint.
@@ -147,7 +136,7 @@ class FiniteTraining(L.Callback):
         steps, is_good = zip(*self._is_good, strict=True)
         good = torch.stack(is_good)
         bad_steps = torch.where(good, _NEVER, torch.tensor(steps, device=good.device))
-        step = _over_processes(trainer, bad_steps.min(), largest=False)
+        step = int(trainer.strategy.reduce(bad_steps.min(), reduce_op="min").item())
         if step == _NEVER:
             self._is_good = []
             return
@@ -181,15 +170,6 @@ class FiniteTraining(L.Callback):
             torch.distributed.all_gather_object(clips, mine)
         named = ", ".join(dict.fromkeys(clip for part in clips for clip in part)) or "unknown"
         return f"the loss or its gradient is not finite at step {step} (clips: {named})"
-
-
-def _over_processes(trainer: L.Trainer, value: Tensor, *, largest: bool) -> int:
-    """The largest or smallest value of all processes; waits for the device."""
-    if trainer.world_size > 1:
-        value = value.clone()
-        op = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.MIN
-        torch.distributed.all_reduce(value, op)
-    return int(value.item())
 
 
 def _where_to_go_on(trainer: L.Trainer) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
-from callbacks.sigterm import leave_unless_done
-from callbacks.video_writer import write_clip
+from callbacks.prediction_writers import write_clip
+from lightning_modules.long_clips import leave_unless_done
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.layer_requests import all_layers, layer_folder
@@ -77,9 +77,9 @@ class LayerScores(L.Callback):
         """Write the clips of a batch; after a SIGTERM, leave."""
         module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
         data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        for asked, clip in zip(batch, outputs["clips"], strict=True):
-            folder = asked.folder(data.output_dir)
-            write_clip(folder, clip, sampling=module.sampling, system=asked.system)
+        for request, clip in zip(batch, outputs["clips"], strict=True):
+            folder = request.folder(data.output_dir)
+            write_clip(folder, clip, sampling=module.sampling, system=request.system)
         leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_val_batches), "clips")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

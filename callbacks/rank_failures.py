@@ -7,12 +7,12 @@ those. One that hangs without ending is given up after the process group's timeo
 (configs/ddp.yaml).
 """
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -60,39 +60,39 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
         yield
     except Exception as error:
         is_over.set()
+        atexit.register(_end_at_once)
         _raise_named(error, trainer)
     finally:
         is_over.set()
 
 
-def leave(error: BaseException, message: str) -> NoReturn:
-    """End this process with exit code 1.
-
-    Beside others it ends at once: to end in order, NCCL may wait for processes that hang.
-
-    Args:
-        error: Its trace is printed if the message is empty.
-        message: What to say.
-    """
-    if not torch.distributed.is_initialized():
-        if not message:
-            raise error
-        sys.exit(message)
-    print(message or "".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(1)
+def _end_at_once() -> None:
+    """End this process without NCCL's farewell, which may wait for processes that hang."""
+    if torch.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _raise_named(error: Exception, trainer: L.Trainer) -> NoReturn:
     rank, launcher = trainer.global_rank, trainer.strategy.launcher
     others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-    is_about_another, fault = _is_about_another_process(error), ""
+    # Communication failed; gloo's errors have no class of their own.
+    is_about_another = isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/" in str(error)
+    )
+    fault = ""
     if is_about_another and _was_started_by_main():
         fault = "rank 0 ended" if _wait_for(_has_lost_main) else ""
     elif is_about_another and others:
         _wait_for(lambda: any(p.poll() for p in others))
-        ended = [(i, p.returncode) for i, p in enumerate(others, start=1) if p.poll()]
-        fault = " and ".join(f"rank {i} {_how(code)}" for i, code in ended)
+        fault = " and ".join(
+            f"rank {i} was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"rank {i} ended with exit code {code}"
+            for i, process in enumerate(others, start=1)
+            if (code := process.poll())
+        )
     for process in others:
         process.kill()  # it may hang; it cannot go on
     if fault:
@@ -105,19 +105,6 @@ def _raise_named(error: Exception, trainer: L.Trainer) -> NoReturn:
     why = ", which lost another process or waited for it in vain" if is_about_another else ""
     error.add_note(f"This was rank {rank} of {trainer.world_size}{why}.")
     raise error
-
-
-def _is_about_another_process(error: Exception) -> bool:
-    """Whether communication failed; gloo's errors have no class of their own."""
-    is_gloo = isinstance(error, RuntimeError) and "gloo/" in str(error)
-    return is_gloo or isinstance(error, torch.distributed.DistError)
-
-
-def _how(code: int) -> str:
-    """How a process ended, by its return code."""
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
 
 
 def _was_started_by_main() -> bool:

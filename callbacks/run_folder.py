@@ -1,17 +1,20 @@
-"""A run's folder: one training at a time in it, and no two runs' checkpoints mixed up."""
+"""A run's folder: its config, one training at a time in it, and the checkpoint a command loads."""
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.atomic_checkpoint import AtomicCheckpoint, checkpoint_folders
+from callbacks.atomic_checkpoint import AtomicCheckpoint, checkpoint_folders, folder_of
 from callbacks.checkpoint_files import checkpoints_in, newest_checkpoint, steps_of
-from musicinfuser.errors import UserError
+from musicinfuser.atomic_files import require_writable, write_text
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.folder_lock import holder, locked
 from musicinfuser.throw_away import throw_away_mode
 
@@ -19,7 +22,72 @@ LOCK_NAME = ".training.lock"
 
 
 class RunFolderError(UserError):
-    """A training may not start in this folder."""
+    """A command may not work in this folder."""
+
+
+class RunRecord(SaveConfigCallback):
+    """Saves a run's full config as ``config_<command>.yaml`` with the first batch of its work.
+
+    Commands do not overwrite each other's, and one that is refused before it does anything, or a
+    training to throw away, leaves the record of the run as it is.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Note where the file goes; every process must read `trainer.log_dir`."""
+        assert trainer.state.fn is not None
+        # Without a logger Lightning's answer is the run's folder, where nothing looks for it.
+        log_dir = trainer.log_dir if trainer.loggers else Path(trainer.default_root_dir, "logs")
+        self._path = Path(str(log_dir), f"config_{trainer.state.fn.value}.yaml")
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save the record of a training, once it has really started."""
+        if not throw_away_mode(trainer):
+            self._save(trainer)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save the record of a validation by itself."""
+        if trainer.state.fn != "fit":
+            self._save(trainer)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+
+    def _save(self, trainer: L.Trainer) -> None:
+        is_new, self.already_saved = not self.already_saved, True
+        if is_new and trainer.is_global_zero:
+            write_text(self._path, self.text())
+
+    def text(self) -> str:
+        """What a training works with; where it trained no step, what the one before did."""
+        if not self.already_saved and self._path.is_file():
+            return self._path.read_text(encoding="utf-8")
+        return self.parser.dump(self.config, skip_none=False)
+
+
+@contextmanager
+def working_in_folder(
+    trainer: L.Trainer, command: str, ckpt_path: str | None
+) -> Iterator[str | None]:
+    """Look at a run's folder before a command starts, and hold it while a training works there.
+
+    Yields:
+        The checkpoint to load: ``ckpt_path``, in place of a folder the newest one there.
+
+    Raises:
+        RunFolderError: The folder cannot be written, another training works there or is further,
+            or there is no such checkpoint.
+    """
+    if trainer.is_global_zero and not throw_away_mode(trainer):
+        require_writable(trainer.default_root_dir, option="trainer.default_root_dir")
+    path = checkpoint_at(ckpt_path)
+    if command != "fit":
+        if path == "last":
+            _require_last(trainer, command)
+        yield path
+        return
+    with only_training(trainer):
+        if not throw_away_mode(trainer):
+            check_start(checkpoint_folders(trainer), path)
+        yield path
 
 
 @contextmanager
@@ -80,18 +148,43 @@ def check_start(folders: Iterable[Path], ckpt_path: str | None) -> None:
     )
 
 
-def checkpoint_at(path: str) -> str:
-    """A checkpoint's file as it is; of a folder the one that ``last`` would take there.
+def checkpoint_at(ckpt_path: str | None) -> str | None:
+    """A checkpoint's file, and a name such as ``last``, as it is; of a folder its newest file.
 
     Raises:
-        RunFolderError: A folder without one.
+        UserError: There is no such file, or none in the folder.
     """
-    if not Path(path).is_dir():
-        return path
-    newest = newest_checkpoint(path)
+    if ckpt_path in (None, "last", "best", "hpc") or "://" in ckpt_path:
+        return ckpt_path
+    if not Path(ckpt_path).exists():
+        raise UserError(
+            f"--ckpt_path names {ckpt_path}, which does not exist{looked_for(ckpt_path)}."
+        )
+    if not Path(ckpt_path).is_dir():
+        return ckpt_path
+    newest = newest_checkpoint(ckpt_path)
     if newest is None:
-        raise RunFolderError(f"--ckpt_path names the folder {path}, which holds no checkpoint.")
+        raise RunFolderError(
+            f"--ckpt_path names the folder {ckpt_path}, which holds no checkpoint."
+        )
     return str(newest)
+
+
+def _require_last(trainer: L.Trainer, command: str) -> None:
+    """Without a checkpoint, ``last`` would silently mean the model without training."""
+    # AtomicCheckpoint falls back on the files of single steps; Lightning's own does not.
+    patterns = {
+        folder: "*.ckpt" if isinstance(callback, AtomicCheckpoint) else "last*.ckpt"
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+        and (folder := folder_of(callback, trainer)) is not None
+    }
+    if not any(path for folder, name in patterns.items() for path in folder.glob(name)):
+        raise RunFolderError(
+            f"{command} wants the last checkpoint, but there is none in "
+            f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
+            "--ckpt_path FILE, or --ckpt_path null for the model without training."
+        )
 
 
 def _saves_in_any_mode(callback: L.Callback) -> bool:

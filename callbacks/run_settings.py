@@ -6,14 +6,16 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.ema import AdapterEMA
 from lightning_modules.learning_rate import follow_schedule
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.pretrained_sources import find_local
-from musicinfuser.setting_differences import differences
+from musicinfuser.setting_differences import differences, flatten
 
 RUN_KEY = "musicinfuser_run"
 MAX_STEPS = "trainer.max_steps"
@@ -40,6 +42,13 @@ class RunSettings(L.Callback):
     What is refused is not said here: settings of the model and its optimizer. A checkpoint that
     keeps nothing of this is resumed without a word, but for a learning rate that leaps.
     """
+
+    def before_run(self, cli: LightningCLI) -> None:
+        """Refuse an option that Lightning takes and fails on later."""
+        if (accumulation := cli.trainer.accumulate_grad_batches) < 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches is {accumulation}; it must be at least 1."
+            )
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -93,7 +102,7 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
     """What decides a training besides the settings of the model and its optimizer, by name.
 
     Plain values, which a checkpoint can hold. The samples of a step are not among them: another
-    number is refused (`step_counters`), and how they are split changes the order of a sum.
+    number is refused (`AtomicCheckpoint`), and how they are split changes the order of a sum.
     """
     data: Any = getattr(trainer, "datamodule", None)
     algorithm = trainer.gradient_clip_algorithm
@@ -108,38 +117,25 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
     found |= _of(data, "data", DATA)
     backbone = getattr(module, "backbone_spec", None)
     if backbone is not None:
-        folder = (
-            find_local(backbone.pretrained, backbone.subfolder) if backbone.pretrained else None
-        )
-        found["model.backbone"] = fingerprint_folder(folder) if folder else backbone.pretrained
+        name = backbone.pretrained
+        folder = find_local(name, backbone.subfolder) if name else None
+        found["model.backbone"] = fingerprint_folder(folder) if folder else name
         found["model.backbone.dtype"] = backbone.dtype
-    recipe = getattr(data, "recipe", None)
-    found |= _of(recipe, "cache", CACHE)
-    found |= _clips(data)
+    found |= _of(getattr(data, "recipe", None), "cache", CACHE) | _clips(data)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for name, (kind, options) in CALLBACKS.items():
         callback = next((c for c in callbacks if isinstance(c, kind)), None)
         found |= {f"{name}.{option}": getattr(callback, option, None) for option in options}
-    return found
+    return flatten(found)
 
 
 def _of(holder: object, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Attributes that are there; of groups of options each option."""
-    found: dict[str, Any] = {}
-    for name in names:
-        if not hasattr(holder, name):
-            continue
-        value, key = getattr(holder, name), f"{prefix}.{name.removesuffix('_spec')}"
-        if is_dataclass(value) and not isinstance(value, type):
-            value = asdict(value)
-        found |= _flat(key, value)
-    return found
-
-
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {k: v for name, part in value.items() for k, v in _flat(f"{key}.{name}", part).items()}
+    """Attributes that are there; groups of options as dicts."""
+    values = {name: getattr(holder, name) for name in names if hasattr(holder, name)}
+    return {
+        f"{prefix}.{name.removesuffix('_spec')}": asdict(value) if is_dataclass(value) else value
+        for name, value in values.items()
+    }
 
 
 def _clips(data: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""SampleGeneration: a look and a listen while training goes on."""
+"""SampleGeneration: clips generated while training goes on."""
 
 import math
 import random
@@ -7,18 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 import torch
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from callbacks.ema import averaged_weights
+from callbacks.prediction_writers import write_clip
 from callbacks.sigterm import NOTICE
-from callbacks.video_writer import write_clip
+from callbacks.step_callback import StepCallback
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
@@ -40,11 +42,6 @@ NO_SAMPLES = (
     "sample_generation.every_n_steps to 0."
 )
 
-if TYPE_CHECKING:
-    from datamodules.dance import DanceDataModule
-    from lightning_modules.music_infuser import MusicInfuserModule
-    from musicinfuser.networks.encoders import EncodersSpec
-
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -56,12 +53,12 @@ class SampleRequest:
     seed: int = 0
     track_offset_seconds: float = 0.0
     heard: str | None = None
-    """Another file that the model hears in place of the track, or ``nothing``."""
+    """Another file the clip is conditioned on in place of the track, or ``nothing``."""
     heard_offset_seconds: float | None = None
     """Where in it; null is the offset in the track."""
 
 
-class SampleGeneration(L.Callback):
+class SampleGeneration(StepCallback):
     """Generates the same requests every so many steps, through the code that `predict` uses.
 
     Where no requests are named, they are clips of held-out music of the training's own cache: the
@@ -110,61 +107,60 @@ class SampleGeneration(L.Callback):
             if number < 1:
                 raise UserError(f"sample_generation.held_out_{name} is {number}; use 1 or more.")
         check_clip_size(num_frames, height, width)
-        self.every_n_steps = every_n_steps
-        self.num_logged_frames = num_logged_frames
+        self.every_n_steps, self.num_logged_frames = every_n_steps, num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
         self._held_out: list[GenerationRequest] = []
-        self._step = 0
         self._rhythm = BeatAlignment()
         self._beats = MusicBeats(partial(read_audio, rate_hz=BEAT_RATE_HZ))
-        self.requests = [
-            GenerationRequest(
-                track=c.track,
-                prompt=c.prompt,
-                seed=c.seed,
-                num_frames=num_frames,
-                height=height,
-                width=width,
-                track_offset_seconds=c.track_offset_seconds,
-                heard=c.heard,
-                heard_offset_seconds=c.heard_offset_seconds,
+        size = {"num_frames": num_frames, "height": height, "width": width}
+        self.requests = [GenerationRequest(**vars(request), **size) for request in requests or []]
+
+    def before_run(self, cli: LightningCLI) -> None:
+        """Refuse what cannot be: a sharded backbone runs on all processes at once.
+
+        Samples of the cache's clips are then left out, with a warning.
+        """
+        is_sharded = getattr(cli.model, "shard_backbone", False) and cli.trainer.world_size > 1
+        if cli.subcommand == "fit" and is_sharded and self.every_n_steps and self.requests:
+            raise UserError(
+                "model.shard_backbone and samples while training exclude each other; set "
+                "sample_generation.every_n_steps to 0 and `predict` from checkpoints."
             )
-            for c in requests or []
-        ]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse missing tracks before training starts; choose clips where none are named."""
         self._held_out = []
-        is_reached = trainer.max_steps < 0 or 0 < self.every_n_steps <= trainer.max_steps
         if stage != "fit" or not self.every_n_steps:
             return
-        files = [f for c in self.requests for f in (c.track, c.heard_file) if f is not None]
-        missing = [file for file in files if not Path(file).is_file()]
-        if missing:
-            raise UserError(
-                f"sample_generation.requests names {missing[0]}, which does not exist"
-                f"{looked_for(missing[0])}."
-            )
-        if not self.requests and is_reached:
+        for problem in self.missing_tracks():
+            raise UserError(problem)
+        if not self.requests and not 0 <= trainer.max_steps < self.every_n_steps:
             self._held_out = self._choose(trainer, pl_module)
 
+    def missing_tracks(self) -> list[str]:
+        """A sentence for each file that is named and not there."""
+        files = [file for request in self.requests for file in (request.track, request.heard_file)]
+        return [
+            f"sample_generation.requests names {file}, which does not exist{looked_for(file)}."
+            for file in files
+            if file is not None and not Path(file).is_file()
+        ]
+
     def _choose(self, trainer: L.Trainer, module: Any) -> list[GenerationRequest]:
-        data: DanceDataModule | None = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         chosen: dict[GenerationRequest, Tensor] = {}
         reason = self.obstacle(module)
         try:
             if reason is None and hasattr(data, "held_out_requests"):
-                chosen = data.held_out_requests(self.held_out_clips)  # type: ignore[union-attr]
+                chosen = data.held_out_requests(self.held_out_clips)
         except CacheError as error:
             reason = str(error)
         # All processes do as the first: they wait for each other where samples are due.
         requests: list[GenerationRequest] = trainer.strategy.broadcast(list(chosen))
-        if requests:
-            module.encoders.take_captions(
-                {request.prompt: text for request, text in chosen.items()}
-            )
-        else:
+        if not requests:
             rank_zero_warn(NO_SAMPLES.format(reason or "there is no cache of clips"))
+            return []
+        module.encoders.take_captions({request.prompt: text for request, text in chosen.items()})
         return requests
 
     @staticmethod
@@ -174,7 +170,7 @@ class SampleGeneration(L.Callback):
             return "the model generates no clips"
         if module.is_sharded:
             return "the backbone is spread over the processes (model.shard_backbone)"
-        spec: EncodersSpec = module.encoders.spec
+        spec = module.encoders.spec
         parts: dict[str, tuple[str, str | None]] = {"VAE": (spec.mochi, "vae")}
         if spec.audio_features == "encoder":
             parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
@@ -183,33 +179,14 @@ class SampleGeneration(L.Callback):
         absent = [f"{name} of {p[0]}" for name, p in parts.items() if find_local(*p) is None]
         return f"the {absent[0]} is not on this machine" if absent else None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from the step that a resumed run is at."""
-        self._step = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Generate when an optimizer step at the interval has just been done."""
-        step = trainer.global_step
-        if step == self._step:
-            return
-        self._step = step
-        if (
-            (self.requests or self._held_out)
-            and self.every_n_steps
-            and step % self.every_n_steps == 0
-        ):
+    def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Generate at the interval."""
+        is_due = self.every_n_steps and step % self.every_n_steps == 0
+        if is_due and (self.requests or self._held_out):
             self.generate(trainer, pl_module, step)
 
-    def generate(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Generate, write and log this rank's share of the requests."""
-        module: MusicInfuserModule = pl_module  # type: ignore[assignment]
+    def generate(self, trainer: L.Trainer, module: Any, step: int) -> None:
+        """Generate, write and log this process's share of the requests."""
         # The folder's manifest lists all that lies in it.
         name = "_".join(filter(None, (throw_away_mode(trainer), f"step_{step:06d}")))
         folder = Path(trainer.default_root_dir, "samples", name)
@@ -273,14 +250,10 @@ class SampleGeneration(L.Callback):
             return
         found = {name: float(value) for name, value in self._rhythm.compute().items()}
         self._rhythm.reset()
-        if math.isnan(found["score"]):
-            return
-        values = {
-            "samples/beat_alignment": found["score"],
-            "samples/beat_alignment_chance": found["chance"],
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)
+        names = {"score": "samples/beat_alignment", "chance": "samples/beat_alignment_chance"}
+        if not math.isnan(found["score"]):
+            for logger in trainer.loggers:
+                logger.log_metrics({tag: found[name] for name, tag in names.items()}, step)
 
     def _log(self, trainer: L.Trainer, clip: GeneratedClip, step: int) -> None:
         for logger in trainer.loggers:

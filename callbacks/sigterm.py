@@ -1,19 +1,17 @@
-"""SIGTERM and ctrl-C noticed, and answered at a place of our choosing."""
+"""SIGTERM and ctrl-C: the run stops after the current optimizer step."""
 
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
 
-EXIT_CODE = 128 + signal.SIGTERM
-"""As shells report it: work is left over, so what comes next in a script should not start."""
+from lightning_modules.long_clips import leave_unless_done
 
 
 class SigtermNotice:
-    """Whether this process was asked to end, and by which signal.
+    """Whether this process got a signal to end, and which.
 
     Lightning leaves at the end of the batch in which SIGTERM came, which may be in the middle of
     accumulated gradients, and at once on ctrl-C (SIGINT), which loses the steps since the last
@@ -55,7 +53,7 @@ class SigtermNotice:
             signal.signal(signal.SIGINT, note)
 
     def agreed(self, trainer: L.Trainer) -> bool:
-        """Whether any process of the run was asked; every process must call this."""
+        """Whether any process of the run got a signal; every process must call this."""
         if trainer.world_size == 1:
             return self.received
         self.received = trainer.strategy.reduce_boolean_decision(self.received, all=False)
@@ -72,7 +70,7 @@ class SigtermNotice:
 
 
 class EndOnSigterm(L.Callback):
-    """Ends `predict`, which Lightning would let run on, once the batch in work is written."""
+    """On SIGTERM, stops `predict` after the current batch is written; Lightning would go on."""
 
     def on_predict_batch_end(
         self,
@@ -85,27 +83,6 @@ class EndOnSigterm(L.Callback):
     ) -> None:
         """Leave unless this was the last one; no process waits for another."""
         leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_predict_batches), "batches")
-
-
-def leave_unless_done(trainer: L.Trainer, done: int, total: float, what: str) -> None:
-    """After a SIGTERM, end a process that can go on later from what it wrote.
-
-    Args:
-        trainer: Knows whether this process was asked to end.
-        done: How much is written.
-        total: How much there is for this process.
-        what: What is counted, in the plural.
-
-    Raises:
-        SystemExit: It was asked and something is left; with `EXIT_CODE`, and a sentence on stderr.
-    """
-    if trainer.received_sigterm and done < total:
-        print(
-            f"SIGTERM: rank {trainer.global_rank} stopped after {done} of {total} {what}; the "
-            "same command does the rest.",
-            file=sys.stderr,
-        )
-        raise SystemExit(EXIT_CODE)
 
 
 NOTICE = SigtermNotice()

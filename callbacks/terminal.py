@@ -11,29 +11,32 @@ from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, TQD
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_summary.model_summary import _format_summary_table
 
-from callbacks.log_interval import is_logged
+from lightning_modules.logged_steps import is_logged
 
 # Advertisements, and a line on the summary that is chosen here.
 _NO_USE = ("Tip: For seamless cloud", "Trainer already configured with model summary")
-_ROOT = Path(__file__).resolve().parents[1]
-_ROOMS = (
-    "callbacks",
-    "dance_eval",
-    "datamodules",
-    "lightning_modules",
-    "musicinfuser",
-    "preflight",
-    "small_world",
-    "sweeps",
-    "train.py",
+# Warnings of what is meant so: few workers on small machines, frozen parts in eval mode, nothing
+# left to encode, batches that follow from the step (so that their loader has no state to keep), a
+# first start with `ckpt_path: last`, a folder of checkpoints that a run goes on in, options that
+# train.py hands on; and an API of torch that Lightning still calls.
+_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*dataloader is not resumable.*",
+    ".*in eval mode at the start of training.*",
+    ".*length of `DataLoader` across ranks is zero.*",
+    ".*no last checkpoint available.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*LightningCLI's args parameter is intended.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
 )
+_ROOT = Path(__file__).resolve().parents[1]
 _others: list[Callable[..., str]] = []
 
 
 class StepProgressBar(TQDMProgressBar):
     """Counts optimizer steps towards ``trainer.max_steps``; what it shows of a metric is as logged.
 
-    Metrics are asked for at the logging interval only: each time waits for the device. A training
+    Metrics are read at the logging interval only: each time waits for the device. A training
     without ``max_steps`` is counted in batches, as Lightning does.
     """
 
@@ -62,7 +65,7 @@ class StepProgressBar(TQDMProgressBar):
         bar, step = self.train_progress_bar, trainer.global_step
         if step > bar.n and self._should_update(step, trainer.max_steps):
             bar.update(step - bar.n)
-        if is_logged(trainer, batch_idx):
+        if is_logged(trainer):
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
 
@@ -105,8 +108,10 @@ def shown_by_default(options: dict[str, Any]) -> Iterator[Callback]:
             yield shown()
 
 
-def speak_plainly() -> None:
-    """Leave out what Lightning says for its own sake; one line for each warning of this program."""
+def quiet_lightning() -> None:
+    """Leave out warnings that do not apply here; one line for each warning of this program."""
+    for known in _WARNINGS:
+        warnings.filterwarnings("ignore", message=known)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
     if warnings.formatwarning is not _format_warning:
         _others.append(warnings.formatwarning)
@@ -122,7 +127,7 @@ def _format_warning(
     message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     path = Path(filename).resolve()
-    is_own = any(path.is_relative_to(_ROOT / room) for room in _ROOMS)
+    is_own = path.is_relative_to(_ROOT) and "site-packages" not in path.parts
     if is_own and category is UserWarning:
         return f"{message}\n"
     return _others[-1](message, category, filename, lineno, line)

@@ -8,15 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from callbacks.log_interval import is_logged
+from lightning_modules.logged_steps import is_logged
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
 
 if TYPE_CHECKING:
     from datamodules.dance import DanceDataModule
-
-# Batches or steps that are added up at the latest, so that small tensors do not pile up.
-MOST_NOTED = 100
 
 
 class TrainingCurves(L.Callback):
@@ -29,8 +26,8 @@ class TrainingCurves(L.Callback):
     length of the gradient before clipping, all of it and of each part that the module names, as a
     mean over those steps; ``train/grad_norm_max`` is the longest of them.
 
-    Everything stays on the device, which is asked only at the logging interval; a step costs the
-    lengths of the gradients and nothing else. Nothing a run computes depends on it.
+    The device is waited for only at the logging interval; a step costs the lengths of the
+    gradients and nothing else. Nothing a run computes depends on it.
     """
 
     def __init__(self, sigma_edges: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> None:
@@ -58,18 +55,9 @@ class TrainingCurves(L.Callback):
         parts: dict[str, list[nn.Parameter]] = getattr(pl_module, "trained_parts", dict)()
         named = {p for own in parts.values() for p in own}
         rest = [p for p in pl_module.parameters() if p.requires_grad and p not in named]
-        self._names = ["", *(f"_{name}" for name in parts)]
+        self._names = ["", *(f"_{name}" for name in parts), "_max"]
         self._parts = [*parts.values(), rest]
-        device = pl_module.device
-        self._lows = torch.tensor(self.sigma_edges[:-1], device=device)
-        # A level of exactly 1 belongs to the last band.
-        self._highs = torch.tensor([*self.sigma_edges[1:-1], float("inf")], device=device)
-        self._losses = torch.zeros(2, len(self._groups), device=device)
-        """Sums and numbers of the samples in each group."""
-        self._norms = torch.zeros(len(self._names) + 1, device=device)
-        """Sums over steps, and the largest of the first."""
-        self._num_norms = 0
-        # Not summed up yet: per batch losses, noise levels and indices; per step lengths by part.
+        # Since the last log: per batch losses, noise levels and indices; per step lengths by part.
         self._batches: list[tuple[Tensor, Tensor, Sequence[int]]] = []
         self._lengths: list[Tensor] = []
 
@@ -79,7 +67,7 @@ class TrainingCurves(L.Callback):
         """Add the lengths of the gradients; those of skipped steps are not there any more."""
         grads = [[p.grad for p in own if p.grad is not None] for own in self._parts]
         if any(grads):
-            none = self._norms.new_zeros(())
+            none = torch.zeros((), device=pl_module.device)
             lengths = [get_total_norm(own).float() if own else none for own in grads]
             self._lengths.append(torch.stack(lengths))
 
@@ -94,59 +82,43 @@ class TrainingCurves(L.Callback):
         """Note the losses; log at the interval."""
         if isinstance(outputs, Mapping) and {"losses", "sigma"} <= outputs.keys():
             self._batches.append((outputs["losses"], outputs["sigma"], batch.sample_index))
-        if is_logged(trainer, batch_idx):
-            self._add_up(trainer)
+        if is_logged(trainer):
             self._log(trainer, pl_module)
-        elif len(self._batches) >= MOST_NOTED or len(self._lengths) >= MOST_NOTED:
-            self._add_up(trainer)
-
-    def _add_up(self, trainer: L.Trainer) -> None:
-        """Add what was noted to the sums, on the device."""
-        if self._batches:
-            losses = torch.cat([noted[0] for noted in self._batches])
-            sigma = torch.cat([noted[1] for noted in self._batches])
-            indices = [index for noted in self._batches for index in noted[2]]
-            members = torch.cat([self._in_bands(sigma), self._of_sources(trainer, indices)], dim=1)
-            self._losses[0] += torch.where(members, losses[:, None], 0.0).sum(dim=0)
-            self._losses[1] += members.sum(dim=0)
-        if self._lengths:
-            own = torch.stack(self._lengths)
-            whole = torch.linalg.vector_norm(own, dim=1)
-            self._norms[0] += whole.sum()
-            self._norms[1:-1] += own[:, :-1].sum(dim=0)
-            self._norms[-1] = torch.maximum(self._norms[-1], whole.max())
-            self._num_norms += len(self._lengths)
-        self._batches, self._lengths = [], []
-
-    def _in_bands(self, sigma: Tensor) -> Tensor:
-        """Whether samples ``(B,)`` are in bands: ``(B, bands)``."""
-        return (sigma[:, None] >= self._lows) & (sigma[:, None] < self._highs)
-
-    def _of_sources(self, trainer: L.Trainer, indices: Sequence[int]) -> Tensor:
-        """Whether samples are of sources: ``(B, sources)``; known on the host."""
-        members = torch.zeros(len(indices), len(self._sources), dtype=torch.bool)
-        if self._sources:
-            data: DanceDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            for row, index in enumerate(indices):
-                members[row, self._sources.index(data.mixture[index].source)] = True
-        return members.to(self._losses.device, non_blocking=True)
+        if is_logged(trainer) or not trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._batches, self._lengths = [], []
 
     def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        losses = trainer.strategy.reduce(self._losses, reduce_op="sum")
-        # Gradients are the same in all processes. The only time the device is waited for:
-        *values, longest = torch.cat([losses.flatten(), self._norms]).tolist()
-        sums, counts, lengths = (
-            values[: len(self._groups)],
-            values[len(self._groups) : 2 * len(self._groups)],
-            values[2 * len(self._groups) :],
-        )
-        for name, total, count in zip(self._groups, sums, counts, strict=True):
+        losses = trainer.strategy.reduce(self._sums(trainer, pl_module.device), reduce_op="sum")
+        values = [losses.flatten()]
+        if self._lengths:
+            # Gradients are the same in all processes.
+            own = torch.stack(self._lengths)
+            total = torch.linalg.vector_norm(own, dim=1)
+            values += [total.mean()[None], own[:, :-1].mean(dim=0), total.max()[None]]
+        # The only time the device is waited for:
+        numbers, num = torch.cat(values).tolist(), len(self._groups)
+        sums, counts, lengths = numbers[:num], numbers[num : 2 * num], numbers[2 * num :]
+        for name, loss, count in zip(self._groups, sums, counts, strict=True):
             if count:
-                pl_module.log(f"train/loss_{name}", total / count)
-        if self._num_norms:
-            for name, total in zip(self._names, lengths, strict=True):
-                pl_module.log(f"train/grad_norm{name}", total / self._num_norms)
-            pl_module.log("train/grad_norm_max", longest)
-        self._losses.zero_()
-        self._norms.zero_()
-        self._num_norms = 0
+                pl_module.log(f"train/loss_{name}", loss / count)
+        if lengths:
+            for name, length in zip(self._names, lengths, strict=True):
+                pl_module.log(f"train/grad_norm{name}", length)
+
+    def _sums(self, trainer: L.Trainer, device: torch.device) -> Tensor:
+        """Sums of losses and numbers of samples, ``(2, bands and sources)``."""
+        if not self._batches:
+            return torch.zeros(2, len(self._groups), device=device)
+        losses, sigma = (torch.cat([noted[k] for noted in self._batches])[:, None] for k in (0, 1))
+        lows = torch.tensor(self.sigma_edges[:-1], device=device)
+        # A level of exactly 1 belongs to the last band.
+        highs = torch.tensor([*self.sigma_edges[1:-1], float("inf")], device=device)
+        of_sources = torch.zeros(len(losses), len(self._sources), dtype=torch.bool)
+        if self._sources:
+            data: DanceDataModule = trainer.datamodule  # type: ignore[attr-defined]
+            indices = (index for noted in self._batches for index in noted[2])
+            for row, index in enumerate(indices):
+                of_sources[row, self._sources.index(data.mixture[index].source)] = True
+        of_sources = of_sources.to(device, non_blocking=True)
+        members = torch.cat([(sigma >= lows) & (sigma < highs), of_sources], dim=1)
+        return torch.stack([torch.where(members, losses, 0.0).sum(dim=0), members.sum(dim=0)])

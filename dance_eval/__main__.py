@@ -12,7 +12,7 @@
 `report` is `score`, `table`, `sheet` and `side_by_side` at once, and index.html with all of it.
 `compare` lets a judge see two systems at a time, `study` people. `score` can be stopped and
 repeated: what metrics.json already holds is not computed again. Its fields are described in
-`dance_eval.metrics.report`. Each verb is a file of `dance_eval.commands`; `study` is
+`dance_eval.metrics.report`. Each command is a file of `dance_eval.commands`; `study` is
 `dance_eval.study.commands`.
 """
 
@@ -28,20 +28,20 @@ from musicinfuser.option_parser import OptionParser
 
 
 def build_parser() -> ArgumentParser:
-    """The command line with its verbs."""
+    """The command line with its commands."""
     parser = OptionParser(prog="evaluate.py", description="Judge generated clips.")
-    verbs = parser.add_subcommands(dest="verb")
-    verbs.add_subcommand(
+    commands = parser.add_subcommands(dest="command")
+    commands.add_subcommand(
         "report", report.parser(), help="Scores, tables and pictures in one folder."
     )
-    verbs.add_subcommand("score", score.parser(), help="Score folders of clips.")
-    verbs.add_subcommand("table", table.parser(), help="Write a table of scores.")
-    verbs.add_subcommand("sheet", pictures.sheet_parser(), help="Draw clips on one picture.")
-    verbs.add_subcommand(
+    commands.add_subcommand("score", score.parser(), help="Score folders of clips.")
+    commands.add_subcommand("table", table.parser(), help="Write a table of scores.")
+    commands.add_subcommand("sheet", pictures.sheet_parser(), help="Draw clips on one picture.")
+    commands.add_subcommand(
         "side_by_side", pictures.side_by_side_parser(), help="Show systems beside each other."
     )
-    verbs.add_subcommand("compare", compare.parser(), help="Let a judge compare two systems.")
-    add_study(verbs)
+    commands.add_subcommand("compare", compare.parser(), help="Let a judge compare two systems.")
+    add_study(commands)
     return parser
 
 
@@ -56,7 +56,7 @@ RUNS = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one verb.
+    """Run one command.
 
     Args:
         args: Command line; None takes the process's own.
@@ -65,12 +65,12 @@ def main(args: list[str] | None = None) -> None:
         UserError: With one sentence for the user.
     """
     config = build_parser().parse_args(args)
-    settings = config[config.verb]
-    if config.verb == "report":
+    settings = config[config.command]
+    if config.command == "report":
         typed = sys.argv[1:] if args is None else args
         report.run(settings, command=shlex.join(["python", "evaluate.py", *typed]))
     else:
-        RUNS[config.verb](settings)
+        RUNS[config.command](settings)
 
 
 def from_shell() -> None:

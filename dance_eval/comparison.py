@@ -12,9 +12,8 @@ Fields of comparison.json:
     judge, seed, confidence: The settings.
 """
 
-import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,16 @@ from dance_eval.judges.judge import SOUND_RATE_HZ, Judge, Shown
 from dance_eval.judges.pairs import PAIR_QUESTIONS, PairAnswer, choice_of, compare
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry, file_digest
-from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean
-from dance_eval.metrics.matching import MatchedPair, Pieces, matched
+from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.matching import Pieces, matched
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, WriteError
 from musicinfuser.media.audio import read_audio
 
+Pair = tuple[ClipEntry, ClipEntry]
 
-def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[MatchedPair], list[ClipEntry]]:
+
+def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[Pair], list[ClipEntry]]:
     """Clips of two systems for the same music, start, prompt and seed, as `matched` pairs them.
 
     Returns:
@@ -46,18 +47,24 @@ def matched_pairs(entries: Sequence[ClipEntry]) -> tuple[list[MatchedPair], list
         raise EvaluationError(
             f"The folders hold the systems {', '.join(systems) or 'none'}; a comparison takes two."
         )
-    pairs, left = matched(usable, Pieces(usable))
+    found, left = matched(usable, Pieces(usable))
+    pairs = [(pair.first, pair.second) for pair in found]
+    alone = [entry for entry in entries if entry.problem is not None]
+    alone += [entry for entry, _ in left]
     if not pairs:
         raise EvaluationError(
-            f"{systems[0]} and {systems[1]} share no track, start, prompt and seed; give folders "
-            "that were generated for the same list of requests."
+            f"{systems[0]} and {systems[1]} share no cell of one track, start, prompt and seed; "
+            "give folders that were generated for the same list of cells."
         )
-    unread = [entry for entry in entries if entry.problem is not None]
-    return pairs, unread + [entry for entry, _ in left]
+    return pairs, alone
 
 
 def shown(entry: ClipEntry) -> Shown:
-    """A clip with its own sound, as a judge is shown it; `UserError` if that cannot be read."""
+    """A clip with its own sound, as a judge is shown it.
+
+    Raises:
+        ValueError: If its sound cannot be read.
+    """
     sound = read_audio(entry.path, rate_hz=SOUND_RATE_HZ)
     return Shown(entry.path, file_digest(entry.path), sound, name=f"{entry.system}/{entry.file}")
 
@@ -65,22 +72,28 @@ def shown(entry: ClipEntry) -> Shown:
 def compare_systems(
     entries: Sequence[ClipEntry], judge: Judge, output: Path, *, seed: int, confidence: float
 ) -> dict[str, Any]:
-    """Compare two systems pair by pair, in both orders, and write comparison.json.
+    """Compare two systems cell by cell, in both orders, and write comparison.json.
 
     Answers that a cached judge has are not asked for again, so a stopped run goes on.
 
     Raises:
         EvaluationError: If nothing can be compared.
-        JudgeError: If the judge gives no answers at all.
+        JudgeError: If the judge cannot be asked at all.
     """
     pairs, alone = matched_pairs(entries)
     judge.check()
     records: list[dict[str, Any]] = []
     answered: list[list[PairAnswer]] = []
     for first, second in tqdm(pairs, unit="pair", desc="compare"):
-        record: dict[str, Any] = {"files": [str(first.path), str(second.path)]}
-        record |= {n: getattr(first, n) for n in ("track", "track_offset_seconds", "prompt")}
-        record |= {"answers": {}, "cut_off": {}, "failure": None}
+        record = {
+            "files": [str(first.path), str(second.path)],
+            "track": first.track,
+            "track_offset_seconds": first.track_offset_seconds,
+            "prompt": first.prompt,
+            "answers": {},
+            "cut_off": {},
+            "failure": None,
+        }
         records.append(record)
         try:
             answers = compare(judge, shown(first), shown(second))
@@ -92,11 +105,12 @@ def compare_systems(
         record["answers"] = {a.question.key: [a.forward.text, a.backward.text] for a in answers}
         record["cut_off"] = {a.question.key: why for a in answers if (why := a.cut_off)}
         answered.append(answers)
-    rate = functools.partial(bootstrap_mean, seed=seed, confidence=confidence)
     document = {
-        "systems": [clip.system for clip in pairs[0]],
+        "systems": [pairs[0][0].system, pairs[0][1].system],
         "questions": {
-            question.key: _summary([answers[index] for answers in answered], rate)
+            question.key: _summary(
+                [answers[index] for answers in answered], seed=seed, confidence=confidence
+            )
             for index, question in enumerate(PAIR_QUESTIONS)
         },
         "pairs": records,
@@ -113,16 +127,21 @@ def compare_systems(
     return document
 
 
-def _summary(answers: Sequence[PairAnswer], rate: Callable[..., MeanInterval]) -> dict[str, Any]:
-    wins = [answer.wins for answer in answers if answer.wins is not None]
-    places = [answer.first_places for answer in answers if answer.first_places is not None]
-    win_rate, first_place = rate(wins, name="wins"), rate(places, name="first place")
-    low, high = first_place.low, first_place.high
+def _summary(answers: Sequence[PairAnswer], *, seed: int, confidence: float) -> dict[str, Any]:
+    def rate(values: list[float], name: str) -> dict[str, float | None]:
+        found = bootstrap_mean(values, seed=seed, name=name, confidence=confidence)
+        return {"mean": found.mean, "low": found.low, "high": found.high}
+
+    read = [answer for answer in answers if answer.wins is not None]
+    wins = [answer.wins for answer in read if answer.wins is not None]
+    places = [answer.first_places for answer in read if answer.first_places is not None]
+    first_place = rate(places, "first place")
+    low, high = first_place["low"], first_place["high"]
     return {
-        "win_rate": {"mean": win_rate.mean, "low": win_rate.low, "high": win_rate.high},
-        "first_place_rate": {"mean": first_place.mean, "low": low, "high": high},
-        "n": len(wins),
-        "num_unread": len(answers) - len(wins),
+        "win_rate": rate(wins, "wins"),
+        "first_place_rate": first_place,
+        "n": len(read),
+        "num_unread": len(answers) - len(read),
         "biased": None if low is None or high is None else not low <= 0.5 <= high,
     }
 
@@ -144,7 +163,7 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
     lines += [f"not compared: {path} has no counterpart." for path in document["unmatched"]]
     for pair in document["pairs"]:
         for name, texts in pair["answers"].items():
-            if None in map(choice_of, texts):
+            if any(choice_of(text) is None for text in texts):
                 said = " and ".join(repr(" ".join(text.split())[:40]) for text in texts)
                 why = f" ({pair['cut_off'][name]}; raise it)" if name in pair["cut_off"] else ""
                 lines.append(f"unread: {name} of {pair['files'][0]}: {said}{why}")
@@ -152,5 +171,8 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _percent(rate: dict[str, float | None]) -> str:
-    mean, low, high = ("-" if rate[end] is None else f"{rate[end]:.0%}" for end in rate)
-    return mean if "-" in (low, high) else f"{mean} [{low}, {high}]"
+    if rate["mean"] is None:
+        return "-"
+    if rate["low"] is None or rate["high"] is None:
+        return f"{rate['mean']:.0%}"
+    return f"{rate['mean']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"

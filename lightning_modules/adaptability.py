@@ -1,7 +1,7 @@
 """LayerAdaptabilityModule: the base, guided away from itself without one layer (section 4.1)."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -13,14 +13,12 @@ from musicinfuser.generation import (
     SamplingSpec,
     sample_latents,
 )
+from musicinfuser.layer_requests import LayerRequest
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
-
-if TYPE_CHECKING:
-    from musicinfuser.layer_requests import LayerRequest
 
 
 class LayerAdaptabilityModule(L.LightningModule):
@@ -60,12 +58,9 @@ class LayerAdaptabilityModule(L.LightningModule):
     def configure_model(self) -> None:
         """Read the backbone, once."""
         if self.model is None:
+            backbone = build_backbone(self.backbone_spec)
             self.model = MusicMochi(
-                build_backbone(self.backbone_spec),
-                layers=[],
-                zica=ZicaSpec(),
-                lora=None,
-                memory=self.memory,
+                backbone, layers=[], zica=ZicaSpec(), lora=None, memory=self.memory
             )
 
     @property
@@ -79,7 +74,7 @@ class LayerAdaptabilityModule(L.LightningModule):
         encoders = asdict(self.encoders.spec)
         found: dict[str, Any] = {
             "backbone": asdict(self.backbone_spec),
-            # Nothing is heard.
+            # No audio is used.
             "encoders": {k: v for k, v in encoders.items() if not k.startswith("audio")},
             "sampling": asdict(self.sampling),
             "layer_scale": self.layer_scale,
@@ -88,22 +83,22 @@ class LayerAdaptabilityModule(L.LightningModule):
             found["weights"] = weights
         return found
 
-    def validation_step(self, batch: "list[LayerRequest]", batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: list[LayerRequest], batch_idx: int) -> dict[str, Any]:
         """Generate the clips of a batch.
 
         Returns:
             ``clips``: one silent `GeneratedClip` per request.
         """
-        return {"clips": [self.generate(asked) for asked in batch]}
+        return {"clips": [self.generate(request) for request in batch]}
 
-    def generate(self, asked: "LayerRequest") -> GeneratedClip:
+    def generate(self, layer_request: LayerRequest) -> GeneratedClip:
         """Generate one clip; the same layer and request give the same clip."""
         assert self.model is not None
-        request = asked.request
+        request, layer = layer_request.request, layer_request.layer
         text, negative = self.encoders.encode_captions(
             [request.prompt, self.sampling.negative_prompt], device=self.device
         )
-        by_layer = None if asked.layer is None else LayerGuidance(asked.layer, self.layer_scale)
+        by_layer = None if layer is None else LayerGuidance(layer, self.layer_scale)
         latents = sample_latents(
             self.model, text=text, negative=negative, audio=None, request=request,
             sampling=self.sampling, device=self.device, by_layer=by_layer,

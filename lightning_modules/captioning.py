@@ -4,19 +4,17 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 from transformers import AutoTokenizer
 
+from datamodules.captioning import Stills
+from datamodules.clips import SkippedClip
 from musicinfuser.networks.backbone import MOCHI_HUB_ID
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, cut_note
 from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
-
-if TYPE_CHECKING:
-    from datamodules.captioning import Stills
-    from datamodules.clips import SkippedClip
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class VideoCaptioner(L.LightningModule):
         Args:
             captioner: Model and question.
             text_encoder: Hub id or folder of the Mochi that will read the captions: its tokenizer
-                tells which are too long. If it is not on this machine, the encode job tells.
+                finds those that are too long. If it is not on this machine, the encode job warns.
             max_text_tokens: What is read of a caption.
         """
         super().__init__()
@@ -63,15 +61,12 @@ class VideoCaptioner(L.LightningModule):
                 )
 
     def predict_step(
-        self, batch: "list[Stills | SkippedClip]", batch_idx: int
-    ) -> "list[Caption | SkippedClip]":
+        self, batch: list[Stills | SkippedClip], batch_idx: int
+    ) -> list[Caption | SkippedClip]:
         """Caption the videos of a batch; what could not be read is passed on."""
-        return [
-            self.describe(video) if hasattr(video, "frames") else video  # type: ignore[arg-type]
-            for video in batch
-        ]
+        return [self.describe(video) if isinstance(video, Stills) else video for video in batch]
 
-    def describe(self, video: "Stills") -> Caption:
+    def describe(self, video: Stills) -> Caption:
         """Caption one video."""
         assert self.captioner is not None
         text = self.captioner.describe(

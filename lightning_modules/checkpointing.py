@@ -55,7 +55,7 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
     """`origin_notes` for a checkpoint; training does not go on with another transformer.
 
     Args:
-        checkpoint: `check_agreement` has been asked.
+        checkpoint: One that `check_agreement` has passed.
         now: What the run is to go on with.
         trainer: Has ``ckpt_path`` and ``training``.
 

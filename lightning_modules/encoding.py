@@ -1,16 +1,14 @@
-"""ClipEncoder: captions and raw clips to features and latents, as a predict job."""
+"""ClipEncoder: raw clips to latents and audio features, as a predict job."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as L
 from torch import Tensor
 
-from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
-from musicinfuser.media.latents import EncodingRecipe
+from datamodules.clips import ClipSpec, RawClip, SkippedClip
+from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,23 +24,8 @@ class EncodedClip:
     """``(S, audio width)`` fp32."""
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedCaption:
-    """What is stored of a caption."""
-
-    text: str
-    features: Tensor
-    """``(num_tokens, width)`` on the CPU, in T5's type."""
-
-
 class ClipEncoder(L.LightningModule):
-    """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns.
-
-    Attributes:
-        recipe: How clips are made, apart from each one's size; known after `setup`.
-    """
-
-    recipe: EncodingRecipe
+    """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns."""
 
     def __init__(self, encoders: EncodersSpec) -> None:
         """Set up; each encoder is loaded once, when first used.
@@ -53,52 +36,32 @@ class ClipEncoder(L.LightningModule):
         super().__init__()
         self.encoders = Encoders(encoders)
 
-    def setup(self, stage: str) -> None:
-        """Check the cache against the encoders, and leave out what is there.
-
-        Raises:
-            CacheError: The cache holds clips made another way.
-        """
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.recipe = self.recipe_of(data.settings)
-        data.leave_out_encoded(self.recipe, audio_rate_hz=AUDIO_RATE_HZ)
+    def on_predict_start(self) -> None:
+        """Move what every clip needs to the device, once."""
+        self.encoders.keep_on(self.device)
 
     def predict_step(
-        self, batch: list[str | RawClip | SkippedClip], batch_idx: int
-    ) -> list[EncodedCaption | EncodedClip | SkippedClip]:
-        """Encode the captions and clips of a batch; what could not be read is passed on."""
-        encode: dict[type, Callable[[Any], Any]] = {
-            str: self.encode_caption,
-            RawClip: self.encode,
-            SkippedClip: lambda skipped: skipped,
-        }
-        return [encode[type(item)](item) for item in batch]
-
-    def encode_caption(self, text: str) -> EncodedCaption:
-        """Encode one caption; T5 stays on this module's device until a clip comes."""
-        self.encoders.text_encoder.to(self.device)
-        (features,) = self.encoders.iterate_captions([text], device=self.device)
-        return EncodedCaption(text, features)
+        self, batch: list[RawClip | SkippedClip], batch_idx: int
+    ) -> "list[EncodedClip | SkippedClip]":
+        """Encode the clips of a batch; what could not be read is passed on."""
+        return [self.encode(clip) if isinstance(clip, RawClip) else clip for clip in batch]
 
     def encode(self, clip: RawClip) -> EncodedClip:
         """Encode one clip on this module's device."""
-        if "text_encoder" in vars(self.encoders):
-            del self.encoders.text_encoder  # captions come before clips, and T5 is large
-        self.encoders.keep_on(self.device)
         mean, logvar = self.encoders.encode_video(clip.frames[None], device=self.device)
         audio = self.encoders.encode_audio(clip.waveform[None], device=self.device)
-        return EncodedClip(clip.spec, mean[0].cpu(), logvar[0].cpu(), audio[0].cpu())
+        return EncodedClip(
+            spec=clip.spec,
+            latent_mean=mean[0].cpu(),
+            latent_logvar=logvar[0].cpu(),
+            audio=audio[0].cpu(),
+        )
 
-    def recipe_of(self, settings: CutSettings) -> EncodingRecipe:
-        """How clips that are cut so and encoded by this module are made."""
+    def recipe(self, **cut: Any) -> EncodingRecipe:
+        """How clips encoded by this module are made; ``cut`` is how the data module cuts them."""
         encoders, parts = self.encoders, self.encoders.fingerprints()
         return EncodingRecipe(
-            num_frames=settings.num_frames,
-            height=settings.height,
-            width=settings.width,
-            fps=settings.fps,
-            audio_channel=settings.audio_channel,
-            decoding=settings.decoding,
+            **cut,
             dtype=encoders.spec.dtype,
             max_text_tokens=encoders.spec.max_text_tokens,
             latents_mean=tuple(encoders.latents_mean.tolist()),
@@ -106,4 +69,27 @@ class ClipEncoder(L.LightningModule):
             vae=parts["vae"],
             text_encoder=parts["text_encoder"],
             audio_encoder=parts["audio_encoder"],
+        )
+
+
+def check_encoders(cache_dir: str, recipe: EncodingRecipe, encoders: Encoders) -> None:
+    """Refuse a cache that other encoders made than those that samples are generated with.
+
+    Raises:
+        CacheError: Names every encoder and setting that differs.
+        MissingWeightsError: An encoder's folder does not exist.
+    """
+    expected = encoders.fingerprints() | {
+        "dtype": encoders.spec.dtype,
+        "max_text_tokens": encoders.spec.max_text_tokens,
+    }
+    different = [
+        f"{name}: {getattr(recipe, name)} in the cache, {now} now"
+        for name, now in expected.items()
+        if getattr(recipe, name) != now
+    ]
+    if different:
+        raise CacheError(
+            f"{cache_dir} was encoded with other encoders ({'; '.join(different)}); encode again "
+            "into another folder, or give model.encoders the parts that made it."
         )

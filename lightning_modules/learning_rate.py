@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -11,22 +11,19 @@ from torch import nn
 from lightning_modules.settings import OptimizerSpec
 
 
-def learning_rate_factor(
-    step: int, *, warmup_steps: int, num_steps: int, schedule: Literal["cosine", "constant"]
-) -> float:
+def learning_rate_factor(step: int, spec: OptimizerSpec, num_steps: int) -> float:
     """Factor on the peak rate: linear warm-up from 0, then a cosine to 0 or a level line.
 
     Args:
         step: Optimizer steps done; step 0 has rate 0 if there is a warm-up (authors' code).
-        warmup_steps: Steps until the peak.
+        spec: Warm-up and what follows it.
         num_steps: Steps of the whole run.
-        schedule: What follows the warm-up.
     """
-    if step < warmup_steps:
-        return step / warmup_steps
-    if schedule == "constant":
+    if step < spec.warmup_steps:
+        return step / spec.warmup_steps
+    if spec.schedule == "constant":
         return 1.0
-    done = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+    done = (step - spec.warmup_steps) / max(num_steps - spec.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
@@ -50,12 +47,7 @@ def follow_schedule(
     for state, optimizer in zip(
         checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True
     ):
-        factor = learning_rate_factor(
-            state["last_epoch"],
-            warmup_steps=spec.warmup_steps,
-            num_steps=num_steps,
-            schedule=spec.schedule,
-        )
+        factor = learning_rate_factor(state["last_epoch"], spec, num_steps)
         before, rates = state["_last_lr"], [rate * factor for rate in state["base_lrs"]]
         if all(math.isclose(a, b, abs_tol=1e-30) for a, b in zip(before, rates, strict=True)):
             continue
@@ -84,13 +76,7 @@ def build_optimizer(
         weight_decay=spec.weight_decay,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: learning_rate_factor(
-            step,
-            warmup_steps=spec.warmup_steps,
-            num_steps=num_steps,
-            schedule=spec.schedule,
-        ),
+        optimizer, lambda step: learning_rate_factor(step, spec, num_steps)
     )
     return {
         "optimizer": optimizer,

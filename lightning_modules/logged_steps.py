@@ -7,6 +7,26 @@ import torch
 from torch import Tensor
 
 
+def ends_step(trainer: L.Trainer) -> bool:
+    """Whether the current batch is the last of its optimizer step.
+
+    The last step of an epoch may have fewer batches than the others.
+    """
+    done = trainer.fit_loop.batch_idx + 1
+    is_full = done % trainer.accumulate_grad_batches == 0
+    return is_full or done >= trainer.num_training_batches or trainer.is_last_batch
+
+
+def is_logged(trainer: L.Trainer) -> bool:
+    """Whether the current batch ended an optimizer step at the logging interval.
+
+    Args:
+        trainer: In `on_train_batch_end`, where its step counts the batch's.
+    """
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return interval > 0 and trainer.global_step % interval == 0 and ends_step(trainer)
+
+
 def is_logged_step(module: L.LightningModule) -> bool:
     """Whether the optimizer step that a batch is part of will be the last of a logging interval.
 
@@ -49,8 +69,7 @@ class StepMeans:
         if trainer.global_step != self._step:
             self._step, self._noted = trainer.global_step, []
         self._noted.append(torch.stack([value.detach() for value in values.values()]))
-        # As Lightning itself decides whether this batch ends the step, the last of an epoch too.
-        if trainer.fit_loop._should_accumulate():
+        if not ends_step(trainer):
             return
         means = trainer.strategy.reduce(torch.stack(self._noted).mean(dim=0), reduce_op="mean")
         self._noted = []

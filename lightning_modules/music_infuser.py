@@ -1,18 +1,20 @@
 """MusicInfuserModule: the training, validation and generation steps of the paper."""
 
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from datamodules.batch import ClipBatch
+from datamodules.dance import DanceDataModule
 from lightning_modules.checkpointing import (
     SETTINGS_KEY,
     architecture,
@@ -20,23 +22,23 @@ from lightning_modules.checkpointing import (
     check_checkpoint_origin,
     keep_adapters,
 )
+from lightning_modules.encoding import check_encoders
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
+from lightning_modules.long_clips import latent_checkpoint, window_bars
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
-    check_host_memory,
     leave_frozen_to_each_process,
     shard_backbone,
 )
-from lightning_modules.window_progress import window_bars
 from musicinfuser import generation
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
-from musicinfuser.generation import GeneratedClip, KeptLatents, SamplingSpec
+from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
@@ -51,12 +53,9 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 
-if TYPE_CHECKING:
-    from datamodules.batch import ClipBatch
-
 
 class MusicInfuserModule(L.LightningModule):
-    """A frozen Mochi that learns to hear music through ZICA and LoRA."""
+    """A frozen Mochi, conditioned on music by trained ZICA and LoRA."""
 
     def __init__(
         self,
@@ -106,19 +105,31 @@ class MusicInfuserModule(L.LightningModule):
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.memory = memory
-        if memory.stream_blocks or memory.offload_inputs:
-            check_host_memory(shard_backbone=shard_backbone)
+        if shard_backbone and (memory.stream_blocks or memory.offload_inputs):
+            raise UserError(
+                "model.shard_backbone gathers each block's weights from the devices, "
+                "memory.stream_blocks and memory.offload_inputs bring them and their inputs from "
+                "the host; set either shard_backbone or the other two to false."
+            )
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
-        self.kept_latents: Callable[[GenerationRequest], KeptLatents | None] = lambda request: None
-        """Where `predict` leaves a clip after each step; a callback says."""
         self.model: MusicMochi | None = None
         names = [f"{level}/{kind}" for level in validation.names for kind in ("own", "other")]
         self.validation_losses = torch.nn.ModuleDict(
             {name.replace(".", "_"): MeanMetric() for name in names}
         )
+
+    def before_run(self, cli: LightningCLI) -> None:
+        """Refuse missing encoders, and a cache that others made, before any weights are read."""
+        data = cli.datamodule
+        if cli.subcommand == "predict":
+            self.encoders.fingerprints()
+        elif isinstance(data, DanceDataModule):
+            data.setup("validate")
+            assert data.recipe is not None
+            check_encoders(data.cache_dir, data.recipe, self.encoders)
 
     def configure_model(self) -> None:
         """Read the backbone and add the adapters, once."""
@@ -176,7 +187,7 @@ class MusicInfuserModule(L.LightningModule):
                 parts.setdefault(part, []).append(parameter)
         return parts
 
-    def training_step(self, batch: "ClipBatch", batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """The loss at noise levels drawn from Beta(1, beta) (section 4.2).
 
         Returns:
@@ -189,7 +200,7 @@ class MusicInfuserModule(L.LightningModule):
         self.step_means.log(self, {"train/loss": loss}, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
-    def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Losses at fixed noise levels with the clip's own music and with another clip's."""
         for level, name in zip(self.validation.sigmas, self.validation.names, strict=True):
             sigma = torch.full((len(batch),), level, device=self.device)
@@ -217,32 +228,20 @@ class MusicInfuserModule(L.LightningModule):
         """Generate the clips of a batch of requests; songs in windows show how far each is."""
         with window_bars(self.trainer) as on_window:
             return [
-                self.generate(request, on_window=on_window, kept=self.kept_latents(request))
+                generation.generate(
+                    self.adapted,
+                    self.encoders,
+                    request,
+                    self.sampling,
+                    device=self.device,
+                    on_window=on_window,
+                    checkpoint=latent_checkpoint(self, request),
+                )  # fmt: skip
                 for request in batch
             ]
 
-    def generate(
-        self,
-        request: GenerationRequest,
-        *,
-        progress: Callable[[range], Iterable[int]] | None = None,
-        on_window: Callable[[int], None] | None = None,
-        kept: KeptLatents | None = None,
-    ) -> GeneratedClip:
-        """Generate one clip on this module's device; the same request gives the same clip."""
-        return generation.generate(
-            self.adapted,
-            self.encoders,
-            request,
-            self.sampling,
-            device=self.device,
-            progress=progress,
-            on_window=on_window,
-            kept=kept,
-        )
-
     def velocity_losses(
-        self, batch: "ClipBatch", sigma: Tensor, *, audio: Tensor | None, purpose: str
+        self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str
     ) -> Tensor:
         """The squared error of the velocity per sample.
 
@@ -302,7 +301,7 @@ class MusicInfuserModule(L.LightningModule):
 
     @cached_property
     def origin(self) -> Origin:
-        """What the adapters hear and see."""
+        """The encoders and the backbone that the adapters are trained with."""
         return Origin.of_parts(self.encoders.spec, self.backbone_spec)
 
     def model_settings(self) -> dict[str, Any]:
@@ -319,7 +318,7 @@ class MusicInfuserModule(L.LightningModule):
     def _uniform(self, sample_index: int, purpose: str) -> Tensor:
         return torch.rand((), generator=generator(self.seed, sample_index, purpose))
 
-    def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
+    def _noise(self, batch: ClipBatch, purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]
         return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)
 

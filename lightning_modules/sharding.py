@@ -23,10 +23,6 @@ def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
     and backward, and dropped after it. The layers that give its modulations run before the blocks
     do and are gathered by themselves, unless they are in the host's memory: there each process
     keeps them whole. All processes must run the model equally often.
-
-    Args:
-        trainer: Its processes.
-        model: Complete on each process.
     """
     mesh = init_device_mesh(
         trainer.strategy.root_device.type,
@@ -48,29 +44,9 @@ def leave_frozen_to_each_process(module: L.LightningModule) -> None:
 
     Frozen ones come from the same files on every process, and may be shares of weights or lie in
     the host's memory, which DDP cannot take.
-
-    Args:
-        module: What DDP wraps.
     """
     frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, frozen)
-
-
-def check_host_memory(*, shard_backbone: bool) -> None:
-    """Refuse blocks that are both spread over devices and in the host's memory.
-
-    Args:
-        shard_backbone: Whether they are spread; in the host's memory they or their inputs are.
-
-    Raises:
-        ValueError: They are.
-    """
-    if shard_backbone:
-        raise UserError(
-            "model.shard_backbone gathers each block's weights from the devices, "
-            "memory.stream_blocks and memory.offload_inputs bring them and their inputs from the "
-            "host; set either shard_backbone or the other two to false."
-        )
 
 
 def check_equal_validation(trainer: L.Trainer) -> None:

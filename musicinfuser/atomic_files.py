@@ -97,11 +97,13 @@ def _sync(path: Path) -> None:
 
 
 def require_writable(folder: str | Path, *, option: str) -> None:
-    """Try whether a folder can be made or written; nothing is left there.
+    """Try whether a folder can be made or written; nothing is left there. Not of ``a://b``.
 
     Raises:
         UserError: It cannot; names ``option``, by which the user set it.
     """
+    if "://" in str(folder):
+        return
     folder = Path(folder)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     probe = there / f".{uuid.uuid4().hex}"

@@ -84,21 +84,27 @@ def explained(
         return _unknown(mistake, key, parser, files, arguments)
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         if not found[1].startswith("--"):
-            return f"{found[1]} is no option; options begin with -- and follow the verb."
+            return f"{found[1]} is no option; options begin with -- and follow the command."
         return _unknown(mistake, found[1].lstrip("-").partition("=")[0], parser, files, arguments)
     if "Problems parsing config" in text:
         return _syntax(text, files)
     if text.startswith("Unexpected config"):
         return f"{_last_file(files)}is no config; it must hold keys with values, `key: value`."
     if found := re.match(r'expected "[\w.]+" to be one of \{(.+)\}, but it was not', text):
-        return f"no verb is given; name one, such as {found[1].partition(',')[0]}."
+        # jsonargparse leaves some out of a long list.
+        action = getattr(parser, "_subcommands_action", None)
+        names = action.choices if action else found[1].split(",")
+        return f"no command is given; name one of {', '.join(names)}."
     if found := re.match(r"Interpolation key '.+' not found \(resolved to '(.+)'\)", text):
         place = find(mistake.path, files, arguments)
         known = _names(None, parser, arguments)
         return f"{place}${{{found[1]}}} names no key{nearest(found[1], known)}"
     if found := re.match(r"argument (\S+): invalid choice: '(.+?)' \(choose from (.+)\)", text):
         choices = re.findall(r"[\w-]+", found[3])
-        return f"{found[2]} is no {found[1]}{nearest(found[2], choices)}"
+        hint = nearest(found[2], choices)
+        if found[1] == "command" and "did you mean" in hint:
+            hint += f" Commands are {', '.join(choices)}."
+        return f"{found[2]} is no {found[1]}{hint}"
     if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
         return _no_class(mistake, files, arguments)
     class_path, reason = _class_problem(mistake)
@@ -202,8 +208,6 @@ def _unknown(
             renamed = RENAMED_KEYS.get(part, "")
             if renamed.partition(".")[0] in children:
                 return f"{named} is called {renamed} now."
-            if moved := _moved_options(mistake.owner).get(part):
-                return f"{named} is not known; {moved}."
             children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
             return f"{named} is not known{nearest(part, children - {part})}"
         inside += f"{part}."
@@ -214,7 +218,8 @@ def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) 
     """Dotted names of the options of a class, or of a command line."""
     if owner is not None:
         parser = ArgumentParser(exit_on_error=False)
-        made = _imported(owner)
+        module, _, name = owner.rpartition(".")
+        made = getattr(importlib.import_module(module), name)
         add = (
             parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
         )
@@ -225,16 +230,6 @@ def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) 
             parser = verbs.get(verb, parser)
             verbs = getattr(parser._subcommands_action, "_name_parser_map", {})
     return {action.dest for action in parser._actions if action.option_strings} - {"help"}
-
-
-def _imported(class_path: str) -> Any:
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _moved_options(owner: str | None) -> dict[str, str]:
-    """Options that a class no longer takes, each with what to do in place of it."""
-    return getattr(_imported(owner), "moved_options", {}) if owner else {}
 
 
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:

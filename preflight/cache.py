@@ -7,9 +7,12 @@ from typing import Any
 from tqdm import tqdm
 
 from datamodules import DanceDataModule
-from datamodules.cached_clips import check_captions, clips_to_train_on
+from datamodules.bucket_mixing import BucketMixture, mix
+from datamodules.cached_clips import check_captions
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
-from datamodules.mixing import Mixture, check_ratio
+from datamodules.mixing import check_ratio
+from datamodules.training_choice import clips_to_train_on
+from lightning_modules.encoding import check_encoders
 from musicinfuser.clip_size import size_name
 from musicinfuser.media.latents import (
     CacheError,
@@ -28,33 +31,6 @@ from musicinfuser.tables import Row
 from preflight.report import Report, count, gigabytes, table
 
 NUM_BROKEN_NAMED = 3
-
-
-def check_encoders(cache_dir: str, recipe: EncodingRecipe, encoders: Encoders) -> None:
-    """Refuse a cache that other encoders made than those samples are generated with.
-
-    Raises:
-        CacheError: Names every encoder and setting that differs.
-        MissingWeightsError: An encoder's folder does not exist.
-    """
-    spec = encoders.spec
-    expected = {
-        **encoders.fingerprints(),
-        "dtype": spec.dtype,
-        "max_text_tokens": spec.max_text_tokens,
-    }
-    made_with = {name: getattr(recipe, name) for name in expected}
-    different = [
-        f"{name}: {made_with[name]} in the cache, {expected[name]} now"
-        for name in expected
-        if made_with[name] != expected[name]
-    ]
-    if different:
-        raise CacheError(
-            f"{cache_dir} was encoded with other encoders "
-            f"({'; '.join(different)}); encode again into another folder, or give "
-            "model.encoders the parts that made it."
-        )
 
 
 def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report) -> None:
@@ -121,8 +97,8 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
 def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]) -> str:
     """How often each size comes; nothing if there is only one."""
     buckets = {source: [h.bucket for h in clips] for source, clips in training.items()}
-    mixture = Mixture(buckets, data.ratio, samples_per_step=1, seed=data.seed)
-    if len(mixture.step_shares) == 1:
+    mixture = mix(buckets, data.ratio, samples_per_step=1, seed=data.seed)
+    if not isinstance(mixture, BucketMixture):
         return ""
     total = sum(mixture.step_shares.values())
     shares = (f"{share / total:.1%} {name}" for name, share in mixture.step_shares.items())

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from callbacks import AdapterEMA, AtomicCheckpoint, SampleGeneration
+from callbacks.atomic_checkpoint import SPLIT_KEY, check_samples
 from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
 from callbacks.sample_generation import NO_SAMPLES
-from callbacks.step_counters import SPLIT_KEY, check_samples
 from datamodules import DanceDataModule
 from datamodules.held_out_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
@@ -219,13 +219,8 @@ def check_requests(settings: Settings, report: Report) -> bool:
     samples = settings.callbacks.get("sample_generation")
     if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
         return False
-    for request in samples.requests:
-        for file in (request.track, request.heard_file):
-            if file is not None and not Path(file).is_file():
-                report.problem(
-                    f"sample_generation.requests names {file}, which does not exist"
-                    f"{looked_for(file)}."
-                )
+    for problem in samples.missing_tracks():
+        report.problem(problem)
     return bool(samples.requests)
 
 

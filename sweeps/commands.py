@@ -3,36 +3,20 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from musicinfuser.errors import in_one_sentence
 from musicinfuser.option_parser import OptionParser
 from sweeps.driver import run_sweep
 from sweeps.settings import read_sweep
 from sweeps.status import show_status
 
-VERBS = ("sweep", "status")
-
-
-def is_ours(arguments: list[str]) -> bool:
-    """Whether a command line of train.py is for these verbs."""
-    return bool(arguments) and arguments[0] in VERBS
-
-
-def from_shell() -> NoReturn:
-    """Run a verb, and say in one sentence what the user can mend."""
-    with in_one_sentence("train.py"):
-        sys.exit(sweep_command(sys.argv[1:]))
-    raise AssertionError("unreachable")
-
 
 def sweep_command(arguments: list[str]) -> int:
-    """Run one of the two verbs.
+    """Run one of the two commands.
 
     Args:
-        arguments: The command line, the verb first.
+        arguments: The command line, the command first.
 
     Returns:
         The exit code.
@@ -40,8 +24,8 @@ def sweep_command(arguments: list[str]) -> int:
     Raises:
         SweepError: In one sentence, what the user can mend.
     """
-    verb, *rest = arguments
-    if verb == "sweep":
+    command, *rest = arguments
+    if command == "sweep":
         return run_sweep(
             read_sweep(_sweep_parser().parse_args(rest).file),
             command=shlex.join(["python", "train.py", *arguments]),

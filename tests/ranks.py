@@ -18,7 +18,7 @@ import train
 from dance_eval.metrics.workers import PRELOADED
 
 # One process forks for all tests of a process, those of scoring included: it imports all at once.
-PRELOADED += ["tests.ranks", "callbacks", "datamodules", "lightning_modules"]
+PRELOADED += ["tests.ranks", "datamodules", "lightning_modules.cli"]
 
 
 @dataclass

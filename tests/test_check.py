@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lightning_modules.cli import CheckCLI
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
 from preflight import Report
 from tests.conftest import ROOT, cli_arguments, encode_arguments
 from tests.ears import write_ears
 from tests.ranks import run_alone
-from train import CheckCLI, main
+from train import main
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
 

@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from lightning_modules import MusicInfuserModule
+from lightning_modules.cli import MusicInfuserCLI
 from musicinfuser.networks.backbone import MOCHI_CONFIG
 from preflight.memory import total_bytes
 from preflight.training import memory_rows
 from tests.conftest import ROOT
-from train import MusicInfuserCLI
 
 # Config -> verb and the files it is laid over.
 SHIPPED = {

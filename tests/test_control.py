@@ -10,13 +10,14 @@ import pytest
 import torch
 import yaml
 
+from lightning_modules.cli import MusicInfuserCLI
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.version import VERSION
 from tests.conftest import ROOT, cli_arguments
 from tests.test_predict import HELD_OUT, UNTRAINED, decode, rows, write_tone
-from train import MusicInfuserCLI, main
+from train import main
 
 CONFIGS = ROOT / "configs"
 # Frames of the real configs would take minutes here.

@@ -23,7 +23,6 @@ import train
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
 from musicinfuser.networks.origin import Origin
-from sweeps.commands import is_ours, sweep_command
 from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
 from tests.dancing_square import click_track
 from tests.ears import write_ears
@@ -291,9 +290,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if words[:2] == ["python", "evaluate.py"]:
         return evaluate.main(words[2:])
     if words[:2] == ["python", "train.py"]:
-        arguments = words[2:]
-        sweep_command(arguments) if is_ours(arguments) else train.main(arguments)
-        return None
+        return train.main(words[2:])
     assert words[:2] == ["python", "-m"], words
     monkeypatch.setattr(sys, "argv", words[2:])
     is_package = find_spec(words[2]).submodule_search_locations is not None

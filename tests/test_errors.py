@@ -58,12 +58,7 @@ sys.argv = {arguments!r}
     ("module", "patch", "start", "arguments"),
     [
         ("train", "door.main", "door.from_shell()", ["train.py", "fit"]),
-        (
-            "sweeps.commands",
-            "door.sweep_command",
-            "door.from_shell()",
-            ["train.py", "sweep", "x"],
-        ),
+        ("train", "door.sweep_command", "door.from_shell()", ["train.py", "sweep", "x"]),
     ],
 )
 def test_a_fault_of_a_door_keeps_its_traceback(module, patch, start, arguments) -> None:

@@ -72,9 +72,10 @@ TABLE: dict[str, set[str]] = {
     "small_world": BASE
     | METHOD
     | {"musicinfuser", "dance_eval", "datamodules", "lightning_modules", "callbacks"},
-    "train": BASE
-    | {"musicinfuser.memory", "lightning_modules", "datamodules", "callbacks"}
-    | {"preflight", "sweeps"},
+    # Lightning's commands: they build every part of a config, too, and check it.
+    "lightning_modules.cli": BASE
+    | {"musicinfuser.memory", "lightning_modules", "callbacks", "preflight"},
+    "train": BASE | {"lightning_modules.cli", "sweeps"},
     "evaluate": {"dance_eval"},
 }
 # Heavy or optional packages a room must not load when it is imported.

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lightning_modules.cli import MusicInfuserCLI
 from tests.conftest import ROOT
-from train import MusicInfuserCLI
 
 CACHE = ROOT / "assets" / "small-cache"
 

@@ -12,7 +12,7 @@ from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import (
     Conditions,
-    KeptLatents,
+    LatentCheckpoint,
     SamplingSpec,
     denoise,
     generate,
@@ -199,7 +199,7 @@ def frames_of(clip):
     return torch.cat([clip.frames, *clip.more_frames])
 
 
-def test_a_song_goes_on_from_what_is_kept_to_the_bit(model, encoders, song, tmp_path):
+def test_a_song_is_resumed_from_its_latent_checkpoint_to_the_bit(model, encoders, song, tmp_path):
     request = GenerationRequest(track=song, in_windows=True, **SONG)
     sampling = replace(SAMPLING, num_steps=3)
     whole = generate(model, encoders, request, sampling, device=CPU)
@@ -209,16 +209,18 @@ def test_a_song_goes_on_from_what_is_kept_to_the_bit(model, encoders, song, tmp_
             raise KeyboardInterrupt
 
     made_by = {"request": asdict(request)}
-    kept = KeptLatents(tmp_path / "kept", "song", made_by, on_kept=cut_off)
+    kept = LatentCheckpoint(tmp_path / "kept", "song", made_by, on_saved=cut_off)
     with pytest.raises(KeyboardInterrupt):
-        generate(model, encoders, request, sampling, device=CPU, kept=kept)
+        generate(model, encoders, request, sampling, device=CPU, checkpoint=kept)
     assert [p.name[:5] for p in (tmp_path / "kept").iterdir()] == ["song_"]
-    other = KeptLatents(tmp_path / "kept", "song", {"request": asdict(replace(request, seed=5))})
-    kept = KeptLatents(tmp_path / "kept", "song", made_by)
+    other = LatentCheckpoint(
+        tmp_path / "kept", "song", {"request": asdict(replace(request, seed=5))}
+    )
+    kept = LatentCheckpoint(tmp_path / "kept", "song", made_by)
     assert (other.num_done(), kept.num_done()) == (0, 2)
     ticks: list[int] = []
     rest = generate(
-        model, encoders, request, sampling, device=CPU, kept=kept, on_window=ticks.append
+        model, encoders, request, sampling, device=CPU, checkpoint=kept, on_window=ticks.append
     )
     assert ticks == [4] * 4  # of three steps one is left
     assert torch.equal(frames_of(rest), frames_of(whole))
@@ -226,15 +228,15 @@ def test_a_song_goes_on_from_what_is_kept_to_the_bit(model, encoders, song, tmp_
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_file_of_kept_latents_that_cannot_be_read_is_left_aside(tmp_path):
-    kept = KeptLatents(tmp_path, "song", {})
+def test_a_latent_checkpoint_that_cannot_be_read_is_left_aside(tmp_path):
+    kept = LatentCheckpoint(tmp_path, "song", {})
     noise = torch.randn(1, 2, 3, 4, 4)
-    kept.keep(0, noise + 1)
-    step, latents = kept.go_on(noise)
+    kept.save(0, noise + 1)
+    step, latents = kept.resume(noise)
     assert step == 1
     assert torch.equal(latents, noise + 1)
     kept.path.write_bytes(kept.path.read_bytes()[:40])
-    step, latents = kept.go_on(noise)
+    step, latents = kept.resume(noise)
     assert step == 0
     assert latents is noise
 

@@ -141,7 +141,10 @@ ON_THE_COMMAND_LINE = {
         "--trainer.callbacks+: AdapterEM is no class path; write module.Class, such as "
         "callbacks.AdapterEMA.",
     ),
-    "no option at all": (["foo"], "foo is no option; options begin with -- and follow the verb."),
+    "no option at all": (
+        ["foo"],
+        "foo is no option; options begin with -- and follow the command.",
+    ),
 }
 
 
@@ -192,11 +195,37 @@ def test_through_the_door(tmp_path: Path, said: Callable, verb: str) -> None:
     )
 
 
+OF_TRAIN = "fit, validate, test, predict, check, sweep, status"
+OF_EVALUATE = "report, score, table, sheet, side_by_side, compare, study"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["scor"], "scor is no verb; did you mean score?"),
-        ([], "no verb is given; name one, such as report."),
+        (["chek"], f"chek is no command; did you mean check? Commands are {OF_TRAIN}."),
+        (["zzz"], f"zzz is no command; known are {', '.join(sorted(OF_TRAIN.split(', ')))}."),
+        ([], f"no command is given; name one of {OF_TRAIN}."),
+        (["sweep"], "file must be given."),
+    ],
+)
+def test_commands_of_train(said: Callable, arguments: list[str], sentence: str) -> None:
+    assert said(lambda: main(arguments)) == sentence
+
+
+def test_help_lists_all_commands(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for command in OF_TRAIN.split(", "):
+        assert any(line.split()[:1] == [command] for line in lines), command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["scor"], f"scor is no command; did you mean score? Commands are {OF_EVALUATE}."),
+        ([], f"no command is given; name one of {OF_EVALUATE}."),
         (["score"], "folders must be given."),
         (
             ["score", "x", "--num_worker", "2"],

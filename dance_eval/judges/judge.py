@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,16 +101,6 @@ class Judge(ABC):
         Raises:
             JudgeError: If no answer was to be had.
         """
-
-    def ask_all(self, calls: Sequence[tuple[Sequence[Shown], Question]]) -> list[Answer]:
-        """`ask` for all of them, as many at once as it takes; ends with the first that fails."""
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            pending = [pool.submit(self.ask, clips, question) for clips, question in calls]
-            try:
-                return [future.result() for future in pending]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
 
     @property
     @abstractmethod

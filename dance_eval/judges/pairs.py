@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,7 +81,13 @@ def compare(
         JudgeError: If an answer is not to be had.
     """
     orders = ((first, second), (second, first))
-    answers = judge.ask_all([(order, q) for q in questions for order in orders])
+    with ThreadPoolExecutor(judge.concurrency) as pool:
+        pending = [pool.submit(judge.ask, order, q) for q in questions for order in orders]
+        try:
+            answers = [future.result() for future in pending]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return [
         PairAnswer(question, answers[2 * index], answers[2 * index + 1])
         for index, question in enumerate(questions)

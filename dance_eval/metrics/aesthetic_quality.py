@@ -60,8 +60,9 @@ class AestheticQuality(ClipMetric):
     value_names = ("score",)
 
     def __init__(self, *, encoder: ClipEncoder, head: str, name: str = "aesthetic_quality") -> None:
-        super().__init__(name=name, part=encoder)
+        super().__init__(name=name)
         self.encoder = encoder
+        self.in_workers = encoder.in_workers
         self.head = head
         weight, bias = read_head(head)
         if weight.shape[1] != encoder.width:
@@ -72,17 +73,28 @@ class AestheticQuality(ClipMetric):
         self._head = (weight, bias)
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """The value; `UserError` without frames."""
+        """Score one clip.
+
+        Raises:
+            ValueError: If the clip has no frames.
+        """
         vectors = self.encoder.embed_images(clip.frames, antialias=False)
         return {"score": float(aesthetic_scores(vectors, *self._head).double().mean())}
 
     def fingerprints(self) -> dict[str, str]:
-        """Those of the encoder and of the head, as they are now."""
-        return super().fingerprints() | {"head": file_digest(Path(self.head))[:16]}
+        """Hashes of the weights and of the head, as they are now."""
+        return {
+            "weights": self.encoder.fingerprint(),
+            "head": file_digest(Path(self.head))[:16],
+        }
 
 
 def read_head(path: str | Path) -> tuple[Tensor, Tensor]:
-    """Weight (1, D) and bias (1,) of a linear head, float32; `HeadError` if there is none."""
+    """Weight (1, D) and bias (1,) of a linear head, float32.
+
+    Raises:
+        HeadError: If the file is missing or holds something else.
+    """
     try:
         return _checked(load_file(path))
     except (OSError, SafetensorError, ValueError) as error:
@@ -93,7 +105,11 @@ def read_head(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def convert_head(source: str | Path, target: str | Path) -> None:
-    """Rewrite LAION's state dict of a linear layer as safetensors; `HeadError` if it is none."""
+    """Rewrite LAION's state dict of a linear layer as safetensors.
+
+    Raises:
+        HeadError: If the source is no such state dict.
+    """
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
         weight, bias = _checked(content)

@@ -27,6 +27,7 @@ def musiq_scores(frames: Tensor, *, worker: ExternalWorker, resize: MusiqResize)
         T numbers, 0 to 100 up to outliers.
 
     Raises:
+        ValueError: If the frames have another shape or type, or there are none.
         WorkerError: If the worker fails or answers something else than a number per frame.
     """
     pixels = musiq_pixels(frames, mode=resize)
@@ -58,7 +59,7 @@ class ImagingQuality(ClipMetric):
         name: Name in tables.
 
     Raises:
-        UserError: If a setting makes no sense or the weights are missing.
+        ValueError: If a setting makes no sense or the weights are missing.
     """
 
     value_names = ("score",)
@@ -86,7 +87,11 @@ class ImagingQuality(ClipMetric):
         )
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """The value; `UserError` without frames or if the worker fails."""
+        """Score one clip.
+
+        Raises:
+            ValueError: If the clip has no frames or the worker fails.
+        """
         scores = musiq_scores(clip.frames, worker=self._worker, resize=self.resize)
         return {"score": math.fsum(scores) / len(scores) / 100}
 

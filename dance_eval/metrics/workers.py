@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -22,10 +21,13 @@ PRELOADED = ["__main__", "torchmetrics", "av", "dance_eval.loading", "dance_eval
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A process ended in the middle of a task."""
+    """A process ended in the middle of a task.
+
+    Attributes:
+        exit_code: Negative for the signal that killed it.
+    """
 
     exit_code: int | None
-    """Negative for the signal that killed it."""
 
     def __str__(self) -> str:
         """What happened and what may help."""
@@ -110,12 +112,15 @@ def results_of(
 
 
 def _send(connection: Connection, task: Any) -> None:
-    with suppress(OSError):  # a process that has died is found when its result is awaited
+    """Hand a task over; a process that has died already is found when its result is awaited."""
+    try:
         connection.send_bytes(pickle.dumps(task))
+    except OSError:
+        pass
 
 
 def _serve(connection: Connection, payload: bytes) -> None:
-    """Results for tasks until the other side is gone."""
+    """A process's life: results for tasks until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     # Read when OpenCV is loaded.

@@ -1,7 +1,7 @@
 """From music and a prompt to a clip: shared by predict, the sampling callback and pipelines."""
 
 from musicinfuser.generation.clip import GeneratedClip, generate
-from musicinfuser.generation.kept_latents import KeptLatents
+from musicinfuser.generation.latent_checkpoint import LatentCheckpoint
 from musicinfuser.generation.sampling import Conditions, Heard, denoise, sample_latents
 from musicinfuser.generation.settings import (
     WINDOW_FRAMES,
@@ -25,7 +25,7 @@ __all__ = [
     "Conditions",
     "GeneratedClip",
     "Heard",
-    "KeptLatents",
+    "LatentCheckpoint",
     "LayerGuidance",
     "SamplingSpec",
     "WindowNoise",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.diffusion.windows import Windows
-from musicinfuser.generation.kept_latents import KeptLatents
+from musicinfuser.generation.latent_checkpoint import LatentCheckpoint
 from musicinfuser.generation.sampling import Heard, sample_latents
 from musicinfuser.generation.settings import SamplingSpec
 from musicinfuser.generation.track import heard_by_windows, read_track
@@ -43,6 +43,8 @@ class GeneratedClip:
     """Of a clip in windows, what follows, a piece at a time; decoded when it is taken, once."""
     windows: Windows | None = None
     """In which it was sampled; None for one pass."""
+    checkpoint: LatentCheckpoint | None = None
+    """Its latents on disk, to be removed once the clip is written."""
 
 
 def generate(
@@ -54,7 +56,7 @@ def generate(
     device: torch.device,
     progress: Callable[[range], Iterable[int]] | None = None,
     on_window: Callable[[int], None] | None = None,
-    kept: KeptLatents | None = None,
+    checkpoint: LatentCheckpoint | None = None,
 ) -> GeneratedClip:
     """Generate one clip. Deterministic: all randomness comes from the request's seed.
 
@@ -69,8 +71,8 @@ def generate(
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
         on_window: Called after each window of each step, with how many there are to do.
-        kept: Where a clip's latents go after each step, and where an earlier call left them; None
-            keeps nothing. Once the clip is written the caller removes them.
+        checkpoint: Where the latents go after each step, and where an earlier call left them;
+            None keeps nothing.
 
     Raises:
         MediaError: The track or what is heard cannot be read, or has no sound at its offset.
@@ -92,14 +94,14 @@ def generate(
         elif heard is not None and windows is not None:
             encode = partial(encoders.encode_audio, device=device)
             audio = heard_by_windows(encode, heard[None], windows, fps=sampling.fps)
-    num_steps = sampling.num_steps - (kept.num_done() if kept else 0)
+    num_steps = sampling.num_steps - (checkpoint.num_done() if checkpoint else 0)
     num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(
             model, text=text, negative=negative, audio=audio, request=request, sampling=sampling,
             device=device, windows=windows, progress=progress,
             on_window=None if on_window is None else partial(on_window, num_windows),
-            kept=kept,
+            checkpoint=checkpoint,
         )  # fmt: skip
     more_frames: Iterable[Tensor] = ()
     if windows is None:
@@ -109,7 +111,7 @@ def generate(
         more_frames = _pieces(encoders, latents, device)
         frames = next(more_frames)
     return GeneratedClip(
-        request, frames, waveform, padded_seconds, sampling.fps, more_frames, windows
+        request, frames, waveform, padded_seconds, sampling.fps, more_frames, windows, checkpoint
     )
 
 

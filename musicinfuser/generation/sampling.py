@@ -17,7 +17,7 @@ from musicinfuser.diffusion.guidance import (
 )
 from musicinfuser.diffusion.sampler import euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
-from musicinfuser.generation.kept_latents import KeptLatents
+from musicinfuser.generation.latent_checkpoint import LatentCheckpoint
 from musicinfuser.generation.settings import LayerGuidance, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -40,7 +40,7 @@ def sample_latents(
     windows: Windows | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
     on_window: Callable[[], None] | None = None,
-    kept: KeptLatents | None = None,
+    checkpoint: LatentCheckpoint | None = None,
 ) -> Tensor:
     """Normalised latents ``(1, C, T, H, W)`` fp32 for encoded conditions.
 
@@ -57,8 +57,8 @@ def sample_latents(
         windows: Denoise in windows, the whole of the latents staying on the CPU; None for one pass.
         progress: Wraps the range of steps.
         on_window: Called after each window of each step.
-        kept: Where the latents go after each step, and where an earlier call that was cut off left
-            them: sampling goes on from there.
+        checkpoint: Where the latents go after each step, and where an earlier call that was cut
+            off left them: sampling goes on from there.
     """
     channels, num_frames, *area = latent_shape(
         request.num_frames,
@@ -73,11 +73,11 @@ def sample_latents(
     noise = torch.randn(1, channels, num_drawn, *area, generator=stream)
     noise = noise.to(device) if windows is None else windows.noise(noise)
     conditions = Conditions(text[None].to(device), negative[None].to(device), audio)
-    first_step, latents = (0, noise) if kept is None else kept.go_on(noise)
+    first_step, latents = (0, noise) if checkpoint is None else checkpoint.resume(noise)
     return denoise(
         model, conditions, latents, sampling, first_step=first_step,
         by_layer=by_layer, windows=windows, progress=progress, on_window=on_window,
-        on_step_end=None if kept is None else kept.keep,
+        on_step_end=None if checkpoint is None else checkpoint.save,
     )  # fmt: skip
 
 

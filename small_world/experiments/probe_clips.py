@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import tables
-from datamodules.clips import CROPS, ClipSpec, CutSettings, RawClip
+from datamodules.clips import ClipSpec, RawClip
+from datamodules.cut_settings import CROPS
 from datamodules.cutting import ClipDataset
 from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.errors import UserError
@@ -181,16 +182,12 @@ def joints_in_clip(
 
 def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
     recipe = read_recipe(world)
-    settings = CutSettings(
-        num_frames=options.num_frames,
-        height=options.height,
-        width=options.width,
-        fps=options.fps,
-        seed=options.seed,
-    )
+    size = {
+        name: getattr(options, name) for name in ("num_frames", "height", "width", "fps", "seed")
+    }
     datasets: list[ClipDataset] = [
-        AISTDataset(settings, world / "aist"),
-        YouTubeDataset(settings, world / "youtube"),
+        AISTDataset(world / "aist", **size),
+        YouTubeDataset(world / "youtube", **size),
     ]
     number_of = {draw_wild(item.index, recipe.seed).title: item.index for item in plan_wild(recipe)}
     first_held_out = len(number_of) - options.num_held_out_wild

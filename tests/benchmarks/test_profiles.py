@@ -8,8 +8,8 @@ import torch
 from benchmarks.profiles import CONFIGS, build_on_meta, laid_over, model_options, read_profile
 from benchmarks.random_model import SPREAD, random_clip, random_model
 from lightning_modules import MusicInfuserModule
+from lightning_modules.cli import MusicInfuserCLI
 from tests.conftest import ROOT
-from train import MusicInfuserCLI
 
 PROFILES = sorted(path.stem for path in (CONFIGS / "profiles").glob("*.yaml"))
 

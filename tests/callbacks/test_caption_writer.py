@@ -24,7 +24,7 @@ def write(writer: CaptionWriter, trainer: SimpleNamespace, *results: object) -> 
 def test_tables_of_limited_length_each_whole_after_every_caption(
     trainer: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("callbacks.caption_writer.ROWS_PER_TABLE", 2)
+    monkeypatch.setattr("callbacks.prediction_writers.ROWS_PER_TABLE", 2)
     writer = CaptionWriter()
     for number in range(5):
         name = f"踊り {number}.mp4"

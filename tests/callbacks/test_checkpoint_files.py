@@ -9,7 +9,8 @@ import torch
 from callbacks.checkpoint_files import (
     AtomicCheckpointIO,
     CheckpointError,
-    newest_readable,
+    checkpoints_in,
+    newest_of,
     remove_unfinished,
 )
 
@@ -82,7 +83,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     [unfinished] = set(tmp_path.iterdir()) - {path}
     assert unfinished.stat().st_size > 30_000
-    assert newest_readable(tmp_path) == (path, {})
+    assert newest_of(checkpoints_in(tmp_path)) == (path, {})
     assert AtomicCheckpointIO().load_checkpoint(path)["global_step"] == 3
     other = tmp_path / ".mine.ckpt"
     other.touch()
@@ -91,14 +92,14 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_the_highest_step_counts_not_name_or_time(tmp_path: Path) -> None:
-    assert newest_readable(tmp_path) == (None, {})
-    assert newest_readable(tmp_path / "none") == (None, {})
+    assert newest_of(checkpoints_in(tmp_path)) == (None, {})
+    assert newest_of(checkpoints_in(tmp_path / "none")) == (None, {})
     newest = write(tmp_path / "a.ckpt", 10)
     write(tmp_path / "z.ckpt", 9)
     write(tmp_path / "last.ckpt", 9)
-    assert newest_readable(tmp_path) == (newest, {})
+    assert newest_of(checkpoints_in(tmp_path)) == (newest, {})
     last = write(tmp_path / "last.ckpt", 10)
-    assert newest_readable(tmp_path) == (last, {})
+    assert newest_of(checkpoints_in(tmp_path)) == (last, {})
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
@@ -112,7 +113,7 @@ def test_damaged_files_are_passed_over(tmp_path: Path, damage: str) -> None:
         content[len(content) // 2] ^= 1
         length = {"empty": 0, "cut": len(content) - 1, "flipped": len(content)}[damage]
         bad.write_bytes(content[:length])
-    newest, faults = newest_readable(tmp_path)
+    newest, faults = newest_of(checkpoints_in(tmp_path))
     assert newest == good
     assert faults.keys() == {bad}
     if damage in ("empty", "cut"):

@@ -11,11 +11,11 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
-from tests.callbacks.test_whole_checkpoint import load, saver
 
 from callbacks import AdapterEMA, AtomicCheckpoint, FiniteTraining
 from callbacks.atomic_checkpoint import last_checkpoint
 from callbacks.checkpoint_files import CheckpointError
+from tests.callbacks.test_atomic_checkpoint import load, saver
 from tests.small_training import Line, Numbered, StepRecord, trainer
 from tests.test_resume import assert_equal
 

@@ -74,12 +74,20 @@ def test_a_step_of_several_batches_shows_the_loss_of_one(tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_short_last_step_of_an_epoch_is_shown(tmp_path: Path) -> None:
+    """Six batches in steps of four: the second step has two."""
+    train(tmp_path, max_steps=-1, max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=4)
+    assert progress(tmp_path)["step"] == 2
+    assert progress(tmp_path)["loss"] == 13.0
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_counts_on_and_its_pace_is_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path, max_steps=4, log_every_n_steps=1)
     ticks = iter(range(0, 1000, 10))
-    monkeypatch.setattr("callbacks.progress_file.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("callbacks.monitors.time.perf_counter", lambda: next(ticks))
     last = str(tmp_path / "last.ckpt")
     seen = train(tmp_path, max_steps=6, log_every_n_steps=1, checkpoint=last).seen
     # Ten seconds between two looks at the clock; steps before the restart are no work of it.

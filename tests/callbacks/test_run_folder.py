@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from tests.callbacks.test_whole_checkpoint import VALIDATED, Terminate, load, saver, stop
 
 from callbacks import ProgressFile
 from callbacks.atomic_checkpoint import checkpoint_folders
 from callbacks.run_folder import RunFolderError, check_start, checkpoint_at, only_training
 from musicinfuser.folder_lock import locked
+from tests.callbacks.test_atomic_checkpoint import VALIDATED, Terminate, load, saver, stop
 from tests.callbacks.test_checkpoint_files import write
 from tests.small_training import Line, batches, trainer
 from tests.test_resume import assert_equal

@@ -4,6 +4,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
 from tests.dancing_square import click_track, swinging_square
 from tests.handmade_cache import header
+from tests.small_training import Line
 from tests.test_resume import assert_equal
 
 PROMPT = "a square that dances"
@@ -402,6 +404,31 @@ def test_a_full_memory_costs_a_sample_not_the_run(
     with pytest.warns(UserWarning, match="no sample for .*mp4: the device's memory is too small"):
         cli = run_cli("fit", "--sample_generation.every_n_steps=2", cache=small_cache)
     assert cli.trainer.global_step == 2
+
+
+def test_processes_share_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each clip is made by one of them."""
+    made: dict[int, list[str]] = {0: [], 1: []}
+    rank = 0
+
+    def note(model: object, encoders: object, request: GenerationRequest, *_, **__) -> None:
+        made[rank].append(request.track)
+        raise OutOfMemoryError("noted")
+
+    class Sampled(Line):
+        adapted = encoders = sampling = None
+
+    monkeypatch.setattr("callbacks.sample_generation.generate", note)
+    sampling = SampleGeneration(1, [SampleRequest(f"{name}.wav", PROMPT) for name in "abc"])
+    for rank in made:
+        trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, is_global_zero=rank == 0, callbacks=[], loggers=[],
+            default_root_dir=tmp_path, fast_dev_run=False, overfit_batches=0,
+            precision_plugin=SimpleNamespace(forward_context=nullcontext),
+            strategy=SimpleNamespace(barrier=lambda name: None),
+        )  # fmt: skip
+        sampling.generate(trainer, Sampled(), 1)
+    assert made == {0: ["a.wav", "c.wav"], 1: ["b.wav"]}
 
 
 def test_clips_are_spread_over_pieces_of_music(media: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelSummary, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.terminal import PartsSummary, StepProgressBar, shown_by_default, speak_plainly
+from callbacks.terminal import PartsSummary, StepProgressBar, quiet_lightning, shown_by_default
 from tests.small_training import Line, batches, trainer
 
 
@@ -89,8 +89,8 @@ def test_what_is_named_or_switched_off_is_left_alone() -> None:
 
 
 def test_no_advertisement_and_one_line_for_a_warning(tmp_path: Path, said) -> None:
-    speak_plainly()
-    speak_plainly()
+    quiet_lightning()
+    quiet_lightning()
     rank_zero_info("what is of use")
     trainer(tmp_path, num_steps=1, logger=True, enable_checkpointing=True).fit(Line(), batches(1))
     assert "what is of use" in said.text

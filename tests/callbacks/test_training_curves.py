@@ -140,6 +140,7 @@ def test_the_device_is_asked_only_when_it_is_time_to_log() -> None:
             log_every_n_steps=10,
             accumulate_grad_batches=1,
             global_step=9,
+            fit_loop=SimpleNamespace(batch_idx=0),
             strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
         )
         batch = type("Batch", (list,), {"sample_index": (0, 1)})([0, 0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from callbacks import VideoWriter
-from callbacks.video_writer import write_clip
+from callbacks.prediction_writers import write_clip
 from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio

@@ -3,10 +3,11 @@ import math
 import pytest
 
 from lightning_modules.learning_rate import learning_rate_factor
+from lightning_modules.settings import OptimizerSpec
 
 
 def factor(step: int, schedule: str = "cosine", warmup_steps: int = 200) -> float:
-    return learning_rate_factor(step, warmup_steps=warmup_steps, num_steps=4000, schedule=schedule)
+    return learning_rate_factor(step, OptimizerSpec(1e-4, warmup_steps, schedule), 4000)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,5 @@ def test_without_warm_up() -> None:
 
 
 def test_a_run_shorter_than_its_warm_up_never_peaks() -> None:
-    curve = [
-        learning_rate_factor(s, warmup_steps=10, num_steps=4, schedule="cosine") for s in range(5)
-    ]
+    curve = [learning_rate_factor(s, OptimizerSpec(1e-4, 10, "cosine"), 4) for s in range(5)]
     assert curve == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])

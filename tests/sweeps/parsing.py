@@ -1,7 +1,7 @@
 """The options of `train.py`, parsed and not built."""
 
+from lightning_modules.cli import CheckCLI
 from tests.conftest import ROOT
-from train import CheckCLI
 
 ABLATIONS = ROOT / "configs" / "ablations"
 

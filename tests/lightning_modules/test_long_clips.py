@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_modules.window_progress import window_bars
+from lightning_modules.long_clips import window_bars
 
 
 def run(*, is_global_zero: bool, bar: object) -> None:

@@ -18,19 +18,17 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
 from musicinfuser.errors import UserError
 
 # A pipe holds this much, so that a request never waits for a worker that does not read.
 MAX_REQUEST_BYTES = 60_000
-MAX_ANSWER_CHARACTERS = 16_000_000
-_QUOTED_LINES = 5
-_QUOTED_CHARACTERS = 400
+_QUOTED_LINES, _QUOTED_CHARACTERS = 5, 400
 _GRACE_SECONDS = 5.0
 
 
@@ -42,8 +40,12 @@ class WorkerStartError(WorkerError):
     """An external worker never became ready; it will not the next time either."""
 
 
+class _DiedError(WorkerError):
+    """The process is gone."""
+
+
 class ExternalWorker:
-    """A worker process: started when first asked, and again after it has died.
+    """A worker process: started by the first request, and again after it has died.
 
     A worker that dies over a request gets it a second time, in a fresh process. One that lets a
     request run out of time or answers nonsense is stopped, and started again for the next request.
@@ -79,12 +81,12 @@ class ExternalWorker:
         self.name = name
         self.start_limit_seconds = start_limit_seconds
         self.time_limit_seconds = time_limit_seconds
-        self.num_starts = 0
         self._reset()
 
     def _reset(self) -> None:
-        self._running: _Running | None = None
-        self._failed_start: str | None = None
+        self.num_starts = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._start_error: str | None = None
         self._last_id = 0
         self._turn = threading.Lock()
         self._owner = os.getpid()
@@ -95,7 +97,7 @@ class ExternalWorker:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy with no process yet."""
-        vars(self).update(state, num_starts=0)
+        vars(self).update(state)
         self._reset()
 
     def __enter__(self) -> Self:
@@ -131,100 +133,87 @@ class ExternalWorker:
             except _DiedError as error:
                 raise WorkerError(f"{error} (It was asked twice.)") from error
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """Let the process end, or end it; the next request starts another."""
-        if self._running is not None and self._owner == os.getpid():
-            self._running.stop()
-        self._running = None
+        if self._process is not None and self._owner == os.getpid():
+            if at_once:
+                _signal_group(self._process, signal.SIGKILL)
+            self._stop()
+        self._process = None
 
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._last_id += 1
-        line = json.dumps({**request, "id": self._last_id}, ensure_ascii=True) + "\n"
+        line = json.dumps({**request, "id": self._last_id}) + "\n"
         if len(line) > MAX_REQUEST_BYTES:
             raise WorkerError(f"{self.name}: a request of {len(line)} bytes; send paths of files.")
-        running = self._started()
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            self._start()
         try:
-            running.send(line)
-            answer = running.receive(self.time_limit_seconds)
+            answer = self._receive(self.time_limit_seconds, line)
             if answer.pop("id", None) != self._last_id:
                 raise WorkerError(f"{self.name}: answered to another request than was asked.")
         except WorkerError:
-            # It is owed no patience any more.
-            running.kill()
-            self.close()
+            self.close(at_once=True)
             raise
         if "error" in answer:
             raise WorkerError(f"{self.name}: {_quoted(str(answer['error']))}")
         return answer
 
-    def _started(self) -> "_Running":
-        if self._failed_start is not None:
-            raise WorkerStartError(self._failed_start)
-        if self._running is not None and self._running.process.poll() is not None:
-            self.close()
-        if self._running is None:
-            self.num_starts += 1
-            try:
-                self._running = _Running(self.command, self.name)
-                hello = self._running.receive(self.start_limit_seconds)
-                if hello.get("ready") is not True:
-                    raise WorkerError(f"{self.name}: said {hello} instead of being ready.")
-            except (OSError, WorkerError) as error:
-                if self._running is not None:
-                    self._running.kill()
-                self.close()
-                reason = error.strerror if isinstance(error, OSError) else str(error)
-                self._failed_start = (
-                    f"{self.name}: `{' '.join(self.command)}` could not be started; run it by hand "
-                    f"to see why. ({reason})"
-                )
-                raise WorkerStartError(self._failed_start) from error
-        return self._running
-
-
-class _DiedError(WorkerError):
-    """The process is gone."""
-
-
-class _Running:
-    """One process with its pipes, which two threads empty."""
-
-    def __init__(self, command: Sequence[str], name: str) -> None:
-        self.name = name
-        # A session of its own: Ctrl-C is for us, and what it starts can be stopped with it.
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
+    def _start(self) -> None:
+        if self._start_error is not None:
+            raise WorkerStartError(self._start_error)
+        self.num_starts += 1
+        self._stderr = tempfile.TemporaryFile()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._complaints: deque[str] = deque(maxlen=_QUOTED_LINES)
-        assert self.process.stdout and self.process.stderr
-        self._complaining = _in_background(_read_rest, self.process.stderr, self._complaints)
-        _in_background(_read_answers, self.process.stdout, self._lines)
-        self.stop = weakref.finalize(self, _stop, self.process, os.getpid())
-
-    def send(self, line: str) -> None:
-        assert self.process.stdin
         try:
-            self.process.stdin.write(line)
-            self.process.stdin.flush()
-        except OSError as error:
-            raise _DiedError(self._epitaph()) from error
+            # A session of its own: Ctrl-C is for us, and what it starts can be stopped with it.
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+            self._stop = weakref.finalize(self, _stop, self._process, os.getpid())
+            reading = self._process.stdout, self._lines
+            threading.Thread(target=_read_answers, args=reading, daemon=True).start()
+            hello = self._receive(self.start_limit_seconds)
+            if hello.get("ready") is not True:
+                raise WorkerError(f"{self.name}: said {hello} instead of being ready.")
+        except (OSError, WorkerError) as error:
+            self.close(at_once=True)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self._start_error = (
+                f"{self.name}: `{' '.join(self.command)}` could not be started; run it by hand "
+                f"to see why. ({reason})"
+            )
+            raise WorkerStartError(self._start_error) from error
 
-    def receive(self, limit_seconds: float) -> dict[str, Any]:
+    def _receive(self, limit_seconds: float, request: str = "") -> dict[str, Any]:
+        """The next line of the process, after a request if there is one."""
+        assert self._process is not None and self._process.stdin is not None
         try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
             line = self._lines.get(timeout=limit_seconds)
         except queue.Empty as error:
             raise WorkerError(
                 f"{self.name}: gave no answer within {limit_seconds:g} s.{self._last_words()}"
             ) from error
+        except OSError:  # It is gone with the request unread.
+            line = ""
         if not line:
-            raise _DiedError(self._epitaph())
+            try:
+                code = self._process.wait(timeout=_GRACE_SECONDS)
+                ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+                ended += " before it answered"
+            except subprocess.TimeoutExpired:
+                ended = "closed its pipes without an answer"
+            raise _DiedError(f"{self.name}: {ended}.{self._last_words()}")
         answer = None
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
@@ -235,44 +224,23 @@ class _Running:
             )
         return answer
 
-    def kill(self) -> None:
-        _signal_group(self.process, signal.SIGKILL)
-
-    def _epitaph(self) -> str:
-        try:
-            code = self.process.wait(timeout=_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"{self.name}: closed its pipes without an answer.{self._last_words()}"
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"{self.name}: {how} before it answered.{self._last_words()}"
-
     def _last_words(self) -> str:
-        if self.process.poll() is not None:
-            self._complaining.join(timeout=1.0)
-        words = _quoted(" / ".join(line.strip() for line in list(self._complaints)))
+        # Not by seek, which would move where the worker writes, too.
+        file, most = self._stderr.fileno(), _QUOTED_LINES * _QUOTED_CHARACTERS
+        end = os.pread(file, most, max(0, os.fstat(file).st_size - most)).decode(errors="replace")
+        lines = [line.strip() for line in end.splitlines() if line.strip()]
+        words = _quoted(" / ".join(lines[-_QUOTED_LINES:]))
         return f" Its last words: {words}" if words else ""
 
 
-def _in_background(read: Callable[..., None], *arguments: object) -> threading.Thread:
-    thread = threading.Thread(target=read, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
 def _read_answers(stream: IO[str], lines: "queue.SimpleQueue[str]") -> None:
-    while line := stream.readline(MAX_ANSWER_CHARACTERS):
+    for line in stream:
         lines.put(line)
     lines.put("")
 
 
-def _read_rest(stream: IO[str], lines: deque[str]) -> None:
-    while line := stream.readline(_QUOTED_CHARACTERS):
-        if line.strip():
-            lines.append(line)
-
-
 def _stop(process: subprocess.Popen, owner: int) -> None:
-    """End of input, then, if that is not heard, signals to all that it started."""
+    """End its input; if it goes on then, send signals to all that it started."""
     if os.getpid() != owner:
         return
     assert process.stdin

@@ -95,6 +95,7 @@ def serving(server):
 
         def send(self, content, status=200, *, length=None, headers=()):
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content) if length is None else length))
             for name, value in headers:
                 self.send_header(name, value)
@@ -112,10 +113,10 @@ def serving(server):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             request = json.loads(body)
             server.requests.append(request)
-            server.headers.append(dict(self.headers))
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             fault = server.faults.popleft() if server.faults else None
             if isinstance(fault, int):
-                self.send(b'{"error": "busy"}', fault, headers=[("Retry-After", "0")])
+                self.send(b'{"error": "busy"}', fault, headers=[("Retry-After", "0.01")])
             elif fault == "slow":
                 server.release.wait(20)
             elif fault == "drip":
@@ -168,7 +169,6 @@ def server_options(server, **options):
         "base_url": server.url,
         "model": MODEL,
         "num_retries": 2,
-        "first_wait_seconds": 0.0,
         "time_limit_seconds": 10.0,
         **options,
     }

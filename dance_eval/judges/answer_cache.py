@@ -1,4 +1,4 @@
-"""Answers on disk, one whole file each, so that no question is paid for twice.
+"""Answers on disk, one atomic file each, so that no question is paid for twice.
 
     python -m dance_eval.judges.answer_cache FOLDER ANSWERS.jsonl
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dance_eval.judges.judge import Answer, Judge, Shown
+from dance_eval.judges.judge import Answer, Judge, JudgeInput
 from dance_eval.judges.questions import Question
 from musicinfuser.atomic_files import write_json_lines, write_text
 from musicinfuser.errors import in_one_sentence
@@ -45,7 +45,7 @@ class CachedJudge(Judge):
         """As the judge does it."""
         self.judge.check()
 
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """The kept answer, or the judge's, which is on disk before it is returned."""
         path = self.place(clips, question)
         kept = _read(path)
@@ -77,10 +77,10 @@ class CachedJudge(Judge):
         write_text(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         return answer
 
-    def place(self, clips: Sequence[Shown], question: Question) -> Path:
+    def place(self, clips: Sequence[JudgeInput], question: Question) -> Path:
         """The file of an answer, there or not."""
-        shown = [[clip.sha256, clip.sound_sha256] for clip in clips]
-        text = json.dumps([shown, question.text, self.identity], sort_keys=True)
+        inputs = [[clip.sha256, clip.sound_sha256] for clip in clips]
+        text = json.dumps([inputs, question.text, self.identity], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:34]}.json"
 
@@ -89,19 +89,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     """A kept answer; None if there is none, or one that somebody damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        is_whole = isinstance(record["text"], str) and isinstance(record["positions"], list)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    is_whole = isinstance(record, dict) and isinstance(record.get("text"), str)
-    return record if is_whole and isinstance(record.get("positions"), list) else None
-
-
-def export_answers(folder: Path, output: Path) -> int:
-    """Write all answers of a folder as JSON lines, and say how many there were."""
-    records = [_read(path) for path in sorted(folder.glob("??/*.json"))]
-    rows = [record for record in records if record is not None]
-    rows.sort(key=lambda row: (row["clips"][0]["name"], row["clips"][0]["sound"], row["question"]))
-    write_json_lines(output, rows)
-    return len(rows)
+    return record if is_whole else None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,7 +101,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     places = parser.parse_args(arguments)
-    print(f"{export_answers(places.folder, places.output)} answers in {places.output}")
+    records = [_read(path) for path in sorted(places.folder.glob("??/*.json"))]
+    rows = [record for record in records if record is not None]
+    rows.sort(key=lambda row: (row["clips"][0]["name"], row["clips"][0]["sound"], row["question"]))
+    write_json_lines(places.output, rows)
+    print(f"{len(rows)} answers in {places.output}")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""What a judge is shown, what it answers, and what it is."""
+"""What a judge is given, what it answers, and what it is."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dance_eval.judges.expected_score import Position, expected_score
 from dance_eval.judges.questions import Question
-from dance_eval.judges.scores import authors_score, strict_score
+from dance_eval.judges.scores import Position, authors_score, expected_score, strict_score
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import wav_bytes
 
 SOUND_RATE_HZ = 16_000
 """What the audio encoders of today's judges take."""
+CLIP_NAMES = ("A", "B")
+"""What a judge's prompt calls two clips that are compared."""
 
 
 class JudgeError(UserError):
@@ -25,11 +27,11 @@ class JudgeError(UserError):
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """One clip as a judge sees and hears it: a picture, and a sound that need not be its own.
+class JudgeInput:
+    """One clip for a judge: a picture, and a sound that need not be its own.
 
     Attributes:
-        path: A video; its own sound is not shown.
+        path: A video; its own sound is left out.
         sha256: Of that file.
         waveform: float32 mono in [-1, 1] at `SOUND_RATE_HZ`, shape (S,).
         name: The clip's name, for messages and recorded answers.
@@ -43,15 +45,19 @@ class Shown:
     sound: str = "own"
 
     @cached_property
+    def wav(self) -> bytes:
+        """The sound as a wav file."""
+        return wav_bytes(self.waveform, rate_hz=SOUND_RATE_HZ)
+
+    @cached_property
     def sound_sha256(self) -> str:
         """Of the sound as a wav file."""
-        content = wav_bytes(self.waveform, rate_hz=SOUND_RATE_HZ)
-        return hashlib.sha256(content).hexdigest()
+        return hashlib.sha256(self.wav).hexdigest()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a judge said.
+    """The answer of a judge.
 
     Attributes:
         text: Word for word.
@@ -61,7 +67,7 @@ class Answer:
     """
 
     text: str
-    positions: Sequence[Position] = field(default_factory=tuple)
+    positions: Sequence[Position] = ()
     cut_off: str | None = None
 
     @property
@@ -81,7 +87,7 @@ class Answer:
 
 
 class Judge(ABC):
-    """Something that answers questions about clips. It may be asked from several threads."""
+    """A model that answers questions about clips. It may be asked from several threads."""
 
     concurrency: int = 1
     """How many questions it takes at once."""
@@ -95,12 +101,26 @@ class Judge(ABC):
         """
 
     @abstractmethod
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """Put one question about a clip, or about two clips that are compared.
 
         Raises:
             JudgeError: If no answer was to be had.
         """
+
+    def ask_all(self, calls: Sequence[tuple[Sequence[JudgeInput], Question]]) -> list[Answer]:
+        """Put many questions, at once as far as the judge takes it; the first failure ends it.
+
+        Raises:
+            JudgeError: If an answer was not to be had.
+        """
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            pending = [pool.submit(self.ask, clips, question) for clips, question in calls]
+            try:
+                return [future.result() for future in pending]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     @property
     @abstractmethod

@@ -6,12 +6,18 @@ from typing import Any, Literal
 
 import torch
 
-from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
+from dance_eval.judges.judge import (
+    CLIP_NAMES,
+    SOUND_RATE_HZ,
+    Answer,
+    Judge,
+    JudgeError,
+    JudgeInput,
+)
 from dance_eval.judges.questions import Question
 from musicinfuser.errors import UserError
 from musicinfuser.media.video import probe_video, read_clip
 
-_CLIP_NAMES = ("A", "B")
 _NUM_TOP = 20
 
 
@@ -32,8 +38,6 @@ class OmniJudge(Judge):
     Raises:
         ValueError: If an argument is out of range.
     """
-
-    concurrency = 1
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class OmniJudge(Judge):
         if not kind.startswith("qwen3_omni_moe"):
             raise JudgeError(f"{self.source}: is a {kind}, not a Qwen3-Omni; set another `source`.")
 
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """Put one question.
 
         Raises:
@@ -148,9 +152,9 @@ class OmniJudge(Judge):
             self._loaded = model.eval().requires_grad_(False), processor
         return self._loaded
 
-    def _inputs(self, processor: Any, clips: Sequence[Shown], question: Question) -> Any:
+    def _inputs(self, processor: Any, clips: Sequence[JudgeInput], question: Question) -> Any:
         content: list[dict[str, str]] = []
-        for name, _ in zip(_CLIP_NAMES, clips, strict=False):
+        for name in CLIP_NAMES[: len(clips)]:
             if len(clips) > 1:
                 content.append({"type": "text", "text": f"Video {name}:"})
             content += [{"type": "video"}, {"type": "audio"}]
@@ -169,7 +173,7 @@ class OmniJudge(Judge):
             return_tensors="pt",
         )
 
-    def _frames(self, clip: Shown) -> torch.Tensor:
+    def _frames(self, clip: JudgeInput) -> torch.Tensor:
         """uint8 (T, 3, H, W) at ``fps``, two frames at least."""
         info = probe_video(clip.path)
         height = min(info.height, self.max_height)

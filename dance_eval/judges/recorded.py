@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dance_eval.judges.judge import Answer, Judge, JudgeError, Shown
+from dance_eval.judges.judge import Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
 from musicinfuser.label_files import LabelError, read_json_lines
-
-Key = tuple[tuple[tuple[str, str], ...], str]
 
 
 class RecordedJudge(Judge):
@@ -30,35 +28,32 @@ class RecordedJudge(Judge):
 
     def __init__(self, *, answers: Path) -> None:
         self.answers = Path(answers)
-        self._lines: dict[Key, dict[str, Any]] = {}
+        self._records: dict[Any, dict[str, Any]] = {}
         try:
-            records = read_json_lines(self.answers)
+            lines = read_json_lines(self.answers)
             self._digest = hashlib.sha256(self.answers.read_bytes()).hexdigest()
         except LabelError as error:
             if error.line is None:
                 raise JudgeError(f"{self.answers}: {error.reason}") from error
-            raise JudgeError(
-                f"{self.answers}:{error.line}: is no recorded answer: {error.reason}"
-            ) from error
-        for number, record in records:
-            self._add(record, number)
+            raise self._unreadable(error.line, f": {error.reason}") from error
+        for number, record in lines:
+            try:
+                clips = [(str(c["video"]), str(c.get("sound", "own"))) for c in record["clips"]]
+                question = str(record["question"])
+                if not isinstance(record["text"], str):
+                    raise TypeError("text is no text")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                why = f" ({type(error).__name__}: {error}); mend or delete the line."
+                raise self._unreadable(number, why) from error
+            known = self._records.setdefault((*clips, question), record)
+            if known["text"] != record["text"]:
+                raise JudgeError(
+                    f"{self.answers}:{number}: answers {question!r} about the same clip a second "
+                    "time and differently; keep the answers of one judge."
+                )
 
-    def _add(self, record: dict[str, Any], number: int) -> None:
-        try:
-            clips = tuple((str(c["video"]), str(c.get("sound", "own"))) for c in record["clips"])
-            key = (clips, str(record["question"]))
-            if not isinstance(record["text"], str):
-                raise TypeError("text is no text")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JudgeError(
-                f"{self.answers}:{number}: is no recorded answer ({type(error).__name__}: {error});"
-                " mend or delete the line."
-            ) from error
-        if self._lines.setdefault(key, record)["text"] != record["text"]:
-            raise JudgeError(
-                f"{self.answers}:{number}: answers {key[1]!r} about the same clip a second time "
-                "and differently; keep the answers of one judge."
-            )
+    def _unreadable(self, number: int, why: str) -> JudgeError:
+        return JudgeError(f"{self.answers}:{number}: is no recorded answer{why}")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -71,24 +66,21 @@ class RecordedJudge(Judge):
         Raises:
             JudgeError: If there are none.
         """
-        if not self._lines:
+        if not self._records:
             raise JudgeError(f"{self.answers}: holds no answers; name a file that does.")
 
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """The recorded answer.
 
         Raises:
             JudgeError: If there is none, or it was given to another wording or another sound.
         """
-        for names in ([clip.sha256 for clip in clips], [clip.name for clip in clips]):
-            sounds = (clip.sound for clip in clips)
-            key = (tuple(zip(names, sounds, strict=True)), question.name)
-            if key in self._lines:
-                break
-        else:
-            heard = ", ".join(f"{clip.name} with sound {clip.sound!r}" for clip in clips)
-            raise JudgeError(f"{self.answers}: has no answer to {question.name!r} about {heard}.")
-        record = self._lines[key]
+        by_content = (*((clip.sha256, clip.sound) for clip in clips), question.name)
+        by_name = (*((clip.name, clip.sound) for clip in clips), question.name)
+        record = self._records.get(by_content) or self._records.get(by_name)
+        if record is None:
+            asked = ", ".join(f"{clip.name} with sound {clip.sound!r}" for clip in clips)
+            raise JudgeError(f"{self.answers}: has no answer to {question.name!r} about {asked}.")
         if record.get("asked", question.text) != question.text:
             raise JudgeError(
                 f"{self.answers}: its answer to {question.name!r} about {clips[0].name} is one to "

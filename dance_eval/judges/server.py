@@ -3,32 +3,36 @@
     vllm serve Qwen/Qwen3-Omni-30B-A3B-Instruct --max-model-len 32768 \
       --limit-mm-per-prompt '{"video": 2, "audio": 2}'
 
-Picture and sound travel as parts of their own: servers drop the sound of a video in silence, or
-need options that change from version to version to hear it.
+Picture and sound travel as parts of their own: some servers drop the sound of a video without a
+word, or need options for it that change from version to version.
 """
 
 import base64
 import functools
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dance_eval.judges.http_json import Refused, Unreachable, exchange, wait_seconds
-from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
+import httpx2  # what openai's client is built on
+import openai
+
+from dance_eval.judges.judge import CLIP_NAMES, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
 from musicinfuser.errors import UserError
-from musicinfuser.media.audio import wav_bytes
 from musicinfuser.media.video_writing import with_sound
 
 _PROBE_SECONDS = 5.0
-_CLIP_NAMES = ("A", "B")
+_PASSING = (408, 409, 429)  # besides 5xx, what openai's client tries again
 
 
 class ServerJudge(Judge):
     """Asks by chat completions at temperature 0, with log-probabilities of the tokens.
+
+    What may pass is tried again by openai's client: no or half an answer in time, status 408, 409,
+    429 or 5xx, an answer that is no chat completion. It waits half a second before the second try,
+    then twice as long each time up to 8 s, or as long as the server asks for.
 
     Args:
         base_url: Up to and with ``/v1``.
@@ -41,7 +45,6 @@ class ServerJudge(Judge):
         concurrency: Questions under way at once.
         time_limit_seconds: Of one try.
         num_retries: Tries after the first.
-        first_wait_seconds: Before the second try; doubles with each further one.
         api_key_variable: Environment variable that holds the key, where one is needed.
 
     Raises:
@@ -61,23 +64,20 @@ class ServerJudge(Judge):
         concurrency: int = 8,
         time_limit_seconds: float = 120.0,
         num_retries: int = 5,
-        first_wait_seconds: float = 1.0,
         api_key_variable: str = "OPENAI_API_KEY",
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url is {base_url!r}; it begins with http:// or https://.")
-        least = {"top_logprobs": 0, "max_tokens": 1, "concurrency": 1, "num_retries": 0}
-        given = {
-            "top_logprobs": top_logprobs,
-            "max_tokens": max_tokens,
-            "concurrency": concurrency,
-            "num_retries": num_retries,
-        }
-        for name, value in given.items():
-            if value < least[name]:
-                raise UserError(f"{name} is {value}; use {least[name]} or more.")
-        if not time_limit_seconds > 0 or first_wait_seconds < 0:
-            raise UserError("time_limit_seconds must be positive, first_wait_seconds at least 0.")
+        for name, value, least in (
+            ("top_logprobs", top_logprobs, 0),
+            ("max_tokens", max_tokens, 1),
+            ("concurrency", concurrency, 1),
+            ("num_retries", num_retries, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} is {value}; use {least} or more.")
+        if not time_limit_seconds > 0:
+            raise UserError(f"time_limit_seconds is {time_limit_seconds}; it must be positive.")
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.audio_form = audio_form
@@ -88,7 +88,6 @@ class ServerJudge(Judge):
         self.concurrency = concurrency
         self.time_limit_seconds = time_limit_seconds
         self.num_retries = num_retries
-        self.first_wait_seconds = first_wait_seconds
         self.api_key_variable = api_key_variable
         self._is_down = False
 
@@ -105,9 +104,20 @@ class ServerJudge(Judge):
             **({"extra_body": self.extra_body} if self.extra_body else {}),
         }
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.api_key_variable)
-        return {"Authorization": f"Bearer {key}"} if key else {}
+    @functools.cached_property
+    def _client(self) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=self.base_url,
+            api_key=os.environ.get(self.api_key_variable) or "none",
+            timeout=self.time_limit_seconds,
+            max_retries=self.num_retries,
+            http_client=httpx2.Client(transport=_WholeAnswers(), trust_env=False),
+        )
+
+    @property
+    def _options(self) -> openai.RequestOptions:
+        has_key = bool(os.environ.get(self.api_key_variable))
+        return {} if has_key else {"headers": {"Authorization": openai.Omit()}}
 
     def check(self) -> None:
         """Ask for the server's models, once.
@@ -115,16 +125,19 @@ class ServerJudge(Judge):
         Raises:
             JudgeError: If it does not answer or serves other models.
         """
-        url = f"{self.base_url}/models"
         limit = min(_PROBE_SECONDS, self.time_limit_seconds)
+        client = self._client.with_options(timeout=limit, max_retries=0)
         try:
-            listed = exchange(url, body=None, headers=self._headers(), time_limit_seconds=limit)
-        except JudgeError as error:
+            response = client.get("/models", cast_to=httpx2.Response, options=self._options)
+        except openai.APIError as error:
             raise JudgeError(
-                f"The judge cannot be asked: {str(error).rstrip('.')}; start its server, or give "
+                f"The judge cannot be asked: {_reason(error, limit)}; start its server, or give "
                 "`base_url` another one."
             ) from error
-        entries = listed.get("data")
+        try:
+            entries = response.json()["data"]
+        except (ValueError, KeyError, TypeError):
+            entries = None
         names = [str(entry.get("id")) for entry in entries or () if isinstance(entry, dict)]
         if self.model not in names:
             raise JudgeError(
@@ -132,64 +145,50 @@ class ServerJudge(Judge):
                 "`model` to a name that it serves."
             )
 
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """Put one question; what may pass is tried again.
 
         Raises:
             JudgeError: If all tries failed, or the server refuses the request.
         """
         request = self._request(clips, question)
-        body = json.dumps(request).encode()
-        url = f"{self.base_url}/chat/completions"
         # While the server is known to be down, one try per question is enough to see it return.
-        num_tries = 1 if self._is_down else 1 + self.num_retries
-        for attempt in range(num_tries):
-            try:
-                document = exchange(
-                    url,
-                    body=body,
-                    headers=self._headers(),
-                    time_limit_seconds=self.time_limit_seconds,
-                )
-                answer = _answer(document, url, max_tokens=request.get("max_tokens"))
-            except Unreachable as error:
-                if attempt + 1 == num_tries:
-                    self._is_down = True
-                    tried = f" after {num_tries} tries" if num_tries > 1 else ""
-                    raise JudgeError(
-                        f"{clips[0].name}: {question.name!r} stays without an answer{tried}: "
-                        f"{error}"
-                    ) from error
-                time.sleep(
-                    wait_seconds(attempt, first_seconds=self.first_wait_seconds, error=error)
-                )
-            except Refused as error:
-                raise JudgeError(
-                    f"{clips[0].name}: {question.name!r} was refused: {error}"
-                ) from error
-            else:
-                self._is_down = False
-                return answer
-        raise AssertionError("every try returns or raises")
+        num_retries = 0 if self._is_down else self.num_retries
+        client = self._client.with_options(max_retries=num_retries)
+        try:
+            response = client.post(
+                "/chat/completions", body=request, cast_to=httpx2.Response, options=self._options
+            )
+        except openai.APIError as error:
+            what = f"{clips[0].name}: {question.name!r}"
+            why = _reason(error, self.time_limit_seconds)
+            status = error.status_code if isinstance(error, openai.APIStatusError) else 500
+            if status < 500 and status not in _PASSING:
+                raise JudgeError(f"{what} was refused: {why}.") from error
+            self._is_down = True
+            tried = f" after {num_retries + 1} tries" if num_retries else ""
+            raise JudgeError(f"{what} stays without an answer{tried}: {why}.") from error
+        self._is_down = False
+        return _answer(response, max_tokens=request.get("max_tokens"))
 
-    def _request(self, clips: Sequence[Shown], question: Question) -> dict[str, Any]:
+    def _request(self, clips: Sequence[JudgeInput], question: Question) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
-        for name, clip in zip(_CLIP_NAMES, clips, strict=False):
+        for name, clip in zip(CLIP_NAMES, clips, strict=False):
             if len(clips) > 1:
                 content.append({"type": "text", "text": f"Video {name}:"})
             video = f"data:video/mp4;base64,{_silent_mp4(clip.path, clip.sha256)}"
             content.append({"type": "video_url", "video_url": {"url": video}})
-            sound = _wav(clip)
+            sound = base64.b64encode(clip.wav).decode()
             if self.audio_form == "input_audio":
-                part: dict[str, Any] = {"input_audio": {"data": sound, "format": "wav"}}
+                part = {"data": sound, "format": "wav"}
             else:
-                part = {"audio_url": {"url": f"data:audio/wav;base64,{sound}"}}
-            content.append({"type": self.audio_form, **part})
+                part = {"url": f"data:audio/wav;base64,{sound}"}
+            content.append({"type": self.audio_form, self.audio_form: part})
         content.append({"type": "text", "text": question.text})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": self.system_prompt})
-        request = {
+        request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "temperature": 0,
@@ -200,34 +199,58 @@ class ServerJudge(Judge):
         return request | self.extra_body
 
 
+class _WholeAnswers(httpx2.HTTPTransport):
+    """Fails for an answer that is not whole within the time limit, or not what was asked for.
+
+    The client then tries again; by itself it limits single reads only, which a server that sends a
+    byte now and then never exceeds, and passes on whatever comes with status 200.
+    """
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        end = time.monotonic() + request.extensions["timeout"]["read"]
+        response = super().handle_request(request)
+        pieces = []
+        try:
+            for piece in response.iter_raw():
+                pieces.append(piece)
+                if time.monotonic() > end:
+                    raise httpx2.ReadTimeout("not whole in time", request=request)
+        finally:
+            response.close()
+        whole = httpx2.Response(
+            response.status_code, headers=response.headers, content=b"".join(pieces)
+        )
+        if whole.is_success and request.method == "POST":
+            _answer(whole)
+        return whole
+
+
 @functools.lru_cache(maxsize=4)
 def _silent_mp4(path: Path, sha256: str) -> str:
     """The picture of a clip for the wire; all its questions share it."""
     return base64.b64encode(with_sound(path, None)).decode()
 
 
-def _wav(clip: Shown) -> str:
-    return base64.b64encode(wav_bytes(clip.waveform, rate_hz=SOUND_RATE_HZ)).decode()
-
-
-def _answer(document: Mapping[str, Any], url: str, *, max_tokens: int | None) -> Answer:
+def _answer(response: httpx2.Response, *, max_tokens: int | None = None) -> Answer:
     """The answer in a chat completion.
 
     Servers that take a model's thoughts out of its answer give null where it never came to one.
 
     Raises:
-        Unreachable: If it is something else.
+        httpx2.DecodingError: If it is something else.
     """
     try:
-        choice = document["choices"][0]
+        choice = response.json()["choices"][0]
         text = choice["message"]["content"]
         is_cut_off = choice.get("finish_reason") == "length"
         if text is None and is_cut_off:
             text = ""
         if not isinstance(text, str):
             raise TypeError
+    except ValueError as error:
+        raise httpx2.DecodingError("what came is no JSON") from error
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Unreachable(f"{url}: gave JSON that is no chat completion.") from error
+        raise httpx2.DecodingError("what came is JSON, but no chat completion") from error
     try:
         positions = tuple(
             {token["token"]: float(token["logprob"]) for token in place["top_logprobs"]}
@@ -238,3 +261,14 @@ def _answer(document: Mapping[str, Any], url: str, *, max_tokens: int | None) ->
         positions = ()
     cut_off = f"finish_reason is 'length' at max_tokens {max_tokens}" if is_cut_off else None
     return Answer(text, positions, cut_off)
+
+
+def _reason(error: openai.APIError, limit_seconds: float) -> str:
+    """What went wrong, without a full stop."""
+    url = error.request.url
+    if isinstance(error, openai.APIStatusError):
+        said = " ".join(error.response.text.split())[:200] or error.response.reason_phrase
+        return f"{url}: answers with status {error.status_code} ({said})"
+    if isinstance(error, openai.APITimeoutError):
+        return f"{url}: gave no answer within {limit_seconds:g} s"
+    return f"{url}: gave no answer ({error.__cause__})"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dance_eval.external_worker import ExternalWorker, WorkerError
-from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, Shown
+from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
 from musicinfuser.atomic_files import atomic_file
 from musicinfuser.media.video_writing import with_sound
@@ -21,18 +21,16 @@ _PROBE_SECONDS = 60.0
 class VideoLLaMA2Judge(Judge):
     """Asks a worker, one question after the other; it gives no probabilities.
 
-    It hears 8 pieces of 2 s spread over the track and sees 16 frames (authors' code), so its sound
-    and its picture share no clock.
+    The model takes 8 pieces of 2 s spread over the track and 16 frames (authors' code), so its
+    sound and its picture share no clock.
 
     Args:
         python: Of the environment that holds VideoLLaMA 2.
         model: Hub id or folder.
-        media: Folder for clips with the sound they are shown with; it can be deleted at any time.
+        media: Folder for clips with the sound they are judged with; it can be deleted at any time.
         start_limit_seconds: For loading the weights.
         time_limit_seconds: For each question.
     """
-
-    concurrency = 1
 
     def __init__(
         self,
@@ -64,21 +62,17 @@ class VideoLLaMA2Judge(Judge):
         Raises:
             JudgeError: If not.
         """
+        command = [str(self.python), "-c", _PROBE]
         try:
-            found = subprocess.run(
-                [str(self.python), "-c", _PROBE], capture_output=True, timeout=_PROBE_SECONDS
-            )
-            missing = found.returncode != 0
-        except (OSError, subprocess.TimeoutExpired):
-            missing = True
-        if missing:
+            subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
             raise JudgeError(
                 f"The judge cannot be asked: {self.python} runs no Python that has videollama2; "
                 "make its environment as dance_eval/workers/videollama2.py says, and set "
                 "`python` to it."
-            )
+            ) from error
 
-    def ask(self, clips: Sequence[Shown], question: Question) -> Answer:
+    def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """Put one question about one clip.
 
         Raises:
@@ -95,9 +89,9 @@ class VideoLLaMA2Judge(Judge):
         try:
             # The worker may run in another folder.
             request = {"video": str(path.resolve()), "question": question.text}
-            answer = self._worker.ask(request)
+            text = self._worker.ask(request).get("text")
         except WorkerError as error:
             raise JudgeError(f"{clip.name}: {question.name!r}: {error}") from error
-        if not isinstance(answer.get("text"), str):
+        if not isinstance(text, str):
             raise JudgeError(f"{clip.name}: {question.name!r}: the worker gave no text.")
-        return Answer(answer["text"])
+        return Answer(text)

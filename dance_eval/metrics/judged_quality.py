@@ -4,12 +4,11 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dance_eval.judges.answer_cache import CachedJudge
-from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, Shown
+from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeInput
 from dance_eval.judges.questions import (
     BEAT,
     GROUPS,
@@ -160,13 +159,7 @@ class JudgedQuality(ClipMetric):
         calls = [(own, question) for question in asked]
         for other in sounds:
             calls += [(other, q) for q in asked if q.name in MUSIC_QUESTIONS]
-        with ThreadPoolExecutor(self.judge.concurrency) as pool:
-            pending = [pool.submit(self.judge.ask, (shown,), q) for shown, q in calls]
-            try:
-                answers = [future.result() for future in pending]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        answers = self.judge.ask_all([((shown,), question) for shown, question in calls])
         run = {q.name: answer for (shown, q), answer in zip(calls, answers, strict=True)
                if shown is own}  # fmt: skip
         values = self._run_values(run, clip)
@@ -206,11 +199,11 @@ class JudgedQuality(ClipMetric):
             values |= {f"{prefix}{key}": mean for key, mean in averages(found).items()}
         return {name: value for name, value in values.items() if name in self.value_names}
 
-    def _shown(self, clip: ScoredClip) -> Iterator[Shown]:
+    def _shown(self, clip: ScoredClip) -> Iterator[JudgeInput]:
         """The clip with its own sound, then with those of the controls that can be had."""
         path = clip.path
         assert path is not None
-        show = functools.partial(Shown, path, file_digest(path), name=clip.name)
+        show = functools.partial(JudgeInput, path, file_digest(path), name=clip.name)
         num_samples = max(round(clip.duration_seconds * SOUND_RATE_HZ), 1)
         sound = read_audio(path, rate_hz=SOUND_RATE_HZ)
         own = fit_length(sound, num_samples)

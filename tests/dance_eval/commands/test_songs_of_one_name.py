@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dance_eval.comparison import matched_pairs
+from dance_eval.commands.compare import matched_pairs
 from dance_eval.loading import EvaluationError, collect_clips, same_music
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import PixelStatistics

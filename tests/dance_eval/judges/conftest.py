@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 
-from dance_eval.judges.judge import SOUND_RATE_HZ, Shown
+from dance_eval.judges.judge import SOUND_RATE_HZ, JudgeInput
 from dance_eval.judges.questions import Question
 from dance_eval.metrics.clip_folder import file_digest
 from musicinfuser.media.video_writing import write_video
@@ -69,7 +69,7 @@ def few(dances, tmp_path_factory):
 def shown(dances):
     path = dances / "dance_a.mp4"
     tone = torch.sin(torch.arange(SOUND_RATE_HZ) * 0.2)
-    return Shown(path, file_digest(path), tone, name=path.name)
+    return JudgeInput(path, file_digest(path), tone, name=path.name)
 
 
 @pytest.fixture

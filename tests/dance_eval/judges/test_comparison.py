@@ -4,8 +4,7 @@ import shutil
 import pytest
 import yaml
 
-from dance_eval.comparison import matched_pairs
-from dance_eval.judges.pairs import choice_of
+from dance_eval.commands.compare import choice_of, matched_pairs
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry
 from evaluate import main

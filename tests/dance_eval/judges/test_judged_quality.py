@@ -5,7 +5,7 @@ import threading
 import pytest
 import yaml
 
-from dance_eval.judges.answer_cache import export_answers
+from dance_eval.judges.answer_cache import main as export_answers
 from dance_eval.judges.questions import GROUPS, key_of
 from dance_eval.judges.server import ServerJudge
 from dance_eval.loading import EvaluationError, load_clip
@@ -263,7 +263,7 @@ def test_clips_lack_what_they_lack(server, score, dances, tmp_path):
 def test_recorded_answers_score_without_a_server(server, score, few, tmp_path):
     server.answer = lambda request: ("7", [{"7": 0.5, "8": 0.5}])
     asked, _ = score(few)
-    export_answers(tmp_path / "answers", tmp_path / "answers.jsonl")
+    export_answers([str(tmp_path / "answers"), str(tmp_path / "answers.jsonl")])
     num_requests = len(server.requests)
     judge = {
         "class_path": "dance_eval.judges.recorded.RecordedJudge",

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dance_eval.judges.judge import JudgeError, Shown
+from dance_eval.judges.judge import JudgeError, JudgeInput
 from dance_eval.judges.server import ServerJudge
 from tests.judge_server import MODEL, clicks_in, parts, server_options
 
@@ -54,7 +54,7 @@ def test_the_sound_arrives_as_it_is(server, dances, question):
     sound = torch.zeros(16000)
     sound[[3200, 11200]] = 0.9
     path = dances / "dance_b.mp4"
-    judge(server).ask((Shown(path, "b", sound, name="b"),), question)
+    judge(server).ask((JudgeInput(path, "b", sound, name="b"),), question)
     [wav] = parts(server.requests[0])["audio"]
     assert clicks_in(wav).tolist() == pytest.approx([0.2, 0.7])
 
@@ -63,10 +63,10 @@ def test_the_key_comes_from_the_environment(server, shown, question, monkeypatch
     monkeypatch.setenv("THE_KEY", "secret")
     asked = judge(server, api_key_variable="THE_KEY")
     asked.ask((shown,), question)
-    assert server.headers[0]["Authorization"] == "Bearer secret"
+    assert server.headers[0]["authorization"] == "Bearer secret"
     assert "secret" not in str(asked.identity)
     judge(server, api_key_variable="NO_KEY").ask((shown,), question)
-    assert "Authorization" not in server.headers[1]
+    assert "authorization" not in server.headers[1]
 
 
 def test_digits_give_an_expected_score(server, shown, question):
@@ -95,7 +95,7 @@ def test_what_may_pass_is_tried_again(server, shown, question, fault):
     ("fault", "said"),
     [
         (429, "status 429"),
-        ("half", "missing"),
+        ("half", "complete message"),
         ("no json", "no JSON"),
         ("wrong json", "no chat completion"),
         ("hang up", "no answer"),

@@ -8,7 +8,6 @@ meta device from the state that would be written. The frozen backbone must be in
 
 import argparse
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter
 from torch.utils.data import DataLoader
 
-from benchmarks.figures import Figure
 from benchmarks.profiles import CONFIGS
-from benchmarks.report import parser, write_result
-from benchmarks.silence import silence_lightning
+from benchmarks.report import Figure, command_of, parser, silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from lightning_modules import MusicInfuserModule
 from lightning_modules.checkpointing import keep_adapters
@@ -77,7 +74,7 @@ def full_state() -> tuple[int, int, int]:
     return size, num_trained(module), frozen
 
 
-def measure() -> tuple[list[Figure], dict[str, Any]]:
+def measure(_: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Both sizes."""
     silence_lightning()
     figures, details = [], {}
@@ -95,12 +92,7 @@ def measure() -> tuple[list[Figure], dict[str, Any]]:
     return figures, details
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    settings: argparse.Namespace = parser(__doc__).parse_args(arguments)
-    figures, details = measure()
-    write_result(settings.out, "checkpoint", figures, settings=settings, details=details)
-
+main = command_of("checkpoint", parser(__doc__), measure)
 
 if __name__ == "__main__":
     main()

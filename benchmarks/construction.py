@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure
 from benchmarks.profiles import adapted, backbone, build_on_meta, read_profile
-from benchmarks.report import GIB, parser, write_result
+from benchmarks.report import GIB, Figure, parser, write_result
 
 NUM_LAYERS = 48
 

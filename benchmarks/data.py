@@ -10,7 +10,6 @@ clip needs 0.33 clips per second.
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,9 +17,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
-from benchmarks.figures import Figure
-from benchmarks.report import parser, write_result
-from benchmarks.silence import silence_lightning
+from benchmarks.report import Figure, command_of, parser, silence_lightning
 from datamodules import DanceDataModule
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
@@ -101,19 +98,8 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, {"clips_per_s": rates}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--clips", type=int, default=40)
-    options.add_argument("--frames", type=int, default=73)
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    options.add_argument("--repeats", type=int, default=5)
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "data", figures, settings=settings, details=details)
-
+OPTIONS = parser(__doc__, "frames", "height", "width", clips=40, workers=[0, 1, 2], repeats=5)
+main = command_of("data", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

@@ -6,15 +6,12 @@ These are the ceilings that the other figures stand under.
 """
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure
 from benchmarks.limits import peak_tflops, product_tflops
-from benchmarks.report import GIB, parser, write_result
-from benchmarks.timing import timed
+from benchmarks.report import GIB, Figure, command_of, parser, timed
 
 # Bytes of a buffer that is copied.
 BUFFER_BYTES = {"cuda": 2 * GIB, "cpu": GIB // 64}
@@ -47,16 +44,8 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, {}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--repeats", type=int, default=10)
-    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    device = torch.device(settings.device)
-    write_result(settings.out, "device", figures, settings=settings, device=device, details=details)
-
+OPTIONS = parser(__doc__, "device", repeats=10)
+main = command_of("device", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

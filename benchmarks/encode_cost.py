@@ -10,18 +10,17 @@ Where there is a GPU, the encoders run on it too, with random weights.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLMochi
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
-from benchmarks.figures import Figure
 from benchmarks.limits import peak_tflops
-from benchmarks.report import parser, write_result
-from benchmarks.timing import timed
+from benchmarks.report import Figure, command_of, parser, timed
 from musicinfuser.clip_size import num_latent_frames
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
@@ -114,28 +113,28 @@ def media(settings: argparse.Namespace, folder: Path) -> list[Figure]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Count, measure, and write the table."""
-    options = parser(__doc__)
-    options.add_argument("--num_frames", type=int, default=73)
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--video_fps", type=float, default=60.0, help="of the 1080p video")
-    options.add_argument("--repeats", type=int, default=8, help="clips that are read")
-    settings = options.parse_args(arguments)
+def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Count, and time what this machine can run."""
     with tempfile.TemporaryDirectory() as folder:
         figures = media(settings, Path(folder))
     counted = arithmetic(settings)
     figures += [Figure(name, value, "TFLOP") for name, value in counted.items()]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(settings.device)
     if device.type == "cuda":
         peak, source = peak_tflops(device)
         figures += [
             Figure(f"{name}, on the GPU", value, "s", counted[name] / peak, f"limit: {source}")
             for name, value in on_gpu(settings).items()
         ]
-    write_result(settings.out, "encode_cost", figures, settings=settings, device=device)
+    return figures, {}
 
+
+OPTIONS = parser(
+    __doc__, "height", "width", "device", num_frames=73,
+    video_fps={"type": float, "default": 60.0, "help": "of the 1080p video"},
+    repeats={"type": int, "default": 8, "help": "clips that are read"},
+)  # fmt: skip
+main = command_of("encode_cost", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

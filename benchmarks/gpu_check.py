@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import read_figures, table
+from benchmarks.report import read_figures, table
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.tables import Row, markdown_table

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.timing import timed
+from benchmarks.report import timed
 from musicinfuser.clip_size import num_latent_frames
 
 Policy = Literal["none", "official", "attention", "self_attention", "full"]

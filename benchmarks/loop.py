@@ -21,11 +21,9 @@ from typing import Any
 import lightning.pytorch as L
 import yaml
 
-from benchmarks.figures import Figure
 from benchmarks.one_linear import OneLinear, small_batch
 from benchmarks.profiles import CONFIGS
-from benchmarks.report import parser, write_result
-from benchmarks.silence import silence_lightning
+from benchmarks.report import Figure, command_of, parser, silence_lightning
 from lightning_modules.cli import MusicInfuserCLI
 
 RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
@@ -148,16 +146,11 @@ def _has_a_part_in_steps(callback: L.Callback) -> bool:
     return any(getattr(type(callback), name) is not getattr(L.Callback, name) for name in hooks)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--steps", type=int, default=300)
-    options.add_argument("--drop", type=int, default=50, help="steps before the clock starts")
-    options.add_argument("--repeats", type=int, default=5)
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "loop", figures, settings=settings, details=details)
-
+OPTIONS = parser(
+    __doc__, steps=300, repeats=5,
+    drop={"type": int, "default": 50, "help": "steps before the clock starts"},
+)  # fmt: skip
+main = command_of("loop", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

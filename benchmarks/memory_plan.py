@@ -10,17 +10,16 @@ moment, with a flat rate for CUDA's context and what the allocator cannot use.
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure
 from benchmarks.limits import num_tokens
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.meta_memory import simulated_sampling, simulated_step
 from benchmarks.profiles import build_on_meta, overlays_of, read_profile
-from benchmarks.report import GIB, parser, write_result
+from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs
 from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -134,21 +133,13 @@ def _rotary_bytes(model: MusicMochi, frames: int, height: int, width: int) -> in
     return 2 * FP32_BYTES * tokens * heads * channels
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Count, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--profile", default="24gb", help="overlays of base.yaml, joined by +")
-    options.add_argument("--cap_gib", type=float, help="what may be used of the GPU's memory")
-    options.add_argument("--train_frames", nargs="*", type=int, default=[73])
-    options.add_argument("--sample_frames", nargs="*", type=int, default=[73, 145])
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--layers", type=int, default=48)
-    options.add_argument("--size", choices=("full", "small"), default="full")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "memory_plan", figures, settings=settings, details=details)
-
+OPTIONS = parser(
+    __doc__, "profile", "size", "layers", "height", "width",
+    cap_gib={"type": float, "help": "what may be used of the GPU's memory"},
+    train_frames={"nargs": "*", "type": int, "default": [73]},
+    sample_frames={"nargs": "*", "type": int, "default": [73, 145]},
+)  # fmt: skip
+main = command_of("memory_plan", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

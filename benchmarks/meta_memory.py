@@ -18,11 +18,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.figures import Figure
 from benchmarks.limits import num_tokens
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu, host_memory_left_out
 from benchmarks.profiles import build_on_meta, overlays_of, read_profile
-from benchmarks.report import GIB, parser, write_result
+from benchmarks.report import GIB, Figure, command_of, parser
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.clip_size import latent_shape, num_latent_frames
@@ -214,20 +213,12 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, details
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Simulate, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--profile", default="base", help="overlays of base.yaml, joined by +")
-    options.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
-    options.add_argument("--frames", nargs="+", type=int, default=[37, 73, 145])
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--layers", type=int, default=48)
-    options.add_argument("--autocast", action="store_true", help="adapters in fp32; slower")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "meta_memory", figures, settings=settings, details=details)
-
+OPTIONS = parser(
+    __doc__, "profile", "layers", "height", "width", frames=[37, 73, 145],
+    policies={"nargs": "+", "default": list(POLICIES), "choices": POLICIES},
+    autocast={"action": "store_true", "help": "adapters in fp32; slower"},
+)  # fmt: skip
+main = command_of("meta_memory", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

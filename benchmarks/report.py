@@ -6,30 +6,134 @@ value, unit, limit, ratio, note) and ``details``, whose form is the benchmark's 
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure, table
 from musicinfuser.atomic_files import write_text
+from musicinfuser.tables import Row, markdown_table
 
 GIB = 2**30
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "lightning", "triton")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of options that knows ``--out``."""
+@dataclass(frozen=True)
+class Figure:
+    """One measured value and what it can be at best, or must not exceed."""
+
+    what: str
+    value: float | int | str | None
+    unit: str
+    limit: float | None = None
+    note: str = ""
+    """Where the limit comes from, or what the figure leaves out."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over limit."""
+        if self.limit is None or not isinstance(self.value, int | float) or not self.limit:
+            return None
+        return self.value / self.limit
+
+    def row(self) -> dict[str, str]:
+        """As a line of a table."""
+        return {
+            "what": self.what, "value": _short(self.value), "unit": self.unit,
+            "limit": _short(self.limit), "value / limit": _short(self.ratio), "note": self.note,
+        }  # fmt: skip
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Figures beside their limits."""
+    rows: list[Row] = [figure.row() for figure in figures]
+    return markdown_table(rows)
+
+
+def read_figures(path: Path) -> tuple[dict[str, Any], list[Figure]]:
+    """A result and its figures."""
+    result = json.loads(path.read_text())
+    names = ("what", "value", "unit", "limit", "note")
+    return result, [Figure(*(row[name] for name in names)) for row in result["figures"]]
+
+
+def _short(value: float | int | str | None) -> str:
+    """Four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+COMMON_OPTIONS: dict[str, dict[str, Any]] = {
+    "profile": {"default": "base", "help": "overlays of base.yaml, joined by +"},
+    "size": {"choices": ("full", "small"), "default": "full"},
+    "layers": {"type": int, "default": 48},
+    "frames": {"type": int, "default": 73},
+    "height": {"type": int, "default": 480},
+    "width": {"type": int, "default": 848},
+    "text_tokens": {"type": int, "default": 32, "help": "valid tokens of the caption"},
+    "device": {"default": "cuda" if torch.cuda.is_available() else "cpu"},
+    "memory_cap_gib": {"type": float, "help": "as much of the GPU's memory may be used"},
+}
+"""Options of more than one benchmark."""
+SIZE_OPTIONS = ("size", "frames", "height", "width")
+MODEL_OPTIONS = tuple(COMMON_OPTIONS)
+
+
+def parser(description: str | None, *common: str, **own: Any) -> argparse.ArgumentParser:
+    """A parser of options that knows ``--out``.
+
+    Args:
+        description: The benchmark's docstring, of which the first line is shown.
+        common: Names in `COMMON_OPTIONS`.
+        own: Options of the benchmark: a default (a list for several values), or what
+            ``add_argument`` takes.
+    """
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     made.add_argument("--out", type=Path, required=True, help="the result, a .json file")
+    for name in common:
+        made.add_argument(f"--{name}", **COMMON_OPTIONS[name])
+    for name, given in own.items():
+        if not isinstance(given, dict):
+            first = given[0] if isinstance(given, list) else given
+            given = {"default": given, "type": type(first)}
+            given |= {"nargs": "+"} if isinstance(given["default"], list) else {}
+        made.add_argument(f"--{name}", **given)
     return made
+
+
+Measured = tuple[list[Figure], dict[str, Any]]
+"""Figures in the order of the table, and what else is worth keeping."""
+
+
+def command_of(
+    benchmark: str,
+    options: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], Measured],
+) -> Callable[..., int]:
+    """``main(arguments=None)`` of a benchmark: measures, prints and writes.
+
+    It returns 1 if ``details["failed"]`` names anything.
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        settings = options.parse_args(arguments)
+        figures, details = measure(settings)
+        write_result(settings.out, benchmark, figures, settings=settings, details=details)
+        return 1 if details.get("failed") else 0
+
+    return main
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
@@ -62,7 +166,6 @@ def write_result(
     figures: Sequence[Figure],
     *,
     settings: argparse.Namespace,
-    device: torch.device | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a result, whole or not at all, and print its table.
@@ -71,8 +174,7 @@ def write_result(
         path: The JSON file.
         benchmark: Name of the module.
         figures: In the order of the table.
-        settings: The options it ran with.
-        device: Where it ran.
+        settings: The options it ran with; ``device`` is where it ran.
         details: What else is worth keeping.
     """
     options = {name: _plain(value) for name, value in vars(settings).items() if name != "out"}
@@ -80,7 +182,7 @@ def write_result(
         "benchmark": benchmark,
         "command": command(benchmark),
         "settings": options,
-        "machine": machine(device),
+        "machine": machine(torch.device(getattr(settings, "device", "cpu"))),
         "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
         "details": details or {},
     }
@@ -118,3 +220,41 @@ def _driver() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return next(iter(found.stdout.split()), None)
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call: by events on a GPU, which do not count waiting on the host twice.
+
+    Args:
+        run: What is timed; its work must go to the current stream of ``device``.
+        device: Where it runs.
+    """
+    if device.type != "cuda":
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+    began_event, ended_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    began_event.record()
+    run()
+    ended_event.record()
+    ended_event.synchronize()
+    return began_event.elapsed_time(ended_event) / 1e3
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 90th percentile; of fewer than ten values the largest stands for the latter."""
+    many = len(seconds) >= 10
+    return {
+        "median_s": median(seconds),
+        "p90_s": quantiles(seconds, n=10, method="inclusive")[-1] if many else max(seconds),
+    }
+
+
+def silence_lightning() -> None:
+    """Pass over what Lightning says of itself, in this process from here on."""
+    from train import QUIET_WARNINGS  # machines that only measure a GPU need no Lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
+        warnings.filterwarnings("ignore", message=known)

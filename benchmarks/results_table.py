@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import read_figures, table
+from benchmarks.report import read_figures, table
 from musicinfuser.atomic_files import write_text
 
 RESULTS = Path(__file__).parent / "results"

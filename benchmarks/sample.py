@@ -6,20 +6,17 @@ The first run warms up with two steps. ``benchmarks.vae`` times the decoder.
 """
 
 import argparse
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure
 from benchmarks.kernels import kernels_of
 from benchmarks.limits import peak_tflops
 from benchmarks.profiles import overlays_of, read_profile
 from benchmarks.random_model import random_model
-from benchmarks.report import GIB, parser, write_result
-from benchmarks.timing import timed
-from benchmarks.train_step import add_size_options, cap_memory, clip_for, work_of
+from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, timed
+from benchmarks.train_step import cap_memory, clip_for, work_of
 from musicinfuser.generation import SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 
@@ -85,20 +82,11 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, details
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    add_size_options(options)
-    options.add_argument("--steps", type=int, default=64)
-    options.add_argument("--runs", type=int, default=3)
-    options.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
-                         help="by default as in the profile")  # fmt: skip
-    options.add_argument("--no_profile", action="store_true")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    device = torch.device(settings.device)
-    write_result(settings.out, "sample", figures, settings=settings, device=device, details=details)
-
+OPTIONS = parser(
+    __doc__, *MODEL_OPTIONS, steps=64, runs=3, no_profile={"action": "store_true"},
+    compile={"action": argparse.BooleanOptionalAction, "help": "by default as in the profile"},
+)  # fmt: skip
+main = command_of("sample", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

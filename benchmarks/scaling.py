@@ -19,10 +19,8 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.figures import Figure
 from benchmarks.limits import num_tokens
-from benchmarks.report import parser, write_result
-from benchmarks.silence import silence_lightning
+from benchmarks.report import Figure, command_of, parser, silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from datamodules.batch import ClipBatch
 from lightning_modules import MusicInfuserModule
@@ -119,15 +117,10 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, {"by_hand_s": raw, "in_trainer_s": whole}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--steps", type=int, default=6, help="of each size and turn")
-    options.add_argument("--turns", type=int, default=2)
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "scaling", figures, settings=settings, details=details)
-
+OPTIONS = parser(
+    __doc__, steps={"type": int, "default": 6, "help": "of each size and turn"}, turns=2
+)
+main = command_of("scaling", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

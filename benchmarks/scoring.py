@@ -12,7 +12,6 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ import torch
 from torch.nn import functional
 
 import evaluate
-from benchmarks.figures import Figure
-from benchmarks.report import parser, write_result
+from benchmarks.report import Figure, command_of, parser
 from dance_eval.metrics.report import read_report
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video_writing import write_video
@@ -107,20 +105,12 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, {"metrics": [spec["init_args"]["name"] for spec in document["metrics"]]}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--clips", type=int, default=GOAL_CLIPS)
-    options.add_argument("--different", type=int, default=4, help="the others are copies")
-    options.add_argument("--frames", type=int, default=73)
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--num_workers", type=int, default=GOAL_CORES)
-    options.add_argument("--metrics", default="dance_eval/configs/pixel_metrics.yaml")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    write_result(settings.out, "scoring", figures, settings=settings, details=details)
-
+OPTIONS = parser(
+    __doc__, "frames", "height", "width", clips=GOAL_CLIPS, num_workers=GOAL_CORES,
+    different={"type": int, "default": 4, "help": "the others are copies"},
+    metrics="dance_eval/configs/pixel_metrics.yaml",
+)  # fmt: skip
+main = command_of("scoring", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

@@ -17,31 +17,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures import Figure
 from benchmarks.kernels import kernels_of
 from benchmarks.limits import Work, num_tokens, peak_tflops
 from benchmarks.profiles import overlays_of, read_profile
 from benchmarks.random_model import random_clip, random_model
-from benchmarks.report import GIB, parser, write_result
-from benchmarks.timing import spread, timed
+from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, spread, timed
 from benchmarks.training_step import TrainingStep, check_variant
 from musicinfuser.clip_size import num_latent_frames
 from musicinfuser.networks.music_mochi import MusicMochi
-
-
-def add_size_options(options: argparse.ArgumentParser) -> None:
-    """What is measured: profile, size of the model and of the clip."""
-    options.add_argument("--profile", default="base", help="overlays of base.yaml, joined by +")
-    options.add_argument("--size", choices=("full", "small"), default="full")
-    options.add_argument("--layers", type=int, default=48)
-    options.add_argument("--frames", type=int, default=73)
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--text_tokens", type=int, default=32, help="valid tokens of the caption")
-    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options.add_argument(
-        "--memory_cap_gib", type=float, help="as much of the GPU's memory may be used"
-    )
 
 
 def cap_memory(settings: argparse.Namespace, device: torch.device) -> None:
@@ -197,24 +180,16 @@ def _attention(result: dict[str, Any]) -> str:
     return ", ".join(f"{name[:60]} x{count}" for name, count in names.items()) or "not profiled"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; 1 if a variant failed."""
-    options = parser(__doc__)
-    add_size_options(options)
-    options.add_argument("--variants", default="profile",
-                         help="each of full, attention, none, eager, compiled, stock or profile, "
-                              "joined by +; a comma between variants")  # fmt: skip
-    options.add_argument("--steps", type=int, default=20)
-    options.add_argument("--warm_up", type=int, default=5, help="steps of each variant")
-    options.add_argument("--no_profile", action="store_true")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    device = torch.device(settings.device)
-    write_result(
-        settings.out, "train_step", figures, settings=settings, device=device, details=details
-    )
-    return 1 if details["failed"] else 0
-
+OPTIONS = parser(
+    __doc__, *MODEL_OPTIONS, steps=20, no_profile={"action": "store_true"},
+    variants={
+        "default": "profile",
+        "help": "each of full, attention, none, eager, compiled, stock or profile, joined by +; a "
+        "comma between variants",
+    },
+    warm_up={"type": int, "default": 5, "help": "steps of each variant"},
+)  # fmt: skip
+main = command_of("train_step", OPTIONS, measure)
 
 if __name__ == "__main__":
     sys.exit(main())

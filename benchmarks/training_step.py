@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.profiles import model_options
 from benchmarks.random_model import RandomClip
-from benchmarks.timing import timed
+from benchmarks.report import timed
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError

@@ -7,7 +7,7 @@ suffice, the table says so and the run goes on.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +15,9 @@ from diffusers import AutoencoderKLMochi
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.figures import Figure
 from benchmarks.limits import peak_tflops
 from benchmarks.random_model import give_weights
-from benchmarks.report import GIB, parser, write_result
-from benchmarks.timing import timed
+from benchmarks.report import GIB, SIZE_OPTIONS, Figure, command_of, parser, timed
 from benchmarks.train_step import cap_memory
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
@@ -105,23 +103,12 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, {"peak_tflops": peak, "peak_from": source}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--size", choices=tuple(SIZES), default="full")
-    options.add_argument("--frames", type=int, default=73)
-    options.add_argument("--height", type=int, default=480)
-    options.add_argument("--width", type=int, default=848)
-    options.add_argument("--runs", type=int, default=3)
-    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options.add_argument("--tile", type=int, default=TILE_SIZES[0], help="side in pixels")
-    options.add_argument("--memory_cap_gib", type=float)
-    options.add_argument("--uncounted", action="store_true", help="no limits: tiles take long")
-    settings = options.parse_args(arguments)
-    figures, details = measure(settings)
-    device = torch.device(settings.device)
-    write_result(settings.out, "vae", figures, settings=settings, device=device, details=details)
-
+OPTIONS = parser(
+    __doc__, *SIZE_OPTIONS, "device", "memory_cap_gib", runs=3,
+    tile={"type": int, "default": TILE_SIZES[0], "help": "side in pixels"},
+    uncounted={"action": "store_true", "help": "no limits: tiles take long"},
+)  # fmt: skip
+main = command_of("vae", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.figures import Figure
-from benchmarks.report import parser, write_result
+from benchmarks.report import Figure, parser, write_result
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.motion import frame_difference
 from datamodules.aist_names import tables

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from benchmarks import memory_plan
-from benchmarks.figures import read_figures
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
 from benchmarks.meta_memory import (
     PLANNED,
@@ -16,7 +15,7 @@ from benchmarks.meta_memory import (
     simulated_step,
 )
 from benchmarks.profiles import build_on_meta, read_profile
-from benchmarks.report import GIB
+from benchmarks.report import GIB, read_figures
 from tests.conftest import ROOT
 
 LAYERS = 48

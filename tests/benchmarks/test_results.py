@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 
 from benchmarks import checkpoint, construction, data, loop, scaling, scoring
-from benchmarks.figures import Figure, read_figures
 from benchmarks.profiles import SMALL_CONFIG
-from benchmarks.report import write_result
+from benchmarks.report import Figure, read_figures, write_result
 from benchmarks.results_table import RESULTS, main, page
 
 

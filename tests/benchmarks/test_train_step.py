@@ -10,7 +10,7 @@ from benchmarks import device, sample, train_step, vae
 from benchmarks.kernels import kernels_of, kind_of
 from benchmarks.profiles import read_profile
 from benchmarks.random_model import random_clip, random_model
-from benchmarks.timing import spread
+from benchmarks.report import spread
 from benchmarks.training_step import TrainingStep, check_variant
 
 CPU = torch.device("cpu")

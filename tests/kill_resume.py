@@ -1,6 +1,6 @@
 """A small run killed at random moments and resumed each time: is its end the same, to the bit?
 
-    python -m benchmarks.kill_resume --out runs/kill_resume --kills 50
+    python -m tests.kill_resume --out runs/kill_resume --kills 50
 
 Random small parts and a cache of noise are made first. One run is left alone; the other is sent
 SIGKILL at seeded moments, one in five of them before its first batch, and started again by the same

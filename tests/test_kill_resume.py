@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import kill_resume
+from tests import kill_resume
 from musicinfuser.media.latents import read_headers
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from tests import kill_resume
 from musicinfuser.media.latents import read_headers
+from tests import kill_resume
 
 
 def finished(

@@ -253,7 +253,7 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 def silence_lightning() -> None:
     """Pass over what Lightning says of itself, in this process from here on."""
-    from train import QUIET_WARNINGS  # machines that only measure a GPU need no Lightning
+    from callbacks.terminal import QUIET_WARNINGS  # machines that only measure a GPU need no Lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):

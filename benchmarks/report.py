@@ -252,9 +252,10 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def silence_lightning() -> None:
-    """Pass over what Lightning says of itself, in this process from here on."""
-    from callbacks.terminal import QUIET_WARNINGS  # machines that only measure a GPU need no Lightning
+    """Lightning without its hints, in this process from here on: the table is all that is read."""
+    # Machines that only measure a GPU need no Lightning.
+    from callbacks.terminal import quiet_lightning
 
+    quiet_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for known in (*QUIET_WARNINGS, ".*LightningCLI's args parameter is intended.*"):
-        warnings.filterwarnings("ignore", message=known)
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")

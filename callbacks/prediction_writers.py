@@ -9,13 +9,14 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import LightningCLI
-from tqdm import tqdm
 
 from datamodules.captioning import CaptioningDataModule
 from datamodules.clips import SkippedClip
 from datamodules.encoding import EncodingDataModule
+from datamodules.report import write_report
+from datamodules.summary import left_out_by_choice
 from lightning_modules.captioning import Caption
-from lightning_modules.encoding import ClipEncoder, EncodedClip
+from lightning_modules.encoding import ClipEncoder, EncodedCaption, EncodedClip
 from musicinfuser.atomic_files import require_writable, write_json_lines
 from musicinfuser.errors import printable
 from musicinfuser.file_identity import FileIdentity
@@ -85,34 +86,26 @@ class CacheWriter(PredictionWriter):
         if cli.subcommand == "predict":
             require_writable(cli.datamodule.cache_dir, option="data.cache_dir")
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Encode this rank's share of the captions that are not stored, before any clip."""
-        data: EncodingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        module: ClipEncoder = pl_module  # type: ignore[assignment]
-        captions = data.missing_captions()
-        if captions:
-            features = module.encoders.iterate_captions(
-                captions, device=trainer.strategy.root_device
-            )
-            progress = tqdm(captions, desc="captions", disable=not trainer.is_global_zero)
-            for caption, encoded in zip(progress, features, strict=True):
-                write_caption(data.cache_dir, caption, encoded)
-
-    def write(self, trainer: L.Trainer, module: ClipEncoder, result: EncodedClip) -> bool:
-        """Write one clip with its header."""
-        data: EncodingDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    def write(
+        self, trainer: L.Trainer, module: ClipEncoder, result: EncodedCaption | EncodedClip
+    ) -> bool:
+        """Write a caption, or a clip with its header; clips are counted."""
+        cache_dir = _data(trainer).cache_dir
+        if isinstance(result, EncodedCaption):
+            write_caption(cache_dir, result.text, result.features)
+            return False
         spec = result.spec
         self.num_padded += "audio_padded_seconds" in spec.attributes
         header = ClipHeader(
-            path=clip_path(data.cache_dir, spec.source, spec.clip_id),
-            recipe=data.recipe_of(spec, module),
+            path=clip_path(cache_dir, spec.source, spec.clip_id),
+            recipe=module.recipe.of_size(spec.height, spec.width),
             source=spec.source,
             clip_id=spec.clip_id,
             caption=spec.caption,
             base_caption=spec.base_caption,
             music=spec.music,
             split=spec.split,
-            attributes=spec.attributes | data.cut_description(spec),
+            attributes=spec.attributes | spec.cut,
         )
         write_clip_file(
             header,
@@ -130,10 +123,10 @@ class CacheWriter(PredictionWriter):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """List what was left out and report on the cache, also if there was nothing to do."""
-        data: EncodingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        rows = self.skipped
+        data, rows = _data(trainer), self.skipped
         if trainer.is_global_zero:
-            rows = [*map(self.skipped_row, data.skipped), *rows, *data.left_out_by_choice()]
+            before = [self.skipped_row(clip) for each in data.datasets for clip in each.skipped]
+            rows = [*before, *rows, *left_out_by_choice(data.datasets)]
         path = list_skipped(data.cache_dir, trainer, rows)
         print(f"encoded {self.num_written} clips, {data.num_found} were there already.")
         print(f"{self.num_padded} of the encoded clips outlast their sound; silence was added.")
@@ -148,7 +141,13 @@ class CacheWriter(PredictionWriter):
             print(f"{data.list_outdated()} clips were encoded anew: their videos have changed.")
             for note in data.notes():
                 print(note)
-            print(data.report(pictures_per_group=self.pictures_per_group))
+            folder = Path(data.cache_dir, "report")
+            print(write_report(data.cache_dir, folder, pictures_per_group=self.pictures_per_group))
+            print(f"the same with thumbnails: {folder}")
+
+
+def _data(trainer: L.Trainer) -> EncodingDataModule:
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 class CaptionWriter(PredictionWriter):

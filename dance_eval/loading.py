@@ -15,7 +15,7 @@ from dance_eval.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
     frame_difference,
     gaussian_smoothed,
-    local_minima,
+    kinematic_beats,
 )
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from dance_eval.side_by_side import side_by_side
@@ -33,7 +33,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
     """Decode one clip; frames taller than ``max_height`` px are scaled down.
 
     Raises:
-        ValueError: If the file cannot be read.
+        UserError: If the file cannot be read.
     """
     info = probe_video(entry.path)
     fps = entry.fps or info.average_fps
@@ -107,7 +107,7 @@ def same_music(entries: Sequence[ClipEntry]) -> list[list[ClipEntry]]:
 
 
 def _first_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
-    """Of the clips that can be read and that a system has several of for one cell, the first."""
+    """Of the clips that can be read and that a system has several of for one request, the first."""
     usable = [entry for entry in entries if entry.problem is None]
     return [group for group in cell_groups(usable) if group.number == 1]
 
@@ -163,7 +163,8 @@ def picture_row(
     if with_motion:
         sigma_samples = DEFAULT_SMOOTHING_SECONDS * clip.fps
         curve = gaussian_smoothed(frame_difference(clip.frames), sigma_samples=sigma_samples)
-        motion, rests = curve.tolist(), ((local_minima(curve) + 0.5) / clip.fps).tolist()
+        motion = curve.tolist()
+        rests = kinematic_beats(curve, fps=clip.fps, smoothing_seconds=0.0).tolist()
     return SheetRow(
         label=label,
         frames=clip.frames,
@@ -191,7 +192,7 @@ def draw_sheet(
         entries: The clips, in their order on the picture.
         output: A png.
         beats: Where beats come from.
-        pair: Put clips of one cell below each other: of the same music, start, prompt and seed.
+        pair: Put clips of the same music, start, prompt and seed below each other.
         max_clips: Of the first so many.
         max_height: Taller frames are scaled down to it, in px.
 
@@ -201,7 +202,7 @@ def draw_sheet(
     if pair:
         grouped = list(dict.fromkeys(entry for group in same_music(entries) for entry in group))
         if more := len(entries) - len(grouped):
-            print(f"{more} clips are not drawn: each repeats a cell, or its list cannot be read.")
+            print(f"{more} clips are not drawn: each repeats another, or its list cannot be read.")
         entries = grouped
     beats.check(entries)
     shown = entries[:max_clips]
@@ -224,25 +225,23 @@ def write_side_by_side(
     max_videos: int,
     max_height: int,
 ) -> None:
-    """Write one mp4 per cell that several systems have a clip of, with its sound.
-
-    A cell is a piece of music with a start, prompt and seed (`cell_groups`).
+    """Write one mp4, with sound, per music, start, prompt and seed that several systems have.
 
     Args:
         entries: The clips.
         folder: Where the videos go.
         beats: Where beats come from.
-        max_videos: The first so many cells.
+        max_videos: The first so many.
         max_height: Taller frames are scaled down to it, in px.
 
     Raises:
-        EvaluationError: If no two systems share a cell.
+        EvaluationError: If no two systems share one.
     """
     groups = [group for group in _first_groups(entries) if len(group.clips) > 1]
     if not groups:
         raise EvaluationError(
             "No two folders hold a clip of the same track, start, prompt and seed; give folders "
-            "that were generated for the same list of cells."
+            "that were generated for the same list of requests."
         )
     beats.check(entries)
     num_written = 0

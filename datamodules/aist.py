@@ -1,37 +1,57 @@
-"""Clips of the AIST Dance Video Database."""
+"""Clips of the AIST Dance Video Database, and the captions made from their names (Table 8)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import torch
 
 from datamodules.aist_names import (
     AISTName,
-    AISTPPSplit,
+    aistpp_split,
+    dancers_of,
     is_held_out,
-    is_in_aistpp,
     music_of,
     parse_name,
     tables,
 )
-from datamodules.captions import AIST_BASE_CAPTION, aist_caption, draw_template, file_key
-from datamodules.clips import CropMode, SkippedClip, Source
-from datamodules.cutting import ClipDataset, CutSettings, SourceVideo
-from datamodules.folders import find_videos, other_files, select_files
-from musicinfuser.clip_size import ClipSize
+from datamodules.clips import CropMode, CutSettings, NotSelected, SkippedClip, SourceVideo
+from datamodules.cutting import ClipDataset
+from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
-from musicinfuser.media.colours import Decoding
-from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 
 AUTHORS_CAMERAS = ("c01", "c10")
 AUTHORS_SITUATIONS = ("BM", "FM", "GR", "MM")
-AISTPP_SPLITS: tuple[AISTPPSplit, ...] = ("train", "val", "test")
+
+AIST_TEMPLATES = (
+    "{dancers_text} dancing {genre_name} in a {situation_name} setting in a studio with a white"
+    " backdrop, captured from a {camera_view}",
+    "a {camera_view} video of {dancers_text} performing {genre_name} choreography against a white"
+    " background in a {situation_name} scene",
+    "{dancers_text} executing {genre_name} movements in a minimalist studio space in a"
+    " {situation_name} setting, shot from a {camera_view}",
+    "a {genre_name} dance performance by {dancers_text} in a pristine white studio, {camera_view},"
+    " {situation_name}",
+)
+"""Table 8 to the letter, in the order of the authors' code. The slip "in a advanced dance setting"
+stays, because models adapted with them have read exactly these words."""
+
+AIST_TEMPLATE_WITHOUT_GENRE = (
+    "{dancers_text} dancing in a {situation_name} setting in a studio with a white backdrop,"
+    " captured from a {camera_view}"
+)
+"""Our own, for showcases, cyphers and battles, whose names state no genre."""
+
+AIST_BASE_CAPTION = "a professional dancer dancing in a studio with a white backdrop"
+"""Stands in for an AIST caption in a part of the training steps (Table 8, section 4.5)."""
+
+MAX_NAMED_DANCERS = 3
 
 
 class AISTDataset(ClipDataset):
     """Clips cut from AIST videos, captioned from their names.
 
-    A clip is ``"held_out"`` if any piece heard in its video is one of the ten of Table 7. The
+    A clip is ``"held_out"`` if any piece played in its video is one of the ten of Table 7. The
     defaults are what the authors' code does in effect: the two front cameras, and no showcases,
     cyphers and battles. Their code drops those three only because it looks for the camera at a
     place of the name where they have none; they stay out here too because cyphers mix in held-out
@@ -40,131 +60,118 @@ class AISTDataset(ClipDataset):
     Videos come from https://aistdancedb.ongaaccel.jp after its terms of use are accepted.
     """
 
-    source: Source = "aist"
+    source = "aist"
 
     def __init__(
         self,
+        settings: CutSettings,
         root: str | Path,
         *,
-        num_frames: int = 73,
-        height: int = 480,
-        width: int = 848,
-        fps: float = 30.0,
         cameras: Sequence[str] | None = AUTHORS_CAMERAS,
         situations: Sequence[str] | None = AUTHORS_SITUATIONS,
-        crops_per_minute: float = 5.0,
-        edge_margin: float = 0.05,
         crop: CropMode = "aist",
-        audio_channel: Literal["mean", "first"] = "mean",
-        allow_upscaling: bool = False,
-        seed: int = 42,
-        files: Sequence[str] | None = None,
-        buckets: Sequence[ClipSize] | None = None,
-        decoding: Decoding = "corrected",
-        time_limit_seconds: float = TIME_LIMIT_SECONDS,
+        **options: Any,
     ) -> None:
         """Find the videos below a folder and decide their clips.
 
         Args:
+            settings: What is the same for all sources.
             root: Folder with videos under their AIST names, at any depth.
-            num_frames: Frames per clip (authors' code: 73, the 2.5 s of section 5.1).
-            height: Height of the frames in pixels.
-            width: Width of the frames in pixels.
-            fps: Frame rate of the clips.
             cameras: Cameras to keep, or None for all.
             situations: Situations to keep, or None for all seven.
-            crops_per_minute: Clips per minute of video, rounded up per file (authors' code).
-            edge_margin: Part of the video at each end that no clip touches (authors' code).
             crop: ``"aist"`` or ``"centre"``.
-            audio_channel: ``"mean"`` of all channels, or ``"first"`` as in the authors' code.
-            allow_upscaling: Keep videos whose crop is smaller than the target. The authors skip
-                videos smaller than the target.
-            seed: Seed of clip starts and caption templates.
-            files: Restrict to these videos, by path relative to ``root`` or bare name.
-            buckets: Heights and widths to choose from by a video's aspect, in place of the one
-                size; those that are not wide take the centre.
-            decoding: ``"corrected"`` or ``"plain"`` (authors' code), see `CutSettings`.
-            time_limit_seconds: When a file is given up, see `CutSettings`.
+            **options: As `ClipDataset` takes them.
 
         Raises:
-            ValueError: If a setting is invalid, the folder is missing, or no clip can be cut.
+            UserError: As `ClipDataset`; or there is no such camera or situation.
         """
-        root = Path(root)
         known = tables()
-        _require_known("cameras", cameras, known.cameras)
-        _require_known("situations", situations, known.situations)
-        settings = CutSettings(
-            num_frames=num_frames,
-            height=height,
-            width=width,
-            fps=fps,
-            crop=crop,
-            crops_per_minute=crops_per_minute,
-            edge_margin=edge_margin,
-            audio_channel=audio_channel,
-            allow_upscaling=allow_upscaling,
-            min_loudness_dbfs=None,
-            seed=seed,
-            buckets=buckets,
-            decoding=decoding,
-            time_limit_seconds=time_limit_seconds,
+        for setting, codes, names in (
+            ("cameras", cameras, known.cameras),
+            ("situations", situations, known.situations),
+        ):
+            if unknown := sorted(set(codes or ()) - set(names)):
+                raise UserError(
+                    f"{setting}: no such code as {unknown[0]!r}; known are {sorted(names)}."
+                )
+        self.cameras = set(known.cameras if cameras is None else cameras)
+        self.situations = set(known.situations if situations is None else situations)
+        super().__init__(settings, root, crop=crop, **options)
+
+    def describe(self, path: Path) -> SourceVideo | NotSelected | SkippedClip:
+        """What the name of a video says."""
+        name = parse_name(path)
+        if name is None:
+            return SkippedClip(self.source, path, f"not an AIST name: {path.name}")
+        if name.situation not in self.situations:
+            return NotSelected(f"situation {name.situation}")
+        if name.camera not in self.cameras:
+            return NotSelected(f"camera {name.camera}")
+        pieces = music_of(name)
+        music = pieces[0] if pieces and len(pieces) == 1 else None
+        attributes = {
+            "genre": name.genre,
+            "situation": name.situation,
+            "camera": name.camera,
+            "dancers": ",".join(name.dancers),
+            "choreography": name.choreography,
+            "variation": name.variation,
+            "bpm": str(tables().music_bpm[music]) if music else None,
+            "aistpp_split": aistpp_split(name),
+        }
+        return SourceVideo(
+            path=path,
+            clip_stem=str(name),
+            caption="",
+            base_caption=AIST_BASE_CAPTION,
+            music=music,
+            split="held_out" if is_held_out(name) else "train",
+            attributes={key: value for key, value in attributes.items() if value},
         )
-        paths = self.videos = find_videos(root)
-        self.root = root
-        if files is not None:
-            paths = select_files(root, videos=paths, files=files)
-        names: dict[Path, AISTName] = {}
-        misnamed: list[SkippedClip] = []
-        num_not_selected: Counter[str] = Counter()
-        for path in paths:
-            name = parse_name(path)
-            if name is None:
-                reason = f"not an AIST name: {path.name}"
-                misnamed.append(SkippedClip(self.source, path, reason))
-            elif situations is not None and name.situation not in situations:
-                num_not_selected[f"situation {name.situation}"] += 1
-            elif name.camera not in (known.cameras if cameras is None else cameras):
-                num_not_selected[f"camera {name.camera}"] += 1
-            else:
-                names[path] = name
-        super().__init__(
-            [_source_video(path, name, root) for path, name in names.items()],
-            settings=settings,
-            caption_of=lambda video, clip_id: aist_caption(
-                names[video.path], template_index=draw_template(clip_id, seed=seed)
-            ),
-        )
-        self.skipped = misnamed + self.skipped
-        self.num_not_selected = dict(num_not_selected)
-        self.notes = other_files(root)
-        self._require_clips(root)
+
+    def caption(self, video: SourceVideo, clip_id: str) -> str:
+        """One of the four sentences, drawn for each clip."""
+        name = parse_name(video.path)
+        assert name is not None
+        return aist_caption(name, template_index=draw_template(clip_id, seed=self.settings.seed))
 
 
-def _source_video(path: Path, name: AISTName, root: Path) -> SourceVideo:
-    pieces = music_of(name)
-    music = pieces[0] if pieces and len(pieces) == 1 else None
-    attributes = {
-        "file": file_key(path.relative_to(root)),
-        "genre": name.genre,
-        "situation": name.situation,
-        "camera": name.camera,
-        "dancers": ",".join(name.dancers),
-        "choreography": name.choreography,
-        "variation": name.variation,
-        "bpm": str(tables().music_bpm[music]) if music else None,
-        "aistpp_split": next((s for s in AISTPP_SPLITS if is_in_aistpp(name, s)), None),
+def aist_caption(name: AISTName, *, template_index: int) -> str:
+    """Caption a recording from its name.
+
+    Args:
+        name: Parsed name of a video (not ``cAll``).
+        template_index: Which of the four templates, 0 to 3. Names without a genre have one form
+            only and ignore it.
+    """
+    known = tables()
+    dancers = dancers_of(name) or ()
+    words = {
+        "situation_name": known.situations[name.situation],
+        "camera_view": known.cameras[name.camera],
+        "dancers_text": dancers_text([known.dancers[dancer] for dancer in dancers])
+        if 0 < len(dancers) <= MAX_NAMED_DANCERS
+        else "a group of professional dancers",
     }
-    return SourceVideo(
-        path=path,
-        clip_stem=str(name),
-        base_caption=AIST_BASE_CAPTION,
-        music=music,
-        split="held_out" if is_held_out(name) else "train",
-        attributes={key: value for key, value in attributes.items() if value},
-    )
+    if name.genre is None:
+        return AIST_TEMPLATE_WITHOUT_GENRE.format(**words)
+    return AIST_TEMPLATES[template_index].format(genre_name=known.genres[name.genre], **words)
 
 
-def _require_known(setting: str, codes: Sequence[str] | None, known: dict[str, str]) -> None:
-    unknown = sorted(set(codes or ()) - set(known))
-    if unknown:
-        raise UserError(f"{setting}: no such code as {unknown[0]!r}; known are {sorted(known)}.")
+def dancers_text(genders: Sequence[str]) -> str:
+    """Name one or more dancers, ``"male"`` or ``"female"``, one by one as the authors' code does.
+
+    Commas stand between them, then "and" without a comma before it.
+    """
+    *first, last = (f"a professional {gender} dancer" for gender in genders)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def draw_template(clip_id: str, *, seed: int) -> int:
+    """Draw one of the four templates for a clip, 0 to 3, equally likely.
+
+    The authors draw once per file and lose the captions of files cut more than once; here every
+    clip has its own draw.
+    """
+    stream = keyed_random.generator(seed, clip_id, "caption template")
+    return int(torch.randint(len(AIST_TEMPLATES), (), generator=stream))

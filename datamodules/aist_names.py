@@ -11,14 +11,11 @@ import functools
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any
 
 import yaml
 
 from musicinfuser.aist_music import MUSIC_BPM
-from musicinfuser.errors import UserError
-
-AISTPPSplit = Literal["train", "val", "test"]
 
 TABLES_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "aist"
 ALL_CAMERAS = "cAll"
@@ -68,24 +65,6 @@ class AISTName:
 
 
 @dataclass(frozen=True)
-class Dancer:
-    """What is known of a dancer: gender (``"male"`` or ``"female"``), age range, style of dance."""
-
-    gender: str
-    age: str
-    style: str
-
-
-@dataclass(frozen=True)
-class Variation:
-    """What is danced in a showcase, cypher or battle: who, and to which pieces in turn."""
-
-    situation: str
-    dancers: tuple[str, ...]
-    music: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class AISTTables:
     """The code tables of ``assets/aist``; see the comments there for their origin.
 
@@ -93,43 +72,50 @@ class AISTTables:
         genres: Code to name, ten entries.
         situations: Code to name, seven entries.
         cameras: Code to view, ten entries.
-        dancers: Code to dancer, 35 entries.
+        dancers: Code to gender, ``"male"`` or ``"female"``, 35 entries.
         music_bpm: Code to tempo in beats per minute, 60 entries.
-        variations: Code to variation, as far as published lists were read.
+        variations: Situation and variation code to ``dancers`` and ``music`` of a showcase, cypher
+            or battle, as far as published lists were read.
         held_out_music: The ten pieces of Table 7.
+        crossmodal: The AIST++ cross-modal split.
     """
 
     genres: dict[str, str]
     situations: dict[str, str]
     cameras: dict[str, str]
-    dancers: dict[str, Dancer]
+    dancers: dict[str, str]
     music_bpm: dict[str, int]
-    variations: dict[str, Variation]
+    variations: dict[tuple[str, str | None], dict[str, tuple[str, ...]]]
     held_out_music: frozenset[str]
+    crossmodal: dict[str, Any]
 
 
 @functools.cache
 def tables() -> AISTTables:
     """The code tables, read once."""
-    codes = yaml.safe_load((TABLES_FOLDER / "codes.yaml").read_text("utf-8"))
+    codes, splits = (
+        yaml.safe_load((TABLES_FOLDER / name).read_text("utf-8"))
+        for name in ("codes.yaml", "splits.yaml")
+    )
     with open(TABLES_FOLDER / "dancers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    everyone = tuple(codes["variation_dancers"])
+    everyone = codes["variation_dancers"]
+    variations = {
+        (entry["situation"], code): {
+            "dancers": tuple(everyone if entry["dancers"] == "all" else entry["dancers"]),
+            "music": tuple(entry["music"]),
+        }
+        for code, entry in codes["variations"].items()
+    }
     return AISTTables(
         genres=codes["genres"],
         situations=codes["situations"],
         cameras=codes["cameras"],
-        dancers={row["dancer"]: Dancer(row["gender"], row["age"], row["style"]) for row in rows},
+        dancers={row["dancer"]: row["gender"] for row in rows},
         music_bpm=MUSIC_BPM,
-        variations={
-            code: Variation(
-                situation=entry["situation"],
-                dancers=everyone if entry["dancers"] == "all" else tuple(entry["dancers"]),
-                music=tuple(entry["music"]),
-            )
-            for code, entry in codes["variations"].items()
-        },
-        held_out_music=frozenset(_splits()["held_out_music"]),
+        variations=variations,
+        held_out_music=frozenset(splits["held_out_music"]),
+        crossmodal=splits["crossmodal"],
     )
 
 
@@ -147,15 +133,9 @@ def parse_name(name: str | PurePath) -> AISTName | None:
     if match is None:
         return None
     parts = match.groupdict()
-    parsed = AISTName(
-        genre=parts.get("genre"),
-        situation=parts["situation"],
-        camera=parts["camera"],
-        dancers=tuple(parts["dancers"].split("_")[1:]),
-        music=parts.get("music"),
-        choreography=parts.get("choreography"),
-        variation=parts.get("variation"),
-    )
+    dancers = tuple(parts.pop("dancers").split("_")[1:])
+    optional: dict[str, Any] = dict.fromkeys(("genre", "music", "choreography", "variation"))
+    parsed = AISTName(**optional | parts, dancers=dancers)
     known = tables()
     has_known_codes = (
         (parsed.genre is None or parsed.genre in known.genres)
@@ -167,76 +147,60 @@ def parse_name(name: str | PurePath) -> AISTName | None:
 
 
 def music_of(name: AISTName) -> tuple[str, ...] | None:
-    """Every piece heard in a recording, in order; None for a variation that the tables lack."""
+    """Every piece played in a recording, in order; None for a variation that the tables lack."""
     if name.music is not None:
         return (name.music,)
-    variation = _variation(name)
-    return variation.music if variation else None
+    return tables().variations.get((name.situation, name.variation), {}).get("music")
 
 
 def dancers_of(name: AISTName) -> tuple[str, ...] | None:
     """The dancers of a recording, from the name or the variation; None if neither tells."""
-    if name.dancers:
-        return name.dancers
-    variation = _variation(name)
-    return variation.dancers if variation else None
+    variation = tables().variations.get((name.situation, name.variation), {})
+    return name.dancers or variation.get("dancers")
 
 
 def is_held_out(name: AISTName) -> bool:
     """Whether a recording must stay out of training (Table 7).
 
-    True if any piece heard in it is held out. A variation whose pieces are not listed counts as
+    True if any piece played in it is held out. A variation whose pieces are not listed counts as
     held out too, since it cannot be shown to be free of test music.
     """
     music = music_of(name)
     return music is None or not tables().held_out_music.isdisjoint(music)
 
 
-def is_in_aistpp(name: AISTName | str, split: AISTPPSplit) -> bool:
-    """Whether a recording or sequence is part of an AIST++ cross-modal split.
+def aistpp_split(name: AISTName) -> str | None:
+    """The AIST++ cross-modal split of a recording (c01 to c09) or sequence (cAll), if any.
 
-    Train is decided by rule (music outside the ten pieces; advanced dances, or basic ones with ch03
-    to ch10), test by the published list, and val by choreography ch01 of the dancers and music of
-    that list (inferred from the counts). The list of bad poses that AIST++ ignores is not applied.
-
-    Args:
-        name: Parsed or raw name of a video (c01 to c09) or of a sequence (cAll).
-        split: ``"train"`` (980 sequences), ``"val"`` (20) or ``"test"`` (20).
-
-    Raises:
-        ValueError: If there is no such split.
+    ``"train"`` (980 sequences) is decided by rule (music outside the ten pieces; advanced dances,
+    or basic ones with ch03 to ch10), ``"test"`` (20) by the published list, and ``"val"`` (20) by
+    choreography ch01 of the dancers and music of that list (inferred from the counts). The list of
+    bad poses that AIST++ ignores is not applied.
     """
-    crossmodal = _splits()["crossmodal"]
-    if split not in crossmodal["rules"]:
-        raise UserError(f"AIST++ has no cross-modal split {split!r}; use train, val or test.")
-    parsed = parse_name(name) if isinstance(name, str) else name
-    if parsed is None or parsed.music is None or parsed.choreography is None:
-        return False
-    rule = crossmodal["rules"][split]
+    crossmodal = tables().crossmodal
     if (
-        len(parsed.dancers) != 1
-        or parsed.situation not in rule["choreographies"]
-        or parsed.camera not in (*crossmodal["cameras"], ALL_CAMERAS)
-        or (parsed.music in tables().held_out_music) != rule["held_out_music"]
+        len(name.dancers) != 1
+        or name.music is None
+        or name.choreography is None
+        or name.camera not in (*crossmodal["cameras"], ALL_CAMERAS)
     ):
-        return False
-    bounds = rule["choreographies"][parsed.situation]
-    if bounds and not bounds[0] <= int(parsed.choreography[2:]) <= bounds[1]:
-        return False
-    return split == "train" or (parsed.dancers[0], parsed.music) in _test_pairs()
-
-
-def _variation(name: AISTName) -> Variation | None:
-    found = tables().variations.get(name.variation or "")
-    return found if found and found.situation == name.situation else None
-
-
-@functools.cache
-def _splits() -> dict:
-    return yaml.safe_load((TABLES_FOLDER / "splits.yaml").read_text("utf-8"))
+        return None
+    is_held_out_music = name.music in tables().held_out_music
+    for split, rule in crossmodal["rules"].items():
+        if (
+            name.situation not in rule["choreographies"]
+            or is_held_out_music != rule["held_out_music"]
+        ):
+            continue
+        bounds = rule["choreographies"][name.situation]
+        is_inside = not bounds or bounds[0] <= int(name.choreography[2:]) <= bounds[1]
+        is_listed = split == "train" or (name.dancers[0], name.music) in _test_pairs()
+        if is_inside and is_listed:
+            return split
+    return None
 
 
 @functools.cache
 def _test_pairs() -> frozenset[tuple[str, str | None]]:
-    parsed = [parse_name(sequence) for sequence in _splits()["crossmodal"]["test_sequences"]]
+    parsed = map(parse_name, tables().crossmodal["test_sequences"])
     return frozenset((name.dancers[0], name.music) for name in parsed if name is not None)

@@ -1,7 +1,8 @@
 """ClipBatch: the one type of training batch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,27 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ClipItem:
-    """One encoded clip, as a dataset returns it."""
+    """One encoded clip, as a dataset returns it: a row of `ClipBatch`, with its text unpadded."""
 
     sample_index: int
-    """Global index of the sample in the run (training) or of the clip (validation)."""
     clip_id: str
     latent_mean: Tensor
-    """``(C, T, H, W)``, VAE units."""
     latent_logvar: Tensor
-    """``(C, T, H, W)``."""
     audio: Tensor
-    """``(S, audio width)``."""
     other_audio: Tensor | None
-    """``(S, audio width)`` of a clip with other music; validation only."""
     text: Tensor
-    """``(L, text width)``; no rows if the caption was dropped."""
     latents_mean: Tensor
-    """``(C,)`` of the VAE."""
     latents_std: Tensor
-    """``(C,)`` of the VAE."""
     caption: str = ""
-    """What ``text`` says; empty if the caption was dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +29,12 @@ class ClipBatch:
     """Encoded clips, stacked; text right-padded with zeros."""
 
     sample_index: tuple[int, ...]
-    """Keys of every random draw for the samples."""
+    """Global index of each sample in the run (training), the key of its random draws, or of each
+    clip (validation)."""
     clip_ids: tuple[str, ...]
     text_lengths: tuple[int, ...]
-    """Valid text tokens per sample; on the host, so that nothing waits for the device."""
+    """Valid text tokens per sample, 0 if the caption was dropped; on the host, so that nothing
+    waits for the device."""
     latent_mean: Tensor
     """``(B, C, T, H, W)``, VAE units."""
     latent_logvar: Tensor
@@ -52,9 +46,9 @@ class ClipBatch:
     text: Tensor
     """``(B, max(text_lengths), text width)``."""
     latents_mean: Tensor
-    """``(C,)``."""
+    """``(C,)`` of the VAE."""
     latents_std: Tensor
-    """``(C,)``."""
+    """``(C,)`` of the VAE."""
     captions: tuple[str, ...] = ()
     """What the texts say; empty where the caption was dropped."""
 
@@ -68,12 +62,13 @@ class ClipBatch:
 
     def pin_memory(self) -> "ClipBatch":
         """A copy in pinned memory."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self._map(Tensor.pin_memory)
 
-    def _map(self, change) -> "ClipBatch":  # noqa: ANN001 - Tensor -> Tensor
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "ClipBatch":
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
 
 def collate(items: Sequence[ClipItem]) -> ClipBatch:

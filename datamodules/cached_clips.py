@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.aist_names import tables
 from datamodules.batch import ClipItem
-from datamodules.mixing import SampleKey
+from datamodules.mixing import SampleKey, permutation
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import (
     CacheError,
@@ -18,6 +19,25 @@ from musicinfuser.media.latents import (
     read_caption,
     read_clip,
 )
+
+
+def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
+    """The clips of the split ``train`` by source; AIST's held-out music never is among them."""
+    held_out = tables().held_out_music
+    clips: dict[str, list[ClipHeader]] = {}
+    for header in headers:
+        is_test_music = header.source == "aist" and header.music in held_out  # Table 7
+        if header.split == "train" and not is_test_music:
+            clips.setdefault(header.source, []).append(header)
+    return clips
+
+
+def share_of(clips: list[ClipHeader], share: float, *, source: str, seed: int) -> list[ClipHeader]:
+    """A share of a source's clips, drawn by the seed, in their order; at least one."""
+    if share == 1:
+        return clips
+    order = permutation(seed, f"share of {source}", 0, len(clips))
+    return [clips[i] for i in sorted(order[: max(1, round(share * len(clips)))])]
 
 
 class TrainingClips(Dataset[ClipItem]):
@@ -76,7 +96,7 @@ class ValidationClips(Dataset[ClipItem]):
         """
         self.clips = list(clips)
         self.cache_dir = Path(cache_dir)
-        self.partners = [_partner(self.clips, i) for i in range(len(self.clips))]
+        self.partners = [self._partner(i) for i in range(len(self.clips))]
         check_captions(self.cache_dir, self.clips)
 
     def __len__(self) -> int:
@@ -100,6 +120,17 @@ class ValidationClips(Dataset[ClipItem]):
         other = read_clip(self.clips[self.partners[index]].path)["audio"]
         return _item(header, index, header.caption, cache_dir=self.cache_dir, other_audio=other)
 
+    def _partner(self, index: int) -> int:
+        """The next clip with other music."""
+        for step in range(1, len(self.clips)):
+            candidate = (index + step) % len(self.clips)
+            if self.clips[candidate].music != self.clips[index].music:
+                return candidate
+        raise CacheError(
+            f"all {len(self.clips)} validation clips have the music {self.clips[index].music}; "
+            "encode clips of at least two held-out tracks."
+        )
+
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
     """Refuse a cache that lacks features for a caption it will be asked for."""
@@ -110,17 +141,6 @@ def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
             f"{cache_dir} lacks the features of {len(missing)} captions, e.g. {missing[0]!r}; run "
             "the encode job again."
         )
-
-
-def _partner(clips: Sequence[ClipHeader], index: int) -> int:
-    for step in range(1, len(clips)):
-        candidate = (index + step) % len(clips)
-        if clips[candidate].music != clips[index].music:
-            return candidate
-    raise CacheError(
-        f"all {len(clips)} validation clips have the music {clips[index].music}; encode clips of "
-        "at least two held-out tracks."
-    )
 
 
 @lru_cache(maxsize=4096)
@@ -138,9 +158,7 @@ def _item(
 ) -> ClipItem:
     tensors = read_clip(header.path)
     # A dropped caption has the width of any other.
-    text = (
-        _features(cache_dir, caption) if caption else _features(cache_dir, header.base_caption)[:0]
-    )
+    text = _features(cache_dir, caption or header.base_caption)[: None if caption else 0]
     return ClipItem(
         sample_index=sample_index,
         clip_id=header.clip_id,

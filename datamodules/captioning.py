@@ -1,28 +1,23 @@
 """CaptioningDataModule: pictures of every video that has no caption yet."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.captions import (
-    file_key,
-    find_captions,
-    read_captions,
-    tables_in,
-    written_captions,
-)
+from datamodules.captions import find_caption, read_captions, tables_in, written_captions
 from datamodules.clips import SkippedClip
-from datamodules.folders import find_videos
-from datamodules.loader_processes import checked_number
-from musicinfuser.errors import UserError
+from datamodules.folders import file_key, find_videos
+from datamodules.loader_processes import check_num_workers
+from musicinfuser.label_files import LabelError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.setting_checks import check_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,41 +89,6 @@ def read_stills(
     )
 
 
-class UncaptionedVideos(Dataset[Stills | SkippedClip]):
-    """Pictures of some videos, decoded when asked for."""
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        root: Path,
-        *,
-        num_frames: int,
-        longest_side: int,
-        time_limit_seconds: float,
-    ) -> None:
-        self.paths, self.root = paths, root
-        self.num_frames, self.longest_side = num_frames, longest_side
-        self.time_limit_seconds = time_limit_seconds
-
-    def __len__(self) -> int:
-        """Number of videos."""
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Stills | SkippedClip:
-        """The pictures of a video, or why there are none."""
-        path = self.paths[index]
-        try:
-            return read_stills(
-                path,
-                file=file_key(path.relative_to(self.root)),
-                num_frames=self.num_frames,
-                longest_side=self.longest_side,
-                time_limit_seconds=self.time_limit_seconds,
-            )
-        except MediaError as error:
-            return SkippedClip.unreadable("youtube", path, error)
-
-
 class CaptioningDataModule(L.LightningDataModule):
     """Videos without a caption for `VideoCaptioner`; `callbacks.CaptionWriter` writes the tables.
 
@@ -157,24 +117,20 @@ class CaptioningDataModule(L.LightningDataModule):
             longest_side: Pixels of the longer side of a picture; a model may shrink them further.
             num_workers: Processes that decode ahead.
             time_limit_seconds: When a video is given up, so that none can hold up the job.
-
-        Raises:
-            ValueError: A number that is not positive.
         """
         super().__init__()
-        numbers = {
+        self.numbers = {
             "num_frames": num_frames,
             "longest_side": longest_side,
             "time_limit_seconds": time_limit_seconds,
         }
-        for name, number in numbers.items():
-            if number <= 0:
-                raise UserError(f"data.{name} is {number}; it must be positive.")
+        for name, number in self.numbers.items():
+            check_number(f"data.{name}", number, above=0)
         self.root = Path(root)
         self.captions = captions
         self.tables = Path(tables) if tables is not None else written_captions(self.root)
-        self.numbers = numbers
-        self.num_workers = checked_number(num_workers)
+        check_num_workers(num_workers)
+        self.num_workers = num_workers
 
     def setup(self, stage: str) -> None:
         """Find the videos and their captions.
@@ -182,12 +138,21 @@ class CaptioningDataModule(L.LightningDataModule):
         Raises:
             ValueError: A folder without videos, or a table that cannot be read.
         """
-        videos = find_videos(self.root)
         entries = [self.captions] if isinstance(self.captions, str) else self.captions
         table = read_captions(self.root, [*entries, *tables_in(self.tables)])
-        texts, self.illegible = find_captions(videos, self.root, table)
-        self.videos = list(texts)
-        self.missing = {path for path, text in texts.items() if not text}
+        self.videos: list[Path] = []
+        self.missing: set[Path] = set()
+        self.illegible: dict[Path, str] = {}
+        """Why the text beside a video cannot be read."""
+        for video in find_videos(self.root):
+            try:
+                caption = find_caption(video, self.root, table)
+            except LabelError as error:
+                self.illegible[video] = f"its caption cannot be read: {error}"
+                continue
+            self.videos.append(video)
+            if not caption:
+                self.missing.add(video)
 
     def uncaptioned(self, rank: int, world_size: int) -> list[Path]:
         """A rank's share of the videos without a caption.
@@ -199,9 +164,19 @@ class CaptioningDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """This rank's share, one video per batch."""
         assert self.trainer is not None
-        mine = self.uncaptioned(self.trainer.global_rank, self.trainer.world_size)
-        videos = UncaptionedVideos(mine, self.root, **self.numbers)  # type: ignore[arg-type]
-        return DataLoader(videos, batch_size=1, collate_fn=list, num_workers=self.num_workers)
+        mine: Any = self.uncaptioned(self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(mine, collate_fn=self.read, num_workers=self.num_workers)
+
+    def read(self, paths: list[Path]) -> list[Stills | SkippedClip]:
+        """The pictures of some videos, or why there are none; runs in the loader's processes."""
+        found: list[Stills | SkippedClip] = []
+        for path in paths:
+            try:
+                key = file_key(path.relative_to(self.root))
+                found.append(read_stills(path, file=key, **self.numbers))  # type: ignore[arg-type]
+            except MediaError as error:
+                found.append(SkippedClip.unreadable("", path, error))
+        return found
 
     def transfer_batch_to_device(
         self, batch: list[Stills | SkippedClip], device: torch.device, dataloader_idx: int

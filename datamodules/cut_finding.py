@@ -5,28 +5,27 @@ import os
 import random
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from tqdm import tqdm
 
+from datamodules.clips import SourceVideo
 from datamodules.shots import ShotSettings
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import LabelError, read_json
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS
 from musicinfuser.media.errors import MediaError, printable
-from musicinfuser.media.video import small_frames
+from musicinfuser.media.video import VideoInfo, small_frames
 from musicinfuser.number_names import exact_name
 
 if TYPE_CHECKING:
     from scenedetect import SceneDetector
-    from torch import Tensor
-
-    from datamodules.cutting import SourceVideo
-    from musicinfuser.media.video import VideoInfo
 
 NUM_THREADS = 8
 LONGEST_SIDE_PX = 256
@@ -51,11 +50,7 @@ def stored_cuts_only() -> Iterator[None]:
 
 
 def require_detector() -> None:
-    """Refuse to start without PySceneDetect.
-
-    Raises:
-        ValueError: With the command that installs it.
-    """
+    """Refuse to start without PySceneDetect, with the command that installs it."""
     try:
         import scenedetect  # noqa: F401
     except ImportError as error:
@@ -67,8 +62,8 @@ def require_detector() -> None:
 
 
 def find_cuts(
-    videos: Collection["SourceVideo"],
-    infos: Mapping[Path, "VideoInfo"],
+    videos: Collection[SourceVideo],
+    infos: Mapping[Path, VideoInfo],
     settings: ShotSettings,
     *,
     time_limit_seconds: float,
@@ -84,13 +79,12 @@ def find_cuts(
         settings: Detector and folder.
         time_limit_seconds: When a file is given up, and 20 more for each of its own seconds.
     """
-    stored = {video.path: _read(video, settings) for video in videos}
-    found: dict[Path, Cuts] = dict(stored)
-    missing = [video for video in videos if stored[video.path] is None]
+    found: dict[Path, Cuts] = {video.path: _read(video, settings) for video in videos}
+    missing = [video for video in videos if found[video.path] is None]
     if _stored_only.get() or not missing:
         return found
 
-    def find(video: "SourceVideo") -> tuple[Path, Cuts]:
+    def find(video: SourceVideo) -> tuple[Path, Cuts]:
         cuts = _read(video, settings)
         if cuts is None:
             limit = time_limit_seconds + SLOWEST_DECODING * infos[video.path].duration_seconds
@@ -140,13 +134,8 @@ def detect_cuts(
     return cuts
 
 
-def _with_held_ends(
-    frames: Iterator[tuple[float, "Tensor"]],
-) -> Iterator[tuple[float, "Tensor"]]:
-    """First and last frame are held for the window in which the detector compares changes.
-
-    It would otherwise find no cut next to the ends, where downloads often have one.
-    """
+def _with_held_ends(frames: Iterator[tuple[float, Tensor]]) -> Iterator[tuple[float, Tensor]]:
+    """First and last frame repeated: cuts near the ends, which are common, are found only so."""
     first = last = next(frames)
     yield from repeat(first, _ADAPTIVE_WINDOW)
     for last in chain([first], frames):
@@ -159,17 +148,15 @@ def _detector(settings: ShotSettings) -> "SceneDetector":
 
     # No least length: PySceneDetect would join what is shorter to the shot before or after it.
     options: dict[str, Any] = {"min_scene_len": 0}
-    if settings.detector == "adaptive":
+    is_adaptive = settings.detector == "adaptive"
+    if is_adaptive:
         options["window_width"] = _ADAPTIVE_WINDOW
-        if settings.threshold is not None:
-            options["adaptive_threshold"] = settings.threshold
-        return AdaptiveDetector(**options)
     if settings.threshold is not None:
-        options["threshold"] = settings.threshold
-    return ContentDetector(**options)
+        options["adaptive_threshold" if is_adaptive else "threshold"] = settings.threshold
+    return (AdaptiveDetector if is_adaptive else ContentDetector)(**options)
 
 
-def _kept_path(video: "SourceVideo", settings: ShotSettings) -> Path:
+def _kept_path(video: SourceVideo, settings: ShotSettings) -> Path:
     threshold = "" if settings.threshold is None else f"-{exact_name(settings.threshold)}"
     return Path(settings.folder, f"{settings.detector}{threshold}", f"{video.clip_stem}.json")
 
@@ -180,18 +167,16 @@ def _identity(path: Path) -> dict[str, int]:
     return {"size_bytes": status.st_size, "modified_seconds": int(status.st_mtime)}
 
 
-def _read(video: "SourceVideo", settings: ShotSettings) -> list[float] | None:
+def _read(video: SourceVideo, settings: ShotSettings) -> list[float] | None:
     """The cuts that are kept for this very file, or None."""
-    try:
-        kept = json.loads(_kept_path(video, settings).read_text(encoding="utf-8"))
-        cuts = kept.pop("cuts_seconds")
-        return cuts if kept.items() >= _identity(video.path).items() else None
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
+    with suppress(OSError, LabelError, KeyError):
+        kept = read_json(_kept_path(video, settings))
+        if kept.items() >= _identity(video.path).items():
+            return kept["cuts_seconds"]
+    return None
 
 
-def _write(video: "SourceVideo", settings: ShotSettings, cuts: list[float]) -> None:
+def _write(video: SourceVideo, settings: ShotSettings, cuts: list[float]) -> None:
     name = printable(video.attributes["file"])
     kept = {"file": name, **_identity(video.path), "cuts_seconds": cuts}
-    text = json.dumps(kept, ensure_ascii=False) + "\n"
-    write_text(_kept_path(video, settings), text)
+    write_text(_kept_path(video, settings), json.dumps(kept, ensure_ascii=False) + "\n")

@@ -8,19 +8,22 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import ClipBatch, collate
-from datamodules.bucket_mixing import BucketMixture, mix
-from datamodules.cached_clips import TrainingClips, ValidationClips
+from datamodules.cached_clips import (
+    TrainingClips,
+    ValidationClips,
+    clips_to_train_on,
+    share_of,
+)
 from datamodules.generation_requests import (
     RequestsSpec,
     make_requests,
     require_sounds,
+    unfinished,
     write_tempi,
 )
 from datamodules.held_out_requests import held_out_requests
-from datamodules.loader_processes import checked_number, outlive_first_signal
-from datamodules.mixing import Mixture, batches_of_run
-from datamodules.skip_finished import FinishedSpec, unfinished
-from datamodules.training_choice import clips_to_train_on, share_of
+from datamodules.loader_processes import check_num_workers, outlive_first_signal
+from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
@@ -34,6 +37,7 @@ from musicinfuser.media.latents import (
     read_caption,
     read_headers,
 )
+from musicinfuser.setting_checks import check_number
 
 
 class DanceDataModule(L.LightningDataModule):
@@ -91,26 +95,16 @@ class DanceDataModule(L.LightningDataModule):
         super().__init__()
         check_clip_size(num_frames, height, width)
         self.sizes = clip_sizes(num_frames, height, width, buckets)
-        for name, value in (
-            ("caption_dropout", caption_dropout),
-            ("base_prompt_probability", base_prompt_probability),
-        ):
-            if not 0 <= value <= 1:
-                raise UserError(f"data.{name} is {value}; it is a probability, 0 to 1.")
-        if not 0 < training_share <= 1:
-            raise UserError(
-                f"data.training_share is {training_share}; use a share above 0, up to 1."
-            )
-        if batch_size < 1 or validation_batch_size < 1:
-            raise UserError(
-                f"data.batch_size is {batch_size}, data.validation_batch_size "
-                f"{validation_batch_size}; both must be at least 1."
-            )
-        if max_validation_clips is not None and max_validation_clips < 1:
-            raise UserError(
-                f"data.max_validation_clips is {max_validation_clips}; use 1 or more, or null for "
-                "all (data.validation_source: null switches validation off)."
-            )
+        check_number("data.caption_dropout", caption_dropout, at_least=0, at_most=1)
+        check_number("data.base_prompt_probability", base_prompt_probability, at_least=0, at_most=1)
+        check_number("data.training_share", training_share, above=0, at_most=1)
+        check_number("data.batch_size", batch_size, at_least=1)
+        check_number("data.validation_batch_size", validation_batch_size, at_least=1)
+        all_or_none = ", or null for all (data.validation_source: null switches validation off)"
+        check_number(
+            "data.max_validation_clips", max_validation_clips, at_least=1, hint=all_or_none
+        )
+        check_num_workers(num_workers)
         self.cache_dir = cache_dir
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
         self.ratio = ratio
@@ -121,7 +115,7 @@ class DanceDataModule(L.LightningDataModule):
         self.validation_source = validation_source
         self.max_validation_clips = max_validation_clips
         self.validation_batch_size = validation_batch_size
-        self.num_workers = checked_number(num_workers)
+        self.num_workers = num_workers
         self.training_share = training_share
         self.generation = generation
         self.recipe: EncodingRecipe | None = None
@@ -136,14 +130,7 @@ class DanceDataModule(L.LightningDataModule):
             ValueError: A ratio that cannot be held, or requests that cannot be made.
         """
         if stage == "predict":
-            self.requests = self._make_requests()
-            assert self.generation is not None
-            write_tempi(self.generation)
-            require_sounds(self.requests)
-            if self.generation.finished is not None:
-                self.requests = self._leave_out_finished(self.generation.finished)
-                # Less may be left than there are processes.
-                self.allow_zero_length_dataloader_with_multiple_devices = True
+            self.requests = self._requests()
             return
         headers = self._read_cache()
         if stage == "fit":
@@ -157,7 +144,7 @@ class DanceDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(self.mixture, batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(self.mixture, batch_size=self.batch_size, trainer=self.trainer)
         return self._loader(self.training_clips, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[ClipBatch] | list:
@@ -194,7 +181,8 @@ class DanceDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=outlive_first_signal,
-            pin_memory=True if _is_on_cuda(self.trainer) else False,
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
             **arguments,  # type: ignore[arg-type]
         )
 
@@ -240,17 +228,17 @@ class DanceDataModule(L.LightningDataModule):
                 "the config or encode into another folder."
             )
 
-    def _training_clips(
-        self, headers: list[ClipHeader]
-    ) -> tuple[TrainingClips, Mixture | BucketMixture]:
+    def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
         clips = {
             source: share_of(own, self.training_share, source=source, seed=self.seed)
             for source, own in clips_to_train_on(headers).items()
         }
-        mixture = mix(
+        trainer = self.trainer
+        num_batches = trainer.accumulate_grad_batches * trainer.world_size if trainer else 1
+        mixture = Mixture(
             {source: [h.bucket for h in own] for source, own in clips.items()},
             self.ratio,
-            samples_per_step=self._samples_per_step(),
+            samples_per_step=self.batch_size * num_batches,
             seed=self.seed,
         )
         dataset = TrainingClips(
@@ -261,12 +249,6 @@ class DanceDataModule(L.LightningDataModule):
             seed=self.seed,
         )
         return dataset, mixture
-
-    def _samples_per_step(self) -> int:
-        if self.trainer is None:
-            return self.batch_size
-        num_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return self.batch_size * num_batches
 
     def choose_validation_clips(self, headers: list[ClipHeader]) -> ValidationClips | None:
         """The clips of held-out music that validate; None without a validation source.
@@ -296,28 +278,25 @@ class DanceDataModule(L.LightningDataModule):
         requests = held_out_requests(self._read_cache(), num_clips)
         return {request: read_caption(self.cache_dir, request.prompt) for request in requests}
 
-    def _leave_out_finished(self, finished: FinishedSpec) -> list[GenerationRequest]:
-        left = unfinished(self.requests, finished)
-        num_kept = len(self.requests) - len(left)
-        rank_zero_info(
-            f"{num_kept} of {len(self.requests)} clips are finished in {finished.folder} and kept."
-        )
-        return left
-
-    def _make_requests(self) -> list[GenerationRequest]:
-        if self.generation is None:
+    def _requests(self) -> list[GenerationRequest]:
+        """What `predict` makes, less what is finished; sounds are written and tried."""
+        spec = self.generation
+        if spec is None:
             raise UserError(
                 "predict needs data.generation: what music, which prompts, which seeds, e.g. "
                 "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
             )
-        return make_requests(
-            self.generation,
-            num_frames=self.num_frames,
-            height=self.height,
-            width=self.width,
-            fps=self.fps,
+        size = {"num_frames": self.num_frames, "height": self.height, "width": self.width}
+        requests = make_requests(spec, **size, fps=self.fps)
+        write_tempi(spec)
+        require_sounds(requests)
+        if spec.finished is None:
+            return requests
+        left = unfinished(requests, spec.finished)
+        rank_zero_info(
+            f"{len(requests) - len(left)} of {len(requests)} clips are finished in "
+            f"{spec.finished.folder} and kept."
         )
-
-
-def _is_on_cuda(trainer: L.Trainer | None) -> bool:
-    return trainer is not None and trainer.strategy.root_device.type == "cuda"
+        # Less may be left than there are processes.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        return left

@@ -3,9 +3,11 @@
 import http.client
 import json
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from musicinfuser.label_files import LabelError, read_json
 NUM_TRIES = 4
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
-NOT_THERE, WRONG_RANGE, TOO_MANY = 404, 416, 429
+WRONG_RANGE, TOO_MANY = 416, 429
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx", b"moof", b"uuid"}
 """Kinds of boxes that mp4 and QuickTime files are made of."""
@@ -32,13 +34,21 @@ def is_mp4(path: Path) -> bool:
         return file.read(8)[4:] in BOXES
 
 
+def is_known(url: str, path: Path) -> bool:
+    """Whether a video is there, came from a place, and still has its number of bytes there."""
+    if not path.is_file() or not is_mp4(path):
+        return False
+    known = _noted(path)
+    return known.get("url") == url and known.get("num_bytes") in (path.stat().st_size, None)
+
+
 def compare(url: str, path: Path) -> None:
     """Refuse a file that another ``--size`` gave, or another version of the video.
 
     Raises:
         FetchError: It came from another place, or has not the server's number of bytes.
     """
-    known = noted(path).get("url")
+    known, num_bytes = _noted(path).get("url"), path.stat().st_size
     what = f"is there already, but came from {known}, not from {url}"
     if known in (None, url):
         try:
@@ -46,7 +56,6 @@ def compare(url: str, path: Path) -> None:
                 origin = _origin(url, response)
         except (OSError, http.client.HTTPException):
             return  # nothing is known against it
-        num_bytes = path.stat().st_size
         if origin["num_bytes"] in (num_bytes, None):
             _note(path, origin)
             return
@@ -74,7 +83,7 @@ def fetch_file(url: str, path: Path, *, pause_seconds: float) -> None:
             error.close()
             if error.code == WRONG_RANGE:
                 part.unlink(missing_ok=True)
-            elif error.code == NOT_THERE or (error.code < 500 and error.code != TOO_MANY):
+            elif error.code < 500 and error.code != TOO_MANY:
                 break
         except WriteError:
             raise
@@ -84,12 +93,12 @@ def fetch_file(url: str, path: Path, *, pause_seconds: float) -> None:
 
 
 def _continue(url: str, part: Path, path: Path) -> bool:
-    """Add to a part of a file what the server has beyond it; whether it is whole now.
+    """Add to a part of a file what the server has beyond it; whether it is complete now.
 
     A part is continued only if it is of the same file: the same place and size and, where the
     server names one, the same version.
     """
-    known = noted(path)
+    known = _noted(path)
     start = _size(part) if known.get("url") == url else 0
     if start and start == known.get("num_bytes"):
         return True
@@ -108,8 +117,7 @@ def _continue(url: str, part: Path, path: Path) -> bool:
                 part.unlink(missing_ok=True)
                 _note(path, origin)
             with part.open("ab") as file:
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
+                shutil.copyfileobj(response, file, CHUNK_BYTES)
         if origin["num_bytes"] is not None:
             return _size(part) == origin["num_bytes"]
         # What comes in pieces ends with an empty one; else only the boxes tell the end.
@@ -141,27 +149,15 @@ def _origin(url: str, response: http.client.HTTPResponse, *, start: int = 0) -> 
     return {"url": url, "num_bytes": num_bytes, "version": version}
 
 
-def _origin_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.origin.json")
-
-
 def _note(path: Path, origin: dict[str, Any]) -> None:
     """Keep where a video, or the part of it that is there, comes from."""
-    write_text(_origin_path(path), json.dumps(origin) + "\n")
+    write_text(path.with_name(f".{path.name}.origin.json"), json.dumps(origin) + "\n")
 
 
-def noted(path: Path) -> dict[str, Any]:
-    """What `_note` kept; empty where there is nothing to read."""
-    try:
-        return read_json(_origin_path(path))
-    except LabelError:
-        return {}
-
-
-def is_noted(path: Path, url: str) -> bool:
-    """Whether a video came from a place and still has the number of bytes it had there."""
-    known = noted(path)
-    return known.get("url") == url and known.get("num_bytes") in (path.stat().st_size, None)
+def _noted(path: Path) -> dict[str, Any]:
+    with suppress(LabelError):
+        return read_json(path.with_name(f".{path.name}.origin.json"))
+    return {}
 
 
 def _size(part: Path) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
-from datamodules.downloading import FetchError, compare, fetch_file, is_mp4, is_noted
+from datamodules.downloading import FetchError, compare, fetch_file, is_known, is_mp4
 from musicinfuser.atomic_files import named_write_errors
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.label_files import read_lines
@@ -58,14 +58,14 @@ def read_names(
         FetchError: A line that is no video's name, an unknown code, or nothing left.
     """
     known = tables()
-    for option, codes, all_codes in (
-        ("cameras", cameras, known.cameras),
-        ("situations", situations, known.situations),
-        ("genres", genres, known.genres),
-    ):
-        unknown = sorted(set(codes or ()) - set(all_codes))
-        if unknown:
-            raise FetchError(f"--{option} names {unknown[0]}; known are {', '.join(all_codes)}.")
+    choices = (
+        ("camera", cameras, known.cameras),
+        ("situation", situations, known.situations),
+        ("genre", genres, known.genres),
+    )
+    for part, codes, all_codes in choices:
+        if unknown := sorted(set(codes or ()) - set(all_codes)):
+            raise FetchError(f"--{part}s names {unknown[0]}; known are {', '.join(all_codes)}.")
     chosen = []
     for number, line in read_lines(path):
         name = parse_name(line)
@@ -74,11 +74,7 @@ def read_names(
                 f"{path}, line {number}: {line!r} is not the name of an AIST video, such as"
                 " gBR_sBM_c01_d04_mBR0_ch01."
             )
-        if (
-            (cameras is None or name.camera in cameras)
-            and (situations is None or name.situation in situations)
-            and (genres is None or name.genre in genres)
-        ):
+        if all(codes is None or getattr(name, part) in codes for part, codes, _ in choices):
             chosen.append(str(name))
     if not chosen:
         raise FetchError(f"{path} names no video that is chosen; widen the choice.")
@@ -112,7 +108,7 @@ def fetch(
     has_asked = False
     for number, name in enumerate(names, start=1):
         path, origin = folder / f"{name}.mp4", f"{url}/{name}.mp4"
-        if path.is_file() and is_mp4(path) and is_noted(path, origin):
+        if is_known(origin, path):
             done.there_already.append(name)
             continue
         if has_asked:

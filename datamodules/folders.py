@@ -1,10 +1,11 @@
 """Finding videos in a folder."""
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.errors import printable
@@ -24,28 +25,33 @@ _BESIDE_SUFFIXES = (
 )
 
 
-def find_videos(root: Path, *, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Path]:
+def file_key(path: str | PurePath) -> str:
+    """A relative path in one spelling: forward slashes, composed Unicode.
+
+    Captions are looked up by it. File systems differ in how they store an accent (macOS decomposes
+    it), and tables written elsewhere differ with them. Bytes that are no Unicode become U+FFFD.
+    """
+    text = PurePath(str(path).replace("\\", "/")).as_posix()
+    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return unicodedata.normalize("NFC", valid)
+
+
+def find_videos(root: Path) -> list[Path]:
     """All videos below a folder, links to folders included, sorted by relative path.
 
     A subfolder that cannot be listed is left out with a warning.
 
-    Args:
-        root: The folder.
-        suffixes: File endings with the dot, lower case. Names that start with a dot never count.
-
     Raises:
-        ValueError: If the folder is missing or holds no such file.
+        UserError: If the folder is missing or holds no video.
     """
     if not root.is_dir():
         raise UserError(
             f"{root} is not a folder{looked_for(root)}; give the folder that holds the videos."
         )
-    endings = tuple(suffixes)
-    found = [path for path in files_below(root) if path.name.lower().endswith(endings)]
+    found = [path for path in files_below(root) if path.name.lower().endswith(VIDEO_SUFFIXES)]
     if not found:
-        raise UserError(
-            f"{root} holds no video ({', '.join(endings)}); give the folder that holds the videos."
-        )
+        known = ", ".join(VIDEO_SUFFIXES)
+        raise UserError(f"{root} holds no video ({known}); give the folder that holds the videos.")
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
@@ -76,12 +82,14 @@ def _warn(error: OSError) -> None:
     )
 
 
-def select_files(root: Path, *, videos: Sequence[Path], files: Sequence[str]) -> list[Path]:
+def select_files(root: Path, *, videos: Sequence[Path], files: Sequence[str] | None) -> list[Path]:
     """Those videos that a list names, by relative path or by bare name, in the order of ``videos``.
 
     Raises:
-        ValueError: If an entry of the list matches no video.
+        UserError: If an entry of the list matches no video.
     """
+    if files is None:
+        return list(videos)
     wanted = set(files)
     keys = [{path.relative_to(root).as_posix(), path.name} for path in videos]
     unknown = sorted(wanted.difference(*keys))

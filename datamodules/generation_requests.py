@@ -1,27 +1,40 @@
 """What `predict` generates: tracks x prompts x seeds, or a list of requests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
-from datamodules.request_lists import read_requests
-from datamodules.skip_finished import FinishedSpec
-from datamodules.song_lengths import check_num_seconds, frames_of
+from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import GenerationRequest
-from musicinfuser.label_files import LabelError, read_yaml
+from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
+from musicinfuser.setting_checks import check_number
 
 AUDIO_SUFFIXES = (
     *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".m4a", ".aac", ".opus", ".wma", ".aif", ".aiff"),
     *(".ac3", ".mp2", ".mka", ".caf"),
 )
 HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True)
+class FinishedSpec:
+    """Which clips of an earlier command are kept instead of made again."""
+
+    folder: str
+    """Where that command wrote. It must have used the same weights: this is not looked at."""
+    matching: dict[str, str | int | float] = field(default_factory=dict)
+    """What else their descriptions must say, such as ``system``, ``num_steps`` and
+    ``guidance_scale``."""
 
 
 @dataclass(frozen=True)
@@ -61,79 +74,68 @@ def make_requests(
     """All requests: tracks outermost, or in the order of the list.
 
     Raises:
-        ValueError: No prompt or seed, a file that does not exist, a size Mochi cannot take, a
-            length given twice, or a list that cannot be read or is not the only one to say what is
-            made.
+        UserError: No prompt or seed, a file that does not exist, a size Mochi cannot take, settings
+            that exclude each other, or a list that cannot be read.
         MediaError: A track whose length is needed cannot be read.
     """
     if spec.num_seconds is not None:
-        _check_length(spec)
+        every = ", or .inf for all of each track"
+        check_number("data.generation.num_seconds", spec.num_seconds, above=0, hint=every)
+        _refuse_both(
+            f"data.generation.num_seconds is {spec.num_seconds:g}", spec, "num_frames", "tempo"
+        )
     if spec.num_frames is not None:
         num_frames = spec.num_frames
-    check_clip_size(num_frames, height, width)
+    size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
+    check_clip_size(**size)
     if spec.requests is not None:
-        unlisted = RequestsSpec()
-        both = [
-            name
-            for name in ("music", "music_dir", "prompts", "seeds", "tempo")
-            if getattr(spec, name) != getattr(unlisted, name)
-        ]
-        if both:
-            raise UserError(
-                f"data.generation.requests lists what to make, but data.generation.{both[0]} is "
-                "given too; leave one of them out."
-            )
+        _refuse_both(
+            "data.generation.requests lists what to make",
+            spec,
+            *("music", "music_dir", "prompts", "seeds", "tempo"),
+        )
         return read_requests(
             [spec.requests] if isinstance(spec.requests, str) else spec.requests,
-            num_frames=num_frames,
-            height=height,
-            width=width,
+            **size,
             track_offset_seconds=spec.track_offset_seconds,
             num_seconds=spec.num_seconds,
             fps=fps,
         )
-    prompts = _prompts(spec.prompts)
-    tracks = _tracks(spec)
-    offset = spec.track_offset_seconds
-    starts = (
-        [(track, offset) for track in tracks]
-        if spec.tempo is None
-        else spec.tempo.starts(tracks, offset_seconds=offset)
-    )
+    prompts, tracks = _prompts(spec.prompts), _tracks(spec)
+    offset_seconds = spec.track_offset_seconds
+    starts: Sequence[tuple[Path, float | None]] = [(track, offset_seconds) for track in tracks]
+    if spec.tempo is not None:
+        starts = spec.tempo.starts(tracks, offset_seconds=offset_seconds)
     if not spec.seeds:
         raise UserError("data.generation.seeds is empty; name at least one.")
-    return [
-        GenerationRequest(
-            track=str(track),
-            prompt=prompt,
-            seed=seed,
-            num_frames=frames,
-            height=height,
-            width=width,
-            track_offset_seconds=offset_seconds,
-            in_windows=spec.num_seconds is not None,
-        )
-        for track, offset_seconds in starts
-        for frames in [
-            num_frames
-            if spec.num_seconds is None
-            else frames_of(
-                str(track), num_seconds=spec.num_seconds, start_seconds=offset_seconds, fps=fps
+    requests = []
+    for track, start_seconds in starts:
+        if spec.num_seconds is not None:
+            size["num_frames"] = frames_of(
+                str(track), num_seconds=spec.num_seconds, start_seconds=start_seconds, fps=fps
             )
+        requests += [
+            GenerationRequest(
+                track=str(track),
+                prompt=prompt,
+                seed=seed,
+                **size,
+                track_offset_seconds=start_seconds,
+                in_windows=spec.num_seconds is not None,
+            )
+            for prompt in prompts
+            for seed in spec.seeds
         ]
-        for prompt in prompts
-        for seed in spec.seeds
-    ]
+    return requests
 
 
-def _check_length(spec: RequestsSpec) -> None:
-    assert spec.num_seconds is not None
-    check_num_seconds(spec.num_seconds)
-    for name in ("num_frames", "tempo"):
-        if getattr(spec, name) is not None:
+def _refuse_both(given: str, spec: RequestsSpec, *names: str) -> None:
+    """Refuse settings that have no effect beside another one."""
+    untouched = RequestsSpec()
+    for name in names:
+        if getattr(spec, name) != getattr(untouched, name):
             raise UserError(
-                f"data.generation.num_seconds is {spec.num_seconds:g}, but data.generation.{name} "
-                "is given too; leave one of them out."
+                f"{given}, but data.generation.{name} is given too; leave one of them out."
             )
 
 
@@ -148,7 +150,7 @@ def write_tempi(spec: RequestsSpec) -> None:
 
 
 def require_sounds(requests: Sequence[GenerationRequest]) -> None:
-    """Refuse to start with a track, or what is heard in its place, that cannot be heard.
+    """Refuse to start with a sound that cannot be read, be it a track or what replaces it.
 
     The first tenth of a second of each file is decoded: one that breaks off later passes.
 
@@ -162,12 +164,33 @@ def require_sounds(requests: Sequence[GenerationRequest]) -> None:
             read_audio(file, duration_seconds=0.1)
         except MediaError as error:
             errors.append(error)
-    if len(errors) > 1:
-        raise MediaError(
-            f"{len(errors)} of {len(files)} sounds cannot be used; the first: {errors[0]}"
-        )
     if errors:
-        raise errors[0]
+        several = f"{len(errors)} of {len(files)} sounds cannot be used; the first: "
+        raise MediaError(f"{several if len(errors) > 1 else ''}{errors[0]}")
+
+
+def unfinished(
+    requests: Sequence[GenerationRequest], spec: FinishedSpec
+) -> list[GenerationRequest]:
+    """The requests that are to be made: no description, other settings, or not its own content.
+
+    A request with a random start takes any start that was drawn for it.
+    """
+
+    def identity(values: dict[str, Any]) -> tuple[Any, ...]:
+        # Descriptions from before there were windows do not name them.
+        return tuple(({"in_windows": False} | values)[f.name] for f in fields(GenerationRequest))
+
+    found = set()
+    for path in sorted(Path(spec.folder).glob("*.json")):
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            described = read_json(path)
+            clip = Path(spec.folder, described["file"])
+            agrees = all(described.get(name) == value for name, value in spec.matching.items())
+            if agrees and sha256(clip.read_bytes()).hexdigest() == described["sha256"]:
+                found.add(identity(described))
+                found.add(identity(described | {"track_offset_seconds": None}))
+    return [request for request in requests if identity(asdict(request)) not in found]
 
 
 def _prompts(prompts: list[str] | str) -> list[str]:
@@ -200,12 +223,11 @@ def _tracks(spec: RequestsSpec) -> list[Path]:
     if not names:
         raise UserError("data.generation.music is empty; name at least one song, or held_out.")
     tracks = [Path(name) for name in names]
-    missing = [track for track in tracks if not track.is_file()]
-    if missing:
-        raise UserError(
-            f"data.generation.music names {missing[0]}, which does not exist"
-            f"{looked_for(missing[0])}."
-        )
+    for track in tracks:
+        if not track.is_file():
+            raise UserError(
+                f"data.generation.music names {track}, which does not exist{looked_for(track)}."
+            )
     return tracks
 
 
@@ -213,7 +235,7 @@ def held_out_tracks(folder: Path) -> list[Path]:
     """One file per held-out track: an audio file named by its code, else a video that plays it.
 
     Raises:
-        ValueError: A track of the ten is not there; names all that are missing.
+        UserError: A track of the ten is not there; names all that are missing.
     """
     if not folder.is_dir():
         raise UserError(
@@ -224,9 +246,9 @@ def held_out_tracks(folder: Path) -> list[Path]:
     for path in files:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             name = parse_name(path.name)
-            heard = (music_of(name) or ()) if name else ()
-            if len(heard) == 1:
-                by_code.setdefault(heard[0], path)
+            played = (music_of(name) or ()) if name else ()
+            if len(played) == 1:
+                by_code.setdefault(played[0], path)
     by_code |= {path.stem: path for path in files if path.suffix.lower() in AUDIO_SUFFIXES}
     codes = sorted(tables().held_out_music)
     missing = [code for code in codes if code not in by_code]

@@ -38,25 +38,24 @@ def held_out_requests(headers: Sequence[ClipHeader], num_clips: int) -> list[Gen
     num_firsts = min(num_clips, len(firsts))
     chosen = [firsts[i * len(firsts) // num_firsts] for i in range(num_firsts)]
     chosen += [header for header in usable if header not in chosen][: num_clips - num_firsts]
-    return [_request(header) for header in chosen]
+    return [
+        GenerationRequest(
+            track=header.attributes["file"],
+            prompt=header.caption,
+            seed=0,
+            num_frames=header.recipe.num_frames,
+            height=header.recipe.height,
+            width=header.recipe.width,
+            track_offset_seconds=float(header.attributes["start_seconds"]),
+        )
+        for header in chosen
+    ]
 
 
 def _has_sound(header: ClipHeader) -> bool:
-    """Whether the file is there; whether it can be heard shows when it is decoded."""
+    """Whether the file is there; whether its sound can be read shows when it is decoded."""
     file, start = (header.attributes.get(name, "") for name in ("file", "start_seconds"))
     try:
         return Path(file).is_file() and 0 <= float(start) < float("inf")
     except (OSError, ValueError):
         return False
-
-
-def _request(header: ClipHeader) -> GenerationRequest:
-    return GenerationRequest(
-        track=header.attributes["file"],
-        prompt=header.caption,
-        seed=0,
-        num_frames=header.recipe.num_frames,
-        height=header.recipe.height,
-        width=header.recipe.width,
-        track_offset_seconds=float(header.attributes["start_seconds"]),
-    )

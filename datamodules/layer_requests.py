@@ -40,9 +40,6 @@ class LayerRequestsDataModule(L.LightningDataModule):
             num_frames: Frames per clip, 6k + 1.
             height: Pixels.
             width: Pixels.
-
-        Raises:
-            ValueError: A size Mochi cannot take; no prompt or seed, or one twice.
         """
         super().__init__()
         check_clip_size(num_frames, height, width)
@@ -50,27 +47,14 @@ class LayerRequestsDataModule(L.LightningDataModule):
             if not given or len(set(given)) < len(given):
                 raise UserError(f"data.{name} is empty or repeats itself; name each once.")
         self.output_dir = output_dir
-        # The base hears nothing.
-        self.requests = [
-            GenerationRequest("", prompt, seed, num_frames=num_frames, height=height, width=width)
-            for prompt in prompts
-            for seed in seeds
-        ]
-        self.choices: dict[str, Any] = {
-            "prompts": prompts,
-            "seeds": seeds,
-            "num_frames": num_frames,
-            "height": height,
-            "width": width,
-        }
+        size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
+        # The base model takes no audio.
+        self.requests = [GenerationRequest("", p, seed, **size) for p in prompts for seed in seeds]
+        self.choices: dict[str, Any] = {"prompts": prompts, "seeds": seeds, **size}
         """What decides the clips; once a stage is set up, with the module's choices."""
 
     def setup(self, stage: str) -> None:
-        """Note what the clips are made with.
-
-        Raises:
-            ValueError: The folder holds clips that were made otherwise, or another verb.
-        """
+        """Note what the clips are made with; refuse a folder of clips that were made otherwise."""
         if stage != "validate":
             raise UserError("layer adaptability is measured by `train.py validate` only.")
         assert self.trainer is not None
@@ -95,17 +79,14 @@ class LayerRequestsDataModule(L.LightningDataModule):
         """
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
-        clips = [
-            LayerRequest(la, request)
-            for request in self.requests
-            for la in all_layers(module.depth)
-        ]
+        layers = all_layers(module.depth)
+        clips = [LayerRequest(layer, request) for request in self.requests for layer in layers]
         missing = [i for i, clip in enumerate(clips) if not clip.is_made(self.output_dir)]
         # As the first process sees the disk: all must share out the same list.
         missing = self.trainer.strategy.broadcast(missing)
         mine = missing[self.trainer.global_rank :: self.trainer.world_size]
-        todo = [clips[i] for i in mine]
-        return DataLoader(todo, batch_size=1, collate_fn=list)  # type: ignore[arg-type]
+        todo: Any = [clips[i] for i in mine]
+        return DataLoader(todo, batch_size=1, collate_fn=list)
 
     def transfer_batch_to_device(
         self, batch: list[LayerRequest], device: torch.device, dataloader_idx: int

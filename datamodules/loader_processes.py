@@ -4,20 +4,12 @@ import signal
 
 from lightning.fabric.utilities.seed import pl_worker_init_function
 
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 
-def checked_number(num_workers: int) -> int:
-    """A number of loader processes.
-
-    Raises:
-        UserError: Less than 0.
-    """
-    if num_workers < 0:
-        raise UserError(
-            f"data.num_workers is {num_workers}; use 0 to load in the main process, or more."
-        )
-    return num_workers
+def check_num_workers(num_workers: int) -> None:
+    """Refuse a number of loader processes below 0."""
+    check_number("data.num_workers", num_workers, at_least=0, hint=" (0: in the main process)")
 
 
 def outlive_first_signal(worker_id: int) -> None:

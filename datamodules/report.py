@@ -5,16 +5,221 @@ they are still in place. The encode job does the same into ``CACHE/report``.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from datamodules.cache_report import PICTURES_PER_GROUP, write_report
-from musicinfuser.errors import UserError, in_one_sentence
+from PIL import Image
+from tqdm import tqdm
+
+from datamodules.clips import CROPS, crop_box
+from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
+from datamodules.summary import (
+    LeftOut,
+    clip_counts,
+    counts_text,
+    left_out_counts,
+    left_out_kind,
+    phrase,
+    read_left_out,
+    totals,
+)
+from musicinfuser.atomic_files import write_text
+from musicinfuser.clip_size import ClipSize
+from musicinfuser.errors import in_one_sentence, looked_for
+from musicinfuser.html_pages import render
+from musicinfuser.media.errors import MediaError
+from musicinfuser.media.latents import (
+    CacheError,
+    ClipHeader,
+    current_clips,
+    read_clip_header,
+    stored_clips,
+)
+from musicinfuser.media.video import CropBox, VideoInfo, probe_video, read_clip
+
+PICTURES_PER_GROUP = 12
+LONGEST_SIDE_PX = 240
+JPEG_QUALITY = 80
+NUM_THREADS = 8
+TIME_LIMIT_SECONDS = 60.0
+"""For one picture; a page is not held up by one file."""
+
+Item = TypeVar("Item")
+Picture = bytes | str
+"""A JPEG file, or the sentence why there is none."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Read the command line and write the report; returns the exit status."""
+@dataclass(frozen=True)
+class Card:
+    """One thumbnail and what is said under it."""
+
+    group: str
+    """The heading it stands under."""
+    title: str
+    """The clip's name, or the file's."""
+    text: str
+    """The caption, or why there is no clip."""
+    facts: Sequence[str]
+    """Split, size, start, ..."""
+    take: Callable[[], Picture]
+
+
+def write_report(
+    cache_dir: str | Path, out: str | Path, *, pictures_per_group: int | None = PICTURES_PER_GROUP
+) -> str:
+    """Write ``counts.md`` and ``index.html`` into a folder.
+
+    Args:
+        cache_dir: Folder the encode job wrote.
+        out: Folder to write to; it is made.
+        pictures_per_group: Clips shown of each source, genre, camera and split, and files of each
+            reason for leaving them out, evenly chosen; None shows all, 0 writes no page.
+
+    Returns:
+        The counts.
+
+    Raises:
+        CacheError: There is neither a clip nor a note of anything left out, or a file is broken.
+    """
+    paths = stored_clips(cache_dir)
+    is_short = len(paths) < MIN_FILES_FOR_PROGRESS_BAR
+    headers = [read_clip_header(p) for p in tqdm(paths, "reading headers", disable=is_short)]
+    clips, outdated = current_clips(cache_dir, headers)
+    left_out = read_left_out(cache_dir, clips) + [asdict(clip) for clip in outdated]
+    if not clips and not left_out:
+        raise CacheError(
+            f"{cache_dir} holds no encoded clips"
+            f"{looked_for(cache_dir)} and no list of what was left out."
+        )
+    text = counts_text(clips, left_out)
+    write_text(Path(out, "counts.md"), text)
+    if pictures_per_group != 0:
+        page = render(
+            "thumbnails.html",
+            title=f"Clips of {cache_dir}",
+            totals=totals(clips),
+            counts=clip_counts(clips),
+            left_out=left_out_counts(left_out),
+            groups=[
+                *_groups(map(_clip_card, clips), pictures_per_group),
+                *_groups(
+                    (_file_card(row) for row in left_out if "file" in row), pictures_per_group
+                ),
+            ],
+        )
+        write_text(Path(out, "index.html"), page)
+    return text
+
+
+def evenly_chosen(items: Sequence[Item], number: int | None) -> list[Item]:
+    """At most so many items, at even distances and in order; all of them for None."""
+    if number is None or len(items) <= number:
+        return list(items)
+    return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
+
+
+def _clip_card(clip: ClipHeader) -> Card:
+    own, split = clip.attributes, clip.split.replace("_", " ")
+    kinds = [f"{key} {own[key]}" for key in ("genre", "camera") if key in own]
+    start_seconds = float(own.get("start_seconds", "nan"))
+    facts = {
+        split: True,
+        clip.bucket: True,
+        f"starts at {start_seconds:.2f} s": "start_seconds" in own,
+        f"shot {own.get('shot')}": "shot" in own,
+        f"music {clip.music}": clip.music,
+        f"{own.get('audio_padded_seconds')} s of silence at the end": "audio_padded_seconds" in own,
+    }
+
+    def take() -> Picture:
+        if own.get("crop") not in CROPS or "start_seconds" not in own:
+            return "The clip does not say where it was cut."
+        middle_seconds = clip.recipe.num_frames // 2 / clip.recipe.fps
+        return _picture(
+            Path(own.get("file", "")),
+            start_seconds=start_seconds + middle_seconds,
+            cut=lambda info: (clip.size, crop_box(info, size=clip.size, crop=own["crop"])),
+        )
+
+    return Card(
+        ", ".join([clip.source, split, *kinds]),
+        clip.clip_id,
+        clip.caption,
+        [fact for fact, known in facts.items() if known],
+        take,
+    )
+
+
+def _file_card(row: LeftOut) -> Card:
+    file = Path(row["file"])
+    return Card(
+        f"{row['source']}, {left_out_kind(row)} left out: {phrase(row['reason'])}",
+        row.get("clip_id") or file.name,
+        row["reason"],
+        ["a picture is of the middle of the video"],
+        lambda: _picture(file),
+    )
+
+
+def _picture(
+    path: Path,
+    *,
+    start_seconds: float | None = None,
+    cut: Callable[[VideoInfo], tuple[ClipSize, CropBox | None]] = lambda info: (
+        (info.height, info.width),
+        None,
+    ),
+) -> Picture:
+    """One frame of a video as a small JPEG file; by default the whole one in the middle."""
+    if not path.is_file():
+        return f"{path} is no longer there."
+    try:
+        info = probe_video(path, time_limit_seconds=TIME_LIMIT_SECONDS)
+        size, crop = cut(info)
+        height, width = (max(1, round(side * LONGEST_SIDE_PX / max(size))) for side in size)
+        frames = read_clip(
+            path,
+            start_seconds=info.duration_seconds / 2 if start_seconds is None else start_seconds,
+            num_frames=1,
+            height=height,
+            width=width,
+            crop=crop,
+            time_limit_seconds=TIME_LIMIT_SECONDS,
+        )
+    except MediaError:
+        return f"No frame of {path} can be read."
+    file = io.BytesIO()
+    Image.fromarray(frames[0].numpy()).save(file, format="JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _groups(cards: Iterator[Card], pictures_per_group: int | None) -> list[dict[str, Any]]:
+    """Each group with some of its cards, as the template names them."""
+    groups: dict[str, list[Card]] = {}
+    for card in cards:
+        groups.setdefault(card.group, []).append(card)
+    chosen = {title: evenly_chosen(groups[title], pictures_per_group) for title in sorted(groups)}
+    shown = [card for some in chosen.values() for card in some]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        taken = pool.map(lambda card: card.take(), shown)
+        is_short = len(shown) < MIN_FILES_FOR_PROGRESS_BAR
+        pictures = iter(list(tqdm(taken, "thumbnails", len(shown), disable=is_short)))
+    return [
+        {
+            "title": title,
+            "num_total": len(groups[title]),
+            "cards": [{**vars(card), "picture": next(pictures)} for card in some],
+        }
+        for title, some in chosen.items()
+    ]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Read the command line and write the report."""
     parser = argparse.ArgumentParser(
         prog="python -m datamodules.report",
         description="Counts and thumbnails of a cache of encoded clips.",
@@ -31,15 +236,10 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="show every clip")
     options = parser.parse_args(args)
     number = None if options.all else options.pictures_per_group
-    try:
+    with in_one_sentence("report"):
         print(write_report(options.cache, options.out, pictures_per_group=number), end="")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     print(f"\nwith thumbnails: {Path(options.out, 'index.html')}")
-    return 0
 
 
 if __name__ == "__main__":
-    with in_one_sentence("report"):
-        sys.exit(main())
+    main()

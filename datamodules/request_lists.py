@@ -1,16 +1,19 @@
-"""Lists of requests: csv files with one clip to generate per line."""
+"""Lists of requests, csv files with one clip to generate per line, and lengths in seconds."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.song_lengths import frames_of
-from musicinfuser.clip_size import check_clip_size
+from lightning.pytorch.utilities import rank_zero_info
+
+from musicinfuser.clip_size import check_clip_size, frames_within
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.label_files import read_csv
+from musicinfuser.media.audio import clip_audio_seconds, read_audio
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
 OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
@@ -60,27 +63,25 @@ def read_requests(
     ]
     for path, line, row in listed:
         try:
+            offset_seconds = _number(row, "track_offset_seconds", float, track_offset_seconds)
+            track = _listed_file(path.parent, "track", row["track"])
+            in_windows = num_seconds is not None and not row.get("num_frames")
+            if num_seconds is not None and in_windows:
+                num_frames = frames_of(
+                    track, num_seconds=num_seconds, start_seconds=offset_seconds, fps=fps
+                )
             request = GenerationRequest(
-                track=_listed_file(path.parent, "track", row["track"]),
+                track=track,
                 prompt=row["prompt"],
                 seed=_number(row, "seed", int),
                 num_frames=_number(row, "num_frames", int, num_frames),
                 height=height,
                 width=width,
-                track_offset_seconds=_number(
-                    row, "track_offset_seconds", float, track_offset_seconds
-                ),
+                track_offset_seconds=offset_seconds,
                 heard=_heard(path.parent, row.get("heard", "")),
                 heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
+                in_windows=in_windows,
             )
-            if num_seconds is not None and not row.get("num_frames"):
-                frames = frames_of(
-                    request.track,
-                    num_seconds=num_seconds,
-                    start_seconds=request.track_offset_seconds,
-                    fps=fps,
-                )
-                request = replace(request, num_frames=frames, in_windows=True)
             check_clip_size(request.num_frames, height, width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(request.file_stem(), place)) != place:
@@ -122,3 +123,34 @@ def _listed_file(folder: Path, column: str, text: str) -> str:
     raise UserError(
         f"{column} names {text}, which exists neither in {folder} nor in the working directory."
     )
+
+
+def frames_of(track: str, *, num_seconds: float, start_seconds: float | None, fps: float) -> int:
+    """The most frames, 6k + 1, that last at most so long and end with their music.
+
+    Args:
+        track: An audio file or a video.
+        num_seconds: Seconds asked for, above 0; infinite for all there are.
+        start_seconds: Where the clip starts in its track; None if that is yet to be drawn, which
+            leaves room for it.
+        fps: Frame rate of the clip.
+
+    Raises:
+        MediaError: The track cannot be read.
+    """
+    # Audio conditioning takes a little more than a clip's length, which should not be silence.
+    beyond = clip_audio_seconds(1, fps=fps) - 1 / fps
+    left = _seconds(track) - (start_seconds or 0.0) - beyond
+    num_frames = frames_within(min(num_seconds, left), fps=fps)
+    if left < num_seconds < math.inf:
+        rank_zero_info(
+            f"{track} ends before {num_seconds:g} s are over; its clip lasts "
+            f"{num_frames / fps:.2f} s."
+        )
+    return num_frames
+
+
+@lru_cache
+def _seconds(track: str) -> float:
+    rate_hz = 16_000
+    return len(read_audio(track, rate_hz=rate_hz)) / rate_hz

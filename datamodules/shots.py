@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, get_args
 
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_choice, check_number
 
-if TYPE_CHECKING:
-    from datamodules.cut_settings import CutSettings
+Detector = Literal["adaptive", "content"]
 
 
 @dataclass(frozen=True)
@@ -31,27 +30,18 @@ class ShotSettings:
         folder: Where the cuts of each file are kept, so that each is decoded once.
     """
 
-    detector: Literal["adaptive", "content"] = "adaptive"
+    detector: Detector = "adaptive"
     threshold: float | None = None
     margin_seconds: float = 0.1
     min_seconds: float = 0.0
     folder: str = "cache/shots"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant.
-
-        Raises:
-            ValueError: Naming the setting.
-        """
-        if self.detector not in ("adaptive", "content"):
-            raise UserError(
-                f"shots.detector must be 'adaptive' or 'content', not {self.detector!r}."
-            )
-        if self.threshold is not None and self.threshold <= 0:
-            raise UserError(f"shots.threshold must be positive, not {self.threshold}.")
-        for name in ("margin_seconds", "min_seconds"):
-            if getattr(self, name) < 0:
-                raise UserError(f"shots.{name} must be at least 0, not {getattr(self, name)}.")
+        """Check ranges."""
+        check_choice("shots.detector", self.detector, get_args(Detector))
+        check_number("shots.threshold", self.threshold, above=0)
+        check_number("shots.margin_seconds", self.margin_seconds, at_least=0)
+        check_number("shots.min_seconds", self.min_seconds, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -132,13 +122,3 @@ def place(draw: float, shots: Sequence[Shot], *, clip_seconds: float) -> tuple[S
 def num_crops(duration_seconds: float, *, crops_per_minute: float) -> int:
     """Number of clips cut from a file: so many per minute, rounded up (authors' code)."""
     return math.ceil(round(crops_per_minute * duration_seconds / 60, 9))
-
-
-def start_range(duration_seconds: float, *, settings: "CutSettings") -> tuple[float, float] | None:
-    """Earliest and latest start of a clip in seconds, or None if the video is too short.
-
-    The margin is taken off both ends and the clip must end before the second one (authors' code).
-    """
-    (whole,) = shots_between((), duration_seconds, edge_margin=settings.edge_margin)
-    latest = whole.latest_start(settings.clip_seconds)
-    return (whole.start_seconds, latest) if latest >= whole.start_seconds else None

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.clips import SkippedClip
 from datamodules.cutting import ClipDataset
 from musicinfuser.label_files import read_json_lines
 from musicinfuser.media.latents import ClipHeader
@@ -16,58 +15,28 @@ LeftOut = dict[str, Any]
 ``clip_id``; or how many were left out by choice: ``source``, ``kind``, ``reason`` and ``count``."""
 
 
-def summarise(
-    dataset: ClipDataset, *, also_skipped: Iterable[SkippedClip] = ()
-) -> list[dict[str, str | int]]:
-    """Count what a dataset holds and what it leaves out.
-
-    Args:
-        dataset: The dataset.
-        also_skipped: Clips that turned out unreadable when they were decoded.
+def left_out_of(dataset: ClipDataset) -> list[LeftOut]:
+    """How many files a dataset leaves out, and how many shots give no clip.
 
     Returns:
-        Rows with the keys ``kind`` (``"clips"``, ``"skipped"``, ``"not selected"`` or ``"shots"``),
-        ``source``, ``genre``, ``camera``, ``split``, ``reason`` and ``count``; a field that does
-        not apply is empty. Clips are counted per genre, camera and split in sorted order, the rest
-        per reason (its fixed phrase), most frequent first. Skipped rows count files, or clips for
-        ``also_skipped``; a clip in ``also_skipped`` is still counted under ``"clips"``. Rows of the
-        kind ``"shots"`` count shots that gave no clip.
+        Rows with ``source``, ``kind`` (``"skipped"``, ``"not selected"`` or ``"shots"``),
+        ``reason`` (of skipped files the fixed phrase) and ``count``, most frequent first.
     """
-
-    def row(kind: str, count: int, **fields: str) -> dict[str, str | int]:
-        empty = dict.fromkeys(("genre", "camera", "split", "reason"), "")
-        return {"kind": kind, "source": dataset.source, **empty, **fields, "count": count}
-
-    groups = Counter(
-        (spec.attributes.get("genre", ""), spec.attributes.get("camera", ""), spec.split)
-        for spec in dataset.clips
-    )
-    reasons = Counter(phrase(skip.reason) for skip in (*dataset.skipped, *also_skipped))
+    kinds: dict[str, Counter[str]] = {
+        "skipped": Counter(phrase(skip.reason) for skip in dataset.skipped),
+        "not selected": dataset.num_not_selected,
+        "shots": dataset.num_shots_left_out,
+    }
     return [
-        *(
-            row("clips", count, genre=genre, camera=camera, split=split)
-            for (genre, camera, split), count in sorted(groups.items())
-        ),
-        *(row("skipped", count, reason=reason) for reason, count in reasons.most_common()),
-        *(
-            row("not selected", count, reason=reason)
-            for reason, count in Counter(dataset.num_not_selected).most_common()
-        ),
-        *(
-            row("shots", count, reason=reason)
-            for reason, count in dataset.num_shots_left_out.most_common()
-        ),
+        {"source": dataset.source, "kind": kind, "reason": reason, "count": count}
+        for kind, counts in kinds.items()
+        for reason, count in counts.most_common()
     ]
 
 
 def left_out_by_choice(datasets: Iterable[ClipDataset]) -> list[LeftOut]:
     """How many files were not selected, and how many shots give no clip."""
-    return [
-        {key: row[key] for key in ("source", "kind", "reason", "count")}
-        for dataset in datasets
-        for row in summarise(dataset)
-        if row["kind"] in ("not selected", "shots")
-    ]
+    return [row for data in datasets for row in left_out_of(data) if row["kind"] != "skipped"]
 
 
 def read_left_out(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[LeftOut]:

@@ -1,14 +1,16 @@
-"""ClipEncoder: raw clips to latents and audio features, as a predict job."""
+"""ClipEncoder: captions and raw clips to features and latents, as a predict job."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as L
 from torch import Tensor
 
-from datamodules.clips import ClipSpec, RawClip, SkippedClip
+from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +26,23 @@ class EncodedClip:
     """``(S, audio width)`` fp32."""
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedCaption:
+    """What is stored of a caption."""
+
+    text: str
+    features: Tensor
+    """``(num_tokens, width)`` on the CPU, in T5's type."""
+
+
 class ClipEncoder(L.LightningModule):
-    """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns."""
+    """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns.
+
+    Attributes:
+        recipe: How clips are made, apart from each one's size; known after `setup`.
+    """
+
+    recipe: EncodingRecipe
 
     def __init__(self, encoders: EncodersSpec) -> None:
         """Set up; each encoder is loaded once, when first used.
@@ -36,32 +53,52 @@ class ClipEncoder(L.LightningModule):
         super().__init__()
         self.encoders = Encoders(encoders)
 
-    def on_predict_start(self) -> None:
-        """Move what every clip needs to the device, once."""
-        self.encoders.keep_on(self.device)
+    def setup(self, stage: str) -> None:
+        """Check the cache against the encoders, and leave out what is there.
+
+        Raises:
+            CacheError: The cache holds clips made another way.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.recipe = self.recipe_of(data.settings)
+        data.leave_out_encoded(self.recipe, audio_rate_hz=AUDIO_RATE_HZ)
 
     def predict_step(
-        self, batch: list[RawClip | SkippedClip], batch_idx: int
-    ) -> "list[EncodedClip | SkippedClip]":
-        """Encode the clips of a batch; what could not be read is passed on."""
-        return [self.encode(clip) if isinstance(clip, RawClip) else clip for clip in batch]
+        self, batch: list[str | RawClip | SkippedClip], batch_idx: int
+    ) -> list[EncodedCaption | EncodedClip | SkippedClip]:
+        """Encode the captions and clips of a batch; what could not be read is passed on."""
+        encode: dict[type, Callable[[Any], Any]] = {
+            str: self.encode_caption,
+            RawClip: self.encode,
+            SkippedClip: lambda skipped: skipped,
+        }
+        return [encode[type(item)](item) for item in batch]
+
+    def encode_caption(self, text: str) -> EncodedCaption:
+        """Encode one caption; T5 stays on this module's device until a clip comes."""
+        self.encoders.text_encoder.to(self.device)
+        (features,) = self.encoders.iterate_captions([text], device=self.device)
+        return EncodedCaption(text, features)
 
     def encode(self, clip: RawClip) -> EncodedClip:
         """Encode one clip on this module's device."""
+        if "text_encoder" in vars(self.encoders):
+            del self.encoders.text_encoder  # captions come before clips, and T5 is large
+        self.encoders.keep_on(self.device)
         mean, logvar = self.encoders.encode_video(clip.frames[None], device=self.device)
         audio = self.encoders.encode_audio(clip.waveform[None], device=self.device)
-        return EncodedClip(
-            spec=clip.spec,
-            latent_mean=mean[0].cpu(),
-            latent_logvar=logvar[0].cpu(),
-            audio=audio[0].cpu(),
-        )
+        return EncodedClip(clip.spec, mean[0].cpu(), logvar[0].cpu(), audio[0].cpu())
 
-    def recipe(self, **cut: Any) -> EncodingRecipe:
-        """How clips encoded by this module are made; ``cut`` is how the data module cuts them."""
+    def recipe_of(self, settings: CutSettings) -> EncodingRecipe:
+        """How clips that are cut so and encoded by this module are made."""
         encoders, parts = self.encoders, self.encoders.fingerprints()
         return EncodingRecipe(
-            **cut,
+            num_frames=settings.num_frames,
+            height=settings.height,
+            width=settings.width,
+            fps=settings.fps,
+            audio_channel=settings.audio_channel,
+            decoding=settings.decoding,
             dtype=encoders.spec.dtype,
             max_text_tokens=encoders.spec.max_text_tokens,
             latents_mean=tuple(encoders.latents_mean.tolist()),

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dance_eval.metrics.intervals import bootstrap_mean
-from dance_eval.metrics.report import Document, as_fields
+from dance_eval.metrics.report import Document
 from dance_eval.plots import PlotRow, interval_plot
 from musicinfuser.errors import UserError
 from musicinfuser.layer_requests import system_name
@@ -94,7 +94,7 @@ def _measured(document: Document, value: str, *, depth: int) -> Document:
                 name=f"gain of {value}, layer {layer}",
                 confidence=document["confidence"],
             )
-            fields["gain"] = as_fields(gain)
+            fields["gain"] = gain.as_fields()
         layers.append(_without_failures(fields))
     return {"layers": layers, "reference": _without_failures(reference)}
 

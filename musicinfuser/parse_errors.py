@@ -208,6 +208,8 @@ def _unknown(
             renamed = RENAMED_KEYS.get(part, "")
             if renamed.partition(".")[0] in children:
                 return f"{named} is called {renamed} now."
+            if moved := _moved_options(mistake.owner).get(part):
+                return f"{named} is not known; {moved}."
             children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
             return f"{named} is not known{nearest(part, children - {part})}"
         inside += f"{part}."
@@ -218,8 +220,7 @@ def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) 
     """Dotted names of the options of a class, or of a command line."""
     if owner is not None:
         parser = ArgumentParser(exit_on_error=False)
-        module, _, name = owner.rpartition(".")
-        made = getattr(importlib.import_module(module), name)
+        made = _imported(owner)
         add = (
             parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
         )
@@ -230,6 +231,16 @@ def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) 
             parser = verbs.get(verb, parser)
             verbs = getattr(parser._subcommands_action, "_name_parser_map", {})
     return {action.dest for action in parser._actions if action.option_strings} - {"help"}
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _moved_options(owner: str | None) -> dict[str, str]:
+    """Options that a class no longer takes, each with what to do in place of it."""
+    return getattr(_imported(owner), "moved_options", {}) if owner else {}
 
 
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:

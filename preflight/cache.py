@@ -7,11 +7,9 @@ from typing import Any
 from tqdm import tqdm
 
 from datamodules import DanceDataModule
-from datamodules.bucket_mixing import BucketMixture, mix
-from datamodules.cached_clips import check_captions
+from datamodules.cached_clips import check_captions, clips_to_train_on
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
-from datamodules.mixing import check_ratio
-from datamodules.training_choice import clips_to_train_on
+from datamodules.mixing import Mixture, check_ratio
 from lightning_modules.encoding import check_encoders
 from musicinfuser.clip_size import size_name
 from musicinfuser.media.latents import (
@@ -97,8 +95,8 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
 def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]) -> str:
     """How often each size comes; nothing if there is only one."""
     buckets = {source: [h.bucket for h in clips] for source, clips in training.items()}
-    mixture = mix(buckets, data.ratio, samples_per_step=1, seed=data.seed)
-    if not isinstance(mixture, BucketMixture):
+    mixture = Mixture(buckets, data.ratio, samples_per_step=1, seed=data.seed)
+    if len(mixture.step_shares) == 1:
         return ""
     total = sum(mixture.step_shares.values())
     shares = (f"{share / total:.1%} {name}" for name, share in mixture.step_shares.items())

@@ -67,7 +67,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
         text_bytes=sizes["text_encoder"] * value_bytes,
         vae_bytes=sizes["vae"] * value_bytes,
         audio_bytes=sizes.get("audio_encoder", 0.0) * memory.FP32_BYTES,
-        num_pixels=data.num_frames * max(height * width for height, width in data.sizes),
+        num_pixels=data.settings.num_frames * max(height * width for height, width in data.sizes),
         channels=parts["vae"].config["encoder_block_out_channels"][0],
         value_bytes=value_bytes,
         is_tiled=bool(spec.vae_tiling),

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from datamodules import EncodingDataModule
-from datamodules.changed_videos import find_outdated
 from datamodules.clips import ClipSpec
 from datamodules.cut_finding import stored_cuts_only
 from datamodules.cutting import ClipDataset
-from datamodules.encoding import captions_not_encoded
-from datamodules.summary import summarise
+from datamodules.encoding import captions_not_encoded, find_outdated, not_encoded
+from datamodules.summary import left_out_of
 from lightning_modules import ClipEncoder
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import OutdatedClip, check_caption_encoder
@@ -41,7 +40,7 @@ def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
     notes: list[str] = []
     for source in data.sources:
         with report.collecting(), stored_cuts_only():
-            dataset = data.build(source)
+            dataset = source(data.settings)
             data.datasets.append(dataset)
             specs += dataset.clips
             rows.append(_row(dataset, sizes=data.sizes))
@@ -54,7 +53,7 @@ def _row(dataset: ClipDataset, *, sizes: Sequence[ClipSize]) -> Row:
     videos = {spec.path for spec in dataset.clips}
     splits = Counter(spec.split for spec in dataset.clips)
     buckets = Counter((spec.height, spec.width) for spec in dataset.clips)
-    row = {
+    row: dict[str, Any] = {
         "source": dataset.source,
         "videos used": len(videos),
         "GB": gigabytes(sum(path.stat().st_size for path in videos)),
@@ -70,8 +69,7 @@ def _row(dataset: ClipDataset, *, sizes: Sequence[ClipSize]) -> Row:
 def _notes(dataset: ClipDataset) -> list[str]:
     notes = [
         f"{row['source']} {row['kind']}: {row['reason']}: {row['count']}"
-        for row in summarise(dataset)
-        if row["kind"] != "clips"
+        for row in left_out_of(dataset)
     ]
     if dataset.num_unknown_cuts:
         notes.append(
@@ -110,9 +108,10 @@ def check_growth(
     missing = list(range(len(specs)))
     try:
         with report.collecting():
-            check_caption_encoder(data.cache_dir, data.recipe(module), note=False)
+            recipe = module.recipe_of(data.settings)
+            check_caption_encoder(data.cache_dir, recipe, note=False)
         with report.collecting():
-            missing = data.not_encoded(specs, data.recipe(module))
+            missing, _ = not_encoded(data.cache_dir, specs, recipe)
     except FileNotFoundError as error:
         report.problem(str(error))
     outdated: list[OutdatedClip] = []
@@ -124,9 +123,9 @@ def check_growth(
     audio_config = hears.config if hears else LOG_MEL_CONFIG
     per_clip = {
         size: clip_bytes(
-            data.num_frames,
+            data.settings.num_frames,
             *size,
-            fps=data.fps,
+            fps=data.settings.fps,
             value_bytes=value_bytes,
             latent_channels=parts["vae"].config["latent_channels"],
             audio_config=audio_config,

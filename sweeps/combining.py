@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from dance_eval.metrics.report import Document, as_fields, read_report
-from dance_eval.metrics.seed_intervals import bootstrap_seeds_and_clips
+from dance_eval.metrics.intervals import bootstrap_seeds_and_clips
+from dance_eval.metrics.report import Document, read_report
 from sweeps.plan import Run
 
 
@@ -83,4 +83,4 @@ def _summary(
     interval = bootstrap_seeds_and_clips(
         list(by_training.values()), seed=seed, name=name, confidence=confidence
     )
-    return as_fields(interval) | num_failed
+    return interval.as_fields() | num_failed

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
+from dance_eval.metrics.intervals import bootstrap_seeds_and_clips
 from dance_eval.metrics.matching import Pieces, start_of
 from dance_eval.metrics.records import entry_of
-from dance_eval.metrics.report import Document, as_fields
-from dance_eval.metrics.seed_intervals import bootstrap_seeds_and_clips
+from dance_eval.metrics.report import Document
 
 Trainings = dict[str, dict[str, float]]
 """A value by seed of the training and by cell."""
@@ -52,7 +52,7 @@ def differences(
                 confidence=document["confidence"],
             )
             by_seed = {seed: fmean(own.values()) for seed, own in pairs.items()}
-            fields = as_fields(interval) | {"by_seed": by_seed, "num_alone": num_alone}
+            fields = interval.as_fields() | {"by_seed": by_seed, "num_alone": num_alone}
             found.setdefault(row, {})[value] = fields | {"differs": _differs(fields)}
     return found
 

@@ -13,7 +13,7 @@ from io import BytesIO
 import torch
 
 from dance_eval.metrics.beat_alignment import beat_alignment
-from dance_eval.metrics.motion import kinematic_beats
+from dance_eval.metrics.motion import frame_difference, kinematic_beats
 from musicinfuser.media.video import probe_video, read_clip
 
 MODEL = "small-judge"
@@ -174,7 +174,7 @@ def server_options(server, **options):
     }
 
 
-class HearingJudge:
+class BeatJudge:
     """Looks at the picture and listens to the sound that it is sent; nothing else counts."""
 
     def __init__(self, folder):
@@ -203,8 +203,8 @@ class HearingJudge:
                 fps=info.average_fps,
                 crop=None,
             )
-        rests = kinematic_beats(frames, fps=info.average_fps, smoothing_seconds=2.5 / 30)
-        return float(beat_alignment(rests, clicks_in(sound)))
+        beats = kinematic_beats(frame_difference(frames), fps=info.average_fps)
+        return float(beat_alignment(beats, clicks_in(sound)))
 
 
 def clicks_in(wav):
@@ -218,7 +218,7 @@ def clicks_in(wav):
     return loud[gaps > 0.1].double()
 
 
-class DeafJudge:
+class PictureJudge:
     """Judges by the picture alone."""
 
     def __call__(self, request):

@@ -26,14 +26,14 @@ def train_part(name: str, root: Path, *arguments: str, steps: int = 2) -> Any:
 
 def vae_arguments(media: Path) -> list[str]:
     """Pieces of 7 frames at 32x32 of both sources."""
-    size = "num_frames: 7, height: 32, width: 32"
     sources = ", ".join(
-        f"{{class_path: datamodules.{name}, init_args: {{root: {media}/{folder}, {size}}}}}"
+        f"{{class_path: datamodules.{name}, init_args: {{root: {media}/{folder}}}}}"
         for name, folder in (("AISTDataset", "aist"), ("YouTubeDataset", "youtube"))
     )
     return [
         f"--model.init_args.config={ROOT}/configs/small_world/parts/vae.json",
         "--data.init_args.num_frames=7",
+        "--data.init_args.cut={num_frames: 7, height: 32, width: 32}",
         f"--data.init_args.sources=[{sources}]",
     ]
 

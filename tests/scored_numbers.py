@@ -86,4 +86,7 @@ class FixedJudge(ClipMetric):
         return dict.fromkeys(QUESTIONS, 6.0)
 
     def findings(self, records, *, seed, confidence):
-        return {"deaf": True, "printed": [f"{self.name}: <DEAF> on {len(records)} clips."]}
+        return {
+            "ignores_audio": True,
+            "printed": [f"{self.name}: <IGNORES> on {len(records)} clips."],
+        }

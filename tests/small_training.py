@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Numbered(L.LightningDataModule):
         self.batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader:
-        chosen = batches_of_run(range(10_000), batch_size=self.batch_size, trainer=self.trainer)
+        chosen = StepIndexedBatches(range(10_000), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(
             range(10_000), batch_sampler=chosen, collate_fn=lambda indices: Batch(
                 torch.stack([

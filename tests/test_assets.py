@@ -22,6 +22,7 @@ from small_world.parts import TextToVideoModule
 from small_world.parts.audio_encoder import normalise_loudness
 from small_world.parts.autoencoder import psnr
 from tests.conftest import ROOT
+from tests.datamodules.conftest import cut
 
 CPU = torch.device("cpu")
 NUM_STUDIO = 12
@@ -47,8 +48,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[torch.Tensor]:
     )  # fmt: skip
     size = {"height": 64, "width": 64}
     datasets = (
-        AISTDataset(root / "aist", cameras=None, **size),
-        YouTubeDataset(root / "youtube", **size),
+        cut(AISTDataset, root / "aist", cameras=None, **size),
+        cut(YouTubeDataset, root / "youtube", **size),
     )
     read = [dataset[i] for dataset in datasets for i in range(len(dataset))]
     return [clip.frames for clip in read if isinstance(clip, RawClip)]

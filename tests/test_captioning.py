@@ -14,6 +14,7 @@ from datamodules import CaptioningDataModule, YouTubeDataset
 from datamodules.captions import read_captions
 from lightning_modules.cli import CheckCLI
 from tests.conftest import ROOT, write_moving_square
+from tests.datamodules.conftest import cut
 from tests.small_captioner import write_small_captioner
 from train import main
 
@@ -111,7 +112,7 @@ def test_captions_appear_where_the_encode_job_looks(
     ]
     assert f"  {root}/latin.mp4: its caption cannot be read: {root}/latin.txt, line 1: " in printed
 
-    dataset = YouTubeDataset(root, num_frames=7, height=32, width=32)
+    dataset = cut(YouTubeDataset, root, num_frames=7, height=32, width=32)
     captions = {spec.attributes["file"]: spec.caption for spec in dataset.clips}
     own = {"beside.mp4": "a text of its own", "listed.mp4": "a line of its own"}
     assert captions == written | own
@@ -167,7 +168,7 @@ def test_ranks_share_the_videos_whatever_is_written_meanwhile(root: Path) -> Non
     ("change", "message"),
     [
         ("--data.init_args.root=/no/such", "/no/such is not a folder"),
-        ("--data.init_args.num_frames=0", "data.num_frames is 0; it must be positive"),
+        ("--data.init_args.num_frames=0", "data.num_frames is 0; it must be above 0"),
         ("--data.init_args.captions=/no/such.csv", "/no/such.csv cannot be read"),
         (
             "--model.init_args.captioner.source=/no/such",

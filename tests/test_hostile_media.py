@@ -18,6 +18,7 @@ from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
 from tests.conftest import encode_arguments
+from tests.datamodules.conftest import cut
 from tests.hostile_media import mutilated, write, write_awkward, write_broken
 from tests.ranks import run_alone
 from tests.scored_dances import known_beats, write_dance
@@ -134,13 +135,13 @@ def test_the_time_limit_comes_from_the_config(small_parts: Path, tmp_path: Path)
         ValueError, match=r"plain\.mp4, .* \(cannot be read: was not read within 1e-09 s; a larger"
     ):
         main([*arguments, "--data.init_args.time_limit_seconds=1e-9"])
-    with pytest.raises(ValueError, match="time_limit_seconds must be positive, not 0"):
+    with pytest.raises(ValueError, match="time_limit_seconds is 0; it must be above 0"):
         main([*arguments, "--data.init_args.time_limit_seconds=0"])
 
 
 def test_a_clip_that_takes_too_long_is_skipped(tmp_path: Path) -> None:
     write(tmp_path / "plain.mp4")
-    dataset = YouTubeDataset(tmp_path, num_frames=7, height=32, width=32)
+    dataset = cut(YouTubeDataset, tmp_path, num_frames=7, height=32, width=32)
     assert isinstance(dataset[0], RawClip)
     dataset.settings = replace(dataset.settings, time_limit_seconds=1e-9)
     clip = dataset[0]

@@ -144,8 +144,8 @@ def matched_pairs(
     alone += [entry for entry, _ in left]
     if not found:
         raise EvaluationError(
-            f"{systems[0]} and {systems[1]} share no cell of one track, start, prompt and seed; "
-            "give folders that were generated for the same list of cells."
+            f"{systems[0]} and {systems[1]} share no track, start, prompt and seed; "
+            "give folders that were generated for the same list of requests."
         )
     return [(pair.first, pair.second) for pair in found], alone
 

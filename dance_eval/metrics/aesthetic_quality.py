@@ -60,9 +60,8 @@ class AestheticQuality(ClipMetric):
     value_names = ("score",)
 
     def __init__(self, *, encoder: ClipEncoder, head: str, name: str = "aesthetic_quality") -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, part=encoder)
         self.encoder = encoder
-        self.in_workers = encoder.in_workers
         self.head = head
         weight, bias = read_head(head)
         if weight.shape[1] != encoder.width:
@@ -73,28 +72,17 @@ class AestheticQuality(ClipMetric):
         self._head = (weight, bias)
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the clip has no frames.
-        """
+        """The value; `UserError` without frames."""
         vectors = self.encoder.embed_images(clip.frames, antialias=False)
         return {"score": float(aesthetic_scores(vectors, *self._head).double().mean())}
 
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of the weights and of the head, as they are now."""
-        return {
-            "weights": self.encoder.fingerprint(),
-            "head": file_digest(Path(self.head))[:16],
-        }
+        """Those of the encoder and of the head, as they are now."""
+        return super().fingerprints() | {"head": file_digest(Path(self.head))[:16]}
 
 
 def read_head(path: str | Path) -> tuple[Tensor, Tensor]:
-    """Weight (1, D) and bias (1,) of a linear head, float32.
-
-    Raises:
-        HeadError: If the file is missing or holds something else.
-    """
+    """Weight (1, D) and bias (1,) of a linear head, float32; `HeadError` if there is none."""
     try:
         return _checked(load_file(path))
     except (OSError, SafetensorError, ValueError) as error:
@@ -105,11 +93,7 @@ def read_head(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def convert_head(source: str | Path, target: str | Path) -> None:
-    """Rewrite LAION's state dict of a linear layer as safetensors.
-
-    Raises:
-        HeadError: If the source is no such state dict.
-    """
+    """Rewrite LAION's state dict of a linear layer as safetensors; `HeadError` if it is none."""
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
         weight, bias = _checked(content)

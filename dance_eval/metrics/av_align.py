@@ -10,8 +10,7 @@ apart, so a dance that scores high in one may score low in the other.
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.optical_flow import OpticalFlow
 from dance_eval.metrics.rhythm import RhythmMetric
 from musicinfuser.errors import UserError
@@ -80,7 +79,7 @@ def peak_overlap(
     """
     num_motion, num_sound = len(motion_seconds), sound_seconds.shape[-1]
     num_pairs = torch.zeros(sound_seconds.shape[:-1], dtype=torch.float64)
-    if num_motion + num_sound == 0 or num_motion == 0:
+    if num_motion == 0:
         return num_pairs
     motion = motion_seconds.double()
     is_free = torch.ones(*sound_seconds.shape[:-1], num_motion, dtype=torch.bool)
@@ -103,9 +102,6 @@ class AVAlign(RhythmMetric):
         num_shifts: Circular shifts per clip.
         motion: The motion curve; None takes `OpticalFlow` at 424x240, in pixels of the full size.
         name: Name in tables.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -129,13 +125,7 @@ class AVAlign(RhythmMetric):
         return motion_peaks(curve, fps=clip.fps, threshold=self.threshold)
 
     def music_moments(self, clip: ScoredClip) -> torch.Tensor:
-        """Onsets up to the end of the picture in seconds, shape (A,).
-
-        The authors' code counts later ones too (module docstring).
-
-        Raises:
-            ValueError: If the clip is silent.
-        """
+        """Onsets up to the end of the picture in seconds, shape (A,); UserError without sound."""
         if clip.waveform is None:
             raise UserError(f"{clip.name}: has no soundtrack to find onsets in.")
         onsets = onset_peaks(clip.waveform, rate_hz=clip.rate_hz)

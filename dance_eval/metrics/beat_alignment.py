@@ -1,17 +1,15 @@
-"""Beat alignment: how close the rests of the dance lie to the beats of the music.
+"""Beat alignment: how close the kinematic beats of a dance lie to the beats of the music.
 
 Two directions are in use and their numbers differ. AIST++ (Li et al. 2021, arXiv 2101.08779)
 averages over kinematic beats, the Bailando code over music beats. A random dance scores about 0.2
 in the first, so the score is always given with its chance level.
 """
 
-import functools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve
-from dance_eval.metrics.rhythm import RhythmMetric, shifted_scores
+from dance_eval.metrics.rhythm import RhythmMetric, nearest_gaps
 from musicinfuser.errors import UserError
 
 Direction = Literal["kinematic", "music"]
@@ -37,7 +35,7 @@ def beat_alignment(
         Scores in [0, 1], float64, shape (...); 0 where either side has no beats.
 
     Raises:
-        ValueError: If sigma is not positive or the direction is unknown.
+        UserError: If sigma is not positive or the direction is unknown.
     """
     if not sigma_seconds > 0:
         raise UserError(f"sigma_seconds is {sigma_seconds}; the kernel needs a positive width.")
@@ -45,61 +43,18 @@ def beat_alignment(
         raise UserError(f"average_over is {average_over!r}; choose 'kinematic' or 'music'.")
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:
         return torch.zeros(music_seconds.shape[:-1], dtype=torch.float64)
-    gaps = (kinematic_seconds.double()[:, None] - music_seconds.double()[..., None, :]).abs()
-    nearest = gaps.amin(dim=-1 if average_over == "kinematic" else -2)
+    nearest = nearest_gaps(kinematic_seconds, music_seconds, of_music=average_over == "music")
     return torch.exp(-0.5 * (nearest / sigma_seconds) ** 2).mean(dim=-1)
-
-
-def shifted_alignments(
-    kinematic_seconds: torch.Tensor,
-    music_seconds: torch.Tensor,
-    *,
-    duration_seconds: float,
-    stream: torch.Generator,
-    num_shifts: int = 1000,
-    sigma_seconds: float = 0.05,
-    average_over: Direction = "kinematic",
-) -> torch.Tensor:
-    """Beat alignment of the same motion to music beats moved around the clip: its chance level.
-
-    Args:
-        kinematic_seconds: Shape (K,).
-        music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: Length of the circle.
-        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
-        num_shifts: Number of shifts.
-        sigma_seconds: As in `beat_alignment`.
-        average_over: As in `beat_alignment`.
-
-    Returns:
-        float64, shape (num_shifts,).
-    """
-    return shifted_scores(
-        functools.partial(beat_alignment, sigma_seconds=sigma_seconds, average_over=average_over),
-        kinematic_seconds,
-        music_seconds,
-        duration_seconds=duration_seconds,
-        stream=stream,
-        num_shifts=num_shifts,
-    )
 
 
 class BeatAlignment(RhythmMetric):
     """Beat alignment of a clip's motion to its music, with the chance level of that clip.
 
-    Values are those of `RhythmMetric`; the score lies in [0, 1].
-
     Args:
-        sigma_seconds: Width of the kernel.
+        sigma_seconds: Width of the kernel, as in `beat_alignment`.
         average_over: ``"kinematic"`` (AIST++) or ``"music"`` (Bailando).
-        smoothing_seconds: Gaussian over the motion curve; 0.0833 s is 2.5 frames at 30 fps.
-        num_shifts: Circular shifts per clip.
-        motion: The motion curve, such as `optical_flow.OpticalFlow`; None takes the difference of
-            frames.
         name: Name in tables; two instances in one table need two names.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        **rhythm: Arguments of `RhythmMetric`.
     """
 
     def __init__(
@@ -107,18 +62,13 @@ class BeatAlignment(RhythmMetric):
         *,
         sigma_seconds: float = 0.05,
         average_over: Direction = "kinematic",
-        smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS,
-        num_shifts: int = 1000,
-        motion: MotionCurve | None = None,
         name: str = "beat_alignment",
+        **rhythm: Any,
     ) -> None:
-        super().__init__(
-            smoothing_seconds=smoothing_seconds, num_shifts=num_shifts, motion=motion, name=name
-        )
+        super().__init__(name=name, **rhythm)
         self.sigma_seconds = sigma_seconds
         self.average_over = average_over
-        # A setting that is out of range should be refused now, not after the first clip.
-        self.score_moments(torch.zeros(0), torch.zeros(1, 0), fps=1.0)
+        self.score_moments(torch.zeros(0), torch.zeros(1, 0), fps=1.0)  # checks the settings
 
     def score_moments(
         self, motion_seconds: torch.Tensor, music_seconds: torch.Tensor, *, fps: float

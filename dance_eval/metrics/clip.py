@@ -1,6 +1,6 @@
-"""A clip as metrics see it, and what a metric is."""
+"""A clip as metrics see it, what a metric is, and what metrics are built from."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 import torchmetrics
 
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.motion import MotionCurve, frame_difference
+from dance_eval.metrics.motion import frame_difference
 from dance_eval.metrics.music_beats import beats_in_clip, track_beats
 from musicinfuser.errors import UserError
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ScoredClip:
-    """One decoded clip with everything a metric may ask about it.
+    """One decoded clip with everything that metrics use of it.
 
     Attributes:
         frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
@@ -32,7 +32,7 @@ class ScoredClip:
         seed: The evaluation's seed.
         beats_seconds: Known or tracked music beats on the clip's clock, or a function that finds
             them when first needed. None tracks them in the waveform.
-        prompt: The text that the clip was asked to show, where it is known.
+        prompt: The text that the clip was generated for, where it is known.
         path: The file, where there is one.
         track: The music as the list of clips names it.
         music_bpm: Gives the tempo of the beats that were read, None before; or None.
@@ -58,11 +58,7 @@ class ScoredClip:
 
     @property
     def known_prompt(self) -> str:
-        """The prompt.
-
-        Raises:
-            ValueError: If it is not known.
-        """
+        """The prompt; `UserError` if it is not known."""
         if self.prompt is None:
             raise UserError(
                 f"{self.name}: has no prompt to compare with; name it in the column prompt of "
@@ -74,7 +70,7 @@ class ScoredClip:
         """Music beats in [0, duration_seconds), float64, shape (num_beats,).
 
         Raises:
-            ValueError: If no beats were given and the clip is silent, or they cannot be found.
+            UserError: If no beats were given and the clip is silent, or they cannot be found.
         """
         if callable(self.beats_seconds):
             beats = self.beats_seconds()
@@ -86,7 +82,7 @@ class ScoredClip:
             raise UserError(f"{self.name}: has no soundtrack to find beats in.")
         return beats_in_clip(beats, duration_seconds=self.duration_seconds)
 
-    def motion_curve(self, motion: MotionCurve | None = None) -> torch.Tensor:
+    def motion_curve(self, motion: "MotionCurve | None" = None) -> torch.Tensor:
         """How much moves from frame to frame, float64, shape (T - 1,); None: frame difference."""
         if motion is None:
             return self.remembered("frame difference", lambda: frame_difference(self.frames))
@@ -105,24 +101,14 @@ class ScoredClip:
         return value
 
 
-class NamedMetric(torchmetrics.Metric):
-    """What a config of `evaluate.py score` may list: a `ClipMetric` or a `SetMetric`.
-
-    Args:
-        name: Name in tables and in metrics.json.
+class MetricPart:
+    """What values come from besides a clip: a motion curve, frame features, an encoder.
 
     Attributes:
-        in_workers: Whether copies of the metric may score in other processes. A metric that holds
-            a network on a GPU, or counts something over clips, says no and scores in the main
-            process.
+        in_workers: Whether copies may compute in other processes; no for a network on a GPU.
     """
 
-    full_state_update = False
     in_workers: bool = True
-
-    def __init__(self, *, name: str) -> None:
-        super().__init__()
-        self.name = name
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of files that values depend on, such as weights, by what they are for."""
@@ -132,11 +118,53 @@ class NamedMetric(torchmetrics.Metric):
         """Further files that the values of the clip at ``path`` depend on, such as its joints."""
         return ()
 
+
+# A class, since a config may name any subclass; functions do as well where no config is read.
+class MotionCurve(MetricPart, ABC):
+    """How much moves from each frame of a clip to the next.
+
+    Metrics whose curves are equal (`==`) share what is computed for a clip.
+    """
+
+    @abstractmethod
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames, uint8 RGB of shape (T, H, W, 3), to a curve of shape (T - 1,), 0 at rest."""
+
+    def of_clip(self, clip: ScoredClip) -> torch.Tensor:
+        """The curve of a clip; a subclass may use more of it than its frames."""
+        return self(clip.frames)
+
+
+class NamedMetric(MetricPart):
+    """What a config of `evaluate.py score` may list: a `ClipMetric` or a `SetMetric`.
+
+    Its ``in_workers`` is False for a metric that counts something over clips, too.
+
+    Args:
+        name: Name in tables and in metrics.json.
+        part: What it measures with, whose files and ``in_workers`` become its own.
+    """
+
+    def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self._part = part or MetricPart()
+        if not self._part.in_workers:
+            self.in_workers = False
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of what it measures with."""
+        return self._part.fingerprints()
+
+    def files_of(self, path: Path) -> Sequence[Path]:
+        """Those of what it measures with."""
+        return self._part.files_of(path)
+
     def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
-        """Hear of all clips of a run before anything else."""
+        """Called with all clips of a run before anything else."""
 
     def check(self) -> None:
-        """See, before the first clip is decoded, what clips are scored with; ValueError if amiss.
+        """See that clips can be scored, before the first is decoded; `UserError` if not.
 
         Called where there is a clip to score.
         """
@@ -161,7 +189,7 @@ class NamedMetric(torchmetrics.Metric):
         return None
 
 
-class ClipMetric(NamedMetric):
+class ClipMetric(NamedMetric, torchmetrics.Metric):
     """A metric that scores clips one by one and averages over them.
 
     A subclass sets `value_names` and implements `score_clip`; accumulation, averaging and
@@ -171,22 +199,24 @@ class ClipMetric(NamedMetric):
 
     Args:
         name: Name in tables and in metrics.json.
+        part: As in `NamedMetric`.
     """
 
+    full_state_update = False
     value_names: ClassVar[tuple[str, ...]]
     optional_names: ClassVar[frozenset[str]] = frozenset()
     provisional_names: ClassVar[frozenset[str]] = frozenset()
     sums: torch.Tensor
     num_values: torch.Tensor
 
-    def __init__(self, *, name: str) -> None:
-        super().__init__(name=name)
-        self.add_state("sums", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
-        self.add_state("num_values", torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
+    def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
+        super().__init__(name=name, part=part)
+        for state in ("sums", "num_values"):
+            self.add_state(state, torch.zeros(len(self.value_names)), dist_reduce_fx="sum")
 
     @abstractmethod
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Values of one clip, keyed by `value_names`; ValueError if the clip cannot be scored."""
+        """Values of one clip by `value_names`; `UserError` if the clip cannot be scored."""
 
     @classmethod
     def is_complete(cls, values: Collection[str]) -> bool:
@@ -202,12 +232,8 @@ class ClipMetric(NamedMetric):
     def update(self, clip: ScoredClip) -> None:
         """Add one clip to the averages."""
         values = self.score_clip(clip)
-        self.sums += torch.tensor([values.get(name, 0.0) for name in self.value_names]).to(
-            self.sums
-        )
-        self.num_values += torch.tensor([name in values for name in self.value_names]).to(
-            self.num_values
-        )
+        self.sums += self.sums.new_tensor([values.get(name, 0.0) for name in self.value_names])
+        self.num_values += self.sums.new_tensor([name in values for name in self.value_names])
 
     def compute(self) -> dict[str, torch.Tensor]:
         """Mean of each of `value_names` over the clips that have it; NaN where none has."""

@@ -31,41 +31,37 @@ class ClipListError(UserError):
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One clip of a folder, not yet opened.
-
-    Attributes:
-        folder: The folder.
-        file: The video, relative to the folder.
-        system: What made it.
-        track: The music as named by the list, or None.
-        track_offset_seconds: Where in the track the clip starts.
-        num_frames: Number of frames, or None to take all.
-        fps: Frame rate, or None to take the file's.
-        sha256: What the list says about the content, or None.
-        prompt: The text that the clip was asked to show, or None.
-        seed: What its generation was seeded with, or None.
-        heard: What the model heard in place of the track: a file or ``nothing``; None: the track.
-        listed: File and line of the list that names the clip, or None.
-        track_sha256: Content of the track when the clip was scored, or None.
-        bpm: Tempo of the track as it is played, in beats per minute, where the list says it.
-        problem: Why the clip cannot be scored, known from the list alone; else None.
-    """
+    """One clip of a folder, not yet opened. What its list does not say is None."""
 
     folder: Path
     file: str
+    """The video, relative to the folder."""
     system: str
+    """What made it."""
     track: str | None = None
+    """The music as named by the list."""
     track_offset_seconds: float = 0.0
+    """Where in the track the clip starts."""
     num_frames: int | None = None
+    """None to take all."""
     fps: float | None = None
+    """Frame rate; None to take the file's."""
     sha256: str | None = None
+    """What the list says about the content."""
     prompt: str | None = None
+    """The text that the clip was generated for."""
     seed: int | None = None
+    """What its generation was seeded with."""
     heard: str | None = None
+    """What it was conditioned on in place of the track: a file or ``nothing``; None: the track."""
     listed: str | None = None
+    """File and line of the list that names the clip."""
     track_sha256: str | None = None
+    """Content of the track when the clip was scored."""
     bpm: float | None = None
+    """Tempo of the track as it is played, in beats per minute."""
     problem: str | None = None
+    """Why the clip cannot be scored, known from the list alone."""
 
     @property
     def path(self) -> Path:
@@ -81,11 +77,7 @@ class ClipEntry:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hex.
-
-    Raises:
-        OSError: If it cannot be read, or is a pipe or device, which may never end.
-    """
+    """SHA-256 of a file's content, in hex; OSError for pipes and devices too, which may not end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as stream:
@@ -117,9 +109,6 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     and sha256; mp4 files it leaves out are listed as well. Where no system is named, it is the
     folder's name.
 
-    Args:
-        folder: Where to look; subfolders only by what the lists name.
-
     Returns:
         The clips, sorted by file, and the mp4 files that a manifest leaves out.
 
@@ -133,17 +122,14 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
             f"{folder}: is not a folder{looked_for(folder)}; give the folder that holds the clips."
         )
     system = folder.resolve().name
+    has_manifest = (folder / MANIFEST_NAME).is_file()
+    entries = (_manifest_entries if has_manifest else _table_entries)(folder, system)
+    listed = {_place(folder, entry.file) for entry in entries}
     videos = sorted(path.name for path in folder.glob("*.mp4"))
-    unlisted: list[str] = []
-    if (folder / MANIFEST_NAME).is_file():
-        entries = _manifest_entries(folder, system)
-        listed = {_place(folder, entry.file) for entry in entries}
-        unlisted = [name for name in videos if _place(folder, name) not in listed]
-    else:
-        entries = _table_entries(folder, system)
-        listed = {_place(folder, entry.file) for entry in entries}
-        left = (name for name in videos if _place(folder, name) not in listed)
-        entries += [ClipEntry(folder, name, system) for name in left]
+    unlisted = [name for name in videos if _place(folder, name) not in listed]
+    if not has_manifest:
+        entries += [ClipEntry(folder, name, system) for name in unlisted]
+        unlisted = []
     if not entries:
         raise ClipListError(f"{folder}: holds no clips; expected {MANIFEST_NAME} or *.mp4 files.")
     return sorted(entries, key=lambda entry: entry.file), unlisted
@@ -157,8 +143,11 @@ def _place(folder: Path, file: str) -> str:
 def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str) -> ClipEntry:
     """Read one row of a list; UserError, KeyError or TypeError if it makes no sense."""
 
-    def number(key: str, *, above: float, is_whole: bool = False) -> float | None:
-        if row.get(key) in (None, ""):
+    def text(key: str) -> str | None:
+        return None if row.get(key) in (None, "") else str(row[key])
+
+    def number(key: str, *, above: float, is_whole: bool = False) -> Any:
+        if text(key) is None:
             return None
         try:
             value = float(row[key])
@@ -173,22 +162,20 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
 
     if not row["file"]:
         raise UserError("file is empty; name the video")
-    start = next((key for key in START_COLUMNS if row.get(key) not in (None, "")), START_COLUMNS[0])
-    seed = number("seed", above=-math.inf, is_whole=True)
-    num_frames = number("num_frames", above=1, is_whole=True)
+    start = next(filter(text, START_COLUMNS), START_COLUMNS[0])
     return ClipEntry(
         folder=folder,
         file=str(row["file"]),
-        system=str(row.get("system") or default_system),
-        track=str(row["track"]) if row.get("track") else None,
+        system=text("system") or default_system,
+        track=text("track"),
         track_offset_seconds=number(start, above=0) or 0.0,
-        num_frames=None if num_frames is None else int(num_frames),
+        num_frames=number("num_frames", above=1, is_whole=True),
         fps=number("fps", above=1e-3),
         bpm=number("bpm", above=1),
-        sha256=row.get("sha256") or None,
-        prompt=str(row["prompt"]) if row.get("prompt") not in (None, "") else None,
-        seed=None if seed is None else int(seed),
-        heard=str(row["heard"]) if row.get("heard") else None,
+        sha256=text("sha256"),
+        prompt=text("prompt"),
+        seed=number("seed", above=-math.inf, is_whole=True),
+        heard=text("heard"),
         listed=place,
     )
 

@@ -19,8 +19,8 @@ class ClipFrameFeatures(FrameFeatures):
         self.in_workers = encoder.in_workers
 
     def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": self.encoder.fingerprint()}
+        """Those of the encoder."""
+        return self.encoder.fingerprints()
 
     def features(self, frames: Tensor) -> Tensor:
         """`ClipEncoder.embed_images`, (T, H, W, 3) to float32 (T, D), as CLIP resizes frames."""

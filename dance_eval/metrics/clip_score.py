@@ -42,20 +42,11 @@ class ClipScore(ClipMetric):
     value_names = ("score", "prompt_cut")
 
     def __init__(self, *, encoder: ClipEncoder, name: str = "clip_score") -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, part=encoder)
         self.encoder = encoder
-        self.in_workers = encoder.in_workers
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the prompt of the clip is not known or the clip has no frames.
-        """
+        """The values; `UserError` without a prompt or without frames."""
         text, [is_cut] = self.encoder.embed_texts([PREFIX + clip.known_prompt])
         scores = clip_score(self.encoder.embed_images(clip.frames, antialias=True), text)
         return {"score": float(scores.to(torch.float64).mean()), "prompt_cut": float(is_cut)}
-
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": self.encoder.fingerprint()}

@@ -1,8 +1,5 @@
 """VBench's consistency of subject and background (Huang et al. 2023, arXiv 2311.17982)."""
 
-from abc import abstractmethod
-
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,13 +12,10 @@ def frame_consistency(features: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of every frame but the first with the first frame and with the one before.
 
     Args:
-        features: One vector per frame, shape (T, D).
+        features: One vector per frame, shape (T, D), T of 2 or more, else `UserError`.
 
     Returns:
         Two of shape (T - 1,), float64, in [0, 1]: negative cosines count as 0 (VBench's code).
-
-    Raises:
-        ValueError: If there are fewer than two frames.
     """
     if len(features) < 2:
         raise UserError(
@@ -34,31 +28,25 @@ def frame_consistency(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Consistency(ClipMetric):
-    value_names = ("score", "to_first", "to_previous")
-    encoder: ImageEncoder
+    """What the two share.
 
-    @abstractmethod
-    def embed(self, frames: Tensor) -> Tensor:
-        """One vector per frame, (T, D)."""
+    Values per clip, of which `compute` gives the means:
+        score: Mean of the two below, in [0, 1].
+        to_first: Mean cosine of the frames with the first one.
+        to_previous: Mean cosine of the frames with the one before.
+    """
+
+    value_names = ("score", "to_first", "to_previous")
+
+    def __init__(self, *, encoder: ImageEncoder, name: str) -> None:
+        super().__init__(name=name, part=encoder)
+        self.encoder = encoder
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the clip has fewer than two frames.
-        """
-        features = self.embed(clip.frames)
-        first, previous = (values.mean() for values in frame_consistency(features))
-        both = torch.stack([first, previous]).mean()
-        return {
-            "score": float(both),
-            "to_first": float(first),
-            "to_previous": float(previous),
-        }
-
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": self.encoder.fingerprint()}
+        """The values; `UserError` for fewer than two frames."""
+        features = self.encoder.embed_images(clip.frames)
+        first, previous = (float(values.mean()) for values in frame_consistency(features))
+        return {"score": (first + previous) / 2, "to_first": first, "to_previous": previous}
 
 
 class SubjectConsistency(_Consistency):
@@ -66,30 +54,17 @@ class SubjectConsistency(_Consistency):
 
     VBench averages over all frames of all clips; means over clips of one length are the same.
 
-    Values per clip, of which `compute` gives the means:
-        score: Mean of the two below, in [0, 1].
-        to_first: Mean cosine of the frames with the first one.
-        to_previous: Mean cosine of the frames with the one before.
-
     Args:
         encoder: Which DINO; VBench's is ``facebook/dino-vitb16``.
         name: Name in tables.
     """
 
     def __init__(self, *, encoder: DinoEncoder, name: str = "subject_consistency") -> None:
-        super().__init__(name=name)
-        self.encoder: DinoEncoder = encoder
-        self.in_workers = encoder.in_workers
-
-    def embed(self, frames: Tensor) -> Tensor:
-        """DINO's class tokens, (T, D)."""
-        return self.encoder.embed_images(frames)
+        super().__init__(encoder=encoder, name=name)
 
 
 class BackgroundConsistency(_Consistency):
     """Whether the scene stays itself: CLIP's view of all frames, as VBench computes it.
-
-    Values and averages are those of `SubjectConsistency`.
 
     Args:
         encoder: Which CLIP; VBench's is ``openai/clip-vit-base-patch32``.
@@ -97,10 +72,4 @@ class BackgroundConsistency(_Consistency):
     """
 
     def __init__(self, *, encoder: ClipEncoder, name: str = "background_consistency") -> None:
-        super().__init__(name=name)
-        self.encoder: ClipEncoder = encoder
-        self.in_workers = encoder.in_workers
-
-    def embed(self, frames: Tensor) -> Tensor:
-        """CLIP's vectors, (T, D)."""
-        return self.encoder.embed_images(frames, antialias=False)
+        super().__init__(encoder=encoder, name=name)

@@ -4,38 +4,28 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import MetricPart, ScoredClip
 from dance_eval.metrics.motion import GREY_WEIGHTS
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import exact_name
 
 
-class FrameFeatures(ABC):
+class FrameFeatures(MetricPart, ABC):
     """A named set of features of the frames of a clip.
 
     Attributes:
         name: Says which features these are, settings included; equal names mean equal features.
-        in_workers: Whether copies may compute in other processes; no for a network on a GPU.
     """
 
     name: str
-    in_workers: bool = True
 
     @abstractmethod
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames, uint8 RGB of shape (T, H, W, 3), to shape (T, D), or (1, D) for the clip."""
 
-    def fingerprints(self) -> dict[str, str]:
-        """Hashes of files that the features depend on, by what they are for."""
-        return {}
-
 
 def clip_features(clip: ScoredClip, features: FrameFeatures) -> torch.Tensor:
-    """Features of a clip: the mean over its frames, float64, shape (D,).
-
-    Raises:
-        ValueError: If the clip has no frames.
-    """
+    """Features of a clip: the mean over its frames, float64, shape (D,); UserError without any."""
     if not len(clip.frames):
         raise UserError(f"{clip.name}: has no frames.")
     found = clip.remembered(("features", features.name), lambda: features.features(clip.frames))
@@ -49,18 +39,15 @@ class PixelStatistics(FrameFeatures):
     distance in them is no measure of quality.
 
     Args:
-        grid: Cells along each side.
+        grid: Parts of the picture along each side.
         motion_weight: Motion is so many times as important as colour; the difference of
             neighbouring frames is about a tenth as large as that of two pictures.
-
-    Raises:
-        ValueError: If there is no cell or the weight is negative.
     """
 
     def __init__(self, *, grid: int = 4, motion_weight: float = 10.0) -> None:
         if grid < 1 or motion_weight < 0:
             raise UserError(
-                f"grid is {grid} and motion_weight {motion_weight}; give at least one cell and a "
+                f"grid is {grid} and motion_weight {motion_weight}; give at least one part and a "
                 "weight of 0 or more."
             )
         self.grid = grid
@@ -68,13 +55,13 @@ class PixelStatistics(FrameFeatures):
         self.name = f"pixel_statistics_{grid}x{grid}_motion{exact_name(motion_weight)}"
 
     def features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Mean colour and mean motion of every cell over the clip.
+        """Mean colour and mean motion of every part of the picture over the clip.
 
         Args:
             frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
 
         Returns:
-            float64, shape (1, 4 * grid^2): RGB in [0, 1] of the cells, row by row, then the mean
+            float64, shape (1, 4 * grid^2): RGB in [0, 1] of the parts, row by row, then the mean
             absolute difference of neighbouring grey frames in [0, 1] times the weight.
         """
         colour = torch.zeros(self.grid, self.grid, 3, dtype=torch.float64)
@@ -83,17 +70,17 @@ class PixelStatistics(FrameFeatures):
         previous = None
         for frame in frames:
             levels = frame.float() / 255
-            colour += self._cells(levels)
+            colour += self._means(levels)
             grey = (levels @ weights)[..., None]
             if previous is not None:
-                motion += self._cells((grey - previous).abs())
+                motion += self._means((grey - previous).abs())
             previous = grey
         colour /= max(len(frames), 1)
         motion *= self.motion_weight / max(len(frames) - 1, 1)
         return torch.cat([colour.flatten(), motion.flatten()])[None]
 
-    def _cells(self, picture: torch.Tensor) -> torch.Tensor:
-        """Means over cells of (H, W, C), float64, shape (grid, grid, C)."""
+    def _means(self, picture: torch.Tensor) -> torch.Tensor:
+        """Over the parts of (H, W, C), float64, shape (grid, grid, C)."""
         planes = picture.permute(2, 0, 1)[None]
         means = torch.nn.functional.adaptive_avg_pool2d(planes, self.grid)
         return means[0].permute(1, 2, 0).double()

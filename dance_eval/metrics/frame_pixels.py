@@ -7,7 +7,6 @@ without antialiasing, nothing rounded or clamped.
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torchvision.transforms.functional import (
     InterpolationMode,
@@ -16,6 +15,7 @@ from torchvision.transforms.functional import (
     resize,
 )
 
+from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -40,7 +40,7 @@ def clip_pixels(frames: Tensor, *, size: int, antialias: bool) -> Tensor:
         float32, shape (T, 3, size, size).
 
     Raises:
-        ValueError: If the frames have another shape or type, or there are none.
+        UserError: If there are no frames.
     """
     pictures = _pictures(frames)
     if not antialias:
@@ -59,9 +59,6 @@ def dino_pixels(frames: Tensor, *, size: int) -> Tensor:
 
     Returns:
         float32, shape (T, 3, size, W') or (T, 3, H', size).
-
-    Raises:
-        ValueError: As in `clip_pixels`.
     """
     pictures = _pictures(frames).float()
     pictures = resize(pictures, [size], InterpolationMode.BILINEAR, antialias=False)
@@ -73,9 +70,6 @@ def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]
 
     Where the side that the mode names is above 512 px, both are scaled by 512 over it and rounded
     down, in double precision as VBench's code has it: 561 px become 511.
-
-    Raises:
-        ValueError: If the mode is unknown.
     """
     if mode not in ("longer", "shorter"):
         raise UserError(f"The resize mode is {mode!r}; choose 'longer' or 'shorter'.")
@@ -95,9 +89,6 @@ def musiq_pixels(frames: Tensor, *, mode: MusiqResize) -> Tensor:
 
     Returns:
         float32, shape (T, 3, H', W').
-
-    Raises:
-        ValueError: As in `clip_pixels` and `musiq_size`.
     """
     pictures = _pictures(frames)
     size = musiq_size(pictures.shape[2], pictures.shape[3], mode=mode)
@@ -105,11 +96,7 @@ def musiq_pixels(frames: Tensor, *, mode: MusiqResize) -> Tensor:
 
 
 def _pictures(frames: Tensor) -> Tensor:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError(
-            f"Frames of shape {tuple(frames.shape)} and type {frames.dtype} are not uint8 "
-            "(T, H, W, 3); permute or convert them first."
-        )
+    require_frames(frames)
     if not len(frames):
         raise UserError("A clip without frames shows nothing; give at least one.")
     return frames.permute(0, 3, 1, 2).contiguous()

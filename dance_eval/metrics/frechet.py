@@ -70,9 +70,9 @@ def bootstrap_frechet(
     Args:
         first: Shape (N1, D).
         second: Shape (N2, D).
-        seed: The evaluation's seed.
-        name: What is measured; with the seed it fixes the resamples.
-        confidence: Of the interval, in (0, 1).
+        seed: As in `bootstrap_mean`.
+        name: As in `bootstrap_mean`.
+        confidence: As in `bootstrap_mean`.
         num_resamples: Number of resamples.
 
     Returns:
@@ -80,17 +80,17 @@ def bootstrap_frechet(
         and nothing for fewer than two.
     """
     if min(len(first), len(second)) < 2:
-        return MeanInterval(mean=None, low=None, high=None, num_values=0)
+        return MeanInterval()
     distance = frechet_distance(first, second)
     if min(len(first), len(second)) < 3:
-        return MeanInterval(mean=distance, low=None, high=None, num_values=len(first))
+        return MeanInterval(distance, num_values=len(first))
     stream = generator(seed, name, "bootstrap")
     resampled = torch.zeros(num_resamples, dtype=torch.float64)
     for index in range(num_resamples):
         rows = [torch.randint(len(x), (len(x),), generator=stream) for x in (first, second)]
         resampled[index] = frechet_distance(first[rows[0]], second[rows[1]])
     low, high = percentiles(resampled - resampled.mean() + distance, confidence=confidence)
-    return MeanInterval(mean=distance, low=max(low, 0.0), high=high, num_values=len(first))
+    return MeanInterval(distance, max(low, 0.0), high, len(first))
 
 
 class FrechetDistance(SetMetric):
@@ -106,9 +106,6 @@ class FrechetDistance(SetMetric):
             those scored.
         num_resamples: Of the interval.
         name: Name in tables; name the features in it.
-
-    Raises:
-        ValueError: If there is no resample.
     """
 
     value_names = ("distance", "num_reference")
@@ -122,17 +119,16 @@ class FrechetDistance(SetMetric):
         num_resamples: int = 200,
         name: str = "frechet_distance",
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, part=features)
         if num_resamples < 1:
             raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
-        self.features = [features]  # a list: a network is no part of the metric's state
-        self.in_workers = features.in_workers
+        self.features = features
         self.reference = reference
         self.num_resamples = num_resamples
 
     def describe(self, clip: ScoredClip) -> torch.Tensor:
         """Features of a clip, shape (D,)."""
-        return clip_features(clip, self.features[0])
+        return clip_features(clip, self.features)
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
         """Whether the clip is of the reference, which is part of every other system's set."""
@@ -142,7 +138,7 @@ class FrechetDistance(SetMetric):
         return (int(is_reference),)
 
     def require(self, systems: Sequence[str]) -> None:
-        """ValueError if the reference is not among the systems."""
+        """`UserError` if the reference is not among the systems."""
         if self.reference not in systems:
             raise UserError(
                 f"{self.name} compares with the system {self.reference!r}, but the folders hold "
@@ -157,9 +153,9 @@ class FrechetDistance(SetMetric):
         for numbers, (is_reference,) in zip(descriptions, labels, strict=True):
             both[is_reference].append(numbers)
         own, reference = both[0], both[1]
-        nothing = MeanInterval(mean=None, low=None, high=None, num_values=0)
-        return {
-            "distance": bootstrap_frechet(
+        distance = MeanInterval()
+        if own and reference:
+            distance = bootstrap_frechet(
                 torch.stack(own),
                 torch.stack(reference),
                 seed=seed,
@@ -167,11 +163,4 @@ class FrechetDistance(SetMetric):
                 confidence=confidence,
                 num_resamples=self.num_resamples,
             )
-            if own and reference
-            else nothing,
-            "num_reference": count(len(reference), out_of=len(own)),
-        }
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the features."""
-        return self.features[0].fingerprints()
+        return {"distance": distance, "num_reference": count(len(reference), out_of=len(own))}

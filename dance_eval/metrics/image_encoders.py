@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
 
+from dance_eval.metrics.clip import MetricPart
 from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
@@ -24,7 +25,7 @@ class EncoderError(UserError):
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
+class ImageEncoder(MetricPart):
     """A frozen network that describes frames by vectors.
 
     Its weights are loaded when first used, once for all encoders of one process that are alike.
@@ -72,18 +73,34 @@ class ImageEncoder:
         Raises:
             EncoderError: If the folder is gone.
         """
-        commit = self._commit
-        if commit is not None:
-            return f"{self.weights}@{commit}"
+        if self._commit is not None:
+            return f"{self.weights}@{self._commit}"
         try:
             return fingerprint_folder(self.weights)
         except OSError as error:
             raise EncoderError(f"{self.weights}: {error}") from error
 
+    def fingerprints(self) -> dict[str, str]:
+        """That of the weights."""
+        return {"weights": self.fingerprint()}
+
+    @abstractmethod
+    def embed_images(self, frames: Tensor) -> Tensor:
+        """Vectors of frames, not normalised.
+
+        Args:
+            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
+
+        Returns:
+            float32 on the CPU, shape (T, D).
+
+        Raises:
+            UserError: If there are no frames, or the weights cannot be had.
+        """
+
     @staticmethod
     @abstractmethod
-    def _load(source: str, **options: Any) -> nn.Module:
-        """The network, however it is loaded."""
+    def _load(source: str, **options: Any) -> nn.Module: ...
 
     @torch.no_grad()
     def _in_parts(self, frames: Tensor, embed: Callable[[Any, Tensor], Tensor]) -> Tensor:
@@ -115,29 +132,24 @@ class ImageEncoder:
         return self.device
 
     @property
-    def in_workers(self) -> bool:
-        """Whether other processes may hold a copy: not on a GPU, which one process fills."""
+    def in_workers(self) -> bool:  # type: ignore[override]
+        """Not on a GPU, which one process fills."""
         return torch.device(self._where).type == "cpu"
 
     @property
     def _model(self) -> Any:
-        return _loaded(
-            self._load, self.weights, self._identity, self._commit, DTYPES[self.dtype], self._where
-        )
+        dtype = DTYPES[self.dtype]
+        return _loaded(self._load, self.weights, self._commit, self._identity, dtype, self._where)
 
 
+# The fingerprint tells changed weights from those in memory.
 @functools.cache
 def _loaded(
-    load: Callable[..., nn.Module],
-    source: str,
-    fingerprint: str,
-    commit: str | None,
-    dtype: torch.dtype,
-    device: str,
-) -> nn.Module:
-    """A network in evaluation mode; ``fingerprint`` tells changed weights from those in memory."""
-    revision = {} if commit is None else {"revision": commit}
-    return load(source, dtype=dtype, **revision).eval().requires_grad_(False).to(device)
+    load: Callable[..., Any], source: str, commit: str | None, fingerprint: str,
+    dtype: torch.dtype, device: str,
+) -> nn.Module:  # fmt: skip
+    network = load(source, dtype=dtype, revision=commit or "main")
+    return network.eval().requires_grad_(False).to(device)
 
 
 @dataclass(frozen=True)
@@ -156,20 +168,8 @@ class ClipEncoder(ImageEncoder):
         """Length of the vectors."""
         return self._config.projection_dim
 
-    def embed_images(self, frames: Tensor, *, antialias: bool) -> Tensor:
-        """Vectors of frames, not normalised.
-
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-            antialias: Resize them as CLIP's own code does (true) or as VBench does (false).
-
-        Returns:
-            float32 on the CPU, shape (T, D).
-
-        Raises:
-            ValueError: If the frames have another shape or type, or there are none.
-            MissingWeightsError: If the weights cannot be had.
-        """
+    def embed_images(self, frames: Tensor, *, antialias: bool = False) -> Tensor:
+        """As in `ImageEncoder`; frames resized as VBench does, or ``antialias`` as CLIP's code."""
 
         def embed(model: Any, part: Tensor) -> Tensor:
             pixels = clip_pixels(part, size=self.size, antialias=antialias).to(model.dtype)
@@ -186,9 +186,6 @@ class ClipEncoder(ImageEncoder):
 
         Returns:
             float32 on the CPU, shape (N, D), and N flags.
-
-        Raises:
-            MissingWeightsError: If weights or tokenizer cannot be had.
         """
         model = self._model
         tokenizer = _tokenizer(self.weights, self._commit)
@@ -209,13 +206,12 @@ class ClipEncoder(ImageEncoder):
 
 @functools.cache
 def _tokenizer(source: str, commit: str | None) -> Any:
-    revision = {} if commit is None else {"revision": commit}
-    return load_pretrained(CLIPTokenizer, source, None, **revision)
+    return load_pretrained(CLIPTokenizer, source, None, revision=commit or "main")
 
 
 @dataclass(frozen=True)
 class DinoEncoder(ImageEncoder):
-    """DINO (Caron et al. 2021, arXiv 2104.14294): what its class token says, as VBench asks it.
+    """DINO (Caron et al. 2021, arXiv 2104.14294): its class token, as VBench uses it.
 
     Frames keep their aspect, so position embeddings are stretched to the frame; that is done as in
     DINO's code, whose grid is a tenth of a patch off the one of transformers.
@@ -229,7 +225,7 @@ class DinoEncoder(ImageEncoder):
         return self._config.image_size
 
     def embed_images(self, frames: Tensor) -> Tensor:
-        """Vectors of frames, (T, H, W, 3) to float32 (T, D), like those of `ClipEncoder`."""
+        """As in `ImageEncoder`; class tokens of frames that keep their aspect."""
 
         def embed(model: Any, part: Tensor) -> Tensor:
             pixels = dino_pixels(part, size=self.size)

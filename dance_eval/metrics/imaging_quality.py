@@ -27,7 +27,6 @@ def musiq_scores(frames: Tensor, *, worker: ExternalWorker, resize: MusiqResize)
         T numbers, 0 to 100 up to outliers.
 
     Raises:
-        ValueError: If the frames have another shape or type, or there are none.
         WorkerError: If the worker fails or answers something else than a number per frame.
     """
     pixels = musiq_pixels(frames, mode=resize)
@@ -59,7 +58,7 @@ class ImagingQuality(ClipMetric):
         name: Name in tables.
 
     Raises:
-        ValueError: If a setting makes no sense or the weights are missing.
+        UserError: If a setting makes no sense or the weights are missing.
     """
 
     value_names = ("score",)
@@ -87,11 +86,7 @@ class ImagingQuality(ClipMetric):
         )
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the clip has no frames or the worker fails.
-        """
+        """The value; `UserError` without frames or if the worker fails."""
         scores = musiq_scores(clip.frames, worker=self._worker, resize=self.resize)
         return {"score": math.fsum(scores) / len(scores) / 100}
 

@@ -1,7 +1,7 @@
-"""Seeded bootstrap intervals of means and medians."""
+"""Seeded percentile bootstrap intervals of means and medians."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import median
@@ -26,10 +26,14 @@ class MeanInterval:
         num_values: How many values went in.
     """
 
-    mean: float | None
-    low: float | None
-    high: float | None
-    num_values: int
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    num_values: int = 0
+
+    def as_fields(self) -> dict[str, float | int | None]:
+        """As metrics.json has it: mean, low, high and n."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.num_values}
 
     def text(self, num_digits: int = 3) -> str:
         """``mean [low, high]`` for reading; only what there is."""
@@ -48,7 +52,7 @@ def bootstrap_mean(
     confidence: float = 0.95,
     num_resamples: int = 10_000,
 ) -> MeanInterval:
-    """Percentile bootstrap interval of the mean over clips.
+    """Interval of the mean over clips.
 
     Clips are resampled as if independent of each other; clips of one track are not, so the interval
     is for these tracks, not for new ones. Below about ten values it is too narrow.
@@ -60,11 +64,8 @@ def bootstrap_mean(
         confidence: Share of the resampled means inside the interval, in (0, 1).
         num_resamples: Number of resamples.
 
-    Returns:
-        The mean and the interval; equal calls give equal results.
-
     Raises:
-        ValueError: If the confidence is outside (0, 1), there are no resamples or a value is not
+        UserError: If the confidence is outside (0, 1), there are no resamples or a value is not
             finite.
     """
     if not 0.0 < confidence < 1.0:
@@ -75,19 +76,18 @@ def bootstrap_mean(
         raise UserError(f"{name} holds a value that is not finite; leave it out and count it.")
     num_values = len(values)
     if num_values == 0:
-        return MeanInterval(mean=None, low=None, high=None, num_values=0)
+        return MeanInterval()
     data = torch.tensor(values, dtype=torch.float64)
     mean = float(data.mean())
     if num_values == 1:
-        return MeanInterval(mean=mean, low=None, high=None, num_values=1)
+        return MeanInterval(mean, num_values=1)
     stream = generator(seed, name, "bootstrap")
     chunk = max(_CHUNK_DRAWS // num_values, 1)
     means = []
     for start in range(0, num_resamples, chunk):
         size = (min(chunk, num_resamples - start), num_values)
         means.append(data[torch.randint(num_values, size, generator=stream)].mean(dim=1))
-    low, high = percentiles(torch.cat(means), confidence=confidence)
-    return MeanInterval(mean=mean, low=low, high=high, num_values=num_values)
+    return MeanInterval(mean, *percentiles(torch.cat(means), confidence=confidence), num_values)
 
 
 def bootstrap_median(
@@ -98,13 +98,13 @@ def bootstrap_median(
     confidence: float = 0.95,
     num_resamples: int = 2000,
 ) -> MeanInterval:
-    """Percentile bootstrap interval of the median of all values, resampling groups as a whole.
+    """Interval of the median of all values, resampling groups as a whole.
 
     Args:
-        groups: The values of each independent unit, such as the runs of one cell.
-        seed: The evaluation's seed.
-        name: What is estimated; with the seed it fixes the resamples.
-        confidence: Share of the resampled medians inside the interval, in (0, 1).
+        groups: The values of each independent unit, such as the runs of one generation request.
+        seed: As in `bootstrap_mean`.
+        name: As in `bootstrap_mean`.
+        confidence: As in `bootstrap_mean`.
         num_resamples: Number of resamples.
 
     Returns:
@@ -112,15 +112,57 @@ def bootstrap_median(
     """
     groups = [group for group in groups if group]
     if not groups:
-        return MeanInterval(mean=None, low=None, high=None, num_values=0)
+        return MeanInterval()
     middle = float(median(chain.from_iterable(groups)))
     if len(groups) == 1:
-        return MeanInterval(mean=middle, low=None, high=None, num_values=1)
+        return MeanInterval(middle, num_values=1)
     stream = generator(seed, name, "bootstrap")
     drawn = torch.randint(len(groups), (num_resamples, len(groups)), generator=stream).tolist()
     medians = [median(chain.from_iterable(groups[index] for index in row)) for row in drawn]
-    low, high = percentiles(torch.tensor(medians, dtype=torch.float64), confidence=confidence)
-    return MeanInterval(mean=middle, low=low, high=high, num_values=len(groups))
+    ends = percentiles(torch.tensor(medians, dtype=torch.float64), confidence=confidence)
+    return MeanInterval(middle, *ends, len(groups))
+
+
+def bootstrap_seeds_and_clips(
+    values: Sequence[Mapping[str, float]],
+    *,
+    seed: int,
+    name: str,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+) -> MeanInterval:
+    """Interval of the mean over trainings and clips.
+
+    Trainings and clips are both resampled, crossed: a clip that is drawn is drawn for every
+    training that is. So the interval is wider than one over clips alone. With three trainings it
+    says little of how others would spread; two or more clips or trainings are needed for any.
+
+    Args:
+        values: Per training a finite number by clip; clips may be missing.
+        seed: As in `bootstrap_mean`.
+        name: As in `bootstrap_mean`.
+        confidence: As in `bootstrap_mean`.
+        num_resamples: Number of resamples.
+
+    Returns:
+        The mean of all values, the interval, and the number of clips with a value.
+    """
+    clips = list(dict.fromkeys(clip for own in values for clip in own))
+    trainings = [own for own in values if own]
+    if not clips:
+        return MeanInterval()
+    table = torch.tensor(
+        [[own.get(clip, math.nan) for clip in clips] for own in trainings], dtype=torch.float64
+    )
+    mean = float(table.nanmean())
+    if table.numel() == 1:
+        return MeanInterval(mean, num_values=1)
+    stream = generator(seed, name, "bootstrap")
+    rows = torch.randint(len(trainings), (num_resamples, len(trainings)), generator=stream)
+    columns = torch.randint(len(clips), (num_resamples, len(clips)), generator=stream)
+    means = torch.stack([table[r][:, c].nanmean() for r, c in zip(rows, columns, strict=True)])
+    ends = percentiles(means[~means.isnan()], confidence=confidence)
+    return MeanInterval(mean, *ends, len(clips))
 
 
 def percentiles(estimates: torch.Tensor, *, confidence: float) -> tuple[float, float]:

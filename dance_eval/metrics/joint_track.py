@@ -9,28 +9,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from musicinfuser.errors import UserError
-
-if TYPE_CHECKING:
-    from dance_eval.metrics.clip import ScoredClip
 
 
 def read_joints(path: Path | str) -> torch.Tensor:
-    """Read places of joints.
-
-    Args:
-        path: A JSON file, see the module.
-
-    Returns:
-        float64, shape (P, T, J, D).
+    """Places of joints in a JSON file (see the module), float64, shape (P, T, J, D).
 
     Raises:
-        ValueError: If the file is missing or holds no finite numbers of such a shape.
+        UserError: If the file is missing or holds no finite numbers of such a shape.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,14 +68,14 @@ class JointTrack(MotionCurve):
         return beside if self.folder is None else Path(self.folder) / beside.name
 
     def files_of(self, path: Path) -> Sequence[Path]:
-        """The file of joints, which values depend on."""
+        """The file of joints."""
         return (self.file_of(path),)
 
-    def of_clip(self, clip: "ScoredClip") -> torch.Tensor:
+    def of_clip(self, clip: ScoredClip) -> torch.Tensor:
         """Speed of the joints of a clip, float64, shape (T - 1,).
 
         Raises:
-            ValueError: If the clip is no file, or its joints cannot be read or are those of
+            UserError: If the clip is no file, or its joints cannot be read or are those of
                 another number of frames.
         """
         if clip.path is None:

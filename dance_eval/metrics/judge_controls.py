@@ -1,17 +1,70 @@
-"""Does a judge listen? Its scores with the clip's own music against those with other sound."""
+"""Does a judge respond to audio? Its scores with the clip's own music against those with others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from dance_eval.judges.sounds import CONTROLS
+from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.metrics.matching import Pieces, track_of
+from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
+from musicinfuser.media.video import probe_video
 
 SOUNDS = {
     "other_track": "another track",
     "silence": "silence",
     "half_beat": "the music half a beat later",
 }
-"""How the controls are called in sentences."""
+"""What the controls are called in sentences."""
+
+
+def mismatched_audio(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, Path]:
+    """For every clip the file of a clip with another track, as audio that does not match.
+
+    Pieces of music stand in a circle in an order drawn from the seed, and each gets the audio of
+    the next, so none keeps its own (a derangement). All clips of one piece get the same other
+    track, whatever system made them: that of its first clip that has sound.
+
+    Args:
+        entries: All clips of a run; those with a problem are passed over.
+        seed: The evaluation's.
+
+    Returns:
+        File with the audio by file of the clip; empty with fewer than two tracks.
+    """
+    usable = [entry for entry in entries if entry.problem is None]
+    pieces = Pieces(usable)
+    by_track: dict[tuple[str, str], list[ClipEntry]] = {}
+    for entry in usable:
+        by_track.setdefault((track_of(entry), pieces.of(entry)), []).append(entry)
+    sources = {}
+    for track in sorted(by_track):
+        files = (entry.path for entry in by_track[track])
+        if (source := next(filter(_has_sound, files), None)) is not None:
+            sources[track] = source
+    if len(sources) < 2:
+        return {}
+    names = list(sources)
+    order = torch.randperm(len(names), generator=generator(seed, "tracks", "other track"))
+    circle = [names[index] for index in order.tolist()]
+    following = dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    return {
+        entry.path: sources[following[track]]
+        for track, own in by_track.items()
+        if track in following
+        for entry in own
+    }
+
+
+def _has_sound(path: Path) -> bool:
+    try:
+        return probe_video(path).has_audio
+    except UserError:
+        return False
 
 
 def control_findings(
@@ -24,8 +77,8 @@ def control_findings(
 ) -> dict[str, Any]:
     """Paired differences of one score, own music minus control, over clips and per system.
 
-    A judge is deaf to a control if the bootstrap interval of the mean difference holds 0, and deaf
-    if it is deaf to all of them. With fewer than two clips nothing is claimed.
+    A judge ignores a control if the bootstrap interval of the mean difference holds 0, and audio if
+    it ignores all of them. With fewer than two clips nothing is claimed.
 
     Args:
         records: Clips of metrics.json.
@@ -36,10 +89,15 @@ def control_findings(
         confidence: Of the intervals.
 
     Returns:
-        ``controls``: {control: {mean, low, high, n, num_missing, deaf, systems: {system: {mean,
-        low, high, n}}}}, ``deaf``: true, false or null, and ``deaf_to``: names of controls.
+        ``controls``: {control: {mean, low, high, n, num_missing, ignored, systems: {system: {mean,
+        low, high, n}}}}, ``ignores_audio``: true, false or null, ``ignored``: names of controls.
     """
     scored = [record for record in records if metric in record["values"]]
+
+    def summary(differences: list[float], name: str) -> dict[str, Any]:
+        found = bootstrap_mean(differences, seed=seed, name=name, confidence=confidence)
+        return found.as_fields()
+
     controls: dict[str, Any] = {}
     for control in CONTROLS:
         pairs = [
@@ -47,33 +105,22 @@ def control_findings(
             for record in scored
             if {value, f"{value}_{control}"} <= (values := record["values"][metric]).keys()
         ]
-
-        def summary(differences: list[float], name: str) -> dict[str, Any]:
-            interval = bootstrap_mean(differences, seed=seed, name=name, confidence=confidence)
-            return {
-                "mean": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "n": interval.num_values,
-            }
-
         name = f"{metric}/{value}/{control}"
         whole = summary([difference for _, difference in pairs], name)
-        is_known = whole["low"] is not None
         controls[control] = {
             **whole,
             "num_missing": len(scored) - len(pairs),
-            "deaf": whole["low"] <= 0 <= whole["high"] if is_known else None,
+            "ignored": None if whole["low"] is None else whole["low"] <= 0 <= whole["high"],
             "systems": {
                 system: summary([d for own, d in pairs if own == system], f"{name}/{system}")
                 for system in dict.fromkeys(system for system, _ in pairs)
             },
         }
-    known = [result["deaf"] for result in controls.values() if result["deaf"] is not None]
+    known = [result["ignored"] for result in controls.values() if result["ignored"] is not None]
     return {
         "controls": controls,
-        "deaf": all(known) if known else None,
-        "deaf_to": [control for control, result in controls.items() if result["deaf"]],
+        "ignores_audio": all(known) if known else None,
+        "ignored": [control for control, result in controls.items() if result["ignored"]],
     }
 
 
@@ -81,29 +128,26 @@ def control_sentences(findings: dict[str, Any], *, metric: str, value: str) -> l
     """What `control_findings` found, for people."""
     sentences = []
     for control, result in findings["controls"].items():
-        with_sound = f"{metric}: {value}, own music minus {SOUNDS[control]}"
-        missing = result["num_missing"]
-        left_out = f"; {missing} clips without this control" if missing else ""
-        if result["mean"] is None:
-            sentences.append(f"{with_sound}: no clips{left_out}.")
-        elif result["deaf"] is None:
-            sentences.append(f"{with_sound}: {result['mean']:+.2f} (n = {result['n']}){left_out}.")
-        else:
-            moved = "does not move" if result["deaf"] else "moves"
-            sentences.append(
-                f"{with_sound}: {result['mean']:+.2f} [{result['low']:+.2f}, "
-                f"{result['high']:+.2f}] (n = {result['n']}): {moved}{left_out}."
+        found = "no clips"
+        if result["mean"] is not None:
+            ends = (
+                "" if result["low"] is None else f" [{result['low']:+.2f}, {result['high']:+.2f}]"
             )
-    if findings["deaf"] is None:
-        sentences.append(f"{metric}: too few clips to say whether the judge listens.")
-    elif findings["deaf"]:
-        sentences.append(
-            f"{metric}: the judge is DEAF: {value} does not move with any other sound. Its scores "
+            found = f"{result['mean']:+.2f}{ends} (n = {result['n']})"
+        if result["ignored"] is not None:
+            found += ": does not move" if result["ignored"] else ": moves"
+        if missing := result["num_missing"]:
+            found += f"; {missing} clips without this control"
+        sentences.append(f"{metric}: {value}, own music minus {SOUNDS[control]}: {found}.")
+    if findings["ignores_audio"] is None:
+        last = "too few clips to say whether the judge responds to audio."
+    elif findings["ignores_audio"]:
+        last = (
+            f"the judge IGNORES AUDIO: {value} does not move with any other sound. Its scores "
             "about music say nothing, or no clip here follows its music (add ground truth)."
         )
-    elif findings["deaf_to"]:
-        names = " and ".join(SOUNDS[control] for control in findings["deaf_to"])
-        sentences.append(f"{metric}: the judge is DEAF to {names}.")
+    elif findings["ignored"]:
+        last = f"the judge IGNORES {' and '.join(SOUNDS[name] for name in findings['ignored'])}."
     else:
-        sentences.append(f"{metric}: the judge listens: {value} moves with every other sound.")
-    return sentences
+        last = f"the judge responds to audio: {value} moves with every other sound."
+    return [*sentences, f"{metric}: {last}"]

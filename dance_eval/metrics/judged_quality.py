@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ from dance_eval.judges.sounds import (
     shifted_sound,
 )
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.clip_folder import ClipEntry, file_digest
-from dance_eval.metrics.judge_controls import control_findings, control_sentences
-from dance_eval.metrics.other_tracks import lenders
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
+from dance_eval.metrics.judge_controls import (
+    control_findings,
+    control_sentences,
+    mismatched_audio,
+)
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import fit_length, read_audio
 
@@ -63,8 +67,8 @@ class JudgedQuality(ClipMetric):
         expected_beat_alignment, expected_dance_quality and so on: From the probabilities of digits,
             where the judge gives them.
         beat_alignment_<control>, style_alignment_<control>, expected_beat_alignment_<control>:
-            Scores with other sound: ``other_track`` (that of another clip), ``silence``,
-            ``half_beat`` (the clip's own music, moved in a circle by half a beat).
+            Scores with other sound: ``other_track`` (mismatched audio, that of another clip),
+            ``silence``, ``half_beat`` (the clip's own music, moved in a circle by half a beat).
         num_answers, num_strict, num_cut_off: How many answers about the clip with its own sound
             there are, how many the stricter rule reads, how many were cut off.
         num_unread_controls: How many answers about other sound hold no score, if any; the next
@@ -84,11 +88,8 @@ class JudgedQuality(ClipMetric):
         wording: ``"paper"`` asks Table 10 to the letter. ``"authors"`` asks what their code for
             VideoLLaMA 2 asks, with "0-10" in the eight questions about dance and video.
         controls: Whether to ask about music with other sound, too. Without, nobody knows whether
-            the judge listens.
+            the judge responds to audio.
         name: Name in tables.
-
-    Raises:
-        ValueError: If the wording is unknown.
     """
 
     # It asks many questions at once by itself; a judge on a GPU is there once.
@@ -112,8 +113,7 @@ class JudgedQuality(ClipMetric):
         self.judge = CachedJudge(judge, cache)
         self.wording = wording
         self.controls = controls
-        self._lenders: dict[Path, Path] = {}
-        self._digests: dict[Path, str] = {}
+        self._mismatched: dict[Path, Path] = {}
 
     def fingerprints(self) -> dict[str, str]:
         """Everything that the judge's answers depend on."""
@@ -121,38 +121,28 @@ class JudgedQuality(ClipMetric):
         return {"judge": hashlib.sha256(text.encode()).hexdigest()}
 
     def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
-        """See which clip lends which its music."""
-        self._lenders = lenders(entries, seed=seed) if self.controls else {}
+        """See which clip gets the audio of which other one."""
+        self._mismatched = mismatched_audio(entries, seed=seed) if self.controls else {}
 
     def check(self) -> None:
-        """See that the judge is there.
-
-        Raises:
-            JudgeError: If it is not.
-        """
+        """`JudgeError` if the judge is not there."""
         self.judge.check()
 
     def clip_key(self, entry: ClipEntry) -> Any:
-        """The clip whose music is heard instead."""
-        lender = self._lenders.get(entry.path)
-        return None if lender is None else self._digest(lender)
-
-    def _digest(self, path: Path) -> str:
-        if path not in self._digests:
-            self._digests[path] = file_digest(path)
-        return self._digests[path]
+        """The clip with the mismatched audio."""
+        return content_digest(self._mismatched.get(entry.path))
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """Ask everything about one clip at once, as far as the judge takes it.
 
         Raises:
-            ValueError: If the clip has no file or no sound, the judge fails, or an answer holds no
+            UserError: If the clip has no file or no sound, the judge fails, or an answer holds no
                 score.
         """
         if clip.path is None:
             raise UserError(f"{clip.name}: a judge needs the clip's file.")
         if clip.waveform is None:
-            raise UserError(f"{clip.path}: has no sound, which a judge of dance must hear.")
+            raise UserError(f"{clip.path}: has no sound, which a judge of dance needs.")
         asked = questions(clip.prompt, wording=self.wording)
         sounds = self._shown(clip)
         own = next(sounds)
@@ -160,17 +150,12 @@ class JudgedQuality(ClipMetric):
         for other in sounds:
             calls += [(other, q) for q in asked if q.name in MUSIC_QUESTIONS]
         answers = self.judge.ask_all([((shown,), question) for shown, question in calls])
-        run = {q.name: answer for (shown, q), answer in zip(calls, answers, strict=True)
-               if shown is own}  # fmt: skip
-        values = self._run_values(run, clip)
-        for (shown, question), answer in zip(calls, answers, strict=True):
-            if shown is not own:
-                values |= _controlled(question, shown.sound, answer)
-        unread = sum(
-            answer.score is None
-            for (shown, _), answer in zip(calls, answers, strict=True)
-            if shown is not own
-        )
+        # The questions about the clip with its own sound come first.
+        run = {q.name: answer for q, answer in zip(asked, answers, strict=False)}
+        values, unread = self._run_values(run, clip), 0
+        for (shown, question), answer in list(zip(calls, answers, strict=True))[len(asked) :]:
+            values |= _controlled(question, shown.sound, answer)
+            unread += answer.score is None
         return values | ({_UNREAD: float(unread)} if unread else {})
 
     def _run_values(self, run: dict[str, Answer], clip: ScoredClip) -> dict[str, float]:
@@ -211,17 +196,20 @@ class JudgedQuality(ClipMetric):
         if not self.controls:
             return
         yield show(waveform=own * 0, sound="silence")
-        if (seconds := _half_beat(clip)) is not None:
+        seconds: float | None = None
+        with suppress(UserError):  # the beats of the music cannot be had
+            seconds = half_beat_seconds(clip.music_beats())
+        if seconds is not None:
             moved = shifted_sound(own, seconds=seconds, rate_hz=SOUND_RATE_HZ)
             yield show(waveform=moved, sound="half_beat")
-        if (lender := self._lenders.get(path)) is not None:
-            lent = fitted_sound(read_audio(lender, rate_hz=SOUND_RATE_HZ), num_samples)
-            yield show(waveform=lent, sound="other_track")
+        if (other := self._mismatched.get(path)) is not None:
+            sound = fitted_sound(read_audio(other, rate_hz=SOUND_RATE_HZ), num_samples)
+            yield show(waveform=sound, sound="other_track")
 
     def findings(
         self, records: Sequence[dict[str, Any]], *, seed: int, confidence: float
     ) -> dict[str, Any] | None:
-        """Whether the judge listens, by its beat score with other sounds.
+        """Whether the judge responds to audio, by its beat score with other sounds.
 
         Returns:
             What `control_findings` gives, for the scores and under ``"expected"`` for the expected
@@ -229,8 +217,9 @@ class JudgedQuality(ClipMetric):
         """
         reading = reading_sentences(records, metric=self.name)
         if not self.controls:
-            warning = f"{self.name}: run without controls; nobody knows whether the judge listens."
-            return {"deaf": None, "deaf_to": [], "controls": {}, "printed": [*reading, warning]}
+            unsure = "run without controls; nobody knows whether the judge responds to audio."
+            unknown = {"ignores_audio": None, "ignored": [], "controls": {}}
+            return unknown | {"printed": [*reading, f"{self.name}: {unsure}"]}
         value = key_of(BEAT)
         compare = functools.partial(
             control_findings, records, metric=self.name, seed=seed, confidence=confidence
@@ -260,14 +249,6 @@ def reading_sentences(records: Sequence[dict[str, Any]], *, metric: str) -> list
     if unread := int(sum(count.get(_UNREAD, 0) for count in counts)):
         sentence += f"; {unread} more, with other sound, hold no score and are asked for next time"
     return [f"{sentence}."]
-
-
-def _half_beat(clip: ScoredClip) -> float | None:
-    """Half a beat in seconds; None where the beats of the music cannot be had."""
-    try:
-        return half_beat_seconds(clip.music_beats())
-    except UserError:
-        return None
 
 
 def _controlled(question: Question, control: str, answer: Answer) -> dict[str, float]:

@@ -43,11 +43,7 @@ def place_of(entry: ClipEntry, named: str | None) -> Path:
 
 
 def known_bpm(entry: ClipEntry) -> float | None:
-    """Beats per minute of a clip's music: what its list says, else what its AIST name says.
-
-    Returns:
-        The tempo as the track is played, None where nothing says it.
-    """
+    """Beats per minute of a clip's music as it is played, by its list, else by its AIST name."""
     if entry.bpm is not None:
         return entry.bpm
     name, factor = tempo_of(place_of(entry, entry.track))
@@ -56,11 +52,7 @@ def known_bpm(entry: ClipEntry) -> float | None:
 
 
 def tempo_disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence that names the music whose beats are at another tempo than the known one.
-
-    Args:
-        records: Clips of metrics.json.
-    """
+    """A sentence on music in records of metrics.json with beats at another than the known tempo."""
     known = [r for r in records if r.get("music_bpm") and r.get("known_bpm")]
     found = {
         r.get("beats_file") or r["file"]: (r["music_bpm"], r["known_bpm"])

@@ -1,4 +1,4 @@
-"""What a piece of music is, and which clips belong together: all tools of evaluation ask here."""
+"""What a piece of music is, and which clips belong together, for all tools of evaluation."""
 
 import os
 import unicodedata
@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import PurePath
+from typing import NamedTuple
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from musicinfuser.generation_requests import NO_AUDIO
@@ -16,19 +17,16 @@ Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Sound:
-    """What is known about the music of a clip.
-
-    Attributes:
-        source: The list that names it; what one list names differently is different.
-        digest: SHA-256 of its file, or None where the file is not here.
-        name: Its path without the suffix, folder by folder.
-        is_clip: Whether no track is named, so that the name is the clip's own.
-    """
+    """What is known about the music of a clip."""
 
     source: Hashable
+    """The list that names it; what one list names differently is different."""
     digest: str | None
+    """SHA-256 of its file, or None where the file is not here."""
     name: Name
+    """Its path without the suffix, folder by folder."""
     is_clip: bool = False
+    """Whether no track is named, so that the name is the clip's own."""
 
 
 def sound_of(entry: ClipEntry, named: str | None) -> Sound:
@@ -98,20 +96,18 @@ def _grouped(
 
 def _num_pieces(sounds: Sequence[Sound]) -> int:
     """How many pieces one list names; a name that ends another one is that one."""
-    names = {sound.name for sound in sounds}
-    digests = {sound.digest for sound in sounds if sound.digest is not None}
-    unknown = {
-        sound.name
-        for sound in sounds
-        if sound.digest is None
-        and not any(name != sound.name and _ends_in(name, sound.name) for name in names)
-    }
     known = {sound.name for sound in sounds if sound.digest is not None}
-    return len(digests) + len(unknown - known)
+    unknown = _longest({sound.name for sound in sounds}) - known
+    return len({sound.digest for sound in sounds if sound.digest is not None}) + len(unknown)
 
 
 def _ends_in(name: Name, end: Name) -> bool:
     return name[-len(end) :] == end
+
+
+def _longest(names: set[Name]) -> set[Name]:
+    """Those that are not the end of another one."""
+    return {n for n in names if not any(n != other and _ends_in(other, n) for other in names)}
 
 
 def track_of(entry: ClipEntry) -> str:
@@ -134,9 +130,8 @@ class Pieces:
             (entry, named): sound_of(entry, named)
             for entry in entries
             for named in (entry.track, entry.heard)
-            if named is not None or entry.track is None
+            if (named is not None or entry.track is None) and named != NO_AUDIO
         }
-        sounds = {key: sound for key, sound in sounds.items() if key[1] != NO_AUDIO}
         pieces = told_apart(sounds.values())
         self._pieces = {key: pieces[sound] for key, sound in sounds.items()}
         members: dict[str, set[Sound]] = defaultdict(set)
@@ -150,7 +145,7 @@ class Pieces:
         return self._piece(entry, entry.track)
 
     def heard(self, entry: ClipEntry) -> str | None:
-        """The piece that the model heard in place of the clip's; None: the clip's."""
+        """The piece that the model was conditioned on in place of the clip's; None: the clip's."""
         if entry.heard is None or entry.heard == NO_AUDIO:
             return entry.heard
         return self._piece(entry, entry.heard)
@@ -167,9 +162,8 @@ class Pieces:
 
 
 def _by_name(sounds: Iterable[Sound]) -> str:
-    named = sorted({sound for sound in sounds if not sound.is_clip}, key=lambda sound: sound.name)
-    places = {sound.name for sound in named}
-    places = {n for n in places if not any(n != other and _ends_in(other, n) for other in places)}
+    named = {sound for sound in sounds if not sound.is_clip}
+    places = _longest({sound.name for sound in named})
     if len(places) < 2 or all(sound.digest for sound in named):
         return ""
     listed = " and ".join("/".join(name) for name in sorted(places)[:2])
@@ -207,14 +201,8 @@ def is_compatible(first: ClipEntry, second: ClipEntry) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class MatchedPair:
-    """Two clips for the same music, start, prompt and seed.
-
-    Attributes:
-        first: The clip of the system that was named first.
-        second: The other system's.
-    """
+class MatchedPair(NamedTuple):
+    """Two clips for the same music, start, prompt and seed, in the order of their systems."""
 
     first: ClipEntry
     second: ClipEntry
@@ -223,7 +211,7 @@ class MatchedPair:
 def matched(
     entries: Sequence[ClipEntry], pieces: Pieces
 ) -> tuple[list[MatchedPair], list[tuple[ClipEntry, str]]]:
-    """Pair the clips of every two systems by what they were asked for.
+    """Pair the clips of every two systems by what they were generated for.
 
     Clips with the same music and start are paired if prompt and seed agree too; where a list names
     no prompt or seed, as for films of people, the first clip left with that music is taken. No clip
@@ -247,8 +235,7 @@ def matched(
             mine, theirs = (list(systems[system].get(music, ())) for system in (one, other))
             for agrees in (is_same, is_compatible):
                 for entry in list(mine):
-                    found = next((clip for clip in theirs if agrees(entry, clip)), None)
-                    if found is not None:
+                    if found := next((clip for clip in theirs if agrees(entry, clip)), None):
                         pairs.append(MatchedPair(entry, found))
                         mine.remove(entry)
                         theirs.remove(found)
@@ -258,43 +245,41 @@ def matched(
 
 @dataclass(frozen=True)
 class CellGroup:
-    """The clips of one cell.
-
-    Attributes:
-        track: Name of the music, with folders where another piece has the same one.
-        offset_seconds: Where in the track the clips start.
-        prompt: The text that they were asked to show, where it is known.
-        seed: What their generation was seeded with, where it is known.
-        number: From 1; above it, of clips that a system has several of for one cell.
-        clips: The clips by system.
-    """
+    """The clips of one generation request."""
 
     track: str
+    """Name of the music, with folders where another piece has the same one."""
     offset_seconds: float
+    """Where in the track the clips start."""
     prompt: str | None
+    """The text that they were generated for, where it is known."""
     seed: int | None = None
+    """What their generation was seeded with, where it is known."""
     number: int = 1
+    """From 1; above it, of clips that a system has several of for one request."""
     clips: dict[str, ClipEntry] = field(default_factory=dict)
+    """By system."""
 
 
 def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
     """Clips by music, start, prompt and seed, one per system.
 
-    Of several clips of one system for one cell, the first stands beside the first of the others,
+    Of several clips of one system for one request, the first stands beside the first of the others,
     the second beside the second. A clip whose prompt or seed is not known, such as a recording,
-    stands in every cell of its music that it fits; several such clips of one system share them out.
+    stands in every group of its music that it fits; several such clips of one system share them
+    out.
 
     Args:
         entries: The clips; systems keep their order.
 
     Returns:
-        The cells in the order of tracks, starts, prompts and seeds.
+        The groups in the order of tracks, starts, prompts and seeds.
     """
     pieces = Pieces(entries)
     order = {system: n for n, system in enumerate(dict.fromkeys(e.system for e in entries))}
     counts: Counter[Hashable] = Counter()
     groups: dict[str, list[tuple[ClipEntry, CellGroup]]] = defaultdict(list)
-    # What says most about itself makes the cells, the others find theirs.
+    # Clips that are known best make the groups, the others find theirs.
     owns = {e: (e.system, pieces.of(e), start_of(e), e.prompt, e.seed) for e in entries}
     totals = Counter(owns[entry] for entry in entries)
     for entry in sorted(entries, key=lambda e: (e.prompt is None) + (e.seed is None)):
@@ -304,7 +289,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
         near = [(asked, g) for asked, g in groups[piece] if g.offset_seconds == start]
         found = [g for asked, g in near if is_same(asked, entry) and g.number == counts[own]]
         if not found:
-            # Where a clip of the system stands that says more about itself is no room.
+            # Not where a clip of the system stands of which more is known.
             free = [
                 group
                 for asked, group in near
@@ -317,13 +302,14 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
             groups[piece].append((entry, found[0]))
         for group in found:
             group.clips.setdefault(entry.system, entry)
-    for _, group in (pair for own in groups.values() for pair in own):
+    found = [group for own in groups.values() for _, group in own]
+    for group in found:
         clips = sorted(group.clips.items(), key=lambda item: order[item[0]])
         group.clips.clear()
         group.clips.update(clips)
-    return sorted((group for own in groups.values() for _, group in own), key=_place)
 
+    def place(group: CellGroup) -> tuple[str, float, str, int, int]:
+        seed = -1 if group.seed is None else group.seed
+        return group.track, group.offset_seconds, group.prompt or "", seed, group.number
 
-def _place(group: CellGroup) -> tuple[str, float, str, int, int]:
-    seed = -1 if group.seed is None else group.seed
-    return group.track, group.offset_seconds, group.prompt or "", seed, group.number
+    return sorted(found, key=place)

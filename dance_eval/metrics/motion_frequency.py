@@ -1,12 +1,8 @@
 """The dominant frequency of a clip's motion, to see whether a dance follows the tempo."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
-from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import ClipMetric, MotionCurve, ScoredClip
 from musicinfuser.errors import UserError
 
 DEFAULT_BAND_HZ = (0.5, 6.0)
@@ -33,7 +29,7 @@ def dominant_frequency(
         Hertz, within the band; 0 for a curve without any motion.
 
     Raises:
-        ValueError: If the band is empty or the curve has fewer than four samples.
+        UserError: If the band is empty or the curve has fewer than four samples.
     """
     low, high = band_hz
     if not 0 <= low < high:
@@ -79,24 +75,12 @@ class MotionFrequency(ClipMetric):
         highest_hz: float = DEFAULT_BAND_HZ[1],
         name: str = "motion_frequency",
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, part=motion)
         self.motion = motion
         self.band_hz = (lowest_hz, highest_hz)
         dominant_frequency(torch.arange(4.0), rate_hz=4 * highest_hz, band_hz=self.band_hz)
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the clip has fewer than five frames.
-        """
+        """The value; `UserError` if the clip has fewer than five frames."""
         curve = clip.motion_curve(self.motion)
         return {"hertz": dominant_frequency(curve, rate_hz=clip.fps, band_hz=self.band_hz)}
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the motion curve, where it reads weights."""
-        return {} if self.motion is None else self.motion.fingerprints()
-
-    def files_of(self, path: Path) -> Sequence[Path]:
-        """Those of the motion curve, where it reads files beside a clip."""
-        return () if self.motion is None else self.motion.files_of(path)

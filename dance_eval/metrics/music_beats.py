@@ -40,7 +40,7 @@ def track_beats(
     Args:
         waveform: float32 mono in [-1, 1], shape (S,).
         rate_hz: Sample rate; `BEAT_RATE_HZ` gives AIST++'s resolution of 1/60 s.
-        start_bpm: Tempo the tracker expects before it listens.
+        start_bpm: Tempo that the tracker expects at first.
         known_bpm: The music's tempo where it is known; the tracker then looks near it only. From
             ``start_bpm`` alone librosa takes half or double the tempo of many pieces below 80 and
             above 140 beats per minute.
@@ -48,9 +48,6 @@ def track_beats(
 
     Returns:
         Ascending times in seconds, float64, shape (num_beats,); empty for silence.
-
-    Raises:
-        ValueError: If the waveform is not one-dimensional.
     """
     if waveform.ndim != 1:
         raise ValueError(
@@ -62,44 +59,27 @@ def track_beats(
         return torch.zeros(0, dtype=torch.float64)
     # beat_track's own envelope takes the median over bands, which is zero throughout for sounds
     # that fill less than half of the spectrum; the mean is what AIST++'s code uses.
-    envelope = librosa.onset.onset_strength(
-        y=waveform.cpu().numpy(), sr=rate_hz, hop_length=ONSET_HOP_SAMPLES
-    )
-    tempo = None
+    grid = {"sr": rate_hz, "hop_length": ONSET_HOP_SAMPLES}
+    envelope = librosa.onset.onset_strength(y=waveform.cpu().numpy(), **grid)
+    bpm = None
     if known_bpm is not None:
-        tempo = librosa.feature.tempo(
-            onset_envelope=envelope,
-            sr=rate_hz,
-            hop_length=ONSET_HOP_SAMPLES,
-            start_bpm=known_bpm,
-            std_bpm=_KNOWN_OCTAVES,
+        bpm = librosa.feature.tempo(
+            onset_envelope=envelope, start_bpm=known_bpm, std_bpm=_KNOWN_OCTAVES, **grid
         )
+    # Trimming would drop the first and last beats of a track where they are soft; clips often start
+    # there.
     _, beats = librosa.beat.beat_track(
-        onset_envelope=envelope,
-        bpm=tempo,
-        sr=rate_hz,
-        hop_length=ONSET_HOP_SAMPLES,
-        start_bpm=start_bpm,
-        tightness=tightness,
-        units="time",
-        # librosa would drop the first and last beats of a track where they are soft; clips often
-        # start there.
-        trim=False,
-    )
+        onset_envelope=envelope, bpm=bpm, start_bpm=start_bpm, tightness=tightness, units="time",
+        trim=False, **grid,
+    )  # fmt: skip
     return torch.as_tensor(beats, dtype=torch.float64)
 
 
 def read_known_beats(path: Path | str) -> torch.Tensor:
-    """Read the beats of a track from ``{"beats_seconds": [...]}``.
-
-    Args:
-        path: A JSON file; times count from the start of the track.
-
-    Returns:
-        Ascending times in seconds, float64, shape (num_beats,).
+    """Beats of a track from a JSON file ``{"beats_seconds": [...]}``, float64, shape (num_beats,).
 
     Raises:
-        ValueError: If the file is missing or does not hold finite ascending times.
+        UserError: If the file is missing or does not hold finite ascending times.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -147,8 +127,8 @@ class MusicBeats:
             if it is there, else ``audio.json``.
         start_bpm: As in `track_beats`.
         tightness: As in `track_beats`.
-        use_known_tempo: Whether the tracker is told the tempo of music whose list or AIST name says
-            it; AIST++'s code does not.
+        use_known_tempo: Whether to track near the tempo that a list or an AIST name says; AIST++'s
+            code does not.
     """
 
     read_waveform: Callable[[Path], torch.Tensor]
@@ -164,30 +144,22 @@ class MusicBeats:
     def source(self, entry: ClipEntry) -> tuple[Literal["truth", "track", "clip"], Path]:
         """What the beats of a clip are taken from, and the file, which may be missing."""
         if self.mode == "truth":
-            places = self._truth_places(entry)
+            named = entry.track or entry.file
+            if self.folder is None:
+                places = [p.with_suffix(".json") for p in (entry.folder / named, Path(named))]
+                places = places if entry.track is not None else places[:1]
+            else:
+                *folders, stem = name_of(entry, named)
+                tails = (folders[depth:] for depth in range(len(folders) + 1))
+                places = [self.folder.joinpath(*tail, f"{stem}.json") for tail in tails]
             likely = places[0 if self.folder is None else -1]
             return "truth", next((place for place in places if place.is_file()), likely)
         if entry.track is None:
             return "clip", entry.path
         return "track", entry.file_of(entry.track) or entry.folder / entry.track
 
-    def _truth_places(self, entry: ClipEntry) -> list[Path]:
-        """Where the known beats may lie, the best place first."""
-        if self.folder is not None:
-            name = name_of(entry, entry.track or entry.file)
-            tails = [name[-depth:] for depth in range(len(name), 0, -1)]
-            return [self.folder.joinpath(*tail[:-1], f"{tail[-1]}.json") for tail in tails]
-        if entry.track is None:
-            return [entry.path.with_suffix(".json")]
-        places = entry.folder / entry.track, Path(entry.track)
-        return [place.with_suffix(".json") for place in places]
-
     def check(self, entries: Sequence[ClipEntry]) -> None:
-        """See that no two pieces of music share their known beats.
-
-        Raises:
-            UserError: If one file would give the beats of both.
-        """
+        """`UserError` if one file would give the known beats of two pieces of music."""
         if self.mode != "truth" or self.folder is None:
             return
         pieces, users = Pieces(entries), dict[Path, ClipEntry]()
@@ -214,7 +186,7 @@ class MusicBeats:
         """Beats in [0, duration_seconds) on the clip's clock, float64, shape (num_beats,).
 
         Raises:
-            ValueError: If the file cannot be read, or a track is named that is not there.
+            UserError: If the file cannot be read, or a track is named that is not there.
         """
         kind, path = self.source(entry)
         if kind == "track" and not path.is_file():
@@ -224,17 +196,16 @@ class MusicBeats:
                 "name, or name no track to take the beats of the clip's own sound."
             )
         place = path, self._prior(entry)
-        if place not in self._beats:
-            if kind == "truth":
-                self._beats[place] = read_known_beats(path)
-            else:
-                self._beats[place] = track_beats(
-                    self.read_waveform(path),
-                    rate_hz=BEAT_RATE_HZ,
-                    start_bpm=self.start_bpm,
-                    tightness=self.tightness,
-                    known_bpm=self._prior(entry),
-                )
+        if place not in self._beats and kind == "truth":
+            self._beats[place] = read_known_beats(path)
+        elif place not in self._beats:
+            self._beats[place] = track_beats(
+                self.read_waveform(path),
+                rate_hz=BEAT_RATE_HZ,
+                start_bpm=self.start_bpm,
+                tightness=self.tightness,
+                known_bpm=self._prior(entry),
+            )
         return beats_in_clip(
             self._beats[place],
             offset_seconds=0.0 if kind == "clip" else entry.track_offset_seconds,
@@ -242,10 +213,8 @@ class MusicBeats:
         )
 
     def _prior(self, entry: ClipEntry) -> float | None:
-        """The tempo that the tracker is told."""
-        if self.mode == "truth" or not self.use_known_tempo:
-            return None
-        return known_bpm(entry)
+        """The tempo near which beats are tracked."""
+        return known_bpm(entry) if self.mode == "tracked" and self.use_known_tempo else None
 
     def bpm(self, entry: ClipEntry) -> float | None:
         """Tempo of the beats that `read` found, from the median time between them; None without."""
@@ -256,16 +225,11 @@ class MusicBeats:
 
 
 def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where the music beats of clips came from: a sentence for people per kind of source.
-
-    Args:
-        records: Clips of metrics.json.
-    """
+    """Where the music beats of records in metrics.json came from: a sentence per kind of source."""
     lines = []
     there = [record for record in records if record.get("beats_file", "") is not None]
     for kind, said in _SOURCES.items():
-        own = [record for record in there if record.get("music_beats") == kind]
-        if not own:
+        if not (own := [record for record in there if record.get("music_beats") == kind]):
             continue
         files = [record.get("beats_file") or record["file"] for record in own]
         starts = {record.get("track_offset_seconds") or 0.0 for record in own}

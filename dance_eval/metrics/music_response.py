@@ -1,32 +1,29 @@
 """Music response: how much the dance changes when only the music does.
 
 Clips of one prompt and seed start from the same noise; what differs in their motion is what the
-model makes of the music. A model that does not listen gives the same clip, a distance of 0.
+music does to it. A model that ignores its music gives the same clip, a distance of 0.
 """
 
 import re
-from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import start_of
 from dance_eval.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
-    MotionCurve,
     gaussian_smoothed,
-    rests,
+    kinematic_beats,
 )
 from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.generation_requests import NO_AUDIO
 
 CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
-"""What `predict` adds to the name of a system whose clips hear something else."""
+"""What `predict` adds to the name of a system whose clips are conditioned on something else."""
 
 
 def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -48,44 +45,24 @@ def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((a - b).norm() / size) if float(size) > 1e-12 else 0.0
 
 
-def pairs_of_music(labels: Labels) -> list[tuple[int, int]]:
-    """Pairs of clips of one cell to different music.
-
-    Args:
-        labels: As `MusicResponse.labels_of` gives them, of the clips of one cell.
-
-    Returns:
-        Their places in the list; of one folder only if some music comes more than once.
-    """
-    musics = [music for _, music, _, _ in labels]
-    is_unique = len(set(musics)) == len(musics)
-    return [
-        (i, j)
-        for i, j in combinations(range(len(labels)), 2)
-        if musics[i] != musics[j] and (is_unique or labels[i][3] == labels[j][3])
-    ]
-
-
 class MusicResponse(SetMetric):
     """Distance between the motion of clips of one prompt and seed to different music.
 
     Clips of systems called ``<name>, hears another track`` and ``<name>, hears nothing`` belong to
-    ``<name>``; their music is what the model heard. Where a cell holds several clips to the same
-    music, such as those of several trainings, only clips of one folder are compared.
+    ``<name>``; their music is what the model was conditioned on. Where several clips of one prompt
+    and seed have the same music, such as those of several trainings, only clips of one folder are
+    compared.
 
-    Values, means over cells of one prompt and seed:
+    Values, means over prompts and seeds:
         distance: `curve_distance` between clips to different tracks, mean over the pairs.
         distance_to_silence: The same between clips to a track and to nothing.
-        num_alone: Clips that no other clip of their cell can be compared with.
+        num_alone: Clips that no other clip of their prompt and seed can be compared with.
         num_unlike_pairs: Pairs left out because they differ in length or frame rate.
 
     Args:
-        smoothing_seconds: Gaussian over the motion curve.
+        smoothing_seconds: Gaussian over the motion curve, 0 or more.
         motion: The motion curve; None takes the difference of frames.
         name: Name in tables.
-
-    Raises:
-        ValueError: If the smoothing is negative.
     """
 
     value_names = ("distance", "distance_to_silence", "num_alone", "num_unlike_pairs")
@@ -97,8 +74,9 @@ class MusicResponse(SetMetric):
         motion: MotionCurve | None = None,
         name: str = "music_response",
     ) -> None:
-        super().__init__(name=name)
-        rests(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
+        super().__init__(name=name, part=motion)
+        # A setting that is out of range should be refused now, not after the first clip.
+        kinematic_beats(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
         self.smoothing_seconds = smoothing_seconds
         self.motion = motion
 
@@ -109,7 +87,7 @@ class MusicResponse(SetMetric):
         return torch.cat([torch.tensor([clip.fps], dtype=torch.float64), curve])
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
-        """Cell, music, whether it is silence, and folder."""
+        """Prompt and seed, music, whether it is silence, and folder."""
         if CONTROL_MARK.sub("", entry.system) != system:
             return None
         music = self.pieces.heard(entry) or self.pieces.of(entry)
@@ -122,42 +100,35 @@ class MusicResponse(SetMetric):
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
-        """Means over cells, and counts."""
-        cells: dict[int, list[int]] = {}
-        for number, (cell, *_) in enumerate(labels):
-            cells.setdefault(cell, []).append(number)
-        by_track: list[float] = []
-        to_silence: list[float] = []
+        """Means over prompts and seeds, and counts."""
+        groups: dict[int, list[int]] = {}
+        for number, (group, *_) in enumerate(labels):
+            groups.setdefault(group, []).append(number)
+        means: dict[str, list[float]] = {"distance": [], "distance_to_silence": []}
         compared: set[int] = set()
         num_unlike = 0
-        for members in cells.values():
-            # By whether one of the two hears nothing.
-            found: dict[bool, list[float]] = {False: [], True: []}
-            for pair in pairs_of_music([labels[number] for number in members]):
-                numbers = [members[place] for place in pair]
-                first, second = (descriptions[number] for number in numbers)
+        for members in groups.values():
+            found: dict[str, list[float]] = {"distance": [], "distance_to_silence": []}
+            is_unique = len({labels[number][1] for number in members}) == len(members)
+            for pair in combinations(members, 2):
+                musics, silent, folders = zip(*(labels[number][1:] for number in pair), strict=True)
+                if musics[0] == musics[1] or not (is_unique or folders[0] == folders[1]):
+                    continue
+                first, second = (descriptions[number] for number in pair)
                 if len(first) != len(second) or first[0] != second[0]:
                     num_unlike += 1
                     continue
-                compared.update(numbers)
-                is_silent = any(labels[number][2] for number in numbers)
-                found[is_silent].append(curve_distance(first[1:], second[1:]))
-            by_track += [fmean(found[False])] if found[False] else []
-            to_silence += [fmean(found[True])] if found[True] else []
+                compared.update(pair)
+                value = "distance_to_silence" if any(silent) else "distance"
+                found[value].append(curve_distance(first[1:], second[1:]))
+            for value, distances in found.items():
+                means[value] += [fmean(distances)] if distances else []
         return {
             value: bootstrap_mean(
                 numbers, seed=seed, name=f"{self.name}/{value}", confidence=confidence
             )
-            for value, numbers in (("distance", by_track), ("distance_to_silence", to_silence))
+            for value, numbers in means.items()
         } | {
             "num_alone": count(len(labels) - len(compared), out_of=len(labels)),
             "num_unlike_pairs": count(num_unlike, out_of=len(labels)),
         }
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the motion curve, where it reads weights."""
-        return {} if self.motion is None else self.motion.fingerprints()
-
-    def files_of(self, path: Path) -> Sequence[Path]:
-        """Those of the motion curve, where it reads files beside a clip."""
-        return () if self.motion is None else self.motion.files_of(path)

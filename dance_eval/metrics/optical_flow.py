@@ -5,16 +5,14 @@ Farneback's dense flow (2003) with the settings of AV-Align (Yariv et al. 2023, 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
-
-if TYPE_CHECKING:
-    from dance_eval.metrics.clip import ScoredClip
 
 # Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags.
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
@@ -25,11 +23,7 @@ class MissingOpenCVError(UserError):
 
 
 def load_cv2() -> Any:
-    """The module ``cv2``.
-
-    Raises:
-        MissingOpenCVError: If it is not installed.
-    """
+    """The module ``cv2``; `MissingOpenCVError` if it is not installed."""
     try:
         import cv2
     except ImportError as error:
@@ -52,14 +46,9 @@ def flow_fields(frames: torch.Tensor, *, short_side: int | None = 240) -> np.nda
         float32, shape (T - 1, h, w, 2), x before y, in pixels of the frames that were given.
 
     Raises:
-        ValueError: If the frames have another shape or type.
         MissingOpenCVError: If OpenCV is not installed.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError(
-            f"Frames of shape {tuple(frames.shape)} and type {frames.dtype} are not uint8 "
-            "(T, H, W, 3); permute or convert them first."
-        )
+    require_frames(frames)
     cv2 = load_cv2()
     height, width = frames.shape[1:3]
     shrink = 1.0 if short_side is None else min(1.0, short_side / min(height, width))
@@ -127,8 +116,7 @@ class OpticalFlow(MotionCurve):
             moving cameras, such as AIST's c10 and videos from the wild.
 
     Raises:
-        ValueError: If the side is not positive.
-        MissingOpenCVError: If OpenCV is not installed.
+        UserError: If the side is not positive, or OpenCV is not installed.
     """
 
     short_side: int | None = 240
@@ -138,21 +126,13 @@ class OpticalFlow(MotionCurve):
         """Check ranges."""
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"short_side is {self.short_side}; give pixels, or null for full size.")
-        # Now and not at the first clip.
-        load_cv2()
+        load_cv2()  # now and not at the first clip
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Pixels per frame from each frame to the next, float64, shape (T - 1,).
-
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-        Raises:
-            ValueError: If the frames have another shape or OpenCV is not installed.
-        """
+        """Pixels per frame from each frame to the next, float64, shape (T - 1,)."""
         return self._curve(flow_fields(frames, short_side=self.short_side))
 
-    def of_clip(self, clip: "ScoredClip") -> torch.Tensor:
+    def of_clip(self, clip: ScoredClip) -> torch.Tensor:
         """The same of a clip; the flow is shared by curves that differ in the camera only."""
         return self._curve(
             clip.remembered(

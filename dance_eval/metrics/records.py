@@ -14,16 +14,11 @@ from dance_eval.metrics.clip import ClipMetric, NamedMetric
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
 from dance_eval.metrics.known_tempo import known_bpm
 from dance_eval.metrics.music_beats import MusicBeats
-from dance_eval.metrics.report import (
-    Document,
-    as_fields,
-    known_shapes,
-    known_tempi,
-    known_values,
-)
-from dance_eval.metrics.set_metric import SetMetric, summarise_sets
+from dance_eval.metrics.report import Document
+from dance_eval.metrics.set_metric import SetMetric
 
 SHAPE_FIELDS = ("num_frames", "fps")
+_ENTRY_FIELDS = ("file", "system", "track", "track_offset_seconds", "prompt", "seed", "heard")
 
 
 def start_record(
@@ -61,17 +56,10 @@ def start_record(
                 parts.append(key)
             text = json.dumps(parts, sort_keys=True)
             keys[metric.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    names = [metric.name for metric in metrics]
     kind, beats_file = beats.source(entry)
     return {
         "folder": str(entry.folder),
-        "file": entry.file,
-        "system": entry.system,
-        "track": entry.track,
-        "track_offset_seconds": entry.track_offset_seconds,
-        "prompt": entry.prompt,
-        "seed": entry.seed,
-        "heard": entry.heard,
+        **{name: getattr(entry, name) for name in _ENTRY_FIELDS},
         "track_sha256": content_digest(entry.file_of(entry.track)) if entry.track else None,
         "music_beats": kind,
         "beats_file": os.path.normpath(beats_file) if beats_file.is_file() else None,
@@ -82,14 +70,13 @@ def start_record(
         "keys": keys,
         "values": {},
         "features": {},
-        "failures": {} if problem is None else dict.fromkeys(names, problem),
+        "failures": {} if problem is None else {metric.name: problem for metric in metrics},
     }
 
 
 def entry_of(record: Document) -> ClipEntry:
-    """The clip of a record, as far as its music and what it was asked for go."""
-    names = ("file", "system", "track", "track_offset_seconds", "prompt", "seed", "heard")
-    known = {name: record[name] for name in (*names, "track_sha256") if name in record}
+    """The clip of a record, as far as its music and what it was generated for go."""
+    known = {name: record[name] for name in (*_ENTRY_FIELDS, "track_sha256") if name in record}
     return ClipEntry(folder=Path(record.get("folder", "")), **known)
 
 
@@ -121,9 +108,18 @@ def take_known(
         known: The earlier metrics.json.
         features: Folder of the descriptions of clips.
     """
-    values_of = {} if known is None else known_values(known)
-    shapes = {} if known is None else known_shapes(known)
-    tempi = {} if known is None else known_tempi(known)
+    earlier = [clip for clip in (known or {}).get("clips", ()) if clip.get("sha256")]
+    shapes = {
+        clip["sha256"]: {name: clip[name] for name in SHAPE_FIELDS}
+        for clip in earlier
+        if None not in map(clip.get, SHAPE_FIELDS)
+    }
+    scored = {
+        (clip["sha256"], metric, clip["keys"][metric]): (values, clip.get("music_bpm"))
+        for clip in earlier
+        if "keys" in clip
+        for metric, values in clip["values"].items()
+    }
     for record in records:
         record.update(shapes.get(record["sha256"], {}))
         for metric in metrics:
@@ -132,11 +128,11 @@ def take_known(
                 if key and read_description(features, record, metric.name) is not None:
                     record["features"][metric.name] = description_name(record, metric.name)
             else:
-                values = values_of.get((record["sha256"], metric.name, key))
+                values, bpm = scored.get((record["sha256"], metric.name, key), (None, None))
                 assert isinstance(metric, ClipMetric)
                 if values is not None and metric.is_final(values):
                     record["values"][metric.name] = values
-                    record["music_bpm"] = tempi.get((metric.name, key), record["music_bpm"])
+                    record["music_bpm"] = bpm or record["music_bpm"]
 
 
 def description_name(record: Document, metric: str) -> str:
@@ -168,7 +164,7 @@ def add_sets(
     """Add the values of a set metric to the ``systems`` of metrics.json.
 
     Args:
-        summary: By system, as `summarise` gives it.
+        summary: By system, as `report.summarise` gives it.
         metric: What is measured.
         entries: The clips.
         records: Their records, all scored.
@@ -176,18 +172,20 @@ def add_sets(
         seed: Of the resamples.
         confidence: Of the intervals.
     """
-    values = summarise_sets(
-        entries,
-        metric,
-        read=lambda number: read_description(features, records[number], metric.name),
-        systems=list(summary),
-        seed=seed,
-        confidence=confidence,
-    )
-    for system, intervals in values.items():
-        num_failed = sum(
-            record["system"] == system and metric.name in record["failures"] for record in records
+    described = [read_description(features, record, metric.name) for record in records]
+    for system, own in summary.items():
+        kept = [
+            (numbers, labels)
+            for entry, numbers in zip(entries, described, strict=True)
+            if numbers is not None
+            and (labels := metric.labels_of(entry, system=system)) is not None
+        ]
+        values = metric.combine(
+            [numbers for numbers, _ in kept],
+            [labels for _, labels in kept],
+            seed=seed,
+            confidence=confidence,
         )
-        for value, interval in intervals.items():
-            fields = as_fields(interval) | {"num_failed": num_failed}
-            summary[system][f"{metric.name}/{value}"] = fields
+        num_failed = sum(r["system"] == system and metric.name in r["failures"] for r in records)
+        for value, interval in values.items():
+            own[f"{metric.name}/{value}"] = interval.as_fields() | {"num_failed": num_failed}

@@ -23,14 +23,14 @@ Fields of metrics.json:
 """
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dance_eval.metrics.clip import ClipMetric
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean
-from dance_eval.metrics.report_checks import first_problem
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.tables import Row
@@ -47,6 +47,8 @@ class ReportError(UserError):
 def read_report(path: Path, *, clip_fields: Sequence[str] = ()) -> Document:
     """Read a metrics.json and see that every field is what it must be.
 
+    What older files leave out may be left out.
+
     Args:
         path: The file.
         clip_fields: Fields that no clip may lack, besides its system and values.
@@ -58,43 +60,122 @@ def read_report(path: Path, *, clip_fields: Sequence[str] = ()) -> Document:
         document: Document = parse_json(read_text(path), path)
     except LabelError as error:
         raise ReportError(f"{error} A metrics file is written by `evaluate.py score`.") from error
-    if problem := first_problem(document, required=REQUIRED_FIELDS, needed=clip_fields):
-        place, wrong = problem
+    if not isinstance(document, dict) or not document.keys() >= REQUIRED_FIELDS:
+        raise ReportError(f"{path}: is not a metrics file of `evaluate.py score`; name another.")
+    try:
+        _check_document(document, clip_fields)
+    except _WrongError as wrong:
         raise ReportError(
-            f"{path}: {place} {wrong}; mend it there, or move the file away and score again."
-            if place
-            else f"{path}: {wrong}; name another."
-        )
+            f"{path}: {wrong}; mend it there, or move the file away and score again."
+        ) from None
     return document
 
 
-def known_values(document: Document) -> dict[tuple[str, str, str], dict[str, float]]:
-    """Values of an earlier run by (sha256 of the clip, metric, key)."""
-    return {
-        (clip["sha256"], metric, clip["keys"][metric]): values
-        for clip in document["clips"]
-        if clip.get("sha256") and "keys" in clip
-        for metric, values in clip["values"].items()
-    }
+class _WrongError(Exception):
+    """Where in the document something is wrong, and what."""
 
 
-def known_shapes(document: Document) -> dict[str, Document]:
-    """Number of frames and rate of the clips of an earlier run, by sha256."""
-    return {
-        clip["sha256"]: {"num_frames": clip["num_frames"], "fps": clip["fps"]}
-        for clip in document["clips"]
-        if clip.get("sha256") and None not in (clip.get("fps"), clip.get("num_frames"))
-    }
+def _check_document(document: Document, clip_fields: Sequence[str]) -> None:
+    _check_fields(document, "", _DOCUMENT)
+    for system, values in document["systems"].items():
+        _check_fields(values, f"systems[{system!r}]", {})
+        for name, summary in values.items():
+            place = f"systems[{system!r}][{name!r}]"
+            _check_fields(summary, place, _SUMMARY, must=("mean", "low", "high", "n"))
+            low, high, mean = (summary[end] for end in ("low", "high", "mean"))
+            if (low is None) != (high is None) or (mean is None and low is not None):
+                raise _WrongError(f"{place} has only a part of mean, low and high")
+    for number, clip in enumerate(document["clips"]):
+        place = f"clips[{number}]"
+        if isinstance(clip, dict) and isinstance(clip.get("file"), str):
+            place += f" ({clip['file']})"
+        _check_fields(clip, place, _CLIP, must=("system", "values", *clip_fields))
+        for metric, numbers in clip["values"].items():
+            _check_fields(numbers, f"{place}.values[{metric!r}]", _each(numbers, _number))
+            # `score` finds what it knows by key; tables of old files need none.
+            if metric not in clip.get("keys", {metric: ""}):
+                raise _WrongError(f"{place}.keys lacks {metric!r}, which has values")
+        for name in ("keys", "features", "failures"):
+            texts = clip.get(name, {})
+            _check_fields(texts, f"{place}.{name}", _each(texts, _text))
 
 
-def known_tempi(document: Document) -> dict[tuple[str, str], float]:
-    """Tempi of the beats of an earlier run by (metric, key); keys know where beats came from."""
-    return {
-        (metric, clip["keys"][metric]): clip["music_bpm"]
-        for clip in document["clips"]
-        if clip.get("music_bpm") and "keys" in clip
-        for metric in clip["values"]
-    }
+Check = Callable[[Any], str]
+"""What is wrong with a value; empty if nothing."""
+
+
+def _check_fields(
+    value: Any, place: str, checks: Mapping[str, Check], must: Iterable[str] = ()
+) -> None:
+    """`_WrongError` unless it is an object with fields that pass."""
+    if problem := _mapping(value):
+        raise _WrongError(f"{place} {problem}")
+    for name in must:
+        if name not in value:
+            raise _WrongError(f"{place} lacks {name!r}")
+    for name, check in checks.items():
+        if name in value and (problem := check(value[name])):
+            raise _WrongError(f"{place}.{name} {problem}".removeprefix("."))
+
+
+def _each(names: Any, check: Check) -> dict[str, Check]:
+    return dict.fromkeys(names, check) if isinstance(names, dict) else {}
+
+
+def _said(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _is(kind: type | tuple[type, ...], name: str) -> Check:
+    def check(value: Any) -> str:
+        # In Python, true is a whole number.
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        return f"is {_said(value)}, not {name}" if wrong else ""
+
+    return check
+
+
+def _number(value: Any) -> str:
+    return _is((int, float), "a number")(value) or (
+        "" if math.isfinite(value) else f"is {_said(value)}, not a finite number"
+    )
+
+
+def _count(value: Any) -> str:
+    return _whole(value) or ("" if value >= 0 else f"is {value}, below 0")
+
+
+def _share(value: Any) -> str:
+    return _number(value) or ("" if 0 < value < 1 else f"is {value}, not between 0 and 1")
+
+
+def _or_null(check: Check, *names: str) -> dict[str, Check]:
+    return dict.fromkeys(names, lambda value: "" if value is None else check(value))
+
+
+_text, _whole = _is(str, "a text"), _is(int, "a whole number")
+_mapping, _list = _is(dict, "an object"), _is(list, "a list")
+_DOCUMENT: dict[str, Check] = {
+    **dict.fromkeys(("systems", "findings"), _mapping),
+    **dict.fromkeys(("clips", "metrics", "unlisted"), _list),
+    "seed": _whole,
+    "confidence": _share,
+    "complete": _is(bool, "true or false"),
+}
+_SUMMARY: dict[str, Check] = {
+    **_or_null(_number, "mean", "low", "high"),
+    **dict.fromkeys(("n", "num_failed"), _count),
+}
+_CLIP: dict[str, Check] = {
+    **dict.fromkeys(("file", "system", "folder", "music_beats"), _text),
+    **_or_null(_text, "track", "prompt", "heard", "beats_file", "sha256", "track_sha256"),
+    "track_offset_seconds": _number,
+    **_or_null(_whole, "seed"),
+    **_or_null(_number, "music_bpm", "known_bpm", "fps"),
+    **_or_null(_count, "num_frames"),
+    **dict.fromkeys(("values", "failures", "features", "keys"), _mapping),
+}
 
 
 def summarise(
@@ -115,20 +196,9 @@ def summarise(
                     name=name,
                     confidence=confidence,
                 )
-                systems[system][name] = as_fields(interval) | {
-                    "num_failed": sum(metric.name in clip["failures"] for clip in own),
-                }
+                num_failed = sum(metric.name in clip["failures"] for clip in own)
+                systems[system][name] = interval.as_fields() | {"num_failed": num_failed}
     return systems
-
-
-def as_fields(interval: MeanInterval) -> Document:
-    """Mean, ends of the interval and n, as metrics.json has them."""
-    return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.num_values,
-    }
 
 
 def odd_shapes(document: Document) -> list[str]:
@@ -146,6 +216,13 @@ def odd_shapes(document: Document) -> list[str]:
     ]
 
 
+def _by_metric(document: Document) -> Iterator[tuple[str, list[str]]]:
+    """The metrics of all systems, each with the names of its values."""
+    names = dict.fromkeys(name for values in document["systems"].values() for name in values)
+    for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
+        yield metric, list(group)
+
+
 def compared_rows(document: Document) -> list[Row]:
     """One row per value and one column per system, ``mean [low, high]``, for reading.
 
@@ -155,31 +232,29 @@ def compared_rows(document: Document) -> list[Row]:
     """
     systems: Document = document["systems"]
     first = f"mean [{document['confidence']:.0%} interval]"
-    names = list(dict.fromkeys(name for values in systems.values() for name in values))
     num_clips = Counter(clip["system"] for clip in document["clips"])
-    rows: list[Row] = [_counts(first, "clips", {system: num_clips[system] for system in systems})]
-    for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
-        own = list(group)
-        num_scored = {
-            system: max(values.get(name, {"n": 0})["n"] for name in own)
-            for system, values in systems.items()
-        }
+
+    def counts(name: str, numbers: Mapping[str, int]) -> Row:
+        return {first: name, **{system: str(numbers[system]) for system in systems}}
+
+    rows: list[Row] = [counts("clips", num_clips)]
+    for metric, own in _by_metric(document):
+        num_scored, num_failed = (
+            {s: max(v.get(name, {}).get(count, 0) for name in own) for s, v in systems.items()}
+            for count in ("n", "num_failed")
+        )
         for name in own:
-            cells = {
-                system: _cell(values[name], num_scored=num_scored[system])
+            row = {
+                system: _interval(values[name], num_scored=num_scored[system])
                 for system, values in systems.items()
                 if name in values
             }
-            if any(cell is not None for cell in cells.values()):
-                rows.append({first: name, **cells})
-        num_failed = {
-            system: max(values.get(name, {}).get("num_failed", 0) for name in own)
-            for system, values in systems.items()
-        }
+            if any(text is not None for text in row.values()):
+                rows.append({first: name, **row})
         if any(num_scored[system] != num_clips[system] for system in systems):
-            rows.append(_counts(first, f"{metric}: clips scored", num_scored))
+            rows.append(counts(f"{metric}: clips scored", num_scored))
         if any(num_failed.values()):
-            rows.append(_counts(first, f"{metric}: clips failed", num_failed))
+            rows.append(counts(f"{metric}: clips failed", num_failed))
     return rows
 
 
@@ -192,33 +267,23 @@ def is_count(name: str) -> bool:
 def headline_rows(document: Document) -> list[Row]:
     """The first value of every metric with a level of chance, ``mean [low, high], chance mean``."""
     rows: list[Row] = []
-    systems: Document = document["systems"]
-    names = list(dict.fromkeys(name for values in systems.values() for name in values))
-    for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
-        name, *others = group
+    for metric, (name, *others) in _by_metric(document):
         if f"{metric}/chance" not in others:
             continue
         row: dict[str, str | None] = {"score against chance": name.removesuffix("/score")}
-        for system, values in systems.items():
+        for system, values in document["systems"].items():
             score, chance = values.get(name), values.get(f"{metric}/chance")
             if score and chance and score["mean"] is not None:
-                text = _cell(score, num_scored=score["n"])
+                text = _interval(score, num_scored=score["n"])
                 row[system] = f"{text}, chance {chance['mean']:.3f}"
         rows.append(row)
     return rows
 
 
-def _counts(first: str, label: str, counts: dict[str, int]) -> Row:
-    return {first: label, **{system: str(count) for system, count in counts.items()}}
-
-
-def _cell(summary: Document, *, num_scored: int) -> str | None:
-    if summary["mean"] is None:
-        return None
+def _interval(summary: Document, *, num_scored: int) -> str | None:
+    text = MeanInterval(summary["mean"], summary["low"], summary["high"]).text()
     count = f" (n = {summary['n']})" if summary["n"] < num_scored else ""
-    if summary["low"] is None:
-        return f"{summary['mean']:.3f}{count}"
-    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]{count}"
+    return f"{text}{count}" if text else None
 
 
 def long_rows(document: Document) -> list[Row]:

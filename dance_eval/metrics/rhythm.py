@@ -8,39 +8,33 @@ there are and their spacing and destroy only the phase, and a z score against th
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
-from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, MotionCurve, rests
+from dance_eval.metrics.clip import ClipMetric, MotionCurve, ScoredClip
+from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, kinematic_beats
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
 _CHUNK_DISTANCES = 4_000_000
 
 
-def circular_shifts(
-    music_seconds: torch.Tensor,
-    *,
-    duration_seconds: float,
-    stream: torch.Generator,
-    num_shifts: int = 1000,
+def nearest_gaps(
+    motion_seconds: torch.Tensor, music_seconds: torch.Tensor, *, of_music: bool
 ) -> torch.Tensor:
-    """Music moments moved around the clip in a circle, all by the same time.
+    """Distance of each moment to the nearest one of the other side.
 
     Args:
-        music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: Length of the circle.
-        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
-        num_shifts: Number of shifts.
+        motion_seconds: Shape (K,), K at least 1.
+        music_seconds: Shape (..., M), M at least 1.
+        of_music: Whether of the music's moments, (..., M), or of the motion's, (..., K).
 
     Returns:
-        In [0, duration_seconds), in the order of ``music_seconds``, float64, shape (num_shifts, M).
+        Seconds, float64.
     """
-    shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
-    return (music_seconds.double() + shifts[:, None]) % duration_seconds
+    gaps = (motion_seconds.double()[:, None] - music_seconds.double()[..., None, :]).abs()
+    return gaps.amin(dim=-2 if of_music else -1)
 
 
 def shifted_scores(
@@ -60,27 +54,18 @@ def shifted_scores(
         score: Takes motion moments, shape (K,), and musics, shape (S, M), to scores of shape (S,).
         motion_seconds: Shape (K,).
         music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: As in `circular_shifts`.
-        stream: As in `circular_shifts`.
-        num_shifts: As in `circular_shifts`.
+        duration_seconds: Length of the circle.
+        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
+        num_shifts: Number of shifts.
 
     Returns:
         float64, shape (num_shifts,).
     """
-    musics = circular_shifts(
-        music_seconds, duration_seconds=duration_seconds, stream=stream, num_shifts=num_shifts
-    )
+    shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
+    musics = (music_seconds.double() + shifts[:, None]) % duration_seconds
     # Few at a time where there are many moments.
     size = max(_CHUNK_DISTANCES // max(len(motion_seconds) * len(music_seconds), 1), 1)
     return torch.cat([score(motion_seconds, part) for part in musics.split(size)])
-
-
-def z_score(score: float, shifted: torch.Tensor) -> float:
-    """(score - mean) / standard deviation of the shifted scores; 0 where all are the same."""
-    spread = float(shifted.std())
-    if math.isclose(spread, 0.0, abs_tol=1e-12):
-        return 0.0
-    return (score - float(shifted.mean())) / spread
 
 
 class RhythmMetric(ClipMetric):
@@ -98,11 +83,12 @@ class RhythmMetric(ClipMetric):
     Args:
         smoothing_seconds: Gaussian over the motion curve; 0.0833 s is 2.5 frames at 30 fps.
         num_shifts: Circular shifts per clip.
-        motion: The motion curve; None takes the difference of frames.
+        motion: The motion curve, such as `optical_flow.OpticalFlow`; None takes the difference of
+            frames.
         name: Name in tables; two instances in one table need two names.
 
     Raises:
-        ValueError: If an argument is out of range.
+        UserError: If an argument is out of range.
     """
 
     value_names = (
@@ -122,14 +108,14 @@ class RhythmMetric(ClipMetric):
         motion: MotionCurve | None = None,
         name: str,
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, part=motion)
         if num_shifts < 2:
             raise UserError(f"num_shifts is {num_shifts}; a z score needs at least 2.")
         self.smoothing_seconds = smoothing_seconds
         self.num_shifts = num_shifts
         self.motion = motion
         # A setting that is out of range should be refused now, not after the first clip.
-        rests(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
+        kinematic_beats(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
 
     @abstractmethod
     def score_moments(
@@ -148,20 +134,15 @@ class RhythmMetric(ClipMetric):
 
     def motion_moments(self, clip: ScoredClip) -> torch.Tensor:
         """Kinematic beats of a clip in seconds, shape (K,)."""
-        return rests(
-            clip.motion_curve(self.motion), fps=clip.fps, smoothing_seconds=self.smoothing_seconds
-        )
+        curve = clip.motion_curve(self.motion)
+        return kinematic_beats(curve, fps=clip.fps, smoothing_seconds=self.smoothing_seconds)
 
     def music_moments(self, clip: ScoredClip) -> torch.Tensor:
         """Music beats of a clip in seconds, in [0, duration), shape (M,)."""
         return clip.music_beats()
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the moments of motion or music cannot be had.
-        """
+        """The values; `UserError` if the moments of motion or music cannot be had."""
         motion, music = self.motion_moments(clip), self.music_moments(clip)
         counts = {
             "num_kinematic_beats": float(len(motion)),
@@ -180,17 +161,6 @@ class RhythmMetric(ClipMetric):
             stream=generator(clip.seed, clip.name, "beat shift"),
             num_shifts=self.num_shifts,
         )
-        return {
-            "score": score,
-            "chance": float(shifted.mean()),
-            "z": z_score(score, shifted),
-            **counts,
-        }
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the motion curve, where it reads weights."""
-        return {} if self.motion is None else self.motion.fingerprints()
-
-    def files_of(self, path: Path) -> Sequence[Path]:
-        """Those of the motion curve, where it reads files beside a clip."""
-        return () if self.motion is None else self.motion.files_of(path)
+        chance, spread = float(shifted.mean()), float(shifted.std())
+        z = 0.0 if math.isclose(spread, 0.0, abs_tol=1e-12) else (score - chance) / spread
+        return {"score": score, "chance": chance, "z": z, **counts}

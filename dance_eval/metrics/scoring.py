@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,20 +23,10 @@ from musicinfuser.safetensors_files import save_tensors
 CLIPS_PER_WORKER = 8
 
 
-@dataclass
-class Outcome:
-    """What came of scoring one clip: entries of its record."""
-
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
-    features: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    shape: dict[str, float] = field(default_factory=dict)
-
-    def write_to(self, record: Document) -> None:
-        """Fill in the record."""
-        for name in ("values", "features", "failures"):
-            record[name] |= getattr(self, name)
-        record |= self.shape
+def fill_in(record: Document, found: Document) -> None:
+    """Add entries to a clip's record; what it holds by metric is added to."""
+    for name, entry in found.items():
+        record[name] = record[name] | entry if isinstance(entry, dict) else entry
 
 
 @dataclass(frozen=True)
@@ -58,35 +48,33 @@ class Scorer:
         settled = {*record["values"], *record["features"], *record["failures"]}
         return [metric for metric in self.metrics if metric.name not in settled]
 
-    def __call__(self, task: tuple[ClipEntry, Document]) -> Outcome:
-        """Find what a clip's record lacks; it is decoded once for all metrics.
+    def __call__(self, task: tuple[ClipEntry, Document]) -> Document:
+        """Entries that a clip's record lacks; the clip is decoded once for all metrics.
 
         Every kind of exception is a failure of this clip only: a batch runs for hours, and one odd
         file or one metric that runs out of memory must not end it. A full disk does.
         """
         entry, record = task
-        outcome, missing = Outcome(), self.missing(record)
+        missing = self.missing(record)
         try:
             clip = self.load(entry)
         except Exception as error:
-            outcome.failures = {metric.name: reason(error) for metric in missing}
-            return outcome
-        outcome.shape = {"num_frames": len(clip.frames), "fps": clip.fps}
+            return {"failures": {metric.name: reason(error) for metric in missing}}
+        found: Document = {"values": {}, "features": {}, "failures": {}}
+        found |= {"num_frames": len(clip.frames), "fps": clip.fps}
         for metric in missing:
             try:
                 if isinstance(metric, SetMetric):
-                    outcome.features[metric.name] = self._describe(metric, clip, record)
+                    found["features"][metric.name] = self._describe(metric, clip, record)
                 else:
                     assert isinstance(metric, ClipMetric)
-                    outcome.values[metric.name] = _values(metric, clip, entry)
+                    found["values"][metric.name] = _values(metric, clip, entry)
             except WriteError:
                 raise
             except Exception as error:
-                outcome.failures[metric.name] = reason(error)
+                found["failures"][metric.name] = reason(error)
         bpm = clip.music_bpm() if clip.music_bpm is not None else None
-        if bpm is not None:
-            outcome.shape["music_bpm"] = round(bpm, 2)
-        return outcome
+        return found if bpm is None else found | {"music_bpm": round(bpm, 2)}
 
     def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:
         numbers = metric.describe(clip).detach().cpu().double()
@@ -142,30 +130,29 @@ def score_clips(
         (shared, due), (own, due_here) = parts
         tasks = [(entries[number], records[number]) for number in due]
         processes = min(num_workers, len(due) // CLIPS_PER_WORKER)
-        for place, outcome in _outcomes(tasks, shared, processes):
+        for place, found in _results(tasks, shared, processes):
             record = records[due[place]]
-            if isinstance(outcome, WorkerLost):
-                record["failures"] |= {m.name: str(outcome) for m in shared.missing(record)}
-            else:
-                outcome.write_to(record)
+            if isinstance(found, WorkerLost):
+                found = {"failures": {m.name: str(found) for m in shared.missing(record)}}
+            fill_in(record, found)
             yield
         for number in due_here:
-            own((entries[number], records[number])).write_to(records[number])
+            fill_in(records[number], own((entries[number], records[number])))
             yield
 
     return num_steps, steps()
 
 
-def _outcomes(
+def _results(
     tasks: Sequence[tuple[ClipEntry, Document]], scorer: Scorer, num_workers: int
-) -> Iterator[tuple[int, Outcome | WorkerLost]]:
+) -> Iterator[tuple[int, Document | WorkerLost]]:
     if num_workers > 1:
         yield from results_of(tasks, scorer, num_workers=num_workers)
         return
     for place, task in enumerate(tasks):
         with one_thread():
-            outcome = scorer(task)
-        yield place, outcome
+            found = scorer(task)
+        yield place, found
 
 
 @contextmanager

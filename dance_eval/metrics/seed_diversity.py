@@ -15,10 +15,7 @@ def mean_pairwise_distance(features: torch.Tensor) -> float:
     """Mean Euclidean distance over all pairs, AIST++'s diversity.
 
     Args:
-        features: Shape (N, D), N of 2 or more.
-
-    Raises:
-        ValueError: If there is no pair.
+        features: Shape (N, D), N of 2 or more, else `UserError`.
     """
     if len(features) < 2:
         raise UserError(f"{len(features)} clips make no pair; diversity needs at least 2.")
@@ -32,12 +29,12 @@ def mean_pairwise_distance(features: torch.Tensor) -> float:
 class SeedDiversity(SetMetric):
     """Mean distance between clips of one prompt and music with different seeds.
 
-    Values, means over cells of one prompt and music:
+    Values, means over prompts and music:
         distance: `mean_pairwise_distance` in the features named.
-        num_alone: Clips that are the only one of their cell.
+        num_alone: Clips that are the only one of their prompt and music.
 
-    Of two clips of one cell and seed, such as those of two trainings, the first counts. Clips
-    without a seed count as different.
+    Of two clips of one prompt, music and seed, such as those of two trainings, the first counts.
+    Clips without a seed count as different.
 
     Args:
         features: Named set of features; a clip's are the mean over its frames.
@@ -47,40 +44,32 @@ class SeedDiversity(SetMetric):
     value_names = ("distance", "num_alone")
 
     def __init__(self, *, features: FrameFeatures, name: str = "seed_diversity") -> None:
-        super().__init__(name=name)
-        self.features = [features]  # a list: a network is no part of the metric's state
-        self.in_workers = features.in_workers
+        super().__init__(name=name, part=features)
+        self.features = features
 
     def describe(self, clip: ScoredClip) -> torch.Tensor:
         """Features of a clip, shape (D,)."""
-        return clip_features(clip, self.features[0])
+        return clip_features(clip, self.features)
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
-        """Cell and seed."""
+        """Prompt and music, and seed."""
         if entry.system != system:
             return None
         music = self.pieces.of(entry), self.pieces.heard(entry), start_of(entry)
-        cell = label(entry.prompt, *music)
         own = (str(entry.folder), entry.file) if entry.seed is None else (entry.seed,)
-        return cell, label(*own)
+        return label(entry.prompt, *music), label(*own)
 
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
-        """Mean over cells with two or more seeds, and a count."""
-        cells: dict[int, dict[int, torch.Tensor]] = {}
-        for numbers, (cell, own) in zip(descriptions, labels, strict=True):
-            cells.setdefault(cell, {}).setdefault(own, numbers)
-        several = [torch.stack(list(members.values())) for members in cells.values()]
+        """Mean over prompts and music with two or more seeds, and a count."""
+        groups: dict[int, dict[int, torch.Tensor]] = {}
+        for numbers, (group, own) in zip(descriptions, labels, strict=True):
+            groups.setdefault(group, {}).setdefault(own, numbers)
+        several = [torch.stack(list(members.values())) for members in groups.values()]
         distances = [mean_pairwise_distance(members) for members in several if len(members) > 1]
         alone = sum(len(members) == 1 for members in several)
-        return {
-            "distance": bootstrap_mean(
-                distances, seed=seed, name=f"{self.name}/distance", confidence=confidence
-            ),
-            "num_alone": count(alone, out_of=len(labels)),
-        }
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the features."""
-        return self.features[0].fingerprints()
+        distance = bootstrap_mean(
+            distances, seed=seed, name=f"{self.name}/distance", confidence=confidence
+        )
+        return {"distance": distance, "num_alone": count(alone, out_of=len(labels))}

@@ -1,12 +1,12 @@
 """Metrics over sets of clips: what one clip alone cannot tell."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 
-from dance_eval.metrics.clip import NamedMetric, ScoredClip
+from dance_eval.metrics.clip import MetricPart, NamedMetric, ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval
 from dance_eval.metrics.matching import Pieces
@@ -24,37 +24,30 @@ def label(*parts: object) -> int:
     return key(0, repr(parts), "label")
 
 
-class SetMetric(NamedMetric):
-    """A metric over the clips of a system, over pairs or cells of them, or against a reference.
+class SetMetric(NamedMetric, ABC):
+    """A metric over the clips of a system, over groups of them, or against a reference.
 
     Every clip is described once by numbers of its own, which `evaluate.py score` keeps; from these
-    and the clips' labels (whole numbers that say which cell, seed or music they belong to) the
+    and the clips' labels (whole numbers that say which group, seed or music they belong to) the
     values of the whole set are made. A subclass sets `value_names` and implements `describe`,
     `labels_of` and `combine`.
 
-    As a torchmetric, one instance collects the clips of one system; descriptions and labels are
-    synchronised over processes.
-
     Args:
         name: Name in tables and in metrics.json.
+        part: As in `NamedMetric`.
     """
 
     value_names: tuple[str, ...]
     combining: ClassVar[frozenset[str]] = frozenset()
     """Names of arguments that descriptions do not depend on."""
-    numbers: list[torch.Tensor]
-    lengths: list[torch.Tensor]
-    labels: list[torch.Tensor]
 
-    def __init__(self, *, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
+        super().__init__(name=name, part=part)
         self.pieces = Pieces()
-        for state in ("numbers", "lengths", "labels"):
-            self.add_state(state, [], dist_reduce_fx="cat")
 
     @abstractmethod
     def describe(self, clip: ScoredClip) -> torch.Tensor:
-        """Numbers of one clip, float64, shape (D,); ValueError if it cannot be described."""
+        """Numbers of one clip, float64, shape (D,); `UserError` if it cannot be described."""
 
     @abstractmethod
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
@@ -78,71 +71,9 @@ class SetMetric(NamedMetric):
         self.pieces = Pieces(entries)
 
     def require(self, systems: Sequence[str]) -> None:
-        """ValueError if these systems lack one that the metric needs."""
-
-    def update(self, clip: ScoredClip, entry: ClipEntry, *, system: str | None = None) -> None:
-        """Add one clip to the set of a system; None: of its own."""
-        labels = self.labels_of(entry, system=entry.system if system is None else system)
-        if labels is None:
-            return
-        numbers = self.describe(clip)
-        self.numbers.append(numbers.double().to(self.device))
-        self.lengths.append(torch.tensor([len(numbers)], device=self.device))
-        self.labels.append(torch.tensor([labels], device=self.device))
-
-    def compute(self) -> dict[str, torch.Tensor]:
-        """Each of `value_names` without its interval; NaN where the set has none."""
-        descriptions: list[torch.Tensor] = []
-        labels: list[tuple[int, ...]] = []
-        if len(self.lengths):
-            # Lists become tensors when processes are merged.
-            numbers, lengths, rows = map(_joined, (self.numbers, self.lengths, self.labels))
-            descriptions = list(numbers.cpu().split(lengths.tolist()))
-            labels = [tuple(row) for row in rows.tolist()]
-        values = self.combine(descriptions, labels)
-        return {
-            name: torch.tensor(float("nan") if value.mean is None else value.mean)
-            for name, value in values.items()
-        }
-
-
-def _joined(state: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
-    return state if isinstance(state, torch.Tensor) else torch.cat(state)
+        """`UserError` if these systems lack one that the metric needs."""
 
 
 def count(number: int, *, out_of: int) -> MeanInterval:
     """A plain count over so many clips, in the form of a value."""
-    mean = float(number) if out_of else None
-    return MeanInterval(mean=mean, low=None, high=None, num_values=out_of)
-
-
-def summarise_sets(
-    entries: Sequence[ClipEntry],
-    metric: SetMetric,
-    *,
-    read: Callable[[int], torch.Tensor | None],
-    systems: Sequence[str],
-    seed: int,
-    confidence: float,
-) -> dict[str, Summary]:
-    """The values of every system.
-
-    Args:
-        entries: All clips.
-        metric: What is measured.
-        read: Description of the clip of that number, or None if it has none.
-        systems: Their names.
-        seed: Of the resamples.
-        confidence: Of the intervals.
-    """
-    described = [(entry, read(number)) for number, entry in enumerate(entries)]
-    summaries = {}
-    for system in systems:
-        descriptions, labels = [], []
-        for entry, numbers in described:
-            own = metric.labels_of(entry, system=system)
-            if numbers is not None and own is not None:
-                descriptions.append(numbers)
-                labels.append(own)
-        summaries[system] = metric.combine(descriptions, labels, seed=seed, confidence=confidence)
-    return summaries
+    return MeanInterval(float(number) if out_of else None, num_values=out_of)

@@ -1,24 +1,22 @@
 """Tempo response: does the dance speed up as much as its music?
 
-The paper plays its music at other speeds (fig. 7). Here the same cell (track, prompt and seed) is
-generated with the track at 0.75, 1 and 1.25 times its tempo, and the dominant frequency of the
+The paper plays its music at other speeds (fig. 7). Here the same request (track, prompt and seed)
+is generated with the track at 0.75, 1 and 1.25 times its tempo, and the dominant frequency of the
 motion is compared with that of the clip at the track's own tempo: 1 is a dance that follows.
 """
 
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
 from dance_eval.metrics.known_tempo import place_of, tempo_of, without_tempo
 from dance_eval.metrics.matching import Sound, name_of, sound_of, told_apart
-from dance_eval.metrics.motion import MotionCurve
 from dance_eval.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
 from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.errors import UserError
@@ -31,19 +29,16 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class TempoClip:
-    """One clip of a tempo experiment.
-
-    Attributes:
-        hertz: Dominant frequency of its motion; 0 for a still clip.
-        tempo: Its music's tempo over the track's own.
-        cell: What clips at all tempi have in common; the unit that is resampled.
-        run: Tells several clips of one cell and tempo apart, such as those of several trainings.
-    """
+    """One clip of a tempo experiment."""
 
     hertz: float
+    """Dominant frequency of its motion; 0 for a still clip."""
     tempo: float
-    cell: Hashable
+    """Its music's tempo over the track's own."""
+    group: Hashable
+    """What clips at all tempi have in common; the unit that is resampled."""
     run: Hashable = None
+    """Tells clips of one group and tempo apart, such as those of several trainings."""
 
 
 def tempo_ratios(
@@ -51,32 +46,32 @@ def tempo_ratios(
 ) -> tuple[dict[Hashable, list[float]], int]:
     """Frequency at another tempo over that at the track's own, over the tempo.
 
-    A clip's partner is the clip of its cell and run at tempo 1; where no run fits, the only clip of
-    the cell at tempo 1.
+    A clip's partner is the clip of its group and run at tempo 1; where no run fits, the only clip
+    of the group at tempo 1.
 
     Args:
         clips: Clips at tempo 1 and at others.
         tempo: Which of the others.
 
     Returns:
-        The ratios by cell, 1 where the dance follows the tempo, and how many clips at this tempo
+        The ratios by group, 1 where the dance follows the tempo, and how many clips at this tempo
         have none, because their partner is missing or one of the two stands still.
     """
-    by_run = {(clip.cell, clip.run): clip for clip in clips if clip.tempo == 1}
-    by_cell: dict[Hashable, list[TempoClip]] = {}
+    by_run = {(clip.group, clip.run): clip for clip in clips if clip.tempo == 1}
+    by_group: dict[Hashable, list[TempoClip]] = {}
     for clip in by_run.values():
-        by_cell.setdefault(clip.cell, []).append(clip)
+        by_group.setdefault(clip.group, []).append(clip)
     ratios: dict[Hashable, list[float]] = {}
     num_without = 0
     for clip in clips:
         if clip.tempo != tempo:
             continue
-        of_cell = by_cell.get(clip.cell, [])
-        own = by_run.get((clip.cell, clip.run), of_cell[0] if len(of_cell) == 1 else None)
+        of_group = by_group.get(clip.group, [])
+        own = by_run.get((clip.group, clip.run), of_group[0] if len(of_group) == 1 else None)
         if own is None or not own.hertz or not clip.hertz:
             num_without += 1
         else:
-            ratios.setdefault(clip.cell, []).append(clip.hertz / own.hertz / tempo)
+            ratios.setdefault(clip.group, []).append(clip.hertz / own.hertz / tempo)
     return ratios, num_without
 
 
@@ -86,15 +81,15 @@ def tempo_response(
     """Median of the ratios and the share of them within 10 % of 1.
 
     Args:
-        ratios: By cell, as `tempo_ratios` gives them; cells are resampled as a whole.
+        ratios: By group, as `tempo_ratios` gives them; groups are resampled as a whole.
         seed: Of the resamples.
         name: What is estimated; with the seed it fixes the resamples.
         confidence: Of the intervals.
 
     Returns:
-        The median (in the place of a mean) and the share, the mean over cells of each cell's.
+        The median (in the place of a mean) and the share, the mean over groups of each group's.
     """
-    within = [fmean(abs(ratio - 1) <= TOLERANCE for ratio in cell) for cell in ratios if cell]
+    within = [fmean(abs(ratio - 1) <= TOLERANCE for ratio in group) for group in ratios if group]
     return (
         bootstrap_median(ratios, seed=seed, name=name, confidence=confidence),
         bootstrap_mean(within, seed=seed, name=name, confidence=confidence),
@@ -111,10 +106,15 @@ def _untimed(entry: ClipEntry) -> tuple[Sound, float]:
     return replace(sound, source=(sound.source, tempo), digest=digest, name=name), tempo
 
 
+def _names(tempo: float) -> list[str]:
+    values = ("median_ratio", "within_10_percent", "num_without_ratio")
+    return [f"{value}_x{exact_name(tempo)}" for value in values]
+
+
 class TempoResponse(SetMetric):
     """How the motion of a system follows music at other tempi.
 
-    Clips belong to one cell if they share the piece of music, where they start in it, prompt and
+    Clips belong to one group if they share the piece of music, where they start in it, prompt and
     seed. A track at another tempo is known by its path without the tempo (`told_apart`). The factor
     of the tempo is read from that path, see `tempo_of`. Systems that are called ``<name> at tempo
     <factor>`` count as ``<name>``.
@@ -132,7 +132,7 @@ class TempoResponse(SetMetric):
         name: Name in tables.
 
     Raises:
-        ValueError: If a factor is 1 or not positive, or the band is empty.
+        UserError: If a factor is 1 or not positive, or the band is empty.
     """
 
     combining = frozenset({"tempi"})
@@ -146,19 +146,13 @@ class TempoResponse(SetMetric):
         highest_hz: float = DEFAULT_BAND_HZ[1],
         name: str = "tempo_response",
     ) -> None:
-        super().__init__(name=name)
+        self._frequency = MotionFrequency(motion=motion, lowest_hz=lowest_hz, highest_hz=highest_hz)
+        super().__init__(name=name, part=self._frequency)
         self.tempi = [0.75, 1.25] if tempi is None else tempi
         if any(tempo <= 0 or tempo == 1 for tempo in self.tempi):
             raise UserError(f"tempi is {self.tempi}; give positive factors other than 1.")
-        self.value_names = tuple(
-            f"{value}_x{exact_name(tempo)}"
-            for tempo in self.tempi
-            for value in ("median_ratio", "within_10_percent", "num_without_ratio")
-        )
+        self.value_names = tuple(name for tempo in self.tempi for name in _names(tempo))
         self._names: dict[Sound, str] = {}
-        self._frequency = [
-            MotionFrequency(motion=motion, lowest_hz=lowest_hz, highest_hz=highest_hz)
-        ]
 
     def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
         """See which tracks are one piece at several tempi."""
@@ -166,28 +160,27 @@ class TempoResponse(SetMetric):
 
     def describe(self, clip: ScoredClip) -> torch.Tensor:
         """Dominant frequency in Hz, shape (1,)."""
-        [frequency] = self._frequency
-        return torch.tensor([frequency.score_clip(clip)["hertz"]], dtype=torch.float64)
+        return torch.tensor([self._frequency.score_clip(clip)["hertz"]], dtype=torch.float64)
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
-        """Cell, run (the folder without a tempo) and tempo in millionths."""
+        """Group, run (the folder without a tempo) and tempo in millionths."""
         if SYSTEM_MARK.sub("", entry.system) != system:
             return None
         sound, tempo = _untimed(entry)
         name = self._names.get(sound, "/".join(sound.name))
         # The same moment of a piece comes earlier where it is played faster.
         start = round(entry.track_offset_seconds * tempo, 1)
-        cell = label(name, start, entry.prompt, entry.seed)
+        group = label(name, start, entry.prompt, entry.seed)
         run = label(*without_tempo(entry.folder.resolve().parts))
-        return cell, run, round(tempo * _MILLIONTHS)
+        return group, run, round(tempo * _MILLIONTHS)
 
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
         """Median, share and count for each tempo."""
         clips = [
-            TempoClip(float(hertz), tempo / _MILLIONTHS, cell, run)
-            for hertz, (cell, run, tempo) in zip(descriptions, labels, strict=True)
+            TempoClip(float(hertz), tempo / _MILLIONTHS, group, run)
+            for hertz, (group, run, tempo) in zip(descriptions, labels, strict=True)
         ]
         summary: Summary = {}
         for tempo in self.tempi:
@@ -199,17 +192,6 @@ class TempoResponse(SetMetric):
                 confidence=confidence,
             )
             num_clips = sum(clip.tempo == tempo for clip in clips)
-            summary[f"median_ratio_x{exact_name(tempo)}"] = middle
-            summary[f"within_10_percent_x{exact_name(tempo)}"] = within
-            summary[f"num_without_ratio_x{exact_name(tempo)}"] = count(
-                num_without, out_of=num_clips
-            )
+            without = count(num_without, out_of=num_clips)
+            summary |= zip(_names(tempo), (middle, within, without), strict=True)
         return summary
-
-    def fingerprints(self) -> dict[str, str]:
-        """Those of the motion curve, where it reads weights."""
-        return self._frequency[0].fingerprints()
-
-    def files_of(self, path: Path) -> Sequence[Path]:
-        """Those of the motion curve, where it reads files beside a clip."""
-        return self._frequency[0].files_of(path)

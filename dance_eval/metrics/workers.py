@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -21,13 +22,10 @@ PRELOADED = ["__main__", "torchmetrics", "av", "dance_eval.loading", "dance_eval
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A process ended in the middle of a task.
-
-    Attributes:
-        exit_code: Negative for the signal that killed it.
-    """
+    """A process ended in the middle of a task."""
 
     exit_code: int | None
+    """Negative for the signal that killed it."""
 
     def __str__(self) -> str:
         """What happened and what may help."""
@@ -112,15 +110,12 @@ def results_of(
 
 
 def _send(connection: Connection, task: Any) -> None:
-    """Hand a task over; a process that has died already is found when its result is awaited."""
-    try:
+    with suppress(OSError):  # a process that has died is found when its result is awaited
         connection.send_bytes(pickle.dumps(task))
-    except OSError:
-        pass
 
 
 def _serve(connection: Connection, payload: bytes) -> None:
-    """A process's life: results for tasks until the other side is gone."""
+    """Results for tasks until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     # Read when OpenCV is loaded.

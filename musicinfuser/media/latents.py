@@ -67,6 +67,10 @@ class EncodingRecipe:
     decoding: str = "plain"
     """How pictures were read, see `musicinfuser.media.colours.Decoding`; older files are plain."""
 
+    def of_size(self, height: int, width: int) -> "EncodingRecipe":
+        """The same for clips of another size in pixels."""
+        return replace(self, height=height, width=width)
+
     def differences(self, other: "EncodingRecipe") -> list[str]:
         """``key: mine, not theirs`` for each field that differs."""
         return _differences(asdict(self), asdict(other))
@@ -302,10 +306,7 @@ def check_one_recipe(headers: Sequence[ClipHeader]) -> None:
         CacheError: Names two files that differ, and in what.
     """
     for header in headers:
-        height, width = header.size
-        differences = header.recipe.differences(
-            replace(headers[0].recipe, height=height, width=width)
-        )
+        differences = header.recipe.differences(headers[0].recipe.of_size(*header.size))
         if differences:
             raise CacheError(
                 f"{header.path} and {headers[0].path} were encoded differently ("

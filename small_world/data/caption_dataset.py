@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.aist import AIST_TEMPLATES, aist_caption
 from datamodules.aist_names import AISTName, dancers_of, tables
-from datamodules.captions import AIST_TEMPLATES, aist_caption
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
@@ -97,7 +97,7 @@ def studio_scene(index: int, *, seed: int) -> tuple[str, dict[str, str]]:
         variation=None,
     )
     assert name.genre is not None
-    genders = [known.dancers[dancer].gender for dancer in dancers_of(name) or ()]
+    genders = [known.dancers[dancer] for dancer in dancers_of(name) or ()]
     caption = aist_caption(name, template_index=int(draw.integers(len(AIST_TEMPLATES))))
     return caption, {
         "genre": name.genre,
@@ -165,7 +165,7 @@ class CaptionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_captions)
 
     def val_dataloader(self) -> DataLoader:

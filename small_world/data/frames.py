@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.clips import RawClip
+from datamodules.clips import CutSettings, RawClip
 from datamodules.cutting import ClipDataset
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
@@ -67,8 +67,9 @@ class FrameDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        sources: list[Callable[[], ClipDataset]],
+        sources: list[Callable[[CutSettings], ClipDataset]],
         *,
+        cut: CutSettings,
         num_frames: int,
         batch_size: int,
         seed: int,
@@ -78,7 +79,8 @@ class FrameDataModule(L.LightningDataModule):
         """Set up; videos are decoded in `setup`.
 
         Args:
-            sources: Datasets of raw clips, by class path; they decide size and rate.
+            sources: Datasets of raw clips, by class path.
+            cut: How these clips are cut: size, rate, ...
             num_frames: Frames per piece, 6k + 1.
             batch_size: Pieces per process and batch.
             seed: Seed of the pieces.
@@ -87,7 +89,8 @@ class FrameDataModule(L.LightningDataModule):
         """
         super().__init__()
         check_clip_size(num_frames, 16, 16)
-        self.sources, self.num_frames, self.batch_size = sources, num_frames, batch_size
+        self.sources, self.cut = sources, cut
+        self.num_frames, self.batch_size = num_frames, batch_size
         self.seed, self.max_clips = seed, max_clips
         self.max_validation_clips = max_validation_clips
 
@@ -99,7 +102,7 @@ class FrameDataModule(L.LightningDataModule):
         """
         if stage != "fit":
             raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
-        datasets = [source() for source in self.sources]
+        datasets = [source(self.cut) for source in self.sources]
         training = [c for c in (_decode(d, "train", self.max_clips) for d in datasets) if c]
         held_out = [c for d in datasets for c in _decode(d, "held_out", self.max_validation_clips)]
         if not training or not held_out:
@@ -115,7 +118,7 @@ class FrameDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.pieces, batch_sampler=batches, collate_fn=collate_pieces)
 
     def val_dataloader(self) -> DataLoader:

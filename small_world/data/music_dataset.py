@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.mixing import batches_of_run
+from datamodules.mixing import StepIndexedBatches
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from small_world.generator.music import STYLES, Piece, compose
@@ -140,7 +140,7 @@ class MusicDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
-        batches = batches_of_run(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
+        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
         return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_excerpts)
 
     def val_dataloader(self) -> DataLoader:

@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import tables
-from datamodules.clips import ClipSpec, RawClip
-from datamodules.cut_settings import CROPS
+from datamodules.clips import CROPS, ClipSpec, CutSettings, RawClip
 from datamodules.cutting import ClipDataset
 from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.errors import UserError
@@ -182,12 +181,16 @@ def joints_in_clip(
 
 def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
     recipe = read_recipe(world)
-    size = {
-        name: getattr(options, name) for name in ("num_frames", "height", "width", "fps", "seed")
-    }
+    settings = CutSettings(
+        num_frames=options.num_frames,
+        height=options.height,
+        width=options.width,
+        fps=options.fps,
+        seed=options.seed,
+    )
     datasets: list[ClipDataset] = [
-        AISTDataset(world / "aist", **size),
-        YouTubeDataset(world / "youtube", **size),
+        AISTDataset(settings, world / "aist"),
+        YouTubeDataset(settings, world / "youtube"),
     ]
     number_of = {draw_wild(item.index, recipe.seed).title: item.index for item in plan_wild(recipe)}
     first_held_out = len(number_of) - options.num_held_out_wild

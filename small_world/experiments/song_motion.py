@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dance_eval.metrics.beat_alignment import beat_alignment
-from dance_eval.metrics.motion import GREY_WEIGHTS, rests
+from dance_eval.metrics.motion import GREY_WEIGHTS, kinematic_beats
 from musicinfuser.diffusion.windows import Windows
 
 # A seam is as wide as the middle of an overlap, where neither window decides.
@@ -108,7 +108,7 @@ def outside_share(ranks: Sequence[float]) -> float:
 def halves(song: Song, *, sigma_seconds: float = 0.05) -> tuple[float, float]:
     """Beat alignment over motion beats (AIST++) of the first and the second half."""
     middle = (len(song.motion) + 1) / 2 / FPS
-    moving = rests(song.motion, fps=FPS)
+    moving = kinematic_beats(song.motion, fps=FPS)
     scores = [
         # Beats just beyond the middle are near to motion on either side of it.
         float(beat_alignment(part, song.beats_seconds, sigma_seconds=sigma_seconds))

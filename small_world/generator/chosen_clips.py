@@ -9,8 +9,7 @@ import numpy as np
 
 from datamodules.aist import AISTDataset
 from datamodules.aist_names import is_held_out, parse_name
-from datamodules.clips import ClipSpec, RawClip, SkippedClip
-from datamodules.cut_settings import CROPS
+from datamodules.clips import CROPS, ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.youtube import YouTubeDataset
 from musicinfuser.clip_size import check_clip_size
@@ -155,15 +154,10 @@ def _truths(world: Path, choice: Choice) -> list[tuple[str, Truth]]:
 def cut_dataset(root: Path, choice: Choice, files: list[str]) -> ClipDataset:
     """Clips of some videos below a folder, as the encode job cuts them."""
     kind = AISTDataset if choice.source == "aist" else YouTubeDataset
-    return kind(
-        root,
-        num_frames=choice.num_frames,
-        height=HEIGHT,
-        width=WIDTH,
-        fps=FPS,
-        seed=choice.seed,
-        files=files,
+    settings = CutSettings(
+        num_frames=choice.num_frames, height=HEIGHT, width=WIDTH, fps=FPS, seed=choice.seed
     )
+    return kind(settings, root, files=files)
 
 
 def decoded(dataset: ClipDataset, index: int) -> RawClip:

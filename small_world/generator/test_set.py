@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from datamodules.aist_names import parse_name
 from datamodules.clips import RawClip
-from datamodules.cutting import ClipDataset, start_range
+from datamodules.cutting import ClipDataset
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.generation_requests import NO_AUDIO
@@ -219,7 +219,7 @@ def _require_room(tempo: float, takes: Sequence[Take], dataset: ClipDataset) -> 
         seconds = take.truth["num_frames"] / take.truth["fps"]
         # A dance from the wild is as long at any tempo, one under an AIST name has as many beats.
         seconds /= tempo if take.spec.source == "aist" else 1.0
-        if start_range(seconds, settings=dataset.settings) is None:
+        if not dataset.has_room(seconds):
             raise UserError(
                 f"tempo {tempo:g} leaves {seconds:.2f} s of {take.spec.path.name}, too little for "
                 f"{take.spec.num_frames} frames; choose a slower one or fewer frames."

@@ -65,7 +65,7 @@ def aist_looks(dancer: str, *, height: float) -> Looks:
         top=colorsys.hsv_to_rgb(hue, 0.85, 0.62 + 0.10 * (number // len(HUES))),
         bottom=colorsys.hsv_to_rgb(bottom, 0.35, 0.22 + 0.10 * (number % 3)),
         shoes=SHOES,
-        has_long_hair=tables().dancers[dancer].gender == "female",
+        has_long_hair=tables().dancers[dancer] == "female",
         height=height * (0.97 + 0.06 * (number * GOLDEN_SHARE * 7 % 1.0)),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import MotionCurve
 from musicinfuser.fingerprint import fingerprint_folder
 from small_world.metrics.probes import FrameTrunk, Probe, chunks_of
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from datamodules import AISTDataset
+from datamodules.aist import AIST_BASE_CAPTION, AIST_TEMPLATES, aist_caption
 from datamodules.aist_names import AISTName, tables
-from datamodules.captions import AIST_BASE_CAPTION, AIST_TEMPLATES, aist_caption
 from musicinfuser.keyed_random import generator
 from small_world.experiments.probe_clips import (
     CLASSES,
@@ -27,6 +27,7 @@ from small_world.metrics.attributes import AttributeNet
 from small_world.metrics.pose import PoseNet
 from small_world.metrics.prompt_probe import named_in
 from tests.conftest import ROOT
+from tests.datamodules.conftest import cut
 
 VAE = ROOT / "assets" / "small-mochi"
 OPTIONS = CutOptions(num_frames=7, num_held_out_wild=2, vae_share=2)
@@ -100,7 +101,7 @@ def world(tmp_path_factory):
 
 
 def test_joints_lie_on_the_dancer_of_the_clip(world):
-    dataset = AISTDataset(world / "aist", num_frames=7, height=64, width=64)
+    dataset = cut(AISTDataset, world / "aist", num_frames=7, height=64, width=64)
     checked = 0
     for clip in (dataset[i] for i in range(len(dataset))):
         truth = json.loads((world / "truth" / f"{clip.spec.path.stem}.json").read_text())

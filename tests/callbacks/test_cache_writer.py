@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,16 @@ def encoded(spec: ClipSpec = SPEC, value: float = 1.0) -> EncodedClip:
     )
 
 
+def dataset(*skipped: SkippedClip, num_not_selected: dict[str, int] | None = None) -> Any:
+    return SimpleNamespace(
+        source="aist",
+        notes=[],
+        skipped=skipped,
+        num_not_selected=Counter(num_not_selected),
+        num_shots_left_out=Counter(),
+    )
+
+
 @pytest.fixture
 def world(small_parts: Path, tmp_path: Path) -> SimpleNamespace:
     """A trainer's two parts, and how a batch is handed to the writer."""
@@ -62,7 +73,8 @@ def world(small_parts: Path, tmp_path: Path) -> SimpleNamespace:
     data = EncodingDataModule(
         str(tmp_path / "cache"), [SimpleNamespace], num_frames=7, height=32, width=32
     )
-    data.datasets, data.skipped, data.num_found = [], [], 0
+    data.num_found, data.num_of_unknown_videos, data.outdated = 0, 0, []
+    module.recipe = module.recipe_of(data.settings)
     strategy = SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None)
     trainer = SimpleNamespace(
         datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy
@@ -81,7 +93,7 @@ def test_writes_clip_and_header(world: SimpleNamespace) -> None:
     world.write(encoded())
     path = clip_path(world.cache, "youtube", "clip.seg1")
     found = read_clip_header(path)
-    assert found.recipe == world.trainer.datamodule.recipe(world.module)
+    assert found.recipe == world.module.recipe.of_size(32, 32)
     assert (found.source, found.clip_id, found.music, found.split) == (
         "youtube", "clip.seg1", None, "train",
     )  # fmt: skip
@@ -100,21 +112,20 @@ def test_writes_clip_and_header(world: SimpleNamespace) -> None:
     assert len(list(world.cache.rglob("*.*"))) == 1
 
 
-def test_missing_captions_are_encoded_before_any_clip(world: SimpleNamespace) -> None:
-    texts = ["a dance video", "a man", "踊る人"]
-    world.trainer.world_size = 2
-    world.trainer.datamodule.trainer = world.trainer
-    world.trainer.datamodule._missing_captions = texts
-    world.writer.setup(world.trainer, world.module, "predict")
-    stored = [caption_path(world.cache, text).is_file() for text in texts]
-    assert stored == [True, False, True]  # the first rank's share of two
-    device = torch.device("cpu")
-    (expected,) = world.module.encoders.encode_captions(["踊る人"], device=device)
+def test_captions_are_written_once(world: SimpleNamespace) -> None:
+    module, cpu = world.module, torch.device("cpu")
+    world.write(*module.predict_step(["踊る人", "a man"], 0))
+    (expected,) = module.encoders.encode_captions(["踊る人"], device=cpu)
     assert torch.equal(read_caption(world.cache, "踊る人"), expected)
+    before = caption_path(world.cache, "a man").stat().st_mtime_ns
+    world.write(*module.predict_step(["a man"], 0))
+    assert caption_path(world.cache, "a man").stat().st_mtime_ns == before
 
 
 def test_lists_what_was_skipped(world: SimpleNamespace, capsys) -> None:
-    world.trainer.datamodule.skipped = [SkippedClip("aist", Path("/a/é.mp4"), "no sound: none")]
+    world.trainer.datamodule.datasets = [
+        dataset(SkippedClip("aist", Path("/a/é.mp4"), "no sound: none"))
+    ]
     world.write(SkippedClip("youtube", Path("/b.mp4"), "too quiet: -60", "b.seg0"), encoded())
     world.writer.teardown(world.trainer, world.module, "predict")
     listed = world.cache / "skipped_rank0.jsonl"
@@ -141,9 +152,7 @@ def test_lists_what_was_skipped(world: SimpleNamespace, capsys) -> None:
 def test_what_was_left_out_by_choice_is_counted_and_a_page_can_be_left_out(
     world: SimpleNamespace, capsys
 ) -> None:
-    dataset = SimpleNamespace(source="aist", clips=[], skipped=[], num_shots_left_out=Counter())
-    dataset.num_not_selected = {"camera c02": 1234}
-    world.trainer.datamodule.datasets = [dataset]
+    world.trainer.datamodule.datasets = [dataset(num_not_selected={"camera c02": 1234})]
     world.writer.pictures_per_group = 0
     world.writer.teardown(world.trainer, world.module, "predict")
     assert json.loads((world.cache / "skipped_rank0.jsonl").read_text()) == {
@@ -154,7 +163,8 @@ def test_what_was_left_out_by_choice_is_counted_and_a_page_can_be_left_out(
 
 
 def test_only_rank_zero_lists_files_that_no_clip_was_cut_from(world: SimpleNamespace) -> None:
-    world.trainer.datamodule.skipped = [SkippedClip("aist", Path("/a.mp4"), "no sound: none")]
+    skipped = SkippedClip("aist", Path("/a.mp4"), "no sound: none")
+    world.trainer.datamodule.datasets = [dataset(skipped)]
     world.trainer.is_global_zero, world.trainer.global_rank = False, 3
     world.writer.teardown(world.trainer, world.module, "predict")
     assert (world.cache / "skipped_rank3.jsonl").read_text() == ""

@@ -1,14 +1,24 @@
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from datamodules.clips import CutSettings
+from datamodules.cutting import ClipDataset
 from musicinfuser.media.video_writing import write_video
 
 FIRST_GREY = 50
 AUDIO_RATE_HZ = 16000
+
+
+def cut(kind: type[ClipDataset], root: Path, **options: Any) -> ClipDataset:
+    """A dataset; what all sources share of the options becomes its `CutSettings`."""
+    shared = {f.name: options.pop(f.name) for f in fields(CutSettings) if f.name in options}
+    return kind(CutSettings(**shared), root, **options)
 
 
 @pytest.fixture

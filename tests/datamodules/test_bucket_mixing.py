@@ -1,11 +1,11 @@
 import random
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
-from datamodules.bucket_mixing import BucketMixture, mix, place_of
-from datamodules.mixing import Mixture, StepIndexedBatches
+from datamodules.mixing import Mixture, StepIndexedBatches, place_of
 
 WIDE, TALL, SQUARE = "480x848", "848x480", "640x640"
 # AIST has no portrait; the wild has all.
@@ -18,11 +18,11 @@ EVEN = {"aist": 1, "youtube": 1}
 NUM_STEPS = 400
 
 
-def mixture(clips=CLIPS, ratio=EVEN, *, samples_per_step: int = 4, seed: int = 0) -> BucketMixture:
-    return BucketMixture(clips, ratio, samples_per_step=samples_per_step, seed=seed)
+def mixture(clips=CLIPS, ratio=EVEN, *, samples_per_step: int = 4, seed: int = 0) -> Mixture:
+    return Mixture(clips, ratio, samples_per_step=samples_per_step, seed=seed)
 
 
-def bucket_of(mixed: BucketMixture, clips: dict, index: int) -> str:
+def bucket_of(mixed: Mixture, clips: dict, index: int) -> str:
     key = mixed[index]
     return clips[key.source][key.index]
 
@@ -111,11 +111,14 @@ def test_ranks_and_accumulation_share_the_bucket_and_the_samples_of_a_step(
         list(
             StepIndexedBatches(
                 mixed,
-                num_batches=6 * accumulation,
                 batch_size=batch_size,
-                rank=rank,
-                world_size=world_size,
-                first_batch=lambda: 0,
+                trainer=SimpleNamespace(
+                    global_step=0,
+                    max_steps=6,
+                    accumulate_grad_batches=accumulation,
+                    global_rank=rank,
+                    world_size=world_size,
+                ),
             )
         )
         for rank in range(world_size)
@@ -150,17 +153,11 @@ ONE_BUCKET = {
 def test_one_bucket_keeps_the_order_of_old_runs(shares: tuple[int, int]) -> None:
     ratio = dict(zip(("aist", "youtube"), shares, strict=True))
     clips = {"aist": [WIDE] * 7, "youtube": [WIDE] * 3, "unused": [TALL]}
-    mixed = mix(clips, ratio | {"unused": 0}, samples_per_step=4, seed=5)
-    assert isinstance(mixed, Mixture)
+    mixed = mixture(clips, ratio | {"unused": 0}, seed=5)
     found = [mixed[i] for i in range(24)]
     assert " ".join(f"{key.source[0]}{key.index}" for key in found) == ONE_BUCKET[shares]
     # The rule for several buckets spreads two sources in the same order.
-    alone = mixture({s: clips[s] for s in ratio}, ratio)
-    assert [alone[i].source for i in range(24)] == [key.source for key in found]
-
-
-def test_several_buckets_are_mixed_by_step() -> None:
-    assert isinstance(mix(CLIPS, EVEN, samples_per_step=4, seed=0), BucketMixture)
+    assert [place_of(i, ratio)[0] for i in range(24)] == [key.source for key in found]
 
 
 @pytest.mark.parametrize(
@@ -173,4 +170,4 @@ def test_several_buckets_are_mixed_by_step() -> None:
 )
 def test_refuses_a_ratio_that_cannot_be_held(ratio: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mix(CLIPS, ratio, samples_per_step=1, seed=0)
+        mixture(CLIPS, ratio)

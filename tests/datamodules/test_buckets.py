@@ -9,6 +9,7 @@ import torch
 from datamodules import AISTDataset, EncodingDataModule, YouTubeDataset
 from datamodules.clips import ClipSpec, RawClip
 from musicinfuser.media.video_writing import write_video
+from tests.datamodules.conftest import cut
 from tests.media.conftest import rotate_mp4, sine, write_media
 
 WIDE, TALL, SQUARE = (32, 64), (64, 32), (48, 48)
@@ -52,7 +53,7 @@ def test_each_video_takes_its_nearest_size(tmp_path: Path) -> None:
     film(tmp_path / "classic.mp4", 96, 72)
     rotate_mp4(film(tmp_path / "phone.mp4", 128, 72), 90, 128, 72)
     film(tmp_path / "anamorphic.mp4", 64, 64, pixel_aspect=2)
-    dataset = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    dataset = cut(YouTubeDataset, tmp_path, **SIZE, buckets=BUCKETS)
     assert sizes(dataset.clips) == {
         "landscape": WIDE,
         "portrait": TALL,
@@ -68,7 +69,7 @@ def test_each_video_takes_its_nearest_size(tmp_path: Path) -> None:
     for name in ("portrait", "phone", "square"):
         assert_head_and_feet(clips[name])
     # With one size for all, portrait video loses both.
-    alone = {Path(c.spec.attributes["file"]).stem: c for c in YouTubeDataset(tmp_path, **SIZE)}
+    alone = {Path(c.spec.attributes["file"]).stem: c for c in cut(YouTubeDataset, tmp_path, **SIZE)}
     assert {clip.frames.shape for clip in alone.values()} == {(7, 32, 64, 3)}
     with pytest.raises(AssertionError):
         assert_head_and_feet(alone["portrait"])
@@ -78,14 +79,14 @@ def test_too_small_for_its_bucket(tmp_path: Path) -> None:
     film(tmp_path / "enough.mp4", 72, 128)
     film(tmp_path / "small.mp4", 30, 60)
     film(tmp_path / "small square.mp4", 40, 40)
-    dataset = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    dataset = cut(YouTubeDataset, tmp_path, **SIZE, buckets=BUCKETS)
     assert sizes(dataset.clips) == {"enough": TALL}
     reasons = {skip.path.stem: skip.reason for skip in dataset.skipped}
     assert reasons["small"].startswith(
         "too small: the centre crop of 30x60 px has 30x60 px, less than 32x64"
     )
     assert "less than 48x48" in reasons["small square"]
-    kept = YouTubeDataset(tmp_path, **SIZE, buckets=BUCKETS, allow_upscaling=True)
+    kept = cut(YouTubeDataset, tmp_path, **SIZE, buckets=BUCKETS, allow_upscaling=True)
     assert sizes(kept.clips) == {"enough": TALL, "small": TALL, "small square": SQUARE}
 
 
@@ -94,15 +95,15 @@ def test_the_authors_box_is_for_wide_pictures(tmp_path: Path) -> None:
     film(tmp_path / f"{names[0]}.mp4", 144, 72)
     film(tmp_path / f"{names[1]}.mp4", 72, 144)
     (tmp_path / f"{names[1]}.mp4").rename(tmp_path / f"{names[1]}.mov")
-    dataset = AISTDataset(tmp_path, **SIZE, buckets=BUCKETS)
+    dataset = cut(AISTDataset, tmp_path, **SIZE, buckets=BUCKETS)
     assert sizes(dataset.clips) == {names[0]: WIDE, names[1]: TALL}
     assert [spec.crop for spec in dataset.clips] == ["aist", "centre"]
     clips = list(dataset)
     assert_head_and_feet(clips[1])
-    before = AISTDataset(tmp_path, **SIZE, files=[f"{names[0]}.mp4"])
+    before = cut(AISTDataset, tmp_path, **SIZE, files=[f"{names[0]}.mp4"])
     assert torch.equal(clips[0].frames, before[0].frames)
     # One size alone keeps the authors' box, whatever its shape.
-    assert AISTDataset(tmp_path, num_frames=7, height=48, width=32).clips[0].crop == "aist"
+    assert cut(AISTDataset, tmp_path, num_frames=7, height=48, width=32).clips[0].crop == "aist"
 
 
 def test_clips_start_where_they_did(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_clips_start_where_they_did(tmp_path: Path) -> None:
         audio_rate_hz=16_000,
     )
     one, several = (
-        YouTubeDataset(tmp_path, **SIZE, buckets=buckets).clips for buckets in (None, BUCKETS)
+        cut(YouTubeDataset, tmp_path, **SIZE, buckets=buckets).clips for buckets in (None, BUCKETS)
     )
     assert [(s.clip_id, s.start_seconds) for s in one] == [
         (s.clip_id, s.start_seconds) for s in several
@@ -129,13 +130,13 @@ def test_settings_of_the_data_module(tmp_path: Path) -> None:
     def data(**changes) -> EncodingDataModule:
         return EncodingDataModule(
             str(tmp_path / "cache"),
-            [lambda **shared: YouTubeDataset(tmp_path, **shared)],
+            [lambda settings: YouTubeDataset(settings, tmp_path)],
             **(SIZE | changes),
         )
 
     assert data().sizes == (WIDE,)
     several = data(buckets=BUCKETS)
     assert several.sizes == tuple(BUCKETS)
-    assert sizes(several.build(several.sources[0]).clips) == {"portrait": TALL}
+    assert sizes(several.sources[0](several.settings).clips) == {"portrait": TALL}
     with pytest.raises(ValueError, match="data.buckets, 64x40: width is 40 px"):
         data(buckets=[WIDE, (64, 40)])

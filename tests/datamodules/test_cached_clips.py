@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.batch import collate
-from datamodules.cached_clips import TrainingClips, ValidationClips
+from datamodules.cached_clips import TrainingClips, ValidationClips, share_of
 from datamodules.mixing import SampleKey
 from musicinfuser.media.latents import CacheError, caption_path
 from tests.handmade_cache import RECIPE, write_handmade_clip
@@ -142,3 +142,14 @@ def test_validation_batches_hold_one_size(tmp_path: Path) -> None:
         assert batch.other_audio[:, 0, 0].tolist() == [(i + 1) % 7 for i in indices]
     same = ValidationClips(headers[2:4], cache_dir=tmp_path)
     assert same.batches(range(2), batch_size=1) == [[0], [1]]
+
+
+def test_a_smaller_share_is_part_of_a_larger_one_and_keeps_the_order() -> None:
+    clips = [f"clip {n:02d}" for n in range(40)]
+    half = share_of(clips, 0.5, source="aist", seed=1)
+    quarter = share_of(clips, 0.25, source="aist", seed=1)
+    assert len(half) == 20 and len(quarter) == 10
+    assert set(quarter) < set(half) and half == sorted(half)
+    assert share_of(clips, 0.5, source="aist", seed=2) != half
+    assert share_of(clips, 1.0, source="aist", seed=1) == clips
+    assert len(share_of(clips, 0.001, source="aist", seed=1)) == 1

@@ -4,19 +4,15 @@ from collections import Counter
 
 import pytest
 
+from datamodules.aist import AIST_TEMPLATES, aist_caption, dancers_text, draw_template
 from datamodules.aist_names import parse_name
 from datamodules.captions import (
-    AIST_TEMPLATES,
-    aist_caption,
-    dancers_text,
-    draw_template,
-    file_key,
     find_caption,
     find_caption_tables,
-    read_caption_file,
     read_caption_table,
     read_captions,
 )
+from datamodules.folders import file_key
 
 
 def test_dancers_are_named_one_by_one():
@@ -192,5 +188,5 @@ def test_a_text_counts_more_than_the_tables(tmp_path):
 
 def test_text_beside_a_video(tmp_path):
     (tmp_path / "my dance.v2.txt").write_text("\ufeff a dancer \n", "utf-8")
-    assert read_caption_file(tmp_path / "my dance.v2.mp4") == "a dancer"
-    assert read_caption_file(tmp_path / "other.mp4") == ""
+    assert find_caption(tmp_path / "my dance.v2.mp4", tmp_path, {}) == "a dancer"
+    assert find_caption(tmp_path / "other.mp4", tmp_path, {}) == ""

@@ -124,13 +124,15 @@ def test_validation_is_held_out_music_only(small_cache: Path) -> None:
 
 
 def test_a_held_out_clip_marked_train_is_not_trained_on(tmp_path: Path) -> None:
-    """The music decides even if the file claims otherwise."""
+    """The music decides even if the file claims otherwise; codes of AIST mean nothing elsewhere."""
     for i, music in enumerate(("mBR1", "mPO1", "mHO5")):
         write_handmade_clip(tmp_path, f"a{i}", music=music)
-    data = as_rank(data_module(tmp_path, ratio={"aist": 1}, validation_source=None), 0, 1)
+    write_handmade_clip(tmp_path, "b", source="stage", music="mPO1")
+    ratio = {"aist": 1, "stage": 1}
+    data = as_rank(data_module(tmp_path, ratio=ratio, validation_source=None), 0, 1)
     data.setup("fit")
     assert [h.clip_id for h in data.training_clips.clips["aist"]] == ["a0"]
-    assert data.mixture.sizes == {"aist": 1}
+    assert data.mixture.clips == {"32x32": {"aist": [0], "stage": [0]}}
 
 
 def test_validation_shards_are_disjoint_and_complete(small_cache: Path) -> None:
@@ -184,11 +186,17 @@ def test_a_mixed_cache_is_refused(small_cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"caption_dropout": 1.1}, "caption_dropout is 1.1; it is a probability"),
-        ({"base_prompt_probability": -0.1}, "base_prompt_probability is -0.1; it is a probability"),
+        ({"caption_dropout": 1.1}, "caption_dropout is 1.1; it must be at least 0 and at most 1"),
+        (
+            {"base_prompt_probability": -0.1},
+            "base_prompt_probability is -0.1; it must be",
+        ),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"validation_batch_size": 0}, "validation_batch_size 0; both must be at least 1"),
-        ({"max_validation_clips": 0}, "max_validation_clips is 0; use 1 or more"),
+        ({"validation_batch_size": 0}, "validation_batch_size is 0; it must be at least 1"),
+        (
+            {"max_validation_clips": 0},
+            "max_validation_clips is 0; it must be at least 1, or null",
+        ),
         ({"num_frames": 8}, r"num_frames is 8; Mochi takes 6k \+ 1 frames, e.g. 7 or 13"),
         ({"height": 40}, "height is 40 px; it must be a multiple of 16"),
     ],

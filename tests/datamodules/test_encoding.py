@@ -5,10 +5,8 @@ import os
 import re
 import shutil
 import signal
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import lightning.pytorch as L
 import pytest
@@ -17,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from datamodules.encoding import EncodingDataModule
-from datamodules.youtube import YouTubeDataset
+from lightning_modules.encoding import EncodedClip
 from musicinfuser import safetensors_files
 from musicinfuser.media.latents import CacheError, caption_path, read_caption, read_headers
 from musicinfuser.media.video_writing import write_video
@@ -34,8 +32,9 @@ class KillAfter(L.Callback):
     def __init__(self, num_clips: int) -> None:
         self.num_clips = num_clips
 
-    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *args) -> None:
-        if batch_idx + 1 == self.num_clips:
+    def on_predict_batch_end(self, trainer, pl_module, outputs, *args) -> None:
+        self.num_clips -= sum(isinstance(output, EncodedClip) for output in outputs)
+        if self.num_clips == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -141,8 +140,14 @@ def test_another_seed_is_refused_because_clips_start_elsewhere(
         ("--data.init_args.audio_channel=first", "audio_channel: mean, not first"),
         ("--data.init_args.decoding=plain", "decoding: corrected, not plain"),
         ("--data.init_args.num_frames=13", "num_frames: 7, not 13"),
-        ("--model.init_args.encoders.max_text_tokens=9", "max_text_tokens: 256, not 9"),
-        ("--model.init_args.encoders.dtype=bfloat16", "dtype: float32, not bfloat16"),
+        (
+            "--model.init_args.encoders.max_text_tokens=9",
+            r"captions in \S+ were made otherwise \(max_text_tokens: 256, not 9",
+        ),
+        (
+            "--model.init_args.encoders.dtype=bfloat16",
+            r"captions in \S+ were made otherwise \(dtype: float32, not bfloat16",
+        ),
     ],
 )
 def test_another_recipe_is_refused(
@@ -303,13 +308,13 @@ def test_shards_are_disjoint_and_complete(
 ) -> None:
     from datamodules import AISTDataset, YouTubeDataset
 
-    found = []
+    found, captions = [], []
     for rank in range(world_size):
         data = EncodingDataModule(
             str(tmp_path / "cache"),
             [
-                lambda **shared: AISTDataset(media / "aist", **shared),
-                lambda **shared: YouTubeDataset(media / "youtube", **shared),
+                lambda settings: AISTDataset(settings, media / "aist"),
+                lambda settings: YouTubeDataset(settings, media / "youtube"),
             ],
             num_frames=7,
             height=32,
@@ -317,53 +322,31 @@ def test_shards_are_disjoint_and_complete(
             num_workers=0,
         )
         data.trainer = SimpleNamespace(
-            global_rank=rank, world_size=world_size, lightning_module=clip_encoder
+            global_rank=rank, world_size=world_size, is_global_zero=rank == 0
         )
         data.setup("predict")
-        found.append(
-            [(c.spec.source, c.spec.clip_id) for b in data.predict_dataloader() for c in b]
-        )
+        recipe = clip_encoder.recipe_of(data.settings)
+        data.leave_out_encoded(recipe, audio_rate_hz=16_000)
+        captions.append(data.captions[rank::world_size])
+        items = [item for batch in data.predict_dataloader() for item in batch]
+        assert items[: len(captions[-1])] == captions[-1], "texts come first"
+        clips = items[len(captions[-1]) :]
+        found.append([(clip.spec.source, clip.spec.clip_id) for clip in clips])
+    assert sorted(text for share in captions for text in share) == data.captions
     together = [clip for shard in found for clip in shard]
     assert len(together) == len(set(together)) == NUM_CLIPS
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
-class OlderSource(YouTubeDataset):
-    """One that was written before `decoding` could be chosen."""
-
-    def __init__(
-        self, root: str, *, num_frames, height, width, buckets, fps, audio_channel, seed,
-        time_limit_seconds,
-    ) -> None:  # fmt: skip
-        super().__init__(root, num_frames=num_frames, height=height, width=width, fps=fps)
-
-
-def test_a_source_that_knows_no_decoding_is_refused_only_for_another(media: Path) -> None:
-    def given_by_the_command_line(cls: type, **keywords: Any) -> Any:
-        return cls(**keywords)
-
-    source = partial(given_by_the_command_line, OlderSource, root=str(media / "youtube"))
-    options = {"num_frames": 7, "height": 32, "width": 32}
-    module = EncodingDataModule("cache", [source], **options)
-    assert module.build(source).settings.decoding == "corrected"
-    module = EncodingDataModule("cache", [source], **options, decoding="plain")
-    with pytest.raises(ValueError, match="data.decoding is plain, but OlderSource takes no such"):
-        module.build(source)
-
-
-def test_a_source_may_not_contradict_what_is_shared(
-    small_parts: Path, media: Path, tmp_path: Path
+def test_what_all_sources_share_is_not_set_in_one(
+    small_parts: Path, media: Path, tmp_path: Path, capsys
 ) -> None:
     arguments = encode_arguments(small_parts, media, tmp_path / "cache")
     arguments[-1] = arguments[-1].replace("/aist}", "/aist, num_frames: 13}")
-    with pytest.raises(
-        ValueError, match="sets num_frames to 13 for AISTDataset, .* is 7; set data"
-    ):
+    with pytest.raises(SystemExit):
         main(arguments)
-    # The same number twice is no contradiction.
-    arguments[-1] = arguments[-1].replace("num_frames: 13", "num_frames: 7")
-    main(arguments)
-    assert len(read_headers(tmp_path / "cache")) == NUM_CLIPS
+    message = "num_frames is not known; it is shared by all sources now: set data.num_frames."
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ def test_videos_are_found_in_order_and_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    assert find_videos(tmp_path, suffixes=[".mp4"]) == [tmp_path / "a.MP4", tmp_path / "b/x.mp4"]
-    with pytest.raises(ValueError, match=r"holds no video \(\.mkv\)"):
-        find_videos(tmp_path, suffixes=[".mkv"])
+    assert find_videos(tmp_path) == [tmp_path / "a.MP4", tmp_path / "b/x.mp4"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty holds no video \(\.mp4, "):
+        find_videos(tmp_path / "empty")
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_left_out(
@@ -32,4 +33,4 @@ def test_a_folder_that_cannot_be_listed_is_named_and_left_out(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.warns(UserWarning, match=r"shut is left out: it cannot be listed \(Permission"):
-        assert find_videos(tmp_path, suffixes=[".mp4"]) == [tmp_path / "open" / "x.mp4"]
+        assert find_videos(tmp_path) == [tmp_path / "open" / "x.mp4"]

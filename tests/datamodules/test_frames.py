@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from datamodules import AISTDataset, YouTubeDataset
+from datamodules.clips import CutSettings
 from small_world.data import FrameDataModule
 from small_world.data.frames import Pieces, collate_pieces
 
 
 def make_data(media: Path, **options) -> FrameDataModule:
-    size = {"num_frames": 13, "height": 32, "width": 32}
     sources = [
-        partial(AISTDataset, media / "aist", **size),
-        partial(YouTubeDataset, media / "youtube", **size),
+        partial(AISTDataset, root=media / "aist"),
+        partial(YouTubeDataset, root=media / "youtube"),
     ]
-    settings = {"num_frames": 7, "batch_size": 2, "seed": 3} | options
+    cut = CutSettings(num_frames=13, height=32, width=32)
+    settings = {"cut": cut, "num_frames": 7, "batch_size": 2, "seed": 3} | options
     return FrameDataModule(sources, **settings)
 
 
@@ -68,7 +69,7 @@ def test_limits_and_errors(media: Path) -> None:
         data.setup("predict")
     with pytest.raises(ValueError, match="num_frames is 8"):
         make_data(media, num_frames=8)
-    wild = FrameDataModule(data.sources[1:], num_frames=7, batch_size=2, seed=0)
+    wild = FrameDataModule(data.sources[1:], cut=data.cut, num_frames=7, batch_size=2, seed=0)
     with pytest.raises(ValueError, match="3 training and 0 held-out clips"):
         wild.setup("fit")
 

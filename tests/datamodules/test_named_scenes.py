@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from datamodules.captions import AIST_TEMPLATES
+from datamodules.aist import AIST_TEMPLATES
 from small_world.data.caption_dataset import (
     NOT_NAMED,
     CaptionDataModule,

@@ -11,16 +11,16 @@ import pytest
 import torch
 import yaml
 
-from datamodules.clips import RawClip
+from datamodules.clips import RawClip, SourceVideo
 from datamodules.cut_finding import detect_cuts, find_cuts, stored_cuts_only
-from datamodules.cutting import SourceVideo
 from datamodules.shots import Shot, ShotSettings, place, shots_between
-from datamodules.summary import summarise
+from datamodules.summary import left_out_of
 from datamodules.youtube import YouTubeDataset, clip_stem
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video
 from musicinfuser.media.video_writing import write_video
 from tests.conftest import ROOT, encode_arguments
+from tests.datamodules.conftest import cut
 from tests.media.conftest import RATE_HZ, damage_packet, sine
 from train import main
 
@@ -113,9 +113,9 @@ def test_no_clip_crosses_a_cut(tmp_path, settings):
         assert all(isinstance(clip, RawClip) for clip in clips)
         return [len(set(colours(clip).tolist())) > 1 for clip in clips]
 
-    anywhere = mixed(YouTubeDataset(tmp_path / "wild", **few))
+    anywhere = mixed(cut(YouTubeDataset, tmp_path / "wild", **few))
     assert sum(anywhere) >= 2
-    dataset = YouTubeDataset(tmp_path / "wild", shots=settings(), **few)
+    dataset = cut(YouTubeDataset, tmp_path / "wild", shots=settings(), **few)
     assert not any(mixed(dataset))
     assert {spec.attributes["shot"] for spec in dataset.clips} == {
         "0.282-0.900 s", "1.100-2.400 s", "2.767-3.500 s", "3.700-5.352 s",
@@ -123,7 +123,7 @@ def test_no_clip_crosses_a_cut(tmp_path, settings):
     # As many per minute as ever, of the 4.30 s that are used of the 5.07 between the margins.
     assert len(anywhere) == math.ceil(100 / 60 * 169 / 30)
     assert len(dataset) == math.ceil(100 / 60 * 169 / 30 * 4.30 / 5.07)
-    assert [(r["kind"], r["reason"], r["count"]) for r in summarise(dataset)][1:] == [
+    assert [(r["kind"], r["reason"], r["count"]) for r in left_out_of(dataset)] == [
         ("shots", "shot shorter than a clip", 1)
     ]
 
@@ -131,15 +131,15 @@ def test_no_clip_crosses_a_cut(tmp_path, settings):
 def test_a_video_of_one_shot_gives_the_clips_it_always_gave(tmp_path, settings):
     write_edited(tmp_path / "wild" / "a.mp4", (90,))
     write_edited(tmp_path / "wild" / "b.mp4", (18,))
-    plain = YouTubeDataset(tmp_path / "wild", **SMALL)
-    assert YouTubeDataset(tmp_path / "wild", shots=settings(), **SMALL).clips == plain.clips
+    plain = cut(YouTubeDataset, tmp_path / "wild", **SMALL)
+    assert cut(YouTubeDataset, tmp_path / "wild", shots=settings(), **SMALL).clips == plain.clips
     assert len(plain) == 10 + 2
 
 
 def test_short_shots_give_no_clip_and_are_counted(tmp_path, settings):
     write_edited(tmp_path / "wild" / "a.mp4", (12, 19, 11, 6))
     write_edited(tmp_path / "wild" / "b.mp4", (30, 90))
-    dataset = YouTubeDataset(tmp_path / "wild", shots=settings(min_seconds=2.0), **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path / "wild", shots=settings(min_seconds=2.0), **SMALL)
     assert {spec.attributes["shot"] for spec in dataset.clips} == {"1.100-3.800 s"}
     (skip,) = dataset.skipped
     assert skip.path.name == "a.mp4"
@@ -153,17 +153,17 @@ def test_short_shots_give_no_clip_and_are_counted(tmp_path, settings):
 def test_each_file_is_looked_at_once(tmp_path, settings):
     path = write_edited(tmp_path / "wild" / "ダンス.mp4", (30, 40))
     shots = settings()
-    before = YouTubeDataset(tmp_path / "wild", shots=shots, **SMALL).clips
+    before = cut(YouTubeDataset, tmp_path / "wild", shots=shots, **SMALL).clips
     kept = tmp_path / "kept" / "adaptive" / f"{clip_stem('ダンス.mp4')}.json"
     found = json.loads(kept.read_text())
     assert found["file"] == "ダンス.mp4" and found["cuts_seconds"] == [1.0]
     assert [p for p in (tmp_path / "kept").rglob("*") if p.is_file()] == [kept]
-    assert YouTubeDataset(tmp_path / "wild", shots=shots, **SMALL).clips == before
+    assert cut(YouTubeDataset, tmp_path / "wild", shots=shots, **SMALL).clips == before
 
     (first,) = {spec.attributes["shot"].split("-")[0] for spec in before} - {"1.100"}
 
     def cuts_now(**options):
-        clips = YouTubeDataset(tmp_path / "wild", shots=settings(**options), **SMALL).clips
+        clips = cut(YouTubeDataset, tmp_path / "wild", shots=settings(**options), **SMALL).clips
         return {spec.attributes["shot"].split("-")[0] for spec in clips} - {first}
 
     # What is kept is believed, for this detector alone, until the file changes.
@@ -174,13 +174,19 @@ def test_each_file_is_looked_at_once(tmp_path, settings):
     assert cuts_now() == {"1.100"}
     kept.write_text("broken")
     assert cuts_now() == {"1.100"}
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"cuts_seconds": [1.2]}))
+    assert cuts_now() == {"1.300"}
+    with path.open("ab") as file:  # another size at the same time
+        file.write(b"\0" * 8)
+    os.utime(path, (1e9, 1e9))
+    assert cuts_now() == {"1.100"}
 
 
 def test_a_file_whose_cuts_cannot_be_found_is_skipped(tmp_path, settings):
     write_edited(tmp_path / "wild" / "a.mp4", (40,))
     damaged = write_edited(tmp_path / "wild" / "b.mp4", (40, 40), noise=60)
     damage_packet(damaged, "video", 50, whole=True)
-    dataset = YouTubeDataset(tmp_path / "wild", shots=settings(), **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path / "wild", shots=settings(), **SMALL)
     assert {spec.path.name for spec in dataset.clips} == {"a.mp4"}
     (skip,) = dataset.skipped
     assert skip.path == damaged
@@ -189,7 +195,7 @@ def test_a_file_whose_cuts_cannot_be_found_is_skipped(tmp_path, settings):
 
 def test_several_processes_share_the_work_and_agree(tmp_path, settings):
     paths = [write_edited(tmp_path / f"{k}.mp4", (20 + k, 20)) for k in range(4)]
-    videos = [SourceVideo(p, p.stem, "", None, "train", {"file": p.name}) for p in paths]
+    videos = [SourceVideo(p, p.stem, "", "", attributes={"file": p.name}) for p in paths]
     infos = {path: probe_video(path) for path in paths}
     # One process has found the first two by the time the other starts.
     find_cuts(videos[:2], infos, settings(), time_limit_seconds=60)
@@ -206,17 +212,17 @@ def test_without_pyscenedetect_a_sentence_says_what_to_do(tmp_path, settings, mo
     write_edited(tmp_path / "wild" / "a.mp4", (40,))
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(ValueError, match=r"needs PySceneDetect.*pip install '\.\[shots\]'.*null"):
-        YouTubeDataset(tmp_path / "wild", shots=settings(), **SMALL)
-    assert len(YouTubeDataset(tmp_path / "wild", **SMALL)) > 0
+        cut(YouTubeDataset, tmp_path / "wild", shots=settings(), **SMALL)
+    assert len(cut(YouTubeDataset, tmp_path / "wild", **SMALL)) > 0
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"detector": "hash"}, "shots.detector must be 'adaptive' or 'content', not 'hash'"),
-        ({"threshold": 0}, "shots.threshold must be positive, not 0"),
-        ({"min_seconds": -1}, "shots.min_seconds must be at least 0, not -1"),
-        ({"margin_seconds": -1}, "shots.margin_seconds must be at least 0, not -1"),
+        ({"threshold": 0}, "shots.threshold is 0; it must be above 0"),
+        ({"min_seconds": -1}, "shots.min_seconds is -1; it must be at least 0"),
+        ({"margin_seconds": -1}, "shots.margin_seconds is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings(options, message):

@@ -237,7 +237,7 @@ def test_two_dancers_of_a_group_stand_apart_and_women_wear_long_hair(world):
         record_aist(parse_name(f"gLO_sBM_c05_{dancer}_mLO1_ch04"), TINY).frames
         for dancer in ("d13", "d14")
     )
-    assert tables().dancers["d13"].gender == "female" and tables().dancers["d14"].gender == "male"
+    assert tables().dancers["d13"] == "female" and tables().dancers["d14"] == "male"
     assert (woman.mean(axis=-1) < 70).mean() > (man.mean(axis=-1) < 70).mean() * 1.02
 
 

@@ -17,6 +17,7 @@ from musicinfuser.media.video import aist_crop, centre_crop, probe_video, read_c
 from small_world.generator import SmallWorldRecipe, make_small_world
 from small_world.generator.chosen_clips import Choice, Take
 from small_world.generator.test_set import main, make_test_set, other_music
+from tests.datamodules.conftest import cut
 
 NUM_FRAMES, NUM_CLIPS, SEED, TEMPO = 37, 4, 3, 1.25
 WORLD = SmallWorldRecipe(
@@ -70,8 +71,8 @@ def energy_at(sound: np.ndarray, times: np.ndarray, rate_hz: int) -> float:
 @pytest.mark.parametrize("source", SOURCES)
 def test_clips_are_those_of_the_encode_job(world: Path, sets: dict, source: str) -> None:
     kind = AISTDataset if source == "aist" else YouTubeDataset
-    job = kind(world / source, num_frames=NUM_FRAMES, height=64, width=64, fps=30.0, seed=SEED)
-    cut = {spec.clip_id: index for index, spec in enumerate(job.clips)}
+    job = cut(kind, world / source, num_frames=NUM_FRAMES, height=64, width=64, fps=30.0, seed=SEED)
+    numbers = {spec.clip_id: index for index, spec in enumerate(job.clips)}
     listed = rows(sets[source] / "ground_truth" / "clips.csv")
     assert len(listed) == choice(source).num_clips
     assert len(list((sets[source] / "ground_truth").glob("*.mp4"))) == len(listed)
@@ -80,7 +81,7 @@ def test_clips_are_those_of_the_encode_job(world: Path, sets: dict, source: str)
         path = sets[source] / "ground_truth" / row["file"]
         assert row["system"] == "ground truth" and float(row["track_offset_seconds"]) == 0
         assert int(path.stem[:3]) == number
-        clip = job[cut[path.stem[4:]]]
+        clip = job[numbers[path.stem[4:]]]
         assert isinstance(clip, RawClip)
         videos.add(clip.spec.path)
         truth = json.loads((world / "truth" / f"{clip.spec.path.stem}.json").read_text("utf-8"))

@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.captions import YOUTUBE_EMPTY_CAPTION
 from datamodules.clips import RawClip, SkippedClip
-from datamodules.summary import summarise
-from datamodules.youtube import YouTubeDataset, clip_stem
+from datamodules.summary import left_out_of
+from datamodules.youtube import YOUTUBE_EMPTY_CAPTION, YouTubeDataset, clip_stem
+from tests.datamodules.conftest import cut
 from tests.media.conftest import sine, write_media
 
 SMALL = {"height": 16, "width": 24, "num_frames": 31}
@@ -44,7 +44,7 @@ def test_videos_of_every_usual_ending_are_read_and_others_are_named(tmp_path):
     for other in ("one.xyz", "two.xyz", "three.blend"):
         (tmp_path / other).write_bytes(b"what is this")
     (tmp_path / "broken.rmvb").write_bytes(b"no video either")
-    dataset = YouTubeDataset(tmp_path, **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path, **SMALL)
     assert sorted(spec.path.name for spec in dataset.clips) == sorted(names)
     assert all(isinstance(dataset[index], RawClip) for index in range(len(names)))
     assert [skipped.path.name for skipped in dataset.skipped] == ["broken.rmvb"]
@@ -62,13 +62,13 @@ def test_pictures_are_decoded_as_the_settings_say(tmp_path):
     )
     # Written by BT.601 and not tagged.
     plain, corrected = (
-        YouTubeDataset(tmp_path, decoding=decoding, **SMALL)[0].frames[0, 8, 12].tolist()
+        cut(YouTubeDataset, tmp_path, decoding=decoding, **SMALL)[0].frames[0, 8, 12].tolist()
         for decoding in ("plain", "corrected")
     )
     assert plain == pytest.approx([200, 60, 50], abs=4)
     assert corrected[0] - plain[0] > 8
     with pytest.raises(ValueError, match="decoding must be 'corrected' or 'plain', not 'raw'"):
-        YouTubeDataset(tmp_path, decoding="raw", **SMALL)
+        cut(YouTubeDataset, tmp_path, decoding="raw", **SMALL)
 
 
 def test_text_files_beside_the_videos(tmp_path, write_dance):
@@ -77,7 +77,7 @@ def test_text_files_beside_the_videos(tmp_path, write_dance):
     write_dance(tmp_path / "silent about it.mp4")
     (tmp_path / "my dance.txt").write_text("a dancer in red\n", "utf-8")
     (tmp_path / "sub folder" / "ダンス.txt").write_text("踊る人", "utf-8")
-    dataset = YouTubeDataset(tmp_path, **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path, **SMALL)
     assert captions_by_file(dataset) == {
         "my dance.mp4": "a dancer in red",
         "silent about it.mp4": "a YouTube dance video",
@@ -101,7 +101,7 @@ def test_one_table_for_all_videos(tmp_path, write_dance, table):
         text = "\n".join(json.dumps({"file": f, "caption": c}) for f, c in rows)
     (tmp_path / table).write_text(text, "utf-8")
     given = {"captions": str(tmp_path / table)} if table.startswith("elsewhere") else {}
-    dataset = YouTubeDataset(tmp_path, **given, **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path, **given, **SMALL)
     assert captions_by_file(dataset) == {"a.mp4": "from the file beside it", "sub/é.mp4": "two"}
     assert (dataset.num_missing_captions, dataset.num_unused_captions) == (0, 1)
 
@@ -112,7 +112,7 @@ def test_captions_that_cannot_be_read_or_match_no_video_are_named(tmp_path, writ
     (tmp_path / "a.txt").write_bytes("été".encode("latin-1"))
     (tmp_path / "b.txt").write_text("a dancer")
     (tmp_path / "captions.csv").write_text("file,caption\nd.mp4,x\na.mp4,y\nC.mp4,z\n")
-    dataset = YouTubeDataset(tmp_path, **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path, **SMALL)
     assert captions_by_file(dataset) == {"b.mp4": "a dancer", "c.mp4": YOUTUBE_EMPTY_CAPTION}
     (skip,) = dataset.skipped
     assert skip.path == tmp_path / "a.mp4"
@@ -134,7 +134,7 @@ def test_texts_that_are_not_read_are_named(tmp_path, write_dance):
         (tmp_path / name).write_text("")
     for name in ("A.TXT", "captions.CSV", "sub/captions.csv", "sub/c.txt"):
         (tmp_path / name).write_text("file,caption\na.mp4,lost\n")
-    assert YouTubeDataset(tmp_path, **SMALL).notes == [
+    assert cut(YouTubeDataset, tmp_path, **SMALL).notes == [
         "texts and tables that are not read as captions: 4 "
         "(A.TXT, captions.CSV, sub/c.txt, sub/captions.csv)"
     ]
@@ -143,13 +143,13 @@ def test_texts_that_are_not_read_are_named(tmp_path, write_dance):
 def test_a_named_table_must_exist(tmp_path, write_dance):
     write_dance(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"none\.csv cannot be read"):
-        YouTubeDataset(tmp_path, captions=str(tmp_path / "none.csv"), **SMALL)
+        cut(YouTubeDataset, tmp_path, captions=str(tmp_path / "none.csv"), **SMALL)
 
 
 def test_all_clips_of_a_video_share_its_caption(tmp_path, write_dance):
     write_dance(tmp_path / "a.mp4", seconds=24.0)
     (tmp_path / "a.txt").write_text("a dancer", "utf-8")
-    specs = YouTubeDataset(tmp_path, **SMALL).clips
+    specs = cut(YouTubeDataset, tmp_path, **SMALL).clips
     stem = clip_stem("a.mp4")
     assert [(s.clip_id, s.caption) for s in specs] == [
         (f"{stem}.seg0", "a dancer"),
@@ -172,7 +172,7 @@ def test_other_containers_are_read_too(tmp_path, write_dance):
     (tmp_path / "in").mkdir()
     for name, container_format in [("a.mkv", "matroska"), ("b.MOV", "mov")]:
         remux(source, tmp_path / "in" / name, container_format)
-    dataset = YouTubeDataset(tmp_path / "in", **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path / "in", **SMALL)
     assert [spec.path.name for spec in dataset.clips] == ["a.mkv", "b.MOV"]
     assert all(isinstance(dataset[index], RawClip) for index in range(2))
 
@@ -201,9 +201,9 @@ def test_clip_names_are_safe_unique_and_depend_on_the_path_alone():
 
 def test_adding_a_video_changes_no_other_clip(tmp_path, write_dance):
     write_dance(tmp_path / "b.mp4", seconds=24.0)
-    before = YouTubeDataset(tmp_path, **SMALL).clips
+    before = cut(YouTubeDataset, tmp_path, **SMALL).clips
     write_dance(tmp_path / "a.mp4")
-    after = YouTubeDataset(tmp_path, **SMALL).clips
+    after = cut(YouTubeDataset, tmp_path, **SMALL).clips
     assert [spec for spec in after if spec.path.name == "b.mp4"] == before
     assert len(after) == len(before) + 1
 
@@ -212,16 +212,15 @@ def test_quiet_clips_are_dropped_when_read(tmp_path, write_dance):
     write_dance(tmp_path / "loud.mp4")
     write_dance(tmp_path / "quiet.mp4", loudness=0.002)
     write_dance(tmp_path / "mute.mp4", loudness=None)
-    dataset = YouTubeDataset(tmp_path, **SMALL)
+    dataset = cut(YouTubeDataset, tmp_path, **SMALL)
     assert [skip.path.name for skip in dataset.skipped] == ["mute.mp4"]
     loud, quiet = dataset[0], dataset[1]
     assert isinstance(loud, RawClip) and isinstance(quiet, SkippedClip)
     assert quiet.clip_id == dataset.clips[1].clip_id
     assert re.fullmatch(r"too quiet: -\d+\.\d dBFS, less than -50", quiet.reason)
-    assert isinstance(YouTubeDataset(tmp_path, min_loudness_dbfs=None, **SMALL)[1], RawClip)
-    rows = summarise(dataset, also_skipped=[quiet])
-    assert [(r["kind"], r["reason"], r["count"]) for r in rows] == [
-        ("clips", "", 2),
+    assert isinstance(cut(YouTubeDataset, tmp_path, min_loudness_dbfs=None, **SMALL)[1], RawClip)
+    dataset.skipped.append(quiet)
+    assert [(r["kind"], r["reason"], r["count"]) for r in left_out_of(dataset)] == [
         ("skipped", "no sound", 1),
         ("skipped", "too quiet", 1),
     ]
@@ -236,7 +235,7 @@ def test_held_out_videos_are_chosen_by_name(tmp_path, write_dance):
         (tmp_path / "copies" / f"{number:03d}.mp4").hardlink_to(first)
 
     def held_out(**settings):
-        clips = YouTubeDataset(tmp_path, **settings, **SMALL).clips
+        clips = cut(YouTubeDataset, tmp_path, **settings, **SMALL).clips
         return {s.attributes["file"] for s in clips if s.split == "held_out"}
 
     assert held_out() == set()
@@ -250,16 +249,17 @@ def test_held_out_videos_are_chosen_by_name(tmp_path, write_dance):
         "003.mp4",
         "copies/003.mp4",
     }
-    with pytest.raises(ValueError, match="held_out_fraction must lie in"):
-        YouTubeDataset(tmp_path, held_out_fraction=2, **SMALL)
+    with pytest.raises(ValueError, match="fraction is 2; it must be at least 0 and at most 1"):
+        cut(YouTubeDataset, tmp_path, held_out_fraction=2, **SMALL)
 
 
 def test_folders_without_a_usable_video_are_refused(tmp_path, write_dance):
     with pytest.raises(ValueError, match="holds no video"):
-        YouTubeDataset(tmp_path)
+        cut(YouTubeDataset, tmp_path)
     write_dance(tmp_path / "a.mp4", seconds=1.2)
     with pytest.raises(ValueError, match="too short: 1.20 s, a clip of 1.1 s"):
-        YouTubeDataset(tmp_path, **SMALL)
+        cut(YouTubeDataset, tmp_path, **SMALL)
     assert (
-        YOUTUBE_EMPTY_CAPTION == YouTubeDataset(tmp_path, edge_margin=0.0, **SMALL)[0].spec.caption
+        YOUTUBE_EMPTY_CAPTION
+        == cut(YouTubeDataset, tmp_path, edge_margin=0.0, **SMALL)[0].spec.caption
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.clips import ClipSpec, RawClip, SkippedClip
+from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from lightning_modules import ClipEncoder
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.networks.encoders import EncodersSpec
@@ -71,7 +71,9 @@ def test_equals_the_parts_one_by_one(encoder: ClipEncoder, small_parts: Path) ->
 
 
 def test_the_recipe_names_everything(encoder: ClipEncoder, small_parts: Path) -> None:
-    recipe = encoder.recipe(num_frames=7, height=32, width=48, fps=24.0, audio_channel="first")
+    recipe = encoder.recipe_of(
+        CutSettings(num_frames=7, height=32, width=48, fps=24.0, audio_channel="first")
+    )
     assert (recipe.num_frames, recipe.height, recipe.width, recipe.fps, recipe.audio_channel) == (
         7, 32, 48, 24.0, "first",
     )  # fmt: skip

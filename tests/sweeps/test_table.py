@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dance_eval.metrics.seed_intervals import bootstrap_seeds_and_clips
+from dance_eval.metrics.intervals import bootstrap_seeds_and_clips
 from sweeps.combining import combined
 from sweeps.differences import differences
 from sweeps.errors import SweepError

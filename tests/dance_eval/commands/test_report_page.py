@@ -195,7 +195,7 @@ def test_one_system_has_no_differences_and_a_judged_one_stands_beside_the_paper(
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "Differences between systems" not in page.text
     assert "measured by judge" in page.text and "published" in page.text
-    assert "together judge: <DEAF> on 2 clips. Scores" in page.text
+    assert "together judge: <IGNORES> on 2 clips. Scores" in page.text
     assert "judge Gives every clip a 6 for everything. beat_alignment: And the others." in page.text
     for suffix in (".md", ".tex", ".csv"):
         assert "measured by judge" in (tmp_path / f"paper_tables{suffix}").read_text()

@@ -9,9 +9,9 @@ from dance_eval.commands.compare import matched_pairs
 from dance_eval.loading import EvaluationError, collect_clips, same_music
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import PixelStatistics
+from dance_eval.metrics.judge_controls import mismatched_audio
 from dance_eval.metrics.music_beats import MusicBeats
 from dance_eval.metrics.music_response import MusicResponse
-from dance_eval.metrics.other_tracks import lenders
 from dance_eval.metrics.seed_diversity import SeedDiversity
 from dance_eval.metrics.tempo_response import TempoResponse
 from dance_eval.study.key import read_key
@@ -96,11 +96,11 @@ def test_the_study_pairs_them_and_keeps_their_sounds(systems, tmp_path):
 
 
 def test_the_judge_hears_the_other_song(entries):
-    lent = lenders(entries, seed=0)
+    other = mismatched_audio(entries, seed=0)
     by_name = {f"{e.system}/{e.file}": e.path for e in entries}
     song_a = {by_name["base/0.mp4"], by_name["adapted/1.mp4"]}
-    assert len(lent) == 4
-    assert all((path in song_a) != (source in song_a) for path, source in lent.items())
+    assert len(other) == 4
+    assert all((path in song_a) != (source in song_a) for path, source in other.items())
 
 
 def test_sets_of_clips_tell_the_songs_apart(entries):

@@ -11,7 +11,7 @@ from evaluate import main
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip
 from musicinfuser.media.video_writing import write_video
-from tests.judge_server import HearingJudge, parts, server_options
+from tests.judge_server import BeatJudge, parts, server_options
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def compare(server, tmp_path, capsys):
     return run
 
 
-class HearingPairs(HearingJudge):
+class BeatPairs(BeatJudge):
     """Prefers the dance closer to its music, and the first where music is not asked about."""
 
     def __call__(self, request):
@@ -69,7 +69,7 @@ class HearingPairs(HearingJudge):
 def test_the_better_wins_in_both_orders_and_a_bias_is_stated(
     server, compare, dances, moved, tmp_path
 ):
-    server.answer = HearingPairs(tmp_path)
+    server.answer = BeatPairs(tmp_path)
     document, printed = compare(dances, moved)
     assert document["systems"] == ["truth", "model"]
     music = document["questions"]["music_alignment"]
@@ -135,7 +135,7 @@ def test_clips_are_matched_by_track_start_and_prompt(tmp_path):
     assert alone == [model[2], truth[2], model[3]]
     with pytest.raises(EvaluationError, match="takes two"):
         matched_pairs(truth)
-    with pytest.raises(EvaluationError, match="share no cell"):
+    with pytest.raises(EvaluationError, match="share no track"):
         matched_pairs([truth[2], model[0]])
 
 

@@ -7,34 +7,38 @@ from dance_eval.commands.metrics_file import read_metrics
 from dance_eval.judges.sounds import fitted_sound, half_beat_seconds, shifted_sound
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips
-from dance_eval.metrics.judge_controls import control_findings, control_sentences
-from dance_eval.metrics.other_tracks import lenders, track_of
+from dance_eval.metrics.judge_controls import (
+    control_findings,
+    control_sentences,
+    mismatched_audio,
+)
+from dance_eval.metrics.matching import track_of
 from tests.conftest import ROOT
 
 
-def test_every_clip_borrows_another_track(dances):
+def test_every_clip_gets_another_track(dances):
     entries, _ = list_clips(dances)
     tracks = {entry.path: track_of(entry) for entry in entries}
     for seed in range(8):
-        lent = lenders(entries, seed=seed)
-        assert lent.keys() == tracks.keys()
-        assert all(tracks[path] != tracks[source] for path, source in lent.items())
-        assert len(set(lent.values())) == 5
-        assert lenders(list(reversed(entries)), seed=seed) == lent
-    assert lenders(entries, seed=0) != lenders(entries, seed=1)
+        other = mismatched_audio(entries, seed=seed)
+        assert other.keys() == tracks.keys()
+        assert all(tracks[path] != tracks[source] for path, source in other.items())
+        assert len(set(other.values())) == 5
+        assert mismatched_audio(list(reversed(entries)), seed=seed) == other
+    assert mismatched_audio(entries, seed=0) != mismatched_audio(entries, seed=1)
 
 
-def test_all_systems_borrow_the_same_track(dances, tmp_path):
+def test_all_systems_get_the_same_track(dances, tmp_path):
     entries, _ = list_clips(dances)
     silent = ClipEntry(tmp_path, "gone.mp4", "model", track="../a.wav")
     alone = ClipEntry(tmp_path, "gone.mp4", "model", track="only.wav")
     broken = ClipEntry(tmp_path, "x.mp4", "model", track="a.wav", problem="no file")
-    lent = lenders([silent, *entries, broken, alone], seed=3)
-    assert lent[silent.path] == lent[entries[0].path]
-    # What has no sound lends nothing, and what no list names takes no part.
-    assert silent.path not in lent.values()
-    assert broken.path not in lent
-    assert lenders(entries[:1], seed=0) == {}
+    other = mismatched_audio([silent, *entries, broken, alone], seed=3)
+    assert other[silent.path] == other[entries[0].path]
+    # What has no sound gives none, and what no list names takes no part.
+    assert silent.path not in other.values()
+    assert broken.path not in other
+    assert mismatched_audio(entries[:1], seed=0) == {}
 
 
 def test_sounds_are_repeated_and_moved_in_a_circle():
@@ -70,28 +74,28 @@ def test_scores_that_fall_for_every_clip_are_no_chance():
     assert silence["mean"] == pytest.approx(4.75)
     assert silence["low"] > 4
     assert silence["systems"]["b"]["mean"] == 5
-    assert (silence["deaf"], half_beat["deaf"]) == (False, True)
+    assert (silence["ignored"], half_beat["ignored"]) == (False, True)
     assert found["controls"]["other_track"]["num_missing"] == 4
-    assert (found["deaf"], found["deaf_to"]) == (False, ["half_beat"])
+    assert (found["ignores_audio"], found["ignored"]) == (False, ["half_beat"])
     printed = control_sentences(found, metric="judge", value="beat")
-    assert printed[-1] == "judge: the judge is DEAF to the music half a beat later."
+    assert printed[-1] == "judge: the judge IGNORES the music half a beat later."
 
 
-def test_scores_that_go_up_and_down_are_deaf():
+def test_a_judge_whose_scores_go_up_and_down_ignores_audio():
     found = findings(records([8, 7, 9, 8, 7, 8], [9, 6, 8, 9, 8, 7]))
     assert found["controls"]["silence"]["low"] < 0 < found["controls"]["silence"]["high"]
-    assert found["deaf"] is True
+    assert found["ignores_audio"] is True
 
 
 def test_the_pairing_is_by_clip():
     """Scores that differ more between clips than by the music: only pairs can tell."""
     own = [1.0, 9, 3, 7, 2, 8, 4, 6]
-    assert findings(records(own, [score - 0.5 for score in own]))["deaf"] is False
+    assert findings(records(own, [score - 0.5 for score in own]))["ignores_audio"] is False
 
 
 def test_one_clip_says_nothing():
     found = findings(records([8], [0]))
-    assert found["deaf"] is None
+    assert found["ignores_audio"] is None
     assert "too few clips" in control_sentences(found, metric="judge", value="beat")[-1]
 
 

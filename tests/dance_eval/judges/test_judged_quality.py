@@ -16,7 +16,7 @@ from evaluate import main
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip
 from musicinfuser.media.video_writing import write_video
-from tests.judge_server import DeafJudge, HearingJudge, parts, server_options
+from tests.judge_server import BeatJudge, PictureJudge, parts, server_options
 
 QUESTIONS_PER_CLIP = 11 + 3 * 2
 NAMES = [key_of(name) for names in GROUPS.values() for name in names]
@@ -56,15 +56,15 @@ def values_of(document, system):
     }
 
 
-def test_a_judge_that_hears_is_told_from_a_deaf_one(server, score, dances, tmp_path):
-    server.answer = HearingJudge(tmp_path)
+def test_a_judge_that_ignores_audio_is_found(server, score, dances, tmp_path):
+    server.answer = BeatJudge(tmp_path)
     document, printed = score(dances)
     found = document["findings"]["judge"]
-    assert found["deaf"] is False
-    assert found["deaf_to"] == []
+    assert found["ignores_audio"] is False
+    assert found["ignored"] == []
     assert [found["controls"][name]["n"] for name in found["controls"]] == [5, 5, 5]
-    assert "the judge listens" in printed
-    assert "DEAF" not in printed
+    assert "the judge responds to audio" in printed
+    assert "IGNORES" not in printed
     values = values_of(document, "truth")
     assert values["beat_alignment"] > 8
     assert values["beat_alignment_silence"] == 0
@@ -74,13 +74,13 @@ def test_a_judge_that_hears_is_told_from_a_deaf_one(server, score, dances, tmp_p
     assert values["style_alignment"] == values["style_alignment_silence"] == 5
     assert len(server.requests) == 5 * QUESTIONS_PER_CLIP
 
-    server.answer = DeafJudge()
-    document, printed = score(dances, cache=str(tmp_path / "deaf"), output="deaf.json")
+    server.answer = PictureJudge()
+    document, printed = score(dances, cache=str(tmp_path / "picture"), output="picture.json")
     found = document["findings"]["judge"]
-    assert found["deaf"] is True
-    assert found["deaf_to"] == ["other_track", "silence", "half_beat"]
+    assert found["ignores_audio"] is True
+    assert found["ignored"] == ["other_track", "silence", "half_beat"]
     assert found["controls"]["silence"]["mean"] == 0
-    assert "the judge is DEAF: beat_alignment does not move" in printed
+    assert "the judge IGNORES AUDIO: beat_alignment does not move" in printed
     assert "own music minus silence: +0.00 [+0.00, +0.00] (n = 5): does not move." in printed
 
 
@@ -101,7 +101,7 @@ def test_averages_are_those_of_the_paper(server, score, few):
     # The stricter rule does not take a sentence for a number.
     assert "strict_prompt_alignment" not in values
     assert values["overall"] == pytest.approx((5 * 6 + 3 * 9.5) / 8)
-    assert document["findings"]["judge"]["deaf"] is None
+    assert document["findings"]["judge"]["ignores_audio"] is None
     assert len(server.requests) == 2 * 11
     [asked] = {t for t in server.texts() if "capture" in t and "{to} a'" in t}
     assert "'a square that swings {to} a'? Rate 0-10 where:" in asked
@@ -115,7 +115,7 @@ def test_expected_scores_come_from_digits(server, score, few):
     assert values["expected_beat_alignment_silence"] == pytest.approx(7)
     assert values["expected_overall"] == pytest.approx(7)
     assert values["overall"] == 8
-    assert document["findings"]["judge"]["expected"]["deaf"] is True
+    assert document["findings"]["judge"]["expected"]["ignores_audio"] is True
 
 
 def test_the_authors_wording_is_one_value_away(server, score, few):
@@ -255,7 +255,7 @@ def test_clips_lack_what_they_lack(server, score, dances, tmp_path):
     }
     found = document["findings"]["judge"]
     assert found["controls"]["other_track"]["num_missing"] == 1
-    assert found["deaf"] is None
+    assert found["ignores_audio"] is None
     assert "another track: no clips; 1 clips without this control." in printed
     assert "too few clips to say" in printed
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from dance_eval.metrics.av_align import AVAlign, motion_peaks, onset_peaks, peak_overlap
-from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.motion import MotionCurve
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from musicinfuser.keyed_random import generator
 from tests.dancing_square import click_track, swinging_square
 

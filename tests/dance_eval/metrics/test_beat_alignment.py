@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from dance_eval.metrics.beat_alignment import BeatAlignment, beat_alignment, shifted_alignments
+from dance_eval.metrics.beat_alignment import BeatAlignment, beat_alignment
 from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.rhythm import shifted_scores
 from musicinfuser.keyed_random import generator
 from tests.dancing_square import swinging_square
 
@@ -92,20 +93,21 @@ def test_chance_level_is_the_integral_of_the_kernel_over_one_beat(beats_per_minu
     kinematic = period + torch.rand(50, generator=generator(0, 0, "dance")) * (
         duration - 2 * period
     )
-    shifted = shifted_alignments(
+    shifted = shifted_scores(
+        beat_alignment,
         kinematic,
         torch.arange(40) * period,
         duration_seconds=duration,
         stream=generator(0, "clip", "beat shift"),
         num_shifts=4000,
-        sigma_seconds=sigma,
     )
     assert float(shifted.mean()) == pytest.approx(analytic, abs=0.004)
 
 
 def test_shifts_move_all_music_beats_together_around_the_clip():
     kinematic, music, duration = [0.4, 1.5, 2.2], [0.1, 0.7, 1.3, 2.0], 2.4
-    shifted = shifted_alignments(
+    shifted = shifted_scores(
+        beat_alignment,
         torch.tensor(kinematic, dtype=torch.float64),
         torch.tensor(music, dtype=torch.float64),
         duration_seconds=duration,
@@ -122,7 +124,8 @@ def test_shifts_move_all_music_beats_together_around_the_clip():
 
 def test_many_beats_are_scored_in_parts(monkeypatch):
     def scores():
-        return shifted_alignments(
+        return shifted_scores(
+            beat_alignment,
             torch.linspace(0, 9, 40),
             torch.linspace(0, 9, 30),
             duration_seconds=10.0,

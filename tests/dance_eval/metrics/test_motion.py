@@ -99,7 +99,7 @@ def test_kinematic_beats_are_where_the_square_rests(fps, phase_seconds):
     frames = swinging_square(
         num_frames=int(3 * fps), fps=fps, period_seconds=0.5, phase_seconds=phase_seconds
     )
-    beats = kinematic_beats(frames, fps=fps)
+    beats = kinematic_beats(frame_difference(frames), fps=fps)
     rests = [phase_seconds + 0.5 * k for k in range(6)]
     assert len(beats) == 6
     assert beats.tolist() == pytest.approx(rests, abs=0.5 / fps + 1e-6)
@@ -113,23 +113,23 @@ def test_smoothing_is_given_in_seconds(fps):
     motion = 90 + 40 * torch.cos(4 * math.pi * times) + 40 * torch.cos(15 * math.pi * times)
     levels = 128 + motion / 2 * (-1) ** torch.arange(len(times))
     frames = frames_of_levels(*levels.round().int().tolist())
-    assert len(kinematic_beats(frames, fps=fps, smoothing_seconds=0.0)) > 15
-    beats = kinematic_beats(frames, fps=fps)
+    assert len(kinematic_beats(frame_difference(frames), fps=fps, smoothing_seconds=0.0)) > 15
+    beats = kinematic_beats(frame_difference(frames), fps=fps)
     assert beats.tolist() == pytest.approx([0.25 + 0.5 * k for k in range(6)], abs=1 / fps)
 
 
 def test_a_change_is_dated_between_its_two_frames():
     frames = frames_of_levels(10, 30, 35, 60, 60, 60, 80)
-    beats = kinematic_beats(frames, fps=10.0, smoothing_seconds=0.0)
+    beats = kinematic_beats(frame_difference(frames), fps=10.0, smoothing_seconds=0.0)
     # The smallest change is from frame 1 to frame 2; frames 3 to 5 are two equal changes of zero.
     assert beats.tolist() == pytest.approx([0.15, 0.4])
 
 
 def test_a_still_picture_has_no_beats():
-    assert kinematic_beats(frames_of_levels(*[80] * 30), fps=30.0).tolist() == []
+    assert kinematic_beats(frame_difference(frames_of_levels(*[80] * 30)), fps=30.0).tolist() == []
 
 
 @pytest.mark.parametrize("arguments", [{"fps": 0.0}, {"fps": 30.0, "smoothing_seconds": -0.1}])
 def test_senseless_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="frames per second|smoothing_seconds"):
-        kinematic_beats(frames_of_levels(1, 2, 3), **arguments)
+        kinematic_beats(frame_difference(frames_of_levels(1, 2, 3)), **arguments)

@@ -7,8 +7,8 @@ import yaml
 from dance_eval.commands.metrics_file import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.beat_alignment import BeatAlignment
-from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.motion import MotionCurve, kinematic_beats
+from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.motion import frame_difference, kinematic_beats
 from musicinfuser.keyed_random import generator
 from small_world.metrics.pose import PoseNet, PoseSpeed
 from small_world.metrics.probes import ProbeError, chunks_of, pixels_of
@@ -146,8 +146,8 @@ class Swings(MotionCurve):
 
 def test_any_motion_curve_gives_the_beats():
     frames = noise(1).expand(60, -1, -1, -1)
-    assert kinematic_beats(frames, fps=30.0).tolist() == []
-    beats = kinematic_beats(frames, fps=30.0, motion=Swings())
+    assert kinematic_beats(frame_difference(frames), fps=30.0).tolist() == []
+    beats = kinematic_beats(Swings()(frames), fps=30.0)
     assert beats.tolist() == pytest.approx([6.5 / 30 + 0.5 * k for k in range(4)])
     clip = ScoredClip(frames, 30.0, None, 1, "clip", 0, beats)
     assert BeatAlignment().score_clip(clip)["without_beats"] == 1

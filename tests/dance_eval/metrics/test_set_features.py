@@ -143,20 +143,10 @@ def test_systems_are_compared_with_the_reference():
         FrechetDistance(features=PixelStatistics(), num_resamples=0)
 
 
-def test_the_torchmetric_merges_processes():
+def test_a_set_of_one_clip_has_no_distance_and_other_systems_do_not_count():
     clips = [(level_clip(100 + 17 * k), entry(seed=k)) for k in range(4)]
-    whole, here, there = (SeedDiversity(features=PixelStatistics()) for _ in range(3))
-    for clip, where in clips:
-        whole.update(clip, where)
-    for metric, part in ((here, clips[:1]), (there, clips[1:])):
-        for clip, where in part:
-            metric.update(clip, where)
-    here.merge_state(there)
-    expected = combined(whole, clips)["distance"].mean
-    assert float(whole.compute()["distance"]) == pytest.approx(expected)
-    assert float(here.compute()["distance"]) == pytest.approx(expected)
-    whole.reset()
-    whole.update(*clips[0])
-    assert math.isnan(float(whole.compute()["distance"]))
-    whole.update(*clips[1], system="another")
-    assert len(whole.lengths) == 1
+    metric = SeedDiversity(features=PixelStatistics())
+    alone = combined(metric, clips[:1] + [(clips[1][0], entry("another", seed=1))])
+    assert (alone["distance"].mean, alone["num_alone"].mean) == (None, 1)
+    whole = combined(metric, clips)["distance"].mean
+    assert combined(metric, list(reversed(clips)))["distance"].mean == pytest.approx(whole)

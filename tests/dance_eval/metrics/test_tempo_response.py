@@ -22,8 +22,8 @@ def test_ratios_against_a_plain_loop():
     expected: dict = {}
     for clip in clips:
         for own in clips:
-            if clip.tempo == 0.75 and (own.cell, own.run, own.tempo) == (clip.cell, clip.run, 1):
-                expected.setdefault(clip.cell, []).append(clip.hertz / own.hertz / 0.75)
+            if clip.tempo == 0.75 and (own.group, own.run, own.tempo) == (clip.group, clip.run, 1):
+                expected.setdefault(clip.group, []).append(clip.hertz / own.hertz / 0.75)
     assert tempo_ratios(clips, tempo=0.75) == (expected, 0)
     middle, within = tempo_response(list(expected.values()), seed=0, name="x")
     flat = [ratio for cell in expected.values() for ratio in cell]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.generation_requests import RequestsSpec, make_requests
-from datamodules.skip_finished import FinishedSpec, unfinished
+from datamodules.generation_requests import FinishedSpec, RequestsSpec, make_requests, unfinished
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.clip_size import frames_within
 from musicinfuser.generation import SamplingSpec, read_track
@@ -70,8 +69,11 @@ def test_lists_of_requests_take_seconds_where_they_name_no_frames(tmp_path: Path
     [
         ({"num_frames": 73}, "num_seconds is 9, but data.generation.num_frames is given too"),
         ({"tempo": TempoSpec("t", [1.0])}, "num_seconds is 9, but data.generation.tempo is given"),
-        ({"num_seconds": 0.0}, "num_seconds is 0.0; give seconds, or .inf for all of each track"),
-        ({"num_seconds": math.nan}, "num_seconds is nan; give seconds"),
+        (
+            {"num_seconds": 0.0},
+            "num_seconds is 0.0; it must be above 0, or .inf for all",
+        ),
+        ({"num_seconds": math.nan}, "num_seconds is nan; it must be above 0"),
     ],
 )
 def test_a_length_is_given_once(tmp_path: Path, change, message) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from datamodules.changed_videos import find_outdated
+from datamodules.encoding import find_outdated
 from musicinfuser.file_identity import FileIdentity
 from musicinfuser.label_files import LabelError
 from musicinfuser.media.latents import (

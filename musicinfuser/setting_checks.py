@@ -1,0 +1,41 @@
+"""The checks of settings that many places need, with one wording."""
+
+import operator
+from collections.abc import Collection
+
+from musicinfuser.errors import UserError
+
+_LIMITS = {
+    "above": operator.gt,
+    "at_least": operator.ge,
+    "below": operator.lt,
+    "at_most": operator.le,
+}
+
+
+def check_number(name: str, value: float | None, *, hint: str = "", **limits: float) -> None:
+    """Refuse a number out of its range; None passes.
+
+    Args:
+        name: The setting, as it is written in a config.
+        value: What was given.
+        hint: What else to say of it, from the blank or comma on.
+        limits: Any of ``above``, ``at_least``, ``below`` and ``at_most``.
+
+    Raises:
+        UserError: With the setting, the number and the range.
+    """
+    if value is None or all(_LIMITS[word](value, limit) for word, limit in limits.items()):
+        return
+    wanted = " and ".join(f"{word.replace('_', ' ')} {end:g}" for word, end in limits.items())
+    raise UserError(f"{name} is {value}; it must be {wanted}{hint}.")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Refuse a text that is none of several.
+
+    Raises:
+        UserError: With the setting, the text and the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}.")

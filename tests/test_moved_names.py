@@ -3,7 +3,7 @@ import importlib
 import pytest
 import yaml
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.report.origin import meanings
 from musicinfuser.moved_names import MOVED, new_name

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import evaluate
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from musicinfuser.errors import UserError
 from musicinfuser.option_parser import OptionParser
 from sweeps.settings import build_executor, read_sweep

@@ -1,1 +1,1 @@
-"""What `evaluate.py` does, one verb per file: its options, and the function that runs it."""
+"""What `evaluate.py` does, one command per file: its options, and the function that runs it."""

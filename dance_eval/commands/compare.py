@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import OpenUnitInterval
 from tqdm import tqdm
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
 from dance_eval.loading import EvaluationError, collect_clips

@@ -1,16 +1,24 @@
-"""Options that several verbs have."""
+"""Options that several commands have, and the YAML file that lists metrics."""
 
 import functools
+import json
+from argparse import ArgumentError
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
+from dance_eval.loading import EvaluationError
+from dance_eval.metrics.clip import NamedMetric
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from dance_eval.metrics.report import Document
+from musicinfuser.errors import UserError, user_error
+from musicinfuser.label_files import read_yaml
 from musicinfuser.media.audio import read_audio
+from musicinfuser.option_parser import OptionParser
 
-MAX_CLIPS, MAX_HEIGHT = 12, 480  # unless told otherwise
+MAX_CLIPS, MAX_HEIGHT = 12, 480
 
 
 def add_decoding_options(parser: ArgumentParser) -> None:
@@ -40,11 +48,6 @@ def add_decoding_options(parser: ArgumentParser) -> None:
     parser.add_argument("--tightness", type=PositiveFloat, default=100.0, help="For tracked beats.")
 
 
-def drawing_options(settings: Namespace) -> dict[str, Any]:
-    """What all that is drawn of clips takes, by the options of `add_decoding_options`."""
-    return {"beats": music_beats(settings), "max_height": settings.max_height}
-
-
 def music_beats(settings: Namespace) -> MusicBeats:
     """Where beats come from, by the options of `add_decoding_options`."""
     return MusicBeats(
@@ -55,3 +58,47 @@ def music_beats(settings: Namespace) -> MusicBeats:
         tightness=settings.tightness,
         use_known_tempo=settings.known_tempo,
     )
+
+
+def read_metrics(path: Path) -> tuple[list[NamedMetric], list[Document]]:
+    """Build the metrics that a YAML file lists.
+
+    Returns:
+        The metrics, and the class path and arguments of each with all defaults filled in, with
+        hashes of the weights it reads under ``files``.
+
+    Raises:
+        EvaluationError: If the file is missing or empty, names something that does not exist, sets
+            something out of its range or gives two metrics one name, or if weights that a metric
+            reads are not there.
+    """
+    # A parser of its own: a list given over a default list would inherit arguments from the
+    # default's entries by their position.
+    parser = OptionParser(exit_on_error=False)
+    parser.add_argument("--metrics", type=list[NamedMetric], sub_configs=True)
+    read_yaml(path)
+    parser.files.append((path, ("metrics",)))
+    try:
+        config = parser.parse_args([f"--metrics={path}"])
+    except ArgumentError as error:
+        raise EvaluationError(str(error)) from error
+    specs = [json.loads(json.dumps(spec.as_dict(), default=str)) for spec in config.metrics or ()]
+    try:
+        metrics = parser.instantiate(config).metrics if specs else []
+    except Exception as error:
+        # jsonargparse wraps what a nested class says in everything else that it tried.
+        cause = user_error(error)
+        if cause is None:
+            raise
+        raise EvaluationError(f"{path}: {' '.join(str(cause).split())}") from error
+    try:
+        for metric, spec in zip(metrics, specs, strict=True):
+            # Weights may change under the same name; values are then due again.
+            if files := metric.fingerprints():
+                spec["files"] = files
+    except (UserError, OSError) as error:
+        raise EvaluationError(f"{path}: {metric.name}: {' '.join(str(error).split())}") from error
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) < len(names):
+        raise EvaluationError(f"{path}: names the metrics {names}; give each a `name` of its own.")
+    return metrics, specs

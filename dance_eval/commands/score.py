@@ -11,8 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import OpenUnitInterval, PositiveInt
 from tqdm import tqdm
 
-from dance_eval.commands.metrics_file import read_metrics
-from dance_eval.commands.options import add_decoding_options, music_beats
+from dance_eval.commands.options import add_decoding_options, music_beats, read_metrics
 from dance_eval.loading import EvaluationError, collect_clips, load_clip
 from dance_eval.metrics.clip import ClipMetric, NamedMetric
 from dance_eval.metrics.music_beats import beat_sources
@@ -38,10 +37,10 @@ SAVE_EVERY_SECONDS = 30.0
 
 def parser() -> ArgumentParser:
     """The options of `score`."""
-    return scoring_parser(description="Score folders of clips.", output=Path("metrics.json"))
+    return scoring_parser("Score folders of clips.", Path("metrics.json"))
 
 
-def scoring_parser(*, description: str, output: Path) -> ArgumentParser:
+def scoring_parser(description: str, output: Path) -> ArgumentParser:
     """The options of `score`, which `report` has too."""
     parser = OptionParser(description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
@@ -94,7 +93,7 @@ def score_folders(
     """Score all clips of all folders and write metrics.json.
 
     Args:
-        settings: The options of the verb.
+        settings: The options of the command.
         metrics: What to measure.
         specs: Class path and arguments of each metric.
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from jsonargparse import Namespace
 from tqdm import tqdm
 
-from dance_eval.loading import picture_row
+from dance_eval.commands.options import music_beats
+from dance_eval.commands.pictures import picture_row
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.matching import cell_groups
-from dance_eval.metrics.music_beats import MusicBeats
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
@@ -37,14 +38,9 @@ def write_page(
     document: Document,
     entries: Sequence[ClipEntry],
     path: Path,
+    settings: Namespace,
     *,
-    title: str,
-    beats: MusicBeats,
-    max_cells: int,
-    max_height: int,
-    max_embedded_bytes: int,
     command: str,
-    settings: Document,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -52,24 +48,22 @@ def write_page(
         document: The content of metrics.json.
         entries: The clips that it is about.
         path: The HTML file.
-        title: Its headline.
-        beats: Where the drawn beats come from.
-        max_cells: Players are shown for the first so many cells.
-        max_height: Taller frames are drawn from pictures scaled down to it, in px.
-        max_embedded_bytes: Larger videos lie beside the page.
+        settings: The options of `evaluate.py report`.
         command: What made it.
-        settings: All options of that command.
     """
     cells = cell_groups(entries)
     systems = list(dict.fromkeys(entry.system for entry in entries))
     colours = {system: number for number, system in enumerate(systems)}
-    embedding = Embedding(path.parent, max_embedded_bytes)
+    embedding = Embedding(path.parent, max_bytes=round(settings.embed_mb * 1e6))
+    beats = music_beats(settings)
     shown = []
-    for number, cell in enumerate(tqdm(cells[:max_cells], unit="cell", desc="page"), start=1):
+    for number, cell in enumerate(
+        tqdm(cells[: settings.max_clips], unit="cell", desc="page"), start=1
+    ):
         drawn = {}
         for system, entry in cell.clips.items():
             if entry.problem is None:
-                row = picture_row(entry, beats, max_height, label=system, with_motion=True)
+                row = picture_row(entry, beats, settings.max_height, label=system, with_motion=True)
                 drawn |= {} if row is None else {system: row}
         start = f"from {cell.offset_seconds:g} s" if cell.offset_seconds else ""
         shown.append(
@@ -90,7 +84,7 @@ def write_page(
         differences = compared, replace(marks, rules=_metric_starts(compared))
     text = render(
         "report.html",
-        title=title,
+        title=settings.title,
         facts=(
             f"{' · '.join(systems)}: {len(document['clips'])} clips in {len(cells)} cells, each of "
             f"one track, start, prompt and seed. Clips that failed: {num_failed}."
@@ -120,7 +114,7 @@ def write_page(
         shapes=odd_shapes(document),
         command=command,
         versions=[{"package": name, "version": own} for name, own in versions().items()],
-        settings=json.dumps(settings, indent=1, default=str),
+        settings=json.dumps(settings.as_dict(), indent=1, default=str),
         metrics=json.dumps(document.get("metrics", []), indent=1),
     )
     write_text(path, text)

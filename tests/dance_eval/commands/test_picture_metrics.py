@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.frechet import frechet_distance
 from dance_eval.metrics.image_encoders import ClipEncoder

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dance_eval.loading import EvaluationError, same_music, sheet_labels, video_names
+from dance_eval.commands.pictures import same_music, sheet_labels, video_names
+from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.matching import cell_groups
 from evaluate import main

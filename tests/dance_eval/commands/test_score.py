@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.beat_coverage import BeatCoverage

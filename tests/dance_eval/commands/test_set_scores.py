@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipListError
 from dance_eval.metrics.features import PixelStatistics

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dance_eval.commands.compare import matched_pairs
-from dance_eval.loading import EvaluationError, collect_clips, same_music
+from dance_eval.commands.pictures import same_music
+from dance_eval.loading import EvaluationError, collect_clips
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import PixelStatistics
 from dance_eval.metrics.judge_controls import mismatched_audio

@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.judges.sounds import fitted_sound, half_beat_seconds, shifted_sound
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips

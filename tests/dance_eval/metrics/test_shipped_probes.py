@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dance_eval.commands.metrics_file import read_metrics
+from dance_eval.commands.options import read_metrics
 from dance_eval.metrics.clip import ScoredClip
 from datamodules import AISTDataset
 from small_world.generator import make_small_world

@@ -1,3 +1,4 @@
+from dance_eval.commands import report
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.consistency import SubjectConsistency
 from dance_eval.metrics.report import compared_rows
@@ -8,8 +9,7 @@ from tests.scored_numbers import document, record
 
 def page_of(found, path):
     """The text of a page without players."""
-    shown = {"beats": None, "max_cells": 1, "max_height": 1, "max_embedded_bytes": 1}
-    write_page(found, [], path, title="A page", command="", settings={}, **shown)
+    write_page(found, [], path, report.parser().parse_args(["a folder"]), command="")
     return path.read_text()
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.app.studio import SECONDS_PER_LATENT, Wish
-from musicinfuser.app.visits import MAX_STEPS, Shown, Visits, note
+from musicinfuser.app.generator import SECONDS_PER_LATENT, FormInput
+from musicinfuser.app.handlers import MAX_STEPS, Handlers, PageState, note
 from musicinfuser.errors import UserError
 
 INTRODUCTION = "# MusicInfuser\nDrop a song, say who dances where, and get a video of it."
@@ -15,25 +15,25 @@ PIXELATED_BELOW = 256
 PATIENT_VISITORS = 8
 
 
-def build_page(visits: Visits, *, max_megabytes: float) -> Any:
-    """A `gradio.Blocks` on a loaded studio.
+def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
+    """A `gradio.Blocks` on a loaded generator.
 
     Args:
-        visits: What happens when a visitor acts.
+        handlers: What happens when a visitor acts.
         max_megabytes: Largest upload, for the label; `open_page` holds it.
     """
     import gradio as gr
 
-    studio, suit = visits.studio, visits.studio.suit
-    names, prompts = list(studio.adapters), list(suit.prompts.values())
-    longest = int(visits.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
-    is_small = suit.height < PIXELATED_BELOW
+    defaults = handlers.generator.defaults
+    names, prompts = list(handlers.generator.adapters), list(defaults.prompts.values())
+    longest = int(handlers.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
+    is_small = defaults.height < PIXELATED_BELOW
 
     def ready(is_ready: bool) -> tuple[Any, Any]:
         return gr.update(interactive=is_ready), gr.update(interactive=not is_ready)
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
-        visits.begin(str(request.session_hash))
+        handlers.begin(str(request.session_hash))
         return *ready(False), note("Waiting for the turn …"), None, None
 
     def generate(
@@ -41,7 +41,7 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
         adapter: str, steps: float, guidance: float, music_guidance: float, compare: bool,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        wish = Wish(
+        form = FormInput(
             song=song or "",
             prompt=prompt or "",
             seed=int(seed or 0),
@@ -52,8 +52,8 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
             guidance_scale=float(guidance),
             music_guidance_scale=float(music_guidance),
         )
-        before: Shown | None = None
-        for shown in visits.generate(wish, str(request.session_hash), compare=bool(compare)):
+        before: PageState | None = None
+        for shown in handlers.generate(form, str(request.session_hash), compare=bool(compare)):
             videos = (
                 new if before is None or new != old else gr.skip()
                 for new, old in (
@@ -65,7 +65,7 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
             before = shown
 
     def stop(request: gr.Request) -> None:
-        visits.stop(str(request.session_hash))
+        handlers.stop(str(request.session_hash))
 
     def video(name: str) -> Any:
         return gr.Video(
@@ -88,7 +88,7 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
                 )
                 gr.Examples(
                     [[text] for text in prompts], prompt, label="Prompts to try",
-                    example_labels=list(suit.prompts), examples_per_page=5,
+                    example_labels=list(defaults.prompts), examples_per_page=5,
                     api_visibility="private",
                 )  # fmt: skip
                 seconds = gr.Slider(
@@ -107,13 +107,13 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
                 compare = gr.Checkbox(True, label="Also without music, for comparison")
                 with gr.Accordion("Steps and guidance", open=False):
                     steps = gr.Slider(
-                        1, MAX_STEPS, suit.num_steps, step=1, label="Steps", elem_id="steps"
+                        1, MAX_STEPS, defaults.num_steps, step=1, label="Steps", elem_id="steps"
                     )
                     guidance = gr.Slider(
-                        0, 15, suit.guidance_scale, step=0.5, label="Text guidance"
+                        0, 15, defaults.guidance_scale, step=0.5, label="Text guidance"
                     )
                     music_guidance = gr.Slider(
-                        0, 10, suit.music_guidance_scale, step=0.5,
+                        0, 10, defaults.music_guidance_scale, step=0.5,
                         label="Music guidance (1 is none; more follows the music more)",
                     )  # fmt: skip
             with gr.Column(scale=6, min_width=320):
@@ -123,16 +123,16 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
                 status = gr.HTML(note("Nothing made yet."), padding=False, elem_id="status")
                 with gr.Row(elem_id="videos"):
                     with gr.Column(min_width=240):
-                        gr.Markdown("**With music**  \nhears the song", container=False)
+                        gr.Markdown("**With music**  \nconditioned on the song", container=False)
                         with_music = video("with-music")
                     with gr.Column(min_width=240):
                         gr.Markdown(
-                            "**Without**  \nsame prompt and seed, hears nothing", container=False
+                            "**Without**  \nsame prompt and seed, no audio", container=False
                         )
                         without_music = video("without-music")
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         for event in (song.change, start.change, seconds.release):
-            event(visits.look, [song, start, seconds], part, **private)
+            event(handlers.preview, [song, start, seconds], part, **private)
         new_seed.click(None, None, seed, js=NEW_SEED, api_visibility="private")
         asked = go.click(
             begin, None, [go, cancel, status, with_music, without_music], queue=False, **private

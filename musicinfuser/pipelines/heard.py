@@ -12,7 +12,7 @@ from torch import Tensor
 from musicinfuser.clip_size import frames_within
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
-from musicinfuser.generation import Heard, cut_span, heard_by_windows, heard_seconds
+from musicinfuser.generation import AudioConditioning, audio_by_windows, audio_seconds, cut_span
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.encoders import AUDIO_RATE_HZ, encode_waveforms
@@ -86,7 +86,9 @@ class Hearing:
             windows=windows,
         )
 
-    def _features(self: Any, heard: Tensor, num_videos: int, windows: Windows | None) -> Heard:
+    def _features(
+        self: Any, heard: Tensor, num_videos: int, windows: Windows | None
+    ) -> AudioConditioning:
         """Features of every video of each prompt, or those for each window."""
         trained, device = self.zica.trained_with.audio, self._execution_device
 
@@ -103,9 +105,7 @@ class Hearing:
                 )
             return features.repeat_interleave(num_videos, dim=0)
 
-        if windows is None:
-            return encode(heard)
-        return heard_by_windows(encode, heard, windows, fps=FPS)
+        return audio_by_windows(encode, heard, windows, fps=FPS)
 
 
 def heard_waveforms(
@@ -116,7 +116,7 @@ def heard_waveforms(
     start_seconds: float,
     windows: Windows | None = None,
 ) -> Tensor:
-    """What each clip hears, ``(num_clips, num_samples)`` at 16 kHz over `heard_seconds`.
+    """What each clip hears, ``(num_clips, num_samples)`` at 16 kHz over `audio_seconds`.
 
     Args:
         audio: One sound for all clips, or a list with one for each.
@@ -141,7 +141,7 @@ def heard_waveforms(
 
 def _heard(audio: Sound, num_frames: int, start_seconds: float, windows: Windows | None) -> Tensor:
     name, waveform = _at_model_rate(audio)
-    span_seconds = heard_seconds(num_frames, fps=FPS, windows=windows)
+    span_seconds = audio_seconds(num_frames, fps=FPS, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds)
     left_seconds = len(waveform) / AUDIO_RATE_HZ - start_seconds
     # The span is longer than the clip by up to 0.14 s, which may be missing.

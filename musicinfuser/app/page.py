@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.app.generator import SECONDS_PER_LATENT, FormInput
-from musicinfuser.app.handlers import MAX_STEPS, Handlers, PageState, note
+from musicinfuser.app.handlers import MAX_STEPS, Handlers, note
 from musicinfuser.errors import UserError
 
 INTRODUCTION = "# MusicInfuser\nDrop a song, say who dances where, and get a video of it."
@@ -16,12 +16,7 @@ PATIENT_VISITORS = 8
 
 
 def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
-    """A `gradio.Blocks` on a loaded generator.
-
-    Args:
-        handlers: What happens when a visitor acts.
-        max_megabytes: Largest upload, for the label; `open_page` holds it.
-    """
+    """A `gradio.Blocks` on a loaded generator; the limit is for a label, `open_page` holds it."""
     import gradio as gr
 
     defaults = handlers.generator.defaults
@@ -52,17 +47,14 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
             guidance_scale=float(guidance),
             music_guidance_scale=float(music_guidance),
         )
-        before: PageState | None = None
+        before: list[str | None] = []
         for shown in handlers.generate(form, str(request.session_hash), compare=bool(compare)):
-            videos = (
-                new if before is None or new != old else gr.skip()
-                for new, old in (
-                    (shown.with_music, before and before.with_music),
-                    (shown.without_music, before and before.without_music),
-                )
-            )
-            yield shown.status, *videos
-            before = shown
+            videos = [shown.with_music, shown.without_music]
+            # A video that is there already is not sent again.
+            is_old = [new == old for new, old in zip(videos, before, strict=False)] or [False] * 2
+            changed = (gr.skip() if old else new for new, old in zip(videos, is_old, strict=True))
+            yield shown.status, *changed
+            before = videos
 
     def stop(request: gr.Request) -> None:
         handlers.stop(str(request.session_hash))
@@ -77,11 +69,8 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
         gr.Markdown(INTRODUCTION, elem_id="title")
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                song = gr.File(
-                    label=f"Song or video, up to {max_megabytes:g} MB",
-                    height=150,
-                    elem_id="song",
-                )
+                label = f"Song or video, up to {max_megabytes:g} MB"
+                song = gr.File(label=label, height=150, elem_id="song")
                 part = gr.HTML(padding=False, elem_id="part")
                 prompt = gr.Textbox(
                     prompts[0], label="Prompt", lines=3, max_length=1000, elem_id="prompt"
@@ -101,9 +90,8 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
                     new_seed = gr.Button(
                         "New seed", size="sm", scale=0, min_width=100, elem_id="new-seed"
                     )
-                adapter = gr.Dropdown(
-                    names, value=names[0], label="Adapter", visible=len(names) > 1
-                )
+                several = len(names) > 1
+                adapter = gr.Dropdown(names, value=names[0], label="Adapter", visible=several)
                 compare = gr.Checkbox(True, label="Also without music, for comparison")
                 with gr.Accordion("Steps and guidance", open=False):
                     steps = gr.Slider(
@@ -150,19 +138,16 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
 
 
 def open_page(page: Any, *, host: str, port: int | None, max_megabytes: float) -> str:
-    """Listen, and return at once.
+    """Serve a page of `build_page`, and return its address at once.
 
     Args:
         page: Of `build_page`.
-        host: Address to listen on.
-        port: Port; None takes the first free one from 7860 on.
+        host: Address to serve it at.
+        port: None takes the first free one from 7860 on.
         max_megabytes: Largest upload.
 
-    Returns:
-        The page's address.
-
     Raises:
-        ValueError: The port or the address is taken or not ours.
+        UserError: The port or the address is taken or not ours.
     """
     here = Path(__file__).parent
     try:

@@ -20,14 +20,9 @@ ONSET_RATE_HZ = 22050
 
 
 def onset_peaks(waveform: torch.Tensor, *, rate_hz: int) -> torch.Tensor:
-    """Onsets of a sound by librosa's detector with its default settings.
+    """Onsets of a sound by librosa's detector with its default settings at `ONSET_RATE_HZ`.
 
-    Args:
-        waveform: float32 mono in [-1, 1], shape (S,).
-        rate_hz: Its sample rate; other rates are converted to `ONSET_RATE_HZ`.
-
-    Returns:
-        Ascending times in seconds, float64, shape (A,); empty for silence.
+    Takes float32 mono in [-1, 1], shape (S,), to ascending times in seconds, float64, shape (A,).
     """
     import librosa
 

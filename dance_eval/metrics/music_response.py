@@ -27,18 +27,11 @@ CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
 
 
 def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """How far two motion curves are apart, whatever their levels.
+    """How far two motion curves of shape (N,) are apart, whatever their levels.
 
     Both lose their mean; the length of their difference is divided by the root of the sum of their
-    squared lengths.
-
-    Args:
-        first: Shape (N,).
-        second: Shape (N,).
-
-    Returns:
-        0 for equal curves, 1 for unrelated ones, up to sqrt(2) for opposite ones; 0 if both are
-        constant.
+    squared lengths: 0 for equal curves, 1 for unrelated ones, up to sqrt(2) for opposite ones; 0 if
+    both are constant.
     """
     a, b = (curve.double() - curve.double().mean() for curve in (first, second))
     size = (a.square().sum() + b.square().sum()).sqrt()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
 
 from dance_eval.metrics.clip import MetricPart
+from dance_eval.metrics.features import FrameFeatures
 from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
@@ -185,6 +186,27 @@ class ClipEncoder(ImageEncoder):
 @functools.cache
 def _tokenizer(source: str, commit: str | None) -> Any:
     return load_pretrained(CLIPTokenizer, source, None, revision=commit or "main")
+
+
+class ClipFrameFeatures(FrameFeatures):
+    """CLIP vectors of single frames, for distances between sets of clips.
+
+    Args:
+        encoder: Which CLIP. It sees frames as its own code resizes them.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self.encoder = encoder
+        self.name = f"clip {encoder.weights} {encoder.dtype}"
+        self.in_workers = encoder.in_workers
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the encoder."""
+        return self.encoder.fingerprints()
+
+    def features(self, frames: Tensor) -> Tensor:
+        """`ClipEncoder.embed_images`, (T, H, W, 3) to float32 (T, D), as CLIP resizes frames."""
+        return self.encoder.embed_images(frames, antialias=True)
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,7 @@ class ScoredClip:
         return self.prompt
 
     def music_beats(self) -> torch.Tensor:
-        """Music beats in [0, duration_seconds), float64, shape (num_beats,).
-
-        Raises:
-            UserError: If no beats were given and the clip is silent, or they cannot be found.
-        """
+        """Music beats in [0, duration_seconds), float64, shape (num_beats,); UserError without."""
         if callable(self.beats_seconds):
             beats = self.beats_seconds()
         elif self.beats_seconds is not None:
@@ -89,12 +85,7 @@ class ScoredClip:
         return self.remembered(("motion", motion), lambda: motion.of_clip(self))
 
     def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What several metrics need of a clip, such as its optical flow, computed once.
-
-        Args:
-            key: Names what is computed with all its settings.
-            compute: Gives it.
-        """
+        """What several metrics need of a clip, computed once per key, which names all settings."""
         if key not in self._remembered:
             self._remembered[key] = compute()
         value: T = self._remembered[key]
@@ -145,6 +136,9 @@ class NamedMetric(MetricPart):
         part: What it measures with, whose files and ``in_workers`` become its own.
     """
 
+    combining: ClassVar[frozenset[str]] = frozenset()
+    """Names of arguments that what is kept of a clip does not depend on."""
+
     def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
         super().__init__()
         self.name = name
@@ -176,15 +170,10 @@ class NamedMetric(MetricPart):
     def findings(
         self, records: Sequence[dict[str, Any]], *, seed: int, confidence: float
     ) -> dict[str, Any] | None:
-        """What all clips together say beyond averages.
-
-        Args:
-            records: The clips as they stand in metrics.json.
-            seed: The evaluation's.
-            confidence: Of intervals.
+        """What all clips (of metrics.json) together say beyond averages; None if nothing.
 
         Returns:
-            JSON values, with sentences to print under ``"printed"``; None if there is nothing.
+            JSON values, with sentences to print under ``"printed"``.
         """
         return None
 
@@ -197,9 +186,6 @@ class ClipMetric(NamedMetric, torchmetrics.Metric):
     a clip; they are averaged over the clips that have them. The values of a clip that has one of
     `provisional_names` are not taken over by the next command, which scores it again.
 
-    Args:
-        name: Name in tables and in metrics.json.
-        part: As in `NamedMetric`.
     """
 
     full_state_update = False

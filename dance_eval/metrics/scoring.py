@@ -62,7 +62,10 @@ def start_record(
         for metric, spec in zip(metrics, specs, strict=True):
             files = metric.files_of(entry.path)
             digests = (file_digest(file) if file.is_file() else "missing" for file in files)
-            parts = [_described_by(metric, spec), shared, *digests]
+            if metric.combining:
+                args = {k: v for k, v in spec["init_args"].items() if k not in metric.combining}
+                spec = spec | {"init_args": args}
+            parts = [spec, shared, *digests]
             if (key := metric.clip_key(entry)) is not None:
                 parts.append(key)
             text = json.dumps(parts, sort_keys=True)
@@ -91,14 +94,6 @@ def entry_of(record: Document) -> ClipEntry:
     return ClipEntry(folder=Path(record.get("folder", "")), **known)
 
 
-def _described_by(metric: NamedMetric, spec: Document) -> Document:
-    """What the numbers of a clip depend on."""
-    if not isinstance(metric, SetMetric):
-        return spec
-    arguments = spec.get("init_args", {})
-    return spec | {"init_args": {k: v for k, v in arguments.items() if k not in metric.combining}}
-
-
 def take_known(
     records: Sequence[Document],
     metrics: Sequence[NamedMetric],
@@ -106,14 +101,7 @@ def take_known(
     known: Document | None,
     features: Path,
 ) -> None:
-    """Fill in what an earlier run has scored.
-
-    Args:
-        records: As `start_record` gives them.
-        metrics: What is measured.
-        known: The earlier metrics.json.
-        features: Folder of the descriptions of clips.
-    """
+    """Fill in what an earlier run has scored, by its metrics.json and folder of descriptions."""
     earlier = [clip for clip in (known or {}).get("clips", ()) if clip.get("sha256")]
     shapes = {
         clip["sha256"]: {name: clip[name] for name in SHAPE_FIELDS}
@@ -167,16 +155,9 @@ def add_sets(
     seed: int,
     confidence: float,
 ) -> None:
-    """Add the values of a set metric to the ``systems`` of metrics.json.
+    """Add the values of a set metric to the ``systems`` of metrics.json (`report.summarise`).
 
-    Args:
-        summary: By system, as `report.summarise` gives it.
-        metric: What is measured.
-        entries: The clips.
-        records: Their records, all scored.
-        features: Folder of the descriptions.
-        seed: Of the resamples.
-        confidence: Of the intervals.
+    All clips of ``entries`` are scored, and ``features`` is the folder of their descriptions.
     """
     described = [read_description(features, record, metric.name) for record in records]
     for system, own in summary.items():
@@ -205,17 +186,13 @@ def fill_in(record: Document, found: Document) -> None:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores single clips; can be sent to other processes.
-
-    Attributes:
-        metrics: What is measured.
-        load: Decodes a clip.
-        features: Folder where descriptions are written.
-    """
+    """Scores single clips; can be sent to other processes."""
 
     metrics: Sequence[NamedMetric]
     load: Callable[[ClipEntry], ScoredClip]
+    """Decodes a clip."""
     features: Path
+    """Folder where descriptions are written."""
 
     def missing(self, record: Document) -> list[NamedMetric]:
         """The metrics that a clip's record lacks."""
@@ -281,13 +258,8 @@ def score_clips(
 
     Metrics that allow it are computed by several processes with one thread each, the others
     afterwards in this one. The values do not depend on the number of processes: where there is only
-    one, it computes the former with one thread as well.
-
-    Args:
-        entries: The clips.
-        records: Their records.
-        scorer: What is measured.
-        num_workers: Processes; few clips take fewer.
+    one, it computes the former with one thread as well. Few clips take fewer processes than
+    ``num_workers``.
 
     Returns:
         How many steps there are, and an iterator that does one at each turn.

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 
@@ -38,8 +37,6 @@ class SetMetric(NamedMetric, ABC):
     """
 
     value_names: tuple[str, ...]
-    combining: ClassVar[frozenset[str]] = frozenset()
-    """Names of arguments that descriptions do not depend on."""
 
     def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
         super().__init__(name=name, part=part)
@@ -57,14 +54,7 @@ class SetMetric(NamedMetric, ABC):
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
-        """All of `value_names` for one system.
-
-        Args:
-            descriptions: Of each clip of the set, as `describe` gives them.
-            labels: Of each clip, as `labels_of` gives them.
-            seed: Of the resamples.
-            confidence: Of the intervals.
-        """
+        """All of `value_names` for one system; the seed is that of the resamples."""
 
     def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
         """See which clips share their music."""

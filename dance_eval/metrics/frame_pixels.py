@@ -3,7 +3,7 @@
 How a picture is made smaller changes a score by more than two systems differ, so every way has a
 name here. VBench's are those of its code: frames as floats in [0, 255], torchvision's Resize
 without antialiasing, nothing rounded or clamped. All take frames as uint8 RGB in [0, 255], shape
-(T, H, W, 3), and refuse none.
+(T, H, W, 3); a clip without frames is refused.
 """
 
 from typing import Literal

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import Descriptions, Labels, ScoredClip, SetMetric, Summary, count
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import FrameFeatures, clip_features
 from dance_eval.metrics.intervals import MeanInterval, percentiles
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 

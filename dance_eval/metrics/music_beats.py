@@ -34,9 +34,7 @@ def tempo_of(path: str | Path) -> tuple[str, float]:
 
     The file's stem or the nearest folder that ends in ``tempo_<factor>`` says it:
     ``song_tempo_0.75.wav`` and ``tempo_0.75/music/song.wav`` are ``song`` at 0.75 times its tempo.
-
-    Returns:
-        The stem without such an ending, and the factor, 1 if nothing says another.
+    Without one the factor is 1.
     """
     path = Path(os.path.normpath(path))
     found = TEMPO_MARK.match(path.stem)
@@ -140,15 +138,9 @@ def read_known_beats(path: Path | str) -> torch.Tensor:
 def beats_in_clip(
     beats_seconds: torch.Tensor, *, offset_seconds: float = 0.0, duration_seconds: float
 ) -> torch.Tensor:
-    """The beats that fall into a clip, on the clip's own clock.
+    """The beats of a track that fall into a clip, on the clip's own clock, float64.
 
-    Args:
-        beats_seconds: Times on the clock of the track, shape (num_beats,).
-        offset_seconds: Where in the track the clip starts.
-        duration_seconds: Length of the clip.
-
-    Returns:
-        Times in [0, duration_seconds), float64, shape (num_inside,).
+    The clip starts at the offset in the track; its times lie in [0, duration_seconds).
     """
     times = beats_seconds.double() - offset_seconds
     # Offsets are decimal fractions; a beat exactly on the start must survive the subtraction.

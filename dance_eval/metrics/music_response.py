@@ -10,7 +10,16 @@ from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.clip import (
+    Descriptions,
+    Labels,
+    MotionCurve,
+    ScoredClip,
+    SetMetric,
+    Summary,
+    count,
+    label,
+)
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import start_of
@@ -19,7 +28,6 @@ from dance_eval.metrics.motion import (
     gaussian_smoothed,
     kinematic_beats,
 )
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.generation_requests import NO_AUDIO
 
 CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")

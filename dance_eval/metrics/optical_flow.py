@@ -99,9 +99,6 @@ class OpticalFlow(MotionCurve):
             full size (None). Lengths are in pixels of the clip's own size either way.
         remove_camera: Take out what the whole picture does, see `magnitude_without_camera`. For
             moving cameras, such as AIST's c10 and videos from the wild.
-
-    Raises:
-        UserError: If the side is not positive, or OpenCV is not installed.
     """
 
     short_side: int | None = 240

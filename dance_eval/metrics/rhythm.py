@@ -48,12 +48,9 @@ def shifted_scores(
         score: Takes motion moments, shape (K,), and musics, shape (S, M), to scores of shape (S,).
         motion_seconds: Shape (K,).
         music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: Length of the circle.
-        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
-        num_shifts: Number of shifts.
-
-    Returns:
-        float64, shape (num_shifts,).
+        duration_seconds: Length of the circle; shifts are uniform in [0, duration_seconds).
+        stream: Where the shifts are drawn.
+        num_shifts: Number of shifts, and of scores.
     """
     shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
     musics = (music_seconds.double() + shifts[:, None]) % duration_seconds

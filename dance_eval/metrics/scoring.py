@@ -15,11 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip
+from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip, SetMetric
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
 from dance_eval.metrics.music_beats import MusicBeats, known_bpm
 from dance_eval.metrics.report import Document
-from dance_eval.metrics.set_metric import SetMetric
 from dance_eval.metrics.workers import WorkerLost, results_of
 from musicinfuser.errors import UserError, WriteError
 from musicinfuser.safetensors_files import save_tensors

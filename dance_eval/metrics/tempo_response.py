@@ -12,13 +12,21 @@ from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.clip import (
+    Descriptions,
+    Labels,
+    MotionCurve,
+    ScoredClip,
+    SetMetric,
+    Summary,
+    count,
+    label,
+)
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
 from dance_eval.metrics.matching import Sound, name_of, sound_of, told_apart
 from dance_eval.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
 from dance_eval.metrics.music_beats import place_of, tempo_of, without_tempo
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import exact_name
 

@@ -238,7 +238,7 @@ def matched(
 
 
 @dataclass(frozen=True)
-class CellGroup:
+class ClipGroup:
     """The clips of one generation request."""
 
     track: str
@@ -255,7 +255,7 @@ class CellGroup:
     """By system."""
 
 
-def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
+def clip_groups(entries: Sequence[ClipEntry]) -> list[ClipGroup]:
     """Clips by music, start, prompt and seed, one per system.
 
     Of several clips of one system for one request, the first stands beside the first of the others,
@@ -266,7 +266,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
     pieces = Pieces(entries)
     order = {system: n for n, system in enumerate(dict.fromkeys(e.system for e in entries))}
     counts: Counter[Hashable] = Counter()
-    groups: dict[str, list[tuple[ClipEntry, CellGroup]]] = defaultdict(list)
+    groups: dict[str, list[tuple[ClipEntry, ClipGroup]]] = defaultdict(list)
     # Clips that are known best make the groups, the others find theirs.
     owns = {e: (e.system, pieces.of(e), start_of(e), e.prompt, e.seed) for e in entries}
     totals = Counter(owns[entry] for entry in entries)
@@ -286,7 +286,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
             found = free[counts[own] - 1 :: totals[own]]
         if not found:
             title = pieces.title(entry)
-            found = [CellGroup(title, start, entry.prompt, entry.seed, counts[own])]
+            found = [ClipGroup(title, start, entry.prompt, entry.seed, counts[own])]
             groups[piece].append((entry, found[0]))
         for group in found:
             group.clips.setdefault(entry.system, entry)
@@ -296,7 +296,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
         group.clips.clear()
         group.clips.update(clips)
 
-    def place(group: CellGroup) -> tuple[str, float, str, int, int]:
+    def place(group: ClipGroup) -> tuple[str, float, str, int, int]:
         seed = -1 if group.seed is None else group.seed
         return group.track, group.offset_seconds, group.prompt or "", seed, group.number
 

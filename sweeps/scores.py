@@ -6,8 +6,8 @@ from typing import Any
 
 from dance_eval.metrics.intervals import bootstrap_seeds_and_clips
 from dance_eval.metrics.matching import Pieces, start_of
-from dance_eval.metrics.records import entry_of
 from dance_eval.metrics.report import Document, read_report
+from dance_eval.metrics.scoring import entry_of
 from sweeps.plan import Run
 
 Trainings = dict[str, dict[str, float]]

@@ -26,7 +26,7 @@ from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.media.video import aist_crop, probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
-from musicinfuser.networks.encoders import AUDIO_RATE_HZ
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.safetensors_files import save_tensors
 
 FPS = 30.0
@@ -48,7 +48,7 @@ def encoders(settings: argparse.Namespace, device: str) -> dict[str, Callable[[]
         audio = Wav2Vec2Model(Wav2Vec2Config()).eval()
         pixels = torch.zeros(1, 3, frames, settings.height, settings.width, dtype=torch.bfloat16)
         tokens = torch.zeros(1, CAPTION_TOKENS, dtype=torch.long)
-        sound = torch.zeros(1, round(seconds * AUDIO_RATE_HZ))
+        sound = torch.zeros(1, round(seconds * TransformersAudio.rate_hz))
     return {
         "VAE": lambda: vae.encode(pixels),
         "T5-XXL, per caption": lambda: text(tokens),
@@ -99,7 +99,9 @@ def media(settings: argparse.Namespace, folder: Path) -> list[Figure]:
         size = {"height": settings.height, "width": settings.width, "crop": crop, "fps": FPS}
         read_clip(path, start_seconds=begin, num_frames=settings.num_frames, **size)
         video = time.process_time()
-        read_audio(path, rate_hz=AUDIO_RATE_HZ, start_seconds=begin, duration_seconds=2.5)
+        read_audio(
+            path, rate_hz=TransformersAudio.rate_hz, start_seconds=begin, duration_seconds=2.5
+        )
         heard = time.process_time()
         file = folder / f"{number}.safetensors"
         tensors = {name: torch.randn(latent).bfloat16() for name in ("mean", "logvar")}

@@ -23,7 +23,7 @@ from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs
 from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.vae_tiles import tile_size_for
+from musicinfuser.networks.vae_memory import tile_size_for
 from preflight.memory import CONTEXT_BYTES, FP32_BYTES
 
 

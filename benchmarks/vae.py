@@ -21,7 +21,7 @@ from benchmarks.report import GIB, SIZE_OPTIONS, Figure, command_of, parser, tim
 from benchmarks.train_step import cap_memory
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
-from musicinfuser.networks.vae_tiles import TILE_SIZES, use_tiles
+from musicinfuser.networks.vae_memory import TILE_SIZES, use_tiles
 
 SIZES: dict[str, dict[str, Any]] = {
     "full": {},

@@ -4,8 +4,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from musicinfuser.adapters.agreement import origin_notes
-from musicinfuser.adapters.settings import SETTINGS_KEY
+from musicinfuser.adapters.settings import SETTINGS_KEY, with_younger_options
 from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
@@ -37,6 +36,7 @@ def check_agreement(
         raise CheckpointMismatchError(
             "this checkpoint was not written by this program: it has no model settings."
         )
+    stored = {**stored, "model": with_younger_options(stored.get("model", {}))}
     different = differences(settings, {group: stored.get(group, {}) for group in settings})
     if different:
         raise CheckpointMismatchError(
@@ -52,7 +52,7 @@ def check_agreement(
 
 
 def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer: Any) -> None:
-    """`origin_notes` for a checkpoint; training does not go on with another transformer.
+    """`Origin.notes` for a checkpoint; training does not go on with another transformer.
 
     Args:
         checkpoint: One that `check_agreement` has passed.
@@ -74,7 +74,7 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
             "one it was trained on, or another trainer.default_root_dir."
         )
     if settings["model"].get("layers"):
-        for note in origin_notes(trained, now, path=where, refuse=CheckpointMismatchError):
+        for note in trained.notes(now, path=where, refuse=CheckpointMismatchError):
             rank_zero_warn(note)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class ClipEncoder(L.LightningModule):
         """Set up; each encoder is loaded once, when first used.
 
         Args:
-            encoders: VAE, T5 and wav2vec 2.0.
+            encoders: VAE, T5 and the audio encoder.
         """
         super().__init__()
         self.encoders = Encoders(encoders)
@@ -61,7 +60,7 @@ class ClipEncoder(L.LightningModule):
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.recipe = self.recipe_of(data.settings)
-        data.leave_out_encoded(self.recipe, audio_rate_hz=AUDIO_RATE_HZ)
+        data.leave_out_encoded(self.recipe, audio_rate_hz=self.encoders.audio.rate_hz)
 
     def predict_step(
         self, batch: list[str | RawClip | SkippedClip], batch_idx: int

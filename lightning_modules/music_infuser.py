@@ -88,7 +88,7 @@ class MusicInfuserModule(L.LightningModule):
             objective: What the loss compares.
             validation: Noise levels of validation.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
-            audio_resampling: How 50 tokens per second become one per latent frame.
+            audio_resampling: How audio features become one token per latent frame.
             memory: What is kept on the device, recomputed and compiled; no number changes.
             seed: Seed of adapters, noise levels and noise.
             init_adapter: Trained adapters that a fresh run starts from, at step 0 with a new
@@ -144,6 +144,7 @@ class MusicInfuserModule(L.LightningModule):
                 lora=self.lora_spec,
                 audio_width=self.audio_width,
                 audio_resampling=self.audio_resampling,
+                audio_times=self.encoders.audio.times,
                 memory=self.memory,
                 seed=self.seed,
             )

@@ -14,7 +14,7 @@ import yaml
 
 from musicinfuser.adapters.card import NOT_KNOWN, CardFacts
 from musicinfuser.adapters.folder import read_folder, write_folder
-from musicinfuser.adapters.official_adapter import read_official_adapter, write_official_adapter
+from musicinfuser.adapters.official import read_official_adapter, write_official_adapter
 from musicinfuser.adapters.official_backbone import convert_backbone
 from musicinfuser.adapters.record import read_record
 from musicinfuser.adapters.settings import (
@@ -22,7 +22,6 @@ from musicinfuser.adapters.settings import (
     Adapter,
     AdapterFileError,
     adapter_of_checkpoint,
-    stored_settings,
 )
 from musicinfuser.errors import in_one_sentence, looked_for
 
@@ -47,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.verb == "backbone":
         convert_backbone(options.source, options.target, dtype=options.dtype)
     else:
-        adapter = adapter_of_checkpoint(options.source)
-        stored = stored_settings(options.source)
+        adapter, stored = adapter_of_checkpoint(options.source)
         config, names = _settings_text(adapter), dict[str, str]()
         if (record := _record(options.config, options.source)) is not None:
             config, names = read_record(record, adapter.settings, stored.get("optimizer", {}))

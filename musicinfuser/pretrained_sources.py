@@ -1,5 +1,7 @@
 """Finding pretrained parts on disk or on the Hub, with a clear word when they are missing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,28 @@ def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any
     Raises:
         MissingWeightsError: Nothing loadable there; names the place and says how to get it.
     """
-    if looks_local(source) and not Path(source, subfolder or "").is_dir():
-        raise missing_folder(part.__name__, source, subfolder)
-    try:
+    with missing_weights_named(part.__name__, source, subfolder):
         return part.from_pretrained(source, subfolder=subfolder or "", **kwargs)
+
+
+@contextmanager
+def missing_weights_named(part: str, source: str, subfolder: str | None = None) -> Iterator[None]:
+    """Within, a failure to load ``part`` becomes one clear sentence; arguments as above.
+
+    Raises:
+        MissingWeightsError: Nothing loadable there; names the place and says how to get it.
+    """
+    if looks_local(source) and not Path(source, subfolder or "").is_dir():
+        raise missing_folder(part, source, subfolder)
+    try:
+        yield
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         where = f"{source}/{subfolder}" if subfolder else source
         hint = f" {HOW_TO_GET.format(source=source, folder=source.split('/')[-1])}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MissingWeightsError(
-            f"{part.__name__}: nothing could be loaded from {where}{looked_for(where)}."
+            f"{part}: nothing could be loaded from {where}{looked_for(where)}."
             f"{'' if Path(source).is_dir() else hint} ({reason})"
         ) from error

@@ -5,15 +5,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.media.audio import clip_audio_seconds
+from musicinfuser.networks.audio_encoder import AudioEncoder
 from preflight.report import Report, count, gigabytes
 
-AUDIO_RATE_HZ = 16_000
 # Header of a clip's file, rounded up to the disk's blocks.
 HEADER_BYTES = 8_192
 # fp32 weight and Adam's two moments; gradients are not saved.
@@ -29,13 +28,6 @@ def free_bytes(path: str | Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def num_audio_tokens(num_samples: int, config: dict[str, Any]) -> int:
-    """Tokens that wav2vec 2.0's convolutions make of a waveform: 2.5 s give 124."""
-    for kernel, stride in zip(config["conv_kernel"], config["conv_stride"], strict=True):
-        num_samples = (num_samples - kernel) // stride + 1
-    return num_samples
-
-
 def clip_bytes(
     num_frames: int,
     height: int,
@@ -44,13 +36,13 @@ def clip_bytes(
     fps: float,
     value_bytes: int,
     latent_channels: int,
-    audio_config: dict[str, Any],
+    audio: AudioEncoder,
 ) -> int:
     """Size of an encoded clip: mean and log variance of its latents, and its audio features."""
     latents = math.prod(latent_shape(num_frames, height, width, channels=latent_channels))
-    num_samples = math.ceil(AUDIO_RATE_HZ * clip_audio_seconds(num_frames, fps=fps))
-    audio = num_audio_tokens(num_samples, audio_config) * audio_config["hidden_size"]
-    return 2 * latents * value_bytes + audio * FP32_BYTES + HEADER_BYTES
+    num_samples = math.ceil(audio.rate_hz * clip_audio_seconds(num_frames, fps=fps))
+    features = audio.num_features(num_samples) * audio.width
+    return 2 * latents * value_bytes + features * FP32_BYTES + HEADER_BYTES
 
 
 def caption_bytes(captions: Iterable[str], *, width: int, value_bytes: int, max_tokens: int) -> int:

@@ -15,14 +15,10 @@ from lightning_modules import ClipEncoder
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import OutdatedClip, check_caption_encoder
 from musicinfuser.networks.backbone import DTYPES
-from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.tables import Row
 from preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
 from preflight.report import Report, count, gigabytes, table
 from preflight.weights import CheckedPart, encoder_parts
-
-# As if log-mel spectrograms were made by one convolution: windows of 25 ms every 20 ms.
-LOG_MEL_CONFIG = {"conv_kernel": [400], "conv_stride": [320], "hidden_size": NUM_BANDS}
 
 
 def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
@@ -119,8 +115,6 @@ def check_growth(
         outdated = find_outdated(data.cache_dir, data.datasets)
     captions = captions_not_encoded(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
-    hears = parts.get("audio_encoder")
-    audio_config = hears.config if hears else LOG_MEL_CONFIG
     per_clip = {
         size: clip_bytes(
             data.settings.num_frames,
@@ -128,7 +122,7 @@ def check_growth(
             fps=data.settings.fps,
             value_bytes=value_bytes,
             latent_channels=parts["vae"].config["latent_channels"],
-            audio_config=audio_config,
+            audio=module.encoders.audio,
         )
         for size in data.sizes
     }

@@ -21,9 +21,9 @@ from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.backbone import DTYPES
-from musicinfuser.networks.log_mel import NUM_BANDS
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.modulation import modulation_layers
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.safetensors_files import read_header
 from musicinfuser.tables import Row
 from preflight import memory
@@ -90,12 +90,13 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
         "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
         "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
     }
-    if module.encoders.spec.audio_features == "log_mel":
+    spec, width = module.encoders.spec, module.encoders.audio.width
+    if spec.audio_features != TransformersAudio.features:
         del expected["audio_encoder"]
-        if module.audio_width != NUM_BANDS:
+        if module.audio_width != width:
             report.problem(
-                f"model.audio_width is {module.audio_width}, but log-mel features have {NUM_BANDS} "
-                f"bands; set it to {NUM_BANDS}."
+                f"model.audio_width is {module.audio_width}, but features of {spec.audio_features} "
+                f"have {width} channels; set it to {width}."
             )
     for name, (key, value, what) in expected.items():
         found = parts[name].config.get(key) if name in parts else value

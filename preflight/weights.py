@@ -15,7 +15,8 @@ from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
 
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.backbone import BackboneSpec
-from musicinfuser.networks.encoders import EncodersSpec, check_audio_encoder
+from musicinfuser.networks.encoders import EncodersSpec
+from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
 from musicinfuser.networks.weights_fingerprint import UNUSED, bare_names
 from musicinfuser.pretrained_sources import (
     HOW_TO_GET,
@@ -68,12 +69,12 @@ def backbone_part(spec: BackboneSpec) -> Part | None:
 
 
 def encoder_parts(spec: EncodersSpec) -> list[Part]:
-    """VAE, T5 and, unless log-mel spectrograms are heard, wav2vec 2.0 or its like."""
+    """VAE, T5 and, where its features are used, wav2vec 2.0 or its like."""
     parts = [
         Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", AutoencoderKLMochi.from_config),
         Part("text_encoder", spec.mochi, "text_encoder", "model", _text_encoder),
     ]
-    if spec.audio_features == "encoder":
+    if spec.audio_features == TransformersAudio.features:
         build = partial(_audio_encoder, layer=spec.audio_layer)
         parts.append(Part("audio_encoder", spec.audio, spec.audio_subfolder, "model", build))
     return parts

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from sweeps.settings import SweepError
+from sweeps.errors import SweepError
 
 _slot = threading.local()
 

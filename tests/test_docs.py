@@ -1,6 +1,7 @@
 """README and docs: links lead somewhere, names exist, commands are run or say what they need."""
 
 import argparse
+import math
 import re
 import shlex
 import subprocess
@@ -20,8 +21,13 @@ import torch
 
 import evaluate
 import train
-from musicinfuser.media.latents import read_headers
+from musicinfuser import MusicInfuserPipeline
+from musicinfuser.convert import main as convert
+from musicinfuser.errors import UserError
+from musicinfuser.media.audio import clip_audio_seconds
+from musicinfuser.media.latents import clip_paths, read_clip, read_clip_header, read_headers
 from musicinfuser.media.video import probe_video
+from musicinfuser.networks.audio_encoder import AudioTimes
 from musicinfuser.networks.origin import Origin
 from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
 from tests.dancing_square import click_track
@@ -373,3 +379,29 @@ def test_a_source_and_an_encoder_as_the_page_has_them_are_encoded_and_trained_on
     assert cli.trainer.global_step == cli.trainer.max_steps
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert Origin.from_stored(checkpoint["musicinfuser"]).audio.kind == "hubert"
+
+
+def test_an_encoder_of_another_rate_and_hop_is_one_file(
+    in_sandbox: Path, small_parts: Path, media: Path, tmp_path: Path
+) -> None:
+    """The page's, 75 features per second from 24 kHz, from videos to a video by the pipeline."""
+    store = in_sandbox / "cache" / "spectrum"
+    spectrum = "--config=spectrum.yaml"
+    train.main([*encode_arguments(small_parts, media, store), "--config=stage.yaml", spectrum])
+    [path] = clip_paths(store)
+    num_samples = math.ceil(24_000 * clip_audio_seconds(7, fps=30.0))
+    assert read_clip(path)["audio"].shape == ((num_samples - 1024) // 320 + 1, 64)
+    assert "75 Hz, 64 channels" in read_clip_header(path).recipe.audio_encoder
+    fit = cli_arguments("fit", parts=small_parts, cache=store, root=tmp_path)
+    ratio = ["--data.init_args.ratio={stage: 1}", "--data.init_args.validation_source=null"]
+    with pytest.raises(UserError, match="audio_encoder: .*spectrum.Spectrum .* in the cache"):
+        train.main([*fit, *ratio])
+    ratio += ["--model.init_args.audio_width=64", "--model.init_args.audio_resampling=centre"]
+    cli = train.main([*fit, spectrum, *ratio])
+    assert cli.model.adapted.audio_projector.times == AudioTimes(320 / 24_000, 1024 / 24_000)
+    convert(["checkpoint", str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "adapter")])
+    pipe = MusicInfuserPipeline.from_pretrained(small_parts, adapter=tmp_path / "adapter")
+    assert pipe.zica.audio_projector.times == cli.model.adapted.audio_projector.times
+    size = {"num_frames": 7, "height": 32, "width": 32, "num_inference_steps": 1}
+    video = pipe("a dancer", audio="song.mp3", **size, output_type="np").frames
+    assert video.shape == (1, 7, 32, 32, 3)

@@ -41,6 +41,10 @@ IN_A_CONFIG = {
         "trainer:\n  max_stepz: 3\n",
         ": line 2: trainer.max_stepz is not known; did you mean max_steps?",
     ),
+    "an option that a group has now": (
+        "model:\n  init_args:\n    stream_blocks: true\n",
+        ": line 3: model.init_args.stream_blocks is called memory.stream_blocks now.",
+    ),
     "at the top": ("modell:\n  a: 3\n", ": line 1: modell is not known; did you mean model?"),
     "in init_args itself": (
         "model:\n  init_arg: {audio_width: 3}\n",

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.adapters.card import NOT_KNOWN, CardFacts, model_card
@@ -15,11 +13,11 @@ from musicinfuser.adapters.settings import (
     Adapter,
     AdapterFileError,
     AdapterSettings,
+    read_tensors,
 )
 from musicinfuser.atomic_files import atomic_folder, write_text
-from musicinfuser.networks.lora import ADAPTER_NAME, LoraSpec, target_pattern
+from musicinfuser.networks.lora import ADAPTER_NAME, target_pattern
 from musicinfuser.networks.origin import Origin
-from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.safetensors_files import save_tensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -56,17 +54,17 @@ def write_folder(path: str | Path, adapter: Adapter, *, facts: CardFacts, config
         if adapter.settings.lora is not None:
             _write_lora(folder, adapter, base_model=facts.base_model)
         if adapter.settings.layers:
-            write_music_adapter(folder / MUSIC_FOLDER, adapter)
+            config_of_music = {
+                "_class_name": MUSIC_CLASS,
+                **adapter.settings.music_config(),
+                **adapter.stored_origin(),
+            }
+            text = json.dumps(config_of_music, indent=2)
+            write_text(folder / MUSIC_FOLDER / "config.json", f"{text}\n")
+            file = folder / MUSIC_FOLDER / MUSIC_FILE
+            save_tensors(adapter.music(), file, metadata={"format": "pt"})
         write_text(folder / CONFIG_FILE, config)
         write_text(folder / CARD_FILE, model_card(adapter, facts))
-
-
-def write_music_adapter(folder: Path, adapter: Adapter) -> None:
-    """ZICA and the audio projector as a diffusers model: its config and its state dict."""
-    origin = adapter.origin.stored() if adapter.origin else {}
-    config = {"_class_name": MUSIC_CLASS, **adapter.settings.music_config(), **origin}
-    write_text(folder / "config.json", f"{json.dumps(config, indent=2)}\n")
-    save_tensors(adapter.music(), folder / MUSIC_FILE, metadata={"format": "pt"})
 
 
 def read_folder(path: str | Path) -> Adapter:
@@ -83,24 +81,18 @@ def read_folder(path: str | Path) -> Adapter:
         )
     lora: dict[str, Tensor] = {}
     music: dict[str, Tensor] = {}
-    # Without audio these have no meaning, and no file.
-    stored: dict[str, Any] = {
-        "layers": [],
-        "audio_width": 0,
-        "audio_resampling": "nearest",
-        "num_layers": None,
-        "lora": None,
-        **asdict(ZicaSpec()),
-    }
+    stored: dict[str, Any] = {}
     if (path / LORA_FILE).is_file():
-        tensors, metadata = _read(path / LORA_FILE)
+        tensors, metadata = read_tensors(path / LORA_FILE)
         if SETTINGS_KEY not in metadata:
             raise AdapterFileError(
                 f"{path / LORA_FILE} has no settings of this program in its header (key "
                 f"`{SETTINGS_KEY}`); it is a LoRA of another one."
             )
-        stored |= json.loads(metadata[SETTINGS_KEY])
-        lora = {_from_diffusers(name): tensor for name, tensor in tensors.items()}
+        stored = json.loads(metadata[SETTINGS_KEY])
+        for name, tensor in tensors.items():
+            bare = name.removeprefix(_DIFFUSERS).removesuffix(".weight")
+            lora[f"{_OURS}{bare}.{ADAPTER_NAME}.weight"] = tensor
     folder = path if is_music_folder(path) else path / MUSIC_FOLDER
     if (folder / "config.json").is_file():
         try:
@@ -116,8 +108,13 @@ def read_folder(path: str | Path) -> Adapter:
                 f"{path}: {LORA_FILE} and {MUSIC_FOLDER} belong to transformers of different "
                 f"widths, {min(widths)} and {max(widths)}."
             )
-        music, _ = _read(folder / MUSIC_FILE)
-    settings, origin = _settings(stored, path)
+        music, _ = read_tensors(folder / MUSIC_FILE)
+    try:
+        settings = AdapterSettings.from_folder(stored)
+        assumed = Origin.assumed(path, audio_width=settings.audio_width)
+        origin = Origin.from_stored(stored) or assumed
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterFileError(f"{path} has settings that cannot be read ({error!r}).") from error
     foreign = [name for name in music if not name.startswith(("zica.", "audio_projector."))]
     layers = {int(name.split(".")[1]) for name in music if name.startswith("zica.")}
     if foreign or layers != set(settings.layers):
@@ -136,7 +133,7 @@ def is_adapter_folder(path: str | Path) -> bool:
 
 
 def is_music_folder(path: str | Path) -> bool:
-    """Whether a folder was written by `write_music_adapter`, as far as its config tells."""
+    """Whether a folder is the ``zica`` of such a folder, as far as its config tells."""
     try:
         config = json.loads(Path(path, "config.json").read_text())
         return config["_class_name"] == MUSIC_CLASS
@@ -147,12 +144,8 @@ def is_music_folder(path: str | Path) -> bool:
 def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
     from peft import LoraConfig
 
-    lora = adapter.settings.lora
+    settings, lora = adapter.settings, adapter.settings.lora
     assert lora is not None
-    matrices = {
-        name.removeprefix(_OURS).replace(f".{ADAPTER_NAME}.weight", ".weight"): tensor
-        for name, tensor in adapter.lora().items()
-    }
     plain = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
@@ -160,21 +153,21 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
         "lora_dropout": 0.0,
         "bias": "none",
     }
-    ours = {
-        "width": adapter.settings.width,
-        "num_layers": adapter.settings.num_layers,
-        "lora": asdict(lora),
-        **(adapter.origin.stored() if adapter.origin else {}),
-    }
+    ours = {"width": settings.width, "num_layers": settings.num_layers, "lora": asdict(lora)}
     metadata = {
         "format": "pt",
         _LORA_METADATA_KEY: json.dumps({f"{_DIFFUSERS}{k}": v for k, v in plain.items()}),
-        SETTINGS_KEY: json.dumps(ours),
+        SETTINGS_KEY: json.dumps(ours | adapter.stored_origin()),
     }
-    named = {f"{_DIFFUSERS}{name}": tensor.clone() for name, tensor in matrices.items()}
-    save_tensors(named, folder / LORA_FILE, metadata=metadata)
-    named = {f"{_PEFT}{name}": tensor.clone() for name, tensor in matrices.items()}
-    save_tensors(named, folder / PEFT_FILE, metadata={"format": "pt"})
+    for file, prefix, header in (
+        (LORA_FILE, _DIFFUSERS, metadata),
+        (PEFT_FILE, _PEFT, {"format": "pt"}),
+    ):
+        matrices = {
+            name.replace(_OURS, prefix, 1).replace(f".{ADAPTER_NAME}.weight", ".weight"): t.clone()
+            for name, t in adapter.lora().items()
+        }
+        save_tensors(matrices, folder / file, metadata=header)
     config = LoraConfig(
         **plain,
         base_model_name_or_path=None if base_model == NOT_KNOWN else base_model,
@@ -185,35 +178,3 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
         "parent_library": "diffusers.models.transformers.transformer_mochi",
     }
     config.save_pretrained(str(folder))
-
-
-def _from_diffusers(name: str) -> str:
-    bare = name.removeprefix(_DIFFUSERS).removesuffix(".weight")
-    return f"{_OURS}{bare}.{ADAPTER_NAME}.weight"
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), metadata
-    except (OSError, SafetensorError) as error:
-        raise AdapterFileError(f"{path} cannot be read ({error}); get it again.") from error
-
-
-def _settings(stored: dict[str, Any], path: Path) -> tuple[AdapterSettings, Origin]:
-    names = ("form", "num_heads", "bias", "scale", "positions")
-    try:
-        settings = AdapterSettings(
-            width=stored["width"],
-            num_layers=stored.get("backbone_layers") or stored["num_layers"],
-            layers=tuple(stored["layers"]),
-            audio_width=stored["audio_width"],
-            audio_resampling=stored["audio_resampling"],
-            zica=ZicaSpec(**{name: stored[name] for name in names}),
-            lora=LoraSpec(**stored["lora"]) if stored["lora"] else None,
-        )
-        assumed = Origin.assumed(path, audio_width=settings.audio_width)
-        return settings, Origin.from_stored(stored) or assumed
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"{path} has settings that cannot be read ({error!r}).") from error

@@ -1,4 +1,4 @@
-"""An adapter as a folder: what is in it, and whether it belongs to a base."""
+"""An adapter as a folder for the pipeline: what is in it, and whether it belongs to a base."""
 
 import warnings
 from pathlib import Path
@@ -9,25 +9,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor
 
+from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.errors import UserError
-from musicinfuser.networks.encoders import WAV2VEC_HUB_ID, load_audio_encoder
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.networks.origin import (
-    LOG_MEL,
-    AudioIdentity,
-    Origin,
-    frozen_weights,
-    hearing_problems,
-)
-from musicinfuser.pretrained_sources import (
-    HOW_TO_GET,
-    MissingWeightsError,
-    load_pretrained,
-    looks_local,
-    missing_folder,
-)
+from musicinfuser.networks.origin import Origin, frozen_weights
+from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
+from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_NAME = "musicinfuser"
 
 
@@ -46,7 +34,8 @@ def adapter_parts(
         audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
             adapter's own, or the one its config names, or, where it names none, that in the base's
             folder if it may be the one it was trained with, or else that one itself (the authors',
-            if it does not say). Not used by an adapter that hears log-mel spectrograms.
+            if it does not say). Not used by an adapter of other features, such as log-mel
+            spectrograms.
         feature_extractor: What goes with it; None is read from the same place.
 
     Raises:
@@ -62,7 +51,7 @@ def adapter_parts(
             "make.",
             stacklevel=2,
         )
-    if trained.audio.features == LOG_MEL:
+    if trained.audio.features != TransformersAudio.features:
         return {"zica": zica, "audio_encoder": None, "feature_extractor": None}
     named, subfolder = zica.config.audio_encoder, None
     source = named or trained.audio.encoder or WAV2VEC_HUB_ID
@@ -70,10 +59,12 @@ def adapter_parts(
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
-    elif named is None and _hears_beside(base, trained.audio):
-        source, subfolder = base, "audio_encoder"
+    elif named is None and Path(base, "audio_encoder").is_dir():
+        beside = TransformersAudio(base, "audio_encoder", layer=trained.audio.layer)
+        if not trained.audio.differs_from(beside.identity()):
+            source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
-        audio_encoder = load_audio_encoder(source, subfolder)
+        audio_encoder = TransformersAudio(source, subfolder).module
     if feature_extractor is None:
         feature_extractor = load_pretrained(AutoFeatureExtractor, source, subfolder)
     return {
@@ -83,28 +74,18 @@ def adapter_parts(
     }
 
 
-def _hears_beside(base: str, trained: AudioIdentity) -> bool:
-    """Whether the base's folder holds the audio encoder an adapter was trained with."""
-    if not Path(base, "audio_encoder").is_dir():
-        return False
-    beside = AudioIdentity.of_encoder(
-        base, "audio_encoder", features=trained.features, layer=trained.layer
-    )
-    return not trained.differs_from(beside)
-
-
 def _complete(zica: MusicAdapter, adapter: str) -> None:
-    """Let an adapter that does not say what it hears say what lies beside it."""
+    """Note in an adapter that does not say its audio features what lies beside it says."""
     if zica.config.origin is not None or not Path(adapter).is_dir():
         return
     origin = Origin.assumed(Path(adapter, "zica"))
     if not origin.stored() and Path(adapter, "audio_encoder").is_dir():
-        audio = AudioIdentity.of_encoder(adapter, "audio_encoder", features="encoder", layer=None)
+        audio = TransformersAudio(adapter, "audio_encoder").identity()
         origin = Origin(audio, assumed_from=f"{adapter}/audio_encoder")
     if origin.stored():
         warnings.warn(
-            f"{adapter} does not say what it was trained to hear; according to "
-            f"{origin.assumed_from} it is {origin.audio}.",
+            f"{adapter} does not say which audio features it was trained on; according to "
+            f"{origin.assumed_from} they are {origin.audio}.",
             stacklevel=3,
         )
         zica.register_to_config(**origin.stored())
@@ -116,44 +97,41 @@ def check_belongs(
     audio_encoder: Any,
     feature_extractor: Any = None,
 ) -> None:
-    """Refuse an adapter of another base, or one that would hear with other ears than in training.
+    """Refuse an adapter of another base, or one that would get other features than in training.
 
     Raises:
         AdapterMismatchError: Widths, blocks or audio encoders differ; says which.
     """
-    ours, base = zica.config, transformer.config
+    ours, base, trained = zica.config, transformer.config, zica.trained_with
     width = base.num_attention_heads * base.attention_head_dim
     problems = []
     if ours.width != width:
         problems.append(f"it is {ours.width} channels wide, the base {width}")
     if ours.backbone_layers not in (None, base.num_layers):
         problems.append(
-            f"it listens after blocks {list(ours.layers)} of {ours.backbone_layers}, the base has "
-            f"{base.num_layers}"
+            f"its audio enters after blocks {list(ours.layers)} of {ours.backbone_layers}, the "
+            f"base has {base.num_layers}"
         )
-    trained = zica.trained_with
-    hears_encoder = audio_encoder is not None and trained.audio.features != LOG_MEL
-    if hears_encoder and audio_encoder.config.hidden_size != ours.audio_width:
-        problems.append(
-            f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "
-            f"{audio_encoder.config.hidden_size}"
-        )
-    layer = trained.audio.layer
-    if hears_encoder and layer is not None and layer > audio_encoder.config.num_hidden_layers:
-        problems.append(
-            f"it hears layer {layer}, the audio encoder has "
-            f"{audio_encoder.config.num_hidden_layers}"
-        )
+    now = None
+    if audio_encoder is not None and trained.audio.features == TransformersAudio.features:
+        layer, depth = trained.audio.layer, audio_encoder.config.num_hidden_layers
+        now = TransformersAudio(layer=layer, model=audio_encoder, extractor=feature_extractor)
+        if now.width != ours.audio_width:
+            problems.append(
+                f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "
+                f"{now.width}"
+            )
+        if layer is not None and layer > depth:
+            problems.append(f"it takes layer {layer}, the audio encoder has {depth}")
     if problems:
         raise AdapterMismatchError(
             f"the adapter and the base do not belong together: {'; '.join(problems)}; load the "
             "adapter with the base it was trained on."
         )
-    if not hears_encoder:
+    if now is None:
         return
-    problem, note = hearing_problems(
-        trained,
-        AudioIdentity.of_loaded(audio_encoder, feature_extractor, layer=trained.audio.layer),
+    problem, note = trained.audio_problems(
+        now.identity(),
         path=ours.get("_name_or_path") or "the adapter",
         remedy="load it with the audio encoder it was trained with",
     )
@@ -163,17 +141,23 @@ def check_belongs(
         warnings.warn(note, stacklevel=2)
 
 
-def check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
-    """Refuse a LoRA of another base before anything is changed.
-
-    Args:
-        path: A file with diffusers' names, ``transformer.<layer>.lora_A.weight`` and ``lora_B``.
-        transformer: The base.
+def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
+    """Load the LoRA of a folder or Hub id into a pipeline; of a folder without one, nothing.
 
     Raises:
-        AdapterMismatchError: Layers that the base does not have or shapes that differ; says which.
+        AdapterMismatchError: The base has no such layers, or other shapes; says which.
         MissingWeightsError: The file cannot be read.
     """
+    path = Path(source, LORA_FILE)
+    if path.is_file():
+        _check_lora(path, pipeline.transformer)
+    elif Path(source).is_dir():
+        return
+    pipeline.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=name)
+
+
+def _check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
+    """Refuse a LoRA of another base before anything is changed."""
     try:
         with safe_open(str(path), "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -198,32 +182,3 @@ def check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
             f"{path} and the base do not belong together: {len(problems)} of {len(shapes)} tensors "
             f"do not fit, e.g. {problems[0]}; load it with the base it was trained on."
         )
-
-
-def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
-    """Load the LoRA of a folder or Hub id into a pipeline; of a folder without one, nothing."""
-    path = Path(source, LORA_FILE)
-    if path.is_file():
-        check_lora(path, pipeline.transformer)
-    elif Path(source).is_dir():
-        return
-    pipeline.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=name)
-
-
-def load_whole(load: Any, source: str, **kwargs: Any) -> Any:
-    """``load(source, ...)`` of a pipeline, with one clear sentence where weights are missing.
-
-    Raises:
-        MissingWeightsError: Nothing there, or a part of it is missing.
-    """
-    if looks_local(source) and not Path(source).is_dir():
-        raise missing_folder("MusicInfuserPipeline", source, None)
-    try:
-        return load(source, **kwargs)
-    except OSError as error:
-        hint = f" {HOW_TO_GET.format(source=source, folder=source.split('/')[-1])}"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MissingWeightsError(
-            f"MusicInfuserPipeline: {source} could not be loaded whole."
-            f"{'' if Path(source).is_dir() else hint} ({reason})"
-        ) from error

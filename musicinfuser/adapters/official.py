@@ -1,13 +1,15 @@
-"""The authors' files: a model of theirs is read, adapters are written in their format."""
+"""The authors' ``musicinfuser.safetensors``: read as an adapter or a model, and written."""
 
 import json
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import MochiTransformer3DModel
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,14 +19,33 @@ from musicinfuser.adapters.official_keys import (
     from_official,
     to_official,
 )
+from musicinfuser.adapters.settings import (
+    SETTINGS_KEY,
+    Adapter,
+    AdapterFileError,
+    AdapterSettings,
+    read_tensors,
+)
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
-from musicinfuser.networks.layer_selection import ADAPTABLE_LAYERS_OF_MOCHI
+from musicinfuser.networks.layer_selection import (
+    ADAPTABLE_LAYERS_OF_MOCHI,
+    DEPTH_OF_MOCHI,
+    select_layers,
+)
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
-from musicinfuser.networks.zica import FeatureAddition, ZeroInitCrossAttention, ZicaSpec
+from musicinfuser.networks.origin import Origin
+from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
+from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.setting_differences import flatten
+
+WAV2VEC_RATE_HZ = 50.0
+"""Features per second."""
+_BLOCK = re.compile(r"blocks\.(\d+)\.attn\.")
+_ZICA = re.compile(r"audio_cross_attn_blocks\.(\d+)\.")
 
 
 def load_official(
@@ -50,8 +71,8 @@ def load_official(
 
     Raises:
         MissingWeightsError: A file does not exist.
-        ValueError: Tensors are missing or unknown, the metadata lacks the LoRA settings, or
-            ``arch`` names other blocks than the adapter file.
+        UserError: Tensors are missing or unknown, the metadata lacks the LoRA settings, or
+            ``arch`` names other blocks or heads than the adapter file.
     """
     for path in (dit, adapter):
         if not Path(path).is_file():
@@ -60,153 +81,185 @@ def load_official(
                 "to get it."
             )
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
-    depth = sizes["depth"]
     with torch.device("meta"):
         backbone = MochiTransformer3DModel(
             patch_size=sizes["patch_size"],
             num_attention_heads=sizes["num_heads"],
             attention_head_dim=sizes["hidden_size_x"] // sizes["num_heads"],
-            num_layers=depth,
+            num_layers=sizes["depth"],
             pooled_projection_dim=sizes["hidden_size_y"],
             in_channels=sizes["in_channels"],
             text_embed_dim=sizes["t5_feat_dim"],
             max_sequence_length=sizes["t5_token_length"],
         )
-    weights = from_official(load_file(dit), backbone_rules(depth))
+    weights = from_official(load_file(dit), backbone_rules(sizes["depth"]))
     backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
-    tensors = load_file(adapter)
-    with safe_open(str(adapter), "pt") as file:
-        metadata = file.metadata() or {}
-    if "kwargs" not in metadata:
-        raise UserError(f"{adapter} has no LoRA settings in its metadata (key `kwargs`).")
-    layers = _layers(sizes, metadata, adapter)
-    heads = json.loads(metadata.get("audio_heads", str(sizes["audio_heads"])))
-    if heads != sizes["audio_heads"]:
-        raise UserError(
-            f"{adapter} was trained with {heads} audio heads, but the architecture names "
-            f"{sizes['audio_heads']}."
-        )
-    lora, has_own_a = official_lora_spec(json.loads(metadata["kwargs"]), share_qkv_a=share_qkv_a)
+    _, metadata = read_tensors(Path(adapter))
+    named = {"audio_cross_attn_layers": "audio after blocks", "audio_heads": "audio heads"}
+    for key, what in named.items():
+        in_file = json.loads(metadata.get(key, "null"))
+        if in_file is not None and json.dumps(sizes.get(key, in_file)) != json.dumps(in_file):
+            raise UserError(
+                f"{adapter} was trained with {what} {in_file}, but the architecture names "
+                f"{sizes[key]}."
+            )
+    layers = sizes.get("audio_cross_attn_layers")
+    if layers is None and "audio_cross_attn_layers" not in metadata:
+        layers = ADAPTABLE_LAYERS_OF_MOCHI
+    found = read_official_adapter(adapter, layers=layers, num_heads=sizes["audio_heads"])
+    assert found.settings.lora is not None
+    if share_qkv_a and not found.settings.lora.share_qkv_a:
+        raise UserError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
     model = MusicMochi(
         backbone,
-        layers=list(layers),
-        zica=ZicaSpec(num_heads=sizes["audio_heads"]),
-        lora=lora,
-        audio_width=tensors["audio_projection.projection.0.weight"].shape[1],
-        memory=MemorySettings(gradient_checkpointing),
+        layers=list(found.settings.layers),
+        zica=found.settings.zica,
+        lora=replace(found.settings.lora, share_qkv_a=share_qkv_a),
+        audio_width=found.settings.audio_width,
+        memory=MemorySettings(gradient_checkpointing=gradient_checkpointing),
     )
-    converted = from_official(tensors, adapter_rules(depth, layers), has_own_a=has_own_a)
-    state = model.state_dict()
-    adapter_names = {n for n in state if not n.startswith("backbone.") or is_lora_name(n)}
-    assert adapter_names == set(converted)
-    model.load_state_dict(converted, strict=False)
+    assert found.tensors.keys() == _adapters(model).keys()
+    model.load_state_dict(found.tensors, strict=False)
     return model
 
 
-def _layers(arch: dict[str, Any], metadata: dict[str, str], adapter: str | Path) -> tuple[int, ...]:
-    """The blocks that carry audio, from the architecture, the file, or the authors' list."""
-    in_file = json.loads(metadata.get("audio_cross_attn_layers", "null"))
-    layers = arch.get("audio_cross_attn_layers", in_file or ADAPTABLE_LAYERS_OF_MOCHI)
-    if in_file is not None and list(layers) != in_file:
-        raise UserError(
-            f"{adapter} was trained with audio after blocks {in_file}, but the architecture names "
-            f"{list(layers)}."
-        )
-    return tuple(layers)
-
-
-def official_lora_spec(kwargs: dict[str, Any], *, share_qkv_a: bool) -> tuple[LoraSpec, bool]:
-    """The LoRA settings in a file, and whether q, k and v hold an A matrix each."""
-    rank, alpha = kwargs["out_proj_lora_rank"], kwargs["out_proj_lora_alpha"]
-    qkv = (kwargs["qkv_proj_lora_rank"], kwargs["qkv_proj_lora_alpha"])
-    has_own_a = qkv == (3 * rank, 3 * alpha)
-    if not has_own_a and qkv != (rank, alpha):
-        raise UserError(
-            f"the adapter has LoRA rank {qkv[0]} on qkv but {rank} on the output projections; "
-            "different ranks are not supported."
-        )
-    if has_own_a and share_qkv_a:
-        raise UserError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
-    return LoraSpec(rank=rank, alpha=alpha, streams="both", share_qkv_a=share_qkv_a), has_own_a
-
-
 def save_official(model: MusicMochi, path: str | Path) -> None:
-    """Write the adapters in the authors' format, whole or not at all.
+    """Write a model's adapters as `write_official_adapter` does."""
+    config = model.backbone.config
+    stored = {
+        "width": config.num_attention_heads * config.attention_head_dim,
+        "num_layers": config.num_layers,
+        **(model.adapter.config if model.adapter else {}),
+    }
+    settings = replace(AdapterSettings.from_folder(stored), lora=model.lora)
+    write_official_adapter(Adapter(settings, _adapters(model)), path)
+
+
+def read_official_adapter(
+    path: str | Path,
+    *,
+    layers: Sequence[int] | None = None,
+    num_heads: int | None = None,
+    audio_encoder: str = WAV2VEC_HUB_ID,
+    otherwise: Sequence[int] | None = None,
+    option: str = "--layers",
+) -> Adapter:
+    """The authors' file by the names of `MusicMochi`.
+
+    Args:
+        path: Their ``musicinfuser.safetensors``, of a transformer of any depth.
+        layers: Blocks with audio, which their file does not hold; None takes what the file says
+            where we wrote it, else the authors' 16 for 48 blocks.
+        num_heads: Heads of ZICA, likewise; None takes the file's, else the authors' 8.
+        audio_encoder: Hub id or folder of its audio encoder, where the file does not say it.
+        otherwise: Blocks with audio where neither ``layers`` nor the file says them.
+        option: What the user gives ``layers`` with, for the sentence.
+
+    Raises:
+        AdapterFileError: Not such a file, or it cannot say which blocks; names file and key.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    blocks = {int(found[1]) for name in tensors if (found := _BLOCK.match(name))}
+    zica = {int(found[1]) for name in tensors if (found := _ZICA.match(name))}
+    if not blocks or not zica:
+        missing = "audio_cross_attn_blocks.0.to_q.weight" if blocks else "blocks.0.attn.*"
+        raise AdapterFileError(
+            f"{path} is no adapter of the authors: it has no {missing}, but e.g. "
+            f"{min(tensors, default='nothing')}."
+        )
+    if "kwargs" not in metadata:
+        raise AdapterFileError(f"{path} has no LoRA settings in its metadata (key `kwargs`).")
+    depth = max(blocks) + 1
+    in_file = json.loads(metadata.get("audio_cross_attn_layers", "null"))
+    if layers is None:
+        known = ADAPTABLE_LAYERS_OF_MOCHI if depth == DEPTH_OF_MOCHI else ()
+        layers = in_file or (known if otherwise is None else otherwise)
+    chosen = select_layers(list(layers), depth)
+    if len(chosen) != len(zica) or (in_file and list(chosen) != in_file):
+        raise AdapterFileError(
+            f"{path} holds {len(zica)} audio blocks (audio_cross_attn_blocks.*) for a transformer "
+            f"of {depth}; give their places with {option}"
+            + (f", which are {in_file}." if in_file else f", {len(zica)} numbers.")
+        )
+    try:
+        kwargs = json.loads(metadata["kwargs"])
+        rank, alpha = kwargs["out_proj_lora_rank"], kwargs["out_proj_lora_alpha"]
+        qkv = (kwargs["qkv_proj_lora_rank"], kwargs["qkv_proj_lora_alpha"])
+        has_own_a = qkv == (3 * rank, 3 * alpha)
+        if not has_own_a and qkv != (rank, alpha):
+            raise UserError(
+                f"the adapter has LoRA rank {qkv[0]} on qkv but {rank} on the output projections; "
+                "different ranks are not supported."
+            )
+        converted = from_official(tensors, adapter_rules(depth, chosen), has_own_a=has_own_a)
+    except (UserError, json.JSONDecodeError, KeyError) as error:
+        raise AdapterFileError(f"{path}: {error}") from error
+    width, audio_width = tensors["audio_projection.projection.0.weight"].shape
+    settings = AdapterSettings(
+        width=width,
+        num_layers=depth,
+        layers=chosen,
+        audio_width=audio_width,
+        audio_resampling="nearest",
+        zica=ZicaSpec(num_heads=num_heads or json.loads(metadata.get("audio_heads", "8"))),
+        lora=LoraSpec(rank=rank, alpha=alpha, streams="both", share_qkv_a=not has_own_a),
+    )
+    return Adapter(settings, converted, _origin(metadata, audio_width, audio_encoder))
+
+
+def _origin(metadata: dict[str, str], audio_width: int, encoder: str) -> Origin:
+    """What the file says where we wrote it; else it is the authors' own.
+
+    They use the last hidden state of wav2vec 2.0 (section 5.1; which one: their code).
+    """
+    if stored := Origin.from_stored(json.loads(metadata.get(SETTINGS_KEY, "{}"))):
+        return stored
+    theirs = TransformersAudio(encoder).identity()
+    if theirs.kind is None:
+        theirs = replace(theirs, kind="wav2vec2", rate_hz=WAV2VEC_RATE_HZ, width=audio_width)
+    return Origin(theirs)
+
+
+def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
+    """Write an adapter in the authors' format, whole or not at all.
 
     While the A matrices of q, k and v are equal, each becomes their one shared A. Once they have
     diverged, qkv is written exactly as rank 3r and alpha 3 * alpha: A stacked, B block-diagonal.
 
     Raises:
-        ValueError: The model has parts their format cannot hold.
+        AdapterFileError: It has what their format cannot hold; says what.
+        UserError: A tensor of their format is missing; names it.
     """
-    lora, depth = model.lora, len(model.backbone.transformer_blocks)
-    if lora is None or lora.streams != "both" or not model.layers:
-        raise UserError(
+    settings, lora = adapter.settings, adapter.settings.lora
+    if lora is None or lora.streams != "both" or not settings.layers:
+        raise AdapterFileError(
             "the authors' format needs ZICA and LoRA on both streams (lora.streams: both)."
         )
-    for adapter in model.zica.values():
-        assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
-        if isinstance(adapter, FeatureAddition):
-            raise UserError("the authors' format knows cross-attention only (zica.form).")
-        if adapter.positions != "none":
-            raise UserError("the authors' format knows no positions (zica.positions: none).")
-        if adapter.logit_scale != (adapter.to_q.out_features // adapter.num_heads) ** -0.5:
-            raise UserError("the authors' format knows logits scaled per head only (zica.scale).")
-    # All names, tied ones included: state_dict lists a shared A under each of its names.
-    tensors = {
-        name: tensor.detach().cpu()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("backbone.") or is_lora_name(name)
-    }
-    [num_heads] = {adapter.num_heads for adapter in model.zica.values()}  # type: ignore[union-attr]
-    assert isinstance(num_heads, int)
-    write_official(tensors, path, lora=lora, depth=depth, layers=model.layers, num_heads=num_heads)
-
-
-def write_official(
-    tensors: dict[str, Tensor],
-    path: str | Path,
-    *,
-    lora: LoraSpec,
-    depth: int,
-    layers: tuple[int, ...],
-    num_heads: int,
-    more_metadata: Mapping[str, str] = {},  # noqa: B006 - only read
-) -> None:
-    """Write adapters in the authors' format, whole or not at all; A matrices as `save_official`.
-
-    Args:
-        tensors: Adapters by the names of `MusicMochi`, tied ones under each of their names.
-        path: The file.
-        lora: Its rank and alpha.
-        depth: Blocks of the backbone.
-        layers: Blocks followed by ZICA.
-        num_heads: Of ZICA.
-        more_metadata: Further entries of the file's header, which their code passes over.
-
-    Raises:
-        ValueError: A tensor of their format is missing; names it.
-    """
-    rules = list(adapter_rules(depth, layers))
-    unknown = next((n for rule in rules for n in rule.ours if n not in tensors), None)
+    assert settings.num_layers is not None
+    # The defaults of `ZicaSpec` are the authors' code.
+    only = replace(
+        settings, audio_resampling="nearest", zica=ZicaSpec(num_heads=settings.zica.num_heads)
+    )
+    mine, theirs = flatten(settings.comparable()), flatten(only.comparable())
+    for name in sorted(theirs, reverse=True):  # ZICA's first
+        if mine[name] != theirs[name]:
+            raise AdapterFileError(
+                f"the authors' format knows {name} {theirs[name]} only; this adapter has "
+                f"{mine[name]}."
+            )
+    if adapter.origin and not adapter.origin.audio.is_authors:
+        warnings.warn(
+            f"the authors' code takes the last hidden state of a wav2vec 2.0; {path} was trained "
+            f"on {adapter.origin.audio}, which only this program looks up in it.",
+            stacklevel=2,
+        )
+    rules = list(adapter_rules(settings.num_layers, settings.layers))
+    unknown = next((n for rule in rules for n in rule.ours if n not in adapter.tensors), None)
     if unknown is not None:
         raise UserError(f"the authors' format needs {unknown}, which this model does not have.")
-    has_diverged = any(
-        not torch.equal(tensors[rule.ours[0]], tensors[name])
-        for rule in rules
-        if rule.kind == "share"
-        for name in rule.ours[1:]
-    )
-    factor = 3 if has_diverged else 1
-    official = {}
-    for rule in rules:
-        pieces = [tensors[name] for name in rule.ours]
-        if has_diverged and rule.kind == "share":
-            official[rule.official] = torch.cat(pieces)
-        elif has_diverged and rule.kind == "stack":
-            official[rule.official] = torch.block_diag(*pieces)
-        else:
-            official |= to_official(tensors, iter([rule]))
+    official = to_official(adapter.tensors, rules)
+    factor = len(official["blocks.0.attn.qkv_x.lora_A"]) // lora.rank
     alpha = int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha
     kwargs = {
         "qkv_proj_lora_rank": factor * lora.rank,
@@ -220,8 +273,18 @@ def write_official(
     # their code fixes at 8; a reader that ignores the two loses nothing.
     metadata = {
         "kwargs": json.dumps(kwargs),
-        "audio_cross_attn_layers": json.dumps(layers),
-        "audio_heads": json.dumps(num_heads),
-        **more_metadata,
+        "audio_cross_attn_layers": json.dumps(settings.layers),
+        "audio_heads": json.dumps(settings.zica.num_heads),
     }
+    if origin := adapter.stored_origin():
+        metadata[SETTINGS_KEY] = json.dumps(origin)
     save_tensors(official, path, metadata=metadata)
+
+
+def _adapters(model: MusicMochi) -> dict[str, Tensor]:
+    """All names, tied ones included: state_dict lists a shared A under each of its names."""
+    return {
+        name: tensor.detach().cpu()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("backbone.") or is_lora_name(name)
+    }

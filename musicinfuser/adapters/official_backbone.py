@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,15 +57,18 @@ def convert_backbone(
                 raise AdapterFileError(f"{dit} has no tensor {rule.official!r}.")
             left.remove(rule.official)
             stored = header[rule.official]
-            rows, *rest = stored.shape
+            (rows, *rest), parts = stored.shape, len(rule.ours)
             for i, name in enumerate(rule.ours):
-                shape = (rows // len(rule.ours) if rule.kind == "stack" else rows, *rest)
-                if shape != expected[name] or rows % len(rule.ours):
+                if (rows // parts, *rest) != expected[name] or rows % parts:
                     raise AdapterFileError(
-                        f"{dit}: {rule.official} has shape {tuple(stored.shape)}, which gives "
-                        f"{name} {shape}; it must be {expected[name]}."
+                        f"{dit}: {rule.official} has shape {stored.shape}, which gives {name} "
+                        f"{(rows // parts, *rest)}; it must be {expected[name]}."
                     )
-                plan[name] = _entry(file, rule, i, stored, shape, dtype)
+                kind, type_ = (stored.dtype, None) if dtype is None else _TYPES[dtype]
+                size = type_.itemsize if type_ else stored.num_bytes // stored.num_values
+                num_bytes = torch.Size(expected[name]).numel() * size
+                announced = StoredTensor(kind, expected[name], num_bytes)
+                plan[name] = announced, partial(_piece, file, rule, i, type_)
         if left:
             raise AdapterFileError(f"{dit} has {len(left)} unknown tensors, e.g. {min(left)!r}.")
         missing = expected.keys() - plan.keys()
@@ -106,27 +110,6 @@ def backbone_config_of(header: dict[str, StoredTensor], dit: Path) -> dict[str, 
     }
 
 
-def _entry(
-    file: Any,
-    rule: KeyRule,
-    index: int,
-    stored: StoredTensor,
-    shape: tuple[int, ...],
-    dtype: OutputType | None,
-) -> tuple[StoredTensor, Callable[[], Tensor]]:
-    """What the header says of one of our tensors, and what reads it: its own rows only."""
-    name, type_ = (stored.dtype, None) if dtype is None else _TYPES[dtype]
-    num_values = torch.Size(shape).numel()
-    value_bytes = stored.num_bytes // stored.num_values if type_ is None else type_.itemsize
-
-    def make() -> Tensor:
-        rows = file.get_slice(rule.official)
-        first = index * shape[0]
-        if rule.kind == "swap":
-            half = shape[0] // 2
-            tensor = torch.cat([rows[half:], rows[:half]])
-        else:
-            tensor = rows[first : first + shape[0]]
-        return tensor if type_ is None else tensor.to(type_)
-
-    return StoredTensor(name, shape, num_values * value_bytes), make
+def _piece(file: Any, rule: KeyRule, index: int, type_: torch.dtype | None) -> Tensor:
+    tensor = rule.split(file.get_tensor(rule.official))[index]
+    return tensor if type_ is None else tensor.to(type_)

@@ -4,7 +4,7 @@ One key map serves both directions and any depth. Where the formats differ: q, k
 the SwiGLU halves and the final layer's scale and shift are swapped; LoRA shares one A for q, k, v.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,23 @@ class KeyRule:
     official: str
     ours: tuple[str, ...]
     kind: Literal["copy", "stack", "swap", "share"] = "copy"
+
+    def split(self, tensor: Tensor, *, has_own_a: bool = False) -> tuple[Tensor, ...]:
+        """The official tensor as ours, in the order of their names; views where it can be."""
+        if self.kind == "swap":
+            return (torch.cat(tensor.chunk(2)[::-1]),)
+        if self.kind == "share" and not has_own_a:
+            return (tensor,) * 3
+        pieces = tensor.chunk(len(self.ours))
+        if self.kind == "stack" and has_own_a:
+            columns = tensor.shape[1] // 3
+            pieces = tuple(p[:, i * columns : (i + 1) * columns] for i, p in enumerate(pieces))
+            if not torch.equal(torch.block_diag(*pieces), tensor):
+                raise UserError(
+                    f"{self.official} has three times the rank of the output projections but is "
+                    "not block-diagonal; LoRA of different rank on qkv and output is not supported."
+                )
+        return pieces
 
 
 def backbone_rules(depth: int) -> Iterator[KeyRule]:
@@ -109,7 +126,7 @@ def _lora(attention: str, names: tuple[str, ...], matrix: str) -> tuple[str, ...
 
 
 def from_official(
-    tensors: dict[str, Tensor], rules: Iterator[KeyRule], *, has_own_a: bool = False
+    tensors: dict[str, Tensor], rules: Iterable[KeyRule], *, has_own_a: bool = False
 ) -> dict[str, Tensor]:
     """Rename, split and swap official tensors into ours.
 
@@ -117,54 +134,40 @@ def from_official(
         tensors: The official file's tensors.
         rules: The key map.
         has_own_a: q, k and v hold an A matrix each: A is stacked and B block-diagonal, as
-            `save_official` writes adapters whose A matrices have diverged.
+            `to_official` writes A matrices that have diverged.
 
     Raises:
-        ValueError: Tensors are missing or left over; names the first.
+        UserError: Tensors are missing or left over; names the first.
     """
-    left, converted = dict(tensors), {}
+    left, converted = dict(tensors), dict[str, Tensor]()
     for rule in rules:
         if rule.official not in left:
             raise UserError(f"the official file has no tensor {rule.official!r}.")
-        tensor = left.pop(rule.official)
-        if rule.kind == "swap":
-            tensor = torch.cat(tensor.chunk(2, dim=0)[::-1])
-        if rule.kind == "share":
-            pieces = tensor.chunk(3) if has_own_a else (tensor,) * 3
-        elif rule.kind == "stack" and has_own_a:
-            pieces = _diagonal_blocks(tensor, rule.official)
-        else:
-            pieces = tensor.chunk(len(rule.ours))
-        for name, piece in zip(rule.ours, pieces, strict=True):
-            converted[name] = piece.clone()
+        pieces = rule.split(left.pop(rule.official), has_own_a=has_own_a)
+        converted |= {n: piece.clone() for n, piece in zip(rule.ours, pieces, strict=True)}
     if left:
         raise UserError(f"the official file has {len(left)} unknown tensors, e.g. {min(left)!r}.")
     return converted
 
 
-def _diagonal_blocks(tensor: Tensor, name: str) -> tuple[Tensor, ...]:
-    rows, columns = tensor.shape[0] // 3, tensor.shape[1] // 3
-    blocks = tuple(
-        tensor[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] for i in range(3)
+def to_official(tensors: dict[str, Tensor], rules: Iterable[KeyRule]) -> dict[str, Tensor]:
+    """The inverse of `from_official`; where A matrices have diverged, of its ``has_own_a``."""
+    rules = list(rules)
+    has_own_a = any(
+        not torch.equal(tensors[rule.ours[0]], tensors[name])
+        for rule in rules
+        if rule.kind == "share"
+        for name in rule.ours[1:]
     )
-    if not torch.equal(torch.block_diag(*blocks), tensor):
-        raise UserError(
-            f"{name} has three times the rank of the output projections but is not block-diagonal; "
-            "LoRA of different rank on qkv and output is not supported."
-        )
-    return blocks
-
-
-def to_official(tensors: dict[str, Tensor], rules: Iterator[KeyRule]) -> dict[str, Tensor]:
-    """The inverse of `from_official`; shared tensors must be equal."""
     converted = {}
     for rule in rules:
-        pieces = [tensors[name] for name in rule.ours]
-        if rule.kind == "stack":
-            converted[rule.official] = torch.cat(pieces)
-        elif rule.kind == "swap":
-            converted[rule.official] = torch.cat(pieces[0].chunk(2, dim=0)[::-1])
-        else:
-            assert all(torch.equal(pieces[0], piece) for piece in pieces[1:]), rule.official
-            converted[rule.official] = pieces[0]
+        first, *others = (tensors[name] for name in rule.ours)
+        match rule.kind, has_own_a:
+            case "swap", _:
+                first = torch.cat(first.chunk(2)[::-1])
+            case "stack", True:
+                first = torch.block_diag(first, *others)
+            case ("stack", False) | ("share", True):
+                first = torch.cat([first, *others])
+        converted[rule.official] = first
     return converted

@@ -44,10 +44,8 @@ def read_record(
     if not isinstance(config, dict):
         raise AdapterFileError(f"{path} is no configuration of a training; name another --config.")
     options = _group(_group(config, "model"), "init_args")
-    different = _differences(
-        options, asdict(settings) | {"optimizer": optimizer}, settings.num_layers
-    )
-    if different:
+    trained = asdict(settings) | {"optimizer": optimizer}
+    if different := _differences(options, trained, settings.num_layers):
         raise AdapterFileError(
             f"{path} is of another training than the checkpoint ({'; '.join(different)}); give "
             "the right one with --config, or move it away to share the adapter without."
@@ -66,22 +64,14 @@ def _differences(
     mine = {name: options[name] or _NONE.get(name) for name in names & options.keys()}
     theirs = {name: trained[name] or _NONE.get(name) for name in mine}
     if isinstance(strategy := mine.get("layers"), dict):
-        mine["layers"] = _chosen(strategy, depth)
-    said, stored = flatten(mine), flatten(theirs)
-    said = {name: value for name, value in said.items() if not _is_open(value)}
+        try:
+            mine["layers"] = select_layers(LayerStrategy(**strategy), depth or 0)
+        except (UserError, TypeError):  # its scores may no longer be there
+            del mine["layers"]
+    # What follows from other values of a configuration that is not resolved is open.
+    said = {n: v for n, v in flatten(mine).items() if not (isinstance(v, str) and "${" in v)}
+    stored = flatten(theirs)
     return differences(said, {name: stored.get(name) for name in said})
-
-
-def _chosen(strategy: dict[str, Any], depth: int | None) -> tuple[int, ...] | str:
-    try:
-        return select_layers(LayerStrategy(**strategy), depth or 0)
-    except (UserError, TypeError):  # its scores may no longer be there
-        return "${layers}"
-
-
-def _is_open(value: Any) -> bool:
-    """Whether a value follows from others of a configuration that is not resolved."""
-    return isinstance(value, str) and "${" in value
 
 
 def _group(tree: Any, name: str) -> dict[str, Any]:

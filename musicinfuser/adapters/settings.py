@@ -1,10 +1,13 @@
 """An adapter by itself: its tensors and what they mean, without a backbone."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.errors import UserError, looked_for
@@ -20,7 +23,6 @@ SETTINGS_KEY = "musicinfuser"
 """Where a checkpoint holds the settings of its model."""
 FROZEN_KEY = "frozen"
 """Among those, the names of the frozen parts, as the fields of `CardFacts`."""
-_CHECKPOINT_PREFIX = "model."
 
 
 class AdapterFileError(UserError):
@@ -43,49 +45,53 @@ class AdapterSettings:
     lora: LoraSpec | None
 
     @classmethod
-    def from_model_settings(cls, settings: dict[str, Any]) -> Self:
+    def from_model_settings(cls, settings: Mapping[str, Any]) -> Self:
         """From what a checkpoint holds under `SETTINGS_KEY`, ``model``."""
         backbone = settings["backbone"]
+        width = backbone["num_attention_heads"] * backbone["attention_head_dim"]
+        depth, zica = backbone["num_layers"], ZicaSpec(**settings["zica"])
+        return replace(
+            cls.from_folder({**settings, "width": width, "num_layers": depth}), zica=zica
+        )
+
+    @classmethod
+    def from_folder(cls, stored: Mapping[str, Any]) -> Self:
+        """From the settings in an exported folder; what is about audio may be missing."""
         return cls(
-            width=backbone["num_attention_heads"] * backbone["attention_head_dim"],
-            num_layers=backbone["num_layers"],
-            layers=tuple(settings["layers"]),
-            audio_width=settings["audio_width"],
-            audio_resampling=settings["audio_resampling"],
-            zica=ZicaSpec(**settings["zica"]),
-            lora=LoraSpec(**settings["lora"]) if settings["lora"] else None,
+            width=stored["width"],
+            num_layers=stored.get("backbone_layers") or stored.get("num_layers"),
+            layers=tuple(stored.get("layers", ())),
+            audio_width=stored.get("audio_width", 0),
+            audio_resampling=stored.get("audio_resampling", "nearest"),
+            zica=ZicaSpec.from_stored(stored),
+            lora=LoraSpec(**stored["lora"]) if stored.get("lora") else None,
         )
 
     def music_config(self) -> dict[str, Any]:
-        """What `MusicAdapter` is built with, for ``zica/config.json``; how ZICA began is over."""
-        form = asdict(self.zica)
-        del form["init"]
+        """What `MusicAdapter` is built with, for ``zica/config.json``."""
         return {
             "width": self.width,
             "layers": list(self.layers),
             "backbone_layers": self.num_layers,
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
-            **form,
+            **self.zica.stored(),
         }
 
+    def comparable(self) -> dict[str, Any]:
+        """What must agree for an adapter to mean the same in another model.
 
-def comparable(settings: AdapterSettings) -> dict[str, Any]:
-    """What must agree for an adapter to mean the same in another model.
-
-    How ZICA began is over by then, whether A is shared the tensors themselves say, and without
-    audio the rest of the settings about it is void.
-    """
-    found = asdict(settings)
-    del found["zica"]["init"]
-    if settings.lora is not None:
-        del found["lora"]["share_qkv_a"]
-    if not settings.layers:
-        for name in ("zica", "audio_width", "audio_resampling"):
+        Whether A is shared the tensors themselves say, and without audio the rest of the settings
+        about it is void.
+        """
+        found = asdict(self) | {"zica": self.zica.stored()}
+        if self.lora is None:
+            del found["num_layers"]
+        else:
+            del found["lora"]["share_qkv_a"]
+        for name in () if self.layers else ("zica", "audio_width", "audio_resampling"):
             del found[name]
-    if settings.lora is None:
-        del found["num_layers"]
-    return found
+        return found
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,10 @@ class Adapter:
     def music(self) -> dict[str, Tensor]:
         """ZICA and the audio projector."""
         return {name: tensor for name, tensor in self.tensors.items() if not is_lora_name(name)}
+
+    def stored_origin(self) -> dict[str, Any]:
+        """What it was trained with, under its key; nothing where nobody said."""
+        return self.origin.stored() if self.origin else {}
 
 
 def adapter_of_model(
@@ -131,22 +141,53 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         path: The checkpoint; memory-mapped, only what is used is read.
 
     Returns:
-        Its model's settings, and the adapters' tensors by the names of `MusicMochi`, tied ones
-        once: the average where the run kept one, as that is what it sampled. And what it was
-        trained with.
+        All that it holds under `SETTINGS_KEY`, with the defaults of ZICA's options that are younger
+        than it; the adapters' tensors by the names of `MusicMochi`, tied ones once: the average
+        where the run kept one, as that is what it sampled; and what it was trained with.
 
     Raises:
         AdapterFileError: Not there, or not such a checkpoint.
     """
-    checkpoint = _load(path)
-    stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
-    settings = stored["model"]
+    if not Path(path).is_file():
+        raise AdapterFileError(
+            f"{path} does not exist{looked_for(path)}; give a checkpoint of a training."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
+        settings = stored["model"]
+    except Exception as error:  # what a foreign file raises depends on what it is
+        raise AdapterFileError(
+            f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
+        ) from error
     average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
-    if average is not None:
-        tensors = average
-    tensors = {name.removeprefix(_CHECKPOINT_PREFIX): t for name, t in tensors.items()}
+    tensors = tensors if average is None else average
+    tensors = {name.removeprefix("model."): t for name, t in tensors.items()}
     assumed = Origin.assumed(path, audio_width=settings.get("audio_width"))
-    return settings, tensors, Origin.from_stored(stored) or assumed
+    stored = {**stored, "model": with_younger_options(settings)}
+    return stored, tensors, Origin.from_stored(stored) or assumed
+
+
+def with_younger_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings of its model with the defaults of ZICA's options that it lacks."""
+    if "zica" not in settings:
+        return settings
+    return {**settings, "zica": asdict(ZicaSpec(**settings["zica"]))}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        AdapterFileError: It cannot be read.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            return load_file(path), file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise AdapterFileError(
+            f"{path} cannot be read as safetensors ({error}); get it again."
+        ) from error
 
 
 def frozen_names(backbone: BackboneSpec, encoders: EncodersSpec) -> dict[str, str]:
@@ -154,40 +195,14 @@ def frozen_names(backbone: BackboneSpec, encoders: EncodersSpec) -> dict[str, st
     return {"base_model": backbone.pretrained or "random weights", "audio_encoder": encoders.audio}
 
 
-def stored_settings(path: str | Path) -> dict[str, Any]:
-    """All that a checkpoint holds under `SETTINGS_KEY`; errors as in `read_checkpoint`."""
-    return dict(_load(path)[SETTINGS_KEY])
-
-
-def _load(path: str | Path) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise AdapterFileError(
-            f"{path} does not exist{looked_for(path)}; give a checkpoint of a training."
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint[SETTINGS_KEY]["model"], checkpoint["state_dict"]
-    except Exception as error:  # what a foreign file raises depends on what it is
-        raise AdapterFileError(
-            f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
-        ) from error
-    return checkpoint
-
-
-def adapter_of_checkpoint(path: str | Path) -> Adapter:
-    """The adapter in a checkpoint; errors as in `read_checkpoint`."""
+def adapter_of_checkpoint(path: str | Path) -> tuple[Adapter, dict[str, Any]]:
+    """The adapter in a checkpoint, and its settings; errors as in `read_checkpoint`."""
     stored, tensors, origin = read_checkpoint(path)
-    settings = AdapterSettings.from_model_settings(stored)
+    settings = AdapterSettings.from_model_settings(stored["model"])
     if settings.lora is not None and settings.lora.share_qkv_a:
-        tensors = with_shared_a(tensors)
-    return Adapter(settings, tensors, origin)
-
-
-def with_shared_a(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add the A of k and v, which is that of q, under their own names."""
-    added: dict[str, Tensor] = {}
-    for first, *others in QKV_GROUPS:
-        for name, tensor in tensors.items():
-            if f".{first}.lora_A." in name:
-                added |= {name.replace(f".{first}.", f".{o}."): tensor for o in others}
-    return tensors | added
+        # The A of k and v is that of q; here it has their names too.
+        for first, *others in QKV_GROUPS:
+            for name in [name for name in tensors if f".{first}.lora_A." in name]:
+                for other in others:
+                    tensors[name.replace(f".{first}.", f".{other}.")] = tensors[name]
+    return Adapter(settings, tensors, origin), stored

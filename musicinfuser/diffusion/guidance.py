@@ -11,8 +11,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 def text_guidance(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
     """V = v_un + scale * (v_c - v_un); eq. 3 in velocities.
 
-    Both branches hear the music (authors' code). A scale of 1 runs only the conditional branch, 0
-    only the unconditional one.
+    Both branches are conditioned on the audio (authors' code). A scale of 1 runs only the
+    conditional branch, 0 only the unconditional one.
     """
     if scale == 1.0:
         return conditional
@@ -32,23 +32,15 @@ def music_guidance(
 ) -> Denoiser:
     """Towards the music: v_guided + (scale - 1) * (v_c - v_c_without_music); our addition.
 
-    Pushes away from what the same prompt gives without music, on top of any other guidance. A
-    scale of 1 changes nothing and costs nothing.
+    `layer_guidance` with the audio as what is left out.
 
     Args:
         guided: What is guided further, e.g. by text.
         conditional: With prompt and music.
         without_music: With the same prompt and ZICA switched off.
-        scale: 1 is no music guidance; 0 takes the music's share away.
+        scale: 1 is no music guidance, at no cost; 0 takes the music's share away.
     """
-    if scale == 1.0:
-        return guided
-
-    def louder(latents: Tensor, sigma: Tensor) -> Tensor:
-        heard = conditional(latents, sigma) - without_music(latents, sigma)
-        return guided(latents, sigma) + (scale - 1) * heard
-
-    return louder
+    return layer_guidance(guided, conditional, without_music, scale - 1)
 
 
 def layer_guidance(
@@ -68,11 +60,11 @@ def layer_guidance(
     if scale == 0.0:
         return guided
 
-    def pushed(latents: Tensor, sigma: Tensor) -> Tensor:
+    def further(latents: Tensor, sigma: Tensor) -> Tensor:
         influence = conditional(latents, sigma) - without_layer(latents, sigma)
         return guided(latents, sigma) + scale * influence
 
-    return pushed
+    return further
 
 
 def once_per_step(denoiser: Denoiser) -> Denoiser:

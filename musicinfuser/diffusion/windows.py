@@ -80,7 +80,7 @@ def in_windows(
     Only a window at a time is on the device, so its memory does not grow with the length.
 
     Args:
-        denoiser_at: The denoiser of the window that starts at a latent frame; it hears that span.
+        denoiser_at: The denoiser of the window that starts at a latent frame.
         windows: Where they are and how they are blended.
         device: Where windows are evaluated; the latents may be elsewhere, such as on the CPU.
         on_window: Called after each window.

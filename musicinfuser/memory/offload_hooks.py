@@ -1,7 +1,7 @@
-"""Hooks of accelerate and diffusers around a module whose ``forward`` is bypassed.
+"""Hooks and LoRA layers around a module whose ``forward`` is bypassed.
 
 Model offload, group offload and sequential offload hang their hooks on ``module.forward``. Our
-block loop uses a backbone's parts instead, so it lets the hooks run by itself.
+block loop uses a backbone's parts instead, so it runs the hooks by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,6 +43,12 @@ def _hooks(module: nn.Module) -> list[Any]:
     return inner + ([] if registry is None else list(registry.hooks.values()))
 
 
+def _lora_layers(backbone: nn.Module) -> dict[str, Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {n: m for n, m in backbone.named_modules() if isinstance(m, BaseTunerLayer)}
+
+
 @contextmanager
 def lora_scaled(backbone: nn.Module, scale: float) -> Iterator[None]:
     """Within, every LoRA of a backbone counts ``scale`` times what it counts outside.
@@ -51,12 +57,7 @@ def lora_scaled(backbone: nn.Module, scale: float) -> Iterator[None]:
         backbone: With or without layers of peft.
         scale: As in diffusers' ``attention_kwargs={"scale": ...}``; 1 changes nothing.
     """
-    if scale == 1.0:
-        yield
-        return
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers: list[Any] = [m for m in backbone.modules() if isinstance(m, BaseTunerLayer)]
+    layers = [] if scale == 1.0 else list(_lora_layers(backbone).values())
     kept = [dict(layer.scaling) for layer in layers]
     for layer in layers:
         layer.scaling.update({name: scale * value for name, value in layer.scaling.items()})
@@ -70,18 +71,11 @@ def lora_scaled(backbone: nn.Module, scale: float) -> Iterator[None]:
 @contextmanager
 def without_lora(backbone: nn.Module) -> Iterator[None]:
     """Within, a backbone has its plain layers under their plain names, as without LoRA."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    places = [
-        (parent, name, child)
-        for parent in backbone.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, BaseTunerLayer)
-    ]
-    for parent, name, child in places:
-        setattr(parent, name, child.get_base_layer())
+    layers = _lora_layers(backbone)
+    for name, layer in layers.items():
+        backbone.set_submodule(name, layer.get_base_layer())
     try:
         yield
     finally:
-        for parent, name, child in places:
-            setattr(parent, name, child)
+        for name, layer in layers.items():
+            backbone.set_submodule(name, layer)

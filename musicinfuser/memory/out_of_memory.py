@@ -34,7 +34,8 @@ def named_out_of_memory(doing: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_full(error):
+        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not (is_full or any(sign in str(error) for sign in _SIGNS)):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         # torch's allocator for the CPU begins with its own place in the sources.
@@ -42,9 +43,3 @@ def named_out_of_memory(doing: str, remedy: str) -> Iterator[None]:
         raise OutOfMemoryError(
             f"the device's memory is too small for {doing}: {remedy}. ({first})", doing=doing
         ) from error
-
-
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(sign in str(error) for sign in _SIGNS)

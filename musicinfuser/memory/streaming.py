@@ -11,6 +11,7 @@ of a later block into the same memory is queued after that, and so starts after 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +45,18 @@ class StreamedBlocks:
             leave: Beginnings of names within a block that are not streamed.
 
         Raises:
-            ValueError: ``ahead`` is negative.
+            UserError: ``ahead`` is negative.
         """
         if ahead < 0:
             raise UserError(f"the number of blocks copied ahead is {ahead}; it must be 0 or more.")
         self.ahead = ahead
         self._blocks = [
             _HostBlock(
-                p
-                for name, p in block.named_parameters()
-                if not (p.requires_grad or name.startswith(tuple(leave)))
+                [
+                    p
+                    for name, p in block.named_parameters()
+                    if not (p.requires_grad or name.startswith(tuple(leave)))
+                ]
             )
             for block in blocks
         ]
@@ -78,21 +81,22 @@ class StreamedBlocks:
                 are copied meanwhile.
 
         Raises:
-            ValueError: The host memory could not be page-locked.
+            UserError: The host memory could not be page-locked.
         """
-        if self._ring is None or self._ring.device != device:
+        if self._ring is None or self._ring.stream.device != device:
             self._ring = _Ring(self._blocks, device, self.ahead + 1)
-        block = self._blocks[index]
+        block, ring = self._blocks[index], self._ring
         try:
-            memory = self._ring.take([index, *then][: self.ahead + 1])
-            block.point_at(block.views(memory))
+            memory = ring.take([index, *then][: self.ahead + 1])
+            block.point_at(memory)
             yield
-            self._ring.give_back(memory)
+            # Everything that reads the memory is queued by now: it may be written to again.
+            ring.free.append(memory)
         except BaseException:
             self.release()  # nothing that a pass given up has left behind is used again
             raise
         finally:
-            block.point_at(block.host_views)
+            block.point_at(block.memory)
 
     def release(self) -> None:
         """Give up the memory on the device until the next block's turn."""
@@ -102,45 +106,35 @@ class StreamedBlocks:
 class _HostBlock:
     """The frozen parameters of a block as views of one piece of host memory."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
-        self._starts, end = [], 0
-        for parameter in self.parameters:
-            self._starts.append(end)
-            end += -(-parameter.nbytes // ALIGNMENT) * ALIGNMENT
-        is_meta = any(p.is_meta for p in self.parameters)
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        sizes = [-(-p.nbytes // ALIGNMENT) * ALIGNMENT for p in parameters]
+        *self._starts, end = accumulate(sizes, initial=0)
+        is_meta = any(p.is_meta for p in parameters)
         self.memory = (
             torch.empty(end, dtype=torch.uint8, device="meta") if is_meta else own_pages(end)
         )
-        self.host_views = self.views(self.memory)
-        for parameter, view in zip(self.parameters, self.host_views, strict=True):
-            view.copy_(parameter.data)
-        self.point_at(self.host_views)
+        values = [parameter.data for parameter in parameters]
+        self.point_at(self.memory)
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.data.copy_(value)
 
-    def views(self, memory: Tensor) -> list[Tensor]:
-        """The parameters' values in memory laid out as this block's."""
-        return [
-            memory[start : start + p.nbytes].view(p.dtype).view(p.shape)
-            for start, p in zip(self._starts, self.parameters, strict=True)
-        ]
-
-    def point_at(self, values: list[Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.data = value
+    def point_at(self, memory: Tensor) -> None:
+        """Let the parameters be views of memory that is laid out as this block's."""
+        for p, start in zip(self.parameters, self._starts, strict=True):
+            p.data = memory[start : start + p.nbytes].view(p.dtype).view(p.shape)
 
 
 class _Ring:
     """Pieces of device memory that blocks' weights take turns in."""
 
     def __init__(self, blocks: list[_HostBlock], device: torch.device, size: int) -> None:
-        self.device = device
+        self.stream = copy_stream(device, "weights")
         self._blocks = blocks
-        self._stream = copy_stream(device, "weights")
-        if device.type == "cuda":
-            for block in blocks:
-                page_lock(block.memory)
+        for block in blocks if device.type == "cuda" else ():
+            page_lock(block.memory)
         largest = max(block.memory.nbytes for block in blocks)
-        self._free = [self._stream.empty((largest,), torch.uint8) for _ in range(size)]
+        self.free = [self.stream.empty((largest,), torch.uint8) for _ in range(size)]
         # Copied or on their way, in the order of their turns.
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
@@ -148,16 +142,12 @@ class _Ring:
         """The weights of the first block of a plan; copies of the others are queued."""
         if [index for index, *_ in self._waiting] != plan[: len(self._waiting)]:
             # A pass was given up. Copies under way end before new ones into the same memory start.
-            self._free += [memory for _, memory, _ in self._waiting]
+            self.free += [memory for _, memory, _ in self._waiting]
             self._waiting.clear()
         for index in plan[len(self._waiting) :]:
-            memory, source = self._free.pop(), self._blocks[index].memory
-            copied = self._stream.copy(memory[: source.nbytes], source)
+            memory, source = self.free.pop(), self._blocks[index].memory
+            copied = self.stream.copy(memory[: source.nbytes], source)
             self._waiting.append((index, memory, copied))
         _, memory, copied = self._waiting.popleft()
-        self._stream.wait(copied)
+        self.stream.wait(copied)
         return memory
-
-    def give_back(self, memory: Tensor) -> None:
-        """Reuse memory; everything that reads it has been queued on the device."""
-        self._free.append(memory)

@@ -14,7 +14,11 @@ from musicinfuser.memory.offload_hooks import is_hooked
 from musicinfuser.memory.recompute import KEPT_BY_POLICY
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.attention import JointAttention
-from musicinfuser.networks.modulation import Modulations, compute_modulations, precomputed
+from musicinfuser.networks.modulation import (
+    Modulations,
+    PrecomputedModulation,
+    compute_modulations,
+)
 
 # Under its own name: diffusers marks the class as opaque to torch's compiler.
 _mochi_forward = MochiTransformerBlock.forward
@@ -46,8 +50,8 @@ class AdaptedBlock(MochiTransformerBlock):
         nn.Module.__init__(self)
         self.__dict__.update(block.__dict__)
         self.attn1.processor = JointAttention()
-        self.norm1 = precomputed(block.norm1, stream=0)
-        self.norm1_context = precomputed(block.norm1_context, stream=1)
+        self.norm1 = PrecomputedModulation(block.norm1, stream=0)
+        self.norm1_context = PrecomputedModulation(block.norm1_context, stream=1)
         self.run: Callable[..., tuple[Tensor, Tensor]] = run_block
         """`run_block`, or what was compiled of it."""
 

@@ -68,8 +68,7 @@ def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:
     Raises:
         MissingWeightsError: ``spec.pretrained`` or ``spec.config`` cannot be found.
     """
-    dtype = DTYPES[spec.dtype]
-    is_meta = torch.get_default_device().type == "meta"
+    dtype, is_meta = DTYPES[spec.dtype], torch.get_default_device().type == "meta"
     if spec.config is not None or is_meta:
         # Without the weights torch would draw: each is written once, by us.
         with torch.device("meta"):
@@ -109,8 +108,7 @@ def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None
     """Give a backbone weights that depend on nothing but ``seed`` and the parameter's name.
 
     Matrices get the spread of torch's linear layers, biases a small one, weights of norms are one;
-    ``pos_frequencies``, which diffusers creates as zeros, become random directions so that
-    positions are told apart.
+    ``pos_frequencies``, zeros in diffusers, become random directions that tell positions apart.
     """
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():

@@ -1,4 +1,4 @@
-"""Videos to sentences, by any model of transformers that talks about videos or pictures."""
+"""Videos to sentences, by any model of transformers for videos or pictures and text."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ _STAMPS_PER_SECOND = 1000
 
 @dataclass(frozen=True)
 class CaptionerSpec:
-    """Which model describes videos, and how it is asked."""
+    """Which model describes videos, and with which prompt."""
 
     source: str
     """Hub id or folder of a model that ``AutoModelForImageTextToText`` loads, with a processor that
@@ -26,10 +26,9 @@ class CaptionerSpec:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type the weights are held in."""
     prompt: str = AUTHORS_PROMPT
-    """What the model is asked (authors' code)."""
+    """The prompt (authors' code)."""
     max_new_tokens: int = 512
-    """Length of an answer (authors' code); Mochi reads the first 256 T5 tokens of it. What is cut
-    here or there is named."""
+    """Length of an answer (authors' code); Mochi reads its first 256 T5 tokens. Cuts are named."""
     show: Literal["video", "images"] = "video"
     """Show the pictures as one video, or one after another to a model that knows no videos."""
 
@@ -44,7 +43,7 @@ class CaptionerSpec:
 
 
 class Captioner(nn.Module):
-    """A frozen model and its processor. The same pictures give the same words: nothing is drawn.
+    """A frozen model and its processor. The same pictures give the same words, without any draw.
 
     The paper captions in-the-wild videos with VideoChat2 (section 4.5), which transformers does not
     hold; question, number of pictures and greedy decoding are those of the authors' code.
@@ -55,7 +54,7 @@ class Captioner(nn.Module):
 
         Raises:
             MissingWeightsError: Nothing loadable there.
-            ValueError: A model that cannot be asked this way.
+            UserError: A model without a chat template or videos.
         """
         super().__init__()
         self.spec = spec
@@ -80,25 +79,22 @@ class Captioner(nn.Module):
 
     @torch.no_grad()
     def describe(self, frames: Tensor, *, seconds: tuple[float, ...], duration: float) -> str:
-        """What the model says of a video.
+        """The model's answer for a video, on one line; may be empty.
 
         Args:
             frames: uint8 (T, H, W, 3), RGB.
             seconds: When each is shown.
             duration: Length of the video in seconds.
-
-        Returns:
-            Its answer on one line; empty if it says nothing.
         """
         inputs = self._inputs(frames.permute(0, 3, 1, 2).contiguous(), seconds, duration)
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
         answer = self.model.generate(
             **inputs, do_sample=False, num_beams=1, max_new_tokens=self.spec.max_new_tokens
         )
-        # Most models repeat what they were asked.
-        asked = inputs["input_ids"]
-        if torch.equal(answer[:, : asked.shape[1]], asked):
-            answer = answer[:, asked.shape[1] :]
+        # Most models repeat the prompt.
+        prompt = inputs["input_ids"]
+        if torch.equal(answer[:, : prompt.shape[1]], prompt):
+            answer = answer[:, prompt.shape[1] :]
         ends = self.model.generation_config.eos_token_id
         is_long = answer.shape[1] >= self.spec.max_new_tokens
         is_ended = answer[0, -1].item() in (ends if isinstance(ends, list) else [ends])

@@ -1,4 +1,4 @@
-"""The frozen encoders: Mochi's VAE, T5, and wav2vec 2.0 (section 5.1)."""
+"""The frozen encoders: Mochi's VAE, T5, and that of the audio (section 5.1: wav2vec 2.0)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,32 +9,29 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKLMochi
 from torch import Tensor
-from transformers import (
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedModel,
-    T5EncoderModel,
-)
+from transformers import AutoTokenizer, T5EncoderModel
 
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
+from musicinfuser.networks.audio_encoder import AudioEncoder, audio_encoder_class
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
-from musicinfuser.networks.log_mel import NUM_BANDS, log_mel
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
-from musicinfuser.networks.vae_pieces import PIECE_LATENT_FRAMES, decode_pieces
-from musicinfuser.networks.vae_tiles import TILE_SIZES, tile_size_for, use_tiles
-from musicinfuser.networks.waveform_features import AUDIO_RATE_HZ, encode_waveforms
+from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID
+from musicinfuser.networks.vae_memory import (
+    PIECE_LATENT_FRAMES,
+    TILE_SIZES,
+    decode_pieces,
+    tile_size_for,
+    use_tiles,
+)
 from musicinfuser.pretrained_sources import (
     find_local,
     load_pretrained,
     looks_local,
     missing_folder,
 )
-
-WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,12 @@ class EncodersSpec:
     """Hub id or folder of a wav2vec 2.0, or of another encoder of transformers that takes
     waveforms, such as HuBERT or WavLM."""
     audio_subfolder: str | None = None
-    """Folder of the wav2vec 2.0 inside ``audio``."""
-    audio_features: Literal["encoder", "log_mel"] = "encoder"
-    """``log_mel``, ours: a spectrogram of 80 bands (``audio_width``) in place of ``audio``."""
+    """Folder of the encoder inside ``audio``."""
+    audio_features: str = "encoder"
+    """``encoder``: a hidden state of ``audio``; ``log_mel``, ours: a spectrogram of 80 bands; or
+    the class path of an `AudioEncoder` of your own. ``audio_width`` must be its width."""
     audio_layer: int | None = None
-    """Layer that is heard; null: the last hidden state (authors), 0: what enters the first."""
+    """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
     max_text_tokens: int = MAX_TEXT_TOKENS
@@ -67,8 +65,11 @@ class EncodersSpec:
             raise UserError(
                 f"encoders.audio_layer is {self.audio_layer}; use 0 or more, or null for the last."
             )
-        if self.audio_layer is not None and self.audio_features == "log_mel":
-            raise UserError("encoders.audio_layer has no effect with log_mel; set it to null.")
+        chosen = audio_encoder_class(self.audio_features)
+        if self.audio_layer is not None and not chosen.takes_layer:
+            raise UserError(
+                f"encoders.audio_layer has no effect with {self.audio_features}; set it to null."
+            )
 
 
 class Encoders:
@@ -93,14 +94,11 @@ class Encoders:
         return part.eval().requires_grad_(False)
 
     @cached_property
-    def audio_encoder(self) -> PreTrainedModel:
-        """wav2vec 2.0 or its like, frozen, fp32.
-
-        Raises:
-            ValueError: It takes no waveforms, or has no such layer.
-        """
+    def audio(self) -> AudioEncoder:
+        """What turns sound into features; its weights are read when it is first used."""
         spec = self.spec
-        return load_audio_encoder(spec.audio, spec.audio_subfolder, layer=spec.audio_layer)
+        made = audio_encoder_class(spec.audio_features)
+        return made(spec.audio, spec.audio_subfolder, layer=spec.audio_layer)
 
     @cached_property
     def latents_mean(self) -> Tensor:
@@ -196,7 +194,7 @@ class Encoders:
         return [self._captions[c] if c else empty for c in captions]
 
     def take_captions(self, features: Mapping[str, Tensor]) -> None:
-        """Know features ``(num_tokens, width)`` that it made before, so that T5 stays unloaded."""
+        """Take features ``(num_tokens, width)`` made before, so that T5 stays unloaded."""
         self._captions |= features
 
     @torch.no_grad()
@@ -227,32 +225,21 @@ class Encoders:
                 yield features[0].cpu()
 
     def keep_on(self, device: torch.device) -> None:
-        """Keep VAE and wav2vec 2.0 on a device, for jobs that use them for every clip."""
+        """Keep VAE and audio encoder on a device, for jobs that use them for every clip."""
         self.vae.to(device)
-        if self.spec.audio_features == "encoder":
-            self.audio_encoder.to(device)
+        if self.audio.module is not None:
+            self.audio.module.to(device)
 
     @torch.no_grad()
     def encode_audio(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
-        """wav2vec 2.0's last hidden state, or what else ``audio_features`` and ``audio_layer`` say.
+        """Features ``(B, S, width)`` fp32 on ``device``; 2.5 s give 124 of wav2vec 2.0's.
 
         Args:
-            waveforms: ``(B, num_samples)`` at 16 kHz in [-1, 1].
+            waveforms: ``(B, num_samples)`` at ``audio.rate_hz`` in [-1, 1].
             device: Where to compute.
-
-        Returns:
-            ``(B, S, width)`` fp32 on ``device``, one token per 20 ms; 2.5 s give 124.
         """
-        if self.spec.audio_features == "log_mel":
-            return log_mel(waveforms.to(device), rate_hz=AUDIO_RATE_HZ)
-        with _on(self.audio_encoder, device) as encoder:
-            return encode_waveforms(
-                encoder,
-                self._feature_extractor,
-                waveforms,
-                layer=self.spec.audio_layer,
-                device=device,
-            )
+        with _on(self.audio.module, device):
+            return self.audio.encode(waveforms, device=device)
 
     def fingerprints(self) -> dict[str, str]:
         """What each encoder is: a hash of its files where they are local, else its source.
@@ -260,24 +247,13 @@ class Encoders:
         Raises:
             MissingWeightsError: A folder does not exist.
         """
-        spec = self.spec
-        parts = {
-            "vae": (spec.mochi, "vae"),
-            "text_encoder": (spec.mochi, "text_encoder"),
-            "audio_encoder": (spec.audio, spec.audio_subfolder),
-        }
         found = {}
-        if spec.audio_features == "log_mel":
-            found["audio_encoder"] = f"log-mel, {NUM_BANDS} bands"
-            del parts["audio_encoder"]
-        for name, (source, subfolder) in parts.items():
-            folder = find_local(source, subfolder)
-            if folder is None and looks_local(source):
-                raise missing_folder(name, source, subfolder)
-            found[name] = fingerprint_folder(folder) if folder else source
-        if spec.audio_layer is not None:
-            found["audio_encoder"] += f", layer {spec.audio_layer}"
-        return found
+        for name in ("vae", "text_encoder"):
+            folder = find_local(self.spec.mochi, name)
+            if folder is None and looks_local(self.spec.mochi):
+                raise missing_folder(name, self.spec.mochi, name)
+            found[name] = fingerprint_folder(folder) if folder else self.spec.mochi
+        return {**found, "audio_encoder": self.audio.fingerprint()}
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Refuse clips the VAE cannot take (see `check_clip_size`)."""
@@ -301,47 +277,13 @@ class Encoders:
     def _tokenizer(self) -> Any:
         return load_pretrained(AutoTokenizer, self.spec.mochi, "tokenizer")
 
-    @cached_property
-    def _feature_extractor(self) -> Any:
-        return load_pretrained(AutoFeatureExtractor, self.spec.audio, self.spec.audio_subfolder)
-
-
-def load_audio_encoder(
-    source: str, subfolder: str | None, *, layer: int | None = None
-) -> PreTrainedModel:
-    """wav2vec 2.0 or its like, frozen, fp32.
-
-    Args:
-        source: Hub id or folder.
-        subfolder: Folder of the encoder inside.
-        layer: Hidden state that will be heard; None is the last.
-
-    Raises:
-        ValueError: It takes no waveforms, or has no such layer.
-    """
-    part = load_pretrained(AutoModel, source, subfolder, dtype=torch.float32)
-    check_audio_encoder(part, source, layer=layer)
-    return part.eval().requires_grad_(False)
-
-
-def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None) -> None:
-    """Refuse what takes no waveforms or has no such layer; arguments and errors as above."""
-    if part.main_input_name != "input_values":
-        raise UserError(
-            f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
-            "wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
-        )
-    num_layers = part.config.num_hidden_layers
-    if layer is not None and layer > num_layers:
-        raise UserError(
-            f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
-            f"{num_layers}."
-        )
-
 
 @contextmanager
 def _on(module: Any, device: torch.device) -> Iterator[Any]:
-    """The module on ``device`` for a while; it returns to where it was."""
+    """The module on ``device`` for a while, then where it was; None has nothing to move."""
+    if module is None:
+        yield None
+        return
     home = next(module.parameters()).device
     module.to(device)
     try:

@@ -46,38 +46,36 @@ def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, .
     """
     if not isinstance(layers, LayerStrategy):
         return _checked_indices(layers, depth)
-    num_layers = layers.num_layers if layers.num_layers is not None else depth // 3
+    number = layers.num_layers if layers.num_layers is not None else depth // 3
     if layers.strategy == "all":
         if layers.num_layers not in (None, depth):
             raise UserError(
                 f"layers.num_layers is {layers.num_layers}, but strategy 'all' takes all {depth} "
                 "blocks; remove it."
             )
-        num_layers = depth
-    if not 1 <= num_layers <= depth:
+        number = depth
+    if not 1 <= number <= depth:
         raise UserError(
-            f"layers.num_layers is {num_layers}, but the backbone has {depth} blocks; "
-            f"choose 1 to {depth}."
+            f"layers.num_layers is {number}, but the backbone has {depth} blocks; choose 1 to "
+            f"{depth}."
         )
     if layers.scores is not None and layers.strategy != "adaptability":
         raise UserError(
             f"layers.scores has no effect with strategy {layers.strategy!r}; remove it or use "
             "'adaptability'."
         )
+    middle = (depth - number) // 2
     match layers.strategy:
-        case "all":
-            return tuple(range(depth))
         case "even":
-            return tuple(i * depth // num_layers for i in range(num_layers))
-        case "first":
-            return tuple(range(num_layers))
+            return tuple(i * depth // number for i in range(number))
+        case "first" | "all":
+            return tuple(range(number))
         case "middle":
-            start = (depth - num_layers) // 2
-            return tuple(range(start, start + num_layers))
+            return tuple(range(middle, middle + number))
         case "last":
-            return tuple(range(depth - num_layers, depth))
+            return tuple(range(depth - number, depth))
         case "adaptability":
-            return _most_adaptable(layers, num_layers, depth)
+            return _most_adaptable(layers.scores, number, depth)
     raise UserError(
         f"layers.strategy is {layers.strategy!r}; choose even, first, middle, last, all or "
         "adaptability."
@@ -96,15 +94,15 @@ def _checked_indices(indices: list[int], depth: int) -> tuple[int, ...]:
     return tuple(sorted(indices))
 
 
-def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple[int, ...]:
-    if layers.scores is None:
-        if depth == DEPTH_OF_MOCHI and num_layers == len(ADAPTABLE_LAYERS_OF_MOCHI):
+def _most_adaptable(file: str | None, number: int, depth: int) -> tuple[int, ...]:
+    if file is None:
+        if depth == DEPTH_OF_MOCHI and number == len(ADAPTABLE_LAYERS_OF_MOCHI):
             return ADAPTABLE_LAYERS_OF_MOCHI
         raise UserError(
-            f"layers.strategy 'adaptability' is known for 16 of 48 blocks only, not {num_layers} "
-            f"of {depth}; give layers.scores, a json file with one score per block."
+            f"layers.strategy 'adaptability' is known for 16 of 48 blocks only, not {number} of "
+            f"{depth}; give layers.scores, a json file with one score per block."
         )
-    path = Path(layers.scores)
+    path = Path(file)
     if not path.is_file():
         raise UserError(
             f"layers.scores names {path}, which does not exist{looked_for(path)}; measure it first."
@@ -114,7 +112,7 @@ def _most_adaptable(layers: LayerStrategy, num_layers: int, depth: int) -> tuple
         raise LabelError(path, 'must be json with a list of numbers under "scores".')
     if len(scores) != depth:
         raise UserError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
-    return tuple(sorted(rank_layers(scores)[:num_layers]))
+    return tuple(sorted(rank_layers(scores)[:number]))
 
 
 def rank_layers(scores: Sequence[float]) -> list[int]:
@@ -125,12 +123,8 @@ def rank_layers(scores: Sequence[float]) -> list[int]:
 def check_skipped(skip_layers: Sequence[int], *, depth: int) -> None:
     """Refuse to leave blocks out that do not exist, or in training.
 
-    Args:
-        skip_layers: 0-based indices.
-        depth: Number of transformer blocks.
-
     Raises:
-        ValueError: An index outside the model, or gradients are on.
+        ValueError: An index (0-based) outside the model, or gradients are on.
     """
     if torch.is_grad_enabled():
         # Blocks in host memory are fetched in the order of a whole backward pass.

@@ -1,41 +1,44 @@
-"""Log-mel spectrograms as audio features, at the pace of wav2vec 2.0's tokens."""
+"""Log-mel spectrograms as audio features, at the times of wav2vec 2.0's."""
 
 import functools
 
 import torch
 from torch import Tensor
 
-NUM_BANDS = 80
-WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.02
+from musicinfuser.networks.audio_encoder import AudioEncoder
+
 FLOOR = 1e-5
 
 
-def log_mel(waveforms: Tensor, *, rate_hz: int) -> Tensor:
-    """Log-mel spectrograms, one frame per token of wav2vec 2.0.
+class LogMel(AudioEncoder):
+    """Log-mel spectrograms of 80 bands: windows of 25 ms every 20 ms, without padding.
 
-    Windows of 25 ms every 20 ms and no padding, so frame k hears what token k of wav2vec 2.0 hears.
-    Power below 1e-5 counts as 1e-5; decimal logarithms are shifted and halved to about [-1, 1].
-
-    Args:
-        waveforms: ``(B, num_samples)`` in [-1, 1].
-        rate_hz: Their sample rate.
-
-    Returns:
-        ``(B, S, 80)`` fp32; 2.5 s give 124.
+    So feature k is of the same sound as feature k of wav2vec 2.0. Power below 1e-5 counts as 1e-5;
+    decimal logarithms are shifted and halved to about [-1, 1].
     """
-    size, hop = round(WINDOW_SECONDS * rate_hz), round(HOP_SECONDS * rate_hz)
-    pieces = waveforms.float().unfold(1, size, hop)
-    power = torch.fft.rfft(pieces * torch.hann_window(size, device=pieces.device)).abs().square()
-    mel = power @ _bands(size // 2 + 1, rate_hz).to(power.device)
-    return (mel.clamp(min=FLOOR).log10() + 1.5) / 3.5
+
+    features = "log_mel"
+    rate_hz, hop, window, width = 16_000, 320, 400, 80
+
+    def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """Features ``(B, S, 80)`` fp32 of ``(B, num_samples)`` at 16 kHz in [-1, 1]."""
+        pieces = waveforms.to(device).float().unfold(1, self.window, self.hop)
+        window = torch.hann_window(self.window, device=device)
+        power = torch.fft.rfft(pieces * window).abs().square()
+        mel = power @ _bands(self.window // 2 + 1, self.width, self.rate_hz).to(device)
+        return (mel.clamp(min=FLOOR).log10() + 1.5) / 3.5
+
+    def fingerprint(self) -> str:
+        """For the clips of a cache."""
+        return f"log-mel, {self.width} bands"
 
 
 @functools.cache
-def _bands(num_frequencies: int, rate_hz: int) -> Tensor:
-    """``(num_frequencies, 80)`` triangles on Slaney's mel scale."""
+def _bands(num_frequencies: int, num_bands: int, rate_hz: int) -> Tensor:
+    """``(num_frequencies, num_bands)`` triangles on Slaney's mel scale."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(
-        num_frequencies, NUM_BANDS, 0.0, rate_hz / 2, rate_hz, norm="slaney", mel_scale="slaney"
+        num_frequencies, num_bands, 0.0, rate_hz / 2, rate_hz, norm="slaney", mel_scale="slaney"
     )
     return torch.from_numpy(filters).float()

@@ -11,10 +11,7 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_mochi import (
-    MochiLayerNormContinuous,
-    MochiRMSNormZero,
-)
+from diffusers.models.transformers.transformer_mochi import MochiLayerNormContinuous
 from torch import Tensor, nn
 
 from musicinfuser.memory.host_memory import kept_on_cpu, own_pages, page_lock
@@ -24,29 +21,37 @@ Modulations = tuple[Tensor, Tensor]
 
 
 class PrecomputedModulation(nn.Module):
-    """A block's first norm, with scale and gate computed outside the block; diffusers' names."""
-
-    layer_name = ""
+    """A block's first norm, with scales and gates computed outside; names are diffusers'."""
 
     def __init__(self, replaced: nn.Module, *, stream: int) -> None:
         """Take over the parts of diffusers' norm.
 
         Args:
-            replaced: What stood in its place.
+            replaced: `MochiRMSNormZero`, or of the last block's text `MochiLayerNormContinuous`.
             stream: Which of the block's `Modulations` is its own: 0 visual, 1 text.
         """
         super().__init__()
-        self.stream = stream
-        self.is_on_host = False
+        self.stream, self.is_on_host = stream, False
+        self.is_last_text = isinstance(replaced, MochiLayerNormContinuous)
         # As long as this tensor lives, its memory is page-locked.
         self._locked: Tensor | None = None
+        self._layer_name = "linear_1" if self.is_last_text else "linear"
         self.norm = replaced.get_submodule("norm")
-        self.add_module(self.layer_name, replaced.get_submodule(self.layer_name))
+        self.add_module(self._layer_name, replaced.get_submodule(self._layer_name))
+
+    def forward(self, x: Tensor, modulations: Modulations) -> Tensor | tuple[Tensor, ...]:
+        """Normalise ``(B, N, D)``; but for the last text also gate, scale and gate ``(B, D)``."""
+        modulation = modulations[self.stream]
+        if self.is_last_text:
+            return self.norm(x, (1 + modulation.unsqueeze(1).to(torch.float32)))
+        scale, gate, mlp_scale, mlp_gate = modulation.chunk(4, dim=1)
+        normed = self.norm(x.to(torch.float32)) * (1 + scale[:, None].to(torch.float32))
+        return normed.to(x.dtype), gate, mlp_scale, mlp_gate
 
     @property
     def layer(self) -> nn.Linear:
         """The layer that gives the modulation."""
-        layer = self.get_submodule(self.layer_name)
+        layer = self.get_submodule(self._layer_name)
         assert isinstance(layer, nn.Linear)
         return layer
 
@@ -86,40 +91,6 @@ def _in_own_pages(tensor: Tensor) -> Tensor:
     return own_pages(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
-class PrecomputedRMSNormZero(PrecomputedModulation):
-    """`MochiRMSNormZero` without its linear layer."""
-
-    layer_name = "linear"
-
-    def forward(
-        self, hidden_states: Tensor, modulations: Modulations
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalise ``(B, N, D)``; also a gate, a scale and a gate ``(B, D)`` for later."""
-        scale, gate, mlp_scale, mlp_gate = modulations[self.stream].chunk(4, dim=1)
-        normed = self.norm(hidden_states.to(torch.float32))
-        normed = normed * (1 + scale[:, None].to(torch.float32))
-        return normed.to(hidden_states.dtype), gate, mlp_scale, mlp_gate
-
-
-class PrecomputedLayerNorm(PrecomputedModulation):
-    """`MochiLayerNormContinuous` without its linear layer: the last block's text."""
-
-    layer_name = "linear_1"
-
-    def forward(self, x: Tensor, modulations: Modulations) -> Tensor:
-        """Normalise ``(B, N, D)``."""
-        scale = modulations[self.stream]
-        return self.norm(x, (1 + scale.unsqueeze(1).to(torch.float32)))
-
-
-def precomputed(norm: nn.Module, *, stream: int) -> PrecomputedModulation:
-    """A first norm of diffusers' whose modulation is computed outside."""
-    if isinstance(norm, MochiLayerNormContinuous):
-        return PrecomputedLayerNorm(norm, stream=stream)
-    assert isinstance(norm, MochiRMSNormZero)
-    return PrecomputedRMSNormZero(norm, stream=stream)
-
-
 def compute_modulations(
     blocks: Iterable[nn.Module], temb: Tensor, *, text_dtype: torch.dtype
 ) -> list[Modulations]:
@@ -132,21 +103,19 @@ def compute_modulations(
         temb: ``(B, W)`` embedded noise level and caption.
         text_dtype: Of the text stream; diffusers casts the last block's condition to it.
     """
-    condition = F.silu(temb)
-    found = []
-    for block in blocks:
-        norms = (block.norm1, block.norm1_context)
-        assert isinstance(norms[0], PrecomputedModulation) and isinstance(
-            norms[1], PrecomputedModulation
-        )
-        is_last = isinstance(norms[1], PrecomputedLayerNorm)
-        text_condition = condition.to(text_dtype) if is_last else condition
-        found.append((norms[0].modulation(condition), norms[1].modulation(text_condition)))
+    condition, found = F.silu(temb), []
+    for visual, text in map(_norms, blocks):
+        text_condition = condition.to(text_dtype) if text.is_last_text else condition
+        found.append((visual.modulation(condition), text.modulation(text_condition)))
     return found
 
 
 def modulation_layers(block: nn.Module) -> list[nn.Module]:
     """The two layers of a block that run before the blocks do."""
-    return [
-        m.layer for m in (block.norm1, block.norm1_context) if isinstance(m, PrecomputedModulation)
-    ]
+    return [norm.layer for norm in _norms(block)]
+
+
+def _norms(block: nn.Module) -> tuple[PrecomputedModulation, PrecomputedModulation]:
+    visual, text = block.norm1, block.norm1_context
+    assert isinstance(visual, PrecomputedModulation) and isinstance(text, PrecomputedModulation)
+    return visual, text

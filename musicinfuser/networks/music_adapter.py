@@ -1,31 +1,26 @@
 """MusicAdapter: ZICA and the audio projector as one model of diffusers', to save and to share."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any
 
-import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
-from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec, build_zica
 
-if TYPE_CHECKING:
-    from musicinfuser.networks.music_mochi import MusicMochi
-
 
 class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """What lets a Mochi hear (section 4.3), without the Mochi.
+    """What conditions a Mochi on audio (section 4.3), without the Mochi.
 
     ``save_pretrained`` writes ``config.json`` and ``diffusion_pytorch_model.safetensors`` with the
-    names that `MusicMochi` has: ``zica.<block>.*`` and ``audio_projector.*``. `MusicMochi` runs
-    it, so it has no ``forward``.
+    names that `MusicMochi` has: ``zica.<block>.*`` and ``audio_projector.*``. `MusicMochi` holds
+    one as ``adapter`` and runs it, so it has no ``forward``.
     """
 
     # Trained in fp32 and kept so beside a backbone in bf16, under autocast.
     _keep_in_fp32_modules = ["zica", "audio_projector"]  # noqa: RUF012 - diffusers' attribute
+    ignore_for_config = ["zica"]  # noqa: RUF012 - likewise; its fields are registered one by one
 
     @register_to_config
     def __init__(
@@ -33,75 +28,37 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         width: int,
         layers: list[int],
         backbone_layers: int | None = None,
-        form: Literal["cross_attention", "feature_addition"] = "cross_attention",
-        num_heads: int = 8,
-        bias: bool = True,
-        scale: Literal["head", "width"] = "head",
-        positions: Literal["none", "rotary", "aligned"] = "none",
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
         audio_encoder: str | None = None,
         origin: dict[str, Any] | None = None,
+        **zica: Any,
     ) -> None:
-        """Build the adapter with zero output projections.
+        """Build the adapter.
 
         Args:
             width: Channels of the backbone's visual stream (Mochi: 3072).
             layers: 0-based blocks followed by ZICA, at least one.
             backbone_layers: Blocks of the backbone it belongs to (Mochi: 48); None if nobody said.
-            form: As in `ZicaSpec`; so are the next four.
-            num_heads: Attention heads.
-            bias: Biases on the projections.
-            scale: Scale of the logits.
-            positions: Whether attention knows time.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
-            audio_resampling: How 50 tokens per second become one per latent frame.
+            audio_resampling: How audio features become one token per latent frame.
             audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with; None if nobody
                 said.
-            origin: What it was trained with, as `Origin.stored` gives it; None if nobody said.
+            origin: What it was trained with, as `Origin.stored` has it; None if nobody said.
+            **zica: Fields of `ZicaSpec`.
         """
         super().__init__()
-        spec = ZicaSpec(form=form, num_heads=num_heads, bias=bias, scale=scale, positions=positions)
+        spec = ZicaSpec(**zica)
+        self.register_to_config(**spec.stored())
         self.layers = tuple(layers)
         self.zica = build_zica(width, spec, self.layers)
         self.audio_projector = AudioProjector(audio_width, width, audio_resampling)
+        self.audio_projector.times = self.trained_with.audio.times
 
-    @classmethod
-    def from_model(
-        cls,
-        model: "MusicMochi",
-        *,
-        audio_encoder: str | None = None,
-        origin: Origin | None = None,
-    ) -> Self:
-        """The adapter of a model; they share their weights.
-
-        Args:
-            model: Has at least one layer with audio.
-            audio_encoder: As in the constructor.
-            origin: What the adapter was trained with; None if nobody said.
-
-        Raises:
-            ValueError: The model has no layer with audio.
-        """
-        if model.audio_projector is None:
-            raise UserError("the model has no layers with audio (model.layers), so no adapter.")
-        config = model.backbone.config
-        settings: dict[str, Any] = asdict(model.zica_spec)
-        settings.pop("init")
-        with torch.device("meta"):
-            adapter = cls(
-                width=config.num_attention_heads * config.attention_head_dim,
-                layers=list(model.layers),
-                backbone_layers=config.num_layers,
-                audio_width=model.audio_projector.projection[0].in_features,
-                audio_resampling=model.audio_projector.resampling,
-                audio_encoder=audio_encoder,
-                **(origin.stored() if origin else {}),
-                **settings,
-            )
-        adapter.zica, adapter.audio_projector = model.zica, model.audio_projector
-        return adapter
+    @staticmethod
+    def _get_init_keys(input_class: Any) -> set[str]:
+        """The arguments that diffusers takes from a ``config.json``."""
+        return ConfigMixin._get_init_keys(input_class) - {"zica"} | ZicaSpec().stored().keys()
 
     @property
     def trained_with(self) -> Origin:

@@ -1,12 +1,13 @@
-"""MusicMochi: a frozen Mochi that listens (section 4).
+"""MusicMochi: a frozen Mochi that is conditioned on audio (section 4).
 
 Shape legend: B batch, C latent channels, T latent frames, H and W latent height and width,
 N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from diffusers import MochiTransformer3DModel
@@ -20,6 +21,7 @@ from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.adapted_block import BlockAudio, adapt_blocks, compiled_run
+from musicinfuser.networks.audio_encoder import AudioTimes
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.layer_selection import (
     LayerStrategy,
@@ -32,12 +34,10 @@ from musicinfuser.networks.modulation import (
     PrecomputedModulation,
     compute_modulations,
 )
+from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.rotary import RotaryTables
 from musicinfuser.networks.text_tokens import trim_text
-from musicinfuser.networks.zica import ZicaSpec, build_zica
-
-if TYPE_CHECKING:
-    from musicinfuser.networks.music_adapter import MusicAdapter
+from musicinfuser.networks.zica import ZicaSpec
 
 # They run before the blocks do; `memory.modulations_on_host` decides where they are.
 NOT_STREAMED = ("norm1.linear", "norm1_context.linear")
@@ -52,6 +52,9 @@ class MusicMochi(nn.Module):
     whole block).
     """
 
+    adapter: MusicAdapter | None
+    """ZICA and the audio projector together; None of a model without audio."""
+
     def __init__(
         self,
         backbone: MochiTransformer3DModel,
@@ -61,6 +64,7 @@ class MusicMochi(nn.Module):
         lora: LoraSpec | None,
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
+        audio_times: AudioTimes = AudioTimes(),  # noqa: B008 - frozen
         memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
@@ -72,7 +76,8 @@ class MusicMochi(nn.Module):
             zica: Form of the audio adapters.
             lora: LoRA settings, or None for no LoRA.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
-            audio_resampling: How 50 tokens per second become one per latent frame.
+            audio_resampling: How audio features become one token per latent frame.
+            audio_times: When those features are.
             memory: What is kept on the device, recomputed and compiled.
             seed: Seed of the adapters' initialisation.
 
@@ -82,22 +87,29 @@ class MusicMochi(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         adapt_blocks(backbone)
-        width = backbone.config.num_attention_heads * backbone.config.attention_head_dim
-        self.layers = select_layers(layers, backbone.config.num_layers)
-        self.memory, self.lora, self.zica_spec = memory, lora, zica
-        # Not a module of this one: its parts are, under the names they have in checkpoints.
-        self.__dict__["adapter"] = None
+        config = backbone.config
+        chosen = select_layers(layers, config.num_layers)
+        self.memory, self.lora = memory, lora
         self._rotary = RotaryTables(backbone)
         # Drawn on the CPU so that a seed means the same adapters on every device.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
+        adapter = None
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.key(seed, 0, "adapter init"))
             lora_names = add_lora(backbone, lora) if lora else set()
-            self.zica = build_zica(width, zica, self.layers)
-            self.audio_projector = (
-                AudioProjector(audio_width, width, audio_resampling) if self.layers else None
-            )
-        self._freeze_all_but({f"backbone.{name}" for name in lora_names})
+            if chosen:
+                adapter = MusicAdapter(
+                    config.num_attention_heads * config.attention_head_dim, list(chosen),
+                    config.num_layers, audio_width, audio_resampling, **asdict(zica),
+                )  # fmt: skip
+                adapter.audio_projector.times = audio_times
+        self._use_adapter(adapter)
+        for name, parameter in self.named_parameters():
+            in_backbone = name.startswith("backbone.")
+            is_trained = not in_backbone or name.removeprefix("backbone.") in lora_names
+            parameter.requires_grad_(is_trained)
+            if is_trained:
+                parameter.data = parameter.data.float()
         if memory.compile_blocks:
             self.set_block_run(compiled_run())
         for module in backbone.modules() if memory.modulations_on_host else ():
@@ -111,7 +123,7 @@ class MusicMochi(nn.Module):
         )
 
     @classmethod
-    def from_parts(cls, backbone: MochiTransformer3DModel, adapter: "MusicAdapter | None") -> Self:
+    def from_parts(cls, backbone: MochiTransformer3DModel, adapter: MusicAdapter | None) -> Self:
         """A model of parts that exist already, to generate with.
 
         The parts are shared, not copied, and may be on any device or offloaded by hooks of
@@ -122,11 +134,15 @@ class MusicMochi(nn.Module):
             adapter: ZICA and the audio projector; None for a model without audio.
         """
         model = cls(backbone, layers=[], zica=ZicaSpec(), lora=None)
-        if adapter is not None:
-            model.layers, model.zica = adapter.layers, adapter.zica
-            model.audio_projector = adapter.audio_projector
-            model.__dict__["adapter"] = adapter
+        model._use_adapter(adapter)
         return model
+
+    def _use_adapter(self, adapter: MusicAdapter | None) -> None:
+        # Not a module of this one: its parts are, under the names they have in checkpoints.
+        self.__dict__["adapter"] = adapter
+        self.layers: tuple[int, ...] = adapter.layers if adapter else ()
+        self.zica = adapter.zica if adapter else nn.ModuleDict()
+        self.audio_projector: AudioProjector | None = adapter.audio_projector if adapter else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move and cast as modules do, but for weights that are streamed."""
@@ -137,13 +153,6 @@ class MusicMochi(nn.Module):
         """Run every block through ``run``, which does what `run_block` does."""
         for block in self.backbone.transformer_blocks:
             block.run = run
-
-    def _freeze_all_but(self, lora_names: set[str]) -> None:
-        for name, parameter in self.named_parameters():
-            is_adapter = not name.startswith("backbone.") or name in lora_names
-            parameter.requires_grad_(is_adapter)
-            if is_adapter:
-                parameter.data = parameter.data.float()
 
     def trainable_names(self) -> set[str]:
         """Names of every parameter that training changes (tied ones once)."""
@@ -185,19 +194,11 @@ class MusicMochi(nn.Module):
             ValueError: Not exactly one of mask and lengths, sizes that cannot be patched, or blocks
                 to skip that do not exist or while gradients are on.
         """
-
-        def run() -> Tensor:
-            return self._velocity(
-                hidden_states,
-                encoder_hidden_states,
-                timestep,
-                encoder_attention_mask,
-                audio_features,
-                text_lengths,
-                skip_layers,
-            )
-
-        adapter = None if audio_features is None else self.__dict__["adapter"]
+        run = partial(
+            self._velocity, hidden_states, encoder_hidden_states, timestep, encoder_attention_mask,
+            audio_features, text_lengths, skip_layers,
+        )  # fmt: skip
+        adapter = None if audio_features is None else self.adapter
         with lora_scaled(self.backbone, lora_scale):
             return run_with_hooks(self.backbone, lambda: run_with_hooks(adapter, run))
 

@@ -16,11 +16,7 @@ class RotaryTables:
     """
 
     def __init__(self, backbone: MochiTransformer3DModel) -> None:
-        """Set up.
-
-        Args:
-            backbone: Whose frequencies they come from; while these are trained nothing is kept.
-        """
+        """Take a backbone for its frequencies; while these are trained nothing is kept."""
         self._backbone = backbone
         self._last: tuple[Any, tuple[Tensor, Tensor]] | None = None
 
@@ -36,29 +32,21 @@ class RotaryTables:
             device: Where the model runs.
         """
         frequencies = self._backbone.pos_frequencies
+        size = (num_frames, height, width)
         if frequencies.requires_grad:
-            return self._build(num_frames, height, width, device)
-        values = id(frequencies), frequencies._version, frequencies.dtype
-        key = (num_frames, height, width, device, *values)
+            return self._build(*size, device)
+        key = (*size, device, id(frequencies), frequencies._version, frequencies.dtype)
         if self._last is None or self._last[0] != key:
             self._last = None  # not both at once
             # A training may come after a sampling, whose tensors backward could not use.
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._last = key, self._build(num_frames, height, width, device)
+                self._last = key, self._build(*size, device)
         return self._last[1]
 
-    def _build(
-        self, num_frames: int, height: int, width: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _build(self, *size: Any) -> tuple[Tensor, Tensor]:
         # diffusers wraps this in an fp32 autocast region, which torch has on CUDA only; elsewhere
         # it warns at every call. The tables are fp32 either way.
+        frequencies, device = self._backbone.pos_frequencies, size[-1]
         quiet = warnings.catch_warnings(action="ignore") if device.type == "cpu" else nullcontext()
         with quiet:
-            return self._backbone.rope(
-                self._backbone.pos_frequencies,
-                num_frames,
-                height,
-                width,
-                device=device,
-                dtype=torch.float32,
-            )
+            return self._backbone.rope(frequencies, *size[:-1], device=device, dtype=torch.float32)

@@ -4,8 +4,9 @@ Shape legend: B batch, T latent frames, N visual tokens (T * height * width afte
 frame-major), S audio tokens, D width.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,9 @@ class ZicaSpec:
     init: Literal["zero", "random"] = "zero"
     """Initialisation of the output projection; ``random`` is the Table 1 ablation."""
     positions: Literal["none", "rotary", "aligned"] = "none"
-    """Whether attention knows time: ``none`` is the paper and the authors; our additions rotate
-    queries and keys by their latent frame (``rotary``), and start with equal biases on both so that
-    each frame hears its own moment best (``aligned``)."""
+    """Whether attention depends on time: ``none`` is the paper and the authors; our additions
+    rotate queries and keys by their latent frame (``rotary``), and start with equal biases on both
+    so that each frame attends most to its own moment (``aligned``)."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a width."""
@@ -47,6 +48,15 @@ class ZicaSpec:
             raise UserError("zica.positions belongs to form cross_attention.")
         if self.positions == "aligned" and not self.bias:
             raise UserError("zica.positions aligned works through biases; set zica.bias to true.")
+
+    def stored(self) -> dict[str, Any]:
+        """What an adapter's files keep; how ZICA began is over by then."""
+        return {name: value for name, value in asdict(self).items() if name != "init"}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """From settings that hold `stored`; an option younger than they are has its default."""
+        return cls(**{name: stored[name] for name in cls().stored() if name in stored})
 
 
 # Logit of a query for its own latent frame at the start, with aligned positions: of 13 frames the
@@ -152,16 +162,3 @@ def build_zica(width: int, spec: ZicaSpec, layers: tuple[int, ...]) -> nn.Module
     """One adapter per chosen block, keyed by the block's index."""
     form = ZeroInitCrossAttention if spec.form == "cross_attention" else FeatureAddition
     return nn.ModuleDict({str(layer): form(width, spec) for layer in layers})
-
-
-def parameter_names(zica: nn.ModuleDict) -> set[str]:
-    """Names of the adapter parameters, relative to the dict."""
-    return {name for name, _ in zica.named_parameters()}
-
-
-def set_output_projections_to_zero(zica: nn.ModuleDict) -> None:
-    """Make every adapter an identity again."""
-    with torch.no_grad():
-        for adapter in zica.values():
-            assert isinstance(adapter, ZeroInitCrossAttention | FeatureAddition)
-            zero_init(adapter.to_out)

@@ -11,7 +11,7 @@ from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.latent_space import denormalise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
-from musicinfuser.networks.vae_pieces import decode_pieces
+from musicinfuser.networks.vae_memory import decode_pieces
 
 DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"
 

@@ -1,4 +1,4 @@
-"""MusicInfuserPipeline: a Mochi that hears, called like other pipelines of diffusers."""
+"""MusicInfuserPipeline: a Mochi conditioned on audio, called like other pipelines of diffusers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,11 +36,17 @@ from musicinfuser.networks.adapted_block import adapt_blocks
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
-from musicinfuser.pipelines.heard import FPS, Hearing, Sound, frames_asked
+from musicinfuser.pipelines.conditions import (
+    FPS,
+    ConditionsMixin,
+    Sound,
+    frames_asked,
+    text_conditions,
+    waveforms,
+)
 from musicinfuser.pipelines.latents import Latents
 from musicinfuser.pipelines.model_offload import offload_in_turn
-from musicinfuser.pipelines.text_conditions import text_conditions, zeroed_and_repeated
-from musicinfuser.pipelines.whole_folder import PretrainedMixin
+from musicinfuser.pipelines.pretrained_mixin import PretrainedMixin
 
 SAMPLING_REMEDY = (
     "call pipe.enable_model_cpu_offload(), or pipe.enable_group_offload(onload_device, "
@@ -49,7 +55,7 @@ SAMPLING_REMEDY = (
 )
 
 
-class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  # type: ignore[misc]
+class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipeline):  # type: ignore[misc]
     """Text and music to video.
 
     ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`.
@@ -83,8 +89,8 @@ class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  #
             text_encoder: T5.
             tokenizer: Its tokenizer.
             transformer: Mochi's; frozen, its blocks are adapted in place under their own names.
-            zica: What lets it hear.
-            audio_encoder: wav2vec 2.0 or its like; the adapter says which layer is heard.
+            zica: What conditions it on audio.
+            audio_encoder: wav2vec 2.0 or its like; the adapter says which of its layers is used.
             feature_extractor: Belongs to the audio encoder.
             force_zeros_for_empty_prompt: Kept for other pipelines. Here an empty prompt never has
                 tokens (authors' code, and `predict`), each sample of a batch by itself.
@@ -129,8 +135,13 @@ class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  #
             warn_of_cut(text, self.tokenizer, max_tokens=max_tokens)
         # diffusers would zero a whole batch for its last prompt.
         features, mask = super()._get_t5_prompt_embeds([p or " " for p in prompts], **kwargs)
-        empty = [not p for p in prompts]
-        return zeroed_and_repeated(features, mask, empty, num_videos_per_prompt)
+        kept = torch.tensor([bool(p) for p in prompts]).to(features.device)
+        features, mask = features * kept[:, None, None], mask & kept[:, None]
+        # diffusers would repeat masks in another order than features.
+        return (
+            features.repeat_interleave(num_videos_per_prompt, dim=0),
+            mask.repeat_interleave(num_videos_per_prompt, dim=0),
+        )
 
     @torch.no_grad()
     def __call__(
@@ -239,7 +250,12 @@ class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  #
                 f"latents have shape {tuple(latents.shape)}; {num_clips} videos of {num_frames} "
                 f"frames of {height}x{width} need {shape}."
             )
-        heard = self._heard(audio, num_prompts, num_frames, audio_start_seconds, windows)
+        encoder = None if audio is None else self._audio_encoder()
+        if audio is not None and encoder is not None:
+            sound = waveforms(
+                audio, rate_hz=encoder.rate_hz, num_clips=num_prompts, num_frames=num_frames,
+                start_seconds=audio_start_seconds, windows=windows,
+            )  # fmt: skip
         with named_out_of_memory("encoding prompt and music", SAMPLING_REMEDY):
             embeds = self.encode_prompt(
                 prompt, negative_prompt, self.do_classifier_free_guidance, num_videos_per_prompt,
@@ -248,8 +264,8 @@ class MusicInfuserPipeline(PretrainedMixin, Hearing, Latents, MochiPipeline):  #
                 max_sequence_length, device,
             )  # fmt: skip
             conditions = text_conditions(*embeds)
-            if heard is not None:
-                conditions.audio = self._features(heard, num_videos_per_prompt, windows)
+            if encoder is not None:
+                conditions.audio = self._features(encoder, sound, num_videos_per_prompt, windows)
         noise = self._noise(shape, generator, latents, windows)
         num_windows = 1 if windows is None else len(windows.starts)
         bar = self.progress_bar(total=num_inference_steps * num_windows)

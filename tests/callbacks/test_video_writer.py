@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from callbacks import VideoWriter
-from musicinfuser.generation import GeneratedClip, SamplingSpec, write_clip
+from callbacks.prediction_writers import write_clip
+from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.generated import write_manifest

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from musicinfuser.adapters.initial import AdapterError, load_adapter, read_adapter
+from musicinfuser.adapters.initial import AdapterError, load_adapter
 from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
@@ -148,7 +148,7 @@ def test_tied_matrices_must_be_equal(make, trained: MusicMochi, tmp_path: Path) 
 def test_other_settings_of_a_checkpoint_are_named(make, trained, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "x.ckpt", trained)
     with pytest.raises(AdapterError, match=r"other settings \(model.lora.rank: 2 in the check"):
-        read_adapter(path, make(), SETTINGS | {"lora": {"rank": 3}})
+        load_adapter(path, make(), SETTINGS | {"lora": {"rank": 3}})
 
 
 def test_what_is_not_an_adapter_is_refused(make, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_is_not_an_adapter_is_refused(make, tmp_path: Path) -> None:
         "broken.safetensors": "cannot be read",
     }.items():
         with pytest.raises(AdapterError, match=message):
-            read_adapter(tmp_path / name, model, SETTINGS)
+            load_adapter(tmp_path / name, model, SETTINGS)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from tests.ears import write_ears
 from tests.test_predict import generation, write_tone
 
 LAYER_1 = "--model.init_args.encoders.audio_layer=1"
-ANOTHER = "was trained to hear .*, but would hear .*set model.encoders to what it was trained with"
+ANOTHER = "was trained on .*, but would get .*set model.encoders to what it was trained with"
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_a_checkpoint_of_another_layer_is_refused_by_every_verb(
     requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
     with pytest.raises(CheckpointMismatchError, match=ANOTHER) as error:
         run_cli("predict", LAYER_1, *requests, root=fitted.root)
-    assert "the last hidden state of" in str(error.value) and "hear layer 1 of" in str(error.value)
+    assert "the last hidden state of" in str(error.value) and "get layer 1 of" in str(error.value)
     report = run_cli("check", LAYER_1, "--trainer.max_steps=4", root=fitted.root).report
-    assert any("last.ckpt was trained to hear" in problem for problem in report.problems)
+    assert any("last.ckpt was trained on" in problem for problem in report.problems)
 
 
 def test_other_weights_of_the_same_width_are_refused(
@@ -74,7 +74,7 @@ def test_other_weights_of_the_same_width_are_refused(
     for kind in ("wav2vec2", "hubert"):
         ears = write_ears(tmp_path / kind / "audio_encoder", kind)
         other = f"--model.init_args.encoders.audio={ears.parent}"
-        with pytest.raises(CheckpointMismatchError, match=rf"would hear .*{ears} \({kind}, weight"):
+        with pytest.raises(CheckpointMismatchError, match=rf"would get .*{ears} \({kind}, weight"):
             run_cli("predict", other, *requests, root=fitted.root)
 
 
@@ -134,8 +134,8 @@ def test_the_authors_format_brings_it_back(exported: Path, tmp_path: Path) -> No
 def test_old_files_are_read_as_what_they_were(
     run_cli: Callable, start: Callable, fitted: SimpleNamespace, old: Path, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match=r"last\.ckpt does not say what it was trained to hear; it "
-                      "is taken to be the last hidden state of an encoder"):  # fmt: skip
+    said = "does not say which audio features it was trained on; they are taken to be the last hid"
+    with pytest.warns(UserWarning, match=rf"last\.ckpt {said}den state of an encoder"):
         start(old)
     with pytest.raises(AdapterError, match="according to the default when it was written, but wou"):
         start(old, LAYER_1)
@@ -146,7 +146,7 @@ def test_old_files_are_read_as_what_they_were(
         start(old)
     record = logs / "config_fit.yaml"
     record.write_text(record.read_text().replace("audio_layer: null", "audio_layer: 1"))
-    with pytest.raises(AdapterError, match="was trained to hear layer 1 of"):
+    with pytest.raises(AdapterError, match="was trained on layer 1 of"):
         start(old)
     start(old, LAYER_1)
     convert(["checkpoint", str(old), str(tmp_path / "old_exported")])
@@ -178,7 +178,7 @@ def test_check_says_what_an_adapter_lacks(
     given = f"--model.init_args.init_adapter={exported}"
     report = run_cli("check", given, LAYER_1, root=tmp_path / "new").report
     (problem,) = [p for p in report.problems if "init_adapter" in p]
-    assert problem.startswith(f"model.init_adapter: {exported} was trained to hear the last hidden")
+    assert problem.startswith(f"model.init_adapter: {exported} was trained on the last hidden")
     report = run_cli("check", given, "--model.init_args.lora.rank=3", root=tmp_path / "new").report
     assert any("lora.rank: 2 in the folder, 3 in the config" in p for p in report.problems)
     assert issubclass(AdapterError, UserError)

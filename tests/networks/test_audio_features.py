@@ -5,7 +5,7 @@ import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.log_mel import log_mel
+from musicinfuser.networks.log_mel import LogMel
 
 CPU = torch.device("cpu")
 SECONDS_OF_A_CLIP = 2.5
@@ -42,9 +42,9 @@ def test_log_mel_has_a_frame_per_token_and_hears_pitch(small_parts, sound):
     mel = encoders(small_parts, audio_features="log_mel")
     features = mel.encode_audio(sound, device=CPU)
     assert features.shape == (1, tokens, 80)
-    higher = log_mel(0.3 * torch.sin(torch.arange(40_000)[None] / 2), rate_hz=16_000)
+    higher = LogMel().encode(0.3 * torch.sin(torch.arange(40_000)[None] / 2), device=CPU)
     assert features[0, 50].argmax() < higher[0, 50].argmax()
-    assert log_mel(torch.zeros(1, 16_000), rate_hz=16_000).unique().tolist() == [-1.0]
+    assert LogMel().encode(torch.zeros(1, 16_000), device=CPU).unique().tolist() == [-1.0]
     assert mel.fingerprints()["audio_encoder"] == "log-mel, 80 bands"
 
 
@@ -68,6 +68,6 @@ def test_what_cannot_be_is_refused(small_parts):
     with pytest.raises(ValueError, match="no effect with log_mel"):
         EncodersSpec(audio_layer=1, audio_features="log_mel")
     with pytest.raises(ValueError, match="audio_layer is 99, but"):
-        encoders(small_parts, audio_layer=99).audio_encoder  # noqa: B018
+        encoders(small_parts, audio_layer=99).audio.module  # noqa: B018
     with pytest.raises(ValueError, match="takes input_ids, no waveforms"):
-        encoders(small_parts, audio_subfolder="text_encoder").audio_encoder  # noqa: B018
+        encoders(small_parts, audio_subfolder="text_encoder").audio.module  # noqa: B018

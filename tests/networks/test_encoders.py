@@ -178,8 +178,8 @@ def test_audio_and_text_do_not_depend_on_autocast_or_the_audio_on_the_type(make_
 def test_types_freezing_and_tiling(make_encoders, frames):
     encoders = make_encoders(dtype="bfloat16", vae_tiling=True)
     assert encoders.vae.dtype == encoders.text_encoder.dtype == torch.bfloat16
-    assert encoders.audio_encoder.dtype == torch.float32
-    for part in (encoders.vae, encoders.text_encoder, encoders.audio_encoder):
+    assert encoders.audio.module.dtype == torch.float32
+    for part in (encoders.vae, encoders.text_encoder, encoders.audio.module):
         assert not part.training and not any(p.requires_grad for p in part.parameters())
     mean, _ = encoders.encode_video(frames[:1], device=CPU)
     assert mean.dtype == torch.bfloat16

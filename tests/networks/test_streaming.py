@@ -73,7 +73,7 @@ def test_nothing_of_the_graph_keeps_the_weights() -> None:
 def device_memory(weights: StreamedBlocks) -> list[torch.Tensor]:
     ring = weights._ring
     assert ring is not None
-    return [*ring._free, *(memory for _, memory, _ in ring._waiting)]
+    return [*ring.free, *(memory for _, memory, _ in ring._waiting)]
 
 
 def test_names_values_and_trained_parameters_stay() -> None:

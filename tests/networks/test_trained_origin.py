@@ -15,16 +15,17 @@ from transformers import (
 )
 
 from musicinfuser.errors import UserError
+from musicinfuser.networks.audio_encoder import AudioIdentity
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec
-from musicinfuser.networks.origin import AudioIdentity, Origin, hearing_problems
+from musicinfuser.networks.origin import Origin
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
 from tests.ears import KINDS, WIDTH, write_ears
 
 
-def identity(folder: Path | str, **changes) -> AudioIdentity:
-    settings = {"features": "encoder", "layer": None} | changes
-    return AudioIdentity.of_encoder(str(folder), None, **settings)
+def identity(folder: Path | str, *, layer: int | None = None) -> AudioIdentity:
+    return TransformersAudio(str(folder), layer=layer).identity()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,7 +33,8 @@ def test_an_encoder_is_the_same_on_disk_and_in_memory(tmp_path: Path, kind: str)
     stored = identity(write_ears(tmp_path / "ears", kind), layer=2)
     loaded = AutoModel.from_pretrained(tmp_path / "ears")
     extractor = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "ears")
-    assert AudioIdentity.of_loaded(loaded, extractor, layer=2) == stored
+    held = TransformersAudio(layer=2, model=loaded, extractor=extractor)
+    assert held.identity() == stored
     assert stored.kind == kind.removesuffix("-ctc") and stored.weights
     assert (stored.rate_hz, stored.width, stored.layer) == (50.0, WIDTH, 2)
     other = identity(write_ears(tmp_path / "others", kind, seed=2), layer=2)
@@ -115,23 +117,23 @@ def test_what_differs(changes: dict, differs: bool, can_be_told: bool) -> None:
 
 def test_sentences_name_both(tmp_path: Path) -> None:
     layer_6 = replace(SAME, layer=6)
-    problem, note = hearing_problems(Origin(SAME), layer_6, path="x.ckpt", remedy="do this")
+    problem, note = Origin(SAME).audio_problems(layer_6, path="x.ckpt", remedy="do this")
     assert note == "" and problem == (
-        "x.ckpt was trained to hear the last hidden state of facebook/wav2vec2-base-960h (wav2vec2,"
-        " weights a1), but would hear layer 6 of facebook/wav2vec2-base-960h (wav2vec2, weights "
+        "x.ckpt was trained on the last hidden state of facebook/wav2vec2-base-960h (wav2vec2,"
+        " weights a1), but would get layer 6 of facebook/wav2vec2-base-960h (wav2vec2, weights "
         "a1); do this."
     )
     old = Origin.assumed(tmp_path / "x.ckpt")
-    problem, note = hearing_problems(old, SAME, path="x.ckpt", remedy="do this")
+    problem, note = old.audio_problems(SAME, path="x.ckpt", remedy="do this")
     assert problem == "" and note == (
-        "x.ckpt does not say what it was trained to hear; it is taken to be the last hidden state "
-        "of an encoder, according to the default when it was written."
+        "x.ckpt does not say which audio features it was trained on; they are taken to be the last "
+        "hidden state of an encoder, according to the default when it was written."
     )
-    problem, _ = hearing_problems(old, layer_6, path="x.ckpt", remedy="do this")
+    problem, _ = old.audio_problems(layer_6, path="x.ckpt", remedy="do this")
     assert "put its run's configuration beside it as config.yaml" in problem
     unknown = Origin(replace(SAME, weights=None))
     there = replace(SAME, encoder="/models/other")
-    problem, note = hearing_problems(unknown, there, path="x.ckpt", remedy="do this")
+    problem, note = unknown.audio_problems(there, path="x.ckpt", remedy="do this")
     assert problem == "" and "whether /models/other is the same cannot be told" in note
 
 

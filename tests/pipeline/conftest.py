@@ -9,7 +9,7 @@ import torch
 from diffusers import MochiPipeline
 from peft import get_peft_model_state_dict
 
-from musicinfuser import MusicAdapter, MusicInfuserPipeline
+from musicinfuser import MusicInfuserPipeline
 from musicinfuser.media.audio import write_wav
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
@@ -39,8 +39,8 @@ def trained(small_parts: Path) -> MusicMochi:
 def adapter(trained: MusicMochi, small_parts: Path, tmp_path_factory) -> str:
     """A folder with ``zica`` and LoRA."""
     folder = tmp_path_factory.mktemp("adapter")
-    whole = MusicAdapter.from_model(trained, audio_encoder=str(small_parts / "audio_encoder"))
-    whole.save_pretrained(folder / "zica")
+    trained.adapter.register_to_config(audio_encoder=str(small_parts / "audio_encoder"))
+    trained.adapter.save_pretrained(folder / "zica")
     MochiPipeline.save_lora_weights(
         folder,
         transformer_lora_layers=get_peft_model_state_dict(trained.backbone),

@@ -9,10 +9,10 @@ from diffusers import MochiPipeline
 from peft import get_peft_model_state_dict
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-from musicinfuser import MusicAdapter, MusicInfuserPipeline, keyed_random
+from musicinfuser import MusicInfuserPipeline, keyed_random
 from musicinfuser.adapters.loading import AdapterMismatchError
-from musicinfuser.app.generator import Generator
 from musicinfuser.app.options import parse
+from musicinfuser.app.studio import Studio
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
@@ -50,7 +50,8 @@ def train(small_parts: Path, tmp_path: Path):
         with_trained_values(model)
         folder = tmp_path / name
         origin = Origin.of_parts(spec, backbone)
-        MusicAdapter.from_model(model, origin=origin).save_pretrained(folder / "zica")
+        model.adapter.register_to_config(**origin.stored())
+        model.adapter.save_pretrained(folder / "zica")
         MochiPipeline.save_lora_weights(
             folder,
             transformer_lora_layers=get_peft_model_state_dict(model.backbone),
@@ -99,12 +100,12 @@ def test_other_ears_are_refused(train, small_parts: Path, ears: Path, tmp_path: 
     ):
         with pytest.raises(
             AdapterMismatchError,
-            match=rf"was trained to hear the last hidden .*, but would hear .*\({kind}, weights",
+            match=rf"was trained on the last hidden .*, but would get .*\({kind}, weights",
         ):
             MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder, audio_encoder=other)
     pipeline = MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder)
     parts = pipeline.components | {"audio_encoder": AutoModel.from_pretrained(twin)}
-    with pytest.raises(AdapterMismatchError, match="was trained to hear"):
+    with pytest.raises(AdapterMismatchError, match="was trained on"):
         MusicInfuserPipeline(**parts)
 
 
@@ -134,11 +135,11 @@ def test_an_old_folder_is_read_by_the_record_beside_it(
         "model:\n  init_args:\n    encoders:\n      audio_subfolder: audio_encoder\n"
         f"      audio: {small_parts}\n      audio_layer: 1\n"
     )
-    with pytest.warns(UserWarning, match=r"according to .*config\.yaml it is layer 1 of"):
+    with pytest.warns(UserWarning, match=r"according to .*config\.yaml they are layer 1 of"):
         pipeline = quiet(MusicInfuserPipeline.from_pretrained(small_parts, adapter=layer_1))
     assert torch.equal(latents_of(pipeline, audio=song, num_inference_steps=1), expected)
     (layer_1 / "config.yaml").unlink()
-    with pytest.warns(UserWarning, match="does not say what it was trained to hear"):
+    with pytest.warns(UserWarning, match="does not say which audio features it was trained on"):
         pipeline = quiet(MusicInfuserPipeline.from_pretrained(small_parts, adapter=layer_1))
     assert not torch.equal(latents_of(pipeline, audio=song, num_inference_steps=1), expected)
 
@@ -150,26 +151,26 @@ def test_the_app_refuses_adapters_of_different_ears(
     _, _, mel = train("mel", audio_features="log_mel")
     _, _, other = train("other", audio=str(ears), audio_subfolder=None)
 
-    def load(*folders: Path) -> Generator:
+    def load(*folders: Path) -> Studio:
         options = ["--height=32", "--width=48", "--num_steps=1", "--device=cpu"]
         named = [f"{folder.name}={folder}" for folder in folders]
-        return Generator(parse([f"--model={small_parts}", *options, "--adapter", *named]))
+        return Studio.load(parse([f"--model={small_parts}", *options, "--adapter", *named]))
 
-    generator = load(mel, last)
-    assert generator.pipeline.audio_encoder is not None
+    studio = load(mel, last)
+    assert studio.pipeline.audio_encoder is not None
     found = {}
     for name in ("mel", "last"):
-        generator.choose(name)
-        found[name] = latents_of(generator.pipeline, audio=song, num_inference_steps=1)
+        studio.choose(name)
+        found[name] = latents_of(studio.pipeline, audio=song, num_inference_steps=1)
     assert not torch.equal(found["mel"], found["last"])
-    with pytest.raises(AdapterMismatchError, match=r"was trained to hear .* \(hubert, weights"):
+    with pytest.raises(AdapterMismatchError, match=r"was trained on .* \(hubert, weights"):
         load(last, other)
 
 
 def test_waveforms_prepared_otherwise_are_refused(train, small_parts: Path, tmp_path: Path) -> None:
     _, _, folder = train("adapter")
     plain = Wav2Vec2FeatureExtractor(do_normalize=False)
-    with pytest.raises(AdapterMismatchError, match=r"would hear .*, waveforms as they are\)"):
+    with pytest.raises(AdapterMismatchError, match=r"would get .*, waveforms as they are\)"):
         MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder, feature_extractor=plain)
 
 
@@ -179,5 +180,5 @@ def test_a_layer_that_the_ears_lack_is_refused(train, small_parts: Path) -> None
     settings = json.loads(config.read_text())
     settings["origin"]["audio"] |= {"layer": 12, "weights": None}
     config.write_text(json.dumps(settings))
-    with pytest.raises(AdapterMismatchError, match="it hears layer 12, the audio encoder has 3"):
+    with pytest.raises(AdapterMismatchError, match="it takes layer 12, the audio encoder has 3"):
         MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder)

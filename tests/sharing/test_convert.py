@@ -52,7 +52,8 @@ def test_what_the_authors_adapter_hears(golden, tmp_path: Path) -> None:
     assert (audio.features, audio.layer, audio.kind) == ("encoder", None, "wav2vec2")
     assert (audio.encoder, audio.rate_hz) == ("facebook/wav2vec2-base-960h", 50.0)
     card = (tmp_path / "folder" / "README.md").read_text()
-    assert "| hears | the last hidden state of facebook/wav2vec2-base-960h (wav2vec2) |" in card
+    said = "the last hidden state of facebook/wav2vec2-base-960h (wav2vec2)"
+    assert f"| audio features | {said} |" in card
     ears = write_ears(tmp_path / "ears")
     given = ("--layers", "1,3", "--audio_encoder", ears)
     convert("from-official", golden.adapter, tmp_path / "own", *given)
@@ -66,7 +67,7 @@ def test_their_format_cannot_tell_their_code_of_other_features(golden, tmp_path:
     settings = json.loads(config.read_text())
     settings["origin"]["audio"]["layer"] = 6
     config.write_text(json.dumps(settings))
-    with pytest.warns(UserWarning, match="authors' code hears the last hidden state"):
+    with pytest.warns(UserWarning, match="authors' code takes the last hidden state"):
         convert("to-official", tmp_path / "folder", tmp_path / "again.safetensors")
     convert("from-official", tmp_path / "again.safetensors", tmp_path / "third")
     assert read_folder(tmp_path / "third").origin.audio.layer == 6

@@ -4,36 +4,32 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from musicinfuser.media.latents import clip_paths
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from preflight.disk import (
     caption_bytes,
     check_checkpoints,
     clip_bytes,
     free_bytes,
-    num_audio_tokens,
     num_checkpoints,
 )
 from preflight.report import Report
-
-WAV2VEC = {
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "hidden_size": 768,
-}
-
-
-def test_audio_tokens() -> None:
-    assert num_audio_tokens(40_000, WAV2VEC) == 124
 
 
 def test_size_of_a_clip_at_full_size() -> None:
     """Mean and log variance of 12x13x60x106 in bf16, and 124 x 768 in fp32."""
     size = clip_bytes(
-        73, 480, 848, fps=30.0, value_bytes=2, latent_channels=12, audio_config=WAV2VEC
+        73,
+        480,
+        848,
+        fps=30.0,
+        value_bytes=2,
+        latent_channels=12,
+        audio=TransformersAudio(),
     )
     assert size == pytest.approx(2 * 992_160 * 2 + 124 * 768 * 4, rel=0.01)
 
 
-def test_size_of_a_clip_is_that_of_its_file(small_cache: Path) -> None:
+def test_size_of_a_clip_is_that_of_its_file(small_cache: Path, small_parts: Path) -> None:
     expected = clip_bytes(
         7,
         32,
@@ -41,7 +37,7 @@ def test_size_of_a_clip_is_that_of_its_file(small_cache: Path) -> None:
         fps=30.0,
         value_bytes=4,
         latent_channels=12,
-        audio_config=WAV2VEC | {"hidden_size": 96},
+        audio=TransformersAudio(str(small_parts), "audio_encoder"),
     )
     for path in clip_paths(small_cache):
         assert expected - 8_192 < path.stat().st_size <= expected

@@ -1,10 +1,11 @@
-"""Mochi's decoder over pieces of time, each going on where the one before ended.
+"""Mochi's VAE where memory is short: over pieces of time, and in tiles of an area.
 
-Its convolutions are causal: a frame depends on that frame and earlier ones. So they are given the
-last frames they saw, and pieces together equal what is decoded at once, without overlap or seams.
+Convolutions of its decoder are causal: a frame depends on that frame and earlier ones. So they are
+given the last frames before a piece, and pieces together equal what is decoded at once.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +16,12 @@ from torch import Tensor
 
 # Of 1.2 s: half of what a clip takes in the decoder, and no more work in all.
 PIECE_LATENT_FRAMES = 6
+# Mochi's decoder in bf16, untiled, by simulation: 52 GiB for the 12x13x60x106 latents of a clip.
+DECODE_BYTES_PER_LATENT = 52 * 2**30 // (12 * 13 * 60 * 106)
+# Sides of tiles in pixels, the largest first (diffusers': 256); a quarter overlaps the next.
+TILE_SIZES = (256, 192, 128)
+# Free memory that a tile wants, over the estimate: workspaces of convolutions, fragmentation.
+TILE_ROOM = 1.25
 
 
 def decode_pieces(
@@ -41,7 +48,7 @@ def decode_pieces(
     convolutions = [m for m in vae.decoder.modules() if isinstance(m, CogVideoXCausalConv3d)]
     pasts = [_Past(convolution) for convolution in convolutions]
     for first in range(0, latents.shape[2], length):
-        with _going_on(pasts), _all_frames(vae, first > 0), torch.no_grad():
+        with _going_on(pasts, vae, is_later=first > 0), torch.no_grad():
             pixels = decode(latents[:, :, first : first + length])
         yield pixels
 
@@ -54,45 +61,57 @@ class _Past:
 
     def __init__(self, convolution: CogVideoXCausalConv3d) -> None:
         self.convolution = convolution
-        self._before: list[Tensor] = []
-        self._now: list[Tensor] = []
+        self.before: list[Tensor] = []
+        self.now: list[Tensor] = []
 
     def pad(self, inputs: Tensor, conv_cache: Tensor | None = None) -> Tensor:
         """Inputs with frames before them and, like diffusers', the edge repeated around them."""
         num_frames = self.convolution.time_pad
-        if self._before:
-            past = self._before.pop(0)
+        if self.before:
+            past = self.before.pop(0)
         else:
             past = inputs[:, :, :1].expand(-1, -1, num_frames, -1, -1)
         inputs = torch.cat([past, inputs], dim=2)
-        self._now.append(inputs[:, :, inputs.shape[2] - num_frames :].clone())
+        self.now.append(inputs[:, :, inputs.shape[2] - num_frames :].clone())
         high, wide = self.convolution.height_pad, self.convolution.width_pad
         return F.pad(inputs, (wide, wide, high, high, 0, 0), mode="replicate")
 
-    def next_piece(self) -> None:
-        """What was now is before."""
-        self._before, self._now = self._now, []
-
 
 @contextmanager
-def _going_on(pasts: list[_Past]) -> Iterator[None]:
+def _going_on(pasts: list[_Past], vae: AutoencoderKLMochi, *, is_later: bool) -> Iterator[None]:
+    drops = vae.drop_last_temporal_frames
+    # A later piece's first latent frame stands for six frames, as all but a video's first do.
+    vae.drop_last_temporal_frames = drops and not is_later
     for past in pasts:
         past.convolution.fake_context_parallel_forward = past.pad
     try:
         yield
     finally:
+        vae.drop_last_temporal_frames = drops
         for past in pasts:
             del past.convolution.fake_context_parallel_forward
     for past in pasts:
-        past.next_piece()
+        past.before, past.now = past.now, []
 
 
-@contextmanager
-def _all_frames(vae: AutoencoderKLMochi, is_later: bool) -> Iterator[None]:
-    """A later piece's first latent frame stands for six frames, as all but a video's first do."""
-    drops = vae.drop_last_temporal_frames
-    vae.drop_last_temporal_frames = drops and not is_later
-    try:
-        yield
-    finally:
-        vae.drop_last_temporal_frames = drops
+def tile_size_for(shape: Sequence[int], free_bytes: float) -> int | None:
+    """Side in pixels of the tiles that latents are decoded in; None for decoding them whole.
+
+    Args:
+        shape: ``(B, C, T, H, W)``.
+        free_bytes: Of the device, the VAE's weights on it.
+    """
+    per_place = DECODE_BYTES_PER_LATENT * math.prod(shape[:3])
+    if free_bytes >= per_place * math.prod(shape[3:]):
+        return None
+    for size in TILE_SIZES:
+        if free_bytes >= TILE_ROOM * per_place * math.prod(min(n, size // 8) for n in shape[3:]):
+            return size
+    return TILE_SIZES[-1]
+
+
+def use_tiles(vae: AutoencoderKLMochi, size: int | None) -> None:
+    """Have a VAE work in tiles of a side in pixels, or on whole clips."""
+    vae.use_tiling = size is not None
+    if size is not None:
+        vae.enable_tiling(size, size, size * 3 // 4, size * 3 // 4)

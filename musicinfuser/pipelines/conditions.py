@@ -1,4 +1,4 @@
-"""The sound a call of the pipeline brings, as its adapter was trained to hear it."""
+"""What the prompts and the sound of a call become before the sampler takes them."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,17 @@ from torch import Tensor
 from musicinfuser.clip_size import frames_within
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
-from musicinfuser.generation import AudioConditioning, audio_by_windows, audio_seconds, cut_span
+from musicinfuser.generation import (
+    AudioConditioning,
+    Conditions,
+    conditioning_seconds,
+    cut_span,
+    features_by_windows,
+)
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
-from musicinfuser.networks.encoders import AUDIO_RATE_HZ, encode_waveforms
-from musicinfuser.networks.log_mel import log_mel
-from musicinfuser.networks.origin import LOG_MEL
+from musicinfuser.networks.audio_encoder import AudioEncoder, audio_encoder_class
+from musicinfuser.networks.transformers_audio import TransformersAudio
 
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
@@ -25,6 +30,8 @@ Sound = str | Path | tuple[np.ndarray | Tensor, int]
 FPS = 30.0
 NUM_FRAMES = 73
 """Where a call names no length (authors' training clips)."""
+_LENGTH_RATE_HZ = 16_000
+"""At which sounds are read to measure their length."""
 
 
 def frames_asked(
@@ -39,7 +46,7 @@ def frames_asked(
         start_seconds: Where in the sound the videos begin.
 
     Raises:
-        ValueError: Both are given, no length, or no sound to tell an infinite one by.
+        UserError: Both are given, no length, or no sound to tell an infinite one by.
         MediaError: A sound cannot be read.
     """
     if num_seconds is None:
@@ -54,72 +61,62 @@ def frames_asked(
         if audio is None:
             raise UserError("num_seconds is infinite, but there is no audio; give a number.")
         sounds = audio if isinstance(audio, list) else [audio]
-        lengths = [len(_at_model_rate(sound)[1]) / AUDIO_RATE_HZ for sound in sounds]
+        lengths = [len(_mono(s, _LENGTH_RATE_HZ)[1]) / _LENGTH_RATE_HZ for s in sounds]
         num_seconds = min(lengths, default=0.0) - start_seconds
     return frames_within(num_seconds, fps=FPS)
 
 
-class Hearing:
+class ConditionsMixin:
     """What a call of `MusicInfuserPipeline` does with its audio."""
 
-    def _heard(
-        self: Any,
-        audio: Any,
-        num_clips: int,
-        num_frames: int,
-        start_seconds: float,
-        windows: Windows | None,
-    ) -> Tensor | None:
-        if audio is None:
-            return None
-        needs_encoder = self.zica is None or self.zica.trained_with.audio.features != LOG_MEL
-        if needs_encoder and None in (self.zica, self.audio_encoder, self.feature_extractor):
+    def _audio_encoder(self: Any) -> AudioEncoder:
+        """That of the adapter, with this pipeline's parts."""
+        trained = None if self.zica is None else self.zica.trained_with.audio
+        if trained is not None and trained.features != TransformersAudio.features:
+            return audio_encoder_class(trained.features)(trained.encoder or "", layer=trained.layer)
+        if trained is None or self.audio_encoder is None or self.feature_extractor is None:
             raise UserError(
                 "this pipeline has no music adapter; load it with "
                 "from_pretrained(base, adapter=FOLDER), or give audio=None."
             )
-        return heard_waveforms(
-            audio,
-            num_clips=num_clips,
-            num_frames=num_frames,
-            start_seconds=start_seconds,
-            windows=windows,
+        return TransformersAudio(
+            layer=trained.layer, model=self.audio_encoder, extractor=self.feature_extractor
         )
 
     def _features(
-        self: Any, heard: Tensor, num_videos: int, windows: Windows | None
+        self: Any,
+        encoder: AudioEncoder,
+        sound: Tensor,
+        num_videos: int,
+        windows: Windows | None,
     ) -> AudioConditioning:
-        """Features of every video of each prompt, or those for each window."""
-        trained, device = self.zica.trained_with.audio, self._execution_device
+        """Features for every video of each prompt, or those for each window."""
+        device = self._execution_device
 
         def encode(waveforms: Tensor) -> Tensor:
-            if trained.features == LOG_MEL:
-                features = log_mel(waveforms.to(device), rate_hz=AUDIO_RATE_HZ)
-            else:
-                features = encode_waveforms(
-                    self.audio_encoder,
-                    self.feature_extractor,
-                    waveforms,
-                    device=device,
-                    layer=trained.layer,
-                )
-            return features.repeat_interleave(num_videos, dim=0)
+            return encoder.encode(waveforms, device=device).repeat_interleave(num_videos, dim=0)
 
-        return audio_by_windows(encode, heard, windows, fps=FPS)
+        if encoder.module is not None and encoder.module is not self.audio_encoder:
+            encoder.module.to(device)
+        if windows is None:
+            return encode(sound)
+        return features_by_windows(encode, sound, windows, fps=FPS, rate_hz=encoder.rate_hz)
 
 
-def heard_waveforms(
+def waveforms(
     audio: Sound | Sequence[Sound],
     *,
+    rate_hz: int,
     num_clips: int,
     num_frames: int,
     start_seconds: float,
     windows: Windows | None = None,
 ) -> Tensor:
-    """What each clip hears, ``(num_clips, num_samples)`` at 16 kHz over `audio_seconds`.
+    """The sound of each clip, ``(num_clips, num_samples)`` over `conditioning_seconds`.
 
     Args:
         audio: One sound for all clips, or a list with one for each.
+        rate_hz: Of the result.
         num_clips: Clips of the batch.
         num_frames: Frames per clip.
         start_seconds: Where in the sound the clips begin.
@@ -127,23 +124,24 @@ def heard_waveforms(
 
     Raises:
         MediaError: A sound cannot be read, is silent, or ends before the clip does.
-        ValueError: Not one sound per clip.
+        UserError: Not one sound per clip.
     """
-    if not isinstance(audio, list):
-        one = _heard(audio, num_frames, start_seconds, windows)  # type: ignore[arg-type]
-        return one.expand(num_clips, -1)
-    if len(audio) != num_clips:
+    if isinstance(audio, list) and len(audio) != num_clips:
         raise UserError(
             f"audio names {len(audio)} sounds for {num_clips} prompts; give one, or one for each."
         )
-    return torch.stack([_heard(sound, num_frames, start_seconds, windows) for sound in audio])
+    sounds = audio if isinstance(audio, list) else [audio]
+    found = [_span(sound, rate_hz, num_frames, start_seconds, windows) for sound in sounds]
+    return torch.stack(found).expand(num_clips, -1)
 
 
-def _heard(audio: Sound, num_frames: int, start_seconds: float, windows: Windows | None) -> Tensor:
-    name, waveform = _at_model_rate(audio)
-    span_seconds = audio_seconds(num_frames, fps=FPS, windows=windows)
-    span, _ = cut_span(name, waveform, start_seconds, span_seconds)
-    left_seconds = len(waveform) / AUDIO_RATE_HZ - start_seconds
+def _span(
+    audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None
+) -> Tensor:
+    name, waveform = _mono(audio, rate_hz)
+    span_seconds = conditioning_seconds(num_frames, fps=FPS, windows=windows)
+    span, _ = cut_span(name, waveform, start_seconds, span_seconds, rate_hz=rate_hz)
+    left_seconds = len(waveform) / rate_hz - start_seconds
     # The span is longer than the clip by up to 0.14 s, which may be missing.
     if left_seconds < num_frames / FPS:
         most = frames_within(left_seconds, fps=FPS)
@@ -160,10 +158,10 @@ def _heard(audio: Sound, num_frames: int, start_seconds: float, windows: Windows
     return span
 
 
-def _at_model_rate(audio: Sound) -> tuple[str, Tensor]:
-    """A sound's name and its samples at 16 kHz, channels averaged."""
+def _mono(audio: Sound, rate_hz: int) -> tuple[str, Tensor]:
+    """A sound's name and its samples, channels averaged."""
     if isinstance(audio, str | Path):
-        return str(audio), read_audio(audio, rate_hz=AUDIO_RATE_HZ)
+        return str(audio), read_audio(audio, rate_hz=rate_hz)
     name = "the given sound"
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise UserError("audio is a path, (array, rate), a list of these, or None.")
@@ -180,4 +178,25 @@ def _at_model_rate(audio: Sound) -> tuple[str, Tensor]:
     mono = torch.atleast_2d(samples).float().mean(dim=0)
     if not mono.isfinite().all():
         raise MediaError(f"{name} holds values that are no numbers.")
-    return name, resample(mono, from_hz=int(audio[1]), to_hz=AUDIO_RATE_HZ)
+    return name, resample(mono, from_hz=int(audio[1]), to_hz=rate_hz)
+
+
+def text_conditions(
+    text: Tensor, mask: Tensor, negative: Tensor | None, negative_mask: Tensor | None
+) -> Conditions:
+    """Features and lengths without the padding that no prompt of the batch needs.
+
+    Args:
+        text: ``(B, L, width)`` right-padded.
+        mask: ``(B, L)``, nonzero = valid.
+        negative: As ``text``; None where the negative prompts are not used; so is its mask.
+        negative_mask: As ``mask``.
+    """
+    if negative is None or negative_mask is None:
+        negative, negative_mask = text[:, :0], mask[:, :0]
+    cut = []
+    for features, valid in ((text, mask), (negative, negative_mask)):
+        lengths = tuple(valid.bool().sum(dim=1).tolist())
+        cut.append((features[:, : max(lengths)], lengths))
+    (text, lengths), (negative, negative_lengths) = cut
+    return Conditions(text, negative, None, lengths, negative_lengths)

@@ -6,14 +6,11 @@ from typing import Any, Self
 import torch
 from diffusers import MochiPipeline
 
-from musicinfuser.adapters.loading import (
-    LORA_FILE,
-    adapter_parts,
-    load_lora,
-    load_whole,
-)
+from musicinfuser.adapters.folder import LORA_FILE
+from musicinfuser.adapters.loading import adapter_parts, load_lora
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import without_lora
+from musicinfuser.pretrained_sources import missing_weights_named
 
 
 class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
@@ -50,7 +47,8 @@ class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
         dtype = kwargs.get("dtype")
         if isinstance(dtype, torch.dtype):
             kwargs["dtype"] = {"default": dtype, "audio_encoder": torch.float32}
-        pipeline = load_whole(super().from_pretrained, source, **kwargs)
+        with missing_weights_named("MusicInfuserPipeline", source):
+            pipeline = super().from_pretrained(source, **kwargs)
         if pipeline.config.has_lora:
             load_lora(pipeline, source)
         if adapter is not None:
@@ -74,17 +72,13 @@ class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
                 "one, or fuse_lora and unload_lora_weights first."
             )
         self.register_to_config(has_lora=bool(names))
-        if names:
-            self._save_lora(save_directory, names[0])
+        for name in names:
+            from peft import get_peft_model_state_dict
+
+            matrices = get_peft_model_state_dict(self.transformer, adapter_name=name)
+            self.save_lora_weights(
+                save_directory, matrices, weight_name=LORA_FILE,
+                transformer_lora_adapter_metadata=self.transformer.peft_config[name].to_dict(),
+            )  # fmt: skip
         with without_lora(self.transformer):
             super().save_pretrained(save_directory, **kwargs)
-
-    def _save_lora(self, folder: str | os.PathLike, name: str) -> None:
-        from peft import get_peft_model_state_dict
-
-        self.save_lora_weights(
-            folder,
-            transformer_lora_layers=get_peft_model_state_dict(self.transformer, adapter_name=name),
-            weight_name=LORA_FILE,
-            transformer_lora_adapter_metadata=self.transformer.peft_config[name].to_dict(),
-        )

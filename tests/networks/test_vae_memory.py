@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.vae_pieces import decode_pieces
+from musicinfuser.networks.vae_memory import decode_pieces
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")

@@ -1,0 +1,189 @@
+"""Audio encoders: what one states, how it is chosen, and what tells its features from others'."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.pretrained_sources import looks_local
+
+BUILT_IN = {
+    "encoder": "musicinfuser.networks.transformers_audio.TransformersAudio",
+    "log_mel": "musicinfuser.networks.log_mel.LogMel",
+}
+
+
+@dataclass(frozen=True)
+class AudioTimes:
+    """When features are: feature k is made of ``window_seconds`` from ``k * hop_seconds`` on."""
+
+    hop_seconds: float = 0.02
+    """Between the starts of two features (wav2vec 2.0: 20 ms)."""
+    window_seconds: float = 0.025
+    """Of sound that a feature is made of (wav2vec 2.0: 25 ms)."""
+
+
+@dataclass(frozen=True)
+class AudioIdentity:
+    """Which audio features an adapter is conditioned on; None is not known."""
+
+    features: str = "encoder"
+    """As ``encoders.audio_features``."""
+    layer: int | None = None
+    """As ``encoders.audio_layer``: None is the last hidden state."""
+    encoder: str | None = None
+    """Hub id, or a folder, which then is absolute or starts with a dot."""
+    kind: str | None = None
+    """Of the encoder, as transformers calls it: ``wav2vec2``, ``hubert``."""
+    weights: str | None = None
+    """`fingerprint_weights` of the encoder."""
+    rate_hz: float | None = None
+    """Features per second."""
+    width: int | None = None
+    """Channels of a feature."""
+    normalises: bool | None = None
+    """Whether waveforms get unit variance first (``do_normalize`` of the feature extractor)."""
+    window_seconds: float | None = None
+    """Of sound that a feature is made of."""
+
+    @property
+    def times(self) -> AudioTimes:
+        """When its features are; wav2vec 2.0's where that is not known."""
+        known = AudioTimes()
+        return AudioTimes(
+            1 / self.rate_hz if self.rate_hz else known.hop_seconds,
+            self.window_seconds or known.window_seconds,
+        )
+
+    def __str__(self) -> str:
+        """In a few words, for a sentence."""
+        if self.features == "log_mel":
+            return f"log-mel spectrograms of {self.width or 80} bands"
+        if self.features != "encoder":
+            weights = f", weights {self.weights}" if self.weights else ""
+            return f"{self.features} ({self.rate_hz:g} Hz, {self.width} channels{weights})"
+        layer = "the last hidden state" if self.layer is None else f"layer {self.layer}"
+        as_is = "waveforms as they are" if self.normalises is False else None
+        known = (self.kind, self.weights and f"weights {self.weights}", as_is)
+        marks = ", ".join(filter(None, known))
+        return f"{layer} of {self.encoder or 'an encoder'}{f' ({marks})' if marks else ''}"
+
+    @property
+    def is_authors(self) -> bool:
+        """Whether the authors' code may use the same: their file names no features."""
+        return (self.features, self.layer) == ("encoder", None) and self.kind in (None, "wav2vec2")
+
+    def differs_from(self, other: "AudioIdentity") -> bool:
+        """Whether the same sound gives other features, as far as both are known."""
+        if (self.features, self.layer) != (other.features, other.layer):
+            return True
+        names = ("kind", "rate_hz", "width", "normalises", "window_seconds", "weights")
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        if None in pairs[-1]:
+            # Two names of the Hub tell what weights would.
+            sources = (self.encoder, other.encoder)
+            pairs[-1] = sources if all(n and not looks_local(n) for n in sources) else (None, None)
+        return any(mine != theirs for mine, theirs in pairs if mine is not None is not theirs)
+
+    def can_be_told_from(self, other: "AudioIdentity") -> bool:
+        """Whether enough is known of both to tell that they are the same encoder."""
+        if self.features != "encoder" or None not in (self.weights, other.weights):
+            return True
+        names = [Path(source or "").name for source in (self.encoder, other.encoder)]
+        return names[0] != "" and names[0] == names[1]
+
+
+class AudioEncoder:
+    """Waveforms to features, frozen.
+
+    A subclass states the four numbers below and writes `encode`; with weights, also `module`.
+    """
+
+    features: ClassVar[str]
+    """Its name in ``encoders.audio_features``; a class path unless it is `BUILT_IN`."""
+    takes_layer: ClassVar[bool] = False
+    """Whether ``encoders.audio_layer`` has a meaning for it."""
+    rate_hz: int
+    """Samples per second of the sound it takes."""
+    hop: int
+    """Samples between the starts of two features."""
+    window: int
+    """Samples that a feature is made of; the sound is not padded."""
+    width: int
+    """Channels of a feature (``model.audio_width``)."""
+
+    def __init_subclass__(cls) -> None:
+        """Name a class that is not built in by its path."""
+        cls.features = cls.__dict__.get("features", f"{cls.__module__}.{cls.__qualname__}")
+
+    def __init__(
+        self, source: str = "", subfolder: str | None = None, *, layer: int | None = None
+    ) -> None:
+        """Note where weights are, if it has any; none are read yet.
+
+        Args:
+            source: ``encoders.audio``: Hub id or folder.
+            subfolder: ``encoders.audio_subfolder``.
+            layer: ``encoders.audio_layer``.
+        """
+        self.source, self.subfolder, self.layer = source, subfolder, layer
+
+    def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """Features ``(B, S, width)`` fp32 on ``device``.
+
+        Args:
+            waveforms: ``(B, num_samples)`` at `rate_hz` in [-1, 1].
+            device: Where to compute; `module` is there.
+        """
+        raise NotImplementedError
+
+    @property
+    def module(self) -> nn.Module | None:
+        """Its network, loaded when first asked for; None of an encoder without weights."""
+        return None
+
+    @property
+    def times(self) -> AudioTimes:
+        """When its features are."""
+        return AudioTimes(self.hop / self.rate_hz, self.window / self.rate_hz)
+
+    def num_features(self, num_samples: int) -> int:
+        """How many a sound gives: 2.5 s give 124 of wav2vec 2.0's."""
+        return max((num_samples - self.window) // self.hop + 1, 0)
+
+    def identity(self) -> AudioIdentity:
+        """What tells its features from others'; checkpoints and adapters keep it."""
+        return AudioIdentity(
+            self.features,
+            rate_hz=self.rate_hz / self.hop,
+            width=self.width,
+            window_seconds=self.times.window_seconds,
+        )
+
+    def fingerprint(self) -> str:
+        """The same in one line, for the clips of a cache."""
+        return str(self.identity())
+
+
+def audio_encoder_class(features: str) -> type[AudioEncoder]:
+    """The class that ``encoders.audio_features`` names.
+
+    Raises:
+        UserError: It names none.
+    """
+    module, _, name = BUILT_IN.get(features, features).rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+        if issubclass(found, AudioEncoder):
+            return found
+        reason = "is no AudioEncoder"
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        reason = f"cannot be imported ({error})"
+    raise UserError(
+        f"encoders.audio_features: {features!r} {reason}; give {' or '.join(BUILT_IN)}, or the "
+        "class path of an AudioEncoder."
+    )

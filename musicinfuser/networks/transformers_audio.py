@@ -1,0 +1,168 @@
+"""Audio encoders of transformers that take waveforms: wav2vec 2.0 (section 5.1) and its like."""
+
+import json
+from contextlib import suppress
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import fingerprint_folder
+from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity
+from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
+from musicinfuser.pretrained_sources import (
+    find_local,
+    load_pretrained,
+    looks_local,
+    missing_folder,
+)
+
+WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
+
+
+class TransformersAudio(AudioEncoder):
+    """A hidden state of wav2vec 2.0, HuBERT, WavLM or data2vec, in fp32."""
+
+    features = "encoder"
+    takes_layer = True
+    # Of wav2vec 2.0 base, where no config is at hand.
+    rate_hz, hop, window, width = 16_000, 320, 400, 768
+
+    def __init__(
+        self,
+        source: str = WAV2VEC_HUB_ID,
+        subfolder: str | None = None,
+        *,
+        layer: int | None = None,
+        model: PreTrainedModel | None = None,
+        extractor: Any = None,
+    ) -> None:
+        """Read its configs where they are on this machine; weights are loaded when first used.
+
+        Args:
+            source: Hub id or folder.
+            subfolder: Folder of the encoder inside.
+            layer: Which hidden state; None is the last one, normalised.
+            model: One in memory, in place of ``source``.
+            extractor: Its feature extractor.
+        """
+        super().__init__(source, subfolder, layer=layer)
+        self._folder: Path | None = None
+        if model is not None:
+            self.__dict__ |= {"module": model, "extractor": extractor}
+            self.source = model.config.name_or_path
+            self._config = model.config.to_dict()
+            prepared = {"do_normalize": getattr(extractor, "do_normalize", None)}
+            prepared["sampling_rate"] = getattr(extractor, "sampling_rate", None)
+        else:
+            self._folder = find_local(source, subfolder)
+            self._config = _json(self._folder, "config.json")
+            prepared = _json(self._folder, "preprocessor_config.json")
+        self._normalises = prepared.get("do_normalize")
+        self.rate_hz = prepared.get("sampling_rate") or self.rate_hz
+        self.width = self._config.get("hidden_size", self.width)
+        if strides := self._config.get("conv_stride"):
+            self.hop, self.window = prod(strides), 1
+            for kernel, stride in zip(
+                self._config["conv_kernel"][::-1], strides[::-1], strict=True
+            ):
+                self.window = (self.window - 1) * stride + kernel
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, frozen.
+
+        Raises:
+            MissingWeightsError: Nothing loadable there.
+            UserError: It takes no waveforms, or has no such layer.
+        """
+        model = load_pretrained(AutoModel, self.source, self.subfolder, dtype=torch.float32)
+        check_audio_encoder(model, self.source, layer=self.layer)
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def extractor(self) -> Any:
+        """What prepares waveforms for it."""
+        return load_pretrained(AutoFeatureExtractor, self.source, self.subfolder)
+
+    def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """Hidden states ``(B, S, width)``; 2.5 s at 16 kHz give 124 of wav2vec 2.0."""
+        extracted = self.extractor(
+            [waveform.numpy() for waveform in waveforms.cpu()],
+            sampling_rate=self.rate_hz,
+            return_tensors="pt",
+        )
+        with torch.autocast(device.type, enabled=False):
+            values = extracted.input_values.to(device, self.module.dtype)
+            if self.layer is None:
+                return self.module(values).last_hidden_state
+            return self.module(values, output_hidden_states=True).hidden_states[self.layer]
+
+    def identity(self) -> AudioIdentity:
+        """What its files say, and a fingerprint of its weights; of weights little is read."""
+        is_known = "conv_stride" in self._config
+        name = f"{self.source}/{self.subfolder}" if self.subfolder else self.source
+        if Path(name).is_dir() and not looks_local(name):
+            name = f"./{name}"  # a folder can be told from a Hub id
+        return AudioIdentity(
+            layer=self.layer,
+            encoder=name or None,
+            kind=self._config.get("model_type"),
+            weights=self._weights(),
+            rate_hz=self.rate_hz / self.hop if is_known else None,
+            width=self._config.get("hidden_size"),
+            normalises=self._normalises,
+            window_seconds=self.window / self.rate_hz if is_known else None,
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of its files where they are local, else its source; and the layer."""
+        if self._folder is None and looks_local(self.source):
+            raise missing_folder("audio_encoder", self.source, self.subfolder)
+        found = fingerprint_folder(self._folder) if self._folder else self.source
+        return found if self.layer is None else f"{found}, layer {self.layer}"
+
+    def _weights(self) -> str | None:
+        if self._folder is None:
+            model = self.__dict__.get("module")
+            return None if model is None else fingerprint_weights(model.state_dict())
+        # Whoever needs the weights says what is wrong with them.
+        with suppress(UserError, KeyError, ValueError):
+            # In files of a model with a head, names start with what the model calls its base.
+            base = MODEL_MAPPING[type(AutoConfig.for_model(self._config["model_type"]))]
+            prefix = f"{base.base_model_prefix}."
+            return fingerprint_weights(mapped_weights(self._folder), prefix=prefix)
+        return None
+
+
+def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None) -> None:
+    """Refuse a model that takes no waveforms or has no such layer.
+
+    Raises:
+        UserError: Says which.
+    """
+    if part.main_input_name != "input_values":
+        raise UserError(
+            f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
+            "wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+        )
+    num_layers = part.config.num_hidden_layers
+    if layer is not None and layer > num_layers:
+        raise UserError(
+            f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
+            f"{num_layers}."
+        )
+
+
+def _json(folder: Path | None, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / name).read_text()) if folder else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

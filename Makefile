@@ -87,18 +87,18 @@ $(DONE)/media: .venv/.installed $(PROGRAMS) \
 	$(PY) -m small_world.generator $(WORLD) --num-aist $(NUM_VIDEOS) --held-out 12 \
 		--num-youtube $(NUM_VIDEOS) --num-workers 2
 	$(PY) -m small_world.generator.test_set $(WORLD) $(CLIPS) --num-clips $(NUM_CLIPS)
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 $(DONE)/encoded: $(DONE)/media $(call made,$(DEMO)/cache)
 	@echo "2/5  encode: videos to latents, music and captions to features"
 	$(PY) train.py predict --config configs/encode.yaml --config configs/small_world/encode.yaml
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 $(DONE)/adapted: $(DONE)/encoded $(call text,$(DONE)/training,$(ADAPT)) \
 		$(call made,$(DEMO)/adapted/checkpoints)
 	@echo "3/5  adapt: ZICA and LoRA learn to follow the music, the base stays frozen"
 	$(PY) train.py fit $(SMALL) $(ADAPT)
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 $(DONE)/videos: $(DONE)/adapted $(call made,$(VIDEOS)/base $(VIDEOS)/adapted)
 	@echo "4/5  generate for held-out tracks: the base, the adapted model, and it with other music"
@@ -106,7 +106,7 @@ $(DONE)/videos: $(DONE)/adapted $(call made,$(VIDEOS)/base $(VIDEOS)/adapted)
 		--video_writer.system base --video_writer.output_dir $(VIDEOS)/base
 	$(PREDICT) $(REQUESTS) '[$(CLIPS)/own.csv,$(CLIPS)/other.csv]' \
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 SONG := $(if $(MUSIC),$(shell ls -l --time-style=+%s '$(MUSIC)') $(PROMPT))
 $(DONE)/song: $(DONE)/adapted $(if $(MUSIC),$(call text,$(DONE)/prompt,$(SONG))) \
@@ -115,13 +115,13 @@ $(DONE)/song: $(DONE)/adapted $(if $(MUSIC),$(call text,$(DONE)/prompt,$(SONG)))
 	$(PREDICT) "--data.init_args.generation.music=['$(MUSIC)']" \
 		"--data.init_args.generation.prompts=['$(PROMPT)']" \
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 $(DONE)/report: $(DONE)/videos $(call made,$(REPORT))
 	@echo "5/5  score, pictures, and videos of all systems beside each other, with sound"
 	$(PY) evaluate.py report $(SYSTEMS) $(TRUTH) --metrics configs/small_world/metrics.yaml \
 		--output $(REPORT)
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 demo: $(if $(MUSIC),$(DONE)/song) $(DONE)/report
 	@echo "Made:"

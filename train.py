@@ -5,7 +5,7 @@ import sys
 from typing import Any, NoReturn
 
 from musicinfuser.errors import in_one_sentence
-from musicinfuser.parse_errors import explained
+from musicinfuser.parse_errors import Explainer
 from sweeps.commands import sweep_command
 
 COMMANDS = {
@@ -24,7 +24,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with code 2 and one sentence that names all commands."""
-        self.exit(2, f"{self.prog}: {explained(message, self)}\n")
+        self.exit(2, f"{self.prog}: {Explainer(self).explained(message)}\n")
 
 
 def build_parser() -> CommandParser:

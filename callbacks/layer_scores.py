@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
-from callbacks.prediction_writers import write_clip
 from lightning_modules.long_clips import leave_unless_done
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.layer_requests import all_layers, layer_folder
+from musicinfuser.generation import write_clip
+from musicinfuser.generation_requests import all_layers, layer_folder
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.tables import markdown_table
 

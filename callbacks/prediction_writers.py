@@ -2,7 +2,6 @@
 
 from collections import Counter
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from lightning_modules.captioning import Caption
 from lightning_modules.encoding import ClipEncoder, EncodedCaption, EncodedClip
 from musicinfuser.atomic_files import require_writable, write_json_lines
 from musicinfuser.errors import printable
-from musicinfuser.file_identity import FileIdentity
-from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, SamplingSpec
+from musicinfuser.fingerprint import FileIdentity
+from musicinfuser.generation import GeneratedClip, write_clip
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs
-from musicinfuser.media.generated import ManifestEntry, write_generated, write_manifest
+from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
 
@@ -258,34 +257,3 @@ class VideoWriter(PredictionWriter):
             manifest = write_manifest(self.folder(trainer))
             num_clips = len(manifest.read_text().splitlines())
             trainer.print(f"{num_clips} clips are listed in {manifest}")
-
-
-def write_clip(
-    folder: Path, clip: GeneratedClip, *, sampling: SamplingSpec, system: str
-) -> ManifestEntry:
-    """Write one generated clip with its description and return the latter.
-
-    What is conditioned on something else than its track is a system of its own, so that no table
-    averages it with the rest.
-    """
-    request = clip.request
-    assert request.track_offset_seconds is not None
-    names = ["num_steps", "guidance_scale", "music_guidance_scale"]
-    if clip.windows is not None:
-        names += ["window_frames", "window_overlap_frames", "window_noise"]
-    entry = ManifestEntry(
-        file=f"{request.file_stem()}.mp4",
-        system=", ".join(filter(None, (system, request.control))),
-        fps=clip.fps,
-        padded_seconds=clip.padded_seconds,
-        **vars(request),
-        **{name: getattr(sampling, name) for name in names},
-    )
-    write_generated(
-        folder,
-        entry,
-        frames=clip.frames if clip.windows is None else chain([clip.frames], clip.more_frames),
-        waveform=clip.waveform,
-        audio_rate_hz=OUTPUT_RATE_HZ,
-    )
-    return entry

@@ -18,7 +18,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from callbacks.ema import averaged_weights
-from callbacks.prediction_writers import write_clip
 from callbacks.sigterm import NOTICE
 from callbacks.step_callback import StepCallback
 from dance_eval.metrics.beat_alignment import BeatAlignment
@@ -27,7 +26,7 @@ from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate
+from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError

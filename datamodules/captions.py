@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datamodules.folders import file_key, files_below
 from musicinfuser.errors import UserError
-from musicinfuser.file_identity import FileIdentity
+from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.label_files import LabelError, read_csv, read_json_lines, read_text
 
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")

@@ -29,7 +29,7 @@ from datamodules.shots import ShotSettings, num_crops, place, shots_between
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize, nearest_size
 from musicinfuser.errors import UserError
-from musicinfuser.file_identity import FileIdentity
+from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.media.audio import fit_length, loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.video import VideoInfo, probe_video, read_clip

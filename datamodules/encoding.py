@@ -14,7 +14,7 @@ from datamodules.cutting import ClipDataset
 from datamodules.loader_processes import check_num_workers
 from musicinfuser.clip_size import clip_sizes
 from musicinfuser.errors import UserError
-from musicinfuser.file_identity import FileIdentity
+from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.media.errors import printable
 from musicinfuser.media.latents import (
     GONE,

@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
-from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.generation_requests import GenerationRequest, LayerRequest, all_layers
 from musicinfuser.label_files import read_json
-from musicinfuser.layer_requests import LayerRequest, all_layers
 
 SETTINGS_NAME = "settings.json"
 

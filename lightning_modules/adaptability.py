@@ -13,7 +13,7 @@ from musicinfuser.generation import (
     SamplingSpec,
     sample_latents,
 )
-from musicinfuser.layer_requests import LayerRequest
+from musicinfuser.generation_requests import LayerRequest
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec

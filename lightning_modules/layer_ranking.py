@@ -20,7 +20,7 @@ from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.report import Document
 from dance_eval.plots import PlotRow, interval_plot
 from musicinfuser.errors import UserError
-from musicinfuser.layer_requests import system_name
+from musicinfuser.generation_requests import system_name
 from musicinfuser.networks.layer_selection import rank_layers
 from musicinfuser.tables import Row
 

@@ -1,14 +1,21 @@
-"""Telling one set of weights from another without reading all of it."""
+"""Telling files and weights apart by their content, without reading more than is needed."""
 
 import hashlib
+import os
 import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Self
 
 WHOLE_BYTES = 256 * 2**20
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 # The weights that are loaded by default: no variants such as ``model.fp16.safetensors``.
 _WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?"
+_blake2b = partial(hashlib.blake2b, digest_size=8)
 
 
 def fingerprint_folder(folder: str | Path) -> str:
@@ -25,7 +32,7 @@ def fingerprint_folder(folder: str | Path) -> str:
     files = [*([config] if config.is_file() else []), *weights_files(folder)]
     if not files:
         raise FileNotFoundError(f"{folder} holds no model files.")
-    digest = hashlib.blake2b(digest_size=8)
+    digest = _blake2b()
     for path in files:
         digest.update(f"{path.name}:{path.stat().st_size};".encode())
         _add_samples(path, digest)
@@ -50,8 +57,8 @@ def digest_file(path: Path) -> str:
     size = path.stat().st_size
     if size <= WHOLE_BYTES:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-    digest = hashlib.blake2b(f"{size};".encode(), digest_size=8)
+            return hashlib.file_digest(file, _blake2b).hexdigest()
+    digest = _blake2b(f"{size};".encode())
     _add_samples(path, digest)
     return digest.hexdigest()
 
@@ -65,3 +72,72 @@ def _add_samples(path: Path, digest: hashlib.blake2b) -> None:
         for i in range(_SAMPLES):
             file.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What a file was when something was made of it."""
+
+    num_bytes: int
+    modified_ns: int
+    """Time of its last change in nanoseconds since 1970."""
+    digest: str
+    """BLAKE2b of its content, 16 bytes in hex."""
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Of a file as it is now; all of it is read, once per process.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        status = os.stat(path)
+        return cls(status.st_size, status.st_mtime_ns, _digest(path, status))
+
+    def is_that_of(self, path: Path, *, noted_ns: int | None = None) -> bool:
+        """Whether a file is still the same; it is read only where size and times leave it open.
+
+        What is no regular file, or cannot be read, is another file.
+
+        Args:
+            path: The file.
+            noted_ns: When this was noted, in nanoseconds since 1970. The file is read if the system
+                has changed anything of it since: copying tools set the time of a change themselves.
+        """
+        try:
+            status = os.stat(path)
+            if status.st_size != self.num_bytes or not stat.S_ISREG(status.st_mode):
+                return False
+            is_untouched = noted_ns is None or status.st_ctime_ns <= noted_ns
+            is_same = is_untouched and status.st_mtime_ns == self.modified_ns
+            return is_same or _digest(path, status) == self.digest
+        except OSError:
+            return False
+
+    def as_attributes(self) -> dict[str, str]:
+        """As texts, for the header of what was made of the file."""
+        return {
+            "file_bytes": str(self.num_bytes),
+            "file_modified_ns": str(self.modified_ns),
+            "file_blake2b": self.digest,
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, str]) -> Self | None:
+        """What `as_attributes` wrote; None where it was not written."""
+        try:
+            num_bytes, modified_ns = attributes["file_bytes"], attributes["file_modified_ns"]
+            return cls(int(num_bytes), int(modified_ns), attributes["file_blake2b"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def _digest(path: Path, status: os.stat_result) -> str:
+    return _read_digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _read_digest(path: Path, *size_and_times: int) -> str:
+    """Of the content; size and times are arguments so that a file that changes is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()

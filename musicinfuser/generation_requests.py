@@ -1,4 +1,4 @@
-"""A request: one clip to generate, named by its track, prompt and seed."""
+"""Generation requests: clips to generate, named by their track, prompt and seed."""
 
 import hashlib
 import math
@@ -10,8 +10,9 @@ from musicinfuser.errors import UserError
 
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
+CLIPS_FOLDER = "clips"
 NO_AUDIO = "nothing"
-"""In place of what a model hears: no sound, the model without its audio layers."""
+"""In place of a file in ``heard``: the model without its audio layers."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,24 @@ class GenerationRequest:
     track_offset_seconds: float | None = 0.0
     """Where the clip starts in the track; None draws a start from the seed."""
     heard: str | None = None
-    """What the model hears while the clip keeps its track: another audio file or video, or
-    `NO_AUDIO`; None is the track."""
+    """What the model is conditioned on while the clip keeps its track: another audio file or
+    video, or `NO_AUDIO`; None is the track."""
     heard_offset_seconds: float | None = None
-    """Where in ``heard`` listening starts; None is the offset in the track."""
+    """Where in ``heard`` it starts; None is the offset in the track."""
     in_windows: bool = False
     """Whether it is sampled in overlapping windows where it is longer than one."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not _is_offset(self.track_offset_seconds):
-            raise UserError(
-                f"track_offset_seconds is {self.track_offset_seconds} for {self.track}; use 0 or "
-                "more, or null for a random start."
-            )
-        if not _is_offset(self.heard_offset_seconds):
-            raise UserError(
-                f"heard_offset_seconds is {self.heard_offset_seconds} for {self.heard}; use 0 or "
-                "more, or null for the offset in the track."
-            )
+        for name, file, null in (
+            ("track_offset_seconds", self.track, "a random start"),
+            ("heard_offset_seconds", self.heard, "the offset in the track"),
+        ):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 <= seconds < math.inf:
+                raise UserError(
+                    f"{name} is {seconds} for {file}; use 0 or more, or null for {null}."
+                )
         if self.heard_offset_seconds is not None and self.heard in (None, NO_AUDIO):
             raise UserError(
                 f"heard_offset_seconds is {self.heard_offset_seconds}, but no file is heard in "
@@ -61,12 +61,12 @@ class GenerationRequest:
 
     @property
     def heard_file(self) -> str | None:
-        """The file that is heard instead of the track, if there is one."""
+        """The audio in place of the track, if there is one."""
         return None if self.heard == NO_AUDIO else self.heard
 
     @property
     def control(self) -> str:
-        """What sets the clip apart from the same system's clips that hear their own track."""
+        """What sets the clip apart from the same system's clips with their own track."""
         if self.heard is None:
             return ""
         return "hears nothing" if self.heard == NO_AUDIO else "hears another track"
@@ -87,11 +87,46 @@ class GenerationRequest:
         return f"{slug(self.track_name)}_{slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
 
 
-def _is_offset(seconds: float | None) -> bool:
-    return seconds is None or 0 <= seconds < math.inf
-
-
 def slug(text: str, *, max_length: int = 40, max_bytes: int = 80) -> str:
     """Letters and digits, few of them: file names end at 255 bytes."""
-    slug = re.sub(r"[^\w]+", "-", text).strip("-")[:max_length]
-    return slug.encode()[:max_bytes].decode(errors="ignore").rstrip("-")
+    short = re.sub(r"[^\w]+", "-", text).strip("-")[:max_length]
+    return short.encode()[:max_bytes].decode(errors="ignore").rstrip("-")
+
+
+@dataclass(frozen=True)
+class LayerRequest:
+    """One clip of the measurement of layer adaptability (section 4.1)."""
+
+    layer: int | None
+    """The block that is skipped for guidance, from 0; None for the reference without it."""
+    request: GenerationRequest
+
+    @property
+    def system(self) -> str:
+        """Name in metrics.json."""
+        return system_name(self.layer)
+
+    def folder(self, output_dir: str | Path) -> Path:
+        """Where the clip goes."""
+        return layer_folder(output_dir, self.layer)
+
+    def is_made(self, output_dir: str | Path) -> bool:
+        """Whether the clip is there; its description is written after it, and both whole."""
+        description = self.folder(output_dir) / f"{self.request.file_stem()}.json"
+        return description.is_file() and description.with_suffix(".mp4").is_file()
+
+
+def all_layers(depth: int) -> list[int | None]:
+    """The reference and every block of a model."""
+    return [None, *range(depth)]
+
+
+def system_name(layer: int | None) -> str:
+    """Name in metrics.json of the clips with guidance by a layer."""
+    return "no layer skipped" if layer is None else f"layer {layer}"
+
+
+def layer_folder(output_dir: str | Path, layer: int | None) -> Path:
+    """Folder of the clips with guidance by a layer."""
+    name = "no_layer_skipped" if layer is None else f"layer_{layer:02d}"
+    return Path(output_dir, CLIPS_FOLDER, name)

@@ -4,6 +4,7 @@ Nothing is guessed and nothing is dropped: what is not as it must be raises a `L
 file, line and what to do.
 """
 
+import codecs
 import csv
 import difflib
 import io
@@ -20,11 +21,9 @@ from musicinfuser.errors import UserError, printable
 from musicinfuser.yaml_places import second_of_a_key
 
 _MARKS = (
-    (b"\xff\xfe\0\0", "UTF-32"),
-    (b"\0\0\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
 _CSV_REASONS = {
     "unexpected end of data": "the quote that is opened here is never closed",
     "field larger": "a value is too long, probably since a quote is not closed",
@@ -146,7 +145,20 @@ def read_csv(
     rows = csv_rows(path)
     line, names = next(rows, (1, []))
     names = [name.strip() for name in names]
-    _check_columns(path, line, names, required=required, optional=optional, others=others)
+    known = (*required, *optional)
+    unknown = [] if others else [name for name in names if name not in known]
+    if unknown or not set(required) <= set(names) or len(set(names)) < len(names) or "" in names:
+        near = {n: difflib.get_close_matches(n, set(known) - set(names), 1) for n in unknown}
+        meant = "".join(f"; {name!r} may be {close[0]!r}" for name, close in near.items() if close)
+        if len(names) == 1 and re.search(r"[;\t]", names[0]):
+            meant += "; put commas between them"
+        may_be = f", there may be {', '.join(optional)}" if optional else ""
+        raise LabelError(
+            path,
+            f"names the columns {', '.join(names) or '(none)'}; there must be "
+            f"{', '.join(required)}{may_be}, each once{meant}.",
+            line,
+        )
     found = []
     for line, values in rows:
         if len(values) != len(names):
@@ -160,33 +172,6 @@ def read_csv(
     if required:
         _refuse_swallowed_rows(path, found, required[0])
     return found
-
-
-def _check_columns(
-    path: str | Path,
-    line: int,
-    names: Sequence[str],
-    *,
-    required: Sequence[str],
-    optional: Sequence[str],
-    others: bool,
-) -> None:
-    known = (*required, *optional)
-    unknown = [] if others else [name for name in names if name not in known]
-    missing = [name for name in required if name not in names]
-    if not (unknown or missing or len(set(names)) < len(names) or "" in names):
-        return
-    near = {name: difflib.get_close_matches(name, set(known) - set(names), 1) for name in unknown}
-    meant = "".join(f"; {name!r} may be {n[0]!r}" for name, n in near.items() if n)
-    if len(names) == 1 and re.search(r"[;\t]", names[0]):
-        meant += "; put commas between them"
-    may_be = f", there may be {', '.join(optional)}" if optional else ""
-    raise LabelError(
-        path,
-        f"names the columns {', '.join(names) or '(none)'}; there must be {', '.join(required)}"
-        f"{may_be}, each once{meant}.",
-        line,
-    )
 
 
 def _refuse_swallowed_rows(
@@ -261,9 +246,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         LabelError: As `read_text` and `parse_json`; or another value than an object.
     """
-    value = parse_json(read_text(path), path)
+    return _json_object(read_text(path), path, None)
+
+
+def _json_object(text: str, path: str | Path, line: int | None) -> dict[str, Any]:
+    value = parse_json(text, path, line=line)
     if not isinstance(value, dict):
-        raise LabelError(path, "must hold one JSON object, {...}.")
+        verb = "hold" if line is None else "be"
+        raise LabelError(path, f"must {verb} one JSON object, {{...}}.", line)
     return value
 
 
@@ -273,16 +263,9 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         LabelError: As `read_text` and `parse_json`; or another value than an object.
     """
-    found = []
     # Texts may hold the other line breaks of Unicode.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        value = parse_json(line, path, line=number)
-        if not isinstance(value, dict):
-            raise LabelError(path, "must be one JSON object, {...}.", number)
-        found.append((number, value))
-    return found
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [(number, _json_object(line, path, number)) for number, line in lines if line.strip()]
 
 
 def read_yaml(path: str | Path) -> Any:

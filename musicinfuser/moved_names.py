@@ -1,6 +1,7 @@
 """Class paths and keys of an earlier version that configs may still name."""
 
 MOVED = {
+    "dance_eval.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
     "callbacks.WholeCheckpoint": "callbacks.AtomicCheckpoint",
     "datamodules.CaptionDataModule": "small_world.data.CaptionDataModule",
     "datamodules.FrameDataModule": "small_world.data.FrameDataModule",
@@ -12,6 +13,7 @@ MOVED = {
     "lightning_modules.TextToVideoModule": "small_world.parts.TextToVideoModule",
     "musicinfuser.judges": "dance_eval.judges",
     "musicinfuser.metrics": "dance_eval.metrics",
+    "musicinfuser.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
     "musicinfuser.metrics.attributes": "small_world.metrics.attributes",
     "musicinfuser.metrics.pose": "small_world.metrics.pose",
     "musicinfuser.metrics.prompt_certainty": "small_world.metrics.prompt_certainty",

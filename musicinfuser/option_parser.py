@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_yaml
-from musicinfuser.parse_errors import explained
+from musicinfuser.parse_errors import Explainer
 from musicinfuser.yaml_places import Source
 
 _files: list[Source] = []
@@ -73,7 +73,7 @@ class OptionParser(ArgumentParser):
             super().error(message, ex)
         sentence = message
         if not isinstance(ex, UserError):
-            sentence = explained(message, self, files=[*self.files, *_files], arguments=_arguments)
+            sentence = Explainer(self, [*self.files, *_files], _arguments).explained(message)
         if not self.exit_on_error:
             super().error(sentence, ex)
         self.exit(2, f"{self.prog.split()[0]}: {sentence}\n")

@@ -1,9 +1,10 @@
 """What is wrong with options and YAML files, in one sentence: the key, its place, what is known.
 
-jsonargparse reports a mistake as a tree of every type that it tried. `explained` follows that tree
+jsonargparse reports a mistake as a tree of every type that it tried. `Explainer` follows that tree
 to the one branch that matters; `musicinfuser.yaml_places` finds where the key was written.
 """
 
+import argparse
 import difflib
 import importlib
 import pkgutil
@@ -19,14 +20,9 @@ from musicinfuser.moved_names import RENAMED_KEYS, new_name
 from musicinfuser.yaml_places import Source, find
 
 ROOMS = (
-    "lightning_modules",
-    "datamodules",
-    "callbacks",
-    "dance_eval",
-    "small_world",
-    "musicinfuser",
+    "lightning_modules", "datamodules", "callbacks", "dance_eval", "small_world", "musicinfuser",
     "lightning",
-)
+)  # fmt: skip
 SUBCLASS_KEYS = ("class_path", "init_args")
 MAX_LISTED = 12
 MAX_LENGTH = 300
@@ -56,71 +52,139 @@ class Mistake:
     text: str = ""
 
 
-def explained(
-    message: str,
-    parser: ArgumentParser,
-    *,
-    files: Sequence[Source] = (),
-    arguments: Sequence[str] = (),
-) -> str:
-    """Put jsonargparse's message into one sentence.
+@dataclass(frozen=True)
+class Explainer:
+    """Puts what jsonargparse says into one sentence.
 
-    Args:
-        message: What jsonargparse says.
+    Attributes:
         parser: What was parsed with.
         files: YAML files that were read, each with the keys under which its content stands; where
             several have a key, the last one counts.
         arguments: The command line.
-
-    Returns:
-        ``place: key: what is wrong; what to do.``; the place is a file with a line, or missing.
     """
-    mistake = _follow(message)
-    text = mistake.text
-    if found := re.match(r"(?:Option|Key) '(.+?)' is not accepted", text):
-        return _unknown(mistake, found[1], parser, files, arguments)
-    if found := re.match(r"(Group|Subcommand) '(.+?)' does not accept option '(.+?)'", text):
-        key = f"{found[2]}.{found[3]}" if found[1] == "Group" else found[3]
-        return _unknown(mistake, key, parser, files, arguments)
-    if found := re.match(r"unrecognized arguments: (\S+)", text):
-        if not found[1].startswith("--"):
-            return f"{found[1]} is no option; options begin with -- and follow the command."
-        return _unknown(mistake, found[1].lstrip("-").partition("=")[0], parser, files, arguments)
-    if "Problems parsing config" in text:
-        return _syntax(text, files)
-    if text.startswith("Unexpected config"):
-        return f"{_last_file(files)}is no config; it must hold keys with values, `key: value`."
-    if found := re.match(r'expected "[\w.]+" to be one of \{(.+)\}, but it was not', text):
-        # jsonargparse leaves some out of a long list.
-        action = getattr(parser, "_subcommands_action", None)
-        names = action.choices if action else found[1].split(",")
-        return f"no command is given; name one of {', '.join(names)}."
-    if found := re.match(r"Interpolation key '.+' not found \(resolved to '(.+)'\)", text):
-        place = find(mistake.path, files, arguments)
-        known = _names(None, parser, arguments)
-        return f"{place}${{{found[1]}}} names no key{nearest(found[1], known)}"
-    if found := re.match(r"argument (\S+): invalid choice: '(.+?)' \(choose from (.+)\)", text):
-        choices = re.findall(r"[\w-]+", found[3])
-        hint = nearest(found[2], choices)
-        if found[1] == "command" and "did you mean" in hint:
-            hint += f" Commands are {', '.join(choices)}."
-        return f"{found[2]} is no {found[1]}{hint}"
-    if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
-        return _no_class(mistake, files, arguments)
-    class_path, reason = _class_problem(mistake)
-    if class_path is not None:
-        place = find(mistake.path, files, arguments, value=mistake.owner or class_path)
-        return f"{place}{class_path} {reason}"
-    if found := re.match(r"the following arguments are required: (.+)", text):
-        place = find(mistake.path, files, arguments, value=mistake.owner) if mistake.path else ""
-        of = f" of {mistake.owner}" if mistake.owner else ""
-        above = files[-1][1] if files else ()
-        names = ", ".join(_without([*above, *arguments], n) for n in found[1].split(", "))
-        return f"{place or _last_file(files)}{names}{of} must be given."
-    if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\S+)", text):
-        place = find(mistake.path, files, arguments, value=found[1])
-        return f"{place}{found[1]} is no {found[2].rstrip('.')}; name one."
-    return _wrong_value(mistake, files, arguments)
+
+    parser: ArgumentParser | argparse.ArgumentParser
+    files: Sequence[Source] = ()
+    arguments: Sequence[str] = ()
+
+    def explained(self, message: str) -> str:
+        """``place: key: what is wrong; what to do.``; the place is a file with a line, or missing.
+
+        Args:
+            message: What jsonargparse says.
+        """
+        mistake = _follow(message)
+        text, last_file = mistake.text, f"{self.files[-1][0]}: " if self.files else ""
+        if found := re.match(r"(?:Option|Key) '(.+?)' is not accepted", text):
+            return self._unknown(mistake, found[1])
+        if found := re.match(r"(Group|Subcommand) '(.+?)' does not accept option '(.+?)'", text):
+            return self._unknown(
+                mistake, f"{found[2]}.{found[3]}" if found[1] == "Group" else found[3]
+            )
+        if found := re.match(r"unrecognized arguments: (\S+)", text):
+            if not found[1].startswith("--"):
+                return f"{found[1]} is no option; options begin with -- and follow the command."
+            return self._unknown(mistake, found[1].lstrip("-").partition("=")[0])
+        if "Problems parsing config" in text:
+            reason = re.sub(r"in \".*?\", line \d+, column \d+:?", "", text.partition(":")[2])
+            return f"{last_file}cannot be read as YAML ({_shortened(' '.join(reason.split()))})."
+        if text.startswith("Unexpected config"):
+            return f"{last_file}is no config; it must hold keys with values, `key: value`."
+        if found := re.match(r'expected "[\w.]+" to be one of \{(.+)\}, but it was not', text):
+            # jsonargparse leaves some out of a long list.
+            action = getattr(self.parser, "_subcommands_action", None)
+            names = action.choices if action else found[1].split(",")
+            return f"no command is given; name one of {', '.join(names)}."
+        if found := re.match(r"Interpolation key '.+' not found \(resolved to '(.+)'\)", text):
+            known = nearest(found[1], self._names(None))
+            return f"{self._place(mistake.path)}${{{found[1]}}} names no key{known}"
+        choice = r"argument (\S+): invalid choice: '(.+?)' \(choose from (.+)\)"
+        if found := re.match(choice, text):
+            choices = re.findall(r"[\w-]+", found[3])
+            hint = nearest(found[2], choices)
+            if found[1] == "command" and "did you mean" in hint:
+                hint += f" Commands are {', '.join(choices)}."
+            return f"{found[2]} is no {found[1]}{hint}"
+        if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
+            return self._no_class(mistake)
+        class_path, reason = _class_problem(mistake)
+        if class_path is not None:
+            return f"{self._place(mistake.path, mistake.owner or class_path)}{class_path} {reason}"
+        if found := re.match(r"the following arguments are required: (.+)", text):
+            place = self._place(mistake.path, mistake.owner) if mistake.path else ""
+            of = f" of {mistake.owner}" if mistake.owner else ""
+            above = [*(self.files[-1][1] if self.files else ()), *self.arguments]
+            names = ", ".join(_without(above, name) for name in found[1].split(", "))
+            return f"{place or last_file}{names}{of} must be given."
+        other_kind = r"Import path (\S+) does not correspond to a subclass of (\S+)"
+        if found := re.match(other_kind, text):
+            place = self._place(mistake.path, found[1])
+            return f"{place}{found[1]} is no {found[2].rstrip('.')}; name one."
+        return self._wrong_value(mistake)
+
+    def _place(self, path: Sequence[str], value: str | None = None) -> str:
+        return find(path, self.files, self.arguments, value=value)
+
+    def _unknown(self, mistake: Mistake, key: str) -> str:
+        """An unknown key: up to the first of its parts that is unknown."""
+        known = self._names(mistake.owner)
+        parts, inside = key.split("."), ""
+        for i, part in enumerate(parts):
+            children = {n[len(inside) :].partition(".")[0] for n in known if n.startswith(inside)}
+            if part not in children or i == len(parts) - 1:
+                place = self._place([*mistake.path, *parts[: i + 1]]).removesuffix(": ")
+                named = place if place.endswith(part) else f"{place}: {part}"
+                renamed = RENAMED_KEYS.get(part, "")
+                if renamed.partition(".")[0] in children:
+                    return f"{named} is called {renamed} now."
+                if moved := _moved_options(mistake.owner).get(part):
+                    return f"{named} is not known; {moved}."
+                children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
+                return f"{named} is not known{nearest(part, children - {part})}"
+            inside += f"{part}."
+        raise AssertionError(key)
+
+    def _names(self, owner: str | None) -> set[str]:
+        """Dotted names of the options of a class, or of the command line."""
+        parser: Any = self.parser
+        if owner is not None:
+            parser = ArgumentParser(exit_on_error=False)
+            made = _imported(owner)
+            kind = "class" if isinstance(made, type) else "function"
+            getattr(parser, f"add_{kind}_arguments")(made, fail_untyped=False)
+        else:
+            for command in self.arguments:
+                commands = getattr(parser._subcommands_action, "_name_parser_map", {})
+                parser = commands.get(command, parser)
+        return {action.dest for action in parser._actions if action.option_strings} - {"help"}
+
+    def _no_class(self, mistake: Mistake) -> str:
+        """A group that should name a class, and has other keys."""
+        found = re.search(r"Got value: (.*)", mistake.text)
+        keys = re.findall(r"'(\w+)': ", found[1])[:1] if found else []
+        place = self._place([*mistake.path, *keys])
+        if keys and keys[0] not in SUBCLASS_KEYS:
+            return f"{place}{keys[0]} is not known there{nearest(keys[0], SUBCLASS_KEYS)}"
+        if keys or not found or found[1].startswith(("{", "Namespace")):
+            return f"{place}it names no class; give class_path, and init_args if it takes any."
+        return f"{place}{found[1]} does not fit; give {TYPES['dict']}."
+
+    def _wrong_value(self, mistake: Mistake) -> str:
+        expected, given = [], None
+        lines = mistake.text.splitlines()
+        for line in lines:
+            kinds = r"(Expected an?|Not a valid subclass of) (.+?)(\. Got value: .*)?$"
+            if found := re.match(kinds, line):
+                kind = "dict" if found[1].startswith("Not") else found[2]
+                expected.append(_type_text(kind))
+                given = (found[3] or "").removeprefix(". Got value: ") or given
+            elif re.match(r"'(\w+)' object has no attribute 'keys'", line):
+                expected.append(TYPES["dict"])
+        place = self._place(mistake.path, given)
+        if expected and len(expected) == len(lines):
+            value = "" if given is None else f"{_shortened(given)} does not fit; "
+            return f"{place}{value}give {' or '.join(dict.fromkeys(expected))}."
+        return f"{place}{_shortened(' '.join(mistake.text.split())).rstrip('.')}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -190,49 +254,6 @@ def _branches(lines: Sequence[str]) -> list[str]:
     return ["\n".join(branch) for branch in branches]
 
 
-def _unknown(
-    mistake: Mistake,
-    key: str,
-    parser: ArgumentParser,
-    files: Sequence[Source],
-    arguments: Sequence[str],
-) -> str:
-    """An unknown key: up to the first of its parts that is unknown."""
-    known = _names(mistake.owner, parser, arguments)
-    parts, inside = key.split("."), ""
-    for i, part in enumerate(parts):
-        children = {n[len(inside) :].partition(".")[0] for n in known if n.startswith(inside)}
-        if part not in children or i == len(parts) - 1:
-            place = find([*mistake.path, *parts[: i + 1]], files, arguments).removesuffix(": ")
-            named = place if place.endswith(part) else f"{place}: {part}"
-            renamed = RENAMED_KEYS.get(part, "")
-            if renamed.partition(".")[0] in children:
-                return f"{named} is called {renamed} now."
-            if moved := _moved_options(mistake.owner).get(part):
-                return f"{named} is not known; {moved}."
-            children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
-            return f"{named} is not known{nearest(part, children - {part})}"
-        inside += f"{part}."
-    raise AssertionError(key)
-
-
-def _names(owner: str | None, parser: ArgumentParser, arguments: Sequence[str]) -> set[str]:
-    """Dotted names of the options of a class, or of a command line."""
-    if owner is not None:
-        parser = ArgumentParser(exit_on_error=False)
-        made = _imported(owner)
-        add = (
-            parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
-        )
-        add(made, fail_untyped=False)
-    else:
-        verbs: dict[str, Any] = getattr(parser._subcommands_action, "_name_parser_map", {})
-        for verb in arguments:
-            parser = verbs.get(verb, parser)
-            verbs = getattr(parser._subcommands_action, "_name_parser_map", {})
-    return {action.dest for action in parser._actions if action.option_strings} - {"help"}
-
-
 def _imported(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
@@ -271,36 +292,6 @@ def _inside(module: ModuleType) -> list[str]:
     return [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", ()))]
 
 
-def _no_class(mistake: Mistake, files: Sequence[Source], arguments: Sequence[str]) -> str:
-    """A group that should name a class, and has other keys."""
-    found = re.search(r"Got value: (.*)", mistake.text)
-    keys = re.findall(r"'(\w+)': ", found[1])[:1] if found else []
-    place = find([*mistake.path, *keys], files, arguments)
-    if keys and keys[0] not in SUBCLASS_KEYS:
-        return f"{place}{keys[0]} is not known there{nearest(keys[0], SUBCLASS_KEYS)}"
-    if keys or not found or found[1].startswith(("{", "Namespace")):
-        return f"{place}it names no class; give class_path, and init_args if it takes any."
-    return f"{place}{found[1]} does not fit; give {TYPES['dict']}."
-
-
-def _wrong_value(mistake: Mistake, files: Sequence[Source], arguments: Sequence[str]) -> str:
-    expected, given = [], None
-    for line in mistake.text.splitlines():
-        kinds = r"(Expected an?|Not a valid subclass of) (.+?)(\. Got value: .*)?$"
-        if found := re.match(kinds, line):
-            kind = "dict" if found[1].startswith("Not") else found[2]
-            expected.append(_type_text(kind))
-            given = (found[3] or "").removeprefix(". Got value: ") or given
-        elif found := re.match(r"'(\w+)' object has no attribute 'keys'", line):
-            expected.append(TYPES["dict"])
-    place = find(mistake.path, files, arguments, value=given)
-    if expected and len(expected) == len(mistake.text.splitlines()):
-        said = "" if given is None else f"{_shortened(given)} does not fit; "
-        return f"{place}{said}give {' or '.join(dict.fromkeys(expected))}."
-    text = _shortened(" ".join(mistake.text.split())).rstrip(".")
-    return f"{place}{text}."
-
-
 def _type_text(name: str) -> str:
     """A type as it is written in Python, in words."""
     if choices := re.match(r"typing\.Literal\[(.+)\]", name):
@@ -313,19 +304,10 @@ def _type_text(name: str) -> str:
     return TYPES.get(plain, plain if " " in plain else f"a value of type {plain}")
 
 
-def _syntax(text: str, files: Sequence[Source]) -> str:
-    reason = re.sub(r"in \".*?\", line \d+, column \d+:?", "", text.partition(":")[2])
-    return f"{_last_file(files)}cannot be read as YAML ({_shortened(' '.join(reason.split()))})."
-
-
 def _without(above: Sequence[str], name: str) -> str:
     """A name without the verbs, or the keys above a file's content, that it begins with."""
     first, _, rest = name.partition(".")
     return _without(above, rest) if rest and first in above else name
-
-
-def _last_file(files: Sequence[Source]) -> str:
-    return f"{files[-1][0]}: " if files else ""
 
 
 def _shortened(text: str) -> str:

@@ -63,17 +63,14 @@ def stream_tensors(
         ValueError: A tensor is not what was announced.
     """
     # Wide types first, as the format's own writer does: every tensor is then aligned.
-    order = sorted(tensors, key=lambda n: (-_value_bytes(tensors[n][0]), n))
+    plan = {name: stored for name, (stored, _) in tensors.items()}
+    order = sorted(plan, key=lambda n: (-(plan[n].num_bytes // max(plan[n].num_values, 1)), n))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name in order:
-        stored = tensors[name][0]
-        first, end = end, end + stored.num_bytes
-        header[name] = {
-            "dtype": stored.dtype,
-            "shape": list(stored.shape),
-            "data_offsets": [first, end],
-        }
+        first, end = end, end + plan[name].num_bytes
+        about = {"dtype": plan[name].dtype, "shape": list(plan[name].shape)}
+        header[name] = about | {"data_offsets": [first, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
@@ -86,10 +83,6 @@ def stream_tensors(
                 raise ValueError(f"{name} was announced as {stored}, but is {tuple(tensor.shape)}.")
             file.write(content.data)
             del tensor, content  # before the next one is made
-
-
-def _value_bytes(stored: StoredTensor) -> int:
-    return stored.num_bytes // max(stored.num_values, 1)
 
 
 def read_header(path: str | Path) -> dict[str, StoredTensor]:
@@ -119,7 +112,7 @@ def read_header(path: str | Path) -> dict[str, StoredTensor]:
     expected = 8 + length + end
     if size != expected:
         raise WeightsFileError(
-            f"{path} has {size} bytes, but its header speaks of {expected}; it was not copied or "
+            f"{path} has {size} bytes, but its header says {expected}; it was not copied or "
             "downloaded whole, so get it again."
         )
     return tensors

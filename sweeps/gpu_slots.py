@@ -7,7 +7,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from sweeps.errors import SweepError
+from sweeps.settings import SweepError
 
 _slot = threading.local()
 

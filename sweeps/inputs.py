@@ -1,12 +1,12 @@
 """Files and folders that a run reads, known by their content."""
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from musicinfuser.atomic_files import write_text
 from musicinfuser.fingerprint import digest_file
@@ -23,7 +23,6 @@ FOLDER_LISTS = ("manifest.jsonl", "clips.csv")
 
 _files: dict[str, tuple[int, int, str]] = {}
 """Size, time and digest of files that were read, by absolute path."""
-_folders: dict[str, str] = {}
 
 
 def named_paths(*settings: object) -> tuple[str, ...]:
@@ -42,9 +41,9 @@ def contents(paths: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for path in paths:
-        found[path] = _content(Path(path))
+        found[path] = _content(Path(path).absolute())
         for sound in _sounds(Path(path)):
-            found[str(sound)] = _content(sound)
+            found[str(sound)] = _content(sound.absolute())
     return found
 
 
@@ -54,8 +53,8 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def look_again() -> None:
-    """Forget what folders held; files are read again only if their size or time changed."""
-    _folders.clear()
+    """Forget what files and folders held; files are read again if their size or time changed."""
+    _content.cache_clear()
 
 
 def read_memo(folder: Path) -> None:
@@ -86,41 +85,31 @@ def _paths(value: object, key: str = "") -> Iterator[str]:
                 yield value
 
 
+@functools.cache
 def _content(path: Path) -> str:
-    if not path.is_dir():
-        return _digest(path)
-    name = str(path.absolute())
-    if name not in _folders:
+    if path.is_dir():
         digest, num_files = hashlib.blake2b(digest_size=8), 0
         for file in _files_of(path):
-            digest.update(f"{file.relative_to(path).as_posix()}={_digest(file)};".encode())
+            digest.update(f"{file.relative_to(path).as_posix()}={_content(file)};".encode())
             num_files += 1
-        _folders[name] = f"{num_files} files, {digest.hexdigest()}"
-    return _folders[name]
+        return f"{num_files} files, {digest.hexdigest()}"
+    try:
+        status = path.stat()
+        known = _files.get(str(path))
+        if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+            known = _files[str(path)] = status.st_size, status.st_mtime_ns, digest_file(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return known[2]
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
     """All files, sorted; names that begin with a dot are of writers that are not done."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
+        if entry.is_dir() and not entry.name.startswith("."):
             yield from _files_of(Path(entry.path))
-        elif entry.is_file():
+        elif entry.is_file() and not entry.name.startswith("."):
             yield Path(entry.path)
-
-
-def _digest(path: Path) -> str:
-    try:
-        status = path.stat()
-        name = str(path.absolute())
-        known = _files.get(name)
-        if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
-            known = status.st_size, status.st_mtime_ns, digest_file(path)
-            _files[name] = known
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return known[2]
 
 
 def _sounds(path: Path) -> Iterator[Path]:
@@ -129,7 +118,7 @@ def _sounds(path: Path) -> Iterator[Path]:
     named: dict[str, None] = {}
     for file in lists:
         if file.suffix in LISTS and file.is_file():
-            named |= dict.fromkeys(text for row in _rows(file) for text in _named(row))
+            named |= dict.fromkeys(_named(file))
     for text in named:
         with suppress(OSError, ValueError):
             places = ((path if path.is_dir() else path.parent) / text, Path(text))
@@ -141,19 +130,16 @@ def _sounds(path: Path) -> Iterator[Path]:
                     yield beats
 
 
-def _rows(file: Path) -> Iterator[Any]:
-    """Rows of a list; who uses it says what is wrong with one that cannot be read."""
+def _named(file: Path) -> Iterator[str]:
+    """Sounds that a list names; who uses it says what is wrong with one that cannot be read."""
     with suppress(LabelError):
         if file.suffix == ".csv":
-            rows = csv_rows(file)
-            names = [name.strip() for name in next(rows, (1, []))[1]]
-            yield from (dict(zip(names, map(str.strip, row), strict=False)) for _, row in rows)
+            lines = csv_rows(file)
+            names = [name.strip() for name in next(lines, (1, []))[1]]
+            rows = (dict(zip(names, map(str.strip, row), strict=False)) for _, row in lines)
         else:
-            yield from (parse_json(line, file) for _, line in read_lines(file))
-
-
-def _named(row: Any) -> Iterator[str]:
-    if isinstance(row, Mapping):
-        for name in NAMED_IN_LISTS:
-            if isinstance(text := row.get(name), str) and text:
-                yield text
+            rows = (parse_json(line, file) for _, line in read_lines(file))
+        for row in rows:
+            for name in NAMED_IN_LISTS if isinstance(row, Mapping) else ():
+                if isinstance(text := row.get(name), str) and text:
+                    yield text

@@ -1,6 +1,7 @@
 """From a sweep file to runs: folders, stages and their commands."""
 
-import itertools
+import copy
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,15 @@ from typing import Any, Literal
 
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.label_files import read_yaml
-from sweeps.errors import SweepError
 from sweeps.inputs import named_paths
-from sweeps.merging import flat, merged, option_arguments
-from sweeps.settings import RowSpec, SweepSpec, slug
+from sweeps.settings import RowSpec, SweepError, SweepSpec, all_rows, slug
 
 ROOT = Path(__file__).resolve().parents[1]
 StageName = Literal["fit", "predict", "score"]
+Tree = dict[str, Any]
+"""A config's content."""
+Layers = Sequence[tuple[Sequence[str], Mapping[str, Any]]]
+"""Config files laid over each other, each group followed by options."""
 GENERATION = "data.init_args.generation"
 BACKBONE = "model.init_args.backbone.pretrained"
 CACHE = "data.init_args.cache_dir"
@@ -31,7 +34,8 @@ class Stage:
     Attributes:
         name: What it does.
         command: Its command line.
-        settings: Everything that decides what it makes, but seeds and folders of its run.
+        settings: Everything that decides what it makes, but seeds and folders of its run; as it
+            comes back from a JSON file.
         reads: Files and folders whose content decides it, too.
         needs: A folder that another run makes first.
         stop_signal: What lets it end with its work saved.
@@ -43,6 +47,11 @@ class Stage:
     reads: tuple[str, ...] = ()
     needs: str | None = None
     stop_signal: int = SIGTERM
+
+    def __post_init__(self) -> None:
+        """Make the settings those of a JSON file."""
+        plain = json.loads(json.dumps(self.settings, default=str))
+        object.__setattr__(self, "settings", plain)
 
 
 @dataclass(frozen=True)
@@ -67,48 +76,32 @@ class Run:
     after: str | None = None
     memo: Path | None = None
 
-
-def all_rows(spec: SweepSpec) -> list[RowSpec]:
-    """The rows, and one per combination of the axes."""
-    rows = list(spec.rows)
-    choices = [[(axis, *choice) for choice in labels.items()] for axis, labels in spec.axes.items()]
-    for combination in itertools.product(*choices) if choices else ():
-        name = ", ".join(f"{axis} {label}" for axis, label, _ in combination)
-        rows.append(RowSpec(name, overlays=[path for _, _, path in combination if path]))
-    if len({slug(row.name) for row in rows}) < len(rows):
-        raise SweepError("a row has the name of a combination of the axes; rename it.")
-    return rows
+    @property
+    def videos(self) -> Path:
+        """Where its clips go."""
+        return self.folder / "videos"
 
 
 def plan_runs(spec: SweepSpec) -> list[Run]:
     """The runs of a sweep, row by row, seed by seed; no folder is touched.
 
     Raises:
-        SweepError: A config cannot be read, or two rows would share a folder.
+        SweepError: A config cannot be read.
     """
-    rows = all_rows(spec)
-    of, memo = {row.name: row for row in rows}, Path(spec.folder)
+    place, memo = Path(spec.runs or spec.folder), Path(spec.folder)
     runs = []
-    for row in rows:
+    for row in all_rows(spec):
+        name = slug(row.name)
         if row.clips is not None:
-            name = slug(row.name)
-            folder = Path(spec.runs or spec.folder) / name
-            stages = (_score(spec, folder, clips=Path(row.clips)),)
-            runs.append(Run(name, row.name, None, folder, stages, memo=memo))
+            stages = (_score(spec, place / name, clips=Path(row.clips)),)
+            runs.append(Run(name, row.name, None, place / name, stages, memo=memo))
             continue
-        seeds = row.seeds or (spec.seeds if row.train else spec.seeds[:1])
-        for seed in seeds:
-            name = run_name(row, seed)
-            folder = Path(spec.runs or spec.folder) / name
-            after = None if row.adapters_of is None else run_name(of[row.adapters_of], seed)
-            run = Run(name, row.name, seed, folder, (), after, memo)
+        for seed in row.seeds or (spec.seeds if row.train else spec.seeds[:1]):
+            folder = place / f"{name}_seed{seed}"
+            after = row.adapters_of and f"{slug(row.adapters_of)}_seed{seed}"
+            run = Run(folder.name, row.name, seed, folder, (), after, memo)
             runs.append(replace(run, stages=_stages(spec, row, run)))
     return runs
-
-
-def run_name(row: RowSpec, seed: int) -> str:
-    """The folder of a run."""
-    return f"{slug(row.name)}_seed{seed}"
 
 
 def checkpoints(folder: Path) -> Path:
@@ -119,78 +112,113 @@ def checkpoints(folder: Path) -> Path:
 def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     layers = [(spec.configs, spec.options), (row.overlays, row.options)]
     settings = merged(layers) | {"seed_everything": run.seed}
-    made_with = {"config": settings, "weights": _weights(settings)}
-    read = _without(settings, NOT_READ)
-    shared = [
-        *_config_arguments(layers),
+    # Tells one backbone from another in the same folder; None for what is not on this machine.
+    pretrained = flat(settings).get(BACKBONE)
+    weights = Path(pretrained or "", "transformer")
+    known = fingerprint_folder(weights) if pretrained and weights.is_dir() else None
+    made_with = {"config": settings, "weights": known}
+    read = {name: value for name, value in flat(settings).items() if not name.startswith(NOT_READ)}
+    shared: list[str] = []
+    for files, options in layers:
+        shared += [*(f"--config={path}" for path in files), *option_arguments(options)]
+    shared += [
         f"--seed_everything={run.seed}",
         f"--trainer.default_root_dir={run.folder}",
         "--trainer.enable_progress_bar=false",
     ]
-    train = str(ROOT / "train.py")
     stages: list[Stage] = []
     if row.train and row.adapters_of is None:
-        own = "--trainer.callbacks+=callbacks.ProgressFile"
-        command = (sys.executable, train, "fit", *shared, own, "--ckpt_path=last")
+        own = ["--trainer.callbacks+=callbacks.ProgressFile", "--ckpt_path=last"]
+        command = _command("train.py", "fit", *shared, *own)
         stages.append(Stage("fit", command, made_with, named_paths(read)))
     trained = checkpoints(run.folder if run.after is None else run.folder.parent / run.after)
-    needs = None if run.after is None else str(trained)
-    predicting = (
-        sys.executable, train, "predict", *shared,
-        *option_arguments(_going_on(spec.predict, run.folder / "videos")),
+    needs = () if run.after is None else (str(trained),)
+    predict = dict(spec.predict)
+    if isinstance(generation := predict.get(GENERATION), Mapping):
+        # Keep the clips that a `predict` which was cut off has made.
+        predict[GENERATION] = {**generation, "finished": {"folder": str(run.videos)}}
+    own = [
+        *option_arguments(predict),
         f"--ckpt_path={trained if row.train else 'null'}",
-        f"--video_writer.output_dir={run.folder / 'videos'}",
+        f"--video_writer.output_dir={run.videos}",
         f"--video_writer.system={row.name}",
-    )  # fmt: skip
-    stages.append(
-        Stage(
-            "predict",
-            predicting,
-            made_with | {"predict": spec.predict, "adapters_of": run.after},
-            named_paths(_without(read, (CACHE,)), spec.predict) + ((needs,) if needs else ()),
-            needs=needs,
-        )
-    )
-    return (*stages, _score(spec, run.folder, clips=run.folder / "videos"))
-
-
-def _weights(settings: Mapping[str, Any]) -> str | None:
-    """Tells one backbone from another in the same folder; None for what is not on this machine."""
-    pretrained = flat(settings).get(BACKBONE)
-    folder = Path(pretrained or "", "transformer")
-    return fingerprint_folder(folder) if pretrained and folder.is_dir() else None
-
-
-def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in flat(settings).items() if not name.startswith(names)}
-
-
-def _going_on(options: Mapping[str, Any], videos: Path) -> dict[str, Any]:
-    """Keep the clips that a `predict` which was cut off has made."""
-    generation = options.get(GENERATION)
-    if not isinstance(generation, Mapping):
-        return dict(options)
-    return dict(options) | {GENERATION: {**generation, "finished": {"folder": str(videos)}}}
+    ]
+    command = _command("train.py", "predict", *shared, *own)
+    settings = made_with | {"predict": spec.predict, "adapters_of": run.after}
+    read = {name: value for name, value in read.items() if not name.startswith(CACHE)}
+    reads = (*named_paths(read, spec.predict), *needs)
+    stages.append(Stage("predict", command, settings, reads, needs=next(iter(needs), None)))
+    return (*stages, _score(spec, run.folder, clips=run.videos))
 
 
 def _score(spec: SweepSpec, folder: Path, *, clips: Path) -> Stage:
     metrics = spec.score.metrics
-    command = (
-        sys.executable, str(ROOT / "evaluate.py"), "score", str(clips), f"--metrics={metrics}",
-        f"--output={folder / 'metrics.json'}", *option_arguments(spec.score.options),
-    )  # fmt: skip
-    settings = {
-        "metrics": read_yaml(metrics),
-        "options": spec.score.options,
-        "clips": str(clips),
-    }
+    own = [str(clips), f"--metrics={metrics}", f"--output={folder / 'metrics.json'}"]
+    command = _command("evaluate.py", "score", *own, *option_arguments(spec.score.options))
+    settings = {"metrics": read_yaml(metrics), "options": spec.score.options, "clips": str(clips)}
     reads = (*named_paths(settings["metrics"], spec.score.options), str(clips))
     return Stage("score", command, settings, reads, stop_signal=SIGINT)
 
 
-def _config_arguments(layers: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> list[str]:
-    arguments = []
+def _command(program: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, str(ROOT / program), *arguments)
+
+
+def option_arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options as a command line takes them."""
+    return [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in options.items()
+    ]
+
+
+def merged(layers: Layers) -> Tree:
+    """A config as the layers leave it; options replace what was there."""
+    tree: Tree = {}
     for files, options in layers:
-        arguments += [f"--config={path}" for path in files]
-        arguments += option_arguments(options)
-    return arguments
+        for path in files:
+            data = read_yaml(path)
+            if data is not None and not isinstance(data, dict):
+                raise SweepError(f"{path}: is no config of train.py; it must hold keys and values.")
+            tree = _laid_over(tree, data or {})
+        for name, value in options.items():
+            *groups, leaf = name.split(".")
+            node = tree
+            for group in groups:
+                if not isinstance(node.get(group), dict):
+                    node[group] = {}
+                node = node[group]
+            node[leaf] = copy.deepcopy(value)
+    return tree
+
+
+def _laid_over(below: Tree, above: Mapping[str, Any]) -> Tree:
+    """Two configs as one: mappings merge, everything else is replaced."""
+    tree = copy.deepcopy(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            tree[key] = _laid_over(tree[key], value)
+        else:
+            tree[key] = copy.deepcopy(value)
+    return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Leaves by their dotted names; lists are leaves."""
+    leaves: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two configs, one phrase each."""
+    old, new = flat(before), flat(now)
+    return [
+        f"{name}: {old.get(name, 'nothing')} there, {new.get(name, 'nothing')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, old) != new.get(name, new)
+    ]

@@ -1,18 +1,23 @@
 """The file that describes a sweep."""
 
+import itertools
 import re
 from argparse import ArgumentError
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.errors import looked_for
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import read_yaml
 from musicinfuser.option_parser import OptionParser
-from sweeps.errors import SweepError
 
 DEFAULT_EXECUTOR = "sweeps.gpu_slots.GpuSlots"
+
+
+class SweepError(UserError):
+    """A sweep cannot be run as asked. The message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,19 @@ def read_sweep(path: str | Path) -> SweepSpec:
         spec: SweepSpec = parser.instantiate(parser.parse_object({"sweep": data})).sweep
     except ArgumentError as error:
         raise SweepError(str(error)) from error
-    try:
-        _check(spec)
-    except SweepError as error:
-        raise SweepError(f"{path}: {error}") from error
+    for problem in _problems(spec):
+        raise SweepError(f"{path}: {problem}")
     return spec
+
+
+def all_rows(spec: SweepSpec) -> list[RowSpec]:
+    """The rows, and one per combination of the axes."""
+    rows = list(spec.rows)
+    choices = [[(axis, *choice) for choice in labels.items()] for axis, labels in spec.axes.items()]
+    for combination in itertools.product(*choices) if choices else ():
+        name = ", ".join(f"{axis} {label}" for axis, label, _ in combination)
+        rows.append(RowSpec(name, overlays=[path for _, _, path in combination if path]))
+    return rows
 
 
 def build_executor(spec: SweepSpec) -> Executor:
@@ -113,7 +126,10 @@ def build_executor(spec: SweepSpec) -> Executor:
     except ArgumentError as error:
         raise SweepError(str(error)) from error
     except (ValueError, TypeError, ImportError) as error:
-        raise SweepError(f"executor: {_shortened(error)}") from error
+        # Without the pages on every type that was tried.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:3])[:400] or type(error).__name__
+        raise SweepError(f"executor: {reason}") from error
 
 
 def slug(name: str) -> str:
@@ -121,62 +137,46 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_.")
 
 
-def _shortened(error: BaseException) -> str:
-    """What is wrong, without the pages on every type that was tried."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400] if lines else type(error).__name__
-
-
-def _check(spec: SweepSpec) -> None:
-    if not spec.rows and not spec.axes:
-        raise SweepError("it has neither rows nor axes; name at least one row.")
+def _problems(spec: SweepSpec) -> Iterator[str]:
+    rows = all_rows(spec)
+    if not rows:
+        yield "it has neither rows nor axes; name at least one row."
     if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
-        raise SweepError(f"seeds is {spec.seeds}; give at least one, and each once.")
-    names: dict[str, str] = {}
-    for row in spec.rows:
-        if not slug(row.name):
-            raise SweepError(f"the row {row.name!r} needs a name with letters or digits.")
-        if slug(row.name) in names:
-            raise SweepError(
-                f"the rows {names[slug(row.name)]!r} and {row.name!r} would share a folder; "
-                "rename one."
-            )
-        names[slug(row.name)] = row.name
-        _check_row(row, spec)
+        yield f"seeds is {spec.seeds}; give at least one, and each once."
+    slugs = [slug(row.name) for row in rows]
+    for number, row in enumerate(rows):
+        if not slugs[number]:
+            yield f"the row {row.name!r} needs a name with letters or digits."
+        if slugs[number] in slugs[:number]:
+            other = rows[slugs.index(slugs[number])].name
+            yield f"the rows {other!r} and {row.name!r} would share a folder; rename one."
+        yield from _problems_of_row(row, spec)
     if spec.reference is not None and spec.reference not in {row.name for row in spec.rows}:
-        raise SweepError(f"its reference {spec.reference!r} is no row; name one of this file.")
-    files = [*spec.configs, *(path for row in spec.rows for path in row.overlays)]
-    files += [path for axis in spec.axes.values() for path in axis.values() if path]
-    for path in [*files, spec.score.metrics]:
+        yield f"its reference {spec.reference!r} is no row; name one of this file."
+    overlays = [path for row in rows for path in row.overlays]
+    for path in [*spec.configs, *overlays, spec.score.metrics]:
         if not Path(path).is_file():
-            raise SweepError(
-                f"it names {path}, which does not exist{looked_for(path)}; correct the path."
-            )
+            yield f"it names {path}, which does not exist{looked_for(path)}; correct the path."
 
 
-def _check_row(row: RowSpec, spec: SweepSpec) -> None:
-    kinds = [not row.train, row.adapters_of is not None, row.clips is not None]
-    if sum(kinds) > 1:
-        raise SweepError(
-            f"the row {row.name!r} sets several of train: false, adapters_of and clips; keep one."
-        )
+def _problems_of_row(row: RowSpec, spec: SweepSpec) -> Iterator[str]:
+    the_row = f"the row {row.name!r}"
+    if (not row.train) + (row.adapters_of is not None) + (row.clips is not None) > 1:
+        yield f"{the_row} sets several of train: false, adapters_of and clips; keep one."
     if row.clips and (row.overlays or row.options):
-        raise SweepError(
-            f"the row {row.name!r} only scores clips; take its overlays and options away."
-        )
+        yield f"{the_row} only scores clips; take its overlays and options away."
     if row.seeds is not None and not row.seeds:
-        raise SweepError(f"the row {row.name!r} has no seeds; give one, or leave seeds out.")
+        yield f"{the_row} has no seeds; give one, or leave seeds out."
     if row.adapters_of is None:
         return
     of = next((other for other in spec.rows if other.name == row.adapters_of), None)
     if of is None or not of.train or of.adapters_of or of.clips:
-        raise SweepError(
-            f"the row {row.name!r} takes the adapters of {row.adapters_of!r}, which is no row that "
-            "trains; name one of this file."
+        yield (
+            f"{the_row} takes the adapters of {row.adapters_of!r}, which is no row that trains; "
+            "name one of this file."
         )
-    missing = set(row.seeds or spec.seeds) - set(of.seeds or spec.seeds)
-    if missing:
-        raise SweepError(
-            f"the row {row.name!r} wants the seeds {sorted(missing)} of {row.adapters_of!r}, which "
-            "trains with others; give both the same."
+    elif missing := set(row.seeds or spec.seeds) - set(of.seeds or spec.seeds):
+        yield (
+            f"{the_row} wants the seeds {sorted(missing)} of {row.adapters_of!r}, which trains "
+            "with others; give both the same."
         )

@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sweeps.errors import SweepError
+from sweeps.settings import SweepError
 
 
 class SlurmArray(Executor):

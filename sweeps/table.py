@@ -5,19 +5,20 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from dance_eval.metrics.intervals import MeanInterval
 from dance_eval.metrics.report import Document
+from dance_eval.plots import PlotRow, interval_plot
 from dance_eval.report.score_tables import write_tables
-from dance_eval.report.value_plots import CHANCE
+from dance_eval.report.value_plots import CHANCE, chance_name
 from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Marks, Row, markdown_table
-from sweeps.combining import combined
-from sweeps.differences import difference_text, differences
-from sweeps.forest import forest_plot
-from sweeps.plan import ROOT, Run, all_rows
-from sweeps.run_folder import is_finished, trained_with_others
-from sweeps.settings import SweepSpec, slug
+from sweeps.plan import ROOT, Run
+from sweeps.scores import combined, difference_text, differences
+from sweeps.settings import SweepSpec, all_rows, slug
+from sweeps.work import is_finished, trained_with_others
 
 ROWS = "rows"
 """Stem of what the sweep itself writes: .json, .md and a plot per column."""
@@ -28,7 +29,7 @@ NOTE = (
 DIFFERENCES_NOTE = (
     "Differences to {reference}, paired by seed and clip [{confidence:.0%} interval] (lowest to "
     "highest seed). Bold: the interval leaves out 0 and all seeds agree. Few seeds say little of "
-    "how others would spread, and of many cells some are bold by chance."
+    "how others would spread, and of many values some are bold by chance."
 )
 
 
@@ -50,18 +51,21 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     document = combined(finished)
     waiting = [run.name for run in runs if run not in finished]
     others = {run.name: paths for run in finished if (paths := trained_with_others(run))}
-    document |= {"complete": not waiting, "command": command, "commit": commit(ROOT)}
+    document |= {"complete": not waiting, "command": command, "commit": _commit()}
     write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_tables(document, folder, intervals=True, all_papers=False)
     columns = shown(document, spec.columns)
     found = compared(document, spec, list(columns.values()))
-    table = markdown_table(sweep_rows(document, spec.columns))
+    table = markdown_table(sweep_rows(document, columns))
     text = [table, NOTE.format(confidence=document["confidence"]), ""]
     if found:
-        text += [difference_table(found, columns), _differences_note(spec, document), ""]
+        note = DIFFERENCES_NOTE.format(reference=spec.reference, confidence=document["confidence"])
+        text += [_difference_table(found, columns), note, ""]
         text += [f"{line}\n" for line in unpaired_lines(found, columns)]
     for heading, name in columns.items():
-        if plot := _plot(document, spec, found, heading=heading, name=name):
+        alike = [row for row, own in found.items() if name in own and not own[name]["differs"]]
+        plot = forest_plot(document, name, heading=heading, reference=spec.reference, alike=alike)
+        if plot and not _is_chance(name):
             file = f"{ROWS}_{slug(heading)}.svg"
             write_text(folder / file, plot)
             text.append(f"![{heading}]({file})\n")
@@ -72,7 +76,7 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
         text.append(f"Trained with other content than these files and folders hold now: {named}.")
     text.append(f"Made by `{command}` at commit {document['commit']}.")
     write_text(folder / f"{ROWS}.md", "\n".join(text) + "\n")
-    numbers = in_short(document, spec, columns, found)
+    numbers = _in_short(document, spec, columns, found)
     numbers |= {"waiting": waiting, "trained_with_others": sorted(others)}
     write_text(folder / f"{ROWS}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     print(table, end="")
@@ -94,41 +98,36 @@ def compared(document: Document, spec: SweepSpec, values: Sequence[str]) -> Docu
     return differences(document, values, reference=spec.reference, untrained=untrained)
 
 
-def difference_table(found: Document, columns: Mapping[str, str]) -> str:
+def _difference_table(found: Document, columns: Mapping[str, str]) -> str:
     """One line per row that was compared, as Markdown; bold is what differs."""
-    bold = [
-        (number, heading)
-        for number, values in enumerate(found.values())
-        for heading, name in columns.items()
-        if name in values and values[name]["differs"]
-    ]
+    rows: list[Row] = []
+    bold = []
     compared_values = {name for values in found.values() for name in values}
-    rows: list[Row] = [
-        {"row": row}
-        | {
-            heading: difference_text(values[name]) if name in values else None
-            for heading, name in columns.items()
-            if name in compared_values
-        }
-        for row, values in found.items()
-    ]
+    for row, values in found.items():
+        cells: dict[str, str | None] = {"row": row}
+        for heading, name in columns.items():
+            if name in compared_values:
+                cells[heading] = difference_text(values[name]) if name in values else None
+            if name in values and values[name]["differs"]:
+                bold.append((len(rows), heading))
+        rows.append(cells)
     return markdown_table(rows, marks=Marks(bold=bold))
 
 
 def unpaired_lines(found: Document, columns: Mapping[str, str]) -> list[str]:
-    """One sentence per row of how many cells it or the reference alone has."""
+    """One sentence per row of how many requests it or the reference alone has clips of."""
     counts = {
         row: max((values[n]["num_alone"] for n in columns.values() if n in values), default=0)
         for row, values in found.items()
     }
     return [
-        f"{row}: {count} cells of it or of the reference have no counterpart."
+        f"{row}: {count} generation requests of it or of the reference have no counterpart."
         for row, count in counts.items()
         if count
     ]
 
 
-def in_short(
+def _in_short(
     document: Document, spec: SweepSpec, columns: Mapping[str, str], found: Document
 ) -> Document:
     """The table for programs: no clips, and nothing of the machine."""
@@ -156,49 +155,73 @@ def sweep_rows(document: Document, columns: Mapping[str, str]) -> list[Row]:
 
     Args:
         document: What `combined` made.
-        columns: Heading -> ``metric/value``; all values if empty.
+        columns: Heading -> ``metric/value``.
     """
-    systems: Document = document["systems"]
-    columns = shown(document, columns)
     rows: list[Row] = []
-    for system, values in systems.items():
+    for system, values in document["systems"].items():
         row: dict[str, Any] = {"row": system}
         for heading, name in columns.items():
-            row[heading] = _cell(values.get(name))
+            if name in values:
+                ends = (values[name][end] for end in ("mean", "low", "high"))
+                row[heading] = MeanInterval(*ends).text() or None
         row["seeds"] = max(map(len, document["by_seed"][system].values()))
         row["clips"] = max(summary["n"] for summary in values.values())
         rows.append(row)
     return rows
 
 
-def commit(folder: Path) -> str:
+def forest_plot(
+    document: Document, name: str, *, heading: str, reference: str | None, alike: Sequence[str]
+) -> str:
+    """One value of all rows with their intervals, one below the other, as SVG.
+
+    The dashed line is the chance level where the metric knows one, else the reference row.
+
+    Args:
+        document: What `combined` made.
+        name: ``metric/value``.
+        heading: How the table calls it.
+        reference: The row that others are compared with.
+        alike: Rows that are not shown to differ from it; they are rings.
+
+    Returns:
+        The plot; "" if no row has the value.
+    """
+    systems: Document = document["systems"]
+    rows = {
+        row: values[name]
+        for row, values in systems.items()
+        if name in values and values[name]["mean"] is not None
+    }
+    if not rows:
+        return ""
+    chance = chance_name(name, list(shown(document, {})))
+    levels = [values[chance]["mean"] for values in systems.values() if chance in values]
+    levels = [level for level in levels if level is not None]
+    row = reference if reference in rows else next(iter(rows))
+    line = fmean(levels) if levels else rows[row]["mean"]
+    meaning = f"chance, {line:.3f}" if levels else row
+    rings = f"; rings: not set apart from {reference}" if alike else ""
+    return interval_plot(
+        f"{heading} (dashed: {meaning}{rings})",
+        [
+            PlotRow(row, 0, fields["mean"], fields["low"], fields["high"], is_hollow=row in alike)
+            for row, fields in rows.items()
+        ],
+        is_wide=True,
+        reference=line,
+    )
+
+
+def _commit() -> str:
     """The commit of this program, ``-dirty`` if files were changed; "unknown" without git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True)
+        answer = subprocess.run(command, capture_output=True, text=True)
     except OSError:
         return "unknown"
-    return told.stdout.strip() or "unknown"
-
-
-def _differences_note(spec: SweepSpec, document: Document) -> str:
-    return DIFFERENCES_NOTE.format(reference=spec.reference, confidence=document["confidence"])
-
-
-def _plot(document: Document, spec: SweepSpec, found: Document, *, heading: str, name: str) -> str:
-    if _is_chance(name):
-        return ""
-    alike = [row for row, values in found.items() if name in values and not values[name]["differs"]]
-    return forest_plot(document, name, heading=heading, reference=spec.reference, alike=alike)
+    return answer.stdout.strip() or "unknown"
 
 
 def _is_chance(name: str) -> bool:
     return name.endswith(("/" + CHANCE, "_" + CHANCE))
-
-
-def _cell(summary: Document | None) -> str | None:
-    if summary is None or summary["mean"] is None:
-        return None
-    if summary["low"] is None:
-        return f"{summary['mean']:.3f}"
-    return f"{summary['mean']:.3f} [{summary['low']:.3f}, {summary['high']:.3f}]"

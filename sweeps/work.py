@@ -1,4 +1,4 @@
-"""The work of a run: its stages, one process after the other."""
+"""A run: the state of its folder, and the work that is left, one process per stage."""
 
 import json
 import os
@@ -8,24 +8,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from musicinfuser import folder_lock
+from musicinfuser.atomic_files import write_text
+from musicinfuser.moved_names import RENAMED_KEYS, new_name
 from sweeps import inputs
 from sweeps.gpu_slots import slot_environment
-from sweeps.plan import Run, Stage
-from sweeps.run_folder import (
-    begin,
-    changed_inputs,
-    is_done,
-    locked,
-    put_aside,
-    read_progress,
-    read_state,
-    write_state,
-)
+from sweeps.plan import Run, Stage, checkpoints, differences
+from sweeps.settings import SweepError
 
+LOCK_NAME, STATE_NAME, PROGRESS_NAME = "lock", "state.json", "progress.json"
+NAMED_DIFFERENCES = 3
+State = dict[str, Any]
+"""``stages``: settings, inputs, ``is_done`` and ``seconds`` of each begun; ``failure``."""
 LAST_BYTES = 20_000
 
 _processes: dict[int, tuple[subprocess.Popen, int]] = {}
@@ -33,47 +30,155 @@ _processes: dict[int, tuple[subprocess.Popen, int]] = {}
 _stopping = threading.Event()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How the work of a run ended.
+def read_state(folder: Path) -> State:
+    """What `write_state` wrote last, with today's names; of a run that was not begun, no stages."""
+    state = _read(folder / STATE_NAME) or {"stages": {}, "failure": None}
+    for begun in state["stages"].values():
+        begun["settings"] = _renamed(begun["settings"])
+    return state
 
-    Attributes:
-        name: Of the run.
-        status: ``busy``: another process works in the folder.
-        sentence: For people; empty where the status says it all.
+
+def write_state(folder: Path, state: State) -> None:
+    """Write what `read_state` reads."""
+    write_text(folder / STATE_NAME, json.dumps(state, indent=1) + "\n")
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What `callbacks.ProgressFile` wrote last; empty before that."""
+    return _read(folder / PROGRESS_NAME)
+
+
+def is_done(state: State, stage: Stage) -> bool:
+    """Whether a stage is done with the settings and inputs that it has now.
+
+    A training is not done again for other inputs, which could take days: the table says so.
     """
+    begun = state["stages"].get(stage.name)
+    if not (begun and begun["is_done"] and begun["settings"] == stage.settings):
+        return False
+    return stage.name == "fit" or not changed_inputs(state, stage)
 
-    name: str
-    status: Literal["finished", "failed", "stopped", "busy"]
-    sentence: str = ""
+
+def is_finished(run: Run) -> bool:
+    """Whether every stage of a run is done."""
+    state = read_state(run.folder)
+    return all(is_done(state, stage) for stage in run.stages)
+
+
+def changed_inputs(state: State, stage: Stage) -> list[str]:
+    """Files and folders that hold something else than when a stage began."""
+    # What an earlier version began notes no inputs.
+    before = state["stages"].get(stage.name, {}).get("inputs")
+    return [] if before is None else inputs.changed(before, inputs.contents(stage.reads))
+
+
+def trained_with_others(run: Run) -> list[str]:
+    """Inputs of a finished training that hold something else by now."""
+    state = read_state(run.folder)
+    return [p for s in run.stages if s.name == "fit" for p in changed_inputs(state, s)]
+
+
+def note_inputs(run: Run) -> None:
+    """Take the inputs of stages that an earlier version finished for what they are now."""
+    state = read_state(run.folder)
+    begun = [(stage, state["stages"].get(stage.name)) for stage in run.stages]
+    unknown = [(stage, entry) for stage, entry in begun if entry and "inputs" not in entry]
+    for stage, entry in unknown:
+        entry["inputs"] = inputs.contents(stage.reads)
+    if unknown:
+        write_state(run.folder, state)
+
+
+def begin(state: State, stage: Stage) -> dict[str, Any]:
+    """Note that a stage starts, and with what; gives the entry."""
+    state["failure"] = None
+    state["stages"][stage.name] = begun = {
+        "settings": stage.settings,
+        "is_done": False,
+        "seconds": state["stages"].get(stage.name, {}).get("seconds", 0.0),
+        "inputs": inputs.contents(stage.reads),
+    }
+    return begun
+
+
+def put_aside(videos: Path) -> None:
+    """Move the clips of a run, if there are any, to a folder beside."""
+    if any(videos.glob("*.mp4")):
+        number = 1
+        while (aside := videos.with_name(f"{videos.name}_before_{number}")).exists():
+            number += 1
+        videos.rename(aside)
+
+
+def check_unchanged(run: Run) -> None:
+    """Refuse to go on in a folder with what other settings made.
+
+    Scores are not refused: `evaluate.py score` itself sees which of them are due again. Nor is what
+    failed before anything was kept. Clips of other inputs are made again, and a training is not
+    gone on with.
+
+    Raises:
+        SweepError: Names what differs.
+    """
+    state = read_state(run.folder)
+    # A `predict` that goes on keeps what lies there.
+    results = {"fit": checkpoints(run.folder).glob("*.ckpt"), "predict": run.videos.glob("*.mp4")}
+    for stage in run.stages:
+        begun = state["stages"].get(stage.name)
+        if begun is None or stage.name == "score":
+            continue
+        wrong = differences(begun["settings"], stage.settings)
+        if stage.name == "fit" and not begun["is_done"]:
+            wrong += [f"other content of {path}" for path in changed_inputs(state, stage)]
+        if wrong and (begun["is_done"] or any(results[stage.name])):
+            more = f" and {len(wrong) - NAMED_DIFFERENCES} more" * (len(wrong) > NAMED_DIFFERENCES)
+            raise SweepError(
+                f"{run.folder} was made with other settings "
+                f"({'; '.join(wrong[:NAMED_DIFFERENCES])}{more}); name another `folder` or row, or "
+                "remove that run's folder to make it again."
+            )
+
+
+def _renamed(settings: Any) -> Any:
+    """Settings with the names of today in place of those of an earlier version."""
+    if isinstance(settings, dict):
+        return {RENAMED_KEYS.get(key, key): _renamed(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_renamed(value) for value in settings]
+    return (new_name(settings) or settings) if isinstance(settings, str) else settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 class Work:
     """A callable, since that is what can also be put back into a queue (`checkpoint`)."""
 
-    def __call__(self, run: Run) -> Outcome:
-        """Do what is left of a run, under its lock."""
+    def __call__(self, run: Run) -> str:
+        """Do what is left of a run, under its lock; says how it ended, for people."""
         if run.memo is not None:
             inputs.read_memo(run.memo)
-        with locked(run.folder) as lock:
+        with folder_lock.locked(run.folder / LOCK_NAME) as lock:
+            # Stages get the descriptor and hold it too, also if who started them is killed.
             if lock is None:
-                return Outcome(run.name, "busy", "another process works in its folder")
+                return "busy (another process works in its folder)"
             state = read_state(run.folder)
             for stage in run.stages:
                 inputs.look_again()
                 if is_done(state, stage):
                     continue
-                if _stopping.is_set():
-                    return Outcome(run.name, "stopped")
-                failure = _do(run, stage, state, lock=lock)
-                if failure is None:
-                    continue
-                if _stopping.is_set():
-                    return Outcome(run.name, "stopped")
-                state["failure"] = f"{stage.name}: {failure}"
-                write_state(run.folder, state)
-                return Outcome(run.name, "failed", state["failure"])
-            return Outcome(run.name, "finished")
+                failure = "" if _stopping.is_set() else _do(run, stage, state, lock=lock)
+                if failure is not None and _stopping.is_set():
+                    return "stopped"
+                if failure is not None:
+                    state["failure"] = f"{stage.name}: {failure}"
+                    write_state(run.folder, state)
+                    return f"failed ({state['failure']})"
+            return "finished"
 
     def checkpoint(self, run: Run) -> Any:
         """Called by submitit when SLURM's time is nearly up: end well, go back into the queue."""
@@ -103,29 +208,30 @@ def allow_work() -> None:
     _stopping.clear()
 
 
-def _do(run: Run, stage: Stage, state: dict[str, Any], *, lock: int) -> str | None:
+def _do(run: Run, stage: Stage, state: State, *, lock: int) -> str | None:
     """Run one stage; returns why it failed, or None."""
     if stage.needs is not None and not os.path.exists(stage.needs):
         return f"it needs {stage.needs}, which {run.after} has not made yet"
     if stage.name == "predict" and changed_inputs(state, stage):
-        put_aside(run.folder)
-    begin(state, stage)
+        put_aside(run.videos)
+    begun = begin(state, stage)
     write_state(run.folder, state)
     start = time.monotonic()
     log = run.folder / f"{stage.name}.log"
     with log.open("ab") as stream:
         code = _call(stage, stream, lock=lock)
-    state["stages"][stage.name]["seconds"] += round(time.monotonic() - start, 1)
-    failure = f"{_last_line(log)} (exit code {code}; all of it in {log})" if code else None
-    if failure is None and not _is_whole(run, stage):
-        failure = f"it ended before its work was done (see {log})"
-    state["stages"][stage.name]["is_done"] = failure is None
+    begun["seconds"] += round(time.monotonic() - start, 1)
+    begun["is_done"] = code == 0 and _is_whole(run, stage)
     write_state(run.folder, state)
-    return failure
+    if code:
+        return f"{_last_line(log)} (exit code {code}; all of it in {log})"
+    return None if begun["is_done"] else f"it ended before its work was done (see {log})"
 
 
 def _call(stage: Stage, stream: Any, *, lock: int) -> int:
-    with _ignored_in_children():
+    # SLURM's warning goes to every process of a job: this one ends its stages on it, which must not
+    # die of it. What is ignored stays so in a new program, what is handled does not.
+    with handled(signal.SIGUSR2, signal.SIG_IGN):
         process = subprocess.Popen(
             stage.command,
             stdin=subprocess.DEVNULL,
@@ -151,20 +257,16 @@ def _call(stage: Stage, stream: Any, *, lock: int) -> int:
 
 
 @contextmanager
-def _ignored_in_children() -> Iterator[None]:
-    """SLURM's warning goes to every process of a job; ours answers it, its children must not die.
-
-    What is ignored stays so in a new program, what is handled does not. Only a main thread can set
-    it, and on SLURM this is one.
-    """
+def handled(number: int, handler: Any) -> Iterator[None]:
+    """Handle a signal so for a while; only a main thread can, in others nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR2, before)
+        signal.signal(number, before)
 
 
 def _is_whole(run: Run, stage: Stage) -> bool:
@@ -181,10 +283,10 @@ def _is_whole(run: Run, stage: Stage) -> bool:
 
 
 def _last_line(log: Path) -> str:
-    """What a program said last; ours say what is wrong in one sentence."""
+    """What a program printed last, or its last sentence on what is wrong."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - LAST_BYTES))
         text = stream.read().decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith(("train.py: ", "evaluate.py: "))]
-    return (ours or lines or ["it said nothing"])[-1][:400]
+    return (ours or lines or ["it printed nothing"])[-1][:400]

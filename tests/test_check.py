@@ -242,7 +242,7 @@ def test_a_truncated_file_of_weights(check: Callable, parts: Path, small_cache: 
     path.write_bytes(path.read_bytes()[:-100])
     problems = check(parts=parts).problems
     assert any(
-        problem.startswith(f"{path} has {path.stat().st_size} bytes, but its header speaks of")
+        problem.startswith(f"{path} has {path.stat().st_size} bytes, but its header says")
         for problem in problems
     )
 

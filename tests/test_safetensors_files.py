@@ -58,7 +58,7 @@ def test_a_header_says_what_is_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_bytes", "message"),
     [
-        (-1, r"has \d+ bytes, but its header speaks of \d+; it was not copied or downloaded whole"),
+        (-1, r"has \d+ bytes, but its header says \d+; it was not copied or downloaded whole"),
         (40, "cannot be read as safetensors .its header is broken off."),
         (3, "cannot be read as safetensors .its header is broken off."),
         (0, "cannot be read as safetensors .its header is broken off."),

@@ -14,9 +14,9 @@ from musicinfuser.generation import (
     Conditions,
     LatentCheckpoint,
     SamplingSpec,
-    conditioning_seconds,
+    audio_by_windows,
+    audio_seconds,
     denoise,
-    features_by_windows,
     generate,
     read_track,
     sample_latents,
@@ -87,7 +87,7 @@ def test_a_song_of_one_window_is_a_clip_to_the_bit(model, encoders, song):
     _, heard, _, _ = read_track(request, fps=30.0, windows=wide)
     text, negative = encoders.encode_captions(["a dancer", ""], device=CPU)
     encode = partial(encoders.encode_audio, device=CPU)
-    audio = features_by_windows(encode, heard[None], wide, fps=30.0, rate_hz=16_000)
+    audio = audio_by_windows(encode, heard[None], wide, fps=30.0)
     latents = sample_latents(
         model, text=text, negative=negative, audio=audio, request=request, sampling=SAMPLING,
         device=CPU, windows=wide,
@@ -99,11 +99,11 @@ def test_each_window_hears_what_a_clip_there_would(encoders, song):
     windows = SAMPLING.windows(43)
     assert windows.starts == (0, 2, 3, 5)
     request = GenerationRequest(track=song, **SONG, track_offset_seconds=0.25)
-    assert conditioning_seconds(43, fps=30.0, windows=windows) == pytest.approx(1.0 + 0.5)
+    assert audio_seconds(43, fps=30.0, windows=windows) == pytest.approx(1.0 + 0.5)
     _, heard, waveform, padded = read_track(request, fps=30.0, windows=windows)
     assert (len(heard), padded) == (24_000, 0) and len(waveform) == round(43 / 30 * 44_100)
     encode = partial(encoders.encode_audio, device=CPU)
-    found = features_by_windows(encode, heard[None], windows, fps=30.0, rate_hz=16_000)
+    found = audio_by_windows(encode, heard[None], windows, fps=30.0)
     assert tuple(found) == windows.starts
     for start, features in found.items():
         there = replace(request, num_frames=13, track_offset_seconds=0.25 + 0.2 * start)

@@ -11,7 +11,7 @@ from dance_eval.commands.options import MAX_CLIPS, add_decoding_options, music_b
 from dance_eval.contact_sheet import SheetRow, contact_sheet
 from dance_eval.loading import EvaluationError, collect_clips, load_clip
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.matching import CellGroup, cell_groups
+from dance_eval.metrics.matching import ClipGroup, clip_groups
 from dance_eval.metrics.motion import (
     DEFAULT_SMOOTHING_SECONDS,
     frame_difference,
@@ -142,17 +142,17 @@ def write_side_by_side(entries: Sequence[ClipEntry], folder: Path, settings: Nam
 
 
 def same_music(entries: Sequence[ClipEntry]) -> list[list[ClipEntry]]:
-    """Clips by music, start, prompt and seed, one per system, as `cell_groups` has them."""
+    """Clips by music, start, prompt and seed, one per system, as `clip_groups` has them."""
     return [list(group.clips.values()) for group in _first_groups(entries)]
 
 
-def _first_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
+def _first_groups(entries: Sequence[ClipEntry]) -> list[ClipGroup]:
     """Of the clips that can be read and that a system has several of for one request, the first."""
     usable = [entry for entry in entries if entry.problem is None]
-    return [group for group in cell_groups(usable) if group.number == 1]
+    return [group for group in clip_groups(usable) if group.number == 1]
 
 
-def video_names(groups: Sequence[CellGroup]) -> list[str]:
+def video_names(groups: Sequence[ClipGroup]) -> list[str]:
     """Names of files, without suffix, no two alike."""
     names: list[str] = []
     for group in groups:

@@ -13,9 +13,8 @@ from tqdm import tqdm
 
 from dance_eval.commands.options import add_decoding_options, music_beats, read_metrics
 from dance_eval.loading import EvaluationError, collect_clips, load_clip
-from dance_eval.metrics.clip import ClipMetric, NamedMetric
+from dance_eval.metrics.clip import ClipMetric, NamedMetric, SetMetric
 from dance_eval.metrics.music_beats import beat_sources
-from dance_eval.metrics.records import add_sets, start_record, take_known
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
@@ -23,8 +22,7 @@ from dance_eval.metrics.report import (
     read_report,
     summarise,
 )
-from dance_eval.metrics.scoring import Scorer, score_clips
-from dance_eval.metrics.set_metric import SetMetric
+from dance_eval.metrics.scoring import Scorer, add_sets, score_clips, start_record, take_known
 from dance_eval.metrics.workers import num_cpus
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.errors import UserError

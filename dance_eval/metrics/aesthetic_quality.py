@@ -8,7 +8,6 @@ Once converted, it is read as plain numbers:
 
 import argparse
 import pickle
-import sys
 from pathlib import Path
 
 import torch
@@ -29,15 +28,9 @@ class HeadError(UserError):
 
 
 def aesthetic_scores(image_vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A tenth of what the head says of normalised vectors.
+    """A tenth of what the head says of CLIP's vectors of frames.
 
-    Args:
-        image_vectors: CLIP's vectors of frames, shape (T, D).
-        weight: Shape (1, D).
-        bias: Shape (1,).
-
-    Returns:
-        Shape (T,); about 0 to 1, without bounds.
+    Takes shapes (T, D), (1, D) and (1,) to (T,): about 0 to 1, without bounds.
     """
     return (normalize(image_vectors, dim=-1) @ weight.T + bias).squeeze(-1) / 10
 
@@ -124,13 +117,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--convert", nargs=2, required=True, metavar=("FILE.pth", "OUT.safetensors")
     )
     source, target = parser.parse_args(arguments).convert
-    try:
+    with in_one_sentence("aesthetic_quality"):
         convert_head(source, target)
-    except UserError as error:
-        sys.exit(f"aesthetic_quality: {error}")
     print(f"{target} written.")
 
 
 if __name__ == "__main__":
-    with in_one_sentence("aesthetic_quality"):
-        main()
+    main()

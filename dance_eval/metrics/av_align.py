@@ -20,14 +20,9 @@ ONSET_RATE_HZ = 22050
 
 
 def onset_peaks(waveform: torch.Tensor, *, rate_hz: int) -> torch.Tensor:
-    """Onsets of a sound by librosa's detector with its default settings.
+    """Onsets of a sound by librosa's detector with its default settings at `ONSET_RATE_HZ`.
 
-    Args:
-        waveform: float32 mono in [-1, 1], shape (S,).
-        rate_hz: Its sample rate; other rates are converted to `ONSET_RATE_HZ`.
-
-    Returns:
-        Ascending times in seconds, float64, shape (A,); empty for silence.
+    Takes float32 mono in [-1, 1], shape (S,), to ascending times in seconds, float64, shape (A,).
     """
     import librosa
 
@@ -42,15 +37,8 @@ def motion_peaks(curve: torch.Tensor, *, fps: float, threshold: float = 0.1) -> 
     """Strict local maxima of a motion curve.
 
     The curve's first value stands for the first frame as well, so that frame i has the motion from
-    frame i - 1; the first and the last frame are no peaks.
-
-    Args:
-        curve: Motion from each frame to the next, shape (T - 1,).
-        fps: Frame rate of the clip.
-        threshold: Smaller maxima do not count; in pixels per frame for optical flow.
-
-    Returns:
-        Ascending times i / fps in seconds, float64, shape (V,).
+    frame i - 1; the first and the last frame are no peaks, nor are maxima below the threshold.
+    Takes shape (T - 1,) to ascending times i / fps in seconds, float64, shape (V,).
     """
     by_frame = torch.cat([curve[:1], curve]).double()
     if len(by_frame) < 3:
@@ -74,8 +62,7 @@ def peak_overlap(
         window_seconds: Distances below it count; the authors take one frame.
 
     Returns:
-        n / (A + V - n) with n pairs, in [0, 1], float64, shape (...); 0 without peaks on both
-        sides, where the authors' code divides by zero.
+        n / (A + V - n) with n pairs, in [0, 1], float64, shape (...); 0 without peaks.
     """
     num_motion, num_sound = len(motion_seconds), sound_seconds.shape[-1]
     num_pairs = torch.zeros(sound_seconds.shape[:-1], dtype=torch.float64)

@@ -28,14 +28,10 @@ def beat_alignment(
         kinematic_seconds: Beats of the motion, shape (K,).
         music_seconds: Beats of the music, shape (..., M); leading axes are scored one by one.
         sigma_seconds: Width of the kernel; AIST++'s 3 frames at 60 fps are 0.05 s.
-        average_over: ``"kinematic"`` asks of every motion beat whether music is near (AIST++);
-            ``"music"`` asks of every music beat whether motion is near (Bailando).
+        average_over: Beats of the motion (AIST++) or of the music (Bailando).
 
     Returns:
         Scores in [0, 1], float64, shape (...); 0 where either side has no beats.
-
-    Raises:
-        UserError: If sigma is not positive or the direction is unknown.
     """
     if not sigma_seconds > 0:
         raise UserError(f"sigma_seconds is {sigma_seconds}; the kernel needs a positive width.")
@@ -51,8 +47,8 @@ class BeatAlignment(RhythmMetric):
     """Beat alignment of a clip's motion to its music, with the chance level of that clip.
 
     Args:
-        sigma_seconds: Width of the kernel, as in `beat_alignment`.
-        average_over: ``"kinematic"`` (AIST++) or ``"music"`` (Bailando).
+        sigma_seconds: As in `beat_alignment`.
+        average_over: As in `beat_alignment`.
         name: Name in tables; two instances in one table need two names.
         **rhythm: Arguments of `RhythmMetric`.
     """

@@ -28,9 +28,6 @@ def beat_coverage(
 
     Returns:
         Shares in [0, 1], float64, shape (...); 0 where either side has no beats.
-
-    Raises:
-        UserError: If the tolerance is not positive.
     """
     if not tolerance_seconds > 0:
         raise UserError(f"tolerance_seconds is {tolerance_seconds}; give a positive time.")

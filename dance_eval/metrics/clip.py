@@ -10,9 +10,12 @@ import torch
 import torchmetrics
 
 from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.intervals import MeanInterval
+from dance_eval.metrics.matching import Pieces
 from dance_eval.metrics.motion import frame_difference
 from dance_eval.metrics.music_beats import beats_in_clip, track_beats
 from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import key as draw_key
 
 T = TypeVar("T")
 
@@ -67,11 +70,7 @@ class ScoredClip:
         return self.prompt
 
     def music_beats(self) -> torch.Tensor:
-        """Music beats in [0, duration_seconds), float64, shape (num_beats,).
-
-        Raises:
-            UserError: If no beats were given and the clip is silent, or they cannot be found.
-        """
+        """Music beats in [0, duration_seconds), float64, shape (num_beats,); UserError without."""
         if callable(self.beats_seconds):
             beats = self.beats_seconds()
         elif self.beats_seconds is not None:
@@ -89,12 +88,7 @@ class ScoredClip:
         return self.remembered(("motion", motion), lambda: motion.of_clip(self))
 
     def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What several metrics need of a clip, such as its optical flow, computed once.
-
-        Args:
-            key: Names what is computed with all its settings.
-            compute: Gives it.
-        """
+        """What several metrics need of a clip, computed once per key, which names all settings."""
         if key not in self._remembered:
             self._remembered[key] = compute()
         value: T = self._remembered[key]
@@ -145,6 +139,9 @@ class NamedMetric(MetricPart):
         part: What it measures with, whose files and ``in_workers`` become its own.
     """
 
+    combining: ClassVar[frozenset[str]] = frozenset()
+    """Names of arguments that what is kept of a clip does not depend on."""
+
     def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
         super().__init__()
         self.name = name
@@ -176,15 +173,10 @@ class NamedMetric(MetricPart):
     def findings(
         self, records: Sequence[dict[str, Any]], *, seed: int, confidence: float
     ) -> dict[str, Any] | None:
-        """What all clips together say beyond averages.
-
-        Args:
-            records: The clips as they stand in metrics.json.
-            seed: The evaluation's.
-            confidence: Of intervals.
+        """What all clips (of metrics.json) together say beyond averages; None if nothing.
 
         Returns:
-            JSON values, with sentences to print under ``"printed"``; None if there is nothing.
+            JSON values, with sentences to print under ``"printed"``.
         """
         return None
 
@@ -197,9 +189,6 @@ class ClipMetric(NamedMetric, torchmetrics.Metric):
     a clip; they are averaged over the clips that have them. The values of a clip that has one of
     `provisional_names` are not taken over by the next command, which scores it again.
 
-    Args:
-        name: Name in tables and in metrics.json.
-        part: As in `NamedMetric`.
     """
 
     full_state_update = False
@@ -238,3 +227,61 @@ class ClipMetric(NamedMetric, torchmetrics.Metric):
     def compute(self) -> dict[str, torch.Tensor]:
         """Mean of each of `value_names` over the clips that have it; NaN where none has."""
         return dict(zip(self.value_names, self.sums / self.num_values, strict=True))
+
+
+Descriptions = Sequence[torch.Tensor]
+"""Of each clip of a set, as `SetMetric.describe` gives them."""
+Labels = Sequence[tuple[int, ...]]
+"""Of each clip of a set, as `SetMetric.labels_of` gives them."""
+Summary = dict[str, MeanInterval]
+
+
+def label(*parts: object) -> int:
+    """A number of 63 bits for what a clip belongs to; equal parts give equal numbers."""
+    return draw_key(0, repr(parts), "label")
+
+
+class SetMetric(NamedMetric, ABC):
+    """A metric over the clips of a system, over groups of them, or against a reference.
+
+    Every clip is described once by numbers of its own, which `evaluate.py score` keeps; from these
+    and the clips' labels (whole numbers that say which group, seed or music they belong to) the
+    values of the whole set are made. A subclass sets `value_names` and implements `describe`,
+    `labels_of` and `combine`.
+
+    Args:
+        name: Name in tables and in metrics.json.
+        part: As in `NamedMetric`.
+    """
+
+    value_names: tuple[str, ...]
+
+    def __init__(self, *, name: str, part: MetricPart | None = None) -> None:
+        super().__init__(name=name, part=part)
+        self.pieces = Pieces()
+
+    @abstractmethod
+    def describe(self, clip: ScoredClip) -> torch.Tensor:
+        """Numbers of one clip, float64, shape (D,); `UserError` if it cannot be described."""
+
+    @abstractmethod
+    def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
+        """Labels of a clip in the set of a system; None if it is not part of that set."""
+
+    @abstractmethod
+    def combine(
+        self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
+    ) -> Summary:
+        """All of `value_names` for one system; the seed is that of the resamples."""
+
+    def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
+        """See which clips share their music."""
+        self.pieces = Pieces(entries)
+
+    def require(self, systems: Sequence[str]) -> None:
+        """`UserError` if these systems lack one that the metric needs."""
+
+
+def count(number: int, *, out_of: int) -> MeanInterval:
+    """A plain count over so many clips, in the form of a value."""
+    return MeanInterval(float(number) if out_of else None, num_values=out_of)

@@ -14,12 +14,7 @@ WEIGHT = 2.5
 def clip_score(image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
     """2.5 max(cos, 0) of pictures and sentences (Hessel et al. 2021, arXiv 2104.08718, eq. 1).
 
-    Args:
-        image_vectors: Shape (..., D).
-        text_vectors: Shape (..., D), broadcast against the pictures.
-
-    Returns:
-        In [0, 2.5], shape (...).
+    Takes shapes (..., D), broadcast against each other, to (...), in [0, 2.5].
     """
     cosine = (normalize(image_vectors, dim=-1) * normalize(text_vectors, dim=-1)).sum(dim=-1)
     return WEIGHT * cosine.clamp_min(0.0)

@@ -2,18 +2,14 @@
 
 How a picture is made smaller changes a score by more than two systems differ, so every way has a
 name here. VBench's are those of its code: frames as floats in [0, 255], torchvision's Resize
-without antialiasing, nothing rounded or clamped.
+without antialiasing, nothing rounded or clamped. All take frames as uint8 RGB in [0, 255], shape
+(T, H, W, 3); a clip without frames is refused.
 """
 
 from typing import Literal
 
 from torch import Tensor
-from torchvision.transforms.functional import (
-    InterpolationMode,
-    center_crop,
-    normalize,
-    resize,
-)
+from torchvision.transforms.functional import InterpolationMode, center_crop, normalize, resize
 
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
@@ -30,17 +26,8 @@ MusiqResize = Literal["longer", "shorter"]
 def clip_pixels(frames: Tensor, *, size: int, antialias: bool) -> Tensor:
     """Frames as CLIP reads them: short side to ``size``, bicubic, centre crop, normalised.
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        size: Side of the square.
-        antialias: True resizes as CLIP's own code does, smoothed and back in whole levels; False as
-            VBench does.
-
-    Returns:
-        float32, shape (T, 3, size, size).
-
-    Raises:
-        UserError: If there are no frames.
+    With ``antialias`` they are resized as CLIP's own code does, smoothed and back in whole levels;
+    without as VBench does. Returns float32, shape (T, 3, size, size).
     """
     pictures = _pictures(frames)
     if not antialias:
@@ -53,12 +40,8 @@ def clip_pixels(frames: Tensor, *, size: int, antialias: bool) -> Tensor:
 def dino_pixels(frames: Tensor, *, size: int) -> Tensor:
     """Frames as VBench gives them to DINO: short side to ``size`` (bilinear), not cropped.
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        size: The short side; the long one keeps the aspect, rounded down.
-
-    Returns:
-        float32, shape (T, 3, size, W') or (T, 3, H', size).
+    The long side keeps the aspect, rounded down. Returns float32, shape (T, 3, size, W') or
+    (T, 3, H', size).
     """
     pictures = _pictures(frames).float()
     pictures = resize(pictures, [size], InterpolationMode.BILINEAR, antialias=False)
@@ -66,7 +49,7 @@ def dino_pixels(frames: Tensor, *, size: int) -> Tensor:
 
 
 def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]:
-    """Height and width of frames that VBench gives to MUSIQ.
+    """Height and width of frames that VBench gives to MUSIQ; ``"longer"`` is its default.
 
     Where the side that the mode names is above 512 px, both are scaled by 512 over it and rounded
     down, in double precision as VBench's code has it: 561 px become 511.
@@ -81,15 +64,7 @@ def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]
 
 
 def musiq_pixels(frames: Tensor, *, mode: MusiqResize) -> Tensor:
-    """Frames as VBench gives them to MUSIQ: of `musiq_size` (bilinear), in [0, 1].
-
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        mode: ``"longer"``, VBench's default, or ``"shorter"``.
-
-    Returns:
-        float32, shape (T, 3, H', W').
-    """
+    """Frames as VBench gives them to MUSIQ: of `musiq_size`, in [0, 1], float32 (T, 3, H', W')."""
     pictures = _pictures(frames)
     size = musiq_size(pictures.shape[2], pictures.shape[3], mode=mode)
     return resize(pictures.float(), list(size), InterpolationMode.BILINEAR, antialias=False) / 255

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import Descriptions, Labels, ScoredClip, SetMetric, Summary, count
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import FrameFeatures, clip_features
 from dance_eval.metrics.intervals import MeanInterval, percentiles
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 
@@ -23,17 +22,8 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
     With A the centred sample over the root of N - 1, C is A^T A and the trace of the root is the
     sum of the singular values of A1 A2^T: no square root of a matrix that has none of full rank,
-    and no more than the smaller of N and D rows.
-
-    Args:
-        first: Shape (N1, D), N1 of 2 or more.
-        second: Shape (N2, D), N2 of 2 or more.
-
-    Returns:
-        Squared distance, 0 or more, with unbiased covariances.
-
-    Raises:
-        ValueError: If a sample has fewer than two rows or the widths differ.
+    and no more than the smaller of N and D rows. Covariances are unbiased; both samples have two
+    rows or more, shapes (N1, D) and (N2, D).
     """
     if min(len(first), len(second)) < 2 or first.shape[1:] != second.shape[1:]:
         raise ValueError(
@@ -67,17 +57,9 @@ def bootstrap_frechet(
     A resample repeats clips, which makes the distance larger. The interval therefore has the spread
     of the resampled distances, moved to lie around the estimate.
 
-    Args:
-        first: Shape (N1, D).
-        second: Shape (N2, D).
-        seed: As in `bootstrap_mean`.
-        name: As in `bootstrap_mean`.
-        confidence: As in `bootstrap_mean`.
-        num_resamples: Number of resamples.
-
-    Returns:
-        The distance in place of a mean; without an interval for fewer than three rows on a side,
-        and nothing for fewer than two.
+    Samples have the shapes (N1, D) and (N2, D); the other arguments are those of `bootstrap_mean`.
+    The distance stands in place of a mean, without an interval for fewer than three rows on a side,
+    and is missing for fewer than two.
     """
     if min(len(first), len(second)) < 2:
         return MeanInterval()

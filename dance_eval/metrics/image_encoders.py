@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
 
 from dance_eval.metrics.clip import MetricPart
+from dance_eval.metrics.features import FrameFeatures
 from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
@@ -68,11 +69,7 @@ class ImageEncoder(MetricPart):
             )
 
     def fingerprint(self) -> str:
-        """What the weights are, now: a hash of a folder, or id and commit on the Hub.
-
-        Raises:
-            EncoderError: If the folder is gone.
-        """
+        """What the weights are, now: a hash of a folder, or id and commit on the Hub."""
         if self._commit is not None:
             return f"{self.weights}@{self._commit}"
         try:
@@ -86,17 +83,7 @@ class ImageEncoder(MetricPart):
 
     @abstractmethod
     def embed_images(self, frames: Tensor) -> Tensor:
-        """Vectors of frames, not normalised.
-
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-        Returns:
-            float32 on the CPU, shape (T, D).
-
-        Raises:
-            UserError: If there are no frames, or the weights cannot be had.
-        """
+        """Vectors of frames, uint8 RGB of shape (T, H, W, 3), not normalised, float32 (T, D)."""
 
     @staticmethod
     @abstractmethod
@@ -159,33 +146,25 @@ class ClipEncoder(ImageEncoder):
     kind = "clip"
 
     @property
-    def size(self) -> int:
-        """Side of the pictures that the network reads, in px."""
-        return self._config.vision_config.image_size
-
-    @property
     def width(self) -> int:
         """Length of the vectors."""
         return self._config.projection_dim
 
     def embed_images(self, frames: Tensor, *, antialias: bool = False) -> Tensor:
         """As in `ImageEncoder`; frames resized as VBench does, or ``antialias`` as CLIP's code."""
+        size = self._config.vision_config.image_size
 
         def embed(model: Any, part: Tensor) -> Tensor:
-            pixels = clip_pixels(part, size=self.size, antialias=antialias).to(model.dtype)
+            pixels = clip_pixels(part, size=size, antialias=antialias).to(model.dtype)
             return model.get_image_features(pixel_values=pixels).pooler_output
 
         return self._in_parts(frames, embed)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """Vectors of sentences, not normalised, and whether each was cut.
+        """Vectors of sentences, not normalised, float32 (N, D), and whether each was cut.
 
-        Args:
-            texts: Sentences; what is beyond the 77th token, end mark included, is not read.
-
-        Returns:
-            float32 on the CPU, shape (N, D), and N flags.
+        What is beyond the 77th token, end mark included, is not read.
         """
         model = self._model
         tokenizer = _tokenizer(self.weights, self._commit)
@@ -209,6 +188,27 @@ def _tokenizer(source: str, commit: str | None) -> Any:
     return load_pretrained(CLIPTokenizer, source, None, revision=commit or "main")
 
 
+class ClipFrameFeatures(FrameFeatures):
+    """CLIP vectors of single frames, for distances between sets of clips.
+
+    Args:
+        encoder: Which CLIP. It sees frames as its own code resizes them.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self.encoder = encoder
+        self.name = f"clip {encoder.weights} {encoder.dtype}"
+        self.in_workers = encoder.in_workers
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the encoder."""
+        return self.encoder.fingerprints()
+
+    def features(self, frames: Tensor) -> Tensor:
+        """`ClipEncoder.embed_images`, (T, H, W, 3) to float32 (T, D), as CLIP resizes frames."""
+        return self.encoder.embed_images(frames, antialias=True)
+
+
 @dataclass(frozen=True)
 class DinoEncoder(ImageEncoder):
     """DINO (Caron et al. 2021, arXiv 2104.14294): its class token, as VBench uses it.
@@ -219,16 +219,11 @@ class DinoEncoder(ImageEncoder):
 
     kind = "vit"
 
-    @property
-    def size(self) -> int:
-        """Side of the pictures that the network was trained on, in px."""
-        return self._config.image_size
-
     def embed_images(self, frames: Tensor) -> Tensor:
         """As in `ImageEncoder`; class tokens of frames that keep their aspect."""
 
         def embed(model: Any, part: Tensor) -> Tensor:
-            pixels = dino_pixels(part, size=self.size)
+            pixels = dino_pixels(part, size=self._config.image_size)
             return model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
 
         return self._in_parts(frames, embed)
@@ -246,17 +241,10 @@ class DinoEncoder(ImageEncoder):
 def dino_positions(
     positions: Tensor, tokens: Tensor, height: int, width: int, *, patch_size: int
 ) -> Tensor:
-    """Position embeddings of a picture of any size, as in DINO's code.
+    """Position embeddings of a picture of any size, as in DINO's code; sides in px.
 
-    Args:
-        positions: Those of the class token and a square of patches, shape (1, 1 + N, D).
-        tokens: The tokens they are for, shape (B, 1 + P, D).
-        height: Of the picture, in px.
-        width: Of the picture, in px.
-        patch_size: Side of a patch, in px.
-
-    Returns:
-        Shape (1, 1 + P, D).
+    Takes those of the class token and a square of patches, shape (1, 1 + N, D), to (1, 1 + P, D),
+    for tokens of shape (B, 1 + P, D).
     """
     if tokens.shape[1] == positions.shape[1] and height == width:
         return positions

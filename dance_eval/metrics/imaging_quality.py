@@ -16,15 +16,10 @@ from musicinfuser.errors import UserError
 
 
 def musiq_scores(frames: Tensor, *, worker: ExternalWorker, resize: MusiqResize) -> list[float]:
-    """What MUSIQ says of every frame.
+    """MUSIQ's score of every frame, 0 to 100 up to outliers.
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        worker: Runs `dance_eval.workers.musiq`, or anything that answers as it does.
-        resize: Which side is brought down to 512 px, see `musiq_size`.
-
-    Returns:
-        T numbers, 0 to 100 up to outliers.
+    Frames are uint8 RGB in [0, 255], shape (T, H, W, 3), and resized by `musiq_size`. The worker
+    runs `dance_eval.workers.musiq`, or anything that answers as it does.
 
     Raises:
         WorkerError: If the worker fails or answers something else than a number per frame.

@@ -16,18 +16,12 @@ _CHUNK_DRAWS = 2_000_000
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean and how far it can be trusted.
-
-    Attributes:
-        mean: Mean of the values, or what else is estimated of them, such as their median; None
-            without values.
-        low: Lower end of the interval, or None with fewer than two values.
-        high: Upper end, likewise.
-        num_values: How many values went in.
-    """
+    """A mean and how far it can be trusted."""
 
     mean: float | None = None
+    """Or what else is estimated of the values, such as their median; None without values."""
     low: float | None = None
+    """Lower end of the interval; None with fewer than two values."""
     high: float | None = None
     num_values: int = 0
 
@@ -65,8 +59,7 @@ def bootstrap_mean(
         num_resamples: Number of resamples.
 
     Raises:
-        UserError: If the confidence is outside (0, 1), there are no resamples or a value is not
-            finite.
+        UserError: If an argument is out of range.
     """
     if not 0.0 < confidence < 1.0:
         raise UserError(f"confidence is {confidence}; it must lie between 0 and 1, e.g. 0.95.")
@@ -100,15 +93,9 @@ def bootstrap_median(
 ) -> MeanInterval:
     """Interval of the median of all values, resampling groups as a whole.
 
-    Args:
-        groups: The values of each independent unit, such as the runs of one generation request.
-        seed: As in `bootstrap_mean`.
-        name: As in `bootstrap_mean`.
-        confidence: As in `bootstrap_mean`.
-        num_resamples: Number of resamples.
-
-    Returns:
-        The median in place of the mean, the interval, and the number of groups that have values.
+    A group holds the values of an independent unit, such as the runs of one generation request; the
+    other arguments are those of `bootstrap_mean`. The median stands in place of the mean, the
+    number of groups that have values in place of their number.
     """
     groups = [group for group in groups if group]
     if not groups:
@@ -137,15 +124,8 @@ def bootstrap_seeds_and_clips(
     training that is. So the interval is wider than one over clips alone. With three trainings it
     says little of how others would spread; two or more clips or trainings are needed for any.
 
-    Args:
-        values: Per training a finite number by clip; clips may be missing.
-        seed: As in `bootstrap_mean`.
-        name: As in `bootstrap_mean`.
-        confidence: As in `bootstrap_mean`.
-        num_resamples: Number of resamples.
-
-    Returns:
-        The mean of all values, the interval, and the number of clips with a value.
+    Values are per training a finite number by clip; clips may be missing. The other arguments are
+    those of `bootstrap_mean`; counted are the clips with a value.
     """
     clips = list(dict.fromkeys(clip for own in values for clip in own))
     trainings = [own for own in values if own]
@@ -166,12 +146,7 @@ def bootstrap_seeds_and_clips(
 
 
 def percentiles(estimates: torch.Tensor, *, confidence: float) -> tuple[float, float]:
-    """The interval that holds such a share of resampled estimates, as much left out on each side.
-
-    Args:
-        estimates: Shape (R,), float64.
-        confidence: The share, in (0, 1).
-    """
+    """The interval that holds such a share of estimates, float64 (R,), with equal tails."""
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = estimates.quantile(tails).tolist()
     return low, high

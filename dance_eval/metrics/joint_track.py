@@ -41,14 +41,7 @@ def read_joints(path: Path | str) -> torch.Tensor:
 
 
 def joint_speed(joints: torch.Tensor) -> torch.Tensor:
-    """Mean speed of the joints from each frame to the next, as AIST++ has it.
-
-    Args:
-        joints: Shape (P, T, J, D).
-
-    Returns:
-        Units of the joints per frame, float64, shape (T - 1,).
-    """
+    """Mean speed of joints (P, T, J, D) per frame, as AIST++ has it, float64, shape (T - 1,)."""
     return joints.double().diff(dim=1).norm(dim=-1).mean(dim=(0, 2))
 
 

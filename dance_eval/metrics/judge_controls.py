@@ -27,14 +27,8 @@ def mismatched_audio(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, P
 
     Pieces of music stand in a circle in an order drawn from the seed, and each gets the audio of
     the next, so none keeps its own (a derangement). All clips of one piece get the same other
-    track, whatever system made them: that of its first clip that has sound.
-
-    Args:
-        entries: All clips of a run; those with a problem are passed over.
-        seed: The evaluation's.
-
-    Returns:
-        File with the audio by file of the clip; empty with fewer than two tracks.
+    track, whatever system made them: that of its first clip that has sound. Clips with a problem
+    are passed over; with fewer than two tracks there is none.
     """
     usable = [entry for entry in entries if entry.problem is None]
     pieces = Pieces(usable)

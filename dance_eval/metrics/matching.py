@@ -58,10 +58,8 @@ def told_apart(sounds: Iterable[Sound]) -> dict[Sound, str]:
     Files that are here are one piece if their content is the same, wherever they lie. Others are
     known by their names alone: as many parts of their paths, from the end, as it takes to tell the
     pieces of every list apart. So ``music/song.wav`` and ``/data/song.wav`` are one piece, unless
-    a list has another ``song`` too, as in ``a/song.wav`` and ``b/song.wav``.
-
-    Returns:
-        A text per sound, equal for sounds of one piece.
+    a list has another ``song`` too, as in ``a/song.wav`` and ``b/song.wav``. Sounds of one piece
+    get equal texts.
     """
     pieces: dict[Sound, str] = {}
 
@@ -215,11 +213,7 @@ def matched(
 
     Clips with the same music and start are paired if prompt and seed agree too; where a list names
     no prompt or seed, as for films of people, the first clip left with that music is taken. No clip
-    is in two pairs of the same two systems.
-
-    Args:
-        entries: Clips of two or more systems; systems in the order in which they first appear.
-        pieces: Their music.
+    is in two pairs of the same two systems, which keep the order in which they first appear.
 
     Returns:
         The pairs, and every clip without a counterpart with the system that lacks it.
@@ -244,7 +238,7 @@ def matched(
 
 
 @dataclass(frozen=True)
-class CellGroup:
+class ClipGroup:
     """The clips of one generation request."""
 
     track: str
@@ -261,24 +255,18 @@ class CellGroup:
     """By system."""
 
 
-def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
+def clip_groups(entries: Sequence[ClipEntry]) -> list[ClipGroup]:
     """Clips by music, start, prompt and seed, one per system.
 
     Of several clips of one system for one request, the first stands beside the first of the others,
     the second beside the second. A clip whose prompt or seed is not known, such as a recording,
     stands in every group of its music that it fits; several such clips of one system share them
-    out.
-
-    Args:
-        entries: The clips; systems keep their order.
-
-    Returns:
-        The groups in the order of tracks, starts, prompts and seeds.
+    out. Systems keep their order, groups have that of tracks, starts, prompts and seeds.
     """
     pieces = Pieces(entries)
     order = {system: n for n, system in enumerate(dict.fromkeys(e.system for e in entries))}
     counts: Counter[Hashable] = Counter()
-    groups: dict[str, list[tuple[ClipEntry, CellGroup]]] = defaultdict(list)
+    groups: dict[str, list[tuple[ClipEntry, ClipGroup]]] = defaultdict(list)
     # Clips that are known best make the groups, the others find theirs.
     owns = {e: (e.system, pieces.of(e), start_of(e), e.prompt, e.seed) for e in entries}
     totals = Counter(owns[entry] for entry in entries)
@@ -298,7 +286,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
             found = free[counts[own] - 1 :: totals[own]]
         if not found:
             title = pieces.title(entry)
-            found = [CellGroup(title, start, entry.prompt, entry.seed, counts[own])]
+            found = [ClipGroup(title, start, entry.prompt, entry.seed, counts[own])]
             groups[piece].append((entry, found[0]))
         for group in found:
             group.clips.setdefault(entry.system, entry)
@@ -308,7 +296,7 @@ def cell_groups(entries: Sequence[ClipEntry]) -> list[CellGroup]:
         group.clips.clear()
         group.clips.update(clips)
 
-    def place(group: CellGroup) -> tuple[str, float, str, int, int]:
+    def place(group: ClipGroup) -> tuple[str, float, str, int, int]:
         seed = -1 if group.seed is None else group.seed
         return group.track, group.offset_seconds, group.prompt or "", seed, group.number
 

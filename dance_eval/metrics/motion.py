@@ -27,14 +27,9 @@ def require_frames(frames: torch.Tensor) -> None:
 
 
 def frame_difference(frames: torch.Tensor) -> torch.Tensor:
-    """How much the picture changes from each frame to the next.
+    """Mean absolute difference of neighbouring grey frames.
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-    Returns:
-        Mean absolute difference of the grey frames i and i + 1, float64 in [0, 255], shape
-        (T - 1,); empty for fewer than two frames.
+    Takes uint8 RGB in [0, 255], shape (T, H, W, 3), to float64 in [0, 255], shape (T - 1,).
     """
     require_frames(frames)
     weights = torch.tensor(GREY_WEIGHTS, device=frames.device)
@@ -52,12 +47,7 @@ def frame_difference(frames: torch.Tensor) -> torch.Tensor:
 def gaussian_smoothed(curve: torch.Tensor, *, sigma_samples: float) -> torch.Tensor:
     """Convolve a curve with a Gaussian, mirroring it at both ends, as the Bailando code does.
 
-    Args:
-        curve: Any length, shape (N,).
-        sigma_samples: Standard deviation in samples; 0 returns the curve as it is.
-
-    Returns:
-        float64, shape (N,).
+    Takes shape (N,) to float64 (N,); a standard deviation of 0 samples leaves the curve as it is.
     """
     from scipy.ndimage import gaussian_filter1d
 

@@ -21,15 +21,12 @@ def dominant_frequency(
     differences of tempo that are looked for.
 
     Args:
-        curve: Shape (N,).
+        curve: Shape (N,), N of 4 or more, else `UserError`.
         rate_hz: Samples per second.
-        band_hz: Lowest and highest frequency considered.
+        band_hz: Lowest and highest frequency considered; `UserError` if it is empty.
 
     Returns:
         Hertz, within the band; 0 for a curve without any motion.
-
-    Raises:
-        UserError: If the band is empty or the curve has fewer than four samples.
     """
     low, high = band_hz
     if not 0 <= low < high:
@@ -52,11 +49,11 @@ def dominant_frequency(
 class MotionFrequency(ClipMetric):
     """Dominant frequency of the motion of a clip.
 
-    Values per clip, of which `compute` gives the means:
-        hertz: The dominant frequency; 0 for a still clip.
-
     Two clips that differ only in the tempo of their music should have frequencies in the ratio of
     the tempi.
+
+    Values per clip, of which `compute` gives the means:
+        hertz: The dominant frequency; 0 for a still clip.
 
     Args:
         motion: The motion curve, such as `pose.PoseSpeed`; None takes the difference of frames.

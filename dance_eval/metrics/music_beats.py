@@ -1,7 +1,9 @@
-"""Beats of the music: tracked by librosa, or known beforehand."""
+"""Beats of the music, tracked by librosa or known, and its tempo where a name or list says it."""
 
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any, Literal
 import torch
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
-from dance_eval.metrics.known_tempo import known_bpm, tempo_disagreements
 from dance_eval.metrics.matching import Pieces, name_of
+from musicinfuser.aist_music import MUSIC_BPM, music_code
 from musicinfuser.errors import UserError
 
 ONSET_HOP_SAMPLES = 512
@@ -21,6 +23,44 @@ BEAT_RATE_HZ = 60 * ONSET_HOP_SAMPLES
 # Width of the prior around a known tempo; librosa's own is 1. Half and double tempo lie ten widths
 # away, and a track that is played a little faster than its name says does not.
 _KNOWN_OCTAVES = 0.1
+TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
+"""End of a file's or folder's name that says at how many times its tempo a track is played."""
+TOLERANCE = 0.08
+"""Tempi further apart than this share are named as different; a tracker's grid is 2 to 5 %."""
+
+
+def tempo_of(path: str | Path) -> tuple[str, float]:
+    """Name of a track and the factor of its tempo, from its path.
+
+    The file's stem or the nearest folder that ends in ``tempo_<factor>`` says it:
+    ``song_tempo_0.75.wav`` and ``tempo_0.75/music/song.wav`` are ``song`` at 0.75 times its tempo.
+    Without one the factor is 1.
+    """
+    path = Path(os.path.normpath(path))
+    found = TEMPO_MARK.match(path.stem)
+    name = found[1] if found else path.stem
+    marks = [found, *(TEMPO_MARK.match(part) for part in reversed(path.parts[:-1]))]
+    return name, next((float(mark[2]) for mark in marks if mark), 1.0)
+
+
+def without_tempo(parts: Sequence[str]) -> tuple[str, ...]:
+    """Folders and names without what `TEMPO_MARK` finds; those that say nothing else are gone."""
+    marks = ((part, TEMPO_MARK.match(part)) for part in parts)
+    return tuple(name for part, mark in marks if (name := mark[1] if mark else part))
+
+
+def place_of(entry: ClipEntry, named: str | None) -> Path:
+    """Where a sound that a clip's list names lies, or would lie; None: the clip itself."""
+    return entry.file_of(named or entry.file) or entry.folder / (named or entry.file)
+
+
+def known_bpm(entry: ClipEntry) -> float | None:
+    """Beats per minute of a clip's music as it is played, by its list, else by its AIST name."""
+    if entry.bpm is not None:
+        return entry.bpm
+    name, factor = tempo_of(place_of(entry, entry.track))
+    code = music_code(name)
+    return None if code is None else MUSIC_BPM[code] * factor
 
 
 def track_beats(
@@ -98,15 +138,9 @@ def read_known_beats(path: Path | str) -> torch.Tensor:
 def beats_in_clip(
     beats_seconds: torch.Tensor, *, offset_seconds: float = 0.0, duration_seconds: float
 ) -> torch.Tensor:
-    """The beats that fall into a clip, on the clip's own clock.
+    """The beats of a track that fall into a clip, on the clip's own clock, float64.
 
-    Args:
-        beats_seconds: Times on the clock of the track, shape (num_beats,).
-        offset_seconds: Where in the track the clip starts.
-        duration_seconds: Length of the clip.
-
-    Returns:
-        Times in [0, duration_seconds), float64, shape (num_inside,).
+    The clip starts at the offset in the track; its times lie in [0, duration_seconds).
     """
     times = beats_seconds.double() - offset_seconds
     # Offsets are decimal fractions; a beat exactly on the start must survive the subtraction.
@@ -222,6 +256,26 @@ class MusicBeats:
         if beats is None or len(beats) < 2:
             return None
         return 60 / float(beats.diff().median())
+
+
+def tempo_disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on music in records of metrics.json with beats at another than the known tempo."""
+    known = [r for r in records if r.get("music_bpm") and r.get("known_bpm")]
+    found = {
+        r.get("beats_file") or r["file"]: (r["music_bpm"], r["known_bpm"])
+        for r in known
+        if abs(r["music_bpm"] / r["known_bpm"] - 1) > TOLERANCE
+    }
+    if not found:
+        return []
+    listed = "; ".join(
+        f"{Path(file).name} at {bpm:.0f} bpm, known {true:.0f}"
+        for file, (bpm, true) in found.items()
+    )
+    num = len({r.get("beats_file") or r["file"] for r in known})
+    return [
+        f"Beats are at another tempo than the known one in {len(found)} of {num} files: {listed}."
+    ]
 
 
 def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,16 @@ from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.clip import (
+    Descriptions,
+    Labels,
+    MotionCurve,
+    ScoredClip,
+    SetMetric,
+    Summary,
+    count,
+    label,
+)
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import start_of
@@ -19,7 +28,6 @@ from dance_eval.metrics.motion import (
     gaussian_smoothed,
     kinematic_beats,
 )
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.generation_requests import NO_AUDIO
 
 CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
@@ -27,18 +35,11 @@ CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
 
 
 def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """How far two motion curves are apart, whatever their levels.
+    """How far two motion curves of shape (N,) are apart, whatever their levels.
 
     Both lose their mean; the length of their difference is divided by the root of the sum of their
-    squared lengths.
-
-    Args:
-        first: Shape (N,).
-        second: Shape (N,).
-
-    Returns:
-        0 for equal curves, 1 for unrelated ones, up to sqrt(2) for opposite ones; 0 if both are
-        constant.
+    squared lengths: 0 for equal curves, 1 for unrelated ones, up to sqrt(2) for opposite ones; 0 if
+    both are constant.
     """
     a, b = (curve.double() - curve.double().mean() for curve in (first, second))
     size = (a.square().sum() + b.square().sum()).sqrt()

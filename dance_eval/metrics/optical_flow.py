@@ -44,9 +44,6 @@ def flow_fields(frames: torch.Tensor, *, short_side: int | None = 240) -> np.nda
 
     Returns:
         float32, shape (T - 1, h, w, 2), x before y, in pixels of the frames that were given.
-
-    Raises:
-        MissingOpenCVError: If OpenCV is not installed.
     """
     require_frames(frames)
     cv2 = load_cv2()
@@ -67,14 +64,7 @@ def flow_fields(frames: torch.Tensor, *, short_side: int | None = 240) -> np.nda
 
 
 def mean_magnitude(fields: np.ndarray) -> torch.Tensor:
-    """Mean length of the vectors of each field: AV-Align's curve.
-
-    Args:
-        fields: Shape (N, h, w, 2), in pixels.
-
-    Returns:
-        Pixels per frame, float64, shape (N,).
-    """
+    """Mean length of the vectors of each field, AV-Align's curve: (N, h, w, 2) to float64 (N,)."""
     # Field by field: all lengths at once would take as much memory as the fields.
     lengths = [np.hypot(field[..., 0], field[..., 1]).mean(dtype=np.float64) for field in fields]
     return torch.tensor(lengths, dtype=torch.float64)
@@ -86,12 +76,7 @@ def magnitude_without_camera(fields: np.ndarray) -> torch.Tensor:
     The camera is the median vector of each field, as if it only panned. What is left is averaged
     over the moving region: the points that, over the whole clip, move more than the average point
     does. A dancer who fills a tenth of the picture then counts as much as one who fills half.
-
-    Args:
-        fields: Shape (N, h, w, 2), in pixels.
-
-    Returns:
-        Pixels per frame, float64, shape (N,); 0 throughout where only the camera moves.
+    Takes shape (N, h, w, 2) to float64 (N,), 0 throughout where only the camera moves.
     """
     lengths = np.zeros(fields.shape[:3], np.float32)
     for index, field in enumerate(fields):
@@ -114,9 +99,6 @@ class OpticalFlow(MotionCurve):
             full size (None). Lengths are in pixels of the clip's own size either way.
         remove_camera: Take out what the whole picture does, see `magnitude_without_camera`. For
             moving cameras, such as AIST's c10 and videos from the wild.
-
-    Raises:
-        UserError: If the side is not positive, or OpenCV is not installed.
     """
 
     short_side: int | None = 240
@@ -134,12 +116,9 @@ class OpticalFlow(MotionCurve):
 
     def of_clip(self, clip: ScoredClip) -> torch.Tensor:
         """The same of a clip; the flow is shared by curves that differ in the camera only."""
-        return self._curve(
-            clip.remembered(
-                ("flow", self.short_side),
-                lambda: flow_fields(clip.frames, short_side=self.short_side),
-            )
-        )
+        side = self.short_side
+        key = ("flow", side)
+        return self._curve(clip.remembered(key, lambda: flow_fields(clip.frames, short_side=side)))
 
     def _curve(self, fields: np.ndarray) -> torch.Tensor:
         return magnitude_without_camera(fields) if self.remove_camera else mean_magnitude(fields)

@@ -5,7 +5,7 @@ Fields of metrics.json:
         clips, low and high are null with fewer than two. n counts the clips that have the value;
         where a metric's values may be absent, such as colours that a prompt does not name, it is
         smaller than the number of clips scored. For metrics over sets of clips n counts what the
-        value is taken over, such as cells, and mean holds what their class says, such as a median
+        value is taken over, such as prompts, and mean holds what their class says, such as a median
         or a distance; they are there once every clip is scored.
     clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt, seed,
         heard, track_sha256 (null where the track is not there), music_beats (what the beats are
@@ -15,7 +15,7 @@ Fields of metrics.json:
         metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings
         that the values depend on}).
     findings: {metric: what its `findings` says of all clips together}, such as whether a judge
-        listens; sentences for people under "printed".
+        responds to audio; sentences for people under "printed".
     seed, confidence, metrics: The settings, metrics with all defaults filled in and with hashes of
         the weights that they read.
     complete: False if the run was stopped before every clip was scored or had failed.
@@ -47,11 +47,7 @@ class ReportError(UserError):
 def read_report(path: Path, *, clip_fields: Sequence[str] = ()) -> Document:
     """Read a metrics.json and see that every field is what it must be.
 
-    What older files leave out may be left out.
-
-    Args:
-        path: The file.
-        clip_fields: Fields that no clip may lack, besides its system and values.
+    What older files leave out may be left out, but for a clip's system, values and ``clip_fields``.
 
     Raises:
         ReportError: If the file is missing or something else, with the place in it.

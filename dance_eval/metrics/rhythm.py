@@ -23,15 +23,9 @@ _CHUNK_DISTANCES = 4_000_000
 def nearest_gaps(
     motion_seconds: torch.Tensor, music_seconds: torch.Tensor, *, of_music: bool
 ) -> torch.Tensor:
-    """Distance of each moment to the nearest one of the other side.
+    """Distance of each moment to the nearest one of the other side, in seconds, float64.
 
-    Args:
-        motion_seconds: Shape (K,), K at least 1.
-        music_seconds: Shape (..., M), M at least 1.
-        of_music: Whether of the music's moments, (..., M), or of the motion's, (..., K).
-
-    Returns:
-        Seconds, float64.
+    Of the music's moments, shape (..., M), or of the motion's, shape (K,), then of shape (..., K).
     """
     gaps = (motion_seconds.double()[:, None] - music_seconds.double()[..., None, :]).abs()
     return gaps.amin(dim=-2 if of_music else -1)
@@ -54,12 +48,9 @@ def shifted_scores(
         score: Takes motion moments, shape (K,), and musics, shape (S, M), to scores of shape (S,).
         motion_seconds: Shape (K,).
         music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: Length of the circle.
-        stream: Where the shifts are drawn, uniform in [0, duration_seconds).
-        num_shifts: Number of shifts.
-
-    Returns:
-        float64, shape (num_shifts,).
+        duration_seconds: Length of the circle; shifts are uniform in [0, duration_seconds).
+        stream: Where the shifts are drawn.
+        num_shifts: Number of shifts, and of scores.
     """
     shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
     musics = (music_seconds.double() + shifts[:, None]) % duration_seconds
@@ -92,12 +83,8 @@ class RhythmMetric(ClipMetric):
     """
 
     value_names = (
-        "score",
-        "chance",
-        "z",
-        "num_kinematic_beats",
-        "num_music_beats",
-        "without_beats",
+        *("score", "chance", "z"),
+        *("num_kinematic_beats", "num_music_beats", "without_beats"),
     )
 
     def __init__(
@@ -121,15 +108,9 @@ class RhythmMetric(ClipMetric):
     def score_moments(
         self, motion_seconds: torch.Tensor, music_seconds: torch.Tensor, *, fps: float
     ) -> torch.Tensor:
-        """Score moments of one motion against one or more musics.
+        """Scores of a motion, shape (K,), against musics, shape (S, M), float64, shape (S,).
 
-        Args:
-            motion_seconds: Shape (K,), K at least 1.
-            music_seconds: Shape (S, M), M at least 1; not sorted where it is shifted.
-            fps: Frame rate of the clip.
-
-        Returns:
-            float64, shape (S,).
+        There is a moment on both sides; those of the music are not sorted where it is shifted.
         """
 
     def motion_moments(self, clip: ScoredClip) -> torch.Tensor:

@@ -1,6 +1,9 @@
 """Scoring clips, in this process and in others, into the records of metrics.json."""
 
+import hashlib
+import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -9,18 +12,169 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip
-from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.records import description_name
+from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip, SetMetric
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
+from dance_eval.metrics.music_beats import MusicBeats, known_bpm
 from dance_eval.metrics.report import Document
-from dance_eval.metrics.set_metric import SetMetric
 from dance_eval.metrics.workers import WorkerLost, results_of
 from musicinfuser.errors import UserError, WriteError
 from musicinfuser.safetensors_files import save_tensors
 
 # Starting processes takes as long as scoring about so many clips.
 CLIPS_PER_WORKER = 8
+SHAPE_FIELDS = ("num_frames", "fps")
+_ENTRY_FIELDS = ("file", "system", "track", "track_offset_seconds", "prompt", "seed", "heard")
+
+
+def start_record(
+    entry: ClipEntry,
+    *,
+    beats: MusicBeats,
+    metrics: Sequence[NamedMetric],
+    specs: Sequence[Document],
+    decoding: list[str | float],
+) -> Document:
+    """A clip's record in metrics.json before scoring; what is wrong already is a failure.
+
+    Args:
+        entry: The clip.
+        beats: Where its music beats come from.
+        metrics: What is measured.
+        specs: Class path and arguments of each metric.
+        decoding: Everything else that values depend on: the seed and how clips are decoded.
+    """
+    problem, digest = entry.problem, None
+    keys: dict[str, str] = {}
+    if problem is None:
+        try:
+            digest = file_digest(entry.path)
+            beats_key = beats.key(entry)
+        except OSError as error:
+            problem = f"{error.filename}: cannot be opened ({error.strerror})."
+    if digest and entry.sha256 and digest != entry.sha256:
+        problem = f"{entry.path}: is not the file that its manifest describes (sha256 differs)."
+    if problem is None:
+        shared = [entry.file, entry.fps, entry.num_frames, entry.prompt, *decoding, beats_key]
+        for metric, spec in zip(metrics, specs, strict=True):
+            files = metric.files_of(entry.path)
+            digests = (file_digest(file) if file.is_file() else "missing" for file in files)
+            if metric.combining:
+                args = {k: v for k, v in spec["init_args"].items() if k not in metric.combining}
+                spec = spec | {"init_args": args}
+            parts = [spec, shared, *digests]
+            if (key := metric.clip_key(entry)) is not None:
+                parts.append(key)
+            text = json.dumps(parts, sort_keys=True)
+            keys[metric.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    kind, beats_file = beats.source(entry)
+    return {
+        "folder": str(entry.folder),
+        **{name: getattr(entry, name) for name in _ENTRY_FIELDS},
+        "track_sha256": content_digest(entry.file_of(entry.track)) if entry.track else None,
+        "music_beats": kind,
+        "beats_file": os.path.normpath(beats_file) if beats_file.is_file() else None,
+        "music_bpm": None,
+        "known_bpm": known_bpm(entry),
+        "sha256": digest,
+        **dict.fromkeys(SHAPE_FIELDS),
+        "keys": keys,
+        "values": {},
+        "features": {},
+        "failures": {} if problem is None else {metric.name: problem for metric in metrics},
+    }
+
+
+def entry_of(record: Document) -> ClipEntry:
+    """The clip of a record, as far as its music and what it was generated for go."""
+    known = {name: record[name] for name in (*_ENTRY_FIELDS, "track_sha256") if name in record}
+    return ClipEntry(folder=Path(record.get("folder", "")), **known)
+
+
+def take_known(
+    records: Sequence[Document],
+    metrics: Sequence[NamedMetric],
+    *,
+    known: Document | None,
+    features: Path,
+) -> None:
+    """Fill in what an earlier run has scored, by its metrics.json and folder of descriptions."""
+    earlier = [clip for clip in (known or {}).get("clips", ()) if clip.get("sha256")]
+    shapes = {
+        clip["sha256"]: {name: clip[name] for name in SHAPE_FIELDS}
+        for clip in earlier
+        if None not in map(clip.get, SHAPE_FIELDS)
+    }
+    scored = {
+        (clip["sha256"], metric, clip["keys"][metric]): (values, clip.get("music_bpm"))
+        for clip in earlier
+        if "keys" in clip
+        for metric, values in clip["values"].items()
+    }
+    for record in records:
+        record.update(shapes.get(record["sha256"], {}))
+        for metric in metrics:
+            key = record["keys"].get(metric.name)
+            if isinstance(metric, SetMetric):
+                if key and read_description(features, record, metric.name) is not None:
+                    record["features"][metric.name] = description_name(record, metric.name)
+            else:
+                values, bpm = scored.get((record["sha256"], metric.name, key), (None, None))
+                assert isinstance(metric, ClipMetric)
+                if values is not None and metric.is_final(values):
+                    record["values"][metric.name] = values
+                    record["music_bpm"] = bpm or record["music_bpm"]
+
+
+def description_name(record: Document, metric: str) -> str:
+    """The file of a clip's numbers for a set metric."""
+    return f"{record['sha256'][:16]}_{record['keys'][metric]}.safetensors"
+
+
+def read_description(folder: Path, record: Document, metric: str) -> torch.Tensor | None:
+    """A clip's numbers for a set metric, float64, shape (D,); None if there are none to be read."""
+    if metric not in record["keys"] or metric in record["failures"]:
+        return None
+    try:
+        numbers = load_file(folder / description_name(record, metric))["features"]
+        return numbers if numbers.ndim == 1 and numbers.isfinite().all() else None
+    except (OSError, KeyError, SafetensorError):
+        return None
+
+
+def add_sets(
+    summary: Document,
+    metric: SetMetric,
+    *,
+    entries: Sequence[ClipEntry],
+    records: Sequence[Document],
+    features: Path,
+    seed: int,
+    confidence: float,
+) -> None:
+    """Add the values of a set metric to the ``systems`` of metrics.json (`report.summarise`).
+
+    All clips of ``entries`` are scored, and ``features`` is the folder of their descriptions.
+    """
+    described = [read_description(features, record, metric.name) for record in records]
+    for system, own in summary.items():
+        kept = [
+            (numbers, labels)
+            for entry, numbers in zip(entries, described, strict=True)
+            if numbers is not None
+            and (labels := metric.labels_of(entry, system=system)) is not None
+        ]
+        values = metric.combine(
+            [numbers for numbers, _ in kept],
+            [labels for _, labels in kept],
+            seed=seed,
+            confidence=confidence,
+        )
+        num_failed = sum(r["system"] == system and metric.name in r["failures"] for r in records)
+        for value, interval in values.items():
+            own[f"{metric.name}/{value}"] = interval.as_fields() | {"num_failed": num_failed}
 
 
 def fill_in(record: Document, found: Document) -> None:
@@ -31,17 +185,13 @@ def fill_in(record: Document, found: Document) -> None:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores single clips; can be sent to other processes.
-
-    Attributes:
-        metrics: What is measured.
-        load: Decodes a clip.
-        features: Folder where descriptions are written.
-    """
+    """Scores single clips; can be sent to other processes."""
 
     metrics: Sequence[NamedMetric]
     load: Callable[[ClipEntry], ScoredClip]
+    """Decodes a clip."""
     features: Path
+    """Folder where descriptions are written."""
 
     def missing(self, record: Document) -> list[NamedMetric]:
         """The metrics that a clip's record lacks."""
@@ -107,13 +257,8 @@ def score_clips(
 
     Metrics that allow it are computed by several processes with one thread each, the others
     afterwards in this one. The values do not depend on the number of processes: where there is only
-    one, it computes the former with one thread as well.
-
-    Args:
-        entries: The clips.
-        records: Their records.
-        scorer: What is measured.
-        num_workers: Processes; few clips take fewer.
+    one, it computes the former with one thread as well. Few clips take fewer processes than
+    ``num_workers``.
 
     Returns:
         How many steps there are, and an iterator that does one at each turn.

@@ -2,12 +2,19 @@
 
 import torch
 
-from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.clip import (
+    Descriptions,
+    Labels,
+    ScoredClip,
+    SetMetric,
+    Summary,
+    count,
+    label,
+)
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.features import FrameFeatures, clip_features
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import start_of
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
 from musicinfuser.errors import UserError
 
 

@@ -12,13 +12,21 @@ from statistics import fmean
 
 import torch
 
-from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.clip import (
+    Descriptions,
+    Labels,
+    MotionCurve,
+    ScoredClip,
+    SetMetric,
+    Summary,
+    count,
+    label,
+)
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
-from dance_eval.metrics.known_tempo import place_of, tempo_of, without_tempo
 from dance_eval.metrics.matching import Sound, name_of, sound_of, told_apart
 from dance_eval.metrics.motion_frequency import DEFAULT_BAND_HZ, MotionFrequency
-from dance_eval.metrics.set_metric import Descriptions, Labels, SetMetric, Summary, count, label
+from dance_eval.metrics.music_beats import place_of, tempo_of, without_tempo
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import exact_name
 
@@ -49,10 +57,6 @@ def tempo_ratios(
     A clip's partner is the clip of its group and run at tempo 1; where no run fits, the only clip
     of the group at tempo 1.
 
-    Args:
-        clips: Clips at tempo 1 and at others.
-        tempo: Which of the others.
-
     Returns:
         The ratios by group, 1 where the dance follows the tempo, and how many clips at this tempo
         have none, because their partner is missing or one of the two stands still.
@@ -80,14 +84,8 @@ def tempo_response(
 ) -> tuple[MeanInterval, MeanInterval]:
     """Median of the ratios and the share of them within 10 % of 1.
 
-    Args:
-        ratios: By group, as `tempo_ratios` gives them; groups are resampled as a whole.
-        seed: Of the resamples.
-        name: What is estimated; with the seed it fixes the resamples.
-        confidence: Of the intervals.
-
-    Returns:
-        The median (in the place of a mean) and the share, the mean over groups of each group's.
+    Ratios are by group, as `tempo_ratios` gives them, and groups are resampled as a whole; the
+    share is the mean over groups of each group's. Other arguments as in `bootstrap_mean`.
     """
     within = [fmean(abs(ratio - 1) <= TOLERANCE for ratio in group) for group in ratios if group]
     return (
@@ -191,7 +189,6 @@ class TempoResponse(SetMetric):
                 name=f"{self.name} x{exact_name(tempo)}",
                 confidence=confidence,
             )
-            num_clips = sum(clip.tempo == tempo for clip in clips)
-            without = count(num_without, out_of=num_clips)
+            without = count(num_without, out_of=sum(clip.tempo == tempo for clip in clips))
             summary |= zip(_names(tempo), (middle, within, without), strict=True)
         return summary

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from dance_eval.metrics.intervals import bootstrap_mean
-from dance_eval.metrics.matching import CellGroup
+from dance_eval.metrics.matching import ClipGroup
 from dance_eval.metrics.report import Document
 from musicinfuser.tables import Marks, Row
 
@@ -16,7 +16,7 @@ def clip_records(document: Document) -> dict[tuple[str, str], Document]:
     return {(clip["folder"], clip["file"]): clip for clip in document["clips"]}
 
 
-def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[list[Row], Marks]:
+def paired_differences(document: Document, cells: Sequence[ClipGroup]) -> tuple[list[Row], Marks]:
     """Mean difference of every value between every two systems, with its bootstrap interval.
 
     Both clips of a pair are of one cell, so what the cell itself does to the value falls out.
@@ -62,7 +62,7 @@ def paired_differences(document: Document, cells: Sequence[CellGroup]) -> tuple[
 
 
 def _value(
-    records: dict[tuple[str, str], Document], cell: CellGroup, system: str, name: str
+    records: dict[tuple[str, str], Document], cell: ClipGroup, system: str, name: str
 ) -> float | None:
     entry = cell.clips.get(system)
     if entry is None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dance_eval.commands.options import music_beats
 from dance_eval.commands.pictures import picture_row
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.matching import cell_groups
+from dance_eval.metrics.matching import clip_groups
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
@@ -51,7 +51,7 @@ def write_page(
         settings: The options of `evaluate.py report`.
         command: What made it.
     """
-    cells = cell_groups(entries)
+    cells = clip_groups(entries)
     systems = list(dict.fromkeys(entry.system for entry in entries))
     colours = {system: number for number, system in enumerate(systems)}
     embedding = Embedding(path.parent, max_bytes=round(settings.embed_mb * 1e6))

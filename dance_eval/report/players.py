@@ -10,7 +10,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from dance_eval.contact_sheet import SheetRow, sheet_image
-from dance_eval.metrics.matching import CellGroup
+from dance_eval.metrics.matching import ClipGroup
 from dance_eval.metrics.report import Document
 from dance_eval.plots import NUM_COLOURS
 from dance_eval.report.differences import VALUE, clip_records
@@ -58,7 +58,7 @@ class Embedding:
 
 def players(
     number: int,
-    cell: CellGroup,
+    cell: ClipGroup,
     drawn: Mapping[str, SheetRow],
     colours: Mapping[str, int],
     embedding: Embedding,
@@ -109,7 +109,7 @@ def strip(rows: Sequence[SheetRow]) -> Document | None:
     return {**size, "image": _webp(image), "said": "; ".join(said)}
 
 
-def cell_values(cell: CellGroup, document: Document) -> list[Row]:
+def cell_values(cell: ClipGroup, document: Document) -> list[Row]:
     """What every metric says about the clips of one cell, one row per value."""
     records = clip_records(document)
     rows: dict[str, dict[str, str | float | None]] = {}

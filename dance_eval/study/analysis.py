@@ -11,8 +11,14 @@ from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveIn
 
 from dance_eval.metrics.report import Document
 from dance_eval.study.key import StudyError, StudyKey
-from dance_eval.study.metric_values import ClipValues, correlations, unscored
-from dance_eval.study.preferences import agreement, strengths, win_rates
+from dance_eval.study.preferences import (
+    ClipValues,
+    agreement,
+    correlations,
+    strengths,
+    unscored,
+    win_rates,
+)
 from dance_eval.study.vote_statistics import Resampling, wilson_interval
 from dance_eval.study.votes import Vote, read_votes, vote_files
 

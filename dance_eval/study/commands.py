@@ -12,9 +12,8 @@ from dance_eval.loading import collect_clips
 from dance_eval.study.analysis import AnalysisOptions, analyse_votes
 from dance_eval.study.build import PAGE_NAME, StudyOptions, build_study, minutes_needed
 from dance_eval.study.key import StudyError, read_key
-from dance_eval.study.metric_values import read_metric_values
-from dance_eval.study.plots import draw_plots
-from dance_eval.study.report import headline, readable_tables, write_report
+from dance_eval.study.preferences import read_metric_values
+from dance_eval.study.report import draw_plots, headline, readable_tables, write_report
 from musicinfuser.atomic_files import require_writable
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import markdown_table

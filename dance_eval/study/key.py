@@ -53,17 +53,11 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """Where a clip of the page comes from.
+    """Where a clip of the page comes from; what its list of clips has is as it stands there.
 
     Attributes:
-        system: What made it.
         folder: As it was given.
-        file: Relative to the folder.
         sha256: Of the file.
-        track: As in the list of clips, or None.
-        track_offset_seconds: Where in the track it starts.
-        prompt: What it was asked to show, or None.
-        seed: What it was generated with, or None.
         num_frames: How many of the study's frames it has.
         sound_of: The system whose clip gave the sound.
         spoiling: How it was spoilt for a catch; else empty.

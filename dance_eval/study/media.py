@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dance_eval.metrics.clip_folder import ClipEntry, file_digest
+from dance_eval.study.loudness import likeness, with_loudness
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import fit_length, read_audio
-from musicinfuser.media.loudness import likeness, with_loudness
 from musicinfuser.media.video import VideoInfo, centre_crop, probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
 

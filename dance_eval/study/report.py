@@ -1,50 +1,24 @@
-"""The analysis for reading: tables, pictures and one page with both."""
+"""The analysis for reading: tables, plots and one page with both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dance_eval.metrics.report import Document
+from dance_eval.plots import PlotRow, interval_plot, scatter_plot
+from dance_eval.study.key import StudyKey
+from dance_eval.study.preferences import (
+    ALL_QUESTIONS,
+    ClipValues,
+    item_differences,
+    item_preferences,
+)
+from dance_eval.study.votes import Vote
 from musicinfuser.atomic_files import write_text
 from musicinfuser.html_pages import render
 from musicinfuser.tables import Row, csv_table, markdown_table
 
-MAX_SHOWN_PROBLEMS = 200
-_ABOUT = {
-    "win_rates": (
-        "Win rates",
-        "How often the first system was preferred; a tie counts one half. Wilson's interval takes "
-        "votes as independent; the others draw whole raters, whole pairs of clips, or both. p is "
-        "of the two-sided sign test without ties, over votes and over raters (each counts once), "
-        "adjusted after Holm over the questions.",
-    ),
-    "agreement": (
-        "Agreement",
-        "Krippendorff's alpha: 1 is perfect, 0 is chance; ordered takes a tie as the middle "
-        "between the clips, not as a third answer. The interval draws pairs of clips.",
-    ),
-    "strengths": (
-        "Strengths",
-        "Bradley-Terry, in log odds with mean 0; the interval draws raters. Empty where some "
-        "system never lost to the others.",
-    ),
-    "correlations": (
-        "Automatic metrics and votes",
-        "Over pairs of clips: the metric's difference against the share of votes, each pair in "
-        "both orders; accuracy is the share of pairs with a preference that the metric prefers "
-        "too. Metrics for which less is better have a negative correlation. Over systems: means "
-        "against win rates, from three systems on.",
-    ),
-    "raters": (
-        "Raters",
-        "Catches named right, repeats answered as before, the share of left clips among answers "
-        "that are no ties, and the median time for a pair.",
-    ),
-    "problems": (
-        "Problems",
-        "Everything odd about the files. Rows with a grave problem are not counted as votes.",
-    ),
-}
+MAX_SHOWN_PROBLEMS, MAX_SCATTERS = 200, 24
 
 
 def readable_tables(document: Document) -> dict[str, list[Row]]:
@@ -78,7 +52,19 @@ def write_report(folder: Path, document: Document, plots: Mapping[str, str]) -> 
         write_text(folder / f"{name}.csv", csv_table([_flat(row) for row in document[name]]))
     for name, plot in plots.items():
         write_text(folder / "plots" / name, plot)
-    write_text(folder / "index.html", _page(document, tables, plots))
+    parts = []
+    for name, rows in tables.items():
+        starts = (name, "metric_") if name == "correlations" else name
+        drawn = [plot for file, plot in plots.items() if file.startswith(starts)]
+        shown = rows[:MAX_SHOWN_PROBLEMS]
+        parts.append({"name": name, "plots": drawn, "rows": shown, "num_rows": len(rows)})
+    page = render(
+        "analysis.html",
+        title=f"Study {document['study']}",
+        facts=f"{', '.join(document['systems'])}. {headline(document)}",
+        parts=parts,
+    )
+    write_text(folder / "index.html", page)
 
 
 def headline(document: Document) -> str:
@@ -105,23 +91,6 @@ def headline(document: Document) -> str:
         )
     grave = sum(problem["is_grave"] for problem in document["problems"])
     return text + (f" {grave} rows or files with problems do not count." if grave else "")
-
-
-def _page(document: Document, tables: Mapping[str, list[Row]], plots: Mapping[str, str]) -> str:
-    parts = []
-    for name, rows in tables.items():
-        title, about = _ABOUT[name]
-        shown = rows[:MAX_SHOWN_PROBLEMS]
-        more = f" The first {len(shown)} of {len(rows)}." if len(shown) < len(rows) else ""
-        starts = (name, "metric_") if name == "correlations" else name
-        drawn = [plot for file, plot in plots.items() if file.startswith(starts)]
-        parts.append({"title": title, "about": about + more, "plots": drawn, "rows": shown})
-    return render(
-        "analysis.html",
-        title=f"Study {document['study']}",
-        facts=f"{', '.join(document['systems'])}. {headline(document)}",
-        parts=parts,
-    )
 
 
 def _interval(ends: tuple[float, float] | None) -> str | None:
@@ -180,3 +149,75 @@ def _flat(row: Document) -> Row:
         else:
             flat[name] = value
     return flat
+
+
+def draw_plots(
+    document: Document, votes: Sequence[Vote], metrics: Mapping[str, ClipValues], key: StudyKey
+) -> dict[str, str]:
+    """SVG texts by file name.
+
+    Win rates and strengths are drawn with intervals that draw raters; of metrics there is one
+    chart of all correlations with all questions together, and the pairs of the first 24 metrics.
+    """
+    plots: dict[str, str] = {}
+    systems = dict.fromkeys((row["system"], row["against"]) for row in document["win_rates"])
+    for number, (system, other) in enumerate(systems, start=1):
+        rows = [
+            _plot_row(
+                row["question"],
+                row["win_rate"],
+                row["raters_interval"] or row["wilson"],
+                note=f"{row['wins']} / {row['ties']} / {row['losses']}",
+            )
+            for row in document["win_rates"]
+            if (row["system"], row["against"]) == (system, other)
+        ]
+        title = f"Preferred {system} to {other} (wins / ties / losses)"
+        plots[f"win_rates_{number}.svg"] = interval_plot(
+            title, rows, is_wide=True, reference=0.5, span=(0.0, 1.0)
+        )
+    strengths = [row for row in document["strengths"] if row["strength"] is not None]
+    ends = [abs(v) for row in strengths for v in (row["strength"], *(row["interval"] or ()))]
+    reach = max([0.5, *ends])
+    plots["strengths.svg"] = interval_plot(
+        "Bradley-Terry strength (log odds)",
+        [
+            _plot_row(f"{row['question']}: {row['system']}", row["strength"], row["interval"])
+            for row in strengths
+        ],
+        is_wide=True,
+        reference=0.0,
+        span=(-reach, reach),
+    )
+    plots["correlations.svg"] = interval_plot(
+        "Spearman correlation with all votes, over pairs of clips",
+        [
+            _plot_row(row["metric"], row["spearman"], row["spearman_interval"])
+            for row in document["correlations"]
+            if row["question"] == ALL_QUESTIONS
+        ],
+        is_wide=True,
+        reference=0.0,
+        span=(-1.0, 1.0),
+    )
+    preferences = item_preferences(votes, ALL_QUESTIONS)
+    for number, (name, values) in enumerate(list(metrics.items())[:MAX_SCATTERS], start=1):
+        metric, liked = item_differences(values, preferences, key)
+        points = [(float(x), float(y) + 0.5, "pair") for x, y in zip(metric, liked, strict=True)]
+        plots[f"metric_{number:02d}.svg"] = scatter_plot(
+            name,
+            [(name, 0, points)],
+            x_label="metric, first less second",
+            y_label="votes for the first",
+            said=f"{name}: {len(points)} pairs of clips",
+            y_reference=0.5,
+        )
+    return {file: plot for file, plot in plots.items() if plot}
+
+
+def _plot_row(
+    label: str, value: float | None, interval: Sequence[float] | None, note: str = ""
+) -> PlotRow:
+    low, high = interval or (None, None)
+    note = note or ("" if value is None else f"{value:.2f}")
+    return PlotRow(label, 0, value, low, high, note=note)

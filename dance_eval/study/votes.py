@@ -138,8 +138,8 @@ def _rows(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, str]
         names = next(rows, (1, []))[1]
         missing = [column for column in COLUMNS if column not in names]
         if missing:
-            said = f"lacks the columns {', '.join(missing)}; it is no file of votes as downloaded."
-            problems.append(Problem("schema", name, said))
+            text = f"lacks the columns {', '.join(missing)}; it is no file of votes as downloaded."
+            problems.append(Problem("schema", name, text))
             return []
         for line, values in rows:
             where = f"{name}:{line}"
@@ -173,8 +173,8 @@ def _problem(row: Mapping[str, str], key: StudyKey) -> tuple[str, str] | None:
     if shown is None or (shown.item, str(key.seed)) != (item, row["seed"]):
         return "edited", f"says that rater {rater} saw {item} as number {row['order']}."
     if (shown.left, shown.right) != (row["left"], row["right"]):
-        said = f"says that {row['left']} was left and {row['right']} right; it was not so."
-        return "edited", said
+        text = f"says that {row['left']} was left and {row['right']} right; it was not so."
+        return "edited", text
     if row["choice"] not in {*SCORES, UNPLAYABLE} or (row["choice"] == "tie" and key.is_forced):
         return "choice", f"its choice {row['choice']!r} is none that the page offers."
     texts = [row[column] for column in ("ms", "plays_left", "plays_right")]
@@ -198,14 +198,14 @@ def _vote(
     about = f"rater {row['rater']}, pair {row['pair']}, {row['question']}"
     for other, place in found[1:]:
         if dict(other) != dict(row):
-            said = f"answers {about} otherwise than {where}; neither counts."
-            problems.append(Problem("conflict", place, said))
+            text = f"answers {about} otherwise than {where}; neither counts."
+            problems.append(Problem("conflict", place, text))
             return None
-        said = f"repeats {where} ({about}); it counts once."
-        problems.append(Problem("duplicate", place, said, is_grave=False))
+        text = f"repeats {where} ({about}); it counts once."
+        problems.append(Problem("duplicate", place, text, is_grave=False))
     if row["choice"] == UNPLAYABLE:
-        said = f"{about}: a clip could not be played; there is no answer."
-        problems.append(Problem("unplayable", where, said, is_grave=False))
+        text = f"{about}: a clip could not be played; there is no answer."
+        problems.append(Problem("unplayable", where, text, is_grave=False))
         return None
     first_left = row["left"] == key.items[row["pair"]].first
     score = SCORES[row["choice"]]
@@ -224,16 +224,16 @@ def _missing(answered: Mapping[str, set[tuple[str, str]]], key: StudyKey) -> lis
     problems = []
     absent = [rater for rater in key.plan if rater not in answered]
     if absent:
-        said = f"{len(absent)} of {len(key.plan)} raters sent no answers."
-        problems.append(Problem("no answers", f"raters {', '.join(absent)}", said, is_grave=False))
+        text = f"{len(absent)} of {len(key.plan)} raters sent no answers."
+        problems.append(Problem("no answers", f"raters {', '.join(absent)}", text, is_grave=False))
     for rater, done in answered.items():
         planned = [(t.item, question) for t in key.plan[rater] for question, _ in key.questions]
         lacking = [pair for pair in planned if pair not in done]
         if lacking:
             items = list(dict.fromkeys(item for item, _ in lacking))
-            said = f"{len(lacking)} of {len(planned)} answers are missing, in {len(items)} pairs"
+            text = f"{len(lacking)} of {len(planned)} answers are missing, in {len(items)} pairs"
             shown = ", ".join(items[:8]) + (", ..." if len(items) > 8 else "")
             problems.append(
-                Problem("missing", f"rater {rater}", f"{said}: {shown}.", is_grave=False)
+                Problem("missing", f"rater {rater}", f"{text}: {shown}.", is_grave=False)
             )
     return problems

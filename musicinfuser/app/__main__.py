@@ -1,4 +1,4 @@
-"""``python -m musicinfuser.app``: load, listen, and stay until ctrl-C."""
+"""``python -m musicinfuser.app``: load, open the page, and stay until ctrl-C."""
 
 import importlib.util
 import os
@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="musicinfuser-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        from musicinfuser.app.generator import Generator
+        from musicinfuser.app.handlers import Handlers
         from musicinfuser.app.page import build_page, open_page
-        from musicinfuser.app.studio import Studio
-        from musicinfuser.app.visits import Visits
 
         print(f"loading {options.model}", flush=True)
-        visits = Visits(Studio.load(options), max_seconds=options.max_seconds)
-        page = build_page(visits, max_megabytes=options.max_megabytes)
+        handlers = Handlers(Generator(options), max_seconds=options.max_seconds)
+        page = build_page(handlers, max_megabytes=options.max_megabytes)
         address = open_page(
             page, host=options.host, port=options.port, max_megabytes=options.max_megabytes
         )

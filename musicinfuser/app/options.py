@@ -1,17 +1,72 @@
-"""Options of the command line."""
+"""Options of the command line, and the settings a model starts with where none is given."""
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
-from musicinfuser.app.suits import ASSETS
+import yaml
+
 from musicinfuser.errors import UserError
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SHIPPED_MODEL, SHIPPED_ADAPTER = ASSETS / "small-mochi", ASSETS / "small-adapter"
 HOW_TO_ADAPT = (
     "train one and write it to a folder, e.g. `make demo` and `python -m musicinfuser.convert "
     "checkpoint runs/demo/adapted/checkpoints/last.ckpt FOLDER`, and give --adapter FOLDER"
 )
+MOCHI_WIDTH = 3072
+SMALL_PROMPTS = {
+    "Break, a man in the studio": "a professional male dancer executing Break movements in a "
+    "minimalist studio space in a basic dance setting, shot from a front view",
+    "House, a woman in the studio": "a professional female dancer executing House movements in a "
+    "minimalist studio space in a basic dance setting, shot from a front view",
+    "Ballet Jazz, a man in the studio": "a front view video of a professional male dancer "
+    "performing Ballet Jazz choreography against a white background in a basic dance scene",
+    "Break, a woman on a dark stage": "a video of a woman wearing a turquoise shirt and grey "
+    "trousers, dancing Break on a dark stage in a red spotlight",
+}
+"""Captions as the small world writes them."""
+
+
+@dataclass(frozen=True)
+class DefaultSettings:
+    """Settings a page starts with."""
+
+    height: int
+    """Pixels, a multiple of 16."""
+    width: int
+    """Pixels, a multiple of 16."""
+    num_steps: int
+    guidance_scale: float
+    music_guidance_scale: float
+    prompts: dict[str, str]
+    """Examples by short names, at least one."""
+
+
+_SETTINGS = {"height": int, "width": int, "num_steps": int, "guidance_scale": float}
+
+
+def default_settings(
+    transformer: Any, options: argparse.Namespace | None = None
+) -> DefaultSettings:
+    """For Mochi those of section 5.1 and Table 9, for any other those of the small model.
+
+    Args:
+        transformer: diffusers' `MochiTransformer3DModel`; the published width means Mochi.
+        options: Of `parse`; those that were given count.
+    """
+    given: dict[str, Any] = {name: getattr(options, name, None) for name in _SETTINGS}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = transformer.config
+    if config.num_attention_heads * config.attention_head_dim == MOCHI_WIDTH:
+        table = yaml.safe_load((ASSETS / "table9_prompts.yaml").read_text(encoding="utf-8"))
+        prompts = {shorten(text, 56): text for text in table["prompts"]}
+        return replace(DefaultSettings(480, 848, 64, 6.0, 1.0, prompts), **given)
+    # Music guidance 3 keeps the beat best there (assets/small-mochi/README.md).
+    return replace(DefaultSettings(64, 64, 20, 3.0, 3.0, SMALL_PROMPTS), **given)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,33 +82,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default=str(SHIPPED_MODEL), help="folder or Hub id of a Mochi")
     add(
-        "--adapter",
-        nargs="+",
-        metavar="[NAME=]FOLDER",
+        "--adapter", nargs="+", metavar="[NAME=]FOLDER",
         help="folders or Hub ids of adapters to choose from; default: the one that ships for the "
         "small Mochi",
-    )
+    )  # fmt: skip
     add("--audio_encoder", help="folder or Hub id; default: the adapter's, or one in --model")
-    add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 lets others in")
+    add("--host", default="127.0.0.1", help="address of the page; 0.0.0.0 lets others in")
     add("--port", type=int, help="default: the first free one from 7860 on")
     add("--max_seconds", type=_positive, default=5.0, help="longest video")
     add("--max_megabytes", type=_positive, default=50.0, help="largest file to upload")
-    add("--height", type=int, help="px; default: what suits the model")
-    add("--width", type=int, help="px; default: what suits the model")
-    add("--num_steps", type=int, help="default: what suits the model")
-    add("--guidance_scale", type=float, help="default: what suits the model")
+    for name, kind in _SETTINGS.items():
+        add(f"--{name}", type=kind, help="default: the model's")
     add("--device", help="default: cuda if there is one, else cpu")
-    add(
-        "--dtype",
-        choices=["bfloat16", "float32"],
-        help="of the model; default: bfloat16 on a GPU, else float32",
-    )
-    add(
-        "--offload",
-        choices=["none", "model", "group"],
-        default="none",
-        help="what waits in the host's memory: whole models, or every layer's weights",
-    )
+    dtype = "of the model; default: bfloat16 on a GPU, else float32"
+    add("--dtype", choices=["bfloat16", "float32"], help=dtype)
+    offload = "what waits in the host's memory: whole models, or every layer's weights"
+    add("--offload", choices=["none", "model", "group"], default="none", help=offload)
     add("--vae_tiling", action="store_true", help="decode in tiles, for less memory")
     options = parser.parse_args(arguments)
     if options.max_seconds < 0.2:
@@ -74,7 +118,9 @@ def _positive(text: str) -> float:
 def _shipped(model: str) -> list[str]:
     if Path(model).resolve() == SHIPPED_MODEL and SHIPPED_ADAPTER.is_dir():
         return [str(SHIPPED_ADAPTER)]
-    raise UserError(f"there is no adapter for {model}, so it cannot hear: {HOW_TO_ADAPT}.")
+    raise UserError(
+        f"there is no adapter for {model}, and without one it takes no audio: {HOW_TO_ADAPT}."
+    )
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:

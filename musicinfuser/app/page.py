@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.app.studio import SECONDS_PER_LATENT, Wish
-from musicinfuser.app.visits import MAX_STEPS, Shown, Visits, note
+from musicinfuser.app.generator import SECONDS_PER_LATENT, FormInput
+from musicinfuser.app.handlers import MAX_STEPS, Handlers, note
 from musicinfuser.errors import UserError
 
 INTRODUCTION = "# MusicInfuser\nDrop a song, say who dances where, and get a video of it."
@@ -15,25 +15,20 @@ PIXELATED_BELOW = 256
 PATIENT_VISITORS = 8
 
 
-def build_page(visits: Visits, *, max_megabytes: float) -> Any:
-    """A `gradio.Blocks` on a loaded studio.
-
-    Args:
-        visits: What happens when a visitor acts.
-        max_megabytes: Largest upload, for the label; `open_page` holds it.
-    """
+def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
+    """A `gradio.Blocks` on a loaded generator; the limit is for a label, `open_page` holds it."""
     import gradio as gr
 
-    studio, suit = visits.studio, visits.studio.suit
-    names, prompts = list(studio.adapters), list(suit.prompts.values())
-    longest = int(visits.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
-    is_small = suit.height < PIXELATED_BELOW
+    defaults = handlers.generator.defaults
+    names, prompts = list(handlers.generator.adapters), list(defaults.prompts.values())
+    longest = int(handlers.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
+    is_small = defaults.height < PIXELATED_BELOW
 
     def ready(is_ready: bool) -> tuple[Any, Any]:
         return gr.update(interactive=is_ready), gr.update(interactive=not is_ready)
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
-        visits.begin(str(request.session_hash))
+        handlers.begin(str(request.session_hash))
         return *ready(False), note("Waiting for the turn …"), None, None
 
     def generate(
@@ -41,7 +36,7 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
         adapter: str, steps: float, guidance: float, music_guidance: float, compare: bool,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        wish = Wish(
+        form = FormInput(
             song=song or "",
             prompt=prompt or "",
             seed=int(seed or 0),
@@ -52,20 +47,17 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
             guidance_scale=float(guidance),
             music_guidance_scale=float(music_guidance),
         )
-        before: Shown | None = None
-        for shown in visits.generate(wish, str(request.session_hash), compare=bool(compare)):
-            videos = (
-                new if before is None or new != old else gr.skip()
-                for new, old in (
-                    (shown.with_music, before and before.with_music),
-                    (shown.without_music, before and before.without_music),
-                )
-            )
-            yield shown.status, *videos
-            before = shown
+        before: list[str | None] = []
+        for shown in handlers.generate(form, str(request.session_hash), compare=bool(compare)):
+            videos = [shown.with_music, shown.without_music]
+            # A video that is there already is not sent again.
+            is_old = [new == old for new, old in zip(videos, before, strict=False)] or [False] * 2
+            changed = (gr.skip() if old else new for new, old in zip(videos, is_old, strict=True))
+            yield shown.status, *changed
+            before = videos
 
     def stop(request: gr.Request) -> None:
-        visits.stop(str(request.session_hash))
+        handlers.stop(str(request.session_hash))
 
     def video(name: str) -> Any:
         return gr.Video(
@@ -77,18 +69,15 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
         gr.Markdown(INTRODUCTION, elem_id="title")
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                song = gr.File(
-                    label=f"Song or video, up to {max_megabytes:g} MB",
-                    height=150,
-                    elem_id="song",
-                )
+                label = f"Song or video, up to {max_megabytes:g} MB"
+                song = gr.File(label=label, height=150, elem_id="song")
                 part = gr.HTML(padding=False, elem_id="part")
                 prompt = gr.Textbox(
                     prompts[0], label="Prompt", lines=3, max_length=1000, elem_id="prompt"
                 )
                 gr.Examples(
                     [[text] for text in prompts], prompt, label="Prompts to try",
-                    example_labels=list(suit.prompts), examples_per_page=5,
+                    example_labels=list(defaults.prompts), examples_per_page=5,
                     api_visibility="private",
                 )  # fmt: skip
                 seconds = gr.Slider(
@@ -101,19 +90,18 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
                     new_seed = gr.Button(
                         "New seed", size="sm", scale=0, min_width=100, elem_id="new-seed"
                     )
-                adapter = gr.Dropdown(
-                    names, value=names[0], label="Adapter", visible=len(names) > 1
-                )
+                several = len(names) > 1
+                adapter = gr.Dropdown(names, value=names[0], label="Adapter", visible=several)
                 compare = gr.Checkbox(True, label="Also without music, for comparison")
                 with gr.Accordion("Steps and guidance", open=False):
                     steps = gr.Slider(
-                        1, MAX_STEPS, suit.num_steps, step=1, label="Steps", elem_id="steps"
+                        1, MAX_STEPS, defaults.num_steps, step=1, label="Steps", elem_id="steps"
                     )
                     guidance = gr.Slider(
-                        0, 15, suit.guidance_scale, step=0.5, label="Text guidance"
+                        0, 15, defaults.guidance_scale, step=0.5, label="Text guidance"
                     )
                     music_guidance = gr.Slider(
-                        0, 10, suit.music_guidance_scale, step=0.5,
+                        0, 10, defaults.music_guidance_scale, step=0.5,
                         label="Music guidance (1 is none; more follows the music more)",
                     )  # fmt: skip
             with gr.Column(scale=6, min_width=320):
@@ -123,16 +111,16 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
                 status = gr.HTML(note("Nothing made yet."), padding=False, elem_id="status")
                 with gr.Row(elem_id="videos"):
                     with gr.Column(min_width=240):
-                        gr.Markdown("**With music**  \nhears the song", container=False)
+                        gr.Markdown("**With music**  \nconditioned on the song", container=False)
                         with_music = video("with-music")
                     with gr.Column(min_width=240):
                         gr.Markdown(
-                            "**Without**  \nsame prompt and seed, hears nothing", container=False
+                            "**Without**  \nsame prompt and seed, no audio", container=False
                         )
                         without_music = video("without-music")
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         for event in (song.change, start.change, seconds.release):
-            event(visits.look, [song, start, seconds], part, **private)
+            event(handlers.preview, [song, start, seconds], part, **private)
         new_seed.click(None, None, seed, js=NEW_SEED, api_visibility="private")
         asked = go.click(
             begin, None, [go, cancel, status, with_music, without_music], queue=False, **private
@@ -150,19 +138,16 @@ def build_page(visits: Visits, *, max_megabytes: float) -> Any:
 
 
 def open_page(page: Any, *, host: str, port: int | None, max_megabytes: float) -> str:
-    """Listen, and return at once.
+    """Serve a page of `build_page`, and return its address at once.
 
     Args:
         page: Of `build_page`.
-        host: Address to listen on.
-        port: Port; None takes the first free one from 7860 on.
+        host: Address to serve it at.
+        port: None takes the first free one from 7860 on.
         max_megabytes: Largest upload.
 
-    Returns:
-        The page's address.
-
     Raises:
-        ValueError: The port or the address is taken or not ours.
+        UserError: The port or the address is taken or not ours.
     """
     here = Path(__file__).parent
     try:

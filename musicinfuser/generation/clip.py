@@ -1,23 +1,33 @@
-"""A finished clip of a request."""
+"""A finished clip of a request: its sound, its frames, and the file."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from musicinfuser.clip_size import check_clip_size
+from musicinfuser import keyed_random
+from musicinfuser.clip_size import FRAMES_PER_LATENT, check_clip_size
 from musicinfuser.diffusion.windows import Windows
-from musicinfuser.generation.latent_checkpoint import LatentCheckpoint
-from musicinfuser.generation.sampling import AudioConditioning, sample_latents
-from musicinfuser.generation.settings import SamplingSpec
-from musicinfuser.generation.track import features_by_windows, read_track
-from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.generation.sampling import (
+    AudioConditioning,
+    LatentCheckpoint,
+    SamplingSpec,
+    sample_latents,
+)
+from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
+from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
+from musicinfuser.media.errors import MediaError
+from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.networks.music_mochi import MusicMochi
 
+# Rate of the sound that goes into the file; that of the conditioning is the audio encoder's.
+OUTPUT_RATE_HZ = 44_100
 SAMPLING_REMEDY = (
     "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or ask for fewer "
     "frames (of a song: fewer sampling.window_frames)"
@@ -37,7 +47,7 @@ class GeneratedClip:
     waveform: Tensor
     """``(num_samples,)`` fp32 at `OUTPUT_RATE_HZ`, zero-padded where the track was too short."""
     padded_seconds: float
-    """Silence added because the track, or what was heard in its place, ended before the clip."""
+    """Silence added because the track, or the audio in its place, ended before the clip."""
     fps: float
     more_frames: Iterable[Tensor] = ()
     """Of a clip in windows, what follows, a piece at a time; decoded when it is taken, once."""
@@ -66,45 +76,42 @@ def generate(
     Args:
         model: The adapted transformer, on ``device``.
         encoders: Frozen encoders; moved to ``device`` while used.
-        request: Track, prompt, seed, size, and what is heard if not the track.
+        request: Track, prompt, seed, size, and the audio if it is not the track.
         sampling: Steps and guidance.
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
         on_window: Called after each window of each step, with how many there are to do.
         checkpoint: Where the latents go after each step, and where an earlier call left them;
-            None keeps nothing.
+            None saves nothing.
 
     Raises:
-        MediaError: The track or what is heard cannot be read, or has no sound at its offset.
-        ValueError: A size Mochi cannot take.
+        MediaError: The track or other audio cannot be read, or has no sound at its offset.
+        UserError: A size Mochi cannot take.
         OutOfMemoryError: The device's memory is too small; says which option to use.
     """
     check_clip_size(request.num_frames, request.height, request.width)
     windows = sampling.windows(request.num_frames) if request.in_windows else None
     rate_hz = encoders.audio.rate_hz
-    request, heard, waveform, padded_seconds = read_track(
+    request, sound, waveform, padded_seconds = read_track(
         request, fps=sampling.fps, rate_hz=rate_hz, windows=windows
     )
     audio: AudioConditioning | None = None
+    encode_audio = partial(encoders.encode_audio, device=device)
     with named_out_of_memory("encoding prompt and music", ENCODING_REMEDY):
         text, negative = encoders.encode_captions(
             [request.prompt, sampling.negative_prompt], device=device
         )
-        if heard is not None and windows is None:
-            audio = encoders.encode_audio(heard[None], device=device)
-        elif heard is not None and windows is not None:
-            encode = partial(encoders.encode_audio, device=device)
-            audio = features_by_windows(
-                encode, heard[None], windows, fps=sampling.fps, rate_hz=rate_hz
+        if sound is not None:
+            audio = audio_by_windows(
+                encode_audio, sound[None], windows, fps=sampling.fps, rate_hz=rate_hz
             )
     num_steps = sampling.num_steps - (checkpoint.num_done() if checkpoint else 0)
     num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(
             model, text=text, negative=negative, audio=audio, request=request, sampling=sampling,
-            device=device, windows=windows, progress=progress,
+            device=device, checkpoint=checkpoint, windows=windows, progress=progress,
             on_window=None if on_window is None else partial(on_window, num_windows),
-            checkpoint=checkpoint,
         )  # fmt: skip
     more_frames: Iterable[Tensor] = ()
     if windows is None:
@@ -122,3 +129,150 @@ def _pieces(encoders: Encoders, latents: Tensor, device: torch.device) -> Iterat
     with named_out_of_memory("decoding the latents", DECODING_REMEDY):
         for piece in encoders.decode_pieces(latents, device=device):
             yield piece[0]
+
+
+def audio_seconds(num_frames: int, *, fps: float, windows: Windows | None = None) -> float:
+    """Length of the sound that a clip is conditioned on.
+
+    In one pass the authors' span; in windows each takes as much as a clip of its length would, so
+    up to 0.1 s beyond its last frame.
+    """
+    if windows is None:
+        return clip_audio_seconds(num_frames, fps=fps)
+    of_window = FRAMES_PER_LATENT * (windows.length - 1) + 1
+    last_start = windows.starts[-1] * FRAMES_PER_LATENT / fps
+    return last_start + clip_audio_seconds(of_window, fps=fps)
+
+
+def audio_by_windows(
+    encode: Callable[[Tensor], Tensor],
+    sound: Tensor,
+    windows: Windows | None,
+    *,
+    fps: float,
+    rate_hz: int = 16_000,
+) -> AudioConditioning:
+    """Features of the sound, with windows those of each by its first latent frame, on the CPU.
+
+    Each window's sound is encoded by itself, as that of a training clip is. Latent frame k of a
+    clip is shown up to frame 6k, wherever a window starts, so each latent frame further on sound
+    starts 6 frames later.
+
+    Args:
+        encode: Features ``(B, S, width)`` of ``(B, num_samples)``.
+        sound: ``(B, num_samples)`` over `audio_seconds`.
+        windows: In which the clips are sampled; None for one pass.
+        fps: Frame rate of the clips.
+        rate_hz: Of the sound.
+    """
+    if windows is None:
+        return encode(sound)
+    latent_seconds = FRAMES_PER_LATENT / fps
+    firsts = [round(s * latent_seconds * rate_hz) for s in windows.starts]
+    length = sound.shape[-1] - firsts[-1]
+    return {
+        start: encode(sound[:, first : first + length]).cpu()
+        for start, first in zip(windows.starts, firsts, strict=True)
+    }
+
+
+def read_track(
+    request: GenerationRequest,
+    *,
+    fps: float,
+    rate_hz: int = 16_000,
+    windows: Windows | None = None,
+) -> tuple[GenerationRequest, Tensor | None, Tensor, float]:
+    """The sound of a request.
+
+    Args:
+        request: Whose track, and the audio in its place.
+        fps: Frame rate of the clip.
+        rate_hz: Of the sound that is conditioned on.
+        windows: In which it will be sampled; None for one pass.
+
+    Returns:
+        The request with its offset settled; ``(num_samples,)`` at ``rate_hz`` to condition on, over
+        `audio_seconds`, from the track or the audio in its place, None for no audio;
+        ``(num_samples,)`` of the track at `OUTPUT_RATE_HZ` for the file, as long as the video; and
+        the seconds of silence that were added at the end (of the two sounds, the more).
+
+    Raises:
+        MediaError: The track or other audio cannot be read or ends before its offset.
+    """
+    span_seconds = audio_seconds(request.num_frames, fps=fps, windows=windows)
+    track = read_audio(request.track, rate_hz=rate_hz)
+    if request.track_offset_seconds is None:
+        # Authors' code: a random start inside the track.
+        stream = keyed_random.generator(request.seed, request.track_name, "track offset")
+        room = max(len(track) / rate_hz - span_seconds, 0.0)
+        offset = round(torch.rand((), generator=stream).item() * room, 3)
+        request = replace(request, track_offset_seconds=offset)
+    assert request.track_offset_seconds is not None
+    sound, padded_seconds = cut_span(
+        request.track, track, request.track_offset_seconds, span_seconds, rate_hz=rate_hz
+    )
+    if request.heard_file is not None:
+        other = read_audio(request.heard_file, rate_hz=rate_hz)
+        other_offset = request.heard_offset_seconds
+        if other_offset is None:
+            other_offset = request.track_offset_seconds
+        sound, missing_seconds = cut_span(
+            request.heard_file, other, other_offset, span_seconds, rate_hz=rate_hz
+        )
+        padded_seconds = max(padded_seconds, missing_seconds)
+    video_seconds = request.num_frames / fps
+    waveform = read_audio(
+        request.track,
+        rate_hz=OUTPUT_RATE_HZ,
+        start_seconds=request.track_offset_seconds,
+        duration_seconds=video_seconds,
+    )
+    waveform = fit_length(waveform, round(video_seconds * OUTPUT_RATE_HZ))
+    return request, None if request.heard == NO_AUDIO else sound, waveform, padded_seconds
+
+
+def cut_span(
+    path: str, sound: Tensor, offset_seconds: float, span_seconds: float, *, rate_hz: int
+) -> tuple[Tensor, float]:
+    """A span of a sound, and the seconds of silence added at its end."""
+    seconds = len(sound) / rate_hz
+    if offset_seconds >= seconds:
+        raise MediaError(
+            f"{path} lasts {seconds:.2f} s, but the clip is to start at {offset_seconds:.2f} s; "
+            "choose an earlier start."
+        )
+    start, num_samples = round(offset_seconds * rate_hz), round(span_seconds * rate_hz)
+    missing_seconds = max(start + num_samples - len(sound), 0) / rate_hz
+    return fit_length(sound[start : start + num_samples], num_samples), missing_seconds
+
+
+def write_clip(
+    folder: Path, clip: GeneratedClip, *, sampling: SamplingSpec, system: str
+) -> ManifestEntry:
+    """Write one generated clip with its description and return the latter.
+
+    What is conditioned on something else than its track is a system of its own, so that no table
+    averages it with the rest.
+    """
+    request = clip.request
+    assert request.track_offset_seconds is not None
+    names = ["num_steps", "guidance_scale", "music_guidance_scale"]
+    if clip.windows is not None:
+        names += ["window_frames", "window_overlap_frames", "window_noise"]
+    entry = ManifestEntry(
+        file=f"{request.file_stem()}.mp4",
+        system=", ".join(filter(None, (system, request.control))),
+        fps=clip.fps,
+        padded_seconds=clip.padded_seconds,
+        **vars(request),
+        **{name: getattr(sampling, name) for name in names},
+    )
+    write_generated(
+        folder,
+        entry,
+        frames=clip.frames if clip.windows is None else chain([clip.frames], clip.more_frames),
+        waveform=clip.waveform,
+        audio_rate_hz=OUTPUT_RATE_HZ,
+    )
+    return entry

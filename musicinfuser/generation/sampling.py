@@ -1,13 +1,19 @@
-"""Latents of encoded conditions: the one way to sample."""
+"""How clips are sampled: the settings, and latents of encoded conditions."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.clip_size import latent_shape
+from musicinfuser.clip_size import FRAMES_PER_LATENT, latent_shape, num_latent_frames
 from musicinfuser.diffusion.guidance import (
     Denoiser,
     layer_guidance,
@@ -15,15 +21,146 @@ from musicinfuser.diffusion.guidance import (
     once_per_step,
     text_guidance,
 )
-from musicinfuser.diffusion.sampler import euler_sample, linear_quadratic_sigmas
+from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
-from musicinfuser.generation.latent_checkpoint import LatentCheckpoint
-from musicinfuser.generation.settings import LayerGuidance, SamplingSpec
+from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.safetensors_files import save_tensors
+
+WindowNoise = Literal["repeated", "independent"]
+# Windows as long as the authors' training clips.
+WINDOW_FRAMES, WINDOW_OVERLAP_FRAMES = 73, 36
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How latents are sampled."""
+
+    num_steps: int
+    """Euler steps (authors' code: 64)."""
+    guidance_scale: float
+    """Text guidance (section 5.1: 6.0)."""
+    music_guidance_scale: float = 1.0
+    """Guidance away from the same prompt without music (ours); 1 is none, and costs nothing."""
+    negative_prompt: str = ""
+    """Prompt of the unconditional branch; empty means zero text tokens."""
+    linear_threshold: float = LINEAR_THRESHOLD
+    """Noise removed in the linear half of the schedule (0.025)."""
+    fps: float = 30.0
+    """Frame rate of the model's videos."""
+    window_frames: int = WINDOW_FRAMES
+    """Of clips in windows: frames of a window, 6k + 1; best as many as the model was trained on."""
+    window_overlap_frames: int = WINDOW_OVERLAP_FRAMES
+    """Of clips in windows: frames that neighbours share at least, 6k; more is smoother and takes
+    more windows."""
+    window_noise: WindowNoise = "repeated"
+    """Of clips in windows: ``repeated``: all windows start from the noise of the first, so that
+    the dancer changes less (after FreeNoise, arXiv 2310.15169); ``independent``: as in one pass."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.num_steps < 1:
+            raise UserError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
+        for name in ("music_guidance_scale", "guidance_scale"):
+            if (scale := getattr(self, name)) < 0:
+                raise UserError(f"sampling.{name} is {scale}; use 0 or more.")
+        if self.window_frames < 7 or self.window_frames % FRAMES_PER_LATENT != 1:
+            raise UserError(
+                f"sampling.window_frames is {self.window_frames}; use 6k + 1 from 7 on, e.g. 73."
+            )
+        if self.window_noise not in get_args(WindowNoise):
+            raise UserError(
+                f"sampling.window_noise is {self.window_noise!r}; use repeated or independent."
+            )
+        overlap, most = self.window_overlap_frames, self.window_frames - 1
+        if not 0 < overlap < self.window_frames or overlap % FRAMES_PER_LATENT:
+            raise UserError(
+                f"sampling.window_overlap_frames is {overlap}; windows of {self.window_frames} "
+                f"frames can share 6k frames, {FRAMES_PER_LATENT} to {most}."
+            )
+
+    def windows(self, num_frames: int) -> Windows | None:
+        """Windows over a clip's latent frames; None where one pass holds it."""
+        if num_frames <= self.window_frames:
+            return None
+        return Windows(
+            num_latent_frames(num_frames),
+            length=num_latent_frames(self.window_frames),
+            overlap=self.window_overlap_frames // FRAMES_PER_LATENT,
+            repeats_noise=self.window_noise == "repeated",
+        )
+
+
+@dataclass(frozen=True)
+class LayerGuidance:
+    """Guidance away from the same model without one block (section 4.1, eq. 4)."""
+
+    layer: int
+    """The block that is an identity for video and text, counted from 0."""
+    scale: float
+    """s in `layer_guidance`; 0 is none, and costs nothing."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.scale < 0:
+            raise UserError(f"the scale of layer guidance is {self.scale}; use 0 or more.")
+
 
 AudioConditioning = Tensor | Mapping[int, Tensor]
 """Audio features ``(B, S, audio width)``, or those of each window by its first latent frame."""
+
+
+class LatentCheckpoint:
+    """The latents of one clip after its last finished step: a song can take hours."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        made_by: Mapping[str, Any],
+        *,
+        on_saved: Callable[[int], None] | None = None,
+    ) -> None:
+        """Name the file; nothing is read or written yet.
+
+        Args:
+            folder: Where it lies; made with the first step.
+            stem: What its name starts with.
+            made_by: All that decides the latents; with anything else in it, another file.
+            on_saved: Called with the number of steps that are done, each time they are on disk.
+        """
+        text = json.dumps(made_by, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        self.path = folder / f"{stem}_{digest}.safetensors"
+        self.on_saved = on_saved
+
+    def num_done(self) -> int:
+        """How many steps an earlier call left here; 0 where there is no file that can be read."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return int(file.metadata()["num_done"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return 0
+
+    def resume(self, noise: Tensor) -> tuple[int, Tensor]:
+        """How many steps are done and the latents after them; none and the noise for a new clip."""
+        num_done = self.num_done()
+        if num_done == 0:
+            return 0, noise
+        return num_done, load_file(self.path)["latents"].to(noise.device)
+
+    def save(self, step: int, latents: Tensor) -> None:
+        """Write the latents after a step, counted from 0; as `euler_sample` calls it."""
+        save_tensors({"latents": latents.cpu()}, self.path, metadata={"num_done": str(step + 1)})
+        if self.on_saved is not None:
+            self.on_saved(step + 1)
+
+    def remove(self) -> None:
+        """Delete the file, and the folder if nothing else is in it."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
 
 
 @torch.no_grad()
@@ -36,29 +173,23 @@ def sample_latents(
     request: GenerationRequest,
     sampling: SamplingSpec,
     device: torch.device,
-    by_layer: LayerGuidance | None = None,
-    windows: Windows | None = None,
-    progress: Callable[[range], Iterable[int]] | None = None,
-    on_window: Callable[[], None] | None = None,
     checkpoint: LatentCheckpoint | None = None,
+    windows: Windows | None = None,
+    **options: Any,
 ) -> Tensor:
-    """Normalised latents ``(1, C, T, H, W)`` fp32 for encoded conditions.
+    """Normalised latents ``(1, C, T, H, W)`` fp32 of one clip.
 
     Args:
         model: The adapted transformer.
         text: ``(L, text width)`` features of the prompt.
         negative: ``(L', text width)`` features of the negative prompt; both may be empty.
-        audio: ``(1, S, audio width)``, for both branches (authors' code), or that for every
-            window; None switches ZICA off.
+        audio: As in `Conditions`, for one clip.
         request: Seed and size.
         sampling: Steps and guidance.
-        device: Where to compute.
-        by_layer: Further guidance away from the model without a block; None for none.
-        windows: Denoise in windows, the whole of the latents staying on the CPU; None for one pass.
-        progress: Wraps the range of steps.
-        on_window: Called after each window of each step.
-        checkpoint: Where the latents go after each step, and where an earlier call that was cut
-            off left them: sampling goes on from there.
+        device: Where to compute; latents in windows stay on the CPU.
+        checkpoint: Where the latents go after each step, and from which sampling resumes.
+        windows: As in `denoise`.
+        **options: ``by_layer``, ``progress`` and ``on_window`` of `denoise`.
     """
     channels, num_frames, *area = latent_shape(
         request.num_frames,
@@ -73,32 +204,29 @@ def sample_latents(
     noise = torch.randn(1, channels, num_drawn, *area, generator=stream)
     noise = noise.to(device) if windows is None else windows.noise(noise)
     conditions = Conditions(text[None].to(device), negative[None].to(device), audio)
-    first_step, latents = (0, noise) if checkpoint is None else checkpoint.resume(noise)
-    return denoise(
-        model, conditions, latents, sampling, first_step=first_step,
-        by_layer=by_layer, windows=windows, progress=progress, on_window=on_window,
-        on_step_end=None if checkpoint is None else checkpoint.save,
-    )  # fmt: skip
+    if checkpoint is not None:
+        options["first_step"], noise = checkpoint.resume(noise)
+        options["on_step_end"] = checkpoint.save
+    return denoise(model, conditions, noise, sampling, windows=windows, **options)
 
 
 @dataclass
 class Conditions:
-    """What the clips of a batch are conditioned on; a callback may change it between steps."""
+    """Prompts and music of a batch of clips; a callback may change them between steps."""
 
     text: Tensor
     """``(B, L, text width)`` features of the prompts, right-padded."""
     negative: Tensor
     """``(B, L', text width)`` features of the negative prompts; both may be empty."""
     audio: AudioConditioning | None
-    """``(B, S, audio width)``, for both branches (authors' code), or that for every window,
-    on any device; None switches ZICA off."""
+    """For both branches (authors' code), on any device; None switches ZICA off."""
     text_lengths: tuple[int, ...] | None = None
     """Valid tokens of each prompt; None is all."""
     negative_lengths: tuple[int, ...] | None = None
     """Valid tokens of each negative prompt; None is all."""
 
     def audio_from(self, start: int) -> Tensor | None:
-        """Audio features of the window that starts at a latent frame, where the text is."""
+        """Features for the window that starts at a latent frame, on the device of the text."""
         if self.audio is None or isinstance(self.audio, Tensor):
             return self.audio
         return self.audio[start].to(self.text.device)

@@ -34,12 +34,12 @@ class ManifestEntry:
     num_steps: int
     guidance_scale: float
     padded_seconds: float
-    """Silence added because the track, or what was heard in its place, was shorter."""
+    """Silence added because the track, or the audio in its place, was shorter."""
     music_guidance_scale: float = 1.0
     heard: str | None = None
-    """What the model heard in place of the track: a file, or ``nothing``; null is the track."""
+    """The audio in place of the track: a file, or ``nothing``; null is the track."""
     heard_offset_seconds: float | None = None
-    """Where in ``heard`` it listened; null is the offset in the track."""
+    """Where in ``heard`` it starts; null is the offset in the track."""
     in_windows: bool = False
     """Whether it was to be sampled in windows where it is longer than one."""
     window_frames: int | None = None

@@ -26,7 +26,7 @@ class Piece:
     samples: Tensor
     rate_hz: int
     seconds: Fraction | None
-    """When the first sample is heard."""
+    """When the first sample is played."""
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,12 @@ def length_seconds(file: MediaFile, zero: float) -> float:
     # the format pleases, so it only hints where the last key frame lies.
     for back in (0, 20_000_000, length):
         container.seek(start + max(0, length - back))
-        packets = (packet for packet in file.packets(stream) if packet.pts is not None)
-        if ends := [packet.pts + (packet.duration or nominal) for packet in packets]:
+        ends = [
+            packet.pts + (packet.duration or nominal)
+            for packet in file.packets(stream)
+            if packet.pts is not None
+        ]
+        if ends:
             end = max(ends)
             break
     return float(end * time_base) - zero

@@ -15,9 +15,9 @@ from musicinfuser.errors import UserError
 from musicinfuser.generation import (
     AudioConditioning,
     Conditions,
-    conditioning_seconds,
+    audio_by_windows,
+    audio_seconds,
     cut_span,
-    features_by_windows,
 )
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
@@ -98,9 +98,7 @@ class ConditionsMixin:
 
         if encoder.module is not None and encoder.module is not self.audio_encoder:
             encoder.module.to(device)
-        if windows is None:
-            return encode(sound)
-        return features_by_windows(encode, sound, windows, fps=FPS, rate_hz=encoder.rate_hz)
+        return audio_by_windows(encode, sound, windows, fps=FPS, rate_hz=encoder.rate_hz)
 
 
 def waveforms(
@@ -112,7 +110,7 @@ def waveforms(
     start_seconds: float,
     windows: Windows | None = None,
 ) -> Tensor:
-    """The sound of each clip, ``(num_clips, num_samples)`` over `conditioning_seconds`.
+    """The sound of each clip, ``(num_clips, num_samples)`` over `audio_seconds`.
 
     Args:
         audio: One sound for all clips, or a list with one for each.
@@ -139,7 +137,7 @@ def _span(
     audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None
 ) -> Tensor:
     name, waveform = _mono(audio, rate_hz)
-    span_seconds = conditioning_seconds(num_frames, fps=FPS, windows=windows)
+    span_seconds = audio_seconds(num_frames, fps=FPS, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds, rate_hz=rate_hz)
     left_seconds = len(waveform) / rate_hz - start_seconds
     # The span is longer than the clip by up to 0.14 s, which may be missing.

@@ -1,12 +1,12 @@
-"""A studio of small random parts, and songs."""
+"""A generator of small random parts, and songs."""
 
 import math
 
 import pytest
 import torch
 
+from musicinfuser.app.generator import FormInput, Generator
 from musicinfuser.app.options import parse
-from musicinfuser.app.studio import Studio, Wish
 from musicinfuser.media.audio import write_wav
 from tests.pipeline.conftest import adapter, trained  # noqa: F401 - fixtures
 
@@ -26,25 +26,25 @@ def songs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def load_studio(small_parts, adapter):  # noqa: F811 - a fixture
-    """``load_studio(*arguments)``: what the command line would load, at 32x48."""
+def load_generator(small_parts, adapter):  # noqa: F811 - a fixture
+    """``load_generator(*arguments)``: what the command line would load, at 32x48."""
 
     def load(*arguments, adapters=(f"random={adapter}",)):
         size = ["--height=32", "--width=48", "--num_steps=2", "--device=cpu"]
         given = [f"--model={small_parts}", *size, *arguments]
-        return Studio.load(parse([*given, "--adapter", *adapters]))
+        return Generator(parse([*given, "--adapter", *adapters]))
 
     return load
 
 
 @pytest.fixture(scope="session")
-def studio(load_studio):
-    return load_studio()
+def generator(load_generator):
+    return load_generator()
 
 
 @pytest.fixture
-def wish(songs):
-    return Wish(
+def form(songs):
+    return FormInput(
         song=str(songs / "song.wav"),
         prompt="a dancer",
         seed=3,

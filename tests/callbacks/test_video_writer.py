@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from callbacks import VideoWriter
-from callbacks.prediction_writers import write_clip
-from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.generation import GeneratedClip, SamplingSpec, write_clip
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.generated import write_manifest

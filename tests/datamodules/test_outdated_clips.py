@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from datamodules.encoding import find_outdated
-from musicinfuser.file_identity import FileIdentity
+from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.label_files import LabelError
 from musicinfuser.media.latents import (
     GONE,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dance_eval.metrics.known_tempo import tempo_of
+from dance_eval.metrics.music_beats import tempo_of
 from datamodules.generation_requests import RequestsSpec, make_requests
 from datamodules.track_tempi import TempoSpec
 

@@ -11,8 +11,8 @@ from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from musicinfuser import MusicInfuserPipeline, keyed_random
 from musicinfuser.adapters.loading import AdapterMismatchError
+from musicinfuser.app.generator import Generator
 from musicinfuser.app.options import parse
-from musicinfuser.app.studio import Studio
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
@@ -151,17 +151,17 @@ def test_the_app_refuses_adapters_of_different_ears(
     _, _, mel = train("mel", audio_features="log_mel")
     _, _, other = train("other", audio=str(ears), audio_subfolder=None)
 
-    def load(*folders: Path) -> Studio:
+    def load(*folders: Path) -> Generator:
         options = ["--height=32", "--width=48", "--num_steps=1", "--device=cpu"]
         named = [f"{folder.name}={folder}" for folder in folders]
-        return Studio.load(parse([f"--model={small_parts}", *options, "--adapter", *named]))
+        return Generator(parse([f"--model={small_parts}", *options, "--adapter", *named]))
 
-    studio = load(mel, last)
-    assert studio.pipeline.audio_encoder is not None
+    generator = load(mel, last)
+    assert generator.pipeline.audio_encoder is not None
     found = {}
     for name in ("mel", "last"):
-        studio.choose(name)
-        found[name] = latents_of(studio.pipeline, audio=song, num_inference_steps=1)
+        generator.choose(name)
+        found[name] = latents_of(generator.pipeline, audio=song, num_inference_steps=1)
     assert not torch.equal(found["mel"], found["last"])
     with pytest.raises(AdapterMismatchError, match=r"was trained on .* \(hubert, weights"):
         load(last, other)

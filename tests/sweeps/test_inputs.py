@@ -9,8 +9,8 @@ import pytest
 from musicinfuser.fingerprint import digest_file
 from sweeps import inputs, plan
 from sweeps.commands import sweep_command
-from sweeps.errors import SweepError
-from sweeps.run_folder import read_state, write_state
+from sweeps.settings import SweepError
+from sweeps.work import read_state, write_state
 from tests.sweeps.doors import read_json, write_doors, write_sweep
 
 OURS, MORE = {"name": "Ours", "seeds": [1]}, {"name": "More", "seeds": [1]}

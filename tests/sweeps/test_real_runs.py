@@ -8,8 +8,7 @@ import torch
 import yaml
 
 from musicinfuser.media.audio import write_wav
-from sweeps.commands import sweep_command
-from sweeps.status import status_rows
+from sweeps.commands import status_rows, sweep_command
 from tests.conftest import ROOT
 
 

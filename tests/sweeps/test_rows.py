@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.merging import flat, merged, option_arguments
-from sweeps.plan import all_rows, plan_runs
-from sweeps.settings import SweepSpec, read_sweep
+from sweeps.plan import flat, merged, option_arguments, plan_runs
+from sweeps.settings import SweepSpec, all_rows, read_sweep
 from tests.conftest import ROOT
 from tests.sweeps.parsing import ABLATIONS, ParsingCLI
 

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.errors import SweepError
-from sweeps.merging import differences, laid_over, with_options
-from sweeps.plan import plan_runs
-from sweeps.settings import build_executor, read_sweep
+from sweeps.plan import differences, merged, plan_runs
+from sweeps.settings import SweepError, build_executor, read_sweep
 from tests.sweeps.doors import write_sweep
 
 OURS = {"name": "Ours"}
@@ -62,12 +60,14 @@ def test_an_executor_that_is_none(tmp_path: Path) -> None:
         build_executor(read_sweep(path))
 
 
-def test_configs_laid_over_each_other() -> None:
-    below = {"a": {"b": 1, "c": [1, 2]}, "d": 4}
-    merged = with_options(laid_over(below, {"a": {"c": [3]}}), {"d.e": 5})
-    assert merged == {"a": {"b": 1, "c": [3]}, "d": {"e": 5}}
+def test_configs_laid_over_each_other(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("a: {b: 1, c: [1, 2]}\nd: 4\n")
+    (tmp_path / "above.yaml").write_text("a: {c: [3]}\n")
+    below = merged([([tmp_path / "below.yaml"], {})])
+    above = merged([([tmp_path / "below.yaml"], {}), ([tmp_path / "above.yaml"], {"d.e": 5})])
+    assert above == {"a": {"b": 1, "c": [3]}, "d": {"e": 5}}
     assert below == {"a": {"b": 1, "c": [1, 2]}, "d": 4}
-    assert differences(below, merged) == [
+    assert differences(below, above) == [
         "a.c: [1, 2] there, [3] now",
         "d: 4 there, nothing now",
         "d.e: nothing there, 5 now",

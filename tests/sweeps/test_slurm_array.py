@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from submitit.helpers import DelayedSubmission
 
-from sweeps.errors import SweepError
+from sweeps.settings import SweepError
 from sweeps.slurm import SlurmArray
 from sweeps.work import Work, allow_work
 

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from dance_eval.metrics.intervals import bootstrap_seeds_and_clips
-from sweeps.combining import combined
-from sweeps.differences import differences
-from sweeps.errors import SweepError
-from sweeps.forest import forest_plot
 from sweeps.plan import Run
-from sweeps.settings import RowSpec, ScoreSpec, SweepSpec, read_sweep
-from sweeps.table import compared, sweep_rows, unpaired_lines, write_sweep_table
+from sweeps.scores import combined, differences
+from sweeps.settings import RowSpec, ScoreSpec, SweepError, SweepSpec, read_sweep
+from sweeps.table import (
+    compared,
+    forest_plot,
+    sweep_rows,
+    unpaired_lines,
+    write_sweep_table,
+)
 from tests.sweeps.doors import write_sweep
 
 
@@ -162,7 +165,7 @@ def test_only_the_seed_that_both_have_is_paired_and_the_others_are_counted(tmp_p
     assert fields["mean"] == pytest.approx(0.9)
     assert (fields["n"], fields["num_alone"]) == (1, 2)
     assert unpaired_lines(found, {"beats": "beat/score"}) == [
-        "Row: 2 cells of it or of the reference have no counterpart."
+        "Row: 2 generation requests of it or of the reference have no counterpart."
     ]
 
 

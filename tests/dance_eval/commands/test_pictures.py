@@ -7,7 +7,7 @@ from PIL import Image
 from dance_eval.commands.pictures import same_music, sheet_labels, video_names
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.matching import cell_groups
+from dance_eval.metrics.matching import clip_groups
 from evaluate import main
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video
@@ -113,7 +113,7 @@ def test_videos_and_labels_have_names_of_their_own(tmp_path):
         return ClipEntry(tmp_path / folder, "0.mp4", system, "a.wav", prompt=prompt, seed=seed)
 
     asked = [("a man", 0), ("a man", 1), ("a woman", 0), ("a man!", 0)]
-    groups = cell_groups([entry(system, *of) for system in ("base", "ours") for of in asked])
+    groups = clip_groups([entry(system, *of) for system in ("base", "ours") for of in asked])
     assert video_names(groups) == ["a_a-man_seed0", "a_a-man_seed1", "a_a-man_seed0_2",
                                    "a_a-woman_seed0"]  # fmt: skip
     clips = [entry("ours", "p", 0), entry("ours", "p", 0, "two"), entry("base", "p", 0)]

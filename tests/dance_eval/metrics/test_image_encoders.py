@@ -8,11 +8,11 @@ import torch
 from transformers import CLIPModel, ViTModel
 
 from dance_eval.metrics import image_encoders
-from dance_eval.metrics.clip_frame_features import ClipFrameFeatures
 from dance_eval.metrics.clip_score import ClipScore
 from dance_eval.metrics.features import FrameFeatures
 from dance_eval.metrics.image_encoders import (
     ClipEncoder,
+    ClipFrameFeatures,
     DinoEncoder,
     EncoderError,
     dino_positions,

@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.known_tempo import known_bpm, tempo_disagreements
-from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats, track_beats
+from dance_eval.metrics.music_beats import (
+    BEAT_RATE_HZ,
+    MusicBeats,
+    known_bpm,
+    tempo_disagreements,
+    track_beats,
+)
 from evaluate import main
 from musicinfuser.media.audio import write_wav
 from tests.dancing_square import click_track

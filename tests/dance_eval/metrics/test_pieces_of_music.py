@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
-from dance_eval.metrics.matching import Pieces, cell_groups, matched, track_of
+from dance_eval.metrics.matching import Pieces, clip_groups, matched, track_of
 
 
 def clip(system, file="c.mp4", track=None, *, folder=None, **fields):
@@ -119,16 +119,16 @@ def test_only_clips_of_one_seed_pair_and_the_rest_is_named():
     assert [(entry.path, system) for entry, system in alone] == [
         (Path("a/0.mp4"), "b"), (Path("b/2.mp4"), "a")
     ]  # fmt: skip
-    groups = [{s: c.file for s, c in group.clips.items()} for group in cell_groups(entries)]
+    groups = [{s: c.file for s, c in group.clips.items()} for group in clip_groups(entries)]
     assert groups == [{"a": "0.mp4"}, {"a": "1.mp4", "b": "1.mp4"}, {"b": "2.mp4"}]
 
 
 def test_a_recording_stands_beside_every_seed():
     film = clip("film", "t.mp4", prompt="p")
-    found = [list(group.clips) for group in cell_groups([film, *seeds("a", 0, 1)])]
+    found = [list(group.clips) for group in clip_groups([film, *seeds("a", 0, 1)])]
     assert found == [["film", "a"], ["film", "a"]]
     other = clip("film", "t.mp4", prompt="q")
-    assert [list(g.clips) for g in cell_groups([other, *seeds("a", 0)])] == [["a"], ["film"]]
+    assert [list(g.clips) for g in clip_groups([other, *seeds("a", 0)])] == [["a"], ["film"]]
 
 
 def test_starts_are_compared_to_the_millisecond():

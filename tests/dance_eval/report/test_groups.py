@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.matching import cell_groups
+from dance_eval.metrics.matching import clip_groups
 from dance_eval.report.differences import paired_differences
 from tests.scored_numbers import document, record
 
@@ -15,7 +15,7 @@ def entry(system, file, track, prompt="a dancer", start=0.0):
 def files(entries):
     return [
         (group.track, {system: clip.file for system, clip in group.clips.items()})
-        for group in cell_groups(entries)
+        for group in clip_groups(entries)
     ]
 
 
@@ -91,7 +91,7 @@ def test_differences_are_taken_within_cells():
                 )
             )  # fmt: skip
     clips[0]["values"] = {}
-    rows, marks = paired_differences(document(clips), cell_groups(entries))
+    rows, marks = paired_differences(document(clips), clip_groups(entries))
     assert [row["value"] for row in rows] == ["m/level", "m/flat"]
     assert list(rows[0]) == ["value", "base minus ours", "base minus same", "ours minus same"]
     assert rows[0]["base minus ours"].startswith("-0.1")
@@ -102,5 +102,5 @@ def test_differences_are_taken_within_cells():
 
 def test_one_system_has_no_differences():
     clips = [record("base", 0, {"m": {"x": 1.0}})]
-    rows, _ = paired_differences(document(clips), cell_groups([entry("base", "0.mp4", "0.wav")]))
+    rows, _ = paired_differences(document(clips), clip_groups([entry("base", "0.mp4", "0.wav")]))
     assert rows == []

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from musicinfuser.folder_lock import is_locked, locked
 from sweeps import plan
-from sweeps.commands import sweep_command
-from sweeps.errors import SweepError
+from sweeps.commands import status_rows, sweep_command
 from sweeps.gpu_slots import GpuSlots, slot_environment
 from sweeps.plan import plan_runs
-from sweeps.run_folder import is_locked, locked
-from sweeps.settings import read_sweep
-from sweeps.status import status_rows
+from sweeps.settings import SweepError, read_sweep
+from sweeps.work import LOCK_NAME
 from tests.conftest import ROOT
 from tests.sweeps.doors import DRIVER, read_json, steps, write_doors, write_sweep
 
@@ -56,6 +55,7 @@ def test_one_that_fails_once_is_reported_and_done_on_the_next_call(
         {"name": "Ours"},
         {"name": "No luck", "options": {"fail_once": str(tmp_path / "tried")}, "seeds": [1]},
         {"name": "Guided", "adapters_of": "No luck", "seeds": [1]},
+        {"name": "Again", "adapters_of": "Ours"},
         {"name": "Base", "train": False},
     ]
     sweep = write_sweep(tmp_path, rows)
@@ -64,12 +64,13 @@ def test_one_that_fails_once_is_reported_and_done_on_the_next_call(
     said = capsys.readouterr().out
     assert "no_luck_seed1: failed (fit: train.py: no luck this time. (exit code 1" in said
     assert "guided_seed1: failed" in said
-    assert "3 of 5 runs are finished." in said
+    assert "5 of 7 runs are finished." in said
     states = {row["row"]: row["state"] for row in status_rows(out)}
     assert states == {
         "Ours": "finished",
         "No luck": "failed",
         "Guided": "failed",
+        "Again": "finished",
         "Base": "finished",
     }
     assert sweep_command(["sweep", str(sweep)]) == 0
@@ -82,10 +83,15 @@ def test_one_that_fails_once_is_reported_and_done_on_the_next_call(
         "ours_seed2": ["fit", "predict"],
         "no_luck_seed1": ["fit", "fit", "predict"],
         "guided_seed1": ["predict"],
+        "again_seed1": ["predict"],
+        "again_seed2": ["predict"],
         "base_seed1": ["predict"],
     }
     taken = (out / "guided_seed1" / "videos" / "from").read_text()
     assert taken == str(out / "no_luck_seed1" / "checkpoints")
+    for seed in (1, 2):
+        taken = (out / f"again_seed{seed}" / "videos" / "from").read_text()
+        assert taken == str(out / f"ours_seed{seed}" / "checkpoints")
     taken = (out / "ours_seed1" / "videos" / "from").read_text()
     assert taken == str(out / "ours_seed1" / "checkpoints"), "as `ckpt_path: last` would"
     assert (out / "base_seed1" / "videos" / "from").read_text() == "null"
@@ -103,7 +109,7 @@ def test_a_killed_driver_and_a_second_one_never_share_a_folder(tmp_path: Path, d
     driver.kill()
     driver.communicate()
     # The training it had started goes on, and holds the lock.
-    assert is_locked(run)
+    assert is_locked(run / LOCK_NAME)
     row = status_rows(tmp_path / "out")[0]
     assert (row["state"], row["stage"]) == ("running", "fit")
     assert row["step"].endswith(" / 30")
@@ -111,7 +117,7 @@ def test_a_killed_driver_and_a_second_one_never_share_a_folder(tmp_path: Path, d
     assert sweep_command(["sweep", str(sweep)]) == 1
     pid = int((run / "calls").read_text().split()[1])
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_locked(run))
+    wait_for(lambda: not is_locked(run / LOCK_NAME))
     num_done = steps(run)[-1]
     assert num_done < 30
     assert status_rows(tmp_path / "out")[0]["state"] == "stopped"
@@ -133,7 +139,7 @@ def test_ctrl_c_lets_runs_save_and_says_how_to_go_on(tmp_path: Path, doors: Path
     assert driver.returncode == 130
     assert "repeat the command" in err
     assert "0 of 2 runs are finished." in out
-    assert not is_locked(run)
+    assert not is_locked(run / LOCK_NAME)
     assert (run / "calls").read_text().split()[::3] == ["fit"]
     assert [row["state"] for row in status_rows(tmp_path / "out")] == ["stopped", "waiting"]
 
@@ -202,10 +208,10 @@ def test_clips_of_a_predict_that_was_cut_off_are_kept_but_not_those_of_other_set
 
 
 def test_who_does_not_get_the_lock_is_told(tmp_path: Path) -> None:
-    with locked(tmp_path) as first, locked(tmp_path) as second:
+    with locked(tmp_path / LOCK_NAME) as first, locked(tmp_path / LOCK_NAME) as second:
         assert first is not None
         assert second is None
-    with locked(tmp_path) as third:
+    with locked(tmp_path / LOCK_NAME) as third:
         assert third is not None
 
 

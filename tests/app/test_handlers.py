@@ -6,29 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicinfuser.app import song as song_module
-from musicinfuser.app.sentences import UNKNOWN
-from musicinfuser.app.visits import Visits
+from musicinfuser.app import handlers as handlers_module
+from musicinfuser.app.handlers import UNKNOWN, Handlers
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.memory.out_of_memory import OutOfMemoryError, named_out_of_memory
 
 
 @pytest.fixture
-def visits(studio):
-    visits = Visits(studio, max_seconds=2.0)
-    visits.begin("a visitor")
-    return visits
+def handlers(generator):
+    handlers = Handlers(generator, max_seconds=2.0)
+    handlers.begin("a visitor")
+    return handlers
 
 
-def last_of(visits, wish, *, compare=False):
-    states = list(visits.generate(wish, "a visitor", compare=compare))
+def last_of(handlers, form, *, compare=False):
+    states = list(handlers.generate(form, "a visitor", compare=compare))
     return states[-1]
 
 
-def test_two_videos_one_after_the_other(visits, wish):
+def test_two_videos_one_after_the_other(handlers, form):
     states = []
-    for state in visits.generate(wish, "a visitor", compare=True):
+    for state in handlers.generate(form, "a visitor", compare=True):
         states.append(state)
         for path in filter(None, (state.with_music, state.without_music)):
             assert len(read_audio(path)) >= int(7 / 30 * 16_000)
@@ -45,26 +44,26 @@ def test_two_videos_one_after_the_other(visits, wish):
     assert not Path(states[-1].with_music).exists()
 
 
-def test_stopping_ends_after_the_step_in_work(visits, wish):
+def test_stopping_ends_after_the_step_in_work(handlers, form):
     states = []
-    for state in visits.generate(replace(wish, num_steps=100), "a visitor", compare=True):
+    for state in handlers.generate(replace(form, num_steps=100), "a visitor", compare=True):
         states.append(state)
         if len(states) == 2:
-            visits.stop("another visitor")
-            visits.stop("a visitor")
+            handlers.stop("another visitor")
+            handlers.stop("a visitor")
     assert "Stopped." in states[-1].status and states[-1].with_music is None
     assert len(states) < 10
     # Stopped while it waited for its turn: nothing is computed.
-    visits.begin("a visitor")
-    visits.stop("a visitor")
-    assert "Stopped." in last_of(visits, wish).status
+    handlers.begin("a visitor")
+    handlers.stop("a visitor")
+    assert "Stopped." in last_of(handlers, form).status
 
 
-def test_a_closed_page_ends_its_work(visits, wish, studio):
-    generated = visits.generate(replace(wish, num_steps=100), "a visitor", compare=True)
+def test_a_closed_page_ends_its_work(handlers, form, generator):
+    generated = handlers.generate(replace(form, num_steps=100), "a visitor", compare=True)
     next(generated)
     generated.close()
-    assert not studio._lock.locked()
+    assert not generator._lock.locked()
 
 
 @pytest.mark.parametrize(
@@ -85,38 +84,38 @@ def test_a_closed_page_ends_its_work(visits, wish, studio):
     ],
 )
 def test_what_does_not_fit_is_a_sentence_on_the_page(
-    visits, wish, songs, capfd, changes, message
+    handlers, form, songs, capfd, changes, message
 ):  # fmt: skip
     changes = {k: v.replace("FOLDER", str(songs)) if k == "song" else v for k, v in changes.items()}
-    state = last_of(visits, replace(wish, **changes))
+    state = last_of(handlers, replace(form, **changes))
     assert message in state.status and 'role="alert"' in state.status
     assert str(songs) not in state.status and state.with_music is None
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_an_upload_is_heard_before_it_is_danced_to(visits, songs, tmp_path):
+def test_an_upload_is_heard_before_it_is_danced_to(handlers, songs, tmp_path):
     video = tmp_path / "a <video>.mp4"
     write_video(
         video, torch.zeros(60, 16, 16, 3, dtype=torch.uint8), fps=30,
         audio=0.1 * torch.randn(2 * 16_000), audio_rate_hz=16_000,
     )  # fmt: skip
-    assert "a &lt;video&gt;.mp4, 0:02." in visits.look(str(video), 0.0, 1.0)
-    shown = visits.look(str(songs / "song.wav"), 1.0, 1.0)
+    assert "a &lt;video&gt;.mp4, 0:02." in handlers.preview(str(video), 0.0, 1.0)
+    shown = handlers.preview(str(songs / "song.wav"), 1.0, 1.0)
     (tmp_path / "part.wav").write_bytes(base64.b64decode(re.search('base64,([^"]*)', shown)[1]))
     part = read_audio(tmp_path / "part.wav", rate_hz=44_100)
     assert len(part) == round(31 / 30 * 44_100)
     whole = read_audio(songs / "song.wav", rate_hz=44_100)
     assert (part - whole[44_100 : 44_100 + len(part)]).abs().max() < 1e-3
-    assert visits.look(None, 0.0, 1.0) == ""
-    assert "still.wav is silent" in visits.look(str(songs / "still.wav"), None, 1.0)
-    assert "song.wav has 1.5 s of sound from 1.5 s on" in visits.look(
+    assert handlers.preview(None, 0.0, 1.0) == ""
+    assert "still.wav is silent" in handlers.preview(str(songs / "still.wav"), None, 1.0)
+    assert "song.wav has 1.5 s of sound from 1.5 s on" in handlers.preview(
         str(songs / "song.wav"), 1.5, 2.0
     )
 
 
-def test_a_song_of_hours_is_refused(visits, songs, monkeypatch):
-    monkeypatch.setattr(song_module, "MAX_SONG_SECONDS", 2)
-    assert "song.wav is longer than 0:02" in visits.look(str(songs / "song.wav"), 0.0, 1.0)
+def test_a_song_of_hours_is_refused(handlers, songs, monkeypatch):
+    monkeypatch.setattr(handlers_module, "MAX_SONG_SECONDS", 2)
+    assert "song.wav is longer than 0:02" in handlers.preview(str(songs / "song.wav"), 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -131,31 +130,31 @@ def test_a_song_of_hours_is_refused(visits, songs, monkeypatch):
          "--vae_tiling."),
     ],
 )  # fmt: skip
-def test_a_full_memory_names_the_option(visits, wish, monkeypatch, part, offload, option):
+def test_a_full_memory_names_the_option(handlers, form, monkeypatch, part, offload, option):
     def fail(module, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 52 GiB. More text")
 
-    pipeline = visits.studio.pipeline
+    pipeline = handlers.generator.pipeline
     module = {
         "transformer": pipeline.transformer.proj_out,
         "text_encoder": pipeline.text_encoder,
         "vae": pipeline.vae.decoder,
     }[part]
-    monkeypatch.setattr(visits.studio, "offload", offload)
+    monkeypatch.setattr(handlers.generator, "offload", offload)
     monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: None)
     hook = module.register_forward_pre_hook(fail)
     try:
-        assert option in last_of(visits, wish).status
+        assert option in last_of(handlers, form).status
     finally:
         hook.remove()
 
 
-def test_what_nobody_foresaw_stays_in_the_terminal(visits, wish, monkeypatch, capfd):
+def test_what_nobody_foresaw_stays_in_the_terminal(handlers, form, monkeypatch, capfd):
     def fail(*arguments, **settings):
         raise RuntimeError("an error of a library, with /its/paths")
 
-    monkeypatch.setattr(visits.studio, "dance", fail)
-    shown = last_of(visits, wish).status
+    monkeypatch.setattr(handlers.generator, "generate", fail)
+    shown = last_of(handlers, form).status
     assert UNKNOWN[1:] in shown and "/its/paths" not in shown
     assert "/its/paths" in capfd.readouterr().err
 
@@ -168,8 +167,8 @@ def test_a_full_host_is_told_from_other_errors():
         raise RuntimeError("a shape that does not fit")
 
 
-def test_what_is_cut_from_a_prompt_is_said_at_the_end(visits, wish):
+def test_what_is_cut_from_a_prompt_is_said_at_the_end(handlers, form):
     prompt = 30 * "turning round "
     with pytest.warns(UserWarning, match="are cut"):
-        shown = last_of(visits, replace(wish, prompt=prompt))
+        shown = last_of(handlers, replace(form, prompt=prompt))
     assert "Done: " in shown.status and f"has {len(prompt) + 1} tokens, of which" in shown.status

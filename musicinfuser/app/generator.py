@@ -4,7 +4,7 @@ import argparse
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import torch
 
 from musicinfuser import keyed_random
 from musicinfuser.adapters.loading import adapter_parts, check_belongs, load_lora
-from musicinfuser.app.suits import Suit, suit_of
+from musicinfuser.app.options import default_settings
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
-from musicinfuser.generation import OUTPUT_RATE_HZ, read_track
+from musicinfuser.generation import GeneratedClip, SamplingSpec, read_track, write_clip
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
-from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.text_tokens import cut_note
@@ -32,7 +31,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Wish:
+class FormInput:
     """What a visitor asks for."""
 
     song: str
@@ -54,54 +53,39 @@ def num_frames_of(seconds: float) -> int:
     return 6 * max(round(seconds / SECONDS_PER_LATENT), 1) + 1
 
 
-class Studio:
-    """What `python -m musicinfuser.app` generates with."""
+class Generator:
+    """What `python -m musicinfuser.app` generates with.
 
-    def __init__(
-        self,
-        pipeline: MusicInfuserPipeline,
-        adapters: dict[str, tuple[MusicAdapter, str | None]],
-        *,
-        suit: Suit,
-        device: str,
-        offload: str = "none",
-    ) -> None:
-        """Take what was loaded.
+    Attributes:
+        pipeline: On its device.
+        adapters: By the names visitors see: ZICA, and the name of its LoRA in the pipeline or None.
+        defaults: Size of the videos, and the settings a page starts with.
+        offload: ``none``, ``model`` or ``group``.
+    """
 
-        Args:
-            pipeline: On its device.
-            adapters: By the names visitors see: what hears, and the name of its LoRA in the
-                pipeline, None without.
-            suit: Size of the videos, and where a page starts.
-            device: Where to compute.
-            offload: ``none``, ``model`` or ``group``.
-        """
-        self.pipeline, self.adapters, self.suit = pipeline, adapters, suit
-        self.device, self.offload = device, offload
-        self._chosen: str | None = None
-        self._lock = threading.Lock()
-
-    @classmethod
-    def load(cls, options: argparse.Namespace) -> "Studio":
+    def __init__(self, options: argparse.Namespace) -> None:
         """Load model and adapters as the command line says.
 
         Raises:
             MissingWeightsError: Weights are not there.
             AdapterMismatchError: An adapter is of another base; says where.
             OutOfMemoryError: The device is too small; says which option to use.
-            ValueError: A size Mochi cannot take, or no such device.
+            UserError: A size Mochi cannot take, or no such device.
         """
-        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not _exists(device):
-            raise UserError(f"--device {device} is not there; give cpu, or leave it out.")
-        on_gpu = torch.device(device).type == "cuda"
-        if options.offload != "none" and not on_gpu:
-            raise UserError(f"--offload {options.offload} needs a GPU, but the device is {device}.")
+        self.offload = options.offload
+        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if not _exists(self.device):
+            raise UserError(f"--device {self.device} is not there; give cpu, or leave it out.")
+        on_gpu = torch.device(self.device).type == "cuda"
+        if self.offload != "none" and not on_gpu:
+            raise UserError(
+                f"--offload {self.offload} needs a GPU, but the device is {self.device}."
+            )
         # Before anything large is read.
         check_clip_size(7, options.height or 16, options.width or 16)
         dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
         parts: dict[str, Any] = {}
-        adapters: dict[str, tuple[MusicAdapter, str | None]] = {}
+        zicas: dict[str, MusicAdapter] = {}
         for name, folder in options.adapter.items():
             found = adapter_parts(
                 folder,
@@ -110,37 +94,33 @@ class Studio:
                 feature_extractor=parts.get("feature_extractor"),
             )
             parts = found | {part: value for part, value in parts.items() if value is not None}
-            adapters[name] = (found["zica"], None)
+            zicas[name] = found["zica"]
         pipeline = MusicInfuserPipeline.from_pretrained(options.model, dtype=dtype, **parts)
         pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.adapters = pipeline, dict[str, tuple[MusicAdapter, str | None]]()
         for number, (name, folder) in enumerate(options.adapter.items()):
-            zica, lora = adapters[name][0], f"adapter{number}"
+            lora = f"adapter{number}"
             check_belongs(
-                zica, pipeline.transformer, pipeline.audio_encoder, pipeline.feature_extractor
-            )
+                zicas[name], pipeline.transformer, pipeline.audio_encoder,
+                pipeline.feature_extractor,
+            )  # fmt: skip
             load_lora(pipeline, folder, name=lora)
             has_lora = lora in getattr(pipeline.transformer, "peft_config", {})
-            adapters[name] = (zica, lora if has_lora else None)
-        suit = suit_of(pipeline.transformer)
-        changes = {
-            name: getattr(options, name)
-            for name in ("height", "width", "num_steps", "guidance_scale")
-            if getattr(options, name) is not None
-        }
-        suit = Suit(**(vars(suit) | changes))
+            self.adapters[name] = zicas[name], lora if has_lora else None
+        self.defaults = default_settings(pipeline.transformer, options)
         if options.vae_tiling:
             pipeline.vae.enable_tiling()
-        studio = cls(pipeline, adapters, suit=suit, device=device, offload=options.offload)
+        self._chosen: str | None = None
+        self._lock = threading.Lock()
         remedy = {"none": "add --offload model", "model": "use --offload group"}
-        with named_out_of_memory("the model", remedy.get(options.offload, "use a larger device")):
-            studio.choose(next(iter(adapters)))
-        return studio
+        with named_out_of_memory("the model", remedy.get(self.offload, "use a larger device")):
+            self.choose(next(iter(self.adapters)))
 
     def choose(self, name: str) -> None:
-        """Let the pipeline listen with one of its adapters.
+        """Condition the pipeline on music through one of its adapters.
 
         Raises:
-            ValueError: There is none of that name.
+            UserError: There is none of that name.
         """
         if name not in self.adapters:
             raise UserError(f"there is no adapter {name!r}; choose {' or '.join(self.adapters)}.")
@@ -171,44 +151,54 @@ class Studio:
         """What is not read of a prompt, in one sentence; empty if it is read whole."""
         return cut_note(prompt, self.pipeline.tokenizer) or ""
 
-    def dance(
-        self, wish: Wish, folder: Path, *, hears: bool, on_step: Callable[[int], None]
+    def generate(
+        self, form: FormInput, folder: Path, *, with_music: bool, on_step: Callable[[int], None]
     ) -> Path:
         """Make one video with the song as its sound.
 
-        The same wish gives what ``train.py predict`` gives for this track, prompt and seed. One
+        The same input gives what ``train.py predict`` gives for this track, prompt and seed. One
         call at a time: others wait.
 
         Args:
-            wish: What to make.
+            form: What to make.
             folder: Where the mp4 goes.
-            hears: Whether the model hears the song, or nothing.
+            with_music: Whether the model is conditioned on the song, or on no audio.
             on_step: Called after each step with the number of steps done; may raise.
 
         Raises:
-            ValueError: Whatever does not fit, in one sentence.
+            UserError: Whatever does not fit, in one sentence.
         """
-        num_frames = num_frames_of(wish.seconds)
+        request = GenerationRequest(
+            track=form.song,
+            prompt=form.prompt,
+            seed=form.seed,
+            num_frames=num_frames_of(form.seconds),
+            height=self.defaults.height,
+            width=self.defaults.width,
+            track_offset_seconds=form.start_seconds,
+            heard=None if with_music else NO_AUDIO,
+        )
+        sampling = SamplingSpec(form.num_steps, form.guidance_scale, form.music_guidance_scale)
 
         def callback(_: Any, step: int, timestep: Any, tensors: dict) -> dict:
             on_step(step + 1)
             return {}
 
         with self._lock:
-            self.choose(wish.adapter)
+            self.choose(form.adapter)
             try:
                 output: Any = self.pipeline(
-                    wish.prompt,
-                    audio=wish.song if hears else None,
-                    height=self.suit.height,
-                    width=self.suit.width,
-                    num_frames=num_frames,
-                    num_inference_steps=wish.num_steps,
-                    guidance_scale=wish.guidance_scale,
-                    music_guidance_scale=wish.music_guidance_scale,
-                    audio_start_seconds=wish.start_seconds,
+                    request.prompt,
+                    audio=request.track if with_music else None,
+                    height=request.height,
+                    width=request.width,
+                    num_frames=request.num_frames,
+                    num_inference_steps=sampling.num_steps,
+                    guidance_scale=sampling.guidance_scale,
+                    music_guidance_scale=sampling.music_guidance_scale,
+                    audio_start_seconds=form.start_seconds,
                     # As `predict` draws it.
-                    generator=keyed_random.generator(wish.seed, 0, "sampling noise"),
+                    generator=keyed_random.generator(request.seed, 0, "sampling noise"),
                     output_type="pt",
                     callback_on_step_end=callback,
                 )
@@ -216,37 +206,11 @@ class Studio:
                 # Also where a callback ended the call.
                 self.pipeline.maybe_free_model_hooks()
         frames = (output.frames[0].float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        request = GenerationRequest(
-            track=wish.song,
-            prompt=wish.prompt,
-            seed=wish.seed,
-            num_frames=num_frames,
-            height=self.suit.height,
-            width=self.suit.width,
-            track_offset_seconds=wish.start_seconds,
-            heard=None if hears else NO_AUDIO,
-        )
         _, _, sound, padded_seconds = read_track(request, fps=FPS)
-        entry = ManifestEntry(
-            file=f"{request.file_stem()}.mp4",
-            system=wish.adapter,
-            track=Path(wish.song).name,
-            track_offset_seconds=wish.start_seconds,
-            prompt=wish.prompt,
-            seed=wish.seed,
-            num_frames=num_frames,
-            fps=FPS,
-            height=self.suit.height,
-            width=self.suit.width,
-            num_steps=wish.num_steps,
-            guidance_scale=wish.guidance_scale,
-            padded_seconds=padded_seconds,
-            music_guidance_scale=wish.music_guidance_scale,
-            heard=request.heard,
-        )
-        return write_generated(
-            folder, entry, frames=frames, waveform=sound, audio_rate_hz=OUTPUT_RATE_HZ
-        )
+        # Visitors see the name of their song, not where the server keeps it.
+        shown = replace(request, track=Path(form.song).name)
+        clip = GeneratedClip(shown, frames, sound, padded_seconds, FPS)
+        return folder / write_clip(folder, clip, sampling=sampling, system=form.adapter).file
 
 
 def _exists(device: str) -> bool:

@@ -1,12 +1,11 @@
 """How loud music sounds, and music made as loud as other music."""
 
 import math
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from musicinfuser.media.audio import fit_length
+from musicinfuser.media.audio import filtered, fit_length
 
 TARGET_LUFS = -23.0
 """EBU R 128."""
@@ -28,32 +27,13 @@ def integrated_lufs(waveform: Tensor, *, rate_hz: int) -> float:
         LUFS of one channel (a full-scale sine of 1 kHz has -3); minus infinity where it is silent
         by the standard's gate of -70 LUFS.
     """
-    import av
-
     if not waveform.numel():
         return -math.inf
     num_copies = math.ceil(_MEASURED_SECONDS * rate_hz / len(waveform))
-    samples = waveform.repeat(num_copies).numpy()[None]
-    graph = av.filter.Graph()
-    source = graph.add_abuffer(
-        sample_rate=rate_hz, format="fltp", layout="mono", time_base=Fraction(1, rate_hz)
-    )
-    meter = graph.add("ebur128", "metadata=1")
-    sink = graph.add("abuffersink")
-    source.link_to(meter)
-    meter.link_to(sink)
-    graph.configure()
-    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), 0
-    graph.push(frame)
-    graph.push(None)
     measured = _SILENCE_LUFS
-    while True:
-        try:
-            # The last frames are shorter than a block and carry no measure.
-            text = graph.pull().metadata.get("lavfi.r128.I")
-        except (av.error.EOFError, av.error.BlockingIOError):
-            break
+    for frame in filtered(waveform.repeat(num_copies), rate_hz, ("ebur128", "metadata=1")):
+        # The last frames are shorter than a block and carry no measure.
+        text = frame.metadata.get("lavfi.r128.I")
         measured = measured if text is None else float(text)
     return measured if measured > _SILENCE_LUFS else -math.inf
 

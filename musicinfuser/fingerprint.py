@@ -1,14 +1,15 @@
 """Telling files and weights apart by their content, without reading more than is needed."""
 
+import errno
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 WHOLE_BYTES = 256 * 2**20
 _SAMPLES = 64
@@ -16,6 +17,13 @@ _SAMPLE_BYTES = 4096
 # The weights that are loaded by default: no variants such as ``model.fp16.safetensors``.
 _WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?"
 _blake2b = partial(hashlib.blake2b, digest_size=8)
+_ALGORITHMS: dict[str, Callable[[], Any]] = {
+    "sha256": hashlib.sha256,
+    "blake2b": partial(hashlib.blake2b, digest_size=16),
+    "sampled": _blake2b,
+}
+known_digests: dict[str, tuple[list[int], str]] = {}
+"""Of files that were read: size and times then, and digest, by algorithm and absolute path."""
 
 
 def fingerprint_folder(folder: str | Path) -> str:
@@ -48,19 +56,34 @@ def weights_files(folder: Path) -> list[Path]:
     return []
 
 
-def digest_file(path: Path) -> str:
-    """A short hash of a file: all of it up to 256 MiB, of larger ones size and 64 spans of 4 KiB.
+def file_digest(path: Path, algorithm: Literal["sha256", "blake2b", "sampled"] = "sha256") -> str:
+    """A digest of a regular file's content, read again only if its size or times changed.
+
+    Args:
+        path: The file.
+        algorithm: SHA-256; BLAKE2b of 16 bytes; or ``sampled``, BLAKE2b of 8 bytes of all of it up
+            to 256 MiB, of larger files of the size and 64 spans of 4 KiB.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: It cannot be read, or is a pipe or device, which may never end.
     """
-    size = path.stat().st_size
-    if size <= WHOLE_BYTES:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, _blake2b).hexdigest()
-    digest = _blake2b(f"{size};".encode())
-    _add_samples(path, digest)
-    return digest.hexdigest()
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    name = f"{algorithm}:{path.absolute()}"
+    size_and_times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    if name not in known_digests or known_digests[name][0] != size_and_times:
+        known_digests[name] = size_and_times, _read_digest(path, algorithm, status.st_size)
+    return known_digests[name][1]
+
+
+def _read_digest(path: Path, algorithm: str, size: int) -> str:
+    if algorithm == "sampled" and size > WHOLE_BYTES:
+        digest = _blake2b(f"{size};".encode())
+        _add_samples(path, digest)
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _ALGORITHMS[algorithm]).hexdigest()
 
 
 def _add_samples(path: Path, digest: hashlib.blake2b) -> None:
@@ -92,7 +115,7 @@ class FileIdentity:
             OSError: It cannot be read.
         """
         status = os.stat(path)
-        return cls(status.st_size, status.st_mtime_ns, _digest(path, status))
+        return cls(status.st_size, status.st_mtime_ns, file_digest(path, "blake2b"))
 
     def is_that_of(self, path: Path, *, noted_ns: int | None = None) -> bool:
         """Whether a file is still the same; it is read only where size and times leave it open.
@@ -110,7 +133,7 @@ class FileIdentity:
                 return False
             is_untouched = noted_ns is None or status.st_ctime_ns <= noted_ns
             is_same = is_untouched and status.st_mtime_ns == self.modified_ns
-            return is_same or _digest(path, status) == self.digest
+            return is_same or file_digest(path, "blake2b") == self.digest
         except OSError:
             return False
 
@@ -130,14 +153,3 @@ class FileIdentity:
             return cls(int(num_bytes), int(modified_ns), attributes["file_blake2b"])
         except (KeyError, TypeError, ValueError):
             return None
-
-
-def _digest(path: Path, status: os.stat_result) -> str:
-    return _read_digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _read_digest(path: Path, *size_and_times: int) -> str:
-    """Of the content; size and times are arguments so that a file that changes is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from musicinfuser.atomic_files import write_text
-from musicinfuser.fingerprint import digest_file
+from musicinfuser.fingerprint import file_digest, known_digests
 from musicinfuser.label_files import LabelError, csv_rows, parse_json, read_lines
 
 MEMO_NAME = "inputs.json"
@@ -20,9 +20,6 @@ NO_INPUTS = frozenset(
 LISTS = (".csv", ".jsonl")
 NAMED_IN_LISTS = ("track", "heard")
 FOLDER_LISTS = ("manifest.jsonl", "clips.csv")
-
-_files: dict[str, tuple[int, int, str]] = {}
-"""Size, time and digest of files that were read, by absolute path."""
 
 
 def named_paths(*settings: object) -> tuple[str, ...]:
@@ -61,13 +58,15 @@ def read_memo(folder: Path) -> None:
     """Take over what an earlier process read; a file that cannot be used costs time only."""
     with suppress(OSError, ValueError, TypeError):
         text = (folder / MEMO_NAME).read_text(encoding="utf-8")
-        for path, (size, time_ns, digest) in json.loads(text).items():
-            _files.setdefault(path, (int(size), int(time_ns), str(digest)))
+        known = {
+            name: (list(when), str(digest)) for name, (when, digest) in json.loads(text).items()
+        }
+        known_digests.update(known | known_digests)
 
 
 def write_memo(folder: Path) -> None:
     """Leave for the next process what this one read."""
-    write_text(folder / MEMO_NAME, json.dumps(_files) + "\n")
+    write_text(folder / MEMO_NAME, json.dumps(known_digests) + "\n")
 
 
 def _paths(value: object, key: str = "") -> Iterator[str]:
@@ -94,13 +93,9 @@ def _content(path: Path) -> str:
             num_files += 1
         return f"{num_files} files, {digest.hexdigest()}"
     try:
-        status = path.stat()
-        known = _files.get(str(path))
-        if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
-            known = _files[str(path)] = status.st_size, status.st_mtime_ns, digest_file(path)
+        return file_digest(path, "sampled")
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return known[2]
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

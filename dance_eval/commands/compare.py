@@ -27,12 +27,13 @@ from dance_eval.commands.options import read_metrics
 from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
 from dance_eval.loading import EvaluationError, collect_clips
-from dance_eval.metrics.clip_folder import ClipEntry, file_digest
+from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.judged_quality import JudgedQuality
 from dance_eval.metrics.matching import Pieces, matched
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.errors import UserError, WriteError
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.option_parser import OptionParser
 

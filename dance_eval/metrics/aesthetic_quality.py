@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.clip_folder import file_digest
 from dance_eval.metrics.image_encoders import ClipEncoder
 from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.safetensors_files import save_tensors
 
 

@@ -1,12 +1,8 @@
 """The lists of clips that folders hold: manifest.jsonl, clips.csv or just mp4 files."""
 
-import errno
-import functools
-import hashlib
 import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation_requests import MANIFEST_NAME
 from musicinfuser.label_files import LabelError, csv_rows, read_csv
 
@@ -76,28 +73,11 @@ class ClipEntry:
         return None
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hex; OSError for pipes and devices too, which may not end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def content_digest(path: Path | None) -> str | None:
-    """SHA-256 of a file's content, computed once while the file stays as it is; None without."""
-    try:
-        if path is not None:
-            found = path.stat()
-            return _digest(path.resolve(), found.st_size, found.st_mtime_ns)
-    except OSError:
-        pass
+    """SHA-256 of a file's content; None without one that can be read."""
+    with suppress(OSError):
+        return None if path is None else file_digest(path)
     return None
-
-
-@functools.cache
-def _digest(path: Path, size: int, changed_ns: int) -> str:
-    return file_digest(path)
 
 
 def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dance_eval.external_worker import ExternalWorker, WorkerError
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.clip_folder import file_digest
 from dance_eval.metrics.frame_pixels import MusiqResize, musiq_pixels, musiq_size
 from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import file_digest
 
 
 def musiq_scores(frames: Tensor, *, worker: ExternalWorker, resize: MusiqResize) -> list[float]:

@@ -28,13 +28,14 @@ from dance_eval.judges.sounds import (
     shifted_sound,
 )
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
-from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.judge_controls import (
     control_findings,
     control_sentences,
     mismatched_audio,
 )
 from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.media.audio import fit_length, read_audio
 
 _NAMES = tuple(key_of(name) for names in GROUPS.values() for name in names)

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dance_eval.metrics.clip import ClipMetric, NamedMetric, ScoredClip, SetMetric
-from dance_eval.metrics.clip_folder import ClipEntry, content_digest, file_digest
+from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.music_beats import MusicBeats, known_bpm
 from dance_eval.metrics.report import Document
 from dance_eval.metrics.workers import WorkerLost, results_of
 from musicinfuser.errors import UserError, WriteError
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.safetensors_files import save_tensors
 
 # Starting processes takes as long as scoring about so many clips.

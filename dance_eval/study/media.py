@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dance_eval.metrics.clip_folder import ClipEntry, file_digest
+from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.study.loudness import likeness, with_loudness
 from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import fit_length, read_audio
 from musicinfuser.media.video import VideoInfo, centre_crop, probe_video, read_clip

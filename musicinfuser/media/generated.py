@@ -1,6 +1,5 @@
 """Generated clips on disk: an mp4 with sound, a json beside it, and a manifest of the folder."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from musicinfuser.atomic_files import write_json_lines, write_text
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation_requests import MANIFEST_NAME
 from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.media.video_writing import write_video
@@ -91,15 +91,10 @@ def write_generated(
         comment=json.dumps(comment, ensure_ascii=False),
         description=f"{entry.prompt} (seed {entry.seed}, {PROGRAM} {VERSION})",
     )
-    description = asdict(entry) | {"sha256": _sha256(path)}
+    description = asdict(entry) | {"sha256": file_digest(path)}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     write_text(path.with_suffix(".json"), f"{text}\n")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: str | Path) -> Path:

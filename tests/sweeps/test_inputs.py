@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from musicinfuser.fingerprint import digest_file
+from musicinfuser import fingerprint
 from sweeps import inputs, plan
 from sweeps.commands import sweep_command
 from sweeps.settings import SweepError
@@ -158,6 +158,9 @@ def test_runs_that_noted_no_inputs_are_taken_as_they_are(
     state = read_state(folder)
     for stage in state["stages"].values():
         del stage["inputs"]
+    # Nor did they have today's names of settings.
+    generation = state["stages"]["predict"]["settings"]["predict"]["data.init_args.generation"]
+    generation["cells"] = generation.pop("requests")
     write_state(folder, state)
     assert "ours_seed1: was finished before" in run(world, [OURS], capsys)
     assert calls(world) == ["fit", "predict"]
@@ -168,14 +171,14 @@ def test_runs_that_noted_no_inputs_are_taken_as_they_are(
 
 
 def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
+    read, read_digest = [], fingerprint._read_digest
 
-    def counted(path: Path) -> str:
+    def counted(path: Path, *more: object) -> str:
         read.append(path.name)
-        return digest_file(path)
+        return read_digest(path, *more)
 
-    monkeypatch.setattr(inputs, "digest_file", counted)
-    monkeypatch.setattr(inputs, "_files", {})
+    monkeypatch.setattr(fingerprint, "_read_digest", counted)
+    fingerprint.known_digests.clear()
     (tmp_path / "cache").mkdir()
     for name in ("a", "b"):
         (tmp_path / "cache" / name).write_text("one")
@@ -185,7 +188,7 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sorted(read) == ["a", "b"]
     inputs.write_memo(tmp_path)
     # Another process, which finds what this one noted.
-    monkeypatch.setattr(inputs, "_files", {})
+    fingerprint.known_digests.clear()
     inputs.read_memo(tmp_path)
     inputs.look_again()
     assert inputs.contents([folder]) == first

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from dance_eval.metrics.clip_folder import file_digest
+from musicinfuser.fingerprint import file_digest
 from tests.scored_dances import NUM_CLIPS, Brightness, known_beats, metrics_file, write_dance
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dance_eval.judges.judge import SOUND_RATE_HZ, JudgeInput
 from dance_eval.judges.questions import Question
-from dance_eval.metrics.clip_folder import file_digest
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.media.video_writing import write_video
 from tests.dancing_square import click_track, swinging_square
 from tests.judge_server import JudgeServer, serving

@@ -55,7 +55,7 @@ def look_again() -> None:
 
 
 def read_memo(folder: Path) -> None:
-    """Take over what an earlier process read; a file that cannot be used costs time only."""
+    """Take the digests that an earlier process kept; a file that cannot be used costs time only."""
     with suppress(OSError, ValueError, TypeError):
         text = (folder / MEMO_NAME).read_text(encoding="utf-8")
         known = {
@@ -65,7 +65,7 @@ def read_memo(folder: Path) -> None:
 
 
 def write_memo(folder: Path) -> None:
-    """Leave for the next process what this one read."""
+    """Keep the digests of this process for the next one."""
     write_text(folder / MEMO_NAME, json.dumps(known_digests) + "\n")
 
 
@@ -126,7 +126,7 @@ def _sounds(path: Path) -> Iterator[Path]:
 
 
 def _named(file: Path) -> Iterator[str]:
-    """Sounds that a list names; who uses it says what is wrong with one that cannot be read."""
+    """Sounds that a list names; one that cannot be read is refused where it is used."""
     with suppress(LabelError):
         if file.suffix == ".csv":
             lines = csv_rows(file)

@@ -63,9 +63,9 @@ class Run:
         row: Row of the table.
         seed: ``seed_everything``; None where nothing is generated.
         folder: Where its files go.
-        stages: What is left to do, in order, is a tail of them.
+        stages: In order; those that are left to do are the last ones.
         after: Folder name of the run whose adapters it takes.
-        memo: Folder of the sweep, where it is noted what inputs hold.
+        memo: Folder of the sweep, which keeps the digests of inputs.
     """
 
     name: str

@@ -72,7 +72,7 @@ class SweepSpec:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of train.py that all rows share, by their dotted names; before overlays."""
     predict: dict[str, Any] = field(default_factory=dict)
-    """Further options of ``train.py predict``; ``data.init_args.generation`` says what is made."""
+    """Further options of ``train.py predict``; ``data.init_args.generation`` is what is made."""
     columns: dict[str, str] = field(default_factory=dict)
     """Columns of the table: heading -> ``metric/value``; all values where there are none."""
     reference: str | None = None

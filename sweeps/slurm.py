@@ -40,7 +40,7 @@ class SlurmArray(Executor):
             gpus: Per run.
             cpus: Per run.
             memory_gb: Per run.
-            minutes_to_save: How long before the limit a run is told to save.
+            minutes_to_save: How long before the limit a run gets the signal to save.
             requeues: How often a run may come back for being out of time.
             partition: Where to; null: the cluster's default.
             parameters: Further parameters of submitit's SlurmExecutor, such as ``account``.

@@ -175,7 +175,7 @@ def forest_plot(
 ) -> str:
     """One value of all rows with their intervals, one below the other, as SVG.
 
-    The dashed line is the chance level where the metric knows one, else the reference row.
+    The dashed line is the chance level where the metric has one, else the reference row.
 
     Args:
         document: What `combined` made.

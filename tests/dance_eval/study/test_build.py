@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from dance_eval.study.key import StudyError, read_key
-from dance_eval.study.loudness import integrated_lufs
+from dance_eval.study.media import integrated_lufs
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video, read_clip
 from tests.dance_eval.study.conftest import build, write_system

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dance_eval.study.loudness import integrated_lufs, likeness, with_loudness
+from dance_eval.study.media import integrated_lufs, likeness, with_loudness
 
 RATE_HZ = 48000
 

@@ -1,4 +1,4 @@
-"""The door to judging: ``python evaluate.py report|score|table|sheet|side_by_side|compare|study``.
+"""Judging: ``python evaluate.py report|score|table|sheet|side_by_side|compare|study``.
 
 `dance_eval` does the work and describes every command; ``python -m dance_eval`` is the same.
 """

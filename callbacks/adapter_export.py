@@ -1,6 +1,6 @@
 """AdapterExport: what a run trained, as a folder that others can load."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,6 @@ class AdapterExport(L.Callback):
         super().__init__()
         self.output_dir, self.base_model, self.license = output_dir, base_model, license
 
-    def folder(self, trainer: L.Trainer) -> Path:
-        """Where the adapter goes."""
-        return Path(self.output_dir or Path(trainer.default_root_dir, "adapter"))
-
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the folder, beside the checkpoint of the same step; not if nothing is kept."""
         if throw_away_mode(trainer):
@@ -60,14 +56,13 @@ class AdapterExport(L.Callback):
         module: MusicInfuserModule = pl_module  # type: ignore[assignment]
         with averaged_weights(trainer, pl_module):
             adapter = adapter_of_model(module.adapted, module.model_settings(), module.origin)
+        names = frozen_names(module.backbone_spec, module.encoders.spec)
         facts = CardFacts(
-            **frozen_names(module.backbone_spec, module.encoders.spec),
+            **names if self.base_model is None else names | {"base_model": self.base_model},
             license=self.license,
             origin=f"Trained for {trainer.global_step} optimizer steps.",
         )
-        if self.base_model is not None:
-            facts = replace(facts, base_model=self.base_model)
-        folder = self.folder(trainer)
+        folder = Path(self.output_dir or Path(trainer.default_root_dir, "adapter"))
         write_folder(folder, adapter, facts=facts, config=_config(trainer, adapter))
         rank_zero_info(f"The adapter is in {folder}.")
 

@@ -64,18 +64,13 @@ class AtomicCheckpoint(ModelCheckpoint):
         NOTICE.listen(trainer)
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         """Save when it is time; after a signal, leave after the step."""
         self._put_off_stop(trainer)
         if not ends_step(trainer):
             return
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, *args)
         self._has_trained = True
         if NOTICE.agreed(trainer):
             self._save_now(trainer)

@@ -7,7 +7,7 @@ import torch
 
 from callbacks.step_callback import StepCallback
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, require_at_least
 
 
 class BetaAnnealing(StepCallback):
@@ -35,14 +35,10 @@ class BetaAnnealing(StepCallback):
         """
         if initial < 1:
             raise UserError(f"beta_annealing.initial is {initial}; it must be at least 1.")
-        if half_life_steps < 1:
-            raise UserError(
-                f"beta_annealing.half_life_steps is {half_life_steps}; it must be at least 1."
-            )
+        require_at_least(1, "beta_annealing", half_life_steps=half_life_steps)
         if (mode == "linear") != (num_steps is not None):
             raise UserError("beta_annealing.num_steps belongs to mode linear, and only to it.")
-        if num_steps is not None and num_steps < 1:
-            raise UserError(f"beta_annealing.num_steps is {num_steps}; it must be at least 1.")
+        require_at_least(1, "beta_annealing", num_steps=1 if num_steps is None else num_steps)
         self.initial, self.half_life_steps = initial, half_life_steps
         self.mode, self.num_steps = mode, num_steps
 
@@ -63,9 +59,7 @@ class BetaAnnealing(StepCallback):
         if hasattr(pl_module, "noise_beta"):
             pl_module.noise_beta = self.beta(trainer.global_step)  # type: ignore[assignment]
 
-    def on_logged_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any
-    ) -> None:
+    def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
         """Log the beta of this batch."""
         if hasattr(pl_module, "noise_beta"):
             # A number would be copied to the device, which waits for it.

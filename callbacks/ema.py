@@ -1,7 +1,7 @@
 """AdapterEMA: a running average of the trained weights, for everything but training."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as L
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from callbacks.step_callback import StepCallback
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, require_at_least
 
 
 class AdapterEMA(StepCallback):
@@ -33,10 +33,8 @@ class AdapterEMA(StepCallback):
         """
         if not 0 < decay < 1:
             raise UserError(f"AdapterEMA.decay is {decay}; it must be above 0 and below 1.")
-        if start_step < 0:
-            raise UserError(f"AdapterEMA.start_step is {start_step}; use 0 or more.")
-        if every_n_steps < 1:
-            raise UserError(f"AdapterEMA.every_n_steps is {every_n_steps}; use 1 or more.")
+        require_at_least(0, "AdapterEMA", start_step=start_step)
+        require_at_least(1, "AdapterEMA", every_n_steps=every_n_steps)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self._ema: EMAModel | None = None
         self._loaded: dict[str, Any] | None = None
@@ -64,45 +62,34 @@ class AdapterEMA(StepCallback):
         elif (step - max(self.start_step, 1)) % self.every_n_steps == 0:
             self._ema.step(parameters.values())
 
-    @contextmanager
-    def in_use(self, pl_module: L.LightningModule) -> Iterator[None]:
-        """The module with averaged weights; without an average, or inside another use, as it is."""
-        if self.is_in_use:
-            yield
-            return
-        self._put_in(pl_module)
-        try:
-            yield
-        finally:
-            self._put_back(pl_module)
-
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average in."""
-        self._put_in(pl_module)
+        self._take_up(pl_module)
+        if self._ema is not None and not self.is_in_use:
+            parameters = list(self._parameters(pl_module).values())
+            self._ema.store(parameters)
+            self._ema.copy_to(parameters)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the trained weights back."""
-        self._put_back(pl_module)
+    def on_validation_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Put the trained weights back; after an error before anyone saves them."""
+        if self._ema is not None and self.is_in_use:
+            self._ema.restore(self._parameters(pl_module).values())
+
+    on_predict_end = on_exception = on_validation_end
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average in."""
-        self._put_in(pl_module)
+        self.on_validation_start(trainer, pl_module)
         if self._ema is None and trainer.ckpt_path:
             rank_zero_info("AdapterEMA: the checkpoint holds no average; its weights are used.")
-
-    on_predict_end = on_validation_end
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Put the trained weights back before anyone saves them."""
-        self._put_back(pl_module)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save the trained weights as such also while the average is in their place."""
-        if self._ema is not None and self._ema.temp_stored_params is not None:
+        if self._ema is not None and self.is_in_use:
             stored = zip(self._names, self._ema.temp_stored_params, strict=True)
             checkpoint["state_dict"] |= dict(stored)
 
@@ -135,17 +122,6 @@ class AdapterEMA(StepCallback):
         self._ema.optimization_step = self._loaded["num_updates"]
         self._loaded = None
 
-    def _put_in(self, pl_module: L.LightningModule) -> None:
-        self._take_up(pl_module)
-        if self._ema is not None and not self.is_in_use:
-            parameters = list(self._parameters(pl_module).values())
-            self._ema.store(parameters)
-            self._ema.copy_to(parameters)
-
-    def _put_back(self, pl_module: L.LightningModule) -> None:
-        if self._ema is not None and self.is_in_use:
-            self._ema.restore(self._parameters(pl_module).values())
-
     @staticmethod
     def _parameters(pl_module: L.LightningModule) -> dict[str, nn.Parameter]:
         return {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
@@ -154,9 +130,12 @@ class AdapterEMA(StepCallback):
 @contextmanager
 def averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
     """The module as it is to be sampled or exported: averaged where the run averages."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    with ExitStack() as stack:
-        for callback in callbacks:
-            if isinstance(callback, AdapterEMA):
-                stack.enter_context(callback.in_use(pl_module))
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    averages = [c for c in callbacks if isinstance(c, AdapterEMA) and not c.is_in_use]
+    for average in averages:
+        average.on_validation_start(trainer, pl_module)
+    try:
         yield
+    finally:
+        for average in averages:
+            average.on_validation_end(trainer, pl_module)

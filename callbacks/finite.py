@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from callbacks.atomic_checkpoint import last_checkpoint
 from callbacks.step_callback import StepCallback
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, require_at_least
 
 _NEVER = 2**62
 
@@ -44,29 +44,25 @@ class FiniteTraining(StepCallback):
         Args:
             on_bad: ``stop`` or ``skip``.
             max_skipped: Skipped steps of the whole run after which ``skip`` stops too.
-            check_every_n_steps: Optimizer steps between questions to the device, for ``stop``.
+            check_every_n_steps: Optimizer steps between looks at the device's answer, for ``stop``.
         """
-        if max_skipped < 0:
-            raise UserError(f"FiniteTraining.max_skipped is {max_skipped}; use 0 or more.")
-        if check_every_n_steps < 1:
-            raise UserError(
-                f"FiniteTraining.check_every_n_steps is {check_every_n_steps}; use 1 or more."
-            )
+        require_at_least(0, "FiniteTraining", max_skipped=max_skipped)
+        require_at_least(1, "FiniteTraining", check_every_n_steps=check_every_n_steps)
         if on_bad not in ("stop", "skip"):
             raise UserError(f"FiniteTraining.on_bad is {on_bad!r}; use stop or skip.")
         self.on_bad, self.max_skipped = on_bad, max_skipped
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0
         """Optimizer steps skipped since the run began, resumed parts included."""
-        # Of this optimizer step: what must be finite. Of the steps not yet checked: whether
-        # it was. All of it on the device.
+        # On the device: what must be finite in this optimizer step, and the first of the steps not
+        # yet checked in which something was not.
         self._values: list[Tensor] = []
-        self._is_good: list[tuple[int, Tensor]] = []
+        self._first_bad: Tensor | None = None
         self._clips: deque[tuple[int, list[str]]] = deque(maxlen=check_every_n_steps + 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget what an earlier run saw."""
-        self._values, self._is_good = [], []
+        self._values, self._first_bad = [], None
         self._clips.clear()
 
     def on_train_batch_start(
@@ -87,8 +83,8 @@ class FiniteTraining(StepCallback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Look at the gradients; to skip, take them away: no optimizer touches what has none."""
-        groups = optimizer.param_groups
-        grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        grads = [p.grad for p in parameters if p.grad is not None]
         if grads and getattr(trainer.precision_plugin, "scaler", None) is None:
             # The largest magnitude; unlike a sum of squares it cannot overflow by itself.
             self._values.append(get_total_norm(grads, norm_type=float("inf")))
@@ -96,13 +92,13 @@ class FiniteTraining(StepCallback):
         self._values = []
         if self.on_bad == "skip":
             if trainer.strategy.reduce((~is_good).long(), reduce_op="max").item():
-                for group in groups:
-                    for parameter in group["params"]:
-                        parameter.grad = None
+                optimizer.zero_grad()
                 self.num_skipped += 1
                 self._report_skipped(trainer)
         else:
-            self._is_good.append((trainer.global_step, is_good))
+            bad_step = torch.where(is_good, _NEVER, trainer.global_step)
+            first = bad_step if self._first_bad is None else self._first_bad
+            self._first_bad = torch.minimum(first, bad_step)
 
     def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Wait for the device when it is time."""
@@ -111,39 +107,25 @@ class FiniteTraining(StepCallback):
         elif step % self.check_every_n_steps == 0:
             self.check(trainer)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge no weights that are no numbers."""
-        self.check(trainer)
-
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save no weights that are no numbers."""
-        self.check(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ask a last time."""
-        self.check(trainer)
-
-    def check(self, trainer: L.Trainer) -> None:
+    def check(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Read from the device whether a step was bad; every process must call this.
 
         Raises:
             NonFiniteError: Names step, clips and the last good checkpoint.
         """
-        if not self._is_good:
+        if self._first_bad is None:
             return
-        steps, is_good = zip(*self._is_good, strict=True)
-        good = torch.stack(is_good)
-        bad_steps = torch.where(good, _NEVER, torch.tensor(steps, device=good.device))
-        step = int(trainer.strategy.reduce(bad_steps.min(), reduce_op="min").item())
+        step = int(trainer.strategy.reduce(self._first_bad, reduce_op="min").item())
         if step == _NEVER:
-            self._is_good = []
+            self._first_bad = None
             return
         raise NonFiniteError(
             f"{self._what(trainer, step)}; {_where_to_go_on(trainer)} Set FiniteTraining's on_bad "
             "to skip to leave such steps out, or look at the clips."
         )
+
+    # Weights that are no numbers are neither validated nor saved.
+    on_validation_start = on_save_checkpoint = on_train_end = check
 
     def state_dict(self) -> dict[str, Any]:
         """The count goes on when a run does."""

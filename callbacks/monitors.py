@@ -41,9 +41,7 @@ class TrainingSpeed(StepCallback):
             self._num_samples = 0
         self._num_samples += len(batch)
 
-    def on_logged_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any
-    ) -> None:
+    def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
         """Log."""
         if self._start is None:
             return
@@ -66,9 +64,7 @@ class MemoryUse(StepCallback):
     is not waited for.
     """
 
-    def on_logged_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any
-    ) -> None:
+    def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
         """Log."""
         peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RAM_UNIT_BYTES}
         if pl_module.device.type == "cuda":
@@ -95,9 +91,7 @@ class ProgressFile(StepCallback):
         self._start = time.perf_counter(), trainer.global_step
         self._write(trainer)
 
-    def on_logged_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any
-    ) -> None:
+    def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
         """Write."""
         if (loss := trainer.callback_metrics.get("train/loss")) is None:
             own = outputs["loss"] if isinstance(outputs, dict) else outputs

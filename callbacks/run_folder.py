@@ -40,21 +40,15 @@ class RunRecord(SaveConfigCallback):
         self._path = Path(str(log_dir), f"config_{trainer.state.fn.value}.yaml")
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save the record of a training, once it has really started."""
-        if not throw_away_mode(trainer):
-            self._save(trainer)
-
-    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save the record of a validation by itself."""
-        if trainer.state.fn != "fit":
-            self._save(trainer)
-
-    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
-
-    def _save(self, trainer: L.Trainer) -> None:
-        is_new, self.already_saved = not self.already_saved, True
-        if is_new and trainer.is_global_zero:
+        """Save the record, once the work has really started."""
+        is_fit = trainer.state.fn == "fit"
+        if self.already_saved or is_fit and (not trainer.training or throw_away_mode(trainer)):
+            return
+        self.already_saved = True
+        if trainer.is_global_zero:
             write_text(self._path, self.text())
+
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start
 
     def text(self) -> str:
         """What a training works with; where it trained no step, what the one before did."""
@@ -102,7 +96,11 @@ def only_training(trainer: L.Trainer) -> Iterator[None]:
     """
     if mode := throw_away_mode(trainer):
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [c for c in callbacks if not _saves_in_any_mode(c)]
+        callbacks[:] = [  # Lightning's own checkpoints are saved in any mode
+            c
+            for c in callbacks
+            if isinstance(c, AtomicCheckpoint) or not isinstance(c, ModelCheckpoint)
+        ]
         rank_zero_info(
             f"{mode}: nothing is kept of this training: it writes no checkpoint, export or record, "
             "and starts at step 0 unless --ckpt_path names a file."
@@ -185,11 +183,6 @@ def _require_last(trainer: L.Trainer, command: str) -> None:
             f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
             "--ckpt_path FILE, or --ckpt_path null for the model without training."
         )
-
-
-def _saves_in_any_mode(callback: L.Callback) -> bool:
-    is_lightnings = isinstance(callback, ModelCheckpoint)
-    return is_lightnings and not isinstance(callback, AtomicCheckpoint)
 
 
 def _beside(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import lightning.pytorch as L
@@ -131,9 +131,9 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
 
 def _of(holder: object, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Attributes that are there; groups of options as dicts."""
-    values = {name: getattr(holder, name) for name in names if hasattr(holder, name)}
+    values: dict[str, Any] = {n: getattr(holder, n) for n in names if hasattr(holder, n)}
     return {
-        f"{prefix}.{name.removesuffix('_spec')}": asdict(value) if is_dataclass(value) else value
+        f"{prefix}.{name.removesuffix('_spec')}": vars(value) if is_dataclass(value) else value
         for name, value in values.items()
     }
 

@@ -25,7 +25,7 @@ from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError, looked_for, require_at_least
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
@@ -100,18 +100,16 @@ class SampleGeneration(StepCallback):
             held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named requests
                 take all of those.
         """
-        if every_n_steps < 0:
-            raise UserError(f"sample_generation.every_n_steps is {every_n_steps}; use 0 or more.")
-        for name, number in (("clips", held_out_clips), ("steps", held_out_steps)):
-            if number < 1:
-                raise UserError(f"sample_generation.held_out_{name} is {number}; use 1 or more.")
+        require_at_least(0, "sample_generation", every_n_steps=every_n_steps)
+        counts = {"held_out_clips": held_out_clips, "held_out_steps": held_out_steps}
+        require_at_least(1, "sample_generation", **counts)
         check_clip_size(num_frames, height, width)
         self.every_n_steps, self.num_logged_frames = every_n_steps, num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
         self._held_out: list[GenerationRequest] = []
         self._rhythm = BeatAlignment()
         self._beats = MusicBeats(partial(read_audio, rate_hz=BEAT_RATE_HZ))
-        size = {"num_frames": num_frames, "height": height, "width": width}
+        size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
         self.requests = [GenerationRequest(**vars(request), **size) for request in requests or []]
 
     def before_run(self, cli: LightningCLI) -> None:

@@ -73,13 +73,7 @@ class EndOnSigterm(L.Callback):
     """On SIGTERM, stops `predict` after the current batch is written; Lightning would go on."""
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Leave unless this was the last one; no process waits for another."""
         leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_predict_batches), "batches")

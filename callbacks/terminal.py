@@ -51,16 +51,11 @@ class StepProgressBar(TQDMProgressBar):
         bar.set_description("Steps")
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         """Move on after an optimizer step."""
         if trainer.max_steps <= 0:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, *args)
             return
         bar, step = self.train_progress_bar, trainer.global_step
         if step > bar.n and self._should_update(step, trainer.max_steps):

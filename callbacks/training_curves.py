@@ -1,6 +1,7 @@
 """TrainingCurves: the loss by noise level and by source, and the size of the gradients."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -72,12 +73,7 @@ class TrainingCurves(L.Callback):
             self._lengths.append(torch.stack(lengths))
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Note the losses; log at the interval."""
         if isinstance(outputs, Mapping) and {"losses", "sigma"} <= outputs.keys():
@@ -109,15 +105,15 @@ class TrainingCurves(L.Callback):
         """Sums of losses and numbers of samples, ``(2, bands and sources)``."""
         if not self._batches:
             return torch.zeros(2, len(self._groups), device=device)
-        losses, sigma = (torch.cat([noted[k] for noted in self._batches])[:, None] for k in (0, 1))
+        noted_losses, noted_sigma, noted_indices = zip(*self._batches, strict=True)
+        losses, sigma = torch.cat(noted_losses)[:, None], torch.cat(noted_sigma)[:, None]
         lows = torch.tensor(self.sigma_edges[:-1], device=device)
         # A level of exactly 1 belongs to the last band.
         highs = torch.tensor([*self.sigma_edges[1:-1], float("inf")], device=device)
         of_sources = torch.zeros(len(losses), len(self._sources), dtype=torch.bool)
         if self._sources:
             data: DanceDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            indices = (index for noted in self._batches for index in noted[2])
-            for row, index in enumerate(indices):
+            for row, index in enumerate(chain(*noted_indices)):
                 of_sources[row, self._sources.index(data.mixture[index].source)] = True
         of_sources = of_sources.to(device, non_blocking=True)
         members = torch.cat([(sigma >= lows) & (sigma < highs), of_sources], dim=1)

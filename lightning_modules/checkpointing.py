@@ -9,7 +9,6 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
 from musicinfuser.setting_differences import differences
-from musicinfuser.setting_differences import flatten as flatten
 
 
 class CheckpointMismatchError(UserError):

@@ -77,8 +77,7 @@ class MusicInfuserCLI(LightningCLI):
             args: The command and its options; without the command where ``run`` is off.
             run: Whether to run it.
         """
-        self._command = args[0] if run and args else None
-        self._has_command = run
+        self._command = args[0] if run else None
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -105,7 +104,7 @@ class MusicInfuserCLI(LightningCLI):
         parser.add_lightning_class_args(BetaAnnealing, "beta_annealing")
         parser.add_lightning_class_args(SampleGeneration, "sample_generation")
         parser.add_lightning_class_args(VideoWriter, "video_writer")
-        if not self._has_command:
+        if self._command is None:
             # Options of single commands, which stand in configs that ship or that runs save.
             parser.add_argument("--ckpt_path", type=str | None, default=None)
             for name in ("weights_only", "return_predictions", "verbose"):

@@ -116,10 +116,9 @@ class MusicInfuserModule(L.LightningModule):
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
         self.model: MusicMochi | None = None
-        names = [f"{level}/{kind}" for level in validation.names for kind in ("own", "other")]
-        self.validation_losses = torch.nn.ModuleDict(
-            {name.replace(".", "_"): MeanMetric() for name in names}
-        )
+        # Per noise level, with a clip's own music and with another clip's.
+        num_losses = 2 * len(validation.sigmas)
+        self.validation_losses = torch.nn.ModuleList(MeanMetric() for _ in range(num_losses))
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse missing encoders, and a cache that others made, before any weights are read."""
@@ -203,26 +202,25 @@ class MusicInfuserModule(L.LightningModule):
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Losses at fixed noise levels with the clip's own music and with another clip's."""
-        for level, name in zip(self.validation.sigmas, self.validation.names, strict=True):
+        metrics = iter(self.validation_losses)
+        for level in self.validation.sigmas:
             sigma = torch.full((len(batch),), level, device=self.device)
-            for kind, audio in (("own", batch.audio), ("other", batch.other_audio)):
-                losses = self.velocity_losses(
-                    batch, sigma, audio=audio, purpose=f"validation {level}"
-                )
-                self._validation_loss(name, kind).update(losses)
+            purpose = f"validation {level}"
+            for audio in (batch.audio, batch.other_audio):
+                losses = self.velocity_losses(batch, sigma, audio=audio, purpose=purpose)
+                next(metrics).update(losses)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Log the losses, and how much worse other music makes them."""
-        own, other = [], []
-        for name in self.validation.names:
-            own.append(self._validation_loss(name, "own").compute())
-            other.append(self._validation_loss(name, "other").compute())
-            self.log(f"val/music_gap_sigma_{name}", other[-1] / own[-1] - 1, sync_dist=True)
-        mean_own, mean_other = torch.stack(own).mean(), torch.stack(other).mean()
-        self.log("val/loss", mean_own, prog_bar=True, sync_dist=True)
-        self.log("val/loss_other_music", mean_other, sync_dist=True)
-        self.log("val/music_gap", mean_other / mean_own - 1, prog_bar=True, sync_dist=True)
-        for metric in self.validation_losses.values():
+        found = [metric.compute() for metric in self.validation_losses]  # type: ignore[operator]
+        own, other = torch.stack(found[::2]), torch.stack(found[1::2])
+        for name, gap in zip(self.validation.names, other / own - 1, strict=True):
+            self.log(f"val/music_gap_sigma_{name}", gap, sync_dist=True)
+        self.log("val/loss", own.mean(), prog_bar=True, sync_dist=True)
+        self.log("val/loss_other_music", other.mean(), sync_dist=True)
+        gap = other.mean() / own.mean() - 1
+        self.log("val/music_gap", gap, prog_bar=True, sync_dist=True)
+        for metric in self.validation_losses:
             metric.reset()  # type: ignore[operator]
 
     def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
@@ -322,8 +320,3 @@ class MusicInfuserModule(L.LightningModule):
     def _noise(self, batch: ClipBatch, purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]
         return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)
-
-    def _validation_loss(self, level: str, kind: str) -> MeanMetric:
-        metric = self.validation_losses[f"{level}/{kind}".replace(".", "_")]
-        assert isinstance(metric, MeanMetric)
-        return metric

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, require_at_least
 from musicinfuser.number_names import decimal_names
 
 
@@ -38,8 +38,7 @@ class OptimizerSpec:
         """Check ranges."""
         if self.lr <= 0:
             raise UserError(f"optimizer.lr is {self.lr}; it must be positive.")
-        if self.warmup_steps < 0:
-            raise UserError(f"optimizer.warmup_steps is {self.warmup_steps}; use 0 or more.")
+        require_at_least(0, "optimizer", warmup_steps=self.warmup_steps)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The frozen backbone spread over the processes of a run (FSDP2); the adapters whole on each.
+"""The frozen backbone spread over the processes of a run (FSDP2); complete adapters on each.
 
 Only frozen weights are sharded, and frozen weights have no gradient, optimizer or place in a
 checkpoint. So DDP goes on averaging the adapters' gradients, and optimizer, average and checkpoints
@@ -29,14 +29,14 @@ def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
         (trainer.num_nodes, trainer.num_devices),
         mesh_dim_names=("copy", "share"),
     )
-    whole = {p for p in model.parameters() if p.requires_grad}
+    unsharded = {p for p in model.parameters() if p.requires_grad}
     for block in model.backbone.transformer_blocks:
         if model.memory.modulations_on_host:
-            whole |= {p for layer in modulation_layers(block) for p in layer.parameters()}
+            unsharded |= {p for layer in modulation_layers(block) for p in layer.parameters()}
         else:
             fully_shard(modulation_layers(block), mesh=mesh)
     for part in (*model.backbone.transformer_blocks, model):
-        fully_shard(part, mesh=mesh, ignored_params=whole)
+        fully_shard(part, mesh=mesh, ignored_params=unsharded)
 
 
 def leave_frozen_to_each_process(module: L.LightningModule) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from lightning_modules.layer_ranking import (
+from callbacks.layer_scores import (
     AdaptabilityError,
     layer_scores,
     score_plot,

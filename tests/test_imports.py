@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,3 +184,8 @@ def test_nothing_imports_the_doors() -> None:
     for module, path in ALL_MODULES.items():
         for name, _, _ in imports(path):
             assert name.split(".")[0] not in {"train", "evaluate", "tests"}, f"{module}: {name}"
+
+
+def test_the_command_line_is_read_before_torch_is_loaded() -> None:
+    code = "import sys, train; train.build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -209,7 +209,7 @@ class VideoWriter(PredictionWriter):
 
         Args:
             output_dir: Where clips go; ``<trainer.default_root_dir>/videos`` if absent.
-            system: Name of the row in tables; ``, hears another track`` or ``, hears nothing`` is
+            system: Name of the row in tables; ``, mismatched audio`` or ``, no audio`` is
                 added for requests that do.
         """
         super().__init__()

@@ -69,7 +69,7 @@ class GenerationRequest:
         """What sets the clip apart from the same system's clips with their own track."""
         if self.heard is None:
             return ""
-        return "hears nothing" if self.heard == NO_AUDIO else "hears another track"
+        return "no audio" if self.heard == NO_AUDIO else "mismatched audio"
 
     def file_stem(self) -> str:
         """A readable file name, unique among requests that differ."""

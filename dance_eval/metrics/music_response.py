@@ -30,8 +30,9 @@ from dance_eval.metrics.motion import (
 )
 from musicinfuser.generation_requests import NO_AUDIO
 
-CONTROL_MARK = re.compile(r", hears (?:another track|nothing)$")
-"""What `predict` adds to the name of a system whose clips are conditioned on something else."""
+CONTROL_MARK = re.compile(r", (?:mismatched audio|no audio|hears (?:another track|nothing))$")
+"""What `predict` adds to the name of a system whose clips are conditioned on something else; the
+last two are of versions before 0.2."""
 
 
 def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -49,7 +50,7 @@ def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 class MusicResponse(SetMetric):
     """Distance between the motion of clips of one prompt and seed to different music.
 
-    Clips of systems called ``<name>, hears another track`` and ``<name>, hears nothing`` belong to
+    Clips of systems called ``<name>, mismatched audio`` and ``<name>, no audio`` belong to
     ``<name>``; their music is what the model was conditioned on. Where several clips of one prompt
     and seed have the same music, such as those of several trainings, only clips of one folder are
     compared.

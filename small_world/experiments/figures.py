@@ -62,7 +62,7 @@ class System:
 
     def folder(self, seed: int) -> str:
         """Where its clips go."""
-        name = self.name + (", hears another track" if self.requests == "other" else "")
+        name = self.name + (", mismatched audio" if self.requests == "other" else "")
         name = name.replace(", ", "_").replace(" ", "_")
         return f"{name}_seed{seed}" if self.adapted else name
 

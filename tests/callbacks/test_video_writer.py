@@ -115,8 +115,8 @@ def test_the_entry_says_what_was_heard_instead(tmp_path: Path) -> None:
     asked = ("track", "heard", "heard_offset_seconds", "system")
     assert {tuple(row[name] for name in asked) for row in rows(tmp_path)} == {
         ("music/mBR0.wav", None, None, "ours"),
-        ("music/mBR0.wav", "nothing", None, "ours, hears nothing"),
-        ("music/mBR0.wav", "music/mHO5.wav", 1.5, "ours, hears another track"),
+        ("music/mBR0.wav", "nothing", None, "ours, no audio"),
+        ("music/mBR0.wav", "music/mHO5.wav", 1.5, "ours, mismatched audio"),
     }
 
 

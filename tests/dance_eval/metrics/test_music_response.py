@@ -31,13 +31,18 @@ def test_distance_by_hand():
     assert curve_distance(torch.ones(9), torch.zeros(9)) == 0
 
 
-def test_only_clips_of_one_prompt_and_seed_are_compared():
+@pytest.mark.parametrize(
+    ("other", "silent"),
+    [("mismatched audio", "no audio"), ("hears another track", "hears nothing")],
+    ids=["today's names", "names of version 0"],
+)
+def test_only_clips_of_one_prompt_and_seed_are_compared(other, silent):
     slow, fast, faster = flickering(1.5), flickering(2.5), flickering(3.5)
     clips = [
         (slow, entry(track="a.wav")),
         (slow, entry(track="b.wav")),
-        (fast, entry("s, hears another track", track="a.wav", heard="c.wav")),
-        (faster, entry("s, hears nothing", track="a.wav", heard="nothing")),
+        (fast, entry(f"s, {other}", track="a.wav", heard="c.wav")),
+        (faster, entry(f"s, {silent}", track="a.wav", heard="nothing")),
         (fast, entry(track="b.wav", seed=1)),
         (fast, entry(track="b.wav", prompt="another")),
         (fast, entry("another", track="d.wav")),
@@ -49,8 +54,8 @@ def test_only_clips_of_one_prompt_and_seed_are_compared():
     unlike = slow_distance(curves[0], curves[1])
     assert unlike > 0.5
     assert values["distance"].mean == pytest.approx((0 + 2 * unlike) / 3, abs=1e-6)
-    silent = [slow_distance(curve, curves[2]) for curve in (curves[0], curves[0], curves[1])]
-    assert values["distance_to_silence"].mean == pytest.approx(sum(silent) / 3)
+    quiet = [slow_distance(curve, curves[2]) for curve in (curves[0], curves[0], curves[1])]
+    assert values["distance_to_silence"].mean == pytest.approx(sum(quiet) / 3)
     assert (values["num_alone"].mean, values["num_alone"].num_values) == (3, 7)
     assert values["num_unlike_pairs"].mean == 0
 

@@ -29,7 +29,7 @@ ROWS = {
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parts whose wav2vec 2.0 has a layer 6, and a HuBERT beside them."""
-    folder = tmp_path_factory.mktemp("hearing") / "parts"
+    folder = tmp_path_factory.mktemp("encoders") / "parts"
     write_small_parts(folder, num_layers=1)
     old = Wav2Vec2Config.from_pretrained(folder / "audio_encoder").to_dict()
     names = (
@@ -83,17 +83,17 @@ def test_a_step_on_other_features(parts: Path, features, row: str) -> None:  # n
     if row == "audio_hubert":
         places = [f"--model.init_args.encoders.audio={parts.parent / 'hubert'}"]
     usual, cache = features(), features(*arguments, *places)
-    heard, before = ([read_clip(h.path)["audio"] for h in read_headers(c)] for c in (cache, usual))
-    assert {tensor.shape[1] for tensor in heard} == {width}
+    now, before = ([read_clip(h.path)["audio"] for h in read_headers(c)] for c in (cache, usual))
+    assert {tensor.shape[1] for tensor in now} == {width}
     if width == 96:
-        assert not any(torch.equal(a, b) for a, b in zip(heard, before, strict=True))
+        assert not any(torch.equal(a, b) for a, b in zip(now, before, strict=True))
     parser = ParsingCLI([f"--config={ROOT}/configs/base.yaml"]).parser
     overlay = f"--config={ABLATIONS}/{row}.yaml"
     where = f"--data.init_args.cache_dir={cache}"
     less = ("--model.init_args.layers=[0]", "--data.init_args.validation_source=null")
     trained = one_step(parser, parts, cache, (*less, overlay, *places, where))
     assert any(name.startswith("zica.") for name in trained.moved)
-    # What was trained hears songs as the cache was made, and the usual cache is refused.
+    # What was trained takes audio features as the cache holds them, and the usual cache is refused.
     encoders = trained.module.encoders
     check_encoders(cache, read_headers(cache)[0].recipe, encoders)
     with pytest.raises(ValueError, match="encode"):

@@ -63,13 +63,13 @@ def attention(of: Trained) -> dict[str, object]:
     with torch.no_grad():
         first.to_out.weight.copy_(torch.eye(WIDTH))
         reversed_ = first(visual, audio.flip(1))
-        hears_order = not torch.allclose(first(visual, audio), reversed_, atol=1e-5)
+        depends_on_order = not torch.allclose(first(visual, audio), reversed_, atol=1e-5)
     start = of.start["zica.1.to_q.bias"] if first.to_q.bias is not None else None
     return {
         "heads": first.num_heads,
         "biases": first.to_q.bias is not None,
         "scale": round(first.logit_scale * WIDTH**0.5, 6),
-        "hears order": hears_order,
+        "depends on order": depends_on_order,
         "starts aligned": start is not None and start.unique().numel() == 1,
     }
 
@@ -78,7 +78,7 @@ PAPER = {
     "heads": 8,
     "biases": True,
     "scale": round(8**0.5, 6),
-    "hears order": False,
+    "depends on order": False,
     "starts aligned": False,
 }
 LORA = {"ranks": {4}, "factor": 1.0, "on text": True, "trains": True}
@@ -138,8 +138,8 @@ CASES: dict[str, Case] = {
     "zica_one_head": (attention, PAPER | {"heads": 1, "scale": 1.0}, []),
     "zica_scale_width": (attention, PAPER | {"scale": 1.0}, []),
     "zica_eq6": (attention, PAPER | {"heads": 1, "biases": False, "scale": 1.0}, []),
-    "zica_rotary": (attention, PAPER | {"hears order": True}, []),
-    "zica_aligned": (attention, PAPER | {"hears order": True, "starts aligned": True}, []),
+    "zica_rotary": (attention, PAPER | {"depends on order": True}, []),
+    "zica_aligned": (attention, PAPER | {"depends on order": True, "starts aligned": True}, []),
     "zica_no_positions": (attention, PAPER, ALIGNED),
     "lora_rank_16": (lora, LORA | {"ranks": {16}}, []),
     "no_lora": (lora, {"ranks": set(), "factor": None, "on text": False, "trains": False}, []),

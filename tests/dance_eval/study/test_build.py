@@ -131,7 +131,7 @@ def test_the_key_stays_out_of_the_page(systems, tmp_path):
     assert not (tmp_path / "page").exists()
 
 
-def test_missing_cells_sizes_and_lengths_are_named(systems, tmp_path, capsys):
+def test_missing_clips_sizes_and_lengths_are_named(systems, tmp_path, capsys):
     odd = write_system(tmp_path / "od'd <b>", phase=0.0, num_clips=2, num_frames=12, size=(96, 128))
     shutil.copytree(systems[2], tmp_path / "truth")
     (tmp_path / "truth" / 'clip 1, "ü".mp4').write_bytes(b"not a video at all")

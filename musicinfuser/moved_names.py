@@ -16,10 +16,11 @@ MOVED = {
     "musicinfuser.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
     "musicinfuser.metrics.attributes": "small_world.metrics.attributes",
     "musicinfuser.metrics.pose": "small_world.metrics.pose",
-    "musicinfuser.metrics.prompt_certainty": "small_world.metrics.prompt_certainty",
+    "musicinfuser.metrics.prompt_certainty": "small_world.metrics.attribute_accuracy",
     "musicinfuser.metrics.prompt_obedience": "small_world.metrics.attribute_accuracy",
     "musicinfuser.metrics.torso_beat": "small_world.metrics.torso_beat_correlation",
     "musicinfuser.sweeps": "sweeps",
+    "small_world.metrics.prompt_certainty": "small_world.metrics.attribute_accuracy",
 }
 """What was there, and where it is now; everything below a module moved with it."""
 

@@ -61,6 +61,7 @@ OTHER = {
     "small_world/metrics",
     "small_world/report_metrics",
     "small_world/picture_metrics",
+    "small_world/tempo_metrics",
 }
 
 

@@ -3,21 +3,19 @@
 Nothing is filmed: only the words of the small world's captions are drawn, of both its halves.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.aist import AIST_TEMPLATES, aist_caption
 from datamodules.aist_names import AISTName, dancers_of, tables
-from datamodules.mixing import StepIndexedBatches
 from musicinfuser import keyed_random
-from musicinfuser.errors import UserError
+from small_world.data.base import PartDataModule
 from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
-from small_world.generator.wild import draw_wild
+from small_world.generator.wild import draw_wild, who_dances
 
 SITUATIONS = ("BM", "FM", "GR", "MM")
 GROUP = 3
@@ -42,24 +40,15 @@ def named_classes() -> dict[str, tuple[str, ...]]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class CaptionBatch:
+class CaptionBatch(NamedTuple):
     """Captions and what they name."""
 
     captions: tuple[str, ...]
     named: Tensor
     """``(B, num_attributes)`` int64: the class of each of `named_classes`, or ``NOT_NAMED``."""
 
-    def __len__(self) -> int:
-        """Captions in the batch."""
-        return len(self.captions)
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "CaptionBatch":
-        """A copy on ``device``."""
-        return CaptionBatch(self.captions, self.named.to(device, non_blocking=non_blocking))
-
-
-class NamedScenes(Dataset[tuple[str, Tensor]]):
+class CaptionDataset(Dataset[tuple[str, Tensor]]):
     """Captions in turn of the studio and of the wild; a caption follows from its index alone."""
 
     def __init__(self, length: int, *, seed: int) -> None:
@@ -101,7 +90,7 @@ def studio_scene(index: int, *, seed: int) -> tuple[str, dict[str, str]]:
     caption = aist_caption(name, template_index=int(draw.integers(len(AIST_TEMPLATES))))
     return caption, {
         "genre": name.genre,
-        "dancers": _dancers(genders),
+        "dancers": who_dances(genders),
         "situation": situation,
         "camera": name.camera,
         "place": "studio",
@@ -114,7 +103,7 @@ def wild_scene(index: int, *, seed: int) -> tuple[str, dict[str, str]]:
     kind, first, second = dance.backdrop
     named = {
         "genre": dance.genre,
-        "dancers": _dancers(dance.genders),
+        "dancers": who_dances(dance.genders),
         "top": dance.top,
         "bottom": dance.bottom,
         "place": kind,
@@ -123,23 +112,13 @@ def wild_scene(index: int, *, seed: int) -> tuple[str, dict[str, str]]:
     return dance.caption, named if kind in ONE_COLOUR else named | {"second_colour": second}
 
 
-def _dancers(genders: list[str] | tuple[str, ...]) -> str:
-    if len(genders) >= GROUP:
-        return "three"
-    if len(genders) == 1:
-        return "woman" if genders[0] == "female" else "man"
-    if len(set(genders)) == 2:
-        return "woman and man"
-    return "two women" if genders[0] == "female" else "two men"
-
-
 def collate_captions(scenes: list[tuple[str, Tensor]]) -> CaptionBatch:
     """Stack labels."""
     captions, named = zip(*scenes, strict=True)
     return CaptionBatch(tuple(captions), torch.stack(named))
 
 
-class CaptionDataModule(L.LightningDataModule):
+class CaptionDataModule(PartDataModule):
     """Captions drawn as they are needed; those for validation from a seed of their own."""
 
     def __init__(self, *, batch_size: int, seed: int, num_validation_captions: int = 480) -> None:
@@ -150,24 +129,12 @@ class CaptionDataModule(L.LightningDataModule):
             seed: Seed of the captions.
             num_validation_captions: The same ones at every validation.
         """
-        super().__init__()
-        self.batch_size, self.seed = batch_size, seed
-        self.num_validation_captions = num_validation_captions
+        super().__init__(batch_size=batch_size, collate=collate_captions)
+        self.seed, self.num_validation_captions = seed, num_validation_captions
 
     def setup(self, stage: str) -> None:
         """Prepare both sets."""
-        if stage != "fit":
-            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
-        self.training = NamedScenes(2**62, seed=self.seed)
+        super().setup(stage)
+        self.training = CaptionDataset(2**62, seed=self.seed)
         held_out = keyed_random.key(self.seed, 0, "captions of validation") >> 1
-        self.validation = NamedScenes(self.num_validation_captions, seed=held_out)
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches from the trainer's current step to its last."""
-        assert self.trainer is not None
-        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
-        return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_captions)
-
-    def val_dataloader(self) -> DataLoader:
-        """The same captions every time."""
-        return DataLoader(self.validation, batch_size=self.batch_size, collate_fn=collate_captions)
+        self.validation = CaptionDataset(self.num_validation_captions, seed=held_out)

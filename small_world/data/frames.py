@@ -1,38 +1,28 @@
 """Pieces of raw clips, decoded once and held in memory, for training the small parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datamodules.clips import CutSettings, RawClip
 from datamodules.cutting import ClipDataset
-from datamodules.mixing import StepIndexedBatches
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from small_world.data.base import PartDataModule
 
 
-@dataclass(frozen=True, eq=False)
-class FrameBatch:
+class FrameBatch(NamedTuple):
     """Short pieces of clips."""
 
     sample_index: tuple[int, ...]
     """Keys of every random draw for the samples."""
     frames: Tensor
     """``(B, T, H, W, 3)`` uint8."""
-
-    def __len__(self) -> int:
-        """Samples in the batch."""
-        return len(self.sample_index)
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> "FrameBatch":
-        """A copy on ``device``."""
-        return FrameBatch(self.sample_index, self.frames.to(device, non_blocking=non_blocking))
 
 
 class Pieces(Dataset[tuple[int, Tensor]]):
@@ -62,7 +52,7 @@ def collate_pieces(pieces: list[tuple[int, Tensor]]) -> FrameBatch:
     return FrameBatch(tuple(i for i, _ in pieces), torch.stack([frames for _, frames in pieces]))
 
 
-class FrameDataModule(L.LightningDataModule):
+class FrameDataModule(PartDataModule):
     """Frames of the same datasets that the encode job reads, without their sound."""
 
     def __init__(
@@ -87,12 +77,11 @@ class FrameDataModule(L.LightningDataModule):
             max_clips: At most so many training clips per source.
             max_validation_clips: At most so many held-out clips, whole.
         """
-        super().__init__()
+        super().__init__(batch_size=batch_size, collate=collate_pieces)
         check_clip_size(num_frames, 16, 16)
-        self.sources, self.cut = sources, cut
-        self.num_frames, self.batch_size = num_frames, batch_size
-        self.seed, self.max_clips = seed, max_clips
-        self.max_validation_clips = max_validation_clips
+        self.sources, self.cut, self.num_frames, self.seed = sources, cut, num_frames, seed
+        self.max_clips, self.max_validation_clips = max_clips, max_validation_clips
+        self.validation_batch_size = 1  # clips may differ in length
 
     def setup(self, stage: str) -> None:
         """Decode the clips; unreadable ones are left out.
@@ -100,8 +89,7 @@ class FrameDataModule(L.LightningDataModule):
         Raises:
             ValueError: A folder that is missing, or no clip to train on or to validate with.
         """
-        if stage != "fit":
-            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
+        super().setup(stage)
         datasets = [source(self.cut) for source in self.sources]
         training = [c for c in (_decode(d, "train", self.max_clips) for d in datasets) if c]
         held_out = [c for d in datasets for c in _decode(d, "held_out", self.max_validation_clips)]
@@ -112,22 +100,8 @@ class FrameDataModule(L.LightningDataModule):
             )
         self.training_clips = training
         """A list per source."""
-        self.pieces = Pieces(training, num_frames=self.num_frames, seed=self.seed)
-        self.validation = list(enumerate(held_out[: self.max_validation_clips]))
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches from the trainer's current step to its last."""
-        assert self.trainer is not None
-        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
-        return DataLoader(self.pieces, batch_sampler=batches, collate_fn=collate_pieces)
-
-    def val_dataloader(self) -> DataLoader:
-        """Whole held-out clips, one per batch."""
-        return DataLoader(
-            self.validation,  # type: ignore[arg-type]
-            batch_size=1,
-            collate_fn=collate_pieces,
-        )
+        self.training = Pieces(training, num_frames=self.num_frames, seed=self.seed)
+        self.validation = list(enumerate(held_out[: self.max_validation_clips]))  # type: ignore
 
 
 def _decode(dataset: ClipDataset, split: str, limit: int | None) -> list[Tensor]:

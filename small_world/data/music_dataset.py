@@ -1,20 +1,18 @@
-"""Excerpts of generated music with its meter, for training the small audio encoder to hear beats.
+"""Excerpts of generated music with its meter, for training the small audio encoder to find beats.
 
 The pieces are composed for this alone: none of them plays in a small world's videos.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.mixing import StepIndexedBatches
-from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from small_world.data.base import PartDataModule
 from small_world.generator.music import STYLES, Piece, compose
 
 RATE_HZ = 16_000
@@ -25,8 +23,7 @@ MIN_BPM, MAX_BPM = 70.0, 145.0
 CYCLES_BEATS = (1, 2, 4)
 
 
-@dataclass(frozen=True, eq=False)
-class MusicBatch:
+class MusicBatch(NamedTuple):
     """Excerpts and where in the meter each of their tokens lies."""
 
     sample_index: tuple[int, ...]
@@ -34,18 +31,6 @@ class MusicBatch:
     """``(B, num_samples)`` at 16 kHz."""
     meter: Tensor
     """``(B, num_tokens, len(CYCLES_BEATS))``: position within each cycle, in [0, 1)."""
-
-    def __len__(self) -> int:
-        """Excerpts in the batch."""
-        return len(self.sample_index)
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> "MusicBatch":
-        """A copy on ``device``."""
-        return MusicBatch(
-            self.sample_index,
-            self.waveforms.to(device, non_blocking=non_blocking),
-            self.meter.to(device, non_blocking=non_blocking),
-        )
 
 
 class Excerpts(Dataset[tuple[int, Tensor, Tensor]]):
@@ -98,7 +83,7 @@ def collate_excerpts(excerpts: list[tuple[int, Tensor, Tensor]]) -> MusicBatch:
     return MusicBatch(tuple(indices), torch.stack(waveforms), torch.stack(meters))
 
 
-class MusicDataModule(L.LightningDataModule):
+class MusicDataModule(PartDataModule):
     """Excerpts of composed pieces; those for validation are pieces of their own."""
 
     def __init__(
@@ -121,27 +106,20 @@ class MusicDataModule(L.LightningDataModule):
             num_validation_pieces: Further pieces to validate with.
             num_validation_excerpts: Excerpts of those.
         """
-        super().__init__()
-        self.batch_size, self.seed = batch_size, seed
+        super().__init__(batch_size=batch_size, collate=collate_excerpts)
+        self.seed = seed
         self.num_samples = round(excerpt_seconds * RATE_HZ)
         self.num_pieces, self.num_validation_pieces = num_pieces, num_validation_pieces
         self.num_validation_excerpts = num_validation_excerpts
 
     def setup(self, stage: str) -> None:
         """Compose."""
-        if stage != "fit":
-            raise UserError(f"{type(self).__name__} serves fit only, not {stage}.")
+        super().setup(stage)
         options = {"num_samples": self.num_samples, "seed": self.seed}
         training = compose_pieces(self.num_pieces, name="training", seed=self.seed)
         held_out = compose_pieces(self.num_validation_pieces, name="validation", seed=self.seed)
         self.training = Excerpts(training, **options)
         self.validation = Excerpts(held_out, **options)
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches from the trainer's current step to its last."""
-        assert self.trainer is not None
-        batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
-        return DataLoader(self.training, batch_sampler=batches, collate_fn=collate_excerpts)
 
     def val_dataloader(self) -> DataLoader:
         """The same excerpts every time."""

@@ -2,28 +2,29 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from tqdm import tqdm
 
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.aist_names import tables
-from datamodules.clips import CROPS, ClipSpec, CutSettings, RawClip
+from datamodules.clips import CutSettings, RawClip
 from datamodules.cutting import ClipDataset
-from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from small_world.generator import read_recipe
-from small_world.generator.corpus import WORLD_FILE
+from musicinfuser.safetensors_files import save_tensors
+from small_world.generator.corpus import read_recipe, read_truth
+from small_world.generator.test_clips import joints_in_clip
 from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS
 from small_world.generator.wild import draw_wild, plan_wild
 
@@ -40,9 +41,6 @@ CLASSES: dict[str, tuple[str, ...]] = {
 UNKNOWN = -1
 GROUP_SHARE = 8
 """One in so many group dances is held out."""
-
-CPU = torch.device("cpu")
-_FRAME_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,28 +76,44 @@ class ProbeClips:
         decoded_index: Which clips those are, shape (M,).
         joints: Of the only dancer as shares of the clip's picture, float32, shape (N, T, 15, 2);
             NaN with several dancers.
-        labels: Per attribute a class number or `UNKNOWN`, shape (N,).
-        records: Per clip its id, source, camera, caption, whether it is held out, and the beats in
-            seconds on the clip's clock.
+        records: Per clip its id, source, whether it is held out, the beats in seconds on the clip's
+            clock, and by attribute a class number or `UNKNOWN`.
     """
 
     frames: NDArray[np.uint8]
     decoded: NDArray[np.uint8]
     decoded_index: NDArray[np.int64]
     joints: NDArray[np.float32]
-    labels: dict[str, NDArray[np.int64]]
     records: list[dict[str, Any]]
 
-    def where(self, *, held_out: bool, source: str | None = None) -> NDArray[np.int64]:
+    @cached_property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Per attribute a class number or `UNKNOWN`, shape (N,)."""
+        return {name: np.array([r["labels"][name] for r in self.records]) for name in CLASSES}
+
+    @cached_property
+    def decoded_at(self) -> dict[int, int]:
+        """Place in `decoded` by the number of the clip."""
+        return {int(number): place for place, number in enumerate(self.decoded_index)}
+
+    def where(self, *, held_out: bool, source: str | None = None) -> list[int]:
         """Numbers of the training or the held-out clips."""
-        return np.array(
-            [
-                number
-                for number, record in enumerate(self.records)
-                if record["held_out"] == held_out and source in (None, record["source"])
-            ],
-            np.int64,
-        )
+        return [
+            number
+            for number, record in enumerate(self.records)
+            if record["held_out"] == held_out and source in (None, record["source"])
+        ]
+
+    def is_solo(self, number: int) -> bool:
+        """Whether the joints of a clip are known."""
+        return bool(np.isfinite(self.joints[number]).all())
+
+    def versions(self, number: int) -> list[torch.Tensor]:
+        """The frames of a clip, raw and, where there are any, through the VAE."""
+        found = [self.frames[number]]
+        if number in self.decoded_at:
+            found.append(self.decoded[self.decoded_at[number]])
+        return [torch.from_numpy(np.array(frames)) for frames in found]
 
 
 def open_clips(world: Path, vae: Path, cache: Path, options: CutOptions) -> ProbeClips:
@@ -115,79 +129,46 @@ def open_clips(world: Path, vae: Path, cache: Path, options: CutOptions) -> Prob
     Raises:
         ValueError: If the world or the VAE is missing or too few clips can be read.
     """
-    settings = {
-        "world": json.loads(_text_of(world / WORLD_FILE)),
-        "vae": fingerprint_folder(vae / "vae"),
-        **dataclasses.asdict(options),
-    }
-    if not _is_settled(cache / "raw.json", settings):
-        _cut_all(world, cache, options)
-        write_text(cache / "raw.json", json.dumps(settings))
-    records = json.loads(_text_of(cache / "records.json"))
-    if not _is_settled(cache / "decoded.json", settings):
-        _decode_some(vae, cache, records, options)
-        write_text(cache / "decoded.json", json.dumps(settings))
-    return ProbeClips(
-        frames=np.load(cache / "frames.npy", mmap_mode="r"),
-        decoded=np.load(cache / "decoded.npy", mmap_mode="r"),
-        decoded_index=np.load(cache / "decoded_index.npy"),
-        joints=np.load(cache / "joints.npy"),
-        labels={name: np.array([record["labels"][name] for record in records]) for name in CLASSES},
-        records=records,
+    settings = json.dumps(
+        {
+            "world": dataclasses.asdict(read_recipe(world)),
+            "vae": fingerprint_folder(vae / "vae"),
+            **dataclasses.asdict(options),
+        }
     )
+    path = cache / "clips.safetensors"
+    if not path.is_file() or _opened(path)[1]["settings"] != settings:
+        arrays, records = _cut_all(world, options)
+        _decode_some(vae, arrays, records, options)
+        tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        save_tensors(tensors, path, metadata={"settings": settings, "records": json.dumps(records)})
+    arrays, metadata = _opened(path)
+    return ProbeClips(**arrays, records=json.loads(metadata["records"]))
+
+
+def _opened(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name).numpy() for name in file.keys()}, file.metadata()
 
 
 def labels_of(truth: dict[str, Any]) -> dict[str, int]:
     """Class numbers of a recording; what its captions never name is `UNKNOWN`."""
     kind, colour, _ = truth.get("backdrop", ["studio", "", ""])
-    words = {
-        "genre": truth["genre"],
-        "top": truth.get("top"),
-        "bottom": truth.get("bottom"),
+    words = truth | {
         "backdrop_kind": kind,
         "backdrop_colour": colour,
         "num_dancers": str(truth["num_dancers"]),
     }
     return {
-        name: classes.index(words[name]) if words[name] in classes else UNKNOWN
+        name: classes.index(words[name]) if words.get(name) in classes else UNKNOWN
         for name, classes in CLASSES.items()
     }
 
 
-def joints_in_clip(
-    truth: dict[str, Any], spec: ClipSpec, *, fps: float, height: int, width: int
-) -> NDArray[np.float32]:
-    """Joints of the first dancer in the frames that a clip shows, as shares of the clip's picture.
-
-    Args:
-        truth: Of the recording.
-        spec: The clip.
-        fps: Frame rate of the clip.
-        height: Rows of the clip.
-        width: Columns of the clip.
-
-    Returns:
-        Shape (T, 15, 2); outside [0, 1] where a joint is cut off.
-    """
-    box = CROPS[spec.crop](
-        truth["width"], truth["height"], target_height=height, target_width=width
-    )
-    seconds = spec.start_seconds + np.arange(spec.num_frames) / fps
-    shown = np.floor(seconds * truth["fps"] + _FRAME_SLACK).astype(int)
-    picture = np.array(truth["joints"][0])[shown.clip(0, truth["num_frames"] - 1)]
-    pixels = picture * (truth["width"], truth["height"])
-    return ((pixels - (box.left, box.top)) / (box.width, box.height)).astype(np.float32)
-
-
-def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
+def _cut_all(world: Path, options: CutOptions) -> tuple[dict[str, NDArray], list[dict[str, Any]]]:
     recipe = read_recipe(world)
-    settings = CutSettings(
-        num_frames=options.num_frames,
-        height=options.height,
-        width=options.width,
-        fps=options.fps,
-        seed=options.seed,
-    )
+    names = ("num_frames", "height", "width", "fps", "seed")
+    settings = CutSettings(**{name: getattr(options, name) for name in names})
     datasets: list[ClipDataset] = [
         AISTDataset(settings, world / "aist"),
         YouTubeDataset(settings, world / "youtube"),
@@ -195,111 +176,58 @@ def _cut_all(world: Path, cache: Path, options: CutOptions) -> None:
     number_of = {draw_wild(item.index, recipe.seed).title: item.index for item in plan_wild(recipe)}
     first_held_out = len(number_of) - options.num_held_out_wild
     total = sum(map(len, datasets))
-    shape = (options.num_frames, options.height, options.width, 3)
+    frames = np.empty((total, options.num_frames, options.height, options.width, 3), np.uint8)
     records: list[dict[str, Any]] = []
-    num_groups = 0
     joints: list[NDArray[np.float32]] = []
-    with atomic_file(cache / "all_frames.npy") as temporary:
-        frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, *shape))
-        for clip in tqdm(_clips(datasets), "cutting", total, unit="clip"):
-            spec = clip.spec
-            truth = json.loads(_text_of(world / "truth" / f"{spec.path.stem}.json"))
-            held_out = spec.split == "held_out"
-            if spec.source == "youtube":
-                held_out = number_of[spec.path.stem] >= first_held_out
-            elif truth["situation"] == "GR":
-                # Held-out music has no group dances; without these, three dancers went unjudged.
-                held_out = num_groups % GROUP_SHARE == 0
-                num_groups += 1
-            is_solo = truth["num_dancers"] == 1
-            placed = joints_in_clip(
-                truth, spec, fps=options.fps, height=options.height, width=options.width
-            )
-            frames[len(records)] = clip.frames.numpy()
-            joints.append(placed if is_solo else np.full_like(placed, np.nan))
-            beats = np.array(truth["beats_seconds"]) - spec.start_seconds
-            inside = (beats >= 0) & (beats < options.num_frames / options.fps)
-            records.append(
-                {
-                    "clip_id": spec.clip_id,
-                    "source": spec.source,
-                    "camera": truth.get("camera"),
-                    "situation": truth.get("situation"),
-                    "caption": spec.caption,
-                    "held_out": held_out,
-                    "beats_seconds": beats[inside].round(5).tolist(),
-                    "labels": labels_of(truth),
-                }
-            )
-        frames.flush()
-        # The clips that turned out unreadable or silent leave a tail.
-        with atomic_file(cache / "frames.npy") as whole:
-            np.save(whole, frames[: len(records)])
-    (cache / "all_frames.npy").unlink()
+    num_groups = 0
+    raw = (dataset[number] for dataset in datasets for number in range(len(dataset)))
+    for clip in tqdm(raw, "cutting", total, unit="clip"):
+        if not isinstance(clip, RawClip):
+            continue
+        spec = clip.spec
+        truth = read_truth(world, spec.path)
+        held_out = spec.split == "held_out"
+        if spec.source == "youtube":
+            held_out = number_of[spec.path.stem] >= first_held_out
+        elif truth["situation"] == "GR":
+            # Held-out music has no group dances; without these, three dancers went unjudged.
+            held_out = num_groups % GROUP_SHARE == 0
+            num_groups += 1
+        placed = joints_in_clip(truth, spec, fps=options.fps)[0].astype(np.float32)
+        frames[len(records)] = clip.frames.numpy()
+        joints.append(placed if truth["num_dancers"] == 1 else np.full_like(placed, np.nan))
+        beats = np.array(truth["beats_seconds"]) - spec.start_seconds
+        inside = (beats >= 0) & (beats < options.num_frames / options.fps)
+        records.append(
+            {
+                "clip_id": spec.clip_id,
+                "source": spec.source,
+                "held_out": held_out,
+                "beats_seconds": beats[inside].round(5).tolist(),
+                "labels": labels_of(truth),
+            }
+        )
     if not any(record["held_out"] for record in records):
         raise UserError(f"{world} holds no clip to held-out music; make it with --held-out.")
-    with atomic_file(cache / "joints.npy") as temporary:
-        np.save(temporary, np.stack(joints))
-    write_text(cache / "records.json", json.dumps(records, ensure_ascii=False))
-
-
-def _clips(datasets: list[ClipDataset]) -> Iterable[RawClip]:
-    for dataset in datasets:
-        for number in range(len(dataset)):
-            clip = dataset[number]
-            if isinstance(clip, RawClip):
-                yield clip
-
-
-def through_vae(frames: torch.Tensor, encoders: Encoders, *, name: str, seed: int) -> torch.Tensor:
-    """A clip as a model that never errs would generate it: a draw of its latents, decoded.
-
-    Args:
-        frames: uint8 (T, H, W, 3).
-        encoders: With the VAE.
-        name: Keys the draw.
-        seed: Keys the draw.
-    """
-    mean, logvar = encoders.encode_video(frames[None], device=CPU)
-    noise = torch.randn(mean.shape, generator=generator(seed, name, "probe latents"))
-    latents = posterior_sample(mean, logvar, noise)
-    latents = normalise(latents, encoders.latents_mean, encoders.latents_std)
-    return encoders.decode_video(latents)[0]
+    return {"frames": frames[: len(records)], "joints": np.stack(joints)}, records
 
 
 def _decode_some(
-    vae: Path, cache: Path, records: list[dict[str, Any]], options: CutOptions
+    vae: Path, arrays: dict[str, NDArray], records: list[dict[str, Any]], options: CutOptions
 ) -> None:
-    encoders = Encoders(EncodersSpec(mochi=str(vae), dtype="float32"))
+    """Add draws of the latents, decoded: clips as a model that never errs would generate them."""
+    encoders, cpu = Encoders(EncodersSpec(mochi=str(vae), dtype="float32")), torch.device("cpu")
     chosen = [
         number
         for number, record in enumerate(records)
         if record["held_out"] or number % options.vae_share == 0
     ]
-    frames = np.load(cache / "frames.npy", mmap_mode="r")
-    with atomic_file(cache / "decoded.npy") as temporary:
-        decoded = np.lib.format.open_memmap(
-            temporary, "w+", np.uint8, (len(chosen), *frames.shape[1:])
-        )
-        for place, number in enumerate(tqdm(chosen, "through the VAE", unit="clip")):
-            clip = torch.from_numpy(np.array(frames[number]))
-            name = records[number]["clip_id"]
-            decoded[place] = through_vae(clip, encoders, name=name, seed=options.seed)
-        decoded.flush()
-    with atomic_file(cache / "decoded_index.npy") as temporary:
-        np.save(temporary, np.array(chosen, np.int64))
-
-
-def _is_settled(path: Path, settings: dict[str, Any]) -> bool:
-    return path.is_file() and json.loads(path.read_text("utf-8")) == json.loads(
-        json.dumps(settings)
-    )
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); make the world first."
-        ) from None
+    frames = arrays["frames"]
+    decoded = np.empty((len(chosen), *frames.shape[1:]), np.uint8)
+    for place, number in enumerate(tqdm(chosen, "through the VAE", unit="clip")):
+        mean, logvar = encoders.encode_video(torch.from_numpy(frames[number])[None], device=cpu)
+        stream = generator(options.seed, records[number]["clip_id"], "probe latents")
+        latents = posterior_sample(mean, logvar, torch.randn(mean.shape, generator=stream))
+        latents = normalise(latents, encoders.latents_mean, encoders.latents_std)
+        decoded[place] = encoders.decode_video(latents)[0]
+    arrays |= {"decoded": decoded, "decoded_index": np.array(chosen, np.int64)}

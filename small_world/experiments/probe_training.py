@@ -1,19 +1,17 @@
 """Training of the probes: softened pictures in, joints and attributes out."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from musicinfuser.keyed_random import generator, key
 from small_world.experiments.probe_clips import UNKNOWN, ProbeClips
 from small_world.metrics.attributes import MOTION, AttributeNet
-from small_world.metrics.pose import PoseNet
+from small_world.metrics.pose import PoseNet, expected_places
 from small_world.metrics.probes import pixels_of
 
 BATCH_FRAMES = 64
@@ -91,22 +89,15 @@ class FrameDraws:
     """
 
     def __init__(
-        self,
-        clips: ProbeClips,
-        chosen: NDArray[np.int64],
-        *,
-        seed: int,
-        purpose: str,
+        self, clips: ProbeClips, chosen: Sequence[int], *, seed: int, purpose: str
     ) -> None:
         self.clips, self.seed, self.purpose = clips, seed, purpose
-        sources = [clips.records[number]["source"] for number in chosen]
-        self.groups = [
-            [int(n) for n, own in zip(chosen, sources, strict=True) if own == source]
-            for source in sorted(set(sources))
-        ]
-        self.decoded_at = {int(n): place for place, n in enumerate(clips.decoded_index)}
+        by_source: dict[str, list[int]] = {}
+        for number in chosen:
+            by_source.setdefault(clips.records[number]["source"], []).append(number)
+        self.groups = [by_source[source] for source in sorted(by_source)]
         self.decoded_groups = [
-            [number for number in group if number in self.decoded_at] for group in self.groups
+            [number for number in group if number in clips.decoded_at] for group in self.groups
         ]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,11 +109,8 @@ class FrameDraws:
             groups = self.decoded_groups if is_decoded else self.groups
             group = groups[place % len(groups)]
             number = group[int(draw.integers(len(group)))]
-            clip = (
-                self.clips.decoded[self.decoded_at[number]]
-                if is_decoded
-                else self.clips.frames[number]
-            )
+            clips = self.clips
+            clip = clips.decoded[clips.decoded_at[number]] if is_decoded else clips.frames[number]
             at = int(draw.integers(len(clip) - 1))
             # A share of two frames in one, as motion blurs in a weak generator's clips.
             share = float(draw.uniform(0, 0.5)) if draw.random() < BLENDED_SHARE else 0.0
@@ -140,17 +128,16 @@ class FrameDraws:
 
 def train_pose(network: PoseNet, draws: FrameDraws, *, num_steps: int) -> None:
     """Train a pose probe in place."""
-    for step, optimizer in _steps(network, num_steps, "pose"):
+    for step, update in _steps(network, num_steps, "pose"):
         pixels, joints, _ = draws.batch(step)
-        with _fast():
+        with torch.autocast("cpu", torch.bfloat16):
             logits, votes = network.maps(_last(pixels))
-        weights = logits.flatten(2).softmax(dim=-1)
-        seen = (weights[:, :, None] * votes.flatten(3)).sum(dim=-1)
+        seen = expected_places(logits, votes)
         side = logits.shape[-1]
         error = nn.functional.smooth_l1_loss(side * seen, side * joints, beta=0.25)
         near = _near_cells(joints, side=side)
         spread = -(near * logits.flatten(2).log_softmax(dim=-1)).sum(dim=-1).mean()
-        _update(optimizer, network, error + MAP_WEIGHT * spread)
+        update(error + MAP_WEIGHT * spread)
 
 
 def train_frames(
@@ -158,21 +145,21 @@ def train_frames(
 ) -> None:
     """Train what an attribute probe reads from single frames, in place.
 
-    The genre is asked of every frame too, so that the descriptions of poses that the convolutions
-    over time read later tell the genres' poses apart.
+    Every frame is classified by genre too, so that the descriptions of poses, which the
+    convolutions over time read later, differ by genre.
     """
-    for step, optimizer in _steps(network, num_steps, "looks"):
+    for step, update in _steps(network, num_steps, "looks"):
         pixels, _, numbers = draws.batch(step)
-        with _fast():
+        with torch.autocast("cpu", torch.bfloat16):
             poses, looks = network.describe(_last(pixels))
-            asked = {MOTION: network.frame_genre(poses).float(), **looks}
-        losses = [_cross_entropy(asked[name], labels[name][numbers]) for name in asked]
-        _update(optimizer, network, torch.stack(losses).sum())
+            logits = {MOTION: network.frame_genre(poses).float(), **looks}
+        losses = [_cross_entropy(logits[name], labels[name][numbers]) for name in logits]
+        update(torch.stack(losses).sum())
 
 
 @torch.no_grad()
 def described(
-    network: AttributeNet, clips: ProbeClips, chosen: NDArray[np.int64], *, seed: int
+    network: AttributeNet, clips: ProbeClips, chosen: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Descriptions of the poses of whole clips, raw and, where there are any, decoded.
 
@@ -180,48 +167,35 @@ def described(
         ``(M, T, D)`` and the clips' numbers ``(M,)``. All frames of a clip are softened alike.
     """
     network.eval()
-    decoded_at = {int(n): place for place, n in enumerate(clips.decoded_index)}
     poses, numbers = [], []
     for number in tqdm(chosen, "poses of whole clips", unit="clip"):
-        takes = [clips.frames[number]]
-        if int(number) in decoded_at:
-            takes.append(clips.decoded[decoded_at[int(number)]])
-        for place, take in enumerate(takes):
-            frames = torch.from_numpy(np.array(take))
+        for place, frames in enumerate(clips.versions(number)):
             pixels = pixels_of(frames, size=network.size)
             stream = generator(seed, f"{number} {place}", "probe clip softened")
             soft = softened(pixels, stream, are_one_clip=True)[0]
-            with _fast():
+            with torch.autocast("cpu", torch.bfloat16):
                 poses.append(network.describe(_last(soft))[0].float())
-            numbers.append(int(number))
+            numbers.append(number)
     return torch.stack(poses), torch.tensor(numbers)
 
 
 def train_moves(
     network: AttributeNet, poses: Tensor, genres: Tensor, *, num_steps: int, seed: int
 ) -> None:
-    """Train the convolutions over time on descriptions of whole clips, in place.
-
-    Args:
-        network: All else in it is kept.
-        poses: ``(M, T, D)``.
-        genres: ``(M,)``.
-        num_steps: Steps.
-        seed: Seed of the batches.
-    """
+    """Train the convolutions over time, in place, on descriptions ``(M, T, D)`` of whole clips."""
     heads = nn.ModuleList([network.moves, network.genre])
     spread = 0.1 * poses.std()
-    for step, optimizer in _steps(heads, num_steps, "moves"):
+    for step, update in _steps(heads, num_steps, "moves"):
         stream = generator(seed, step, "probe moves")
         rows = torch.randint(len(poses), (CLIP_BATCH,), generator=stream)
         batch = poses[rows]
         batch = batch + spread * torch.randn(batch.shape, generator=stream)
-        # Any stretch of half the clip and more may be asked about.
+        # Any stretch of half the clip or more.
         least = (batch.shape[1] + 1) // 2
         num_frames = int(torch.randint(least, batch.shape[1] + 1, (), generator=stream))
         start = int(torch.randint(batch.shape[1] - num_frames + 1, (), generator=stream))
         logits = network.judge_moves(batch[:, start : start + num_frames])
-        _update(optimizer, heads, _cross_entropy(logits, genres[rows]))
+        update(_cross_entropy(logits, genres[rows]))
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -241,28 +215,24 @@ def _near_cells(joints: Tensor, *, side: int) -> Tensor:
 
 def _steps(
     network: nn.Module, num_steps: int, name: str
-) -> Iterator[tuple[int, torch.optim.Optimizer]]:
-    """Steps with a learning rate that warms up and falls as a cosine."""
+) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
+    """Steps, and what takes the loss of each; the learning rate warms up and falls as a cosine."""
     network.train().requires_grad_(True)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+    def update(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+
     for step in tqdm(range(num_steps), name, unit="step"):
         warm = min(1.0, (step + 1) / WARMUP_STEPS)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-        yield step, optimizer
+        yield step, update
     network.eval()
-
-
-def _update(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-
-
-def _fast() -> Any:
-    return torch.autocast("cpu", torch.bfloat16)
 
 
 def _last(pixels: Tensor) -> Tensor:

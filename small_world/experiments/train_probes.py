@@ -11,27 +11,29 @@ and on the last videos from the wild.
 import argparse
 import dataclasses
 import re
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from dance_eval.metrics.beat_alignment import BeatAlignment
-from dance_eval.metrics.clip import ClipMetric
+from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.intervals import bootstrap_mean
 from datamodules.aist_names import tables
 from musicinfuser.atomic_files import write_text
-from musicinfuser.errors import UserError
+from musicinfuser.errors import in_one_sentence
+from musicinfuser.tables import Row, markdown_table
 from small_world.experiments.probe_clips import (
     CLASSES,
+    UNKNOWN,
     CutOptions,
     ProbeClips,
     open_clips,
 )
-from small_world.experiments.probe_judging import held_out_takes, judge_metrics, judge_probes
 from small_world.experiments.probe_training import (
     FrameDraws,
     described,
@@ -41,25 +43,26 @@ from small_world.experiments.probe_training import (
 )
 from small_world.generator import read_recipe
 from small_world.generator.dancer import JOINTS
-from small_world.generator.wardrobe import BOTTOMS, TOPS, WALLS, WILD_BACKDROPS, backdrop_words
+from small_world.generator.recipe import add_options
+from small_world.generator.wardrobe import (
+    BOTTOMS,
+    TOPS,
+    WALLS,
+    WILD_BACKDROPS,
+    WORDS,
+    backdrop_words,
+)
 from small_world.metrics.attributes import MOTION, AttributeNet
 from small_world.metrics.pose import PoseNet, PoseSpeed
+from small_world.metrics.probes import WEIGHTS_NAME
 from small_world.metrics.torso_beat_correlation import TorsoBeatCorrelation
-
-STUDIO_PHRASES = (
-    "studio with a white backdrop",
-    "against a white background",
-    "minimalist studio space",
-    "pristine white studio",
-)
-"""How the four captions of AIST clips say "in the studio"."""
 
 WIDTHS = {"fine_width": 32, "coarse_width": 64}
 
 
 def prompt_phrases() -> dict[str, dict[str, dict[str, str]]]:
     """What captions of the small world say, and what it stands for; see `named_in`."""
-    backdrops = {phrase: {"backdrop_kind": "studio"} for phrase in STUDIO_PHRASES}
+    backdrops = {phrase: {"backdrop_kind": "studio"} for phrase in WORDS["studio_phrases"]}
     for kind in WILD_BACKDROPS:
         for first in WALLS:
             for second in WALLS:
@@ -75,94 +78,104 @@ def prompt_phrases() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def train(
-    clips: ProbeClips, *, size: int, seed: int, num_pose_steps: int, num_look_steps: int,
-    num_move_steps: int,
-) -> tuple[PoseNet, AttributeNet]:  # fmt: skip
-    """Train both probes on the training clips."""
+    clips: ProbeClips, *, size: int, seed: int, num_steps: tuple[int, int, int]
+) -> tuple[PoseNet, AttributeNet]:
+    """Train both probes on the training clips; steps for the joints, the looks and the moves."""
     torch.manual_seed(seed)
     pose = PoseNet({"size": size, **WIDTHS, "joints": list(JOINTS)})
-    looks = AttributeNet(
-        {
-            "size": size,
-            **WIDTHS,
-            "classes": {name: list(classes) for name, classes in CLASSES.items()},
-            "phrases": prompt_phrases(),
-        }
-    )
+    classes = {name: list(classes) for name, classes in CLASSES.items()}
+    looks = AttributeNet({"size": size, **WIDTHS, "classes": classes, "phrases": prompt_phrases()})
     chosen = clips.where(held_out=False)
-    solo = np.array([n for n in chosen if np.isfinite(clips.joints[n]).all()])
+    solo = [number for number in chosen if clips.is_solo(number)]
     draws = FrameDraws(clips, solo, seed=seed, purpose="probe pose")
-    train_pose(pose, draws, num_steps=num_pose_steps)
+    train_pose(pose, draws, num_steps=num_steps[0])
     # Where limbs are says most of what is danced, so that this trunk starts from the other.
     looks.trunk.load_state_dict(pose.trunk.state_dict())
     labels = {name: torch.from_numpy(values) for name, values in clips.labels.items()}
     draws = FrameDraws(clips, chosen, seed=seed, purpose="probe looks")
-    train_frames(looks, draws, labels, num_steps=num_look_steps)
+    train_frames(looks, draws, labels, num_steps=num_steps[1])
     poses, numbers = described(looks, clips, chosen, seed=seed)
-    train_moves(looks, poses, labels[MOTION][numbers], num_steps=num_move_steps, seed=seed)
+    train_moves(looks, poses, labels[MOTION][numbers], num_steps=num_steps[2], seed=seed)
     return pose, looks
 
 
-def table_of(rows: Sequence[dict[str, str]]) -> str:
-    """Rows with the same keys as a Markdown table."""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+JUDGED = ("score", "correlation", "chance")
 
 
-CARD = """---
-license: apache-2.0
----
-# Probes of the small world
+def judge(clips: ProbeClips, folder: Path, *, fps: float, seed: int) -> dict[str, str]:
+    """Two tables of held-out clips of each source, raw and through the VAE.
 
-Two small networks that read pixels of 64x64 clips of `small_world/generator` at 30 fps, so that
-generated clips can be judged by metrics that need joints or words. They were trained on that world
-alone and say nothing about other pictures. `configs/small_world/metrics.yaml` uses them.
-
-- `pose` (`small_world.metrics.pose.PoseNet`, {pose_size}): 15 joints of a lone dancer. With
-  several dancers its answer means nothing.
-- `attributes` (`small_world.metrics.attributes.AttributeNet`, {looks_size}): genre, colours of
-  shirt and trousers, kind and first colour of the backdrop, number of dancers; and the phrases by
-  which captions name them.
-
-Trained on {num_raw} clips of {world}, {num_decoded} of them through the VAE as well, blurred,
-moved, tinted and with noise, two frames at times blended into one; {pose_steps} steps of 64 frames
-for the joints, {look_steps} for the looks and {move_steps} of 64 clips for the moves that tell the
-genre: {minutes:.0f} minutes on one CPU core (seed {seed}).
-
-    {world_command}
-    {command}
-
-## On clips not trained on
-
-Studio: clips to held-out music, and one in eight group dances. Wild: the last {num_wild} videos.
-RMSE is the root of the mean squared distance, in parts of the picture's side. `backdrop` asks for
-kind and first colour together, in the studio for the kind alone. Through the VAE: encoded, drawn
-from the posterior and decoded with `{vae}`.
-
-{probe_table}
-## Metrics of ground truth
-
-Lone dancers of the clips above, with the known beats; 95 % bootstrap intervals over clips, and
-chance from circular shifts of the beats.
-
-{metric_table}
-`torso_beat` cannot reach 1: see `TorsoBeatCorrelation`. Read figures of generated clips against the
-rows "through the VAE": nothing generated with that VAE can be clearer.
-"""
+    Returns:
+        ``probe_table``: error of the joints and accuracy with n per attribute; ``metric_table``:
+        metrics of ground truth on lone dancers, with 95 % intervals.
+    """
+    weights = str(folder / "pose")
+    pose, looks = PoseNet.load(weights), AttributeNet.load(folder / "attributes")
+    metrics: list[ClipMetric] = [
+        BeatAlignment(name="beat_alignment"),
+        BeatAlignment(name="pose_beat_alignment", motion=PoseSpeed(weights)),
+        TorsoBeatCorrelation(weights=weights),
+    ]
+    of_probes: list[Row] = []
+    of_metrics: list[Row] = []
+    for source, place in (("aist", "studio"), ("youtube", "wild")):
+        numbers = clips.where(held_out=True, source=source)
+        for version, kind in enumerate(("raw", "through the VAE")):
+            title = {"clips": f"{place}, {kind}"}
+            frames = {n: clips.versions(n)[version] for n in tqdm(numbers, title["clips"])}
+            of_probes.append(title | _judge_probes(clips, frames, pose, looks))
+            of_metrics.append(title | _judge_metrics(clips, frames, metrics, fps=fps, seed=seed))
+    return {"probe_table": markdown_table(of_probes), "metric_table": markdown_table(of_metrics)}
 
 
-def write_card(out: Path, **parts: Any) -> None:
-    """Write README.md."""
-    sizes = {
-        f"{name}_size": f"{(out / folder / 'model.safetensors').stat().st_size / 1e6:.2f} MB"
-        for name, folder in (("pose", "pose"), ("looks", "attributes"))
+def _judge_probes(
+    clips: ProbeClips, frames: dict[int, Tensor], pose: PoseNet, looks: AttributeNet
+) -> dict[str, str]:
+    squares: list[float] = []
+    hits: dict[str, list[bool]] = {name: [] for name in [*CLASSES, "backdrop"]}
+    for number, own in frames.items():
+        if clips.is_solo(number):
+            error = pose.read(own).numpy() - clips.joints[number]
+            squares.append(float((error**2).sum(axis=-1).mean()))
+        logits, labels = looks.read(own), clips.records[number]["labels"]
+        for name in CLASSES:
+            if labels[name] != UNKNOWN:
+                hits[name].append(int(logits[name].argmax()) == labels[name])
+        # As the metric judges it: kind and, but for the studio, colour together.
+        has_colour = labels["backdrop_colour"] != UNKNOWN
+        is_right = hits["backdrop_kind"][-1] and (not has_colour or hits["backdrop_colour"][-1])
+        hits["backdrop"].append(is_right)
+    shares = {
+        name: f"{100 * np.mean(h):.1f} % (n = {len(h)})" if h else "" for name, h in hits.items()
     }
-    write_text(out / "README.md", CARD.format(**sizes, **parts))
+    rmse = f"{100 * np.mean(squares) ** 0.5:.2f} % (n = {len(squares)})" if squares else ""
+    return {"joints, RMSE": rmse, **shares}
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Read the command line, train, judge and write; returns the exit status."""
+def _judge_metrics(
+    clips: ProbeClips, frames: dict[int, Tensor], metrics: Sequence[ClipMetric], *,
+    fps: float, seed: int,
+) -> dict[str, str]:  # fmt: skip
+    found: dict[str, list[float]] = {
+        f"{metric.name}/{name}": [] for metric in metrics for name in JUDGED
+        if name in metric.value_names
+    }  # fmt: skip
+    for number, own in frames.items():
+        record = clips.records[number]
+        if not clips.is_solo(number) or len(record["beats_seconds"]) < 2:
+            continue
+        beats = torch.tensor(record["beats_seconds"], dtype=torch.float64)
+        clip = ScoredClip(own, fps, None, 1, record["clip_id"], seed, beats)
+        for metric in metrics:
+            values = metric.score_clip(clip)
+            for name in values.keys() & set(JUDGED):
+                found[f"{metric.name}/{name}"].append(values[name])
+    intervals = {n: bootstrap_mean(v, seed=seed, name=n).text() for n, v in found.items()}
+    return {"n": str(len(next(iter(found.values())))), **intervals}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Read the command line, train, judge and write."""
     parser = argparse.ArgumentParser(
         prog="python -m small_world.experiments.train_probes",
         description="Train the probes that judge videos of the small world.",
@@ -174,72 +187,40 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/parts/probe_clips"), help="for decoded clips"
     )
-    for field in dataclasses.fields(CutOptions):
-        flag, kind = f"--{field.name.replace('_', '-')}", type(field.default)
-        parser.add_argument(flag, type=kind, default=field.default, help="see CutOptions")
+    add_options(parser, CutOptions)
     parser.add_argument("--pose-steps", type=int, default=4000, help="of 64 frames")
     parser.add_argument("--look-steps", type=int, default=4000, help="of 64 frames")
     parser.add_argument("--move-steps", type=int, default=1500, help="of 64 clips")
     parser.add_argument("--judge-only", action="store_true", help="keep the weights in OUT")
     options = parser.parse_args(args)
     cut = CutOptions(**{f.name: getattr(options, f.name) for f in dataclasses.fields(CutOptions)})
-    try:
-        clips = open_clips(options.world, options.vae, options.cache, cut)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    pose_folder, looks_folder = options.out / "pose", options.out / "attributes"
+    clips = open_clips(options.world, options.vae, options.cache, cut)
     seconds = time.process_time()
     if not options.judge_only:
-        pose, looks = train(
-            clips,
-            size=cut.height,
-            seed=cut.seed,
-            num_pose_steps=options.pose_steps,
-            num_look_steps=options.look_steps,
-            num_move_steps=options.move_steps,
-        )
-        pose.save(pose_folder)
-        looks.save(looks_folder)
+        num_steps = options.pose_steps, options.look_steps, options.move_steps
+        pose, looks = train(clips, size=cut.height, seed=cut.seed, num_steps=num_steps)
+        pose.save(options.out / "pose")
+        looks.save(options.out / "attributes")
     minutes = (time.process_time() - seconds) / 60
-    metrics: list[ClipMetric] = [
-        BeatAlignment(name="beat_alignment"),
-        BeatAlignment(name="pose_beat_alignment", motion=PoseSpeed(str(pose_folder))),
-        TorsoBeatCorrelation(weights=str(pose_folder)),
-    ]
     # As they will be used: read back from fp16.
-    pose, looks = PoseNet.load(pose_folder), AttributeNet.load(looks_folder)
-    takes = held_out_takes(clips)
-    probe_rows = [judge_probes(clips, take, pose, looks) for take in takes]
-    metric_rows = [
-        judge_metrics(clips, take, metrics, fps=cut.fps, seed=cut.seed) for take in takes
-    ]
-    tables_made = {"probe_table": table_of(probe_rows), "metric_table": table_of(metric_rows)}
+    tables_made = judge(clips, options.out, fps=cut.fps, seed=cut.seed)
     print(*tables_made.values(), sep="\n")
-    if not options.judge_only:
-        training = clips.where(held_out=False)
-        recipe = read_recipe(options.world)
-        write_card(
-            options.out,
-            **tables_made,
-            num_raw=len(training),
-            num_decoded=len(np.intersect1d(training, clips.decoded_index)),
-            world=f"`{options.world}`",
-            pose_steps=options.pose_steps,
-            look_steps=options.look_steps,
-            move_steps=options.move_steps,
-            minutes=minutes,
-            seed=cut.seed,
-            num_wild=cut.num_held_out_wild,
-            vae=options.vae,
-            world_command=f"python -m small_world.generator {options.world} "
-            f"--seed {recipe.seed} --num-aist {recipe.num_aist} "
-            f"--held-out {recipe.num_held_out} --num-youtube {recipe.num_youtube}",
-            command=f"python -m small_world.experiments.train_probes --world {options.world} "
-            f"--vae {options.vae} --out {options.out}",
-        )
-    return 0
+    if options.judge_only:
+        return
+    training, recipe = clips.where(held_out=False), read_recipe(options.world)
+    sizes = {
+        f"{name}_size": (options.out / folder / WEIGHTS_NAME).stat().st_size / 1e6
+        for name, folder in (("pose", "pose"), ("looks", "attributes"))
+    }
+    card = Path(__file__).with_name("probe_card.md").read_text("utf-8").format(
+        **vars(options), **tables_made, **sizes, minutes=minutes,
+        num_raw=len(training), num_decoded=len(np.intersect1d(training, clips.decoded_index)),
+        world_options=f"--seed {recipe.seed} --num-aist {recipe.num_aist} "
+        f"--held-out {recipe.num_held_out} --num-youtube {recipe.num_youtube}",
+    )  # fmt: skip
+    write_text(options.out / "README.md", card)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_one_sentence("train_probes"):
+        main()

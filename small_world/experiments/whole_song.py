@@ -1,125 +1,138 @@
 """Do songs in windows show their seams, and do they keep the beat to the end?
 
-    python -m small_world.experiments.whole_song --checkpoint runs/figures/adapted/seed1/checkpoints/last.ckpt \
-        --folder runs/whole_song --out small_world/experiments/results/whole_song.json
+    python -m small_world.experiments.whole_song music runs/whole_song
+    python train.py predict ... --data.init_args.generation.requests runs/whole_song/requests.csv
+    python -m small_world.experiments.whole_song measure runs/whole_song/videos --out OUT.json
 
-Dances to held-out pieces of worlds nobody has seen, through `train.py predict`; the videos are
-kept, so the command can be stopped and repeated. Motion is the speed of joints that a probe finds
-in the pixels, and the difference of frames. Every video counts once in the intervals.
-"""  # noqa: E501
+The whole command is in docs/generation.md. The songs are held-out pieces of worlds that no training
+uses. Motion is the speed of joints that a probe finds in the pixels, and the difference of frames.
+Every video counts once in the intervals.
+"""
 
 import argparse
-import csv
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.report import Figure, parser, write_result
+from benchmarks.report import Figure, write_result
+from dance_eval.metrics.beat_alignment import beat_alignment
 from dance_eval.metrics.intervals import bootstrap_mean
-from dance_eval.metrics.motion import frame_difference
+from dance_eval.metrics.motion import frame_difference, kinematic_beats
 from datamodules.aist_names import tables
 from musicinfuser.atomic_files import write_text
-from musicinfuser.clip_size import frames_within
+from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import SamplingSpec
+from musicinfuser.label_files import read_json, read_json_lines
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video import read_clip
-from small_world.experiments.commands import call, keep_settings
-from small_world.experiments.song_motion import (
-    FPS,
-    Song,
-    detail,
-    look,
-    outside_share,
-    per_video,
-    percentiles_of,
-)
+from musicinfuser.tables import Row, csv_table
 from small_world.generator.aist_like import aist_piece
 from small_world.generator.recipe import SmallWorldRecipe
 from small_world.metrics.pose import PoseSpeed
 
 PROBE = "assets/small-world-probes/pose"
 SIDE = 64
+FPS = 30.0
 WORLD_SEED = 200
 """Of the first ten pieces; no world of training, validation or the test sets has it."""
+SEAM_FRAMES = 12
+"""As wide as the middle of an overlap, where neither window decides."""
+VIVID = 60
+"""A pixel has a colour if its channels differ by more."""
 
 
-def write_music(settings: argparse.Namespace) -> list[Path]:
-    """A wav per video, its beats beside it, and the list of requests."""
-    known, tracks, rows = tables(), [], io.StringIO()
-    writer = csv.writer(rows)
-    writer.writerow(("track", "prompt", "seed"))
-    codes = sorted(known.held_out_music)
-    for number in range(settings.videos):
-        code = codes[number % len(codes)]
-        recipe = SmallWorldRecipe(seed=WORLD_SEED + number // len(codes))
-        piece = aist_piece(code, recipe)
-        path = settings.folder / "music" / f"{number:03d}_{code}.wav"
-        sound = piece.excerpt(0.0, settings.seconds + 0.5)
-        write_wav(path, torch.from_numpy(sound[0]), rate_hz=piece.rate_hz)
-        beats = [b for b in piece.beats_seconds if b < settings.seconds]
-        write_text(path.with_suffix(".json"), json.dumps({"beats_seconds": beats}) + "\n")
-        dancer = "female" if number % 2 else "male"
-        prompt = (
-            f"a professional {dancer} dancer dancing {known.genres[code[1:3]]} in a basic dance "
-            "setting in a studio with a white backdrop, captured from a front view"
-        )
-        writer.writerow((f"music/{path.name}", prompt, number))
-        tracks.append(path)
-    write_text(settings.folder / "requests.csv", rows.getvalue())
-    return tracks
+@dataclass(frozen=True)
+class Song:
+    """A video's curves and the beats of its music."""
+
+    curves: dict[str, Tensor]
+    """By name, one value per frame or step from frame to frame, ``(T,)`` or ``(T - 1,)``."""
+    motion: Tensor
+    """``(T - 1,)``: the curve whose minima are the kinematic beats."""
+    beats_seconds: Tensor
+    """On the clip's clock."""
+    looks: Tensor
+    """``(T, 3)``, see `look`."""
 
 
-def generate(settings: argparse.Namespace) -> Path:
-    """All videos; returns their folder."""
-    videos = settings.folder / "videos"
-    generation = {
-        "requests": str(settings.folder / "requests.csv"),
-        "finished": {"folder": str(videos)},
-        **({"num_frames": num_frames(settings)} if settings.one_pass else {}),
-        **({} if settings.one_pass else {"num_seconds": settings.seconds}),
-    }
-    call(
-        "train.py", "predict", "--config", "configs/base.yaml",
-        "--config", "configs/small_world/small.yaml",
-        f"--ckpt_path={settings.checkpoint}", f"--trainer.default_root_dir={settings.folder}",
-        f"--video_writer.output_dir={videos}", "--video_writer.system=whole songs",
-        f"--data.init_args.generation={json.dumps(generation)}",
-        f"--model.init_args.sampling.music_guidance_scale={settings.music_guidance}",
-        f"--model.init_args.sampling.window_frames={settings.window_frames}",
-        f"--model.init_args.sampling.window_overlap_frames={settings.overlap_frames}",
-        f"--model.init_args.sampling.window_noise={settings.window_noise}",
-        "--trainer.enable_progress_bar=false", *settings.sampling,
-        done=videos / "manifest.jsonl", again=True,
-    )  # fmt: skip
-    return videos
+def seam_frames(windows: Windows) -> list[float]:
+    """The middle of each overlap of neighbouring windows, in frames."""
+    # Latent frame k is shown from frame 6k - 5 to 6k.
+    return [
+        6 * (after + before + windows.length - 1) / 2 - 2.5
+        for before, after in zip(windows.starts, windows.starts[1:], strict=False)
+    ]
 
 
-def num_frames(settings: argparse.Namespace) -> int:
-    """Frames of a video."""
-    return frames_within(settings.seconds, fps=FPS)
+def look(frames: Tensor) -> Tensor:
+    """Mean colour of the pixels that have one, RGB in [0, 255], ``(T, 3)``: skin and clothes."""
+    pixels = frames.float()
+    is_vivid = (pixels.amax(dim=-1) - pixels.amin(dim=-1) > VIVID).float()
+    weighed = (pixels * is_vivid[..., None]).sum(dim=(1, 2))
+    return weighed / is_vivid.sum(dim=(1, 2)).clamp(min=1)[:, None]
 
 
-def measured(videos: Path) -> list[Song]:
-    """The curves of every video of a folder."""
-    speed, songs = PoseSpeed(PROBE), []
-    for line in (videos / "manifest.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        frames = read_clip(
-            videos / row["file"], start_seconds=0.0, num_frames=row["num_frames"], height=SIDE,
-            width=SIDE, fps=FPS, crop=None,
-        )  # fmt: skip
-        beats = json.loads(Path(row["track"]).with_suffix(".json").read_text())["beats_seconds"]
-        motion = speed(frames)
-        curves = {
-            "joint speed": motion, "frame difference": frame_difference(frames),
-            "detail": detail(frames),
-        }  # fmt: skip
-        on_clock = torch.tensor(beats, dtype=torch.float64)
-        songs.append(Song(curves, motion, on_clock, look(frames)))
-    return songs
+def look_changes(looks: Tensor, num_frames: int) -> tuple[float, float]:
+    """Distance in RGB from the first window of ``num_frames`` to the last, and within the first."""
+    first, last, half = looks[:num_frames], looks[-num_frames:], num_frames // 2
+    far = first.mean(dim=0) - last.mean(dim=0)
+    near = first[:half].mean(dim=0) - first[half:].mean(dim=0)
+    return float(far.norm()), float(near.norm())
+
+
+def at_seams(curve: Tensor, seams: Sequence[float]) -> dict[str, float | list[float]]:
+    """Compare stretches around seams with all that lie as far from seams as can be.
+
+    Args:
+        curve: ``(N,)``, 0 or more.
+        seams: In frames.
+
+    Returns:
+        ``ratio``: mean at the seams over the mean elsewhere; ``ranks``: for each seam the share of
+        places elsewhere whose mean is smaller.
+    """
+    means = curve.double().unfold(0, SEAM_FRAMES, 1).mean(dim=1)
+    centres = torch.arange(len(means)) + SEAM_FRAMES / 2
+    distances = (centres[:, None] - torch.tensor(seams)).abs().amin(dim=1)
+    elsewhere = means[distances >= SEAM_FRAMES]
+    own = torch.stack([means[(centres - seam).abs().argmin()] for seam in seams])
+    ranks = (elsewhere < own[:, None]).double().mean(dim=1)
+    return {"ratio": float(own.mean() / elsewhere.mean()), "ranks": ranks.tolist()}
+
+
+def outside_share(ranks: Sequence[float]) -> float:
+    """The share of seams beyond the middle 95 % of what is found elsewhere in their video."""
+    return sum(not 0.025 <= rank <= 0.975 for rank in ranks) / len(ranks)
+
+
+def halves(song: Song, *, sigma_seconds: float = 0.05) -> tuple[float, float]:
+    """Beat alignment over motion beats (AIST++) of the first and the second half."""
+    middle = (len(song.motion) + 1) / 2 / FPS
+    moving = kinematic_beats(song.motion, fps=FPS)
+    scores = [
+        # Beats just beyond the middle are near to motion on either side of it.
+        float(beat_alignment(part, song.beats_seconds, sigma_seconds=sigma_seconds))
+        for part in (moving[moving < middle], moving[moving >= middle])
+    ]
+    return scores[0], scores[1]
+
+
+def per_video(songs: Sequence[Song], windows: Windows) -> list[dict]:
+    """What is kept of each video."""
+    seams, num_frames = seam_frames(windows), 6 * windows.length - 5
+    return [
+        {
+            "halves": halves(song),
+            "look changes": look_changes(song.looks, num_frames),
+            "seams": {name: at_seams(curve, seams) for name, curve in song.curves.items()},
+        }
+        for song in songs
+    ]
 
 
 def figures_of(videos: Sequence[dict]) -> list[Figure]:
@@ -134,53 +147,85 @@ def figures_of(videos: Sequence[dict]) -> list[Figure]:
     for name in videos[0]["seams"]:
         seams = [video["seams"][name] for video in videos]
         ranks = [rank for seam in seams for rank in seam["ranks"]]
-        figures.append(mean(f"{name}: at seams / elsewhere", [seam["ratio"] for seam in seams]))
-        figures.append(
+        figures += [
+            mean(f"{name}: at seams / elsewhere", [seam["ratio"] for seam in seams]),
             mean(
                 f"{name}: seams beyond the middle 95 % of elsewhere",
                 [outside_share(seam["ranks"]) for seam in seams],
-                f"0.05 by chance; {len(ranks)} seams, percentiles of their ranks "
-                + ", ".join(f"{p}: {value:.2f}" for p, value in percentiles_of(ranks).items()),
-            )
-        )
+                f"0.05 by chance; {len(ranks)} seams",
+            ),
+        ]
     first, second = zip(*(video["halves"] for video in videos), strict=True)
-    figures.append(mean("beat alignment, first half", first))
-    figures.append(mean("beat alignment, second half", second))
     changes = [after - before for before, after in zip(first, second, strict=True)]
-    figures.append(mean("beat alignment, second half - first", changes))
     far, near = zip(*(video["look changes"] for video in videos), strict=True)
-    figures.append(mean("colours, first window to last", far, "distance in RGB"))
-    figures.append(mean("colours, within the first window", near, "distance in RGB"))
-    return figures
+    return [
+        *figures,
+        mean("beat alignment, first half", first),
+        mean("beat alignment, second half", second),
+        mean("beat alignment, second half - first", changes),
+        mean("colours, first window to last", far, "distance in RGB"),
+        mean("colours, within the first window", near, "distance in RGB"),
+    ]
+
+
+def write_music(folder: Path, *, num_songs: int, seconds: float) -> None:
+    """A wav per song, its beats beside it, and the list of requests."""
+    known, rows = tables(), list[Row]()
+    codes = sorted(known.held_out_music)
+    for number in range(num_songs):
+        code = codes[number % len(codes)]
+        recipe = SmallWorldRecipe(seed=WORLD_SEED + number // len(codes))
+        piece = aist_piece(code, recipe)
+        path = folder / "music" / f"{number:03d}_{code}.wav"
+        sound = piece.excerpt(0.0, seconds + 0.5)
+        write_wav(path, torch.from_numpy(sound[0]), rate_hz=piece.rate_hz)
+        beats = [b for b in piece.beats_seconds if b < seconds]
+        write_text(path.with_suffix(".json"), json.dumps({"beats_seconds": beats}) + "\n")
+        dancer = "female" if number % 2 else "male"
+        prompt = (
+            f"a professional {dancer} dancer dancing {known.genres[code[1:3]]} in a basic dance "
+            "setting in a studio with a white backdrop, captured from a front view"
+        )
+        rows.append({"track": f"music/{path.name}", "prompt": prompt, "seed": number})
+    write_text(folder / "requests.csv", csv_table(rows))
+
+
+def song_of(videos: Path, row: Mapping[str, Any], speed: PoseSpeed) -> Song:
+    """The curves of a video, from its line in the manifest."""
+    frames = read_clip(
+        videos / row["file"], start_seconds=0.0, num_frames=row["num_frames"], height=SIDE,
+        width=SIDE, fps=FPS, crop=None,
+    )  # fmt: skip
+    beats = read_json(Path(row["track"]).with_suffix(".json"))["beats_seconds"]
+    motion = speed(frames)
+    curves = {"joint speed": motion, "frame difference": frame_difference(frames)}
+    return Song(curves, motion, torch.tensor(beats, dtype=torch.float64), look(frames))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make what is missing, measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--folder", type=Path, required=True, help="of music and videos")
-    options.add_argument("--checkpoint", type=Path, required=True, help="of adapters")
-    options.add_argument("--videos", type=int, default=32)
-    options.add_argument("--seconds", type=float, default=13.0)
-    options.add_argument("--music_guidance", type=float, default=3.0)
-    spec = SamplingSpec(num_steps=1, guidance_scale=1.0)
-    options.add_argument("--window_frames", type=int, default=spec.window_frames)
-    options.add_argument("--overlap_frames", type=int, default=spec.window_overlap_frames)
-    options.add_argument("--window_noise", default=spec.window_noise)
-    options.add_argument("--one_pass", action="store_true", help="for comparison: no windows")
-    options.add_argument("--sampling", nargs="*", default=[], help="further options of predict")
-    settings = options.parse_args(arguments)
-    keep_settings(
-        settings.folder,
-        {name: value for name, value in vars(settings).items() if name not in ("out", "folder")},
-    )
-    write_music(settings)
-    songs = measured(generate(settings))
-    plan = SamplingSpec(
-        1, 1.0, window_frames=settings.window_frames, window_overlap_frames=settings.overlap_frames
-    ).windows(num_frames(settings))
-    if plan is None:
-        raise SystemExit(f"{settings.seconds} s fit one window; ask for more seconds.")
-    videos = per_video(songs, plan)
+    """Write music, or measure the videos that were generated for it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    music = commands.add_parser("music", help="write music, its beats and requests.csv")
+    music.add_argument("folder", type=Path)
+    music.add_argument("--songs", type=int, default=32)
+    music.add_argument("--seconds", type=float, default=13.0)
+    measure = commands.add_parser("measure", help="measure videos of these requests")
+    measure.add_argument("videos", type=Path, help="folder with manifest.jsonl")
+    measure.add_argument("--out", type=Path, required=True, help="the result, a .json file")
+    settings = parser.parse_args(arguments)
+    if settings.command == "music":
+        write_music(settings.folder, num_songs=settings.songs, seconds=settings.seconds)
+        return
+    rows = [row for _, row in read_json_lines(settings.videos / "manifest.jsonl")]
+    if not all(row.get("window_frames") for row in rows):
+        raise SystemExit(f"{settings.videos}: has videos without windows; ask for more seconds.")
+    names = ("window_frames", "window_overlap_frames")
+    spec = SamplingSpec(1, 1.0, **{name: rows[0][name] for name in names})
+    plan = spec.windows(rows[0]["num_frames"])
+    assert plan is not None
+    speed = PoseSpeed(PROBE)
+    videos = per_video([song_of(settings.videos, row, speed) for row in rows], plan)
     write_result(
         settings.out, "small_world.whole_song", figures_of(videos), settings=settings,
         details={"window starts": plan.starts, "videos": videos},

@@ -1,8 +1,6 @@
-"""A seeded world of synthetic dancers and music, written as real video files.
+"""A seeded world of synthetic dancers and music, written as real video files with known beats.
 
-It stands in for AIST and for collected videos where those may not be shipped: every step from
-cutting to scoring runs on it, beats and joints are known, and what is danced can be told from the
-music. See :func:`make_small_world`.
+It stands in for AIST and for collected videos where those may not be shipped.
 """
 
 from small_world.generator.corpus import make_small_world, read_recipe

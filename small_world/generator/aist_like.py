@@ -1,18 +1,16 @@
 """Recordings under AIST names: white studio, known dancers, cameras and pieces."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from datamodules.aist_names import AISTName, dancers_of, music_of, parse_name, tables
 from musicinfuser import keyed_random
 from small_world.generator.moves import draw_manner
-from small_world.generator.music import BEATS_PER_BAR, NUM_BEATS, Piece, compose
-from small_world.generator.recipe import SmallWorldRecipe
+from small_world.generator.music import BEATS_PER_BAR, NUM_BEATS, Piece
+from small_world.generator.recipe import SmallWorldRecipe, even
 from small_world.generator.recordings import (
     STANDS,
-    Performance,
     Recording,
     gliding_camera,
     joined,
@@ -42,77 +40,54 @@ CYPHER_PIECES, CYPHER_BEATS = 3, 8
 VARIATIONS = ("sSH_c01_v0", "sCY_c01_v3")
 
 
-@dataclass(frozen=True)
-class AISTItem:
-    """A recording to make: its name, and its music for grouping."""
-
-    name: AISTName
-    music: str
-
-
-def plan_aist(recipe: SmallWorldRecipe) -> list[AISTItem]:
+def plan_aist(recipe: SmallWorldRecipe) -> list[AISTName]:
     """Names of all AIST recordings of a world, each once.
 
     Training recordings use music that is not held out; each is drawn by itself, so that a longer
     plan contains the shorter one.
     """
     known = tables()
-    names: dict[str, AISTItem] = {}
+    names: dict[str, AISTName] = {}
     genres = list(known.genres)
+
+    def add(key: str, index: int, situation: str, camera: str, *, is_held_out: bool) -> None:
+        genre = genres[index % len(genres)]
+        pieces = [
+            piece
+            for piece in known.music_bpm
+            if piece[1:3] == genre and (piece in known.held_out_music) == is_held_out
+        ]
+        draw = np.random.default_rng(
+            keyed_random.key(recipe.seed, f"{key} {index}", "small world name")
+        )
+        name = None
+        while name is None or str(name) in names:
+            num_dancers = 3 if situation == "GR" else 1
+            dancers = draw.choice(list(known.dancers), num_dancers, replace=False)
+            name = AISTName(
+                genre=genre,
+                situation=situation,
+                camera=camera,
+                dancers=tuple(sorted(str(dancer) for dancer in dancers)),
+                music=str(draw.choice(pieces)),
+                choreography=f"ch{int(draw.integers(1 if is_held_out else 3, 22)):02d}",
+                variation=None,
+            )
+        names[str(name)] = name
+
     for index in range(recipe.num_aist):
         situation, camera = PLAN[index % len(PLAN)]
         camera = camera or OTHER_CAMERAS[index // len(PLAN) % len(OTHER_CAMERAS)]
-        genre = genres[index % len(genres)]
-        pieces = [piece for piece in _pieces_of(genre) if piece not in known.held_out_music]
-        _add(names, recipe, f"train {index}", genre, situation, camera, pieces, first_dance=3)
+        add("train", index, situation, camera, is_held_out=False)
     for index in range(recipe.num_held_out):
-        genre = genres[index % len(genres)]
-        pieces = [piece for piece in _pieces_of(genre) if piece in known.held_out_music]
-        _add(names, recipe, f"held out {index}", genre, "BM", "c01", pieces, first_dance=1)
-    if recipe.with_variations:
-        for text in VARIATIONS:
-            parsed = parse_name(text)
-            assert parsed is not None
-            names[text] = AISTItem(parsed, (music_of(parsed) or ("",))[0])
-    return list(names.values())
-
-
-def _pieces_of(genre: str) -> list[str]:
-    return [piece for piece in tables().music_bpm if piece[1:3] == genre]
-
-
-def _add(
-    names: dict[str, AISTItem], recipe: SmallWorldRecipe, key: str, genre: str, situation: str,
-    camera: str, pieces: list[str], *, first_dance: int,
-) -> None:  # fmt: skip
-    draw = np.random.default_rng(keyed_random.key(recipe.seed, key, "small world name"))
-    while True:
-        dancers = draw.choice(list(tables().dancers), 3 if situation == "GR" else 1, replace=False)
-        music = str(draw.choice(pieces))
-        name = AISTName(
-            genre=genre,
-            situation=situation,
-            camera=camera,
-            dancers=tuple(sorted(str(dancer) for dancer in dancers)),
-            music=music,
-            choreography=f"ch{int(draw.integers(first_dance, 22)):02d}",
-            variation=None,
-        )
-        if str(name) not in names:
-            names[str(name)] = AISTItem(name, music)
-            return
+        add("held out", index, "BM", "c01", is_held_out=True)
+    variations = map(parse_name, VARIATIONS if recipe.with_variations else ())
+    return [*names.values(), *filter(None, variations)]
 
 
 def aist_piece(code: str, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Piece:
     """The piece behind a music code such as ``"mBR0"``, or the same at so many times its tempo."""
-    return compose(
-        code,
-        genre=code[1:3],
-        bpm=tempo * tables().music_bpm[code],
-        seed=recipe.seed,
-        rate_hz=recipe.audio_rate_hz,
-        num_channels=recipe.audio_channels,
-    )
+    return recipe.compose(code, genre=code[1:3], bpm=tempo * tables().music_bpm[code])
 
 
 def record_aist(name: AISTName, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
@@ -125,8 +100,7 @@ def record_aist(name: AISTName, recipe: SmallWorldRecipe, *, tempo: float = 1) -
         recipe: Recipe of the world.
         tempo: The same dance to the same beats at so many times the tempo of its music.
     """
-    pieces = music_of(name) or ()
-    dancers = dancers_of(name) or ()
+    pieces, dancers = music_of(name) or (), dancers_of(name) or ()
     if name.situation == "CY":
         return joined(
             [
@@ -155,8 +129,9 @@ def _record_part(
         camera = gliding_camera(num_frames, fps=recipe.aist_fps, draw=shot)
     else:
         camera = still_camera(num_frames, zoom=CLOSE_UP_ZOOM if name.camera == "c09" else 1.0)
-    performance = Performance(
-        piece=piece,
+    recording = record(
+        piece,
+        draw,
         start_beat=start_beat,
         num_frames=num_frames,
         fps=recipe.aist_fps,
@@ -167,9 +142,8 @@ def _record_part(
         yaw_degrees=YAW_DEGREES[name.camera],
         floor_y=FLOOR_Y,
         height=recipe.height,
-        width=recipe.width,
+        width=even(recipe.height * 16 / 9),
     )
-    recording = record(performance, draw)
     recording.truth.update(source="aist", camera=name.camera, situation=name.situation)
     recording.truth["dancers"] = list(dancers)
     return recording

@@ -1,9 +1,9 @@
-"""Writing a small world to disk."""
+"""Writing a small world to disk, and reading what was written."""
 
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datamodules.aist_names import tables
-from musicinfuser.atomic_files import atomic_file
+from datamodules.aist_names import AISTName, music_of, tables
+from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_json
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
-from small_world.generator.aist_like import AISTItem, aist_piece, plan_aist, record_aist
+from musicinfuser.setting_differences import flatten
+from small_world.generator.aist_like import aist_piece, plan_aist, record_aist
 from small_world.generator.music import BEATS_PER_BAR
 from small_world.generator.recipe import SmallWorldRecipe
 from small_world.generator.recordings import Recording
@@ -26,7 +28,8 @@ FORMAT = 1
 """Raised whenever the same recipe would give other files."""
 
 WORLD_FILE = "world.json"
-Item = AISTItem | WildItem | str
+Item = AISTName | WildItem | str
+"""A video, or the code of a piece of music."""
 
 
 def make_small_world(
@@ -63,12 +66,21 @@ def make_small_world(
         raise UserError(f"Give either a recipe or its fields, not both ({', '.join(options)}).")
     recipe = recipe or SmallWorldRecipe(**options)
     out = Path(out)
-    _claim(out, recipe)
-    missing = [item for item in _items(recipe) if not _is_made(out, item, recipe)]
-    bar = tqdm(total=len(missing), desc=f"Small world in {out}", disable=not show_progress)
-    with bar:
-        for _ in _make_all(out, missing, recipe, num_workers):
-            bar.update()
+    settings = {"format": FORMAT, "recipe": dataclasses.asdict(recipe)}
+    require_same_settings(out / WORLD_FILE, settings, what="small world")
+    if not (out / WORLD_FILE).is_file():
+        write_text(out / WORLD_FILE, json.dumps(settings, indent=2) + "\n")
+    # Recordings to the same piece stand together, since the last few pieces are remembered.
+    aist = sorted(plan_aist(recipe), key=lambda name: (music_of(name) or ("",))[0])
+    codes = sorted({name.music for name in aist if name.music} | tables().held_out_music)
+    items: list[Item] = [*codes, *aist, *plan_wild(recipe)]
+    missing = [
+        item for item in items if not all(path.is_file() for path in _files(out, item, recipe))
+    ]
+    works = _make_all(out, missing, recipe, num_workers)
+    desc, hidden = f"Small world in {out}", not show_progress
+    for _ in tqdm(works, total=len(missing), desc=desc, disable=hidden):
+        pass
     return recipe
 
 
@@ -80,66 +92,82 @@ def read_recipe(out: str | Path) -> SmallWorldRecipe:
     """
     path = Path(out) / WORLD_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return SmallWorldRecipe(**content["recipe"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        return SmallWorldRecipe(**read_json(path)["recipe"])
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} does not describe a small world ({error}); make one with "
             "`python -m small_world.generator`."
         ) from None
 
 
-def _claim(out: Path, recipe: SmallWorldRecipe) -> None:
-    wanted = {"format": FORMAT, "recipe": dataclasses.asdict(recipe)}
-    path = out / WORLD_FILE
+def read_truth(world: Path, video: Path) -> dict[str, Any]:
+    """What is known of a video of a world.
+
+    Raises:
+        UserError: It was not written.
+    """
+    path = world / "truth" / f"{video.stem}.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; finish the world by repeating its command.")
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def require_same_settings(path: Path, settings: Mapping[str, Any], *, what: str) -> None:
+    """Check a folder before anything is written to it.
+
+    Args:
+        path: Where the folder keeps its settings.
+        settings: What it is to be made from.
+        what: The kind of folder, for the message.
+
+    Raises:
+        UserError: The folder was made from other settings, or it holds other files.
+    """
+    out = path.parent
     if path.is_file():
-        found = {"format": json.loads(path.read_text("utf-8")).get("format")}
-        found["recipe"] = dataclasses.asdict(read_recipe(out))
-        if found["format"] != FORMAT:
-            raise UserError(
-                f"{out} holds a small world of format {found['format']}, not {FORMAT}; choose "
-                "another folder or delete it."
-            )
+        found, wanted = flatten(read_json(path)), flatten(dict(settings))
         differing = [
-            f"{name} is {found['recipe'][name]}, not {value}"
-            for name, value in dataclasses.asdict(recipe).items()
-            if found["recipe"][name] != value
+            f"{name.removeprefix('recipe.')} is {found.get(name)}, not {value}"
+            for name, value in wanted.items()
+            if found.get(name) != value
         ]
         if differing:
             raise UserError(
-                f"{out} holds a small world of another recipe ({'; '.join(differing)}); choose "
-                "another folder or delete it."
+                f"{out} holds a {what} of other settings ({'; '.join(differing)}); choose another "
+                "folder or delete it."
             )
-        return
-    if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise UserError(f"{out} holds files that are no small world; choose an empty folder.")
-    _write_text(path, json.dumps(wanted, indent=2) + "\n")
+    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise UserError(f"{out} holds files that are no {what}; choose an empty folder.")
 
 
-def _items(recipe: SmallWorldRecipe) -> list[Item]:
-    aist = plan_aist(recipe)
-    # Recordings to the same piece stand together, since the last few pieces are remembered.
-    aist.sort(key=lambda item: item.music)
-    codes = sorted({item.name.music for item in aist if item.name.music} | tables().held_out_music)
-    return [*codes, *aist, *plan_wild(recipe)]
+def write_recording(path: Path, recording: Recording) -> None:
+    """Write frames and sound."""
+    audio = None if recording.audio is None else torch.from_numpy(recording.audio)
+    write_video(
+        path,
+        torch.from_numpy(recording.frames),
+        fps=recording.fps,
+        audio=audio,
+        audio_rate_hz=None if audio is None else recording.audio_rate_hz,
+    )
 
 
-def _files(out: Path, item: Item, recipe: SmallWorldRecipe) -> dict[str, Path]:
+def write_truth(path: Path, truth: Mapping[str, Any]) -> None:
+    """Write what is known of a clip or a piece."""
+    write_text(path, json.dumps(truth, ensure_ascii=False) + "\n")
+
+
+def _files(out: Path, item: Item, recipe: SmallWorldRecipe) -> list[Path]:
+    """The sound or video first, the truth last."""
     if isinstance(item, str):
-        return {"wav": out / "music" / f"{item}.wav", "truth": out / "truth" / f"{item}.json"}
-    if isinstance(item, AISTItem):
-        stem = str(item.name)
-        return {"video": out / "aist" / f"{stem}.mp4", "truth": out / "truth" / f"{stem}.json"}
-    stem = draw_wild(item.index, recipe.seed).title
-    return {
-        "video": out / "youtube" / f"{stem}.mp4",
-        "caption": out / "youtube" / f"{stem}.txt",
-        "truth": out / "truth" / f"{stem}.json",
-    }
-
-
-def _is_made(out: Path, item: Item, recipe: SmallWorldRecipe) -> bool:
-    return all(path.is_file() for path in _files(out, item, recipe).values())
+        folder, stem, suffixes = "music", item, [".wav"]
+    elif isinstance(item, AISTName):
+        folder, stem, suffixes = "aist", str(item), [".mp4"]
+    else:
+        stem = draw_wild(item.index, recipe.seed).title
+        folder, suffixes = "youtube", [".mp4", ".txt"]
+    files = [out / folder / f"{stem}{suffix}" for suffix in suffixes]
+    return [*files, out / "truth" / f"{stem}.json"]
 
 
 def _make_all(
@@ -164,12 +192,12 @@ def _make_all(
 
 
 def _make(out: Path, item: Item, recipe: SmallWorldRecipe) -> None:
-    files = _files(out, item, recipe)
+    media, *captions, truth_file = _files(out, item, recipe)
+    truth: dict[str, Any] = {"file": f"{media.parent.name}/{media.name}"}
     if isinstance(item, str):
         piece = aist_piece(item, recipe)
-        write_wav(files["wav"], torch.from_numpy(piece.waveform), rate_hz=piece.rate_hz)
-        truth: dict[str, Any] = {
-            "file": f"music/{files['wav'].name}",
+        write_wav(media, torch.from_numpy(piece.waveform), rate_hz=piece.rate_hz)
+        truth |= {
             "source": "music",
             "music": item,
             "genre": piece.genre,
@@ -178,28 +206,11 @@ def _make(out: Path, item: Item, recipe: SmallWorldRecipe) -> None:
             "beat_in_bar": [beat % BEATS_PER_BAR for beat in range(len(piece.beats_seconds))],
         }
     else:
-        if isinstance(item, AISTItem):
-            recording = record_aist(item.name, recipe)
-        else:
-            recording = record_wild(item, recipe)
-        _write_recording(files, recording)
-        truth = {"file": f"{files['video'].parent.name}/{files['video'].name}", **recording.truth}
-    _write_text(files["truth"], json.dumps(truth, ensure_ascii=False) + "\n")
-
-
-def _write_recording(files: dict[str, Path], recording: Recording) -> None:
-    audio = recording.audio
-    if recording.caption is not None:
-        _write_text(files["caption"], recording.caption + "\n")
-    write_video(
-        files["video"],
-        torch.from_numpy(recording.frames),
-        fps=recording.fps,
-        audio=None if audio is None else torch.from_numpy(audio),
-        audio_rate_hz=None if audio is None else recording.audio_rate_hz,
-    )
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        recording = (
+            record_aist(item, recipe) if isinstance(item, AISTName) else record_wild(item, recipe)
+        )
+        for path in captions:
+            write_text(path, f"{recording.truth['caption']}\n")
+        write_recording(media, recording)
+        truth |= recording.truth
+    write_truth(truth_file, truth)

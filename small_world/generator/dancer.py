@@ -1,14 +1,15 @@
 """A dancer: bones that turn poses into joints, and the capsules that are drawn for them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from small_world.generator import moves
+from small_world.generator.drawing import Colour
 
 Array = NDArray[np.float64]
-Colour = tuple[float, float, float]
 
 JOINTS = (
     "pelvis", "neck", "head",
@@ -24,20 +25,14 @@ SIDES = (("left", -1.0), ("right", 1.0))
 # 64 rows.
 HIP_HEIGHT, ANKLE_HEIGHT, THIGH, SHIN = 0.50, 0.035, 0.24, 0.235
 TORSO, NECK_TO_HEAD, UPPER_ARM, FOREARM = 0.30, 0.125, 0.165, 0.185
+HALF_HIPS = 0.06
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What a dancer looks like; colours are RGB in [0, 1].
+    """What a dancer looks like; colours are RGB in [0, 1], the body's height is in frame heights.
 
-    Attributes:
-        skin: Face, forearms and hands.
-        hair: Hair.
-        top: Shirt.
-        bottom: Trousers.
-        shoes: Shoes.
-        has_long_hair: Hair down to the shoulders and a narrower build, else short and broad.
-        height: Body height in frame heights.
+    Long hair goes with a narrower build.
     """
 
     skin: Colour
@@ -53,22 +48,11 @@ class Looks:
         """Half the width of the shoulders, in body heights."""
         return 0.095 if self.has_long_hair else 0.115
 
-    @property
-    def hip(self) -> float:
-        """Half the distance between the hip joints, in body heights."""
-        return 0.06
 
-
-@dataclass(frozen=True, eq=False)
-class Capsule:
+class Capsule(NamedTuple):
     """A stroke with round ends whose width changes evenly; all in body heights.
 
-    Attributes:
-        start: First end per frame, shape (T, 2), x to the right, y up.
-        end: Second end, shape (T, 2).
-        start_radius: Radius at the first end.
-        end_radius: Radius at the second end.
-        colour: RGB in [0, 1].
+    The ends are given per frame, shape (T, 2), x to the right, y up; the colour is RGB in [0, 1].
     """
 
     start: Array
@@ -99,14 +83,8 @@ def body_joints(poses: Array, looks: Looks) -> Array:
     joints[:, INDEX["neck"]] = neck
     joints[:, INDEX["head"]] = neck + NECK_TO_HEAD * _direction(np.pi - tilt, 0.0 * tilt)
     for side, (name, sign) in enumerate(SIDES):
-        across = np.stack(
-            [
-                sign * np.cos(lean) * np.cos(twist),
-                -sign * np.sin(lean),
-                -sign * np.sin(twist),
-            ],
-            axis=1,
-        )
+        sides = [np.cos(lean) * np.cos(twist), -np.sin(lean), -np.sin(twist)]
+        across = sign * np.stack(sides, axis=1)
         shoulder = neck + looks.shoulder * across
         shoulder[:, 1] -= 0.02
         upper, fore = np.radians(poses[:, moves.ARMS][:, 2 * side : 2 * side + 2]).T
@@ -116,10 +94,10 @@ def body_joints(poses: Array, looks: Looks) -> Array:
         outward = np.array([sign, 1.0, 1.0])
         elbow = shoulder + UPPER_ARM * outward * _direction(upper, reach)
         hand = elbow + FOREARM * outward * _direction(fore, np.maximum(reach, crossing))
-        hip = pelvis + np.array([sign * looks.hip, 0.0, 0.0])
+        hip = pelvis + np.array([sign * HALF_HIPS, 0.0, 0.0])
         foot = np.stack(
             [
-                sign * (looks.hip + poses[:, moves.STANCE][:, side]) + 0.0 * shift,
+                sign * (HALF_HIPS + poses[:, moves.STANCE][:, side]) + 0.0 * shift,
                 ANKLE_HEIGHT + np.maximum(poses[:, moves.LIFT][:, side], 0.0),
                 poses[:, moves.STRIDE][:, side],
             ],

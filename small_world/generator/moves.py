@@ -6,51 +6,22 @@ these are is the genre's. Left and right are those of the picture, seen from the
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from musicinfuser.label_files import read_yaml
+
 Array = NDArray[np.float64]
-Two = tuple[float, float]
-Four = tuple[float, float, float, float]
 
-
-@dataclass(frozen=True)
-class KeyPose:
-    """A pose held for an instant on a beat; lengths in body heights, angles in degrees.
-
-    Attributes:
-        arms: Direction of left upper arm, left forearm, right upper arm, right forearm: 0 hangs
-            down, 90 points away from the body, 180 up, negative crosses in front of the body.
-        reach: How far the left and right arm point at the camera: 0 not at all, 90 straight at it.
-        stance: How far outside its hip the left and the right foot stands.
-        lift: Height of the left and the right foot above the floor.
-        stride: How far forward the left and the right foot stands.
-        shift: Hips to the right of the middle.
-        drop: Hips below their height when standing straight.
-        lean: Torso tipped to the right.
-        twist: Shoulders turned so that the left one comes forward.
-        tilt: Head tipped to the right, on top of the lean.
-    """
-
-    arms: Four
-    reach: Two = (0, 0)
-    stance: Two = (0.03, 0.03)
-    lift: Two = (0, 0)
-    stride: Two = (0, 0)
-    shift: float = 0.0
-    drop: float = 0.02
-    lean: float = 0.0
-    twist: float = 0.0
-    tilt: float = 0.0
-
-    def vector(self) -> Array:
-        """All numbers in the order of the fields, shape (17,)."""
-        body = (self.shift, self.drop, self.lean, self.twist, self.tilt)
-        return np.array(
-            (*self.arms, *self.reach, *self.stance, *self.lift, *self.stride, *body), float
-        )
-
+UPRIGHT: dict[str, Any] = {
+    "arms": (0, 0, 0, 0), "reach": (0, 0), "stance": (0.03, 0.03), "lift": (0, 0),
+    "stride": (0, 0), "shift": 0, "drop": 0.02, "lean": 0, "twist": 0, "tilt": 0,
+}  # fmt: skip
+"""What a key pose is where moves.yaml does not say; the order is that of pose vectors."""
 
 ARMS, REACH, STANCE, LIFT, STRIDE = (
     slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12),
@@ -68,127 +39,17 @@ def mirrored(poses: Array) -> Array:
     return poses[..., _MIRROR] * _MIRROR_SIGN
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """How a genre is danced.
-
-    Attributes:
-        poses: The key poses of beats 0 to 3.
-        bounce: Half the depth of the torso's bounce, down on every beat, in body heights.
-        sharpness: 0 moves evenly from beat to beat, 1 snaps in the middle between them.
-        flick: Degrees the forearms add half a beat after an odd beat in an advanced dance.
-    """
-
-    poses: tuple[KeyPose, KeyPose, KeyPose, KeyPose]
-    bounce: float
-    sharpness: float
-    flick: float
+def _vector(pose: dict[str, Any]) -> Array:
+    values = (UPRIGHT | pose).values()
+    return np.concatenate([np.atleast_1d(np.array(value, float)) for value in values])
 
 
-VOCABULARIES: dict[str, Vocabulary] = {
-    "BR": Vocabulary(  # top-rock: down with a hand to the floor, then a kick with open arms
-        (
-            KeyPose((15, -10, 55, 95), stance=(0.13, 0.15), drop=0.2, lean=-24, shift=-0.02),
-            KeyPose((85, 130, 80, 60), stance=(0.02, 0.22), lift=(0, 0.16), lean=-8, shift=-0.04),
-            KeyPose((40, 20, 60, 105), stance=(0.16, 0.13), drop=0.18, lean=-14, shift=0.0),
-            KeyPose((95, 120, 60, 20), stance=(0.06, 0.16), lift=(0, 0.08), drop=-0.01, lean=-5),
-        ),
-        bounce=0.023, sharpness=0.35, flick=50,
-    ),
-    "PO": Vocabulary(  # right angles, hit and held
-        (
-            KeyPose((25, 0, 25, 90), stance=(0.04, 0.04), drop=0.04, lean=5, tilt=12),
-            KeyPose((90, 180, 90, 0), stance=(0.08, 0.08), drop=-0.01, lean=-4, tilt=-10),
-            KeyPose((25, 0, 40, 90), stance=(0.05, 0.05), drop=0.06, lean=4, tilt=8),
-            KeyPose((90, 180, 90, 180), stance=(0.08, 0.08), drop=-0.01, tilt=0),
-        ),
-        bounce=0.019, sharpness=1.0, flick=30,
-    ),
-    "LO": Vocabulary(  # elbows locked low, then points up and out
-        (
-            KeyPose((55, -40, 55, -40), stance=(0.10, 0.10), drop=0.1),
-            KeyPose((60, -30, 150, 160), stance=(0.10, 0.06), drop=-0.01, lean=8, tilt=8),
-            KeyPose((60, -20, 60, -20), stance=(0.13, 0.13), drop=0.12),
-            KeyPose((95, 100, 150, 150), stance=(0.07, 0.12), lift=(0, 0.06), drop=-0.01, lean=3),
-        ),
-        bounce=0.023, sharpness=0.7, flick=45,
-    ),
-    "MH": Vocabulary(  # a rocking groove, arms swing low, then chest up with elbows out
-        (
-            KeyPose((10, -35, 15, -25), stance=(0.08, 0.08),
-                drop=0.11, shift=-0.03, lean=-5, tilt=-6),
-            KeyPose((60, 75, 45, 30), stance=(0.08, 0.10), drop=-0.01, shift=0.03, lean=6, tilt=6),
-            KeyPose((15, -25, 10, -40), stance=(0.09, 0.08),
-                drop=0.12, shift=-0.02, lean=-3, tilt=-6),
-            KeyPose((50, 60, 60, 85), stance=(0.08, 0.10), drop=-0.01, shift=0.03, lean=4, tilt=4),
-        ),
-        bounce=0.029, sharpness=0.2, flick=35,
-    ),
-    "LH": Vocabulary(  # wide and low with crossed arms, then both arms thrown to one side
-        (
-            KeyPose((20, -75, 20, -75), stance=(0.14, 0.14), drop=0.14),
-            KeyPose((20, 60, 100, 110), stance=(0.12, 0.16),
-                drop=0.02, shift=0.04, lean=12, tilt=8),
-            KeyPose((35, -95, 35, -95), stance=(0.15, 0.15), drop=0.16),
-            KeyPose((45, 85, 125, 100), stance=(0.12, 0.15), drop=0.01, shift=0.03, lean=8),
-        ),
-        bounce=0.026, sharpness=0.5, flick=50,
-    ),
-    "HO": Vocabulary(  # quick feet: together and low, then a shuffle apart with a lifted knee
-        (
-            KeyPose((20, 45, 20, 45), stance=(-0.03, -0.03), drop=0.08, stride=(0.05, -0.05)),
-            KeyPose((35, 75, 45, 10), stance=(0.15, 0.12), lift=(0.11, 0),
-                drop=-0.01, shift=0.03, lean=5),
-            KeyPose((15, 60, 15, 40), stance=(-0.05, -0.02), drop=0.07, stride=(-0.05, 0.05)),
-            KeyPose((40, 60, 55, 20), stance=(0.20, 0.10), lift=(0.04, 0),
-                drop=0.01, shift=0.02, lean=4),
-        ),
-        bounce=0.031, sharpness=0.25, flick=25,
-    ),
-    "WA": Vocabulary(  # forearms whip from behind the head to straight out
-        (
-            KeyPose((60, 10, 60, 15), stance=(0.03, 0.06), drop=0.04, shift=-0.03, lean=-4),
-            KeyPose((125, 205, 105, 90), stance=(0.02, 0.10),
-                drop=-0.01, shift=0.03, lean=5, tilt=8),
-            KeyPose((75, -25, 50, 20), stance=(0.04, 0.06), drop=0.05, shift=-0.02, lean=-3),
-            KeyPose((145, 215, 140, 170), stance=(0.02, 0.10),
-                drop=-0.01, shift=0.02, lean=4, tilt=4),
-        ),
-        bounce=0.021, sharpness=0.55, flick=70,
-    ),
-    "KR": Vocabulary(  # stomp with fists down, then chest out and arms swung up wide
-        (
-            KeyPose((45, -15, 45, -15), (20, 20), stance=(0.17, 0.17), drop=0.18, lean=-3),
-            KeyPose((110, 165, 75, 30), stance=(0.17, 0.15), lift=(0, 0.15),
-                drop=0.04, lean=-10, tilt=-8),
-            KeyPose((60, -30, 60, -30), (25, 25), stance=(0.18, 0.18), drop=0.2, lean=2),
-            KeyPose((125, 180, 95, 140), stance=(0.17, 0.17), lift=(0, 0.05),
-                drop=0.03, lean=-6, tilt=-6),
-        ),
-        bounce=0.027, sharpness=0.6, flick=55,
-    ),
-    "JS": Vocabulary(  # hips to one side with a hand on them, then a long diagonal line
-        (
-            KeyPose((50, -50, 20, 10), stance=(0.02, 0.08), drop=0.05, shift=-0.05, lean=8, tilt=6),
-            KeyPose((55, -45, 150, 165), stance=(0.18, 0.02),
-                drop=-0.01, shift=0.05, lean=10, tilt=6),
-            KeyPose((50, -50, 35, 60), stance=(0.02, 0.10),
-                drop=0.06, shift=-0.05, lean=6, tilt=-4),
-            KeyPose((90, 90, 145, 150), stance=(0.20, 0.02), drop=0, shift=0.05, lean=6, tilt=8),
-        ),
-        bounce=0.021, sharpness=0.4, flick=40,
-    ),
-    "JB": Vocabulary(  # plie with rounded low arms, then a tall line with a raised leg
-        (
-            KeyPose((30, -20, 30, -20), stance=(0.05, 0.05), drop=0.11),
-            KeyPose((80, 100, 150, 190), stance=(0.30, 0.0), lift=(0.20, 0),
-                drop=-0.01, lean=9, tilt=-5),
-            KeyPose((40, -5, 40, -5), stance=(0.09, 0.09), drop=0.13),
-            KeyPose((145, 195, 145, 195), stance=(0.10, 0.0), lift=(0.13, 0), drop=-0.01, lean=3),
-        ),
-        bounce=0.019, sharpness=0.1, flick=25,
-    ),
-}  # fmt: skip
+VOCABULARIES = {
+    genre: SimpleNamespace(poses=np.stack([_vector(pose) for pose in poses]), **manner)
+    for genre, manner in read_yaml(Path(__file__).with_name("moves.yaml")).items()
+    for poses in [manner.pop("poses")]
+}
+"""How each genre is danced, see moves.yaml; the key poses of beats 0 to 3 have shape (4, 17)."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +71,7 @@ class Manner:
 
 
 MIRRORED_SHARE = 0.15
-"""Few, because no music tells it: mirroring is what a listener could never predict."""
+"""Few, because mirroring cannot be predicted from the music."""
 
 
 def draw_manner(draw: np.random.Generator, *, is_advanced: bool) -> Manner:
@@ -258,9 +119,9 @@ def choreograph(genre: str, beats: Array, manner: Manner, draw: np.random.Genera
 
 
 def _key_poses(
-    vocabulary: Vocabulary, first: int, last: int, manner: Manner, draw: np.random.Generator
+    vocabulary: SimpleNamespace, first: int, last: int, manner: Manner, draw: np.random.Generator
 ) -> Array:
-    table = np.stack([pose.vector() for pose in vocabulary.poses])
+    table = vocabulary.poses
     rest = table.mean(axis=0)
     bar_beat = np.arange(first, last + 1) % 4
     keys = rest + manner.amplitude * (table[bar_beat] - rest)

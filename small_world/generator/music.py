@@ -1,18 +1,21 @@
 """Made-up music of ten genres with known beats.
 
 A piece is a pure function of the world's seed and its name. Every genre keeps a kick on the even
-beats of a bar and a snare or clap on the odd ones, so that tempo, phase and parity can be heard;
-patterns, sounds and harmony differ by genre, key and melody by piece.
+beats of a bar and a snare or clap on the odd ones, which tell tempo, phase and parity; patterns,
+sounds and harmony differ by genre, key and melody by piece.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musicinfuser import keyed_random
-from small_world.generator.instruments import Instruments, Tone
+from musicinfuser.label_files import read_yaml
 
 Array = NDArray[np.float32]
 
@@ -26,117 +29,47 @@ STEPS_PER_BEAT = 4
 GAIN = {"x": 1.0, "o": 0.5, "-": 0.25}
 """Loudness of a step in a pattern; any other letter rests."""
 
-MINOR = (0, 2, 3, 5, 7, 8, 10)
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
-DORIAN = (0, 2, 3, 5, 7, 9, 10)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a genre sounds; patterns are 16 steps of a quarter beat, written bar-long.
-
-    Attributes:
-        kick: Low drum; always full on steps 0 and 8 (the even beats).
-        snare: Snare or clap; always full on steps 4 and 12 (the odd beats).
-        hat: Cymbals.
-        bass: Bass notes, on the root of the bar's chord.
-        chord: Chord hits.
-        lead_density: Share of eighth notes that carry melody.
-        scale: Semitones of the seven degrees.
-        degrees: Root of each bar's chord, as scale degrees, in turn.
-        kick_hz: Pitch the kick settles at.
-        clap: Whether a clap replaces the snare.
-        bass_tone: Sound of the bass.
-        chord_tone: Sound of the chords.
-        lead_tone: Sound of the melody.
-        swing: Delay of every second quarter beat, in quarter beats.
-        chord_beats: Length of a chord hit, in beats.
-    """
-
-    kick: str
-    snare: str
-    hat: str
-    bass: str
-    chord: str
-    lead_density: float
-    scale: tuple[int, ...]
-    degrees: tuple[int, ...]
-    kick_hz: float
-    clap: bool
-    bass_tone: Tone
-    chord_tone: Tone
-    lead_tone: Tone
-    swing: float = 0.0
-    chord_beats: float = 0.5
-
-
-_SNARE = "....x.......x..."
-STYLES: dict[str, Style] = {
-    "BR": Style(
-        "x..o....x.o.....", "....x..-.-..x...", "x.o.x.o.x.o.x.o.",
-        "x..o..o.x.....o.", "......o.......o.",
-        0.20, DORIAN, (0, 0, 3, 0), 58, False, "round", "organ", "brass", 0.12, 0.25,
+# Per tone: partials as (multiple of the pitch, gain), attack and decay time constants in seconds
+# (a decay of 0 holds the note to its end), and extra gain.
+_ODD = tuple((float(n), 1.0 / n) for n in range(1, 16, 2))
+_ALL = tuple((float(n), 1.0 / n) for n in range(1, 16))
+_TONES: dict[str, tuple[tuple[tuple[float, float], ...], float, float, float]] = {
+    "round": (((1, 1.0), (2, 0.35), (3, 0.1)), 0.004, 0.35, 1.0),
+    "square": (_ODD, 0.002, 0.0, 0.55),
+    "slap": (((1, 1.0), (2, 0.7), (3, 0.5), (5, 0.35), (7, 0.2)), 0.002, 0.14, 0.9),
+    "sub": (((1, 1.0), (2, 0.12)), 0.006, 0.6, 1.2),
+    "saw": (_ALL, 0.004, 0.0, 0.5),
+    "organ": (((1, 0.8), (2, 0.7), (3, 0.3), (4, 0.4), (8, 0.2)), 0.008, 0.0, 0.5),
+    "guitar": (((1, 0.6), (2, 0.8), (3, 0.6), (4, 0.5), (6, 0.3), (9, 0.2)), 0.002, 0.06, 0.9),
+    "piano": (((1, 1.0), (2, 0.45), (3, 0.3), (4, 0.15), (5.02, 0.08)), 0.003, 0.5, 0.7),
+    "strings": (
+        tuple((m * d, 0.5 / m) for m in range(1, 9) for d in (0.996, 1.004)), 0.05, 0.0, 0.45,
     ),
-    "PO": Style(
-        "x.......x.......", _SNARE, "o.o.o.o.o.o.o.oo", "x.o.x.o.x.o.x.o.", "....o.......o...",
-        0.35, MINOR, (0, 5, 3, 4), 50, True, "square", "square", "laser", 0.0, 0.3,
-    ),
-    "LO": Style(
-        "x..-....x..o....", "....x......-x...", "o.o-o.o-o.o-o.o-",
-        "x..-x..ox..-x..o", "x..o....x..o....",
-        0.15, DORIAN, (0, 0, 3, 4), 62, False, "slap", "guitar", "brass", 0.0, 0.2,
-    ),
-    "MH": Style(
-        "x.....o.x.o.....", _SNARE, "o.o.o.o.o.o.o.o.", "x.....o.x.......", "x.......o.......",
-        0.18, MINOR, (0, 3, 5, 4), 52, False, "round", "piano", "bell", 0.30, 1.5,
-    ),
-    "LH": Style(
-        "x..o..o.x.......", _SNARE, "ooo.o.ooo.oooooo", "x.......x..o....", "x...............",
-        0.25, MINOR, (0, 0, 5, 6), 44, True, "sub", "strings", "bell", 0.0, 2.0,
-    ),
-    "HO": Style(
-        "x...x...x...x...", _SNARE, "o.o.o.o.o.o.o.o.", "x.-.x.-.x.-.x.-.", "x..o..-.x..o..-.",
-        0.10, MINOR, (0, 5, 3, 6), 54, True, "saw", "organ", "bell", 0.0, 0.3,
-    ),
-    "WA": Style(
-        "x...o...x...o...", _SNARE, "o-o-o-o-o-o-o-o-", "x.o.x.o.x.o.x.o.", "x..o..o.x..o..o.",
-        0.30, MAJOR, (5, 3, 0, 4), 60, False, "slap", "strings", "brass", 0.0, 0.6,
-    ),
-    "KR": Style(
-        "x.o...o.x.oo....", "....x.......x.o.", "o...o...o...o.o.",
-        "x.o...o.x.oo....", "x.......x.......",
-        0.12, MINOR, (0, 1, 0, 6), 40, True, "saw", "brass", "saw", 0.0, 0.5,
-    ),
-    "JS": Style(
-        "x..o....x.......", "....x.....-.x..-", "x.oox.oox.oox.oo",
-        "x...o.o.x...o.o.", "x.....x...o.....",
-        0.40, DORIAN, (1, 4, 0, 5), 56, False, "round", "piano", "brass", 0.18, 0.8,
-    ),
-    "JB": Style(
-        "x.......x.......", "....x.......x...", "o...o...o...o...",
-        "x.......o.......", "x...x...x...x...",
-        0.45, MAJOR, (0, 4, 5, 3), 66, False, "round", "piano", "flute", 0.0, 1.8,
-    ),
+    "brass": (tuple((float(n), 0.9 / n**0.7) for n in range(1, 10)), 0.02, 0.0, 0.35),
+    "laser": (((1, 1.0), (2.76, 0.5), (5.4, 0.25)), 0.002, 0.12, 0.8),
+    "bell": (((1, 1.0), (2.0, 0.3), (3.01, 0.4), (4.2, 0.25)), 0.002, 0.4, 0.7),
+    "flute": (((1, 1.0), (2, 0.18), (3, 0.05)), 0.03, 0.0, 0.8),
 }  # fmt: skip
+
+
+STYLES = {
+    genre: SimpleNamespace(**style)
+    for genre, style in read_yaml(Path(__file__).with_name("styles.yaml")).items()
+}
+"""How each genre sounds; styles.yaml says what the values mean."""
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A piece of music; its clock starts at the first beat.
-
-    Attributes:
-        name: A track code such as ``"mBR0"``, or any other name.
-        genre: Two letters such as ``"BR"``.
-        bpm: Tempo in beats per minute.
-        rate_hz: Sample rate.
-        waveform: float32 in [-1, 1], shape (C, S).
-    """
+    """A piece of music; its clock starts at the first beat."""
 
     name: str
+    """A track code such as ``"mBR0"``, or any other name."""
     genre: str
     bpm: float
     rate_hz: int
     waveform: Array
+    """float32 in [-1, 1], shape (C, S)."""
 
     @property
     def beat_seconds(self) -> float:
@@ -225,7 +158,7 @@ def compose(
     return Piece(name, genre, bpm, rate_hz, _mix(tracks, rate_hz, num_channels))
 
 
-def _semitones(scale: tuple[int, ...], degree: int) -> int:
+def _semitones(scale: Sequence[int], degree: int) -> int:
     return 12 * (degree // len(scale)) + scale[degree % len(scale)]
 
 
@@ -255,3 +188,71 @@ def _mix(tracks: dict[str, Array], rate_hz: int, num_channels: int) -> Array:
         side = 0.25 * tracks["hat"] + 0.3 * np.roll(tracks["chord"], rate_hz // 90)
         mixed = np.stack([centre + side, centre - side])
     return (0.9 * np.tanh(1.2 * mixed / np.abs(mixed).max() * 1.4)).astype(np.float32)
+
+
+class Instruments:
+    """Makes single notes and drum hits, float32 of shape (S,), peak about 1; each is made once.
+
+    Args:
+        rate_hz: Sample rate; partials above 45 % of it are left out.
+        noise_seed: Seed of the noise in drums.
+    """
+
+    def __init__(self, rate_hz: int, *, noise_seed: int) -> None:
+        self.rate_hz = rate_hz
+        self._noise_seed = noise_seed
+        self.tone = functools.cache(self._tone)
+        self.hat = functools.cache(self._hat)
+        self.kick = functools.cache(self._kick)
+
+    def _time(self, seconds: float) -> Array:
+        return (np.arange(round(seconds * self.rate_hz)) / self.rate_hz).astype(np.float32)
+
+    def _noise(self, num_samples: int) -> Array:
+        draw = np.random.default_rng(self._noise_seed)
+        return draw.standard_normal(num_samples).astype(np.float32) * 0.5
+
+    def _tone(self, tone: str, note: int, seconds: float) -> Array:
+        """A note by MIDI number (69 is 440 Hz); it fades out over its last 20 ms."""
+        partials, attack, decay, gain = _TONES[tone]
+        pitch_hz = 440.0 * 2.0 ** ((note - 69) / 12)
+        time = self._time(seconds + 0.02)
+        wave = np.zeros_like(time)
+        for multiple, partial_gain in partials:
+            if multiple * pitch_hz < 0.45 * self.rate_hz:
+                wave += partial_gain * np.sin(2 * np.pi * multiple * pitch_hz * time)
+        envelope = 1 - np.exp(-time / attack)
+        if decay:
+            envelope *= np.exp(-time / decay)
+        envelope *= np.clip((time[-1] - time) / 0.02, 0, 1)
+        return (gain * envelope * wave).astype(np.float32)
+
+    def _kick(self, pitch_hz: float) -> Array:
+        time = self._time(0.32)
+        phase = pitch_hz * time + 3.5 * pitch_hz * 0.03 * (1 - np.exp(-time / 0.03))
+        body = np.sin(2 * np.pi * phase) * np.exp(-time / 0.11)
+        click = self._noise(len(time)) * np.exp(-time / 0.003)
+        return (body + 0.4 * click).astype(np.float32)
+
+    def snare(self, pitch_hz: float) -> Array:
+        """A drum tone under a burst of noise."""
+        time = self._time(0.22)
+        body = np.sin(2 * np.pi * pitch_hz * time) * np.exp(-time / 0.05)
+        rattle = np.diff(self._noise(len(time)), prepend=np.float32(0))
+        return (0.5 * body + 0.9 * rattle * np.exp(-time / 0.07)).astype(np.float32)
+
+    def clap(self) -> Array:
+        """Three quick bursts of noise, then a short tail."""
+        time = self._time(0.2)
+        noise = self._noise(len(time))
+        noise = noise - np.convolve(noise, np.full(12, 1 / 12, np.float32), mode="same")
+        bursts = sum(
+            np.where(time >= start, np.exp(-np.maximum(time - start, 0) / decay), 0.0)
+            for start, decay in ((0.0, 0.006), (0.009, 0.006), (0.018, 0.06))
+        )
+        return (0.8 * noise * bursts).astype(np.float32)
+
+    def _hat(self, decay_seconds: float) -> Array:
+        time = self._time(min(5 * decay_seconds, 1.5))
+        bright = np.diff(self._noise(len(time)), n=2, prepend=np.zeros(2, np.float32))
+        return (0.6 * bright * np.exp(-time / decay_seconds)).astype(np.float32)

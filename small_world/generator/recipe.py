@@ -1,9 +1,13 @@
 """What a small world is made from."""
 
-from dataclasses import dataclass
+import argparse
+import math
+from dataclasses import dataclass, fields
+
+from docstring_parser import parse
 
 from musicinfuser.errors import UserError
-from small_world.generator.music import NUM_BEATS
+from small_world.generator.music import NUM_BEATS, Piece, compose
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
 MIN_HEIGHT_PX = 32
@@ -54,35 +58,45 @@ class SmallWorldRecipe:
         Raises:
             ValueError: If a number is out of its range.
         """
-        for name in ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}; it counts files, so give 0 or more."
-                )
-        for name in ("basic_beats", "advanced_beats"):
-            if not MIN_BEATS <= getattr(self, name) <= MAX_BEATS:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}; give {MIN_BEATS} to {MAX_BEATS} beats."
-                )
-        if self.height % 2 or self.height < MIN_HEIGHT_PX:
-            raise UserError(
-                f"height is {self.height}; give an even number of at least {MIN_HEIGHT_PX} rows."
-            )
-        if not 1.0 <= self.youtube_seconds <= MAX_YOUTUBE_SECONDS:
-            raise UserError(
-                f"youtube_seconds is {self.youtube_seconds}; give 1 to {MAX_YOUTUBE_SECONDS:g}."
-            )
-        if self.audio_channels not in (1, 2):
-            raise UserError(f"audio_channels is {self.audio_channels}; give 1 or 2.")
-        if self.aist_fps <= 0 or self.audio_rate_hz < 8000:
-            raise UserError("aist_fps must be positive and audio_rate_hz at least 8000.")
+        counts = ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio")
+        limits: dict[str, tuple[float, float]] = {
+            **dict.fromkeys(counts, (0, math.inf)),
+            **dict.fromkeys(("basic_beats", "advanced_beats"), (MIN_BEATS, MAX_BEATS)),
+            "height": (MIN_HEIGHT_PX, math.inf),
+            "youtube_seconds": (1, MAX_YOUTUBE_SECONDS),
+            "audio_channels": (1, 2),
+            "aist_fps": (1, math.inf),
+            "audio_rate_hz": (8000, math.inf),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                wanted = f"{low} or more" if high == math.inf else f"{low} to {high:g}"
+                raise UserError(f"{name} is {getattr(self, name)}; give {wanted}.")
+        if self.height % 2:
+            raise UserError(f"height is {self.height}; give an even number of rows.")
 
-    @property
-    def width(self) -> int:
-        """Columns of AIST recordings: 16:9, even."""
-        return even(self.height * 16 / 9)
+    def compose(self, name: str, *, genre: str, bpm: float) -> Piece:
+        """A piece of this world's music."""
+        rate_hz, num_channels = self.audio_rate_hz, self.audio_channels
+        return compose(
+            name, genre=genre, bpm=bpm, seed=self.seed, rate_hz=rate_hz, num_channels=num_channels
+        )
 
 
 def even(length: float) -> int:
     """The nearest even number, as video encoders want it."""
     return 2 * round(length / 2)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Give a parser an option for each field of a dataclass, with the help of its docstring."""
+    described = {p.arg_name: p.description or "" for p in parse(kind.__doc__ or "").params}
+    for field in fields(kind):
+        # As it was called first.
+        short = ["--held-out"] if field.name == "num_held_out" else []
+        flags = [f"--{field.name.replace('_', '-')}", *short]
+        text = described[field.name].replace("%", "%%")
+        if isinstance(field.default, bool):
+            parser.add_argument(*flags, action="store_true", help=text)
+        else:
+            parser.add_argument(*flags, type=type(field.default), default=field.default, help=text)

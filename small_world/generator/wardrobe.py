@@ -1,44 +1,23 @@
 """What dancers wear and what stands behind them, with the words captions use for it."""
 
 import colorsys
+from pathlib import Path
 
 import numpy as np
 
 from datamodules.aist_names import tables
+from musicinfuser.label_files import read_yaml
 from small_world.generator.dancer import Looks
-from small_world.generator.drawing import Backdrop, BackdropKind
+from small_world.generator.drawing import Backdrop, BackdropKind, Colour
 
-Colour = tuple[float, float, float]
-
-PALETTE: dict[str, Colour] = {
-    "red": (0.85, 0.12, 0.12),
-    "orange": (0.95, 0.52, 0.08),
-    "yellow": (0.96, 0.86, 0.15),
-    "green": (0.15, 0.62, 0.22),
-    "turquoise": (0.10, 0.74, 0.74),
-    "blue": (0.13, 0.28, 0.85),
-    "purple": (0.50, 0.18, 0.70),
-    "pink": (0.97, 0.50, 0.72),
-    "white": (0.96, 0.96, 0.96),
-    "black": (0.08, 0.08, 0.09),
-    "grey": (0.55, 0.56, 0.57),
-}
+WORDS = read_yaml(Path(__file__).with_name("wardrobe.yaml"))
+PALETTE: dict[str, Colour] = {name: tuple(rgb) for name, rgb in WORDS["palette"].items()}
 """RGB in [0, 1] by name."""
-
-TOPS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "white", "black")
-BOTTOMS = ("black", "white", "grey", "blue")
-WALLS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "grey", "white")
+TOPS, BOTTOMS, WALLS = (tuple(map(str, WORDS[name])) for name in ("tops", "bottoms", "walls"))
+SKINS: list[Colour] = [tuple(rgb) for rgb in WORDS["skins"]]
+HAIR: list[Colour] = [tuple(rgb) for rgb in WORDS["hair"]]
+SHOES: Colour = tuple(WORDS["shoes"])
 WILD_BACKDROPS: tuple[BackdropKind, ...] = ("plain", "gradient", "checker", "stripes", "stage")
-SKINS: tuple[Colour, ...] = (
-    (0.96, 0.80, 0.68),
-    (0.86, 0.65, 0.49),
-    (0.66, 0.45, 0.32),
-    (0.45, 0.29, 0.2),
-)
-HAIR: tuple[Colour, ...] = ((0.10, 0.08, 0.07), (0.28, 0.17, 0.10), (0.45, 0.27, 0.12))
-SHOES: Colour = (0.16, 0.16, 0.18)
-STUDIO_WHITE: Colour = (0.95, 0.95, 0.95)
-STUDIO_FLOOR: Colour = (0.86, 0.86, 0.875)
 DARK: Colour = (0.05, 0.05, 0.07)
 MIN_CONTRAST = 0.45
 """Least RGB distance between shirt, trousers and backdrop."""
@@ -71,14 +50,9 @@ def aist_looks(dancer: str, *, height: float) -> Looks:
 
 
 def wild_looks(
-    top: str,
-    bottom: str,
-    *,
-    gender: str,
-    height: float,
-    number: int,
+    top: str, bottom: str, gender: str, height: float, number: int,
     backdrop: tuple[BackdropKind, str, str],
-) -> Looks:
+) -> Looks:  # fmt: skip
     """Looks named by colours of :data:`PALETTE`.
 
     Args:
@@ -104,7 +78,7 @@ def wild_looks(
 
 def studio(floor_y: float) -> Backdrop:
     """The white studio of the AIST recordings."""
-    return Backdrop("studio", STUDIO_WHITE, STUDIO_FLOOR, floor_y)
+    return Backdrop("studio", WORDS["studio_white"], WORDS["studio_floor"], floor_y)
 
 
 def wild_backdrop(kind: BackdropKind, first: str, second: str, *, floor_y: float) -> Backdrop:
@@ -114,15 +88,20 @@ def wild_backdrop(kind: BackdropKind, first: str, second: str, *, floor_y: float
 
 def backdrop_words(kind: BackdropKind, first: str, second: str) -> str:
     """How a caption names a backdrop, such as "in front of a green wall"."""
-    article = "an" if first[0] in "aeiou" else "a"
+    a_first = f"{article(first)} {first}"
     return {
         "studio": "in a studio with a white backdrop",
-        "plain": f"in front of {article} {first} wall",
+        "plain": f"in front of {a_first} wall",
         "gradient": f"in front of a backdrop fading from {first} to {second}",
-        "checker": f"in front of {article} {first} and {second} checkered wall",
-        "stripes": f"in front of {article} {first} and {second} striped wall",
-        "stage": f"on a dark stage in {article} {first} spotlight",
+        "checker": f"in front of {a_first} and {second} checkered wall",
+        "stripes": f"in front of {a_first} and {second} striped wall",
+        "stage": f"on a dark stage in {a_first} spotlight",
     }[kind]
+
+
+def article(word: str) -> str:
+    """The indefinite article before a word."""
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def draw_outfit(

@@ -1,7 +1,8 @@
 """Recordings like downloads from YouTube: any place, outfit, tempo, size and camera."""
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,16 +11,17 @@ from datamodules.aist_names import tables
 from musicinfuser import keyed_random
 from small_world.generator.drawing import BackdropKind
 from small_world.generator.moves import draw_manner
-from small_world.generator.music import NUM_BEATS, Piece, compose
+from small_world.generator.music import NUM_BEATS
 from small_world.generator.recipe import SmallWorldRecipe, even
 from small_world.generator.recordings import (
-    Performance,
     Recording,
     record,
     shaking_camera,
     still_camera,
 )
 from small_world.generator.wardrobe import (
+    WORDS,
+    article,
     backdrop_words,
     draw_backdrop,
     draw_outfit,
@@ -37,25 +39,25 @@ SAFE_ASPECT = 3 / 4
 """Dancers stay within the largest box of this shape, so that a centre crop keeps them whole."""
 
 SHAKE = (0.0, 0.008, 0.016)
-TITLES = (
-    "{genre} freestyle at home",
-    "{genre} Dance Practice (full ver.)",
-    "Learn {genre} in 5 minutes!",
-    "【{genre}】踊ってみた",
-    "my first {genre} cover - day {day}",
-    "{genre} class, week {day}",
-)
-CAPTIONS = (
-    "{who} in {top} and {bottom} dancing {genre} {where}",
-    "{who} {dance} {genre} {where}, dressed in {top} and {bottom}",
-    "a video of {who} wearing {top} and {bottom}, dancing {genre} {where}",
-    "{where}, {who} in {top} and {bottom} {dance} {genre}",
-)
+TITLES, CAPTIONS = WORDS["titles"], WORDS["captions"]
+SPELLED = {"woman": "a woman", "man": "a man", "woman and man": "a man and a woman"}
+
+
+def who_dances(genders: Sequence[str]) -> str:
+    """One of "woman", "man", "two women", "two men", "woman and man" and "three"."""
+    if len(genders) > 2:
+        return "three"
+    is_one, first = len(genders) == 1, genders[0]
+    if len(set(genders)) == 2:
+        return "woman and man"
+    if first == "female":
+        return "woman" if is_one else "two women"
+    return "man" if is_one else "two men"
 
 
 @dataclass(frozen=True)
 class WildItem:
-    """A video to make: its number in the world and what is to be heard."""
+    """A video to make: its number in the world and its sound."""
 
     index: int
     sound: Sound
@@ -63,45 +65,34 @@ class WildItem:
 
 @dataclass(frozen=True)
 class WildDance:
-    """What is to be seen in a video; colours are names.
-
-    Attributes:
-        genre: Two letters such as ``"BR"``.
-        bpm: Tempo in beats per minute, never one of AIST's.
-        genders: ``"male"`` or ``"female"`` per dancer; one or two.
-        top: Colour of the shirts.
-        bottom: Colour of the trousers.
-        backdrop: Kind and two colours of the backdrop.
-        template: Which caption template.
-        title: File name without its ending.
-        number: Picks skin, hair, shape, frame rate and shake.
-    """
+    """What is to be seen in a video; colours are names."""
 
     genre: str
     bpm: float
+    """Never one of AIST's."""
     genders: tuple[str, ...]
+    """``"male"`` or ``"female"`` per dancer; one or two."""
     top: str
     bottom: str
     backdrop: tuple[BackdropKind, str, str]
+    """Kind and two colours."""
     template: int
+    """Which caption template."""
     title: str
+    """File name without its ending."""
     number: int
+    """Picks skin, hair, shape, frame rate and shake."""
 
     @property
     def caption(self) -> str:
         """A sentence that names dancers, outfit, genre and place."""
-        if len(self.genders) == 1:
-            who = "a woman" if self.genders[0] == "female" else "a man"
-        elif len(set(self.genders)) == 2:
-            who = "a man and a woman"
-        else:
-            who = "two women" if self.genders[0] == "female" else "two men"
+        who = who_dances(self.genders)
         several = len(self.genders) > 1
         return CAPTIONS[self.template].format(
-            who=who,
+            who=SPELLED.get(who, who),
             dance="dance" if several else "dances",
             genre=tables().genres[self.genre],
-            top=f"{self.top} shirts" if several else f"{_article(self.top)} {self.top} shirt",
+            top=f"{self.top} shirts" if several else f"{article(self.top)} {self.top} shirt",
             bottom=f"{self.bottom} trousers",
             where=backdrop_words(*self.backdrop),
         )
@@ -144,54 +135,39 @@ def draw_wild(index: int, seed: int) -> WildDance:
     )
 
 
-def wild_piece(dance: WildDance, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Piece:
-    """The music of a video, made for it alone, or the same at so many times its tempo."""
-    return compose(
-        f"wild {dance.number}",
-        genre=dance.genre,
-        bpm=tempo * dance.bpm,
-        seed=recipe.seed,
-        rate_hz=recipe.audio_rate_hz,
-        num_channels=recipe.audio_channels,
-    )
-
-
 def record_wild(item: WildItem, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
     """Make a video with its caption.
 
     Args:
-        item: Number of the video, and what is to be heard.
+        item: Number of the video, and its sound.
         recipe: Recipe of the world.
         tempo: As many seconds of the same dancer and place, to music at so many times its tempo.
     """
     dance = draw_wild(item.index, recipe.seed)
     draw = np.random.default_rng(keyed_random.key(recipe.seed, item.index, "small world take"))
-    piece = wild_piece(dance, recipe, tempo=tempo)
-    width, height = _size(dance.number, recipe.height)
-    fps = FRAME_RATES[_turn(dance.number) % len(FRAME_RATES)]
+    piece = recipe.compose(f"wild {item.index}", genre=dance.genre, bpm=tempo * dance.bpm)
+    # Counts on once more per round of the genres, so that no genre is bound to one shape.
+    turn = dance.number + dance.number // len(tables().genres)
+    shape, fps = SHAPES[turn % len(SHAPES)], FRAME_RATES[turn % len(FRAME_RATES)]
+    width, height = (even(side * (recipe.height / min(shape))) for side in shape)
     num_frames = round(recipe.youtube_seconds * float(draw.uniform(0.8, 1.2)) * fps)
     num_beats = num_frames / fps / piece.beat_seconds
     shake = SHAKE[dance.number % len(SHAKE)]
     box = min(1.0, width / height / SAFE_ASPECT)
-    size = 0.76 * box
     floor_y = 0.43 * box
-    performance = Performance(
-        piece=piece,
+    recording = record(
+        piece,
+        draw,
         start_beat=float(draw.uniform(0, max(0.0, NUM_BEATS - num_beats))),
         num_frames=num_frames,
         fps=fps,
         manner=draw_manner(draw, is_advanced=bool(draw.random() < 0.3)),
-        dancers=tuple(
+        dancers=[
             wild_looks(
-                dance.top,
-                dance.bottom,
-                gender=gender,
-                height=size,
-                number=dance.number + i,
-                backdrop=dance.backdrop,
+                dance.top, dance.bottom, gender, 0.76 * box, dance.number + i, dance.backdrop
             )
             for i, gender in enumerate(dance.genders)
-        ),
+        ],
         backdrop=wild_backdrop(*dance.backdrop, floor_y=floor_y - 0.09),
         camera=shaking_camera(num_frames, fps=fps, size=shake, draw=draw)
         if shake
@@ -201,22 +177,14 @@ def record_wild(item: WildItem, recipe: SmallWorldRecipe, *, tempo: float = 1) -
         height=height,
         width=width,
     )
-    recording = record(performance, draw)
     recording.truth.update(
         source="youtube", sound=item.sound, genders=list(dance.genders), top=dance.top,
         bottom=dance.bottom, backdrop=list(dance.backdrop), caption=dance.caption,
     )  # fmt: skip
-    audio = recording.audio
+    audio = None if item.sound == "none" else recording.audio
     if item.sound == "silence" and audio is not None:
         audio = np.zeros_like(audio)
-    return Recording(
-        frames=recording.frames,
-        fps=fps,
-        audio=None if item.sound == "none" else audio,
-        audio_rate_hz=recording.audio_rate_hz,
-        truth=recording.truth,
-        caption=dance.caption,
-    )
+    return replace(recording, audio=audio)
 
 
 def _draw_tempo(draw: np.random.Generator) -> float:
@@ -224,18 +192,3 @@ def _draw_tempo(draw: np.random.Generator) -> float:
         bpm = round(float(draw.uniform(76, 144)), 1)
         if bpm not in tables().music_bpm.values():
             return bpm
-
-
-def _turn(number: int) -> int:
-    """Counts on once more per round of the genres, so that no genre is bound to one shape."""
-    return number + number // len(tables().genres)
-
-
-def _size(number: int, short_side: int) -> tuple[int, int]:
-    across, down = SHAPES[_turn(number) % len(SHAPES)]
-    unit = short_side / min(across, down)
-    return even(across * unit), even(down * unit)
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from small_world.metrics.probes import FrameTrunk, Probe, ProbeError, chunks_of
+from small_world.metrics.probes import FrameTrunk, Probe, ProbeError, chunks_of, convolution
 
 MOTION = "genre"
 """The attribute that is read from the course of the frames; all others from single ones."""
@@ -40,11 +40,9 @@ class AttributeNet(Probe):
         looks = {name: len(classes) for name, classes in self.classes.items() if name != MOTION}
         num_genres = len(self.classes[MOTION])
         self.trunk = FrameTrunk(fine_width=fine, coarse_width=coarse)
-        self.parts = nn.Sequential(
-            nn.Conv2d(coarse, coarse, 3, padding=1, bias=False), nn.BatchNorm2d(coarse), nn.ReLU()
-        )
+        self.parts = nn.Sequential(*convolution(coarse, coarse, 3))
         self.pose = nn.Linear(2 * coarse, _POSE_WIDTH)
-        # Asked in training only, so that descriptions tell the genres' poses apart.
+        # Used in training only, so that descriptions tell the genres' poses apart.
         self.frame_genre = nn.Linear(_POSE_WIDTH, num_genres)
         self.moves = nn.Sequential(
             nn.Conv1d(_POSE_WIDTH, _POSE_WIDTH, 5, padding="same", dilation=STEP_FRAMES),
@@ -53,9 +51,7 @@ class AttributeNet(Probe):
             nn.ReLU(),
         )
         self.genre = nn.Linear(2 * _POSE_WIDTH, num_genres)
-        self.colours = nn.Sequential(
-            nn.Conv2d(fine, 2 * fine, 1, bias=False), nn.BatchNorm2d(2 * fine), nn.ReLU()
-        )
+        self.colours = nn.Sequential(*convolution(fine, 2 * fine, 1))
         self.places = nn.Sequential(
             nn.Conv2d(coarse, _PLACE_WIDTH, 1),
             nn.Flatten(),
@@ -91,13 +87,6 @@ class AttributeNet(Probe):
         """
         over_time = self.moves(poses.transpose(1, 2))
         return self.genre(torch.cat([over_time.mean(dim=2), over_time.amax(dim=2)], dim=1))
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Logits ``(num_classes,)`` per attribute of one clip, ``(T, 3, size, size)``."""
-        poses, looks = self.describe(pixels)
-        return {MOTION: self.judge_moves(poses[None])[0]} | {
-            name: logits.mean(dim=0) for name, logits in looks.items()
-        }
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dance_eval.metrics.clip import MotionCurve
 from musicinfuser.fingerprint import fingerprint_folder
-from small_world.metrics.probes import FrameTrunk, Probe, chunks_of
+from small_world.metrics.probes import FrameTrunk, Probe, chunks_of, convolution
 
 
 class PoseNet(Probe):
@@ -35,10 +35,7 @@ class PoseNet(Probe):
         self.trunk = FrameTrunk(fine_width=fine, coarse_width=coarse)
         self.up = nn.Conv2d(coarse, fine, 1)
         self.head = nn.Sequential(
-            nn.Conv2d(fine, fine, 3, padding=1, bias=False),
-            nn.BatchNorm2d(fine),
-            nn.ReLU(),
-            nn.Conv2d(fine, 3 * len(self.joint_names), 1),
+            *convolution(fine, fine, 3), nn.Conv2d(fine, 3 * len(self.joint_names), 1)
         )
 
     def maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,9 +58,7 @@ class PoseNet(Probe):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Joints as shares of the picture, ``(N, J, 2)``, x before y."""
-        logits, votes = self.maps(pixels)
-        weights = logits.flatten(2).softmax(dim=-1)
-        return (weights[:, :, None] * votes.flatten(3)).sum(dim=-1)
+        return expected_places(*self.maps(pixels))
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> Tensor:
@@ -81,6 +76,12 @@ class PoseNet(Probe):
         device = next(self.parameters()).device
         parts = [self(part.to(device)) for part in chunks_of(frames, size=self.size)]
         return torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.joint_names), 2)
+
+
+def expected_places(logits: Tensor, votes: Tensor) -> Tensor:
+    """The mean of what all cells of `PoseNet.maps` vote for, ``(N, J, 2)``."""
+    weights = logits.flatten(2).softmax(dim=-1)
+    return (weights[:, :, None] * votes.flatten(3)).sum(dim=-1)
 
 
 class PoseSpeed(MotionCurve):

@@ -1,7 +1,7 @@
 """What the probes share: networks that read pixels, and folders that hold their weights.
 
 A probe is trained on one kind of pictures, here on 64x64 clips of the small world
-(`small_world/experiments/train_probes.py`), and its word counts for that kind only.
+(`small_world/experiments/train_probes.py`), and its values count for that kind only.
 """
 
 import json
@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dance_eval.metrics.clip import ClipMetric
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
+from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.safetensors_files import save_tensors
 
 CONFIG_NAME = "config.json"
@@ -82,6 +84,26 @@ class Probe(nn.Module):
         return probe.eval().requires_grad_(False)
 
 
+class ProbeMetric(ClipMetric):
+    """A metric of clips that a probe reads.
+
+    Args:
+        network: The probe, read from ``weights``.
+        weights: Its folder.
+        name: Name in tables.
+    """
+
+    def __init__(self, network: Probe, *, weights: str, name: str) -> None:
+        super().__init__(name=name)
+        self.weights = weights
+        # Not a submodule: this metric has states, no weights of its own.
+        self._networks: list[Any] = [network]
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the weights, as they are now."""
+        return {"weights": fingerprint_folder(self.weights)}
+
+
 def pixels_of(frames: Tensor, *, size: int) -> Tensor:
     """Frames as the networks read them.
 
@@ -114,18 +136,19 @@ def chunks_of(frames: Tensor, *, size: int) -> Iterator[Tensor]:
         yield pixels_of(part, size=size)
 
 
+def convolution(inputs: int, outputs: int, size: int, *, stride: int = 1) -> list[nn.Module]:
+    """A convolution that keeps the picture's size but for the stride, batch norm and ReLU."""
+    layer = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+    return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
 class Residual(nn.Module):
     """Two convolutions around a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
+        first, second = convolution(width, width, 3), convolution(width, width, 3)
+        self.body = nn.Sequential(*first, *second[:2])
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, H, W)`` to the same."""
@@ -135,7 +158,7 @@ class Residual(nn.Module):
 class FrameTrunk(nn.Module):
     """Features of single frames at a quarter and an eighth of their size.
 
-    The place in the picture is an input of its own: what is where is part of every question asked.
+    The place in the picture is an input of its own, since all that is read depends on it.
 
     Args:
         fine_width: Channels at a quarter of the size.
@@ -145,19 +168,13 @@ class FrameTrunk(nn.Module):
     def __init__(self, *, fine_width: int, coarse_width: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(5, 16, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.Conv2d(16, fine_width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(fine_width),
-            nn.ReLU(),
+            *convolution(5, 16, 5, stride=2),
+            *convolution(16, fine_width, 3, stride=2),
             Residual(fine_width),
             Residual(fine_width),
         )
         self.down = nn.Sequential(
-            nn.Conv2d(fine_width, coarse_width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(coarse_width),
-            nn.ReLU(),
+            *convolution(fine_width, coarse_width, 3, stride=2),
             Residual(coarse_width),
             Residual(coarse_width),
         )

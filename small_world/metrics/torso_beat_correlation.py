@@ -9,12 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.rhythm import shifted_scores
 from musicinfuser.errors import UserError
-from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from small_world.metrics.pose import PoseNet
-from small_world.metrics.probes import ProbeError
+from small_world.metrics.probes import ProbeError, ProbeMetric
 
 TORSO = ("pelvis", "neck", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
 _TINY = 1e-12
@@ -81,7 +81,7 @@ def beat_correlation(
     return torch.where(is_flat, torch.zeros_like(product), product.clamp(-1, 1))
 
 
-class TorsoBeatCorrelation(ClipMetric):
+class TorsoBeatCorrelation(ProbeMetric):
     """Correlation of a lone dancer's torso height with the beat phase, and its chance level.
 
     The torso's place in the picture counts from the top, so sinking on the beat is positive, as the
@@ -112,24 +112,15 @@ class TorsoBeatCorrelation(ClipMetric):
         num_shifts: int = 1000,
         name: str = "torso_beat",
     ) -> None:
-        super().__init__(name=name)
+        network = PoseNet.load(weights)
+        super().__init__(network, weights=weights, name=name)
         if num_shifts < 1:
             raise UserError(f"num_shifts is {num_shifts}; a chance level needs at least 1.")
-        self.weights = weights
-        self.without_two_beat_swing = without_two_beat_swing
-        self.num_shifts = num_shifts
-        network = PoseNet.load(weights)
+        self.without_two_beat_swing, self.num_shifts = without_two_beat_swing, num_shifts
         missing = sorted(set(TORSO) - set(network.joint_names))
         if missing:
             raise ProbeError(f"{weights}: knows no {', '.join(missing)}; train the probe again.")
         self._torso = [network.joint_names.index(name) for name in TORSO]
-        # Not a submodule: this metric has states, no weights of its own.
-        self._networks = [network]
-
-    def torso_height(self, frames: Tensor) -> Tensor:
-        """Place of the torso below the top edge, in picture heights, float64, shape (T,)."""
-        [network] = self._networks
-        return network.read(frames)[:, self._torso, 1].double().mean(dim=1)
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """Score one clip.
@@ -142,19 +133,21 @@ class TorsoBeatCorrelation(ClipMetric):
             raise UserError(
                 f"{clip.name}: holds {len(beats)} music beats; a beat phase needs at least 2."
             )
-        duration_seconds = clip.duration_seconds
-        stream = generator(clip.seed, clip.name, "beat shift")
-        shifts = torch.rand(self.num_shifts, generator=stream, dtype=torch.float64)
-        shifted = (beats + shifts[:, None] * duration_seconds) % duration_seconds
         times = torch.arange(len(clip.frames), dtype=torch.float64) / clip.fps
-        every = torch.cat([beats[None], shifted.sort(dim=-1).values])
-        correlations = beat_correlation(
-            self.torso_height(clip.frames),
-            beat_position(times, every),
-            without_two_beat_swing=self.without_two_beat_swing,
-        )
-        return {"correlation": float(correlations[0]), "chance": float(correlations[1:].mean())}
+        # Below the top edge, in picture heights.
+        torso = self._networks[0].read(clip.frames)[:, self._torso, 1].double().mean(dim=1)
 
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the weights, as they are now."""
-        return {"weights": fingerprint_folder(self.weights)}
+        def score(times: Tensor, beats: Tensor) -> Tensor:
+            position = beat_position(times, beats.sort(dim=-1).values)
+            swing = self.without_two_beat_swing
+            return beat_correlation(torso, position, without_two_beat_swing=swing)
+
+        chance = shifted_scores(
+            score,
+            times,
+            beats,
+            duration_seconds=clip.duration_seconds,
+            stream=generator(clip.seed, clip.name, "beat shift"),
+            num_shifts=self.num_shifts,
+        )
+        return {"correlation": float(score(times, beats)), "chance": float(chance.mean())}

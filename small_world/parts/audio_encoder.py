@@ -1,4 +1,4 @@
-"""AudioEncoderModule: trains a small `Wav2Vec2Model` to hear beats, for the small world."""
+"""AudioEncoderModule: trains a small `Wav2Vec2Model` to find beats, for the small world."""
 
 import math
 from pathlib import Path
@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from lightning_modules.settings import OptimizerSpec
-from musicinfuser import keyed_random
 from small_world.parts.small_part import SmallPartModule
 
 if TYPE_CHECKING:
@@ -26,40 +23,14 @@ class AudioEncoderModule(SmallPartModule):
     Runs in fp32 only: features of this encoder change with precision.
     """
 
-    def __init__(
-        self,
-        optimizer: OptimizerSpec,
-        export_dir: str,
-        config: str | None = None,
-        pretrained: str | None = None,
-        seed: int = 42,
-    ) -> None:
-        """Set up; give ``config`` for a fresh start or ``pretrained`` to go on from weights.
+    part = "audio encoder"
+    validated = tuple(f"{name}_error" for name in CYCLES)
+    encoder: Wav2Vec2Model
 
-        Args:
-            optimizer: AdamW and its schedule.
-            export_dir: Where the trained encoder goes, as ``audio_encoder``.
-            config: A ``config.json`` of `Wav2Vec2Model`.
-            pretrained: A folder with ``audio_encoder`` in it.
-            seed: Seed of the weights.
-        """
-        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
-        self.encoder: Wav2Vec2Model | None = None
-        self.errors = nn.ModuleDict({name: MeanMetric() for name in CYCLES})
-
-    def configure_model(self) -> None:
-        """Build the encoder and its head, once."""
-        if self.encoder is not None:
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_random.key(self.seed, 0, "audio encoder init"))
-            encoder: Wav2Vec2Model = self.read_or_build(
-                Wav2Vec2Model,
-                "audio_encoder",
-                lambda config: Wav2Vec2Model(Wav2Vec2Config(**config)),
-            )
-            self.encoder = encoder
-            self.head = nn.Linear(encoder.config.hidden_size, 2 * len(CYCLES))
+    def build(self) -> None:
+        """The encoder and its head."""
+        self.encoder = self.read_or_build(Wav2Vec2Model)
+        self.head = nn.Linear(self.encoder.config.hidden_size, 2 * len(CYCLES))
 
     def points(self, waveforms: Tensor) -> Tensor:
         """Where the head places each token: ``(B, num_tokens, 3, 2)``, cosine and sine.
@@ -67,7 +38,6 @@ class AudioEncoderModule(SmallPartModule):
         Args:
             waveforms: ``(B, num_samples)`` at 16 kHz.
         """
-        assert self.encoder is not None
         features = self.encoder(normalise_loudness(waveforms)).last_hidden_state
         return self.head(features).unflatten(-1, (len(CYCLES), 2))
 
@@ -80,28 +50,14 @@ class AudioEncoderModule(SmallPartModule):
     def validation_step(self, batch: "MusicBatch", batch_idx: int) -> None:
         """How far off the tokens are, in shares of each cycle; 0.25 is chance."""
         distance = cycle_distance(self.points(batch.waveforms), batch.meter)
-        for i, name in enumerate(CYCLES):
-            self._error(name).update(distance[..., i])
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean errors."""
-        for name in CYCLES:
-            self.log(
-                f"val/{name}_error", self._error(name).compute(), prog_bar=True, sync_dist=True
-            )
-            self._error(name).reset()
+        for metric, of_cycle in zip(self.means, distance.unbind(-1), strict=True):
+            metric(of_cycle)
 
     def export(self) -> None:
         """Write the encoder without its head, with the feature extractor that goes with it."""
-        assert self.encoder is not None
         folder = Path(self.export_dir, "audio_encoder")
         self.encoder.save_pretrained(folder)
         Wav2Vec2FeatureExtractor().save_pretrained(folder)
-
-    def _error(self, name: str) -> MeanMetric:
-        metric = self.errors[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
 
 
 def normalise_loudness(waveforms: Tensor) -> Tensor:

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi
 from torch import Tensor
-from torchmetrics import MeanMetric
 
-from lightning_modules.settings import OptimizerSpec
 from musicinfuser import keyed_random
 from small_world.parts.small_part import SmallPartModule
 
@@ -28,46 +26,37 @@ class AutoencoderModule(SmallPartModule):
     frames of a latent.
     """
 
+    part = "vae"
+    validated = ("psnr",)
+    vae: AutoencoderKLMochi
+
     def __init__(
         self,
-        optimizer: OptimizerSpec,
-        export_dir: str,
-        config: str | None = None,
-        pretrained: str | None = None,
+        *args: Any,
         kl_weight: float = 3.0e-4,
         temporal_weight: float = 2.0,
         moving_weight: float = 5.0,
-        seed: int = 42,
+        **kwargs: Any,
     ) -> None:
-        """Set up; give ``config`` for a fresh start or ``pretrained`` to go on from weights.
+        """Set up; all other arguments are those of `SmallPartModule`.
 
         Args:
-            optimizer: AdamW and its schedule.
-            export_dir: Where the trained VAE goes, in diffusers' layout.
-            config: A ``config.json`` of `AutoencoderKLMochi`.
-            pretrained: A folder in diffusers' layout with ``vae`` in it.
+            *args: See there.
             kl_weight: Per latent element.
             temporal_weight: Of the absolute error of frame differences.
             moving_weight: Extra weight of pixels that change within the piece.
-            seed: Seed of weights and posterior noise.
+            **kwargs: See there.
         """
-        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
+        super().__init__(*args, **kwargs)
         self.kl_weight, self.temporal_weight = kl_weight, temporal_weight
         self.moving_weight = moving_weight
-        self.vae: AutoencoderKLMochi | None = None
-        self.psnr = MeanMetric()
 
-    def configure_model(self) -> None:
-        """Build the VAE, once."""
-        if self.vae is not None:
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_random.key(self.seed, 0, "vae init"))
-            self.vae = self.read_or_build(AutoencoderKLMochi, "vae", AutoencoderKLMochi.from_config)
+    def build(self) -> None:
+        """The VAE."""
+        self.vae = self.read_or_build(AutoencoderKLMochi)
 
     def training_step(self, batch: "FrameBatch", batch_idx: int) -> Tensor:
         """The loss of a batch of pieces."""
-        assert self.vae is not None
         pixels = to_pixels(batch.frames)
         posterior = self.vae.encode(pixels).latent_dist
         latents = posterior.mean + posterior.std * self._noise(batch, posterior.mean.shape)
@@ -85,24 +74,17 @@ class AutoencoderModule(SmallPartModule):
 
     def validation_step(self, batch: "FrameBatch", batch_idx: int) -> None:
         """Peak signal-to-noise ratio of held-out clips, through the posterior's mean."""
-        assert self.vae is not None
         pixels = to_pixels(batch.frames)
         decoded = self.vae.decode(self.vae.encode(pixels).latent_dist.mean, return_dict=False)[0]
-        self.psnr.update(psnr(decoded.clamp(-1, 1), pixels))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean over clips."""
-        self.log("val/psnr", self.psnr.compute(), prog_bar=True, sync_dist=True)
-        self.psnr.reset()
+        self.means[0](psnr(decoded.clamp(-1, 1), pixels))
 
     def export(self) -> None:
         """Measure the latents' mean and spread on training clips, and write the VAE."""
-        assert self.vae is not None
         # As many of each source, since that is how the sources are mixed later.
         by_source = self.trainer.datamodule.training_clips  # type: ignore[attr-defined]
         spread = [c[:: max(len(c) // STATISTICS_CLIPS, 1)][:STATISTICS_CLIPS] for c in by_source]
         mean, std = self.latent_statistics([clip for clips in spread for clip in clips])
-        # Where a warm start was read from is nobody's business later.
+        # Not where a warm start was read from.
         self.vae.register_to_config(
             latents_mean=mean.tolist(),
             latents_std=std.tolist(),
@@ -114,7 +96,6 @@ class AutoencoderModule(SmallPartModule):
     @torch.no_grad()
     def latent_statistics(self, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and spread per channel, ``(C,)`` each, of the posterior's samples."""
-        assert self.vae is not None
         self.vae.eval()
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for clip in clips:

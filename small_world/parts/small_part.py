@@ -1,41 +1,51 @@
-"""What the parts of the small Mochi that are trained alone have in common."""
+"""What the training modules of all parts of the small Mochi have in common."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from transformers import PreTrainedModel
 
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import OptimizerSpec
+from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_json
 from musicinfuser.pretrained_sources import load_pretrained
 from musicinfuser.throw_away import throw_away_mode
 
 
 class SmallPartModule(L.LightningModule):
-    """Trains one network, made from a config or read from weights, and exports it."""
+    """Trains one network, made from a config or read from weights, and exports it.
+
+    A subclass names its `part`, builds it in `build` and writes it in `export`. Its validation
+    steps update `means`, one per name in `validated`.
+    """
+
+    part: ClassVar[str]
+    validated: Sequence[str]
 
     def __init__(
         self,
         optimizer: OptimizerSpec,
         export_dir: str,
-        *,
-        config: str | None,
-        pretrained: str | None,
-        seed: int,
+        config: str | None = None,
+        pretrained: str | None = None,
+        seed: int = 42,
     ) -> None:
-        """Set up.
+        """Set up; give ``config`` for a fresh start or ``pretrained`` to go on from weights.
 
         Args:
             optimizer: AdamW and its schedule.
             export_dir: Where the trained part goes.
-            config: A ``config.json`` for a fresh start.
-            pretrained: A folder in diffusers' layout to go on from.
-            seed: Seed of all draws.
+            config: A ``config.json`` of the part's class.
+            pretrained: A folder in diffusers' layout with the part in it.
+            seed: Seed of the weights and of all draws.
 
         Raises:
             ValueError: Not exactly one of ``config`` and ``pretrained`` is given.
@@ -46,24 +56,49 @@ class SmallPartModule(L.LightningModule):
         self.optimizer_spec, self.export_dir = optimizer, export_dir
         self.step_means = StepMeans()
         self.config, self.pretrained, self.seed = config, pretrained, seed
+        self.means = nn.ModuleList(MeanMetric() for _ in self.validated)
+        self._is_built = False
 
-    def read_or_build(
-        self, part: Any, subfolder: str, build: Callable[[dict[str, Any]], Any]
-    ) -> Any:
+    def configure_model(self) -> None:
+        """Build the network and what is trained with it, once."""
+        if self._is_built:
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keyed_random.key(self.seed, 0, f"{self.part} init"))
+            self.build()
+        self._is_built = True
+
+    def build(self) -> None:
+        """Set the networks as attributes; random weights follow from the seed."""
+        raise NotImplementedError
+
+    def read_or_build(self, kind: Any) -> Any:
         """The network of a class of diffusers or transformers.
-
-        Args:
-            part: The class.
-            subfolder: Where it lies in ``pretrained``.
-            build: Makes it of what ``config`` says, with random weights.
 
         Raises:
             MissingWeightsError: ``pretrained`` holds no such part.
         """
         if self.pretrained is not None:
-            return load_pretrained(part, self.pretrained, subfolder)
+            return load_pretrained(kind, self.pretrained, self.part.replace(" ", "_"))
         assert self.config is not None
-        return build(json.loads(Path(self.config).read_text()))
+        config = read_json(self.config)
+        if issubclass(kind, PreTrainedModel):
+            return kind(kind.config_class(**config))
+        return kind.from_config(config)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means."""
+        self.log_means()
+
+    def log_means(self) -> Tensor:
+        """Log every mean as ``val/<name>`` and start anew; returns all, in order."""
+        values = []
+        for name, metric in zip(self.validated, self.means, strict=True):
+            assert isinstance(metric, MeanMetric)
+            values.append(metric.compute())
+            self.log(f"val/{name}", values[-1], prog_bar=True, sync_dist=True)
+            metric.reset()
+        return torch.stack(values)
 
     def on_fit_end(self) -> None:
         """Export what was trained; not of a training to throw away."""

@@ -1,17 +1,15 @@
 """TextEncoderModule: trains a small `T5EncoderModel` to read captions, for the small world."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
-from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
-from lightning_modules.settings import OptimizerSpec
-from musicinfuser import keyed_random
-from small_world.parts.caption_features import caption_features
+from musicinfuser.networks.text_tokens import warn_of_cut
 from small_world.parts.small_part import SmallPartModule
 
 if TYPE_CHECKING:
@@ -23,53 +21,37 @@ class TextEncoderModule(SmallPartModule):
 
     For each attribute, one learned query pools the features of a caption and a linear head tells
     the class. Queries and heads are thrown away afterwards. A text encoder that learns with the
-    base alone tells genres apart and hardly any colours, because pictures punish it too little.
+    base alone tells genres apart and hardly any colours: pictures depend too little on them.
     """
 
+    part = "text encoder"
+    text_encoder: T5EncoderModel
+
     def __init__(
-        self,
-        optimizer: OptimizerSpec,
-        export_dir: str,
-        num_classes: dict[str, int],
-        config: str | None = None,
-        pretrained: str | None = None,
-        max_text_tokens: int = 256,
-        seed: int = 42,
+        self, *args: Any, num_classes: dict[str, int], max_text_tokens: int = 256, **kwargs: Any
     ) -> None:
-        """Set up; give ``config`` for a fresh start or ``pretrained`` to go on from weights.
+        """Set up; all other arguments are those of `SmallPartModule`. Tokens are bytes.
 
         Args:
-            optimizer: AdamW and its schedule.
-            export_dir: Where ``text_encoder`` and ``tokenizer`` go.
+            *args: See there.
             num_classes: Classes of each attribute, in the order of the batches' labels.
-            config: A ``config.json`` of `T5EncoderModel`; tokens are bytes.
-            pretrained: A folder with ``text_encoder`` in it.
             max_text_tokens: Tokens after which captions are cut.
-            seed: Seed of the weights.
+            **kwargs: See there.
         """
-        super().__init__(optimizer, export_dir, config=config, pretrained=pretrained, seed=seed)
+        self.validated = [f"{name}_read" for name in num_classes]
+        super().__init__(*args, **kwargs)
         self.num_classes, self.max_text_tokens = num_classes, max_text_tokens
-        self.text_encoder: T5EncoderModel | None = None
         self.tokenizer = ByT5Tokenizer()
-        self.shares = nn.ModuleDict({name: MeanMetric() for name in num_classes})
 
-    def configure_model(self) -> None:
-        """Build the encoder, its queries and heads, once."""
-        if self.text_encoder is not None:
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_random.key(self.seed, 0, "text encoder init"))
-            encoder: T5EncoderModel = self.read_or_build(
-                T5EncoderModel, "text_encoder", lambda config: T5EncoderModel(T5Config(**config))
-            )
-            width = encoder.config.d_model
-            self.text_encoder = encoder
-            self.queries = nn.Linear(width, len(self.num_classes))
-            self.heads = nn.ModuleList(nn.Linear(width, n) for n in self.num_classes.values())
+    def build(self) -> None:
+        """The encoder, its queries and heads."""
+        self.text_encoder = self.read_or_build(T5EncoderModel)
+        width = self.text_encoder.config.d_model
+        self.queries = nn.Linear(width, len(self.num_classes))
+        self.heads = nn.ModuleList(nn.Linear(width, n) for n in self.num_classes.values())
 
     def logits(self, captions: tuple[str, ...]) -> list[Tensor]:
         """Logits ``(B, num_classes)`` of every attribute."""
-        assert self.text_encoder is not None
         features, lengths = caption_features(
             captions,
             tokenizer=self.tokenizer,
@@ -88,32 +70,53 @@ class TextEncoderModule(SmallPartModule):
             F.cross_entropy(logits, named, reduction="sum")
             for logits, named in zip(self.logits(batch.captions), batch.named.T, strict=True)
         ]
-        loss = torch.stack(losses).sum() / len(batch)
+        loss = torch.stack(losses).sum() / len(batch.captions)
         self.step_means.log(self, {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: "CaptionBatch", batch_idx: int) -> None:
         """The share of captions that are read right, among those that name the attribute."""
-        for name, logits, named in zip(
-            self.num_classes, self.logits(batch.captions), batch.named.T, strict=True
-        ):
-            is_named = named >= 0
-            self._share(name).update((logits.argmax(dim=1) == named)[is_named].float())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the shares."""
-        for name in self.num_classes:
-            self.log(f"val/{name}_read", self._share(name).compute(), prog_bar=True, sync_dist=True)
-            self._share(name).reset()
+        logits = self.logits(batch.captions)
+        for metric, found, named in zip(self.means, logits, batch.named.T, strict=True):
+            metric((found.argmax(dim=1) == named)[named >= 0].float())
 
     def export(self) -> None:
         """Write the encoder without its heads, and its tokenizer."""
-        assert self.text_encoder is not None
         folder = Path(self.export_dir)
         self.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
-    def _share(self, name: str) -> MeanMetric:
-        metric = self.shares[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
+
+def caption_features(
+    captions: Sequence[str],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: T5EncoderModel,
+    max_tokens: int,
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Captions to features, with gradients.
+
+    Args:
+        captions: The texts.
+        tokenizer: Goes with the encoder.
+        text_encoder: Decides where the work is done.
+        max_tokens: Longer captions are cut, with a warning.
+
+    Returns:
+        Features ``(B, L, width)`` and valid tokens per caption; an empty caption has none.
+    """
+    tokens = tokenizer(
+        [caption or "-" for caption in captions],
+        max_length=max_tokens,
+        truncation=True,
+        padding=True,
+        return_tensors="pt",
+    )
+    if tokens.input_ids.shape[1] == max_tokens:
+        for caption in captions:
+            warn_of_cut(caption, tokenizer, max_tokens=max_tokens)
+    counted = tokens.attention_mask.sum(dim=1).tolist()
+    lengths = tuple(n if c else 0 for n, c in zip(counted, captions, strict=True))
+    device = text_encoder.device
+    features = text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device))[0]
+    return features, lengths

@@ -3,16 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lightning.pytorch as L
 import torch
 from diffusers import MochiTransformer3DModel
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
-from lightning_modules.learning_rate import build_optimizer
-from lightning_modules.logged_steps import StepMeans
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
@@ -23,16 +18,19 @@ from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import load_pretrained
-from musicinfuser.throw_away import throw_away_mode
-from small_world.parts.caption_features import caption_features
 from small_world.parts.random_parts import write_pipeline_rest
+from small_world.parts.small_part import SmallPartModule
+from small_world.parts.text_encoder import caption_features
 
 if TYPE_CHECKING:
     from datamodules.batch import ClipBatch
 
 
-class TextToVideoModule(L.LightningModule):
+class TextToVideoModule(SmallPartModule):
     """The base of the small world: no audio enters, captions are read by a T5 trained with it."""
+
+    part = "transformer"
+    model: MusicMochi
 
     def __init__(
         self,
@@ -67,23 +65,17 @@ class TextToVideoModule(L.LightningModule):
         Raises:
             ValueError: A shift that is not positive.
         """
-        super().__init__()
+        self.validated = [f"loss_sigma_{name}" for name in validation.names]
+        super().__init__(optimizer, export_dir, pretrained=pretrained, seed=seed)
         if not noise_shift > 0:
             raise UserError(f"noise_shift is {noise_shift}; give 1 for uniform levels, or more.")
-        self.noise_shift = noise_shift
-        self.pretrained, self.export_dir = pretrained, export_dir
-        self.optimizer_spec, self.validation = optimizer, validation
-        self.max_text_tokens, self.seed = max_text_tokens, seed
-        self.train_text_encoder, self.compile_blocks = train_text_encoder, compile_blocks
-        self.model: MusicMochi | None = None
-        self.step_means = StepMeans()
-        self.losses = nn.ModuleList(MeanMetric() for _ in validation.sigmas)
+        self.noise_shift, self.validation = noise_shift, validation
+        self.max_text_tokens, self.train_text_encoder = max_text_tokens, train_text_encoder
+        self.compile_blocks = compile_blocks
 
-    def configure_model(self) -> None:
-        """Read transformer, text encoder and tokenizer, once."""
-        if self.model is not None:
-            return
-        backbone = load_pretrained(MochiTransformer3DModel, self.pretrained, "transformer")
+    def build(self) -> None:
+        """Read transformer, text encoder and tokenizer."""
+        backbone = self.read_or_build(MochiTransformer3DModel)
         self.model = MusicMochi(
             backbone,
             layers=[],
@@ -92,6 +84,7 @@ class TextToVideoModule(L.LightningModule):
             memory=MemorySettings(compile_blocks=self.compile_blocks),
         )
         self.model.requires_grad_(True)
+        assert self.pretrained is not None
         text_encoder = load_pretrained(T5EncoderModel, self.pretrained, "text_encoder")
         self.text_encoder = text_encoder.requires_grad_(self.train_text_encoder)
         self.tokenizer = load_pretrained(AutoTokenizer, self.pretrained, "tokenizer")
@@ -106,19 +99,13 @@ class TextToVideoModule(L.LightningModule):
 
     def validation_step(self, batch: "ClipBatch", batch_idx: int) -> None:
         """Losses at fixed noise levels."""
-        for level, metric in zip(self.validation.sigmas, self.losses, strict=True):
+        for level, metric in zip(self.validation.sigmas, self.means, strict=True):
             sigma = torch.full((len(batch),), level, device=self.device)
             metric(self.velocity_losses(batch, sigma, purpose=f"validation {level}"))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the losses."""
-        values = []
-        for name, metric in zip(self.validation.names, self.losses, strict=True):
-            assert isinstance(metric, MeanMetric)
-            values.append(metric.compute())
-            self.log(f"val/loss_sigma_{name}", values[-1], sync_dist=True)
-            metric.reset()
-        self.log("val/loss", torch.stack(values).mean(), prog_bar=True, sync_dist=True)
+        """Log the losses and their mean."""
+        self.log("val/loss", self.log_means().mean(), prog_bar=True, sync_dist=True)
 
     def velocity_losses(self, batch: "ClipBatch", sigma: Tensor, *, purpose: str) -> Tensor:
         """The squared error of the velocity per sample, ``(B,)``.
@@ -128,7 +115,6 @@ class TextToVideoModule(L.LightningModule):
             sigma: ``(B,)`` noise levels.
             purpose: Separates the noise of training from that of validation.
         """
-        assert self.model is not None
         noise = self._noise(batch, f"{purpose} noise")
         latents = posterior_sample(
             batch.latent_mean.float(),
@@ -147,17 +133,10 @@ class TextToVideoModule(L.LightningModule):
         )
         return velocity_loss(predicted, velocity_target(latents, noise))
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, warm-up and decay counted in optimizer steps."""
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
-
-    def on_fit_end(self) -> None:
-        """Write the trained parts, and what else a folder of Mochi's needs, if they are kept."""
-        if not self.trainer.is_global_zero or throw_away_mode(self.trainer):
-            return
-        assert self.model is not None
+    def export(self) -> None:
+        """Write the trained parts, and what else a folder of Mochi's needs."""
         folder = Path(self.export_dir)
-        # Where the start was read from is nobody's business later.
+        # Not where the start was read from.
         self.model.backbone.register_to_config(_name_or_path="")
         self.model.backbone.save_pretrained(folder / "transformer")
         self.text_encoder.save_pretrained(folder / "text_encoder")

@@ -1,0 +1,133 @@
+"""Write a folder of clips again, changed in one way, for `evaluate.py score` and sweeps.
+
+    python -m small_world.experiments.changed_clips SET/ground_truth SET/reconstructed \
+        --vae assets/small-mochi
+
+``--vae`` is the most that any model on the latents of a VAE can reach, and prints the peak
+signal-to-noise ratio. The other changes are worse clips, by which metrics can be judged.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+from tqdm import tqdm
+
+from dance_eval.metrics.intervals import bootstrap_mean
+from musicinfuser.atomic_files import write_text
+from musicinfuser.keyed_random import generator
+from musicinfuser.label_files import read_csv
+from musicinfuser.latent_space import normalise
+from musicinfuser.media.audio import read_audio
+from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.media.video_writing import write_video
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.tables import csv_table
+from small_world.parts.autoencoder import psnr
+
+RATE_HZ = 24_000
+Change = Callable[[Tensor, int], Tensor]
+"""uint8 frames ``(T, H, W, 3)`` and the number of the clip to other frames of that shape."""
+
+
+def with_noise(frames: Tensor, index: int, *, level: float) -> Tensor:
+    """Gaussian noise of a standard deviation in grey levels of 255, new in every frame."""
+    drawn = torch.randn(frames.shape, generator=generator(0, index, f"noise {level}"))
+    return (frames + level * drawn).round().clamp(0, 255).to(torch.uint8)
+
+
+def blurred(frames: Tensor, index: int, *, sigma_px: float) -> Tensor:
+    """A Gaussian blur of every frame."""
+    size = 2 * round(3 * sigma_px) + 1
+    found = gaussian_blur(frames.permute(0, 3, 1, 2), [size, size], [sigma_px, sigma_px])
+    return found.permute(0, 2, 3, 1).contiguous()
+
+
+def through_vae(frames: Tensor, index: int, *, encoders: Encoders) -> Tensor:
+    """The mean of the posterior, decoded."""
+    mean, _ = encoders.encode_video(frames[None], device=torch.device("cpu"))
+    return encoders.decode_video(normalise(mean, encoders.latents_mean, encoders.latents_std))[0]
+
+
+def write_changed(
+    source: Path, out: Path, system: str, change: Change | None, *, swap_prompts: bool = False
+) -> list[float]:
+    """Write every clip of ``source/clips.csv`` again, with its sound, and their list.
+
+    Args:
+        source: A folder of clips.
+        out: Where to.
+        system: Of the new clips, after that of the old ones.
+        change: Gives the new frames; None keeps the old ones.
+        swap_prompts: Give each clip the prompt of the clip half a list away.
+
+    Returns:
+        The peak signal-to-noise ratio of each clip in dB.
+    """
+    required = ("file", "system", "track", "prompt")
+    rows = [row for _, row in read_csv(source / "clips.csv", required=required, others=True)]
+    values = []
+    for index, row in enumerate(tqdm(rows, unit="clip", desc=system)):
+        path = source / row["file"]
+        info = probe_video(path)
+        fps = info.average_fps
+        frames = read_clip(
+            path,
+            start_seconds=0.0,
+            num_frames=round(info.duration_seconds * fps),
+            height=info.height,
+            width=info.width,
+            fps=fps,
+            crop=None,
+        )
+        changed = frames if change is None else change(frames, index)
+        values.append(float(psnr(changed[None] / 127.5 - 1, frames[None] / 127.5 - 1)))
+        sound = read_audio(path, rate_hz=RATE_HZ) if info.has_audio else None
+        rate_hz = RATE_HZ if info.has_audio else None
+        write_video(out / row["file"], changed, fps=fps, audio=sound, audio_rate_hz=rate_hz)
+    half = len(rows) // 2 if swap_prompts else 0
+    listed = [
+        row | {"system": f"{row['system']}{system}", "prompt": other["prompt"]}
+        for row, other in zip(rows, rows[half:] + rows[:half], strict=True)
+    ]
+    write_text(out / "clips.csv", csv_table(listed))
+    return values
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Change a folder as the options say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="a folder with clips.csv")
+    parser.add_argument("out", type=Path)
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--vae", help="a folder with vae/: encode and decode")
+    way.add_argument("--noise", type=float, help="standard deviation in grey levels of 255")
+    way.add_argument("--blur", type=float, help="standard deviation in pixels")
+    way.add_argument("--swap_prompts", action="store_true", help="the prompt of another clip")
+    settings = parser.parse_args(arguments)
+    change: Change | None = None
+    if settings.vae is not None:
+        spec = EncodersSpec(mochi=settings.vae, dtype="float32")
+        system, change = " through the VAE", partial(through_vae, encoders=Encoders(spec))
+    elif settings.noise is not None:
+        system = f", noise {settings.noise:g}"
+        change = partial(with_noise, level=settings.noise)
+    elif settings.blur is not None:
+        system = f", blur {settings.blur:g} px"
+        change = partial(blurred, sigma_px=settings.blur)
+    else:
+        system = ", prompt of another clip"
+    values = write_changed(
+        settings.source, settings.out, system, change, swap_prompts=settings.swap_prompts
+    )
+    if settings.vae is not None:
+        interval = bootstrap_mean(values, seed=0, name="psnr")
+        print(f"PSNR {interval.text(2)} dB, lowest {min(values):.2f} dB, {len(values)} clips")
+
+
+if __name__ == "__main__":
+    main()

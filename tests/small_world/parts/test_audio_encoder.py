@@ -1,0 +1,99 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Wav2Vec2FeatureExtractor
+
+from lightning_modules.settings import OptimizerSpec
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from small_world.data.music_dataset import MusicBatch
+from small_world.parts.audio_encoder import (
+    AudioEncoderModule,
+    cycle_distance,
+    normalise_loudness,
+    on_circle,
+)
+from tests.conftest import ROOT
+from tests.small_world.parts.part_training import audio_encoder_arguments, train_part
+
+CONFIG = f"{ROOT}/configs/small_world/parts/audio_encoder.json"
+OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+
+
+def make_module(**options) -> AudioEncoderModule:
+    settings = {"config": CONFIG, "export_dir": "nowhere"} | options
+    module = AudioEncoderModule(OPTIMIZER, **settings)
+    module.configure_model()
+    return module
+
+
+def test_trains_and_exports_what_the_encoders_load(tmp_path: Path) -> None:
+    cli = train_part("audio_encoder", tmp_path, *audio_encoder_arguments())
+    errors = [cli.trainer.callback_metrics[f"val/{n}_error"] for n in ("beat", "two_beats", "bar")]
+    assert all(0 < error < 0.5 for error in errors)
+    spec = EncodersSpec(audio=f"{tmp_path}/export", audio_subfolder="audio_encoder")
+    waveform = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    features = Encoders(spec).encode_audio(waveform, device=torch.device("cpu"))
+    module = cli.model.eval()
+    with torch.no_grad():
+        expected = module.encoder(normalise_loudness(waveform)).last_hidden_state
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loudness_as_the_feature_extractor_does() -> None:
+    waveform = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.1
+    extracted = Wav2Vec2FeatureExtractor()(
+        [w.numpy() for w in waveform], sampling_rate=16_000, return_tensors="pt"
+    ).input_values
+    torch.testing.assert_close(normalise_loudness(waveform), extracted)
+
+
+def test_positions_become_points_and_distances() -> None:
+    meter = torch.tensor([0.0, 0.25, 0.9])
+    points = on_circle(meter)
+    for turn, (x, y) in zip(meter.tolist(), points.tolist(), strict=True):
+        assert (x, y) == pytest.approx(
+            (math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)), abs=1e-6
+        )
+    assert cycle_distance(points, meter).max() < 1e-6
+    shifted = torch.tensor([0.3, 0.75, 0.1])
+    expected = [0.3, 0.5, 0.2]
+    assert cycle_distance(3 * points, shifted).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_loss_is_the_squared_distance_on_the_circles() -> None:
+    module = make_module()
+    module.log = lambda *_, **__: None
+    batch = MusicBatch((0, 1), torch.randn(2, 8000), torch.rand(2, 24, 3))
+    loss = module.training_step(batch, 0)
+    points = module.points(batch.waveforms)
+    total = 0.0
+    for b in range(2):
+        for t in range(24):
+            for c in range(3):
+                angle = 2 * math.pi * batch.meter[b, t, c].item()
+                x, y = points[b, t, c].tolist()
+                total += (x - math.cos(angle)) ** 2 + (y - math.sin(angle)) ** 2
+    assert loss.item() == pytest.approx(total / (2 * 24 * 3 * 2), rel=1e-4)
+    loss.backward()
+    # Masking noise is the one parameter that only spectral augmentation would use.
+    unused = {n for n, p in module.named_parameters() if p.grad is None}
+    assert unused <= {"encoder.masked_spec_embed"}
+
+
+def test_weights_follow_the_seed(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one = make_module(seed=3).state_dict()
+    torch.manual_seed(2)
+    again, other = make_module(seed=3), make_module(seed=4)
+    assert all(torch.equal(one[k], v) for k, v in again.state_dict().items())
+    assert any(not torch.equal(one[k], v) for k, v in other.state_dict().items())
+    other.encoder.save_pretrained(tmp_path / "audio_encoder")
+    warm = make_module(config=None, pretrained=str(tmp_path)).encoder
+    assert all(torch.equal(other.encoder.state_dict()[k], v) for k, v in warm.state_dict().items())
+
+
+def test_exactly_one_source() -> None:
+    with pytest.raises(ValueError, match="exactly one of `config` and `pretrained`"):
+        make_module(config=None)

@@ -81,8 +81,9 @@ def _win_rate(
         "wilson": wilson_interval(sum(each), len(each), confidence=how.confidence),
     }
     for clusters in ("raters", "items", "both"):
+        # The 0 keeps the draws, and so the ends, of earlier versions.
         row[f"{clusters}_interval"] = clustered_interval(
-            scores, counts, how, clusters=clusters, name=f"{systems}/{question}"
+            scores, counts, how, clusters=clusters, name=f"{systems}/{question}/0"
         )
     leaning = scores.sum(axis=1) - counts.sum(axis=1) / 2
     row["p_votes"] = sign_test(each.count(1.0), each.count(0.0))

@@ -13,7 +13,7 @@ from datamodules.captioning import CaptioningDataModule
 from datamodules.clips import SkippedClip
 from datamodules.encoding import EncodingDataModule
 from datamodules.report import write_report
-from datamodules.summary import left_out_by_choice
+from datamodules.summary import left_out_of
 from lightning_modules.captioning import Caption
 from lightning_modules.encoding import ClipEncoder, EncodedCaption, EncodedClip
 from musicinfuser.atomic_files import require_writable, write_json_lines
@@ -125,7 +125,8 @@ class CacheWriter(PredictionWriter):
         data, rows = _data(trainer), self.skipped
         if trainer.is_global_zero:
             before = [self.skipped_row(clip) for each in data.datasets for clip in each.skipped]
-            rows = [*before, *rows, *left_out_by_choice(data.datasets)]
+            by_choice = [row for dataset in data.datasets for row in left_out_of(dataset)]
+            rows = [*before, *rows, *(row for row in by_choice if row["kind"] != "skipped")]
         path = list_skipped(data.cache_dir, trainer, rows)
         print(f"encoded {self.num_written} clips, {data.num_found} were there already.")
         print(f"{self.num_padded} of the encoded clips outlast their sound; silence was added.")

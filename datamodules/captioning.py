@@ -1,6 +1,7 @@
 """CaptioningDataModule: pictures of every video that has no caption yet."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def read_stills(
     )
 
 
+def read_or_skip(paths: list[Path], *, root: Path, **numbers: Any) -> list[Stills | SkippedClip]:
+    """`read_stills` of some videos, or why there are none; runs in the loader's processes."""
+    found: list[Stills | SkippedClip] = []
+    for path in paths:
+        try:
+            found.append(read_stills(path, file=file_key(path.relative_to(root)), **numbers))
+        except MediaError as error:
+            found.append(SkippedClip.unreadable("", path, error))
+    return found
+
+
 class CaptioningDataModule(L.LightningDataModule):
     """Videos without a caption for `VideoCaptioner`; `callbacks.CaptionWriter` writes the tables.
 
@@ -119,7 +131,7 @@ class CaptioningDataModule(L.LightningDataModule):
             time_limit_seconds: When a video is given up, so that none can hold up the job.
         """
         super().__init__()
-        self.numbers = {
+        self.numbers: dict[str, Any] = {
             "num_frames": num_frames,
             "longest_side": longest_side,
             "time_limit_seconds": time_limit_seconds,
@@ -129,8 +141,7 @@ class CaptioningDataModule(L.LightningDataModule):
         self.root = Path(root)
         self.captions = captions
         self.tables = Path(tables) if tables is not None else written_captions(self.root)
-        check_num_workers(num_workers)
-        self.num_workers = num_workers
+        self.num_workers = check_num_workers(num_workers)
 
     def setup(self, stage: str) -> None:
         """Find the videos and their captions.
@@ -165,18 +176,8 @@ class CaptioningDataModule(L.LightningDataModule):
         """This rank's share, one video per batch."""
         assert self.trainer is not None
         mine: Any = self.uncaptioned(self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(mine, collate_fn=self.read, num_workers=self.num_workers)
-
-    def read(self, paths: list[Path]) -> list[Stills | SkippedClip]:
-        """The pictures of some videos, or why there are none; runs in the loader's processes."""
-        found: list[Stills | SkippedClip] = []
-        for path in paths:
-            try:
-                key = file_key(path.relative_to(self.root))
-                found.append(read_stills(path, file=key, **self.numbers))  # type: ignore[arg-type]
-            except MediaError as error:
-                found.append(SkippedClip.unreadable("", path, error))
-        return found
+        read = partial(read_or_skip, root=self.root, **self.numbers)
+        return DataLoader(mine, collate_fn=read, num_workers=self.num_workers)
 
     def transfer_batch_to_device(
         self, batch: list[Stills | SkippedClip], device: torch.device, dataloader_idx: int

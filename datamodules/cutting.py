@@ -162,8 +162,12 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 channel=settings.audio_channel,
                 time_limit_seconds=settings.time_limit_seconds,
             )
-            reason = self._reason_to_skip_sound(waveform)
-            if reason is not None:
+            if waveform.shape[-1] == 0:
+                reason = "no sound: the audio ends before the clip starts"
+                return SkippedClip(self.source, spec.path, reason, spec.clip_id)
+            limit = self.min_loudness_dbfs
+            if limit is not None and (level := loudness_dbfs(waveform)) < limit:
+                reason = f"too quiet: {level:.1f} dBFS, less than {limit:g}"
                 return SkippedClip(self.source, spec.path, reason, spec.clip_id)
             frames = read_clip(
                 spec.path,
@@ -208,8 +212,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 self.skipped.append(found)
         usable: dict[str, SourceVideo] = {}
         self._infos: dict[Path, VideoInfo] = {}
-        infos = _probe_all([v.path for v in described], self.settings.time_limit_seconds)
-        for video, info in zip(described, infos, strict=True):
+        for video, info in zip(described, self._probe_all(described), strict=True):
             if isinstance(info, MediaError):
                 self.skipped.append(SkippedClip.unreadable(self.source, video.path, info))
             elif video.clip_stem in usable:
@@ -221,6 +224,19 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 usable[video.clip_stem] = video
                 self._infos[video.path] = info
         return list(usable.values())
+
+    def _probe_all(self, videos: Sequence[SourceVideo]) -> list[VideoInfo | MediaError]:
+        def probe(video: SourceVideo) -> VideoInfo | MediaError:
+            try:
+                limit = self.settings.time_limit_seconds
+                return probe_video(video.path, time_limit_seconds=limit)
+            except MediaError as error:
+                return error
+
+        with ThreadPoolExecutor(NUM_PROBE_THREADS) as pool:
+            results = pool.map(probe, videos)
+            is_short = len(videos) < MIN_FILES_FOR_PROGRESS_BAR
+            return list(tqdm(results, "probing videos", len(videos), disable=is_short, unit="file"))
 
     def _require_clips(self) -> None:
         """Refuse a dataset without a clip: what happened to the files, and what to change."""
@@ -263,14 +279,6 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 f"too short: {info.duration_seconds:.2f} s, a clip of {clip_seconds:g} s"
                 f" with margins needs {shortest:.2f} s; a smaller edge_margin or fewer frames help"
             )
-        return None
-
-    def _reason_to_skip_sound(self, waveform: torch.Tensor) -> str | None:
-        if waveform.shape[-1] == 0:
-            return "no sound: the audio ends before the clip starts"
-        limit = self.min_loudness_dbfs
-        if limit is not None and (level := loudness_dbfs(waveform)) < limit:
-            return f"too quiet: {level:.1f} dBFS, less than {limit:g}"
         return None
 
     def _cut(
@@ -322,16 +330,3 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 )
             )
         return specs
-
-
-def _probe_all(paths: Sequence[Path], time_limit_seconds: float) -> list[VideoInfo | MediaError]:
-    def probe(path: Path) -> VideoInfo | MediaError:
-        try:
-            return probe_video(path, time_limit_seconds=time_limit_seconds)
-        except MediaError as error:
-            return error
-
-    with ThreadPoolExecutor(NUM_PROBE_THREADS) as pool:
-        results = pool.map(probe, paths)
-        is_short = len(paths) < MIN_FILES_FOR_PROGRESS_BAR
-        return list(tqdm(results, "probing videos", len(paths), disable=is_short, unit="file"))

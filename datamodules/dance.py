@@ -104,7 +104,6 @@ class DanceDataModule(L.LightningDataModule):
         check_number(
             "data.max_validation_clips", max_validation_clips, at_least=1, hint=all_or_none
         )
-        check_num_workers(num_workers)
         self.cache_dir = cache_dir
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
         self.ratio = ratio
@@ -115,7 +114,7 @@ class DanceDataModule(L.LightningDataModule):
         self.validation_source = validation_source
         self.max_validation_clips = max_validation_clips
         self.validation_batch_size = validation_batch_size
-        self.num_workers = num_workers
+        self.num_workers = check_num_workers(num_workers)
         self.training_share = training_share
         self.generation = generation
         self.recipe: EncodingRecipe | None = None
@@ -127,7 +126,7 @@ class DanceDataModule(L.LightningDataModule):
 
         Raises:
             CacheError: No cache, a foreign one, or no clips for what is asked.
-            ValueError: A ratio that cannot be held, or requests that cannot be made.
+            UserError: A ratio that cannot be held, or requests that cannot be made.
         """
         if stage == "predict":
             self.requests = self._requests()

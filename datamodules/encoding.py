@@ -72,8 +72,7 @@ class EncodingDataModule(L.LightningDataModule):
             raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
         self.sources = sources
-        check_num_workers(num_workers)
-        self.num_workers = num_workers
+        self.num_workers = check_num_workers(num_workers)
         self.datasets: list[ClipDataset] = []
         # Less may be left than there are processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True

@@ -7,9 +7,10 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from musicinfuser.setting_checks import check_number
 
 
-def check_num_workers(num_workers: int) -> None:
-    """Refuse a number of loader processes below 0."""
+def check_num_workers(num_workers: int) -> int:
+    """A number of loader processes; refuse one below 0."""
     check_number("data.num_workers", num_workers, at_least=0, hint=" (0: in the main process)")
+    return num_workers
 
 
 def outlive_first_signal(worker_id: int) -> None:

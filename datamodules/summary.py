@@ -34,11 +34,6 @@ def left_out_of(dataset: ClipDataset) -> list[LeftOut]:
     ]
 
 
-def left_out_by_choice(datasets: Iterable[ClipDataset]) -> list[LeftOut]:
-    """How many files were not selected, and how many shots give no clip."""
-    return [row for data in datasets for row in left_out_of(data) if row["kind"] != "skipped"]
-
-
 def read_left_out(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[LeftOut]:
     """What the processes of encode jobs left out of a cache, each once.
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.captioning import CaptioningDataModule, read_stills
+from datamodules.captioning import read_or_skip, read_stills
 from datamodules.clips import SkippedClip
 from musicinfuser.media.errors import MediaError
 from tests.datamodules.conftest import FIRST_GREY
@@ -48,8 +48,8 @@ def test_a_video_that_takes_too_long_is_passed_on_with_the_reason(
     tmp_path: Path, write_dance: Callable[..., Path]
 ) -> None:
     path = write_dance(tmp_path / "a.mp4")
-    data = CaptioningDataModule(str(tmp_path), num_frames=2, time_limit_seconds=1e-9)
-    [video] = data.read([path])
+    options = {"num_frames": 2, "longest_side": 32, "time_limit_seconds": 1e-9}
+    [video] = read_or_skip([path], root=tmp_path, **options)
     assert isinstance(video, SkippedClip)
     assert video.reason == (
         "cannot be read: was not read within 1e-09 s; a larger time_limit_seconds gives it more."

@@ -137,12 +137,9 @@ class AISTDataset(ClipDataset):
 
 
 def aist_caption(name: AISTName, *, template_index: int) -> str:
-    """Caption a recording from its name.
+    """Caption a recording (not ``cAll``) by one of the four templates, 0 to 3.
 
-    Args:
-        name: Parsed name of a video (not ``cAll``).
-        template_index: Which of the four templates, 0 to 3. Names without a genre have one form
-            only and ignore it.
+    Names without a genre have one form only and ignore it.
     """
     known = tables()
     dancers = dancers_of(name) or ()

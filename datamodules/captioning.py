@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.captions import find_caption, read_captions, tables_in, written_captions
 from datamodules.clips import SkippedClip
 from datamodules.folders import file_key, find_videos
-from datamodules.loader_processes import check_num_workers
+from datamodules.loader_processes import HostDataModule, check_num_workers
 from musicinfuser.label_files import LabelError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
@@ -54,10 +53,10 @@ def read_stills(
 
     Args:
         path: The video.
-        file: Its key.
+        file: Its `file_key`.
         num_frames: Pictures, one per part.
         longest_side: Pixels of their longer side; smaller videos are not enlarged.
-        time_limit_seconds: When to give the video up.
+        time_limit_seconds: For all of them.
 
     Raises:
         MediaError: If more than half of them cannot be read, or not all in time.
@@ -101,7 +100,7 @@ def read_or_skip(paths: list[Path], *, root: Path, **numbers: Any) -> list[Still
     return found
 
 
-class CaptioningDataModule(L.LightningDataModule):
+class CaptioningDataModule(HostDataModule):
     """Videos without a caption for `VideoCaptioner`; `callbacks.CaptionWriter` writes the tables.
 
     A video has a caption if `YouTubeDataset` would find one, or if this job has written one.
@@ -147,7 +146,7 @@ class CaptioningDataModule(L.LightningDataModule):
         """Find the videos and their captions.
 
         Raises:
-            ValueError: A folder without videos, or a table that cannot be read.
+            UserError: A folder without videos, or a table that cannot be read.
         """
         entries = [self.captions] if isinstance(self.captions, str) else self.captions
         table = read_captions(self.root, [*entries, *tables_in(self.tables)])
@@ -178,9 +177,3 @@ class CaptioningDataModule(L.LightningDataModule):
         mine: Any = self.uncaptioned(self.trainer.global_rank, self.trainer.world_size)
         read = partial(read_or_skip, root=self.root, **self.numbers)
         return DataLoader(mine, collate_fn=read, num_workers=self.num_workers)
-
-    def transfer_batch_to_device(
-        self, batch: list[Stills | SkippedClip], device: torch.device, dataloader_idx: int
-    ) -> list[Stills | SkippedClip]:
-        """Leave pictures where they are; the processor of the model takes them from there."""
-        return batch

@@ -19,11 +19,10 @@ def read_caption_table(path: str | Path, *, root: Path | None = None) -> dict[st
     """Read a table of captions.
 
     Args:
-        path: A ``.jsonl`` file with one object per line, or a ``.csv`` file with a header line;
-            both with the fields ``file`` (path relative to the folder of videos) and ``caption``,
-            in UTF-8.
-        root: Folder of the videos. What the caption job said of a video that is another one now is
-            left out.
+        path: A ``.jsonl`` file with one object per line, or a ``.csv`` file with a header line, in
+            UTF-8; the fields are ``file`` (path relative to the folder of videos) and ``caption``.
+        root: Folder of the videos. Captions that a model wrote of a video that is another one now
+            are left out.
 
     Returns:
         Caption by `file_key`, stripped; empty ones are left out.

@@ -107,11 +107,6 @@ def detect_cuts(
 ) -> list[float]:
     """Decode a whole video and find its hard cuts.
 
-    Args:
-        path: The file.
-        settings: Which detector; a threshold of None is the detector's own.
-        time_limit_seconds: When to give the file up.
-
     Returns:
         Seconds from the first frame to the first frame of each new shot, in order. Fades, and cuts
         between pictures that hardly differ, are not found.

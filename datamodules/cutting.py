@@ -193,7 +193,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
     def has_room(self, duration_seconds: float) -> bool:
         """Whether a clip fits between the margins of a video (authors' code)."""
         (whole,) = shots_between((), duration_seconds, edge_margin=self.edge_margin)
-        return whole.latest_start(self.settings.clip_seconds) >= whole.start_seconds
+        return whole.reason_to_skip(self.settings.clip_seconds) is None
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped.append(SkippedClip(self.source, path, reason))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
@@ -22,7 +21,11 @@ from datamodules.generation_requests import (
     write_tempi,
 )
 from datamodules.held_out_requests import held_out_requests
-from datamodules.loader_processes import check_num_workers, outlive_first_signal
+from datamodules.loader_processes import (
+    HostDataModule,
+    check_num_workers,
+    outlive_first_signal,
+)
 from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
@@ -40,7 +43,7 @@ from musicinfuser.media.latents import (
 from musicinfuser.setting_checks import check_number
 
 
-class DanceDataModule(L.LightningDataModule):
+class DanceDataModule(HostDataModule):
     """AIST and in-the-wild clips, mixed exactly, from a cache of encoded clips.
 
     Training takes clips of the split ``train`` only, validation those of held-out music (Table 7)
@@ -158,18 +161,18 @@ class DanceDataModule(L.LightningDataModule):
                 "processes; encode more, or set data.validation_source to null."
             )
         batches = self.validation_clips.batches(
-            self._shard(num_clips), batch_size=self.validation_batch_size
+            self.share(range(num_clips)), batch_size=self.validation_batch_size
         )
         return self._loader(self.validation_clips, batch_sampler=batches)
 
     def predict_dataloader(self) -> DataLoader[list[GenerationRequest]]:
         """This rank's requests, one per batch."""
-        requests: Any = [self.requests[i] for i in self._shard(len(self.requests))]
+        requests: Any = self.share(self.requests)
         return DataLoader(requests, batch_size=1, collate_fn=list)
 
     def transfer_batch_to_device(
-        self, batch: ClipBatch | list[GenerationRequest], device: torch.device, dataloader_idx: int
-    ) -> ClipBatch | list[GenerationRequest]:
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """Move tensors; requests stay."""
         return batch.to(device, non_blocking=True) if isinstance(batch, ClipBatch) else batch
 
@@ -184,10 +187,6 @@ class DanceDataModule(L.LightningDataModule):
             and self.trainer.strategy.root_device.type == "cuda",
             **arguments,  # type: ignore[arg-type]
         )
-
-    def _shard(self, size: int) -> range:
-        assert self.trainer is not None
-        return range(self.trainer.global_rank, size, self.trainer.world_size)
 
     def _read_cache(self) -> list[ClipHeader]:
         if self._headers is None:

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
-import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
-from datamodules.loader_processes import check_num_workers
+from datamodules.loader_processes import HostDataModule, check_num_workers
 from musicinfuser.clip_size import clip_sizes
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
@@ -37,11 +35,9 @@ Folder = tuple[str, str]
 """A source and the path of a folder."""
 Videos = Mapping[str, Path]
 """The videos of a folder by their paths below it."""
-Item = str | RawClip | SkippedClip
-"""A caption, a clip, or why there is none."""
 
 
-class EncodingDataModule(L.LightningDataModule):
+class EncodingDataModule(HostDataModule):
     """Captions and raw clips for `ClipEncoder`; what is in the cache is not read again."""
 
     def __init__(
@@ -112,18 +108,9 @@ class EncodingDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """This rank's share of the missing captions, then of the missing clips, one per batch."""
-        assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        captions: Any = self.captions[rank::world_size]
-        clips = Subset(self.missing, range(rank, len(self.missing), world_size))
-        items: Any = ConcatDataset([captions, clips])
+        clips = Subset(self.missing, self.share(range(len(self.missing))))
+        items: Any = ConcatDataset([self.share(self.captions), clips])  # type: ignore[list-item]
         return DataLoader(items, batch_size=1, collate_fn=list, num_workers=self.num_workers)
-
-    def transfer_batch_to_device(
-        self, batch: list[Item], device: torch.device, dataloader_idx: int
-    ) -> list[Item]:
-        """Leave clips where they are; each encoder takes what it needs."""
-        return batch
 
     def list_outdated(self) -> int:
         """Write the list of clips that still do not count, once all have been encoded.

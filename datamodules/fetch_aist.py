@@ -49,9 +49,9 @@ def read_names(
 
     Args:
         path: A text file with one name per line, with or without ``.mp4``.
-        cameras: Such as ``c01``; None for all.
-        situations: Such as ``BM``; None for all.
-        genres: Such as ``BR``; None for all. Showcases, cyphers and battles name none.
+        cameras: Such as ``c01``; None for all, as for the next two.
+        situations: Such as ``BM``.
+        genres: Such as ``BR``. Showcases, cyphers and battles name none.
 
     Raises:
         LabelError: No such file, or no text.
@@ -132,12 +132,7 @@ def fetch(
 
 
 def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int:
-    """Fetch what a list names; the exit code is 0 if all of it is there.
-
-    Args:
-        arguments: Of the command line.
-        url: Where the server keeps folders of videos by size.
-    """
+    """Fetch what a list names; the exit code is 0 if all of it is there."""
     parser = argparse.ArgumentParser(
         "datamodules.fetch_aist", description=(__doc__ or "").split("\n")[0]
     )

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
-import torch
 from torch.utils.data import DataLoader
 
+from datamodules.loader_processes import HostDataModule
 from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
@@ -17,7 +16,7 @@ from musicinfuser.label_files import read_json
 SETTINGS_NAME = "settings.json"
 
 
-class LayerRequestsDataModule(L.LightningDataModule):
+class LayerRequestsDataModule(HostDataModule):
     """Every layer with every prompt and seed, shared out over processes, less what is made."""
 
     def __init__(
@@ -83,12 +82,5 @@ class LayerRequestsDataModule(L.LightningDataModule):
         missing = [i for i, clip in enumerate(clips) if not clip.is_made(self.output_dir)]
         # As the first process sees the disk: all must share out the same list.
         missing = self.trainer.strategy.broadcast(missing)
-        mine = missing[self.trainer.global_rank :: self.trainer.world_size]
-        todo: Any = [clips[i] for i in mine]
+        todo: Any = [clips[i] for i in self.share(missing)]
         return DataLoader(todo, batch_size=1, collate_fn=list)
-
-    def transfer_batch_to_device(
-        self, batch: list[LayerRequest], device: torch.device, dataloader_idx: int
-    ) -> list[LayerRequest]:
-        """Requests stay where they are."""
-        return batch

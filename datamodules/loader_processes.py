@@ -1,7 +1,11 @@
-"""What happens in the processes that load data."""
+"""What data modules and the processes that load their data share."""
 
 import signal
+from collections.abc import Sequence
+from typing import Any
 
+import lightning.pytorch as L
+import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
 
 from musicinfuser.setting_checks import check_number
@@ -11,6 +15,21 @@ def check_num_workers(num_workers: int) -> int:
     """A number of loader processes; refuse one below 0."""
     check_number("data.num_workers", num_workers, at_least=0, hint=" (0: in the main process)")
     return num_workers
+
+
+class HostDataModule(L.LightningDataModule):
+    """Data whose batches stay on the host: each model takes to its device what it needs."""
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """This rank's part."""
+        assert self.trainer is not None
+        return items[self.trainer.global_rank :: self.trainer.world_size]
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Leave a batch where it is."""
+        return batch
 
 
 def outlive_first_signal(worker_id: int) -> None:

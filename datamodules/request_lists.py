@@ -34,18 +34,18 @@ def read_requests(
     Args:
         lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
             ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
-            file or video that the model hears in place of the track, or ``nothing``) and
+            file or video that conditions in place of the track, or ``nothing``) and
             ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
             for from the list's folder, then from the working directory.
         num_frames: Where a line has none.
-        height: Pixels.
+        height: Pixels, as ``width``.
         width: Pixels.
         track_offset_seconds: Where a line has none; None draws a start per track and seed.
         num_seconds: In place of ``num_frames``, for clips in windows.
         fps: Frame rate of the clips.
 
     Raises:
-        ValueError: With file and line: text that is no such list, a file that does not exist, a
+        UserError: With file and line: text that is no such list, a file that does not exist, a
             number out of its range, or a line that repeats another.
     """
     paths = [Path(path) for path in lists]

@@ -60,7 +60,7 @@ class Shot:
         """When a clip must start to end with the shot."""
         return self.end_seconds - clip_seconds
 
-    def reason_to_skip(self, clip_seconds: float, min_seconds: float) -> str | None:
+    def reason_to_skip(self, clip_seconds: float, min_seconds: float = 0.0) -> str | None:
         """Why no clip is cut from it, or None."""
         if self.latest_start(clip_seconds) < self.start_seconds:
             return "shot shorter than a clip"
@@ -84,10 +84,8 @@ def shots_between(
         cuts_seconds: Times of each first frame of a new shot, in order.
         duration_seconds: Length of the video.
         edge_margin: Part of the video at each end that belongs to no shot, in [0, 0.5).
-        margin_seconds: What belongs to no shot before and after each cut.
-
-    Returns:
-        At least one shot; of one that is shorter than its margins nothing is left.
+        margin_seconds: What belongs to no shot before and after each cut; of a shot that is shorter
+            nothing is left.
     """
     first, last = edge_margin * duration_seconds, (1 - edge_margin) * duration_seconds
     cuts = [cut for cut in cuts_seconds if first < cut < last]
@@ -99,12 +97,8 @@ def shots_between(
 def place(draw: float, shots: Sequence[Shot], *, clip_seconds: float) -> tuple[Shot, float]:
     """Which shot a draw falls into, and the start of the clip there.
 
-    Shots are met as often as they are long, starts within one evenly.
-
-    Args:
-        draw: In [0, 1).
-        shots: At least one, none shorter than a clip.
-        clip_seconds: Length of a clip.
+    Shots are met as often as they are long, starts within one evenly. The draw lies in [0, 1), and
+    no shot is shorter than a clip.
     """
     total = sum(shot.seconds for shot in shots)
     for shot in shots:

@@ -34,7 +34,7 @@ class TempoSpec:
         """Files, and where in each the music's moment ``offset_seconds`` is.
 
         Raises:
-            ValueError: Two tracks of one name, or no offset.
+            UserError: Two tracks of one name, or no offset.
         """
         if offset_seconds is None:
             raise UserError(

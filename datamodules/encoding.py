@@ -1,7 +1,7 @@
 """EncodingDataModule: every clip and caption that is not yet in the cache."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ from musicinfuser.media.latents import (
 
 Folder = tuple[str, str]
 """A source and the path of a folder."""
-Videos = Mapping[str, Path]
-"""The videos of a folder by their paths below it."""
 
 
 class EncodingDataModule(HostDataModule):
@@ -216,13 +214,26 @@ def find_outdated(cache_dir: str | Path, datasets: Sequence[ClipDataset]) -> lis
     """
     headers = [read_clip_header(path) for path in stored_clips(cache_dir)]
     listed = {clip.key: clip for clip in read_outdated(cache_dir)}
-    now = {(spec.source, spec.clip_id): spec.path for data in datasets for spec in data.clips}
-    folders = _folders(headers, datasets)
+    videos: dict[Folder, dict[str, Path]] = {}
+    """Of each folder by their paths below it."""
+    cut_now: dict[tuple[str, str], tuple[Path, Folder]] = {}
+    for data in datasets:
+        here = data.source, printable(data.root)
+        videos[here] = {printable(path.relative_to(data.root)): path for path in data.videos}
+        cut_now |= {(spec.source, spec.clip_id): (spec.path, here) for spec in data.clips}
+    moved: dict[Folder, dict[str, Path]] = {}
+    for header in headers:
+        folder = _folder(header, videos)
+        _, now = cut_now.get((header.source, header.clip_id), (None, None))
+        if folder is not None and folder not in videos and now is not None:
+            moved[folder] = moved.get(folder, {}) | videos[now]
+    videos |= moved
     outdated = []
     for header in headers:
-        path, folder = now.get((header.source, header.clip_id)), _folder(header, folders)
-        if path is None and folder in folders:
-            path = folders[folder].get(header.attributes["file"].removeprefix(f"{folder[1]}/"))
+        folder = _folder(header, videos)
+        path, _ = cut_now.get((header.source, header.clip_id), (None, None))
+        if path is None and folder is not None and folder in videos:
+            path = videos[folder].get(header.attributes["file"].removeprefix(f"{folder[1]}/"))
             if path is None:
                 outdated.append(OutdatedClip.of(header, GONE))
                 continue
@@ -233,25 +244,7 @@ def find_outdated(cache_dir: str | Path, datasets: Sequence[ClipDataset]) -> lis
     return outdated
 
 
-def _folders(
-    headers: Sequence[ClipHeader], datasets: Sequence[ClipDataset]
-) -> dict[Folder, Videos]:
-    """What the folders that clips come from hold now, as far as the datasets know."""
-    known: dict[Folder, Videos] = {}
-    cut_from: dict[tuple[str, str], Videos] = {}
-    for data in datasets:
-        found = {printable(path.relative_to(data.root)): path for path in data.videos}
-        known[data.source, printable(data.root)] = found
-        cut_from |= {(spec.source, spec.clip_id): found for spec in data.clips}
-    folders = dict(known)
-    for header in headers:
-        folder, videos = _folder(header, known), cut_from.get((header.source, header.clip_id))
-        if folder is not None and folder not in known and videos is not None:
-            folders[folder] = {**folders.get(folder, {}), **videos}
-    return folders
-
-
-def _folder(header: ClipHeader, known: Mapping[Folder, Videos]) -> Folder | None:
+def _folder(header: ClipHeader, known: Iterable[Folder]) -> Folder | None:
     """The folder a clip comes from; clips that do not say so may lie below a known one."""
     root, file = header.attributes.get("root"), header.attributes.get("file", "")
     if root is not None:

@@ -23,9 +23,15 @@ from datamodules.clips import (
     SourceVideo,
     crop_box,
 )
-from datamodules.cut_finding import find_cuts, require_detector
 from datamodules.folders import file_key, find_videos, other_files, select_files
-from datamodules.shots import ShotSettings, num_crops, place, shots_between
+from datamodules.shots import (
+    ShotSettings,
+    find_cuts,
+    num_crops,
+    place,
+    require_detector,
+    shots_between,
+)
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize, nearest_size
 from musicinfuser.errors import UserError

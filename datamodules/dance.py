@@ -15,12 +15,12 @@ from datamodules.cached_clips import (
 )
 from datamodules.generation_requests import (
     RequestsSpec,
+    held_out_requests,
     make_requests,
     require_sounds,
     unfinished,
     write_tempi,
 )
-from datamodules.held_out_requests import held_out_requests
 from datamodules.loader_processes import (
     HostDataModule,
     check_num_workers,

@@ -7,9 +7,9 @@ from typing import Any
 
 from datamodules import EncodingDataModule
 from datamodules.clips import ClipSpec
-from datamodules.cut_finding import stored_cuts_only
 from datamodules.cutting import ClipDataset
 from datamodules.encoding import captions_not_encoded, find_outdated, not_encoded
+from datamodules.shots import stored_cuts_only
 from datamodules.summary import left_out_of
 from lightning_modules import ClipEncoder
 from musicinfuser.clip_size import ClipSize, size_name

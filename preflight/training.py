@@ -15,7 +15,7 @@ from callbacks.checkpoint_files import checkpoints_in, newest_of
 from callbacks.run_folder import RunFolderError, check_start
 from callbacks.sample_generation import NO_SAMPLES
 from datamodules import DanceDataModule
-from datamodules.held_out_requests import held_out_requests
+from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.errors import UserError, looked_for

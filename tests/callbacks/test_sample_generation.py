@@ -20,7 +20,7 @@ from benchmarks.limits import Work
 from benchmarks.vae import counted_tflop
 from callbacks import SampleGeneration
 from callbacks.sample_generation import SampleRequest, _untouched
-from datamodules.held_out_requests import held_out_requests
+from datamodules.generation_requests import held_out_requests
 from musicinfuser.generation import GeneratedClip, SamplingSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio, write_wav

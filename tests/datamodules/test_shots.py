@@ -12,8 +12,15 @@ import torch
 import yaml
 
 from datamodules.clips import RawClip, SourceVideo
-from datamodules.cut_finding import detect_cuts, find_cuts, stored_cuts_only
-from datamodules.shots import Shot, ShotSettings, place, shots_between
+from datamodules.shots import (
+    Shot,
+    ShotSettings,
+    detect_cuts,
+    find_cuts,
+    place,
+    shots_between,
+    stored_cuts_only,
+)
 from datamodules.summary import left_out_of
 from datamodules.youtube import YouTubeDataset, clip_stem
 from musicinfuser.media.latents import read_headers

@@ -55,13 +55,8 @@ class EncodingDataModule(HostDataModule):
             **settings: As `CutSettings` takes them, for all sources; sizes must suit Mochi.
         """
         super().__init__()
-        self.settings = CutSettings(**settings)
-        self.sizes = clip_sizes(
-            self.settings.num_frames,
-            self.settings.height,
-            self.settings.width,
-            self.settings.buckets,
-        )
+        self.settings = cut = CutSettings(**settings)
+        self.sizes = clip_sizes(cut.num_frames, cut.height, cut.width, cut.buckets)
         if not sources:
             raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir

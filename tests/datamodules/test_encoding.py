@@ -326,11 +326,12 @@ def test_shards_are_disjoint_and_complete(
         )
         data.setup("predict")
         recipe = clip_encoder.recipe_of(data.settings)
-        data.leave_out_encoded(recipe, audio_rate_hz=16_000)
+        data.leave_out_encoded(recipe, audio_rate_hz=8_000)
         captions.append(data.captions[rank::world_size])
         items = [item for batch in data.predict_dataloader() for item in batch]
         assert items[: len(captions[-1])] == captions[-1], "texts come first"
         clips = items[len(captions[-1]) :]
+        assert {len(clip.waveform) for clip in clips} == {2400}, "0.3 s at the encoder's rate"
         found.append([(clip.spec.source, clip.spec.clip_id) for clip in clips])
     assert sorted(text for share in captions for text in share) == data.captions
     together = [clip for shard in found for clip in shard]

@@ -99,6 +99,13 @@ def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -
     path = write_generated(tmp_path, entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
     song, spec = replace(request, in_windows=True), FinishedSpec(str(tmp_path))
     assert unfinished([request, song], spec) == [song]
+    assert unfinished([replace(request, track_offset_seconds=None)], spec) == []
+    assert unfinished([request], replace(spec, matching={"num_steps": 3})) == [request]
+    assert unfinished([request], replace(spec, matching={"num_steps": 2})) == []
+    clip = path.read_bytes()
+    path.write_bytes(b"another")
+    assert unfinished([request], spec) == [request]
+    path.write_bytes(clip)
     # A description from before there were windows.
     text = path.with_suffix(".json").read_text().replace('"in_windows": false,', "")
     assert "in_windows" not in text

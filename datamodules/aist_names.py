@@ -6,16 +6,14 @@ for basic, advanced, moving-camera and group dances (groups join three dancers),
 before the variation. AIST++ names a sequence, seen by all cameras, with ``cAll``.
 """
 
-import csv
 import functools
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from musicinfuser.aist_music import MUSIC_BPM
+from musicinfuser.label_files import read_csv, read_yaml
 
 TABLES_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "aist"
 ALL_CAMERAS = "cAll"
@@ -93,12 +91,8 @@ class AISTTables:
 @functools.cache
 def tables() -> AISTTables:
     """The code tables, read once."""
-    codes, splits = (
-        yaml.safe_load((TABLES_FOLDER / name).read_text("utf-8"))
-        for name in ("codes.yaml", "splits.yaml")
-    )
-    with open(TABLES_FOLDER / "dancers.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    codes, splits = (read_yaml(TABLES_FOLDER / name) for name in ("codes.yaml", "splits.yaml"))
+    rows = read_csv(TABLES_FOLDER / "dancers.csv", required=("dancer", "gender"), others=True)
     everyone = codes["variation_dancers"]
     variations = {
         (entry["situation"], code): {
@@ -111,7 +105,7 @@ def tables() -> AISTTables:
         genres=codes["genres"],
         situations=codes["situations"],
         cameras=codes["cameras"],
-        dancers={row["dancer"]: row["gender"] for row in rows},
+        dancers={row["dancer"]: row["gender"] for _, row in rows},
         music_bpm=MUSIC_BPM,
         variations=variations,
         held_out_music=frozenset(splits["held_out_music"]),

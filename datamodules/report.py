@@ -28,7 +28,6 @@ from datamodules.summary import (
     totals,
 )
 from musicinfuser.atomic_files import write_text
-from musicinfuser.clip_size import ClipSize
 from musicinfuser.errors import in_one_sentence, looked_for
 from musicinfuser.html_pages import render
 from musicinfuser.media.errors import MediaError
@@ -39,7 +38,7 @@ from musicinfuser.media.latents import (
     read_clip_header,
     stored_clips,
 )
-from musicinfuser.media.video import CropBox, VideoInfo, probe_video, read_clip
+from musicinfuser.media.video import probe_video, read_clip
 
 PICTURES_PER_GROUP = 12
 LONGEST_SIDE_PX = 240
@@ -125,32 +124,21 @@ def evenly_chosen(items: Sequence[Item], number: int | None) -> list[Item]:
 def _clip_card(clip: ClipHeader) -> Card:
     own, split = clip.attributes, clip.split.replace("_", " ")
     kinds = [f"{key} {own[key]}" for key in ("genre", "camera") if key in own]
-    start_seconds = float(own.get("start_seconds", "nan"))
     facts = {
         split: True,
         clip.bucket: True,
-        f"starts at {start_seconds:.2f} s": "start_seconds" in own,
+        f"starts at {float(own.get('start_seconds', 'nan')):.2f} s": "start_seconds" in own,
         f"shot {own.get('shot')}": "shot" in own,
         f"music {clip.music}": clip.music,
         f"{own.get('audio_padded_seconds')} s of silence at the end": "audio_padded_seconds" in own,
     }
-
-    def take() -> Picture:
-        if own.get("crop") not in CROPS or "start_seconds" not in own:
-            return "The clip does not say where it was cut."
-        middle_seconds = clip.recipe.num_frames // 2 / clip.recipe.fps
-        return _picture(
-            Path(own.get("file", "")),
-            start_seconds=start_seconds + middle_seconds,
-            cut=lambda info: (clip.size, crop_box(info, size=clip.size, crop=own["crop"])),
-        )
 
     return Card(
         ", ".join([clip.source, split, *kinds]),
         clip.clip_id,
         clip.caption,
         [fact for fact, known in facts.items() if known],
-        take,
+        lambda: _picture(Path(own.get("file", "")), clip),
     )
 
 
@@ -165,25 +153,23 @@ def _file_card(row: LeftOut) -> Card:
     )
 
 
-def _picture(
-    path: Path,
-    *,
-    start_seconds: float | None = None,
-    cut: Callable[[VideoInfo], tuple[ClipSize, CropBox | None]] = lambda info: (
-        (info.height, info.width),
-        None,
-    ),
-) -> Picture:
-    """One frame of a video as a small JPEG file; by default the whole one in the middle."""
+def _picture(path: Path, clip: ClipHeader | None = None) -> Picture:
+    """The frame in the middle of a clip, cut as the clip was, or of a whole video."""
+    own = {} if clip is None else clip.attributes
+    if clip is not None and (own.get("crop") not in CROPS or "start_seconds" not in own):
+        return "The clip does not say where it was cut."
     if not path.is_file():
         return f"{path} is no longer there."
     try:
         info = probe_video(path, time_limit_seconds=TIME_LIMIT_SECONDS)
-        size, crop = cut(info)
+        size, crop, seconds = (info.height, info.width), None, info.duration_seconds / 2
+        if clip is not None:
+            size, crop = clip.size, crop_box(info, size=clip.size, crop=own["crop"])
+            seconds = float(own["start_seconds"]) + clip.recipe.num_frames // 2 / clip.recipe.fps
         height, width = (max(1, round(side * LONGEST_SIDE_PX / max(size))) for side in size)
         frames = read_clip(
             path,
-            start_seconds=info.duration_seconds / 2 if start_seconds is None else start_seconds,
+            start_seconds=seconds,
             num_frames=1,
             height=height,
             width=width,

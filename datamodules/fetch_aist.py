@@ -16,8 +16,8 @@ from pathlib import Path
 from datamodules.aist_names import ALL_CAMERAS, parse_name, tables
 from datamodules.downloading import FetchError, compare, fetch_file, is_known, is_mp4
 from musicinfuser.atomic_files import named_write_errors
-from musicinfuser.errors import UserError, in_one_sentence
-from musicinfuser.label_files import read_lines
+from musicinfuser.errors import in_one_sentence
+from musicinfuser.label_files import LabelError, read_lines
 
 TERMS_URL = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEO_URL = "https://aistdancedb.ongaaccel.jp/v1.0.0/video"
@@ -54,8 +54,8 @@ def read_names(
         genres: Such as ``BR``. Showcases, cyphers and battles name none.
 
     Raises:
-        LabelError: No such file, or no text.
-        FetchError: A line that is no video's name, an unknown code, or nothing left.
+        LabelError: No such file, no text, or a line that is no video's name.
+        FetchError: An unknown code, or nothing left.
     """
     known = tables()
     choices = (
@@ -70,9 +70,10 @@ def read_names(
     for number, line in read_lines(path):
         name = parse_name(line)
         if name is None or name.camera == ALL_CAMERAS:
-            raise FetchError(
-                f"{path}, line {number}: {line!r} is not the name of an AIST video, such as"
-                " gBR_sBM_c01_d04_mBR0_ch01."
+            raise LabelError(
+                path,
+                f"{line!r} is not the name of an AIST video, such as gBR_sBM_c01_d04_mBR0_ch01.",
+                number,
             )
         if all(codes is None or getattr(name, part) in codes for part, codes, _ in choices):
             chosen.append(str(name))
@@ -132,7 +133,11 @@ def fetch(
 
 
 def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int:
-    """Fetch what a list names; the exit code is 0 if all of it is there."""
+    """Fetch what a list names; the exit code is 0 if all of it is there.
+
+    Raises:
+        UserError: As `read_names` and `fetch`.
+    """
     parser = argparse.ArgumentParser(
         "datamodules.fetch_aist", description=(__doc__ or "").split("\n")[0]
     )
@@ -148,19 +153,13 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
     if not options.accept_terms:
         print(TERMS)
         return 1
-    try:
-        names = read_names(
-            options.names,
-            cameras=options.cameras,
-            situations=options.situations,
-            genres=options.genres,
-        )
-        done = fetch(
-            names, options.out, url=f"{url}/{options.size}", pause_seconds=options.pause_seconds
-        )
-    except UserError as error:
-        print(f"fetch_aist: {error}", file=sys.stderr)
-        return 1
+    choice = {name: getattr(options, name) for name in ("cameras", "situations", "genres")}
+    done = fetch(
+        read_names(options.names, **choice),
+        options.out,
+        url=f"{url}/{options.size}",
+        pause_seconds=options.pause_seconds,
+    )
     print(
         f"{len(done.new)} fetched, {len(done.there_already)} there already, "
         f"{len(done.failed)} failed"

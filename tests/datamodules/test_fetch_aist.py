@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.fetch_aist import TERMS_URL, FetchError, fetch, main, read_names
+from datamodules.fetch_aist import TERMS_URL, fetch, main, read_names
+from musicinfuser.errors import UserError
 
 NAMES = (
     "gBR_sBM_c01_d04_mBR0_ch01",
@@ -251,7 +252,7 @@ def test_a_server_that_does_not_tell_the_length(
 
 
 def test_a_full_disk_ends_the_list(
-    server: Server, names_file: Path, tmp_path: Path, monkeypatch, capsys
+    server: Server, names_file: Path, tmp_path: Path, monkeypatch
 ) -> None:
     opened = Path.open
 
@@ -263,9 +264,9 @@ def test_a_full_disk_ends_the_list(
     monkeypatch.setattr(Path, "open", full)
     out = tmp_path / "videos"
     arguments = ["--names", str(names_file), "--out", str(out), "--accept-terms"]
-    assert main(arguments, url=server.url) == 1
-    said = capsys.readouterr().err
-    assert "mp4.part: cannot be written (No space left on device); make room, then repeat" in said
+    said = r"mp4.part: cannot be written \(No space left on device\); make room, then repeat"
+    with pytest.raises(UserError, match=said):
+        main(arguments, url=server.url)
     assert len(server.requests) == 1 and files(out) == {}
 
 
@@ -360,12 +361,12 @@ def test_lists_that_cannot_be_meant(
     names_file: Path, text: str, choice: dict, message: str
 ) -> None:
     names_file.write_text(text)
-    with pytest.raises(FetchError, match=message):
+    with pytest.raises(UserError, match=message):
         read_names(names_file, **choice)
 
 
-def test_a_list_that_is_not_there(tmp_path: Path, capsys) -> None:
+def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     out = tmp_path / "videos"
-    assert main(["--names", "/no/such.txt", "--out", str(out), "--accept-terms"]) == 1
-    assert "/no/such.txt cannot be read (No such file" in capsys.readouterr().err
+    with pytest.raises(UserError, match="/no/such.txt cannot be read .No such file"):
+        main(["--names", "/no/such.txt", "--out", str(out), "--accept-terms"])
     assert not out.exists()

@@ -99,36 +99,27 @@ class NotSelected:
     criterion: str
 
 
-@dataclass(frozen=True)
-class ClipSpec:
-    """Where one clip lies and what is said about it; nothing of it is decoded yet.
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec(SourceVideo):
+    """Where one clip of a video lies; nothing of it is decoded yet.
 
     Attributes:
         source: The data set the clip comes from.
         clip_id: Name of the clip: the video's ``clip_stem``, with a number if it has several.
-        path: The video file.
         start_seconds: Start of the clip, counted from the first video frame.
         num_frames: Frames to read, at the frame rate of the dataset.
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         crop: How the frame is cut to the target aspect.
-        caption: The text of this clip.
-        base_caption: As in `SourceVideo`, like the rest.
     """
 
     source: str
     clip_id: str
-    path: Path
     start_seconds: float
     num_frames: int
     height: int
     width: int
     crop: CropMode
-    caption: str
-    base_caption: str
-    music: str | None
-    split: Split
-    attributes: dict[str, str] = field(default_factory=dict)
 
     @property
     def cut(self) -> dict[str, str]:

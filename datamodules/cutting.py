@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -318,21 +319,19 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             stream = keyed_random.generator(settings.seed, clip_id, "clip start")
             draw = torch.rand((), generator=stream, dtype=torch.float64).item()
             shot, start_seconds = place(draw, usable, clip_seconds=clip_seconds)
+            own: dict[str, Any] = {"caption": self.caption(video, clip_id)}
+            if len(shots) > 1:
+                own["attributes"] = video.attributes | {"shot": str(shot)}
             specs.append(
                 ClipSpec(
+                    **vars(video) | own,
                     source=self.source,
                     clip_id=clip_id,
-                    path=video.path,
                     start_seconds=start_seconds,
                     num_frames=settings.num_frames,
                     height=height,
                     width=width,
                     crop=crop,
-                    caption=self.caption(video, clip_id),
-                    base_caption=video.base_caption,
-                    music=video.music,
-                    split=video.split,
-                    attributes=video.attributes | ({"shot": str(shot)} if len(shots) > 1 else {}),
                 )
             )
         return specs

@@ -30,6 +30,7 @@ ALLOW_UPSCALING = (
 )
 SPEC = ClipSpec(
     source="youtube",
+    clip_stem="clip",
     clip_id="clip.seg1",
     path=Path("/videos/踊る.mp4"),
     start_seconds=1.25,

@@ -11,6 +11,7 @@ from musicinfuser.networks.encoders import EncodersSpec
 
 SPEC = ClipSpec(
     source="aist",
+    clip_stem="a",
     clip_id="a",
     path=Path("a.mp4"),
     start_seconds=0.0,

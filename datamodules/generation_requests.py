@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -87,46 +87,38 @@ def make_requests(
         )
     if spec.num_frames is not None:
         num_frames = spec.num_frames
-    size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
-    check_clip_size(**size)
+    check_clip_size(num_frames, height, width)
+    blank = GenerationRequest(
+        "music",
+        "",
+        0,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        track_offset_seconds=spec.track_offset_seconds,
+    )
     if spec.requests is not None:
         _refuse_both(
             "data.generation.requests lists what to make",
             spec,
             *("music", "music_dir", "prompts", "seeds", "tempo"),
         )
-        return read_requests(
-            [spec.requests] if isinstance(spec.requests, str) else spec.requests,
-            **size,
-            track_offset_seconds=spec.track_offset_seconds,
-            num_seconds=spec.num_seconds,
-            fps=fps,
-        )
+        lists = [spec.requests] if isinstance(spec.requests, str) else spec.requests
+        return read_requests(lists, blank, num_seconds=spec.num_seconds, fps=fps)
     prompts, tracks = _prompts(spec.prompts), _tracks(spec)
-    offset_seconds = spec.track_offset_seconds
-    starts: Sequence[tuple[Path, float | None]] = [(track, offset_seconds) for track in tracks]
+    starts: Sequence[tuple[Path, float | None]]
+    starts = [(track, spec.track_offset_seconds) for track in tracks]
     if spec.tempo is not None:
-        starts = spec.tempo.starts(tracks, offset_seconds=offset_seconds)
+        starts = spec.tempo.starts(tracks, offset_seconds=spec.track_offset_seconds)
     if not spec.seeds:
         raise UserError("data.generation.seeds is empty; name at least one.")
     requests = []
     for track, start_seconds in starts:
+        own = replace(blank, track=str(track), track_offset_seconds=start_seconds)
         if spec.num_seconds is not None:
-            size["num_frames"] = frames_of(
-                str(track), num_seconds=spec.num_seconds, start_seconds=start_seconds, fps=fps
-            )
-        requests += [
-            GenerationRequest(
-                track=str(track),
-                prompt=prompt,
-                seed=seed,
-                **size,
-                track_offset_seconds=start_seconds,
-                in_windows=spec.num_seconds is not None,
-            )
-            for prompt in prompts
-            for seed in spec.seeds
-        ]
+            frames = frames_of(own, num_seconds=spec.num_seconds, fps=fps)
+            own = replace(own, num_frames=frames, in_windows=True)
+        requests += [replace(own, prompt=p, seed=seed) for p in prompts for seed in spec.seeds]
     return requests
 
 

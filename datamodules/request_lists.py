@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,8 @@ OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset
 
 def read_requests(
     lists: Sequence[str | Path],
+    default: GenerationRequest,
     *,
-    num_frames: int,
-    height: int,
-    width: int,
-    track_offset_seconds: float | None = 0.0,
     num_seconds: float | None = None,
     fps: float = 30.0,
 ) -> list[GenerationRequest]:
@@ -37,11 +35,8 @@ def read_requests(
             file or video that conditions in place of the track, or ``nothing``) and
             ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
             for from the list's folder, then from the working directory.
-        num_frames: Where a line has none.
-        height: Pixels, as ``width``.
-        width: Pixels.
-        track_offset_seconds: Where a line has none; None draws a start per track and seed.
-        num_seconds: In place of ``num_frames``, for clips in windows.
+        default: What a line leaves out.
+        num_seconds: In place of its ``num_frames``, for clips in windows.
         fps: Frame rate of the clips.
 
     Raises:
@@ -63,26 +58,21 @@ def read_requests(
     ]
     for path, line, row in listed:
         try:
-            offset_seconds = _number(row, "track_offset_seconds", float, track_offset_seconds)
-            track = _listed_file(path.parent, "track", row["track"])
-            in_windows = num_seconds is not None and not row.get("num_frames")
-            if num_seconds is not None and in_windows:
-                num_frames = frames_of(
-                    track, num_seconds=num_seconds, start_seconds=offset_seconds, fps=fps
-                )
-            request = GenerationRequest(
-                track=track,
+            start_seconds = default.track_offset_seconds
+            request = replace(
+                default,
+                track=_listed_file(path.parent, "track", row["track"]),
                 prompt=row["prompt"],
                 seed=_number(row, "seed", int),
-                num_frames=_number(row, "num_frames", int, num_frames),
-                height=height,
-                width=width,
-                track_offset_seconds=offset_seconds,
+                num_frames=_number(row, "num_frames", int, default.num_frames),
+                track_offset_seconds=_number(row, "track_offset_seconds", float, start_seconds),
                 heard=_heard(path.parent, row.get("heard", "")),
-                heard_offset_seconds=_number(row, "heard_offset_seconds", float, None),
-                in_windows=in_windows,
+                heard_offset_seconds=_number(row, "heard_offset_seconds", float),
             )
-            check_clip_size(request.num_frames, height, width)
+            if num_seconds is not None and not row.get("num_frames"):
+                frames = frames_of(request, num_seconds=num_seconds, fps=fps)
+                request = replace(request, num_frames=frames, in_windows=True)
+            check_clip_size(request.num_frames, request.height, request.width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(request.file_stem(), place)) != place:
                 raise UserError(f"repeats {first}; give it another seed, or leave it out.")
@@ -125,14 +115,13 @@ def _listed_file(folder: Path, column: str, text: str) -> str:
     )
 
 
-def frames_of(track: str, *, num_seconds: float, start_seconds: float | None, fps: float) -> int:
+def frames_of(request: GenerationRequest, *, num_seconds: float, fps: float) -> int:
     """The most frames, 6k + 1, that last at most so long and end with their music.
 
     Args:
-        track: An audio file or a video.
+        request: Names the track and where the clip starts in it; if that is yet to be drawn, room
+            is left for it.
         num_seconds: Seconds asked for, above 0; infinite for all there are.
-        start_seconds: Where the clip starts in its track; None if that is yet to be drawn, which
-            leaves room for it.
         fps: Frame rate of the clip.
 
     Raises:
@@ -140,11 +129,11 @@ def frames_of(track: str, *, num_seconds: float, start_seconds: float | None, fp
     """
     # Audio conditioning takes a little more than a clip's length, which should not be silence.
     beyond = clip_audio_seconds(1, fps=fps) - 1 / fps
-    left = _seconds(track) - (start_seconds or 0.0) - beyond
+    left = _seconds(request.track) - (request.track_offset_seconds or 0.0) - beyond
     num_frames = frames_within(min(num_seconds, left), fps=fps)
     if left < num_seconds < math.inf:
         rank_zero_info(
-            f"{track} ends before {num_seconds:g} s are over; its clip lasts "
+            f"{request.track} ends before {num_seconds:g} s are over; its clip lasts "
             f"{num_frames / fps:.2f} s."
         )
     return num_frames

@@ -263,7 +263,7 @@ def test_several_lists_follow_each_other_and_may_not_repeat_a_line(listed: Path)
 def test_files_that_are_no_list(listed: Path, content: bytes, message: str) -> None:
     listed.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        read_requests([listed], num_frames=7, height=32, width=48)
+        read_requests([listed], GenerationRequest("", "", 0, num_frames=7, height=32, width=48))
     assert str(listed) in str(error.value)
 
 

@@ -12,8 +12,7 @@ from lightning.pytorch.cli import LightningCLI
 from datamodules.captioning import CaptioningDataModule
 from datamodules.clips import SkippedClip
 from datamodules.encoding import EncodingDataModule
-from datamodules.report import write_report
-from datamodules.summary import left_out_of
+from datamodules.report import left_out_of, write_report
 from lightning_modules.captioning import Caption
 from lightning_modules.encoding import ClipEncoder, EncodedCaption, EncodedClip
 from musicinfuser.atomic_files import require_writable, write_json_lines

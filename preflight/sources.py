@@ -9,8 +9,8 @@ from datamodules import EncodingDataModule
 from datamodules.clips import ClipSpec
 from datamodules.cutting import ClipDataset
 from datamodules.encoding import captions_not_encoded, find_outdated, not_encoded
+from datamodules.report import left_out_of
 from datamodules.shots import stored_cuts_only
-from datamodules.summary import left_out_of
 from lightning_modules import ClipEncoder
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import OutdatedClip, check_caption_encoder

@@ -13,8 +13,8 @@ import torch
 from datamodules.aist import AIST_BASE_CAPTION, AIST_TEMPLATES, AISTDataset, aist_caption
 from datamodules.aist_names import parse_name
 from datamodules.clips import RawClip, SkippedClip
+from datamodules.report import left_out_of
 from datamodules.shots import num_crops
-from datamodules.summary import left_out_of
 from musicinfuser.media.video_writing import write_video
 from tests.datamodules.conftest import cut
 

@@ -13,8 +13,14 @@ import pytest
 from PIL import Image
 
 from datamodules.clips import crop_box
-from datamodules.report import evenly_chosen, main, write_report
-from datamodules.summary import clip_counts, left_out_counts, read_left_out
+from datamodules.report import (
+    clip_counts,
+    evenly_chosen,
+    left_out_counts,
+    main,
+    read_left_out,
+    write_report,
+)
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.media.video import probe_video, read_clip
 from tests.conftest import AIST_FILES, YOUTUBE_FILES, write_moving_square

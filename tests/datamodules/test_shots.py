@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from datamodules.clips import RawClip, SourceVideo
+from datamodules.report import left_out_of
 from datamodules.shots import (
     Shot,
     ShotSettings,
@@ -21,7 +22,6 @@ from datamodules.shots import (
     shots_between,
     stored_cuts_only,
 )
-from datamodules.summary import left_out_of
 from datamodules.youtube import YouTubeDataset, clip_stem
 from musicinfuser.media.latents import read_headers
 from musicinfuser.media.video import probe_video

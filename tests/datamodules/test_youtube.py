@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules.clips import RawClip, SkippedClip
-from datamodules.summary import left_out_of
+from datamodules.report import left_out_of
 from datamodules.youtube import YOUTUBE_EMPTY_CAPTION, YouTubeDataset, clip_stem
 from tests.datamodules.conftest import cut
 from tests.media.conftest import sine, write_media

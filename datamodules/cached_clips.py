@@ -133,7 +133,7 @@ class ValidationClips(Dataset[ClipItem]):
 
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
-    """Refuse a cache that lacks features for a caption it will be asked for."""
+    """Refuse a cache that lacks the features of a caption that training may show."""
     captions = {h.caption for h in clips} | {h.base_caption for h in clips}
     missing = [c for c in sorted(captions) if not caption_path(cache_dir, c).is_file()]
     if missing:

@@ -61,7 +61,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         skipped: Files left out because nothing can be cut from them.
         num_not_selected: Files left out by choice, counted by what excluded them.
         num_shots_left_out: Shots that give no clip, counted by reason.
-        num_unknown_cuts: Files whose cuts nobody has looked for yet; taken as one shot.
+        num_unknown_cuts: Files whose cuts are not known yet; taken as one shot.
         notes: What else must be known of the folder, one sentence each.
     """
 
@@ -102,7 +102,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 read; None keeps all.
             shots: How to find cuts, so that no clip crosses one; ``crops_per_minute`` then counts
                 the shots that are long enough. None cuts anywhere, as the authors do: all else
-                needs PySceneDetect and decodes every file whole.
+                needs PySceneDetect and decodes every file completely.
 
         Raises:
             UserError: If a setting is invalid, the folder is missing, no clip can be cut, or

@@ -175,7 +175,7 @@ def _is_cut_off(path: Path) -> bool:
             if length == 1:
                 length = int.from_bytes(header[8:])
             if kind not in BOXES or length < 8:
-                return len(header) < 8  # of a kind that nobody knows, or up to the end
+                return len(header) < 8  # of an unknown kind, or up to the end
             kinds.add(kind)
             end += length
     return end > size or b"moov" not in kinds

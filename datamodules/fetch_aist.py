@@ -90,7 +90,7 @@ def fetch(
     pause_seconds: float = 1.0,
     say: Callable[[str], None] = print,
 ) -> Fetched:
-    """Fetch videos one after another; a file has its name only when it is whole.
+    """Fetch videos one after another; a file gets its name when it is complete.
 
     Args:
         names: Names without ending.

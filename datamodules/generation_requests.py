@@ -66,7 +66,7 @@ class RequestsSpec:
     tempo: TempoSpec | None = None
     """Every track at several tempi, each clip from the same moment of the music."""
     finished: FinishedSpec | None = None
-    """Leave out what is whole in a folder already, so that a command that was cut off goes on."""
+    """Leave out clips that are complete in a folder, so that a command that was cut off goes on."""
 
 
 def make_requests(

@@ -1,6 +1,6 @@
 """Shots, the stretches between a video's cuts: finding the cuts, and where in shots clips start.
 
-Each file is decoded once, whole, and what was found is kept.
+Each file is decoded once, from start to end, and what was found is kept.
 """
 
 import json
@@ -41,7 +41,7 @@ _ADAPTIVE_WINDOW = 2
 _stored_only: ContextVar[bool] = ContextVar("stored_only", default=False)
 
 Cuts = list[float] | MediaError | None
-"""Times in seconds, why there are none, or None where nobody has looked yet."""
+"""Times in seconds, why there are none, or None where they are not known yet."""
 Detector = Literal["adaptive", "content"]
 
 
@@ -236,7 +236,7 @@ def detect_cuts(
     cuts: list[float] = []
     for number, (seconds, frame) in enumerate(_with_held_ends(frames)):
         times.append(seconds)
-        # The rate is of no consequence: nothing is asked of the detector in seconds.
+        # The rate does not matter: the detector gets no option in seconds.
         position = FrameTimecode(number, fps=1.0)
         bgr = frame.flip(-1).contiguous().numpy()
         cuts += (times[cut.frame_num] for cut in detector.process_frame(position, bgr))

@@ -50,13 +50,8 @@ def read_stills(
     """Decode the pictures in the middle of equal parts of a video.
 
     A download that broke off still gives clips, and so a caption: half of the pictures are enough.
-
-    Args:
-        path: The video.
-        file: Its `file_key`.
-        num_frames: Pictures, one per part.
-        longest_side: Pixels of their longer side; smaller videos are not enlarged.
-        time_limit_seconds: For all of them.
+    ``file`` is the video's `file_key`; ``longest_side`` is in pixels, and smaller videos are not
+    enlarged; the time limit is for all pictures together.
 
     Raises:
         MediaError: If more than half of them cannot be read, or not all in time.

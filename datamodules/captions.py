@@ -88,10 +88,7 @@ def written_captions(root: Path) -> Path:
 
 
 def read_captions(root: Path, captions: Tables) -> dict[str, str]:
-    """The captions of several tables as one; the first table that has one for a file counts.
-
-    Returns:
-        Caption by `file_key`.
+    """Captions by `file_key`, of several tables; the first table that has one for a file counts.
 
     Raises:
         LabelError: As `read_caption_table`.

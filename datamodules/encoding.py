@@ -199,10 +199,6 @@ def find_outdated(cache_dir: str | Path, datasets: Sequence[ClipDataset]) -> lis
     which shows by clips that are still cut from it. What an earlier job listed of other folders
     stays listed. A clip that is only not selected now counts: its video is there.
 
-    Args:
-        cache_dir: The cache.
-        datasets: What the folders hold now.
-
     Raises:
         CacheError: A clip's file is broken.
         LabelError: The list of an earlier job cannot be read.

@@ -258,11 +258,7 @@ def held_out_requests(headers: Sequence[ClipHeader], num_clips: int) -> list[Gen
 
     A request takes the sound of the video that a clip was cut from, from where it was cut, with the
     clip's caption and size; its seed is 0. A second clip of a piece is taken only where there are
-    fewer pieces than requests.
-
-    Args:
-        headers: Of all clips of a cache.
-        num_clips: At most so many.
+    fewer pieces than requests. There are at most ``num_clips``.
 
     Raises:
         CacheError: No clip is held out, or no video of one is where the cache says.

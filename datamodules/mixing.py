@@ -106,18 +106,14 @@ class Mixture:
 
 
 def place_of(index: int, shares: Mapping[str, int]) -> tuple[str, int]:
-    """Spread an endless sequence over names as evenly as their shares allow.
+    """Spread an endless sequence over names as evenly as their shares, at least 1 each, allow.
 
     The first name takes every item at which its due, rounded, grows; the rest are spread over the
     other names in the same way. For two names this is the order of `_spread`; it needs no table of
     a whole cycle, which here may be billions of samples long.
 
-    Args:
-        index: Position in the sequence.
-        shares: Whole-number share of each name, at least 1.
-
     Returns:
-        The name at this position, and how often it came before.
+        The name at a position of the sequence, and how often it came before.
     """
     (name, share), *rest = shares.items()
     total = sum(shares.values())

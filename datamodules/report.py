@@ -224,10 +224,6 @@ def read_left_out(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[Le
 
     A list of an earlier job with more processes may still lie there, so what has been encoded since
     is passed over.
-
-    Args:
-        cache_dir: The cache.
-        clips: All its clips.
     """
     clip_ids = {(clip.source, clip.clip_id) for clip in clips}
     files = {clip.attributes.get("file") for clip in clips}

@@ -118,11 +118,8 @@ def _listed_file(folder: Path, column: str, text: str) -> str:
 def frames_of(request: GenerationRequest, *, num_seconds: float, fps: float) -> int:
     """The most frames, 6k + 1, that last at most so long and end with their music.
 
-    Args:
-        request: Names the track and where the clip starts in it; if that is yet to be drawn, room
-            is left for it.
-        num_seconds: Seconds asked for, above 0; infinite for all there are.
-        fps: Frame rate of the clip.
+    ``num_seconds`` is infinite for all there are. Where the start of the clip in its track is yet
+    to be drawn, room is left for it.
 
     Raises:
         MediaError: The track cannot be read.

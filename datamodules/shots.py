@@ -185,13 +185,8 @@ def find_cuts(
     """The cuts of every video, from the folder of the settings or by looking for them.
 
     Several processes may do this at once: each goes through the files in an order of its own and
-    leaves out what another has done by then.
-
-    Args:
-        videos: The files; names of what is kept come from ``clip_stem``.
-        infos: Length of each, by path.
-        settings: Detector and folder.
-        time_limit_seconds: When a file is given up, and 20 more for each of its own seconds.
+    leaves out what another has done by then. A file is given up after the time limit and 20 seconds
+    more for each of its own.
     """
     found: dict[Path, Cuts] = {video.path: _read(video, settings) for video in videos}
     missing = [video for video in videos if found[video.path] is None]

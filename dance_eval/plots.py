@@ -229,7 +229,7 @@ def scatter_plot(
     return _svg(title, said, NARROW_PX, height, parts)
 
 
-def _svg(title: str, said: str, width: float, height: float, parts: Sequence[str]) -> str:
+def _svg(title: str, said: str, width: int, height: int, parts: Sequence[str]) -> str:
     head = _text("title", MARGIN_PX, 18, _cut(title, width // 6))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {width} {height}" '

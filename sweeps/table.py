@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from dance_eval.commands.table import write_tables
 from dance_eval.metrics.intervals import MeanInterval
 from dance_eval.metrics.report import Document
 from dance_eval.plots import PlotRow, interval_plot
-from dance_eval.report.score_tables import write_tables
 from dance_eval.report.value_plots import CHANCE, chance_name
 from musicinfuser.atomic_files import write_text
 from musicinfuser.tables import Marks, Row, markdown_table

@@ -8,10 +8,10 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from dance_eval.commands import score
 from dance_eval.commands.options import MAX_CLIPS
 from dance_eval.commands.pictures import draw_sheet, same_music, write_side_by_side
+from dance_eval.commands.table import write_tables
 from dance_eval.loading import collect_clips
 from dance_eval.metrics.report import read_report
 from dance_eval.report.page import write_page
-from dance_eval.report.score_tables import write_tables
 
 
 def parser() -> ArgumentParser:

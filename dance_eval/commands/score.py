@@ -70,13 +70,14 @@ def scoring_parser(description: str, output: Path) -> ArgumentParser:
 
 
 def run(settings: Namespace) -> None:
-    """Score, and print the table.
+    """Score all clips of all folders, write metrics.json and print the table.
 
     Raises:
-        EvaluationError, ClipListError, ReportError: Also if no clip could be scored.
+        EvaluationError, ClipListError, ReportError: Before any scoring, if something is amiss, and
+            if no clip could be scored.
     """
     metrics, specs = read_metrics(settings.metrics)
-    document = score_folders(settings, metrics=metrics, specs=specs)
+    document = score_folders(settings, metrics, specs)
     print_summary(document)
     if not any(record["values"] or record["features"] for record in document["clips"]):
         raise EvaluationError(
@@ -86,30 +87,13 @@ def run(settings: Namespace) -> None:
 
 
 def score_folders(
-    settings: Namespace, *, metrics: Sequence[NamedMetric], specs: list[Document]
+    settings: Namespace, metrics: Sequence[NamedMetric], specs: list[Document]
 ) -> Document:
-    """Score all clips of all folders and write metrics.json.
-
-    Args:
-        settings: The options of the command.
-        metrics: What to measure.
-        specs: Class path and arguments of each metric.
-
-    Returns:
-        The content of metrics.json.
-
-    Raises:
-        EvaluationError, ClipListError, ReportError: Before any scoring, if something is amiss.
-    """
+    """Write metrics.json of metrics and the settings that they were built from; its content."""
     entries, unlisted = collect_clips(settings.folders)
     require_writable(settings.output.parent, option="--output")
-    systems = list(dict.fromkeys(entry.system for entry in entries))
     sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
-    try:
-        for over_set in sets:
-            over_set.require(systems)
-    except UserError as error:
-        raise EvaluationError(str(error)) from error
+    of_clips = [metric for metric in metrics if isinstance(metric, ClipMetric)]
     known = read_report(settings.output) if settings.output.exists() else None
     beats = music_beats(settings)
     beats.check(entries)
@@ -125,32 +109,28 @@ def score_folders(
     ]
     scorer = Scorer(metrics, load, settings.output.with_suffix(".features"))
     take_known(records, metrics, known=known, features=scorer.features)
-    check_metrics(scorer, records)
+    due = {metric.name: metric for record in records for metric in scorer.missing(record)}
+    try:
+        for over_set in sets:
+            over_set.require(list(dict.fromkeys(entry.system for entry in entries)))
+        for metric in due.values():
+            metric.check()
+    except UserError as error:
+        raise EvaluationError(str(error)) from error
+    intervals: Document = {"seed": settings.seed, "confidence": settings.confidence}
 
     def save(*, is_end: bool = False) -> Document:
         complete = is_end and not any(map(scorer.missing, records))
-        summary = summarise(
-            records,
-            [metric for metric in metrics if isinstance(metric, ClipMetric)],
-            seed=settings.seed,
-            confidence=settings.confidence,
-        )
+        summary = summarise(records, of_clips, **intervals)
         for metric in sets if complete else []:
-            add_sets(
-                summary,
-                metric,
-                entries=entries,
-                records=records,
-                features=scorer.features,
-                seed=settings.seed,
-                confidence=settings.confidence,
-            )
+            clips: Document = {"entries": entries, "records": records, "features": scorer.features}
+            add_sets(summary, metric, **clips, **intervals)
+        findings = {metric.name: metric.findings(records, **intervals) for metric in metrics}
         document = {
             "systems": summary,
             "clips": records,
-            "findings": findings(records, metrics, settings),
-            "seed": settings.seed,
-            "confidence": settings.confidence,
+            "findings": {name: found for name, found in findings.items() if found is not None},
+            **intervals,
             "metrics": specs,
             "complete": complete,
             "unlisted": unlisted,
@@ -173,29 +153,6 @@ def score_folders(
             save()  # what goes wrong over the whole set must not lose the clips
         document = save(is_end=True)
     return document
-
-
-def check_metrics(scorer: Scorer, records: list[Document]) -> None:
-    """Let every metric that has a clip to score look at what it needs.
-
-    Raises:
-        EvaluationError: If something is amiss.
-    """
-    due = {metric.name: metric for record in records for metric in scorer.missing(record)}
-    for metric in due.values():
-        try:
-            metric.check()
-        except UserError as error:
-            raise EvaluationError(str(error)) from error
-
-
-def findings(
-    records: list[Document], metrics: Sequence[NamedMetric], settings: Namespace
-) -> Document:
-    """What metrics say about all clips together, by the metric's name."""
-    options = {"seed": settings.seed, "confidence": settings.confidence}
-    found = {metric.name: metric.findings(records, **options) for metric in metrics}
-    return {name: document for name, document in found.items() if document is not None}
 
 
 def print_summary(document: Document) -> None:

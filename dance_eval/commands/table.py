@@ -1,15 +1,16 @@
 """`evaluate.py table`: a table of scores, printed and written."""
 
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dance_eval.loading import EvaluationError
-from dance_eval.metrics.report import read_report
-from dance_eval.report.score_tables import Form, Layout, table_text, write_tables
+from dance_eval.metrics.report import Document, compared_rows, long_rows, read_report
+from dance_eval.report.paper_tables import paper_text
 from musicinfuser.atomic_files import write_text
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.tables import SUFFIXES
+from musicinfuser.tables import FORMATS, SUFFIXES, latex_table
 
 
 def parser() -> ArgumentParser:
@@ -17,11 +18,14 @@ def parser() -> ArgumentParser:
     table = OptionParser(description="Write a table of scores.")
     table.add_argument("metrics_file", type=Path)
     table.add_argument(
-        "--format", type=Form | None, default=None, help="Default: by --output, else markdown."
+        "--format",
+        type=Literal["markdown", "latex", "csv"] | None,
+        default=None,
+        help="Default: by --output, else markdown.",
     )
     table.add_argument(
         "--layout",
-        type=Layout,
+        type=Literal["auto", "metrics", "paper"],
         default="auto",
         help="All values, the published tables with rows of ours, or what there is of both.",
     )
@@ -45,7 +49,7 @@ def run(settings: Namespace) -> None:
         ReportError: If the file holds no scores.
     """
     document = read_report(settings.metrics_file)
-    form, output = settings.format, settings.output
+    form, output, layout = settings.format, settings.output, settings.layout
     suffix = output.suffix if output is not None else ""
     if form is None:
         forms = {known: name for name, known in SUFFIXES.items()}
@@ -55,9 +59,42 @@ def run(settings: Namespace) -> None:
                 f"a folder."
             )
         form = forms.get(suffix, "markdown")
-    text = table_text(document, form=form, layout=settings.layout, intervals=settings.intervals)
+    text = "" if layout == "paper" else _metrics_text(document, form)
+    if layout == "paper" or (layout == "auto" and form != "csv"):
+        only_judged = layout == "auto"
+        beside = paper_text(
+            document, form=form, intervals=settings.intervals, only_judged=only_judged
+        )
+        text += f"\n{beside}" if text and beside else beside
     print(text, end="")
     if output is not None and suffix:
         write_text(output, text)
     elif output is not None:
         write_tables(document, output, intervals=settings.intervals, all_papers=True)
+
+
+def write_tables(document: Document, folder: Path, *, intervals: bool, all_papers: bool) -> None:
+    """Write both layouts in every form: ``table`` and ``paper_tables``, .md, .tex and .csv.
+
+    Args:
+        document: The content of metrics.json.
+        folder: Where to; made if missing.
+        intervals: Whether our cells of the published tables say ``mean [low, high]``.
+        all_papers: Write published tables also where no judge of ours filled any.
+    """
+    for form, suffix in SUFFIXES.items():
+        write_text(folder / f"table{suffix}", _metrics_text(document, form))
+        beside = paper_text(document, form=form, intervals=intervals, only_judged=not all_papers)
+        if beside:
+            write_text(folder / f"paper_tables{suffix}", beside)
+
+
+def _metrics_text(document: Document, form: str) -> str:
+    """All values of all systems: side by side for reading, one per line in CSV."""
+    if form == "csv":
+        return FORMATS["csv"](long_rows(document))
+    rows = compared_rows(document)
+    if form == "latex":
+        caption = f"Means over clips, {document['confidence']:.0%} intervals."
+        return latex_table(rows, caption=caption)
+    return FORMATS[form](rows)

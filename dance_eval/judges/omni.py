@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from musicinfuser.media.video import probe_video, read_clip
 _NUM_TOP = 20
 
 
+@dataclass(kw_only=True, eq=False)
 class OmniJudge(Judge):
     """Answers greedily, with log-probabilities; picture and sound are parts of their own.
 
@@ -39,24 +41,17 @@ class OmniJudge(Judge):
         ValueError: If an argument is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        source: str = "Qwen/Qwen3-Omni-30B-A3B-Instruct",
-        dtype: Literal["bfloat16", "float32"] = "bfloat16",
-        device: str = "auto",
-        fps: float = 8.0,
-        max_height: int = 480,
-        max_new_tokens: int = 32,
-    ) -> None:
-        if not fps > 0 or max_height < 1 or max_new_tokens < 1:
+    source: str = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device: str = "auto"
+    fps: float = 8.0
+    max_height: int = 480
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if not self.fps > 0 or self.max_height < 1 or self.max_new_tokens < 1:
             raise UserError("fps, max_height and max_new_tokens must be positive.")
-        self.source = source
-        self.dtype = dtype
-        self.device = device
-        self.fps = fps
-        self.max_height = max_height
-        self.max_new_tokens = max_new_tokens
         self._reset()
 
     def _reset(self) -> None:

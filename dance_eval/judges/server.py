@@ -12,6 +12,7 @@ import functools
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ _PROBE_SECONDS = 5.0
 _PASSING = (408, 409, 429)  # besides 5xx, what openai's client tries again
 
 
+@dataclass(kw_only=True, eq=False)
 class ServerJudge(Judge):
     """Asks by chat completions at temperature 0, with log-probabilities of the tokens.
 
@@ -51,44 +53,31 @@ class ServerJudge(Judge):
         ValueError: If an argument is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        base_url: str = "http://localhost:8000/v1",
-        model: str,
-        audio_form: Literal["input_audio", "audio_url"] = "input_audio",
-        top_logprobs: int = 20,
-        max_tokens: int = 32,
-        system_prompt: str | None = None,
-        extra_body: dict[str, Any] | None = None,
-        concurrency: int = 8,
-        time_limit_seconds: float = 120.0,
-        num_retries: int = 5,
-        api_key_variable: str = "OPENAI_API_KEY",
-    ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise UserError(f"base_url is {base_url!r}; it begins with http:// or https://.")
-        for name, value, least in (
-            ("top_logprobs", top_logprobs, 0),
-            ("max_tokens", max_tokens, 1),
-            ("concurrency", concurrency, 1),
-            ("num_retries", num_retries, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} is {value}; use {least} or more.")
-        if not time_limit_seconds > 0:
-            raise UserError(f"time_limit_seconds is {time_limit_seconds}; it must be positive.")
-        self.base_url = base_url.rstrip("/")
-        self.model = model
-        self.audio_form = audio_form
-        self.top_logprobs = top_logprobs
-        self.max_tokens = max_tokens
-        self.system_prompt = system_prompt
-        self.extra_body = extra_body or {}
-        self.concurrency = concurrency
-        self.time_limit_seconds = time_limit_seconds
-        self.num_retries = num_retries
-        self.api_key_variable = api_key_variable
+    base_url: str = "http://localhost:8000/v1"
+    model: str
+    audio_form: Literal["input_audio", "audio_url"] = "input_audio"
+    top_logprobs: int = 20
+    max_tokens: int = 32
+    system_prompt: str | None = None
+    extra_body: dict[str, Any] | None = None
+    concurrency: int = 8
+    time_limit_seconds: float = 120.0
+    num_retries: int = 5
+    api_key_variable: str = "OPENAI_API_KEY"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if not self.base_url.startswith(("http://", "https://")):
+            raise UserError(f"base_url is {self.base_url!r}; it begins with http:// or https://.")
+        least = {"top_logprobs": 0, "max_tokens": 1, "concurrency": 1, "num_retries": 0}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise UserError(f"{name} is {getattr(self, name)}; use {lowest} or more.")
+        if not self.time_limit_seconds > 0:
+            raise UserError(
+                f"time_limit_seconds is {self.time_limit_seconds}; it must be positive."
+            )
+        self.base_url = self.base_url.rstrip("/")
         self._is_down = False
 
     @property
@@ -196,7 +185,7 @@ class ServerJudge(Judge):
         }
         if self.top_logprobs:
             request |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        return request | self.extra_body
+        return request | (self.extra_body or {})
 
 
 class _WholeAnswers(httpx2.HTTPTransport):

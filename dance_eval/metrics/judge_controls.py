@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from dance_eval.judges.sounds import CONTROLS
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import Pieces, track_of
@@ -20,6 +19,25 @@ SOUNDS = {
     "half_beat": "the music half a beat later",
 }
 """What the controls are called in sentences."""
+CONTROLS = tuple(SOUNDS)
+
+
+def fitted_sound(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
+    """A sound of shape (S,), S at least 1, cut to a length or repeated until it has it."""
+    repeats = -(-num_samples // len(waveform))
+    return waveform.repeat(repeats)[:num_samples]
+
+
+def half_beat_seconds(beats_seconds: torch.Tensor) -> float | None:
+    """Half the median distance of beats, shape (num_beats,); None with fewer than two of them."""
+    if len(beats_seconds) < 2:
+        return None
+    return float(beats_seconds.double().diff().median()) / 2
+
+
+def shifted_sound(waveform: torch.Tensor, *, seconds: float, rate_hz: int) -> torch.Tensor:
+    """A sound moved later in a circle: what leaves at the end comes in at the beginning."""
+    return waveform.roll(round(seconds * rate_hz))
 
 
 def mismatched_audio(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, Path]:

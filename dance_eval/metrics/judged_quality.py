@@ -21,18 +21,16 @@ from dance_eval.judges.questions import (
     key_of,
     questions,
 )
-from dance_eval.judges.sounds import (
-    CONTROLS,
-    fitted_sound,
-    half_beat_seconds,
-    shifted_sound,
-)
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.judge_controls import (
+    CONTROLS,
     control_findings,
     control_sentences,
+    fitted_sound,
+    half_beat_seconds,
     mismatched_audio,
+    shifted_sound,
 )
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import file_digest

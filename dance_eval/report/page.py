@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dance_eval.commands.options import music_beats
 from dance_eval.commands.pictures import picture_row
+from dance_eval.contact_sheet import SheetRow
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.matching import clip_groups
 from dance_eval.metrics.report import (
@@ -24,10 +25,10 @@ from dance_eval.metrics.report import (
     is_count,
     odd_shapes,
 )
-from dance_eval.report.differences import paired_differences
+from dance_eval.report.differences import group_rows, paired_differences
 from dance_eval.report.origin import failed_rows, meanings, versions
 from dance_eval.report.paper_tables import NOTE, paper_rows, paper_tables
-from dance_eval.report.players import Embedding, cell_values, players, strip
+from dance_eval.report.players import Embedding, players, strip
 from dance_eval.report.value_plots import value_plots
 from musicinfuser.atomic_files import write_text
 from musicinfuser.html_pages import render
@@ -51,28 +52,28 @@ def write_page(
         settings: The options of `evaluate.py report`.
         command: What made it.
     """
-    cells = clip_groups(entries)
+    groups = clip_groups(entries)
     systems = list(dict.fromkeys(entry.system for entry in entries))
     colours = {system: number for number, system in enumerate(systems)}
     embedding = Embedding(path.parent, max_bytes=round(settings.embed_mb * 1e6))
     beats = music_beats(settings)
     shown = []
-    for number, cell in enumerate(
-        tqdm(cells[: settings.max_clips], unit="cell", desc="page"), start=1
+    for number, group in enumerate(
+        tqdm(groups[: settings.max_clips], unit="group", desc="page"), start=1
     ):
-        drawn = {}
-        for system, entry in cell.clips.items():
+        drawn: dict[str, SheetRow] = {}
+        for system, entry in group.clips.items():
             if entry.problem is None:
                 row = picture_row(entry, beats, settings.max_height, label=system, with_motion=True)
                 drawn |= {} if row is None else {system: row}
-        start = f"from {cell.offset_seconds:g} s" if cell.offset_seconds else ""
+        start = f"from {group.offset_seconds:g} s" if group.offset_seconds else ""
         shown.append(
             {
-                "track": cell.track,
-                "facts": " · ".join(part for part in (start, cell.prompt or "") if part),
-                "players": players(number, cell, drawn, colours, embedding),
+                "track": group.track,
+                "facts": " · ".join(part for part in (start, group.prompt or "") if part),
+                "players": players(number, group, drawn, colours, embedding),
                 "strip": strip([drawn[system] for system in colours if system in drawn]),
-                "rows": cell_values(cell, document),
+                "rows": group_rows(group, document),
             }
         )
     num_failed = sum(bool(clip["failures"]) for clip in document["clips"])
@@ -80,14 +81,14 @@ def write_page(
     counts = [row for row in rows if is_count(str(next(iter(row.values()))))]
     differences = None
     if len(document["systems"]) > 1:
-        compared, marks = paired_differences(document, cells)
+        compared, marks = paired_differences(document, groups)
         differences = compared, replace(marks, rules=_metric_starts(compared))
     text = render(
         "report.html",
         title=settings.title,
         facts=(
-            f"{' · '.join(systems)}: {len(document['clips'])} clips in {len(cells)} cells, each of "
-            f"one track, start, prompt and seed. Clips that failed: {num_failed}."
+            f"{' · '.join(systems)}: {len(document['clips'])} clips in {len(groups)} groups, each "
+            f"of one track, start, prompt and seed. Clips that failed: {num_failed}."
         ),
         document=document,
         percent=f"{document['confidence']:.0%}",
@@ -107,8 +108,8 @@ def write_page(
             (table, *paper_rows(table, measured))
             for table, measured in paper_tables(document, only_judged=True)
         ],
-        cells=shown,
-        num_cells=len(cells),
+        groups=shown,
+        num_groups=len(groups),
         beside=embedding.beside,
         failed=failed_rows(document),
         shapes=odd_shapes(document),

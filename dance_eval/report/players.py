@@ -1,4 +1,4 @@
-"""The clips of a cell on the page: players beside each other, frames over the sound, values."""
+"""The clips of one music, prompt and seed on the page: players, and frames over the sound."""
 
 import io
 import shutil
@@ -13,10 +13,8 @@ from dance_eval.contact_sheet import SheetRow, sheet_image
 from dance_eval.metrics.matching import ClipGroup
 from dance_eval.metrics.report import Document
 from dance_eval.plots import NUM_COLOURS
-from dance_eval.report.differences import VALUE, clip_records
 from musicinfuser.atomic_files import atomic_file
 from musicinfuser.html_pages import data_url
-from musicinfuser.tables import Row
 
 WEBP_QUALITY = 75
 NUM_STRIP_COLUMNS = 8
@@ -58,7 +56,7 @@ class Embedding:
 
 def players(
     number: int,
-    cell: ClipGroup,
+    group: ClipGroup,
     drawn: Mapping[str, SheetRow],
     colours: Mapping[str, int],
     embedding: Embedding,
@@ -66,21 +64,21 @@ def players(
     """What ``report.html`` shows of each system.
 
     Args:
-        number: Of the cell, from 1, on the page.
-        cell: The clips.
+        number: Of the group, from 1, on the page.
+        group: The clips.
         drawn: Clips that can be read, decoded, by system.
         colours: Number of each system's colour.
         embedding: Where the videos go.
     """
     shown = []
     for system, colour in colours.items():
-        entry, row = cell.clips.get(system), drawn.get(system)
+        entry, row = group.clips.get(system), drawn.get(system)
         player = {
             "system": system,
             "colour": colour % NUM_COLOURS,
             "file": "" if entry is None else entry.file,
             "video": "",
-            "missing": "no clip of this cell" if entry is None else "cannot be shown; see Failed",
+            "missing": "no clip of this group" if entry is None else "cannot be shown; see Failed",
         }
         if entry is not None and row is not None:
             height, width = row.frames.shape[1:3]
@@ -97,7 +95,7 @@ def players(
 
 
 def strip(rows: Sequence[SheetRow]) -> Document | None:
-    """Frames over the sound of the clips of one cell; None without clips."""
+    """Frames over the sound of the clips of one group; None without clips."""
     if not rows:
         return None
     image = sheet_image(rows, num_columns=NUM_STRIP_COLUMNS)
@@ -107,19 +105,6 @@ def strip(rows: Sequence[SheetRow]) -> Document | None:
     )
     size = {"width": image.width, "height": image.height}
     return {**size, "image": _webp(image), "said": "; ".join(said)}
-
-
-def cell_values(cell: ClipGroup, document: Document) -> list[Row]:
-    """What every metric says about the clips of one cell, one row per value."""
-    records = clip_records(document)
-    rows: dict[str, dict[str, str | float | None]] = {}
-    for system, entry in cell.clips.items():
-        record = records.get((str(entry.folder), entry.file), {"values": {}})
-        for metric, values in record["values"].items():
-            for name, value in values.items():
-                row = rows.setdefault(f"{metric}/{name}", {VALUE: f"{metric}/{name}"})
-                row[system] = value
-    return list(rows.values())
 
 
 def _webp(image: Image.Image) -> str:

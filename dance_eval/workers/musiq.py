@@ -17,7 +17,6 @@ A request ``{"pixels": FILE.npy}`` names float32 frames in [0, 1], shape (T, 3, 
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from dance_eval.workers.serving import Answer, serve
@@ -51,14 +50,5 @@ def load_musiq(weights: str, device: str) -> Answer:
     return answer
 
 
-def main() -> None:
-    """Serve until stdin ends."""
-    parser = argparse.ArgumentParser(description="Score frames with MUSIQ, by JSON lines.")
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
-    serve(lambda: load_musiq(options.weights, options.device))
-
-
 if __name__ == "__main__":
-    main()
+    serve(load_musiq, weights=None, device="auto")

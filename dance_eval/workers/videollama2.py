@@ -17,17 +17,16 @@ is ``{"text": ...}``. Calls and settings are those of the authors' code: greedy,
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from dance_eval.workers.serving import Answer, serve
 
 
-def load_judge(model_path: str) -> Answer:
+def load_judge(model: str) -> Answer:
     """What turns a request into an answer; loads the weights."""
     from videollama2 import mm_infer, model_init
 
-    model, processor, tokenizer = model_init(model_path)
+    network, processor, tokenizer = model_init(model)
     last: dict[str, Any] = {}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def load_judge(model_path: str) -> Answer:
         text = mm_infer(
             last[video],
             request["question"],
-            model=model,
+            model=network,
             tokenizer=tokenizer,
             modal="video",
             do_sample=False,
@@ -49,13 +48,5 @@ def load_judge(model_path: str) -> Answer:
     return answer
 
 
-def main() -> None:
-    """Serve until stdin ends."""
-    parser = argparse.ArgumentParser(description="Answer questions about videos, by JSON lines.")
-    parser.add_argument("--model", required=True)
-    options = parser.parse_args()
-    serve(lambda: load_judge(options.model))
-
-
 if __name__ == "__main__":
-    main()
+    serve(load_judge, model=None)

@@ -1,12 +1,12 @@
 "use strict";
-// Plays the clips of a cell together. Without it every player still works by itself.
+// Plays the clips of a group together. Without it every player still works by itself.
 const FARTHEST_APART_SECONDS = 0.06;
-const cells = [...document.querySelectorAll(".cell")].map((cell) => {
-  const videos = [...cell.querySelectorAll("video")];
-  const button = cell.querySelector(".play");
-  const loop = cell.querySelector(".loop");
+const groups = [...document.querySelectorAll(".group")].map((clips) => {
+  const videos = [...clips.querySelectorAll("video")];
+  const button = clips.querySelector(".play");
+  const loop = clips.querySelector(".loop");
   if (!videos.length) return null;
-  cell.querySelector(".controls").hidden = false;
+  clips.querySelector(".controls").hidden = false;
   let together = false;
   const group = {
     stop() {
@@ -17,12 +17,12 @@ const cells = [...document.querySelectorAll(".cell")].map((cell) => {
       button.setAttribute("aria-pressed", "false");
     },
     start() {
-      cells.forEach((other) => other && other.stop());
+      groups.forEach((other) => other && other.stop());
       together = true;
       button.textContent = "Stop";
       button.setAttribute("aria-pressed", "true");
       videos.forEach((video, index) => {
-        // All hear the same music; several players of it would only blur it.
+        // All play the same music, which several players at once would only blur.
         video.muted = index > 0;
         video.currentTime = 0;
         video.play().catch(() => group.stop());

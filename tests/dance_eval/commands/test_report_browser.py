@@ -10,7 +10,7 @@ from musicinfuser.media.video_writing import write_video
 from tests.dancing_square import click_track, swinging_square
 
 NUM_FRAMES, FPS = 31, 30.0
-TIMES = "[...document.querySelectorAll('#cell-1 video')].map(video => video.currentTime)"
+TIMES = "[...document.querySelectorAll('#group-1 video')].map(video => video.currentTime)"
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def page_file(tmp_path_factory):
     return folder / "report" / "index.html"
 
 
-def test_all_clips_of_a_cell_play_together_by_keyboard(open_page, page_file):
+def test_all_clips_of_a_group_play_together_by_keyboard(open_page, page_file):
     page = open_page(page_file)
     lengths = page.evaluate(
         "Promise.all([...document.querySelectorAll('video')].map(video => video.duration || "
         "new Promise(done => video.onloadedmetadata = () => done(video.duration))))"
     )
     assert lengths == pytest.approx([NUM_FRAMES / FPS] * 4, abs=0.1)
-    button = page.locator("#cell-1 .play")
+    button = page.locator("#group-1 .play")
     button.focus()
     page.keyboard.press("Enter")
     page.wait_for_function(f"{TIMES}.every(time => time > 0.2)")
@@ -48,13 +48,13 @@ def test_all_clips_of_a_cell_play_together_by_keyboard(open_page, page_file):
     assert abs(first - second) < 0.2
     videos = "[...document.querySelectorAll('video')]"
     assert page.evaluate(f"{videos}.map(video => video.muted)") == [False, True, False, False]
-    # It starts again at the end, and stops when another cell is played.
+    # It starts again at the end, and stops when another group is played.
     page.evaluate(
-        "window.ends = 0; document.querySelector('#cell-1 video')"
+        "window.ends = 0; document.querySelector('#group-1 video')"
         ".addEventListener('ended', () => window.ends += 1)"
     )
     page.wait_for_function(f"window.ends > 0 && {TIMES}.every(time => time > 0 && time < 0.8)")
-    page.locator("#cell-2 .play").click()
+    page.locator("#group-2 .play").click()
     page.wait_for_function(f"{videos}.map(video => video.paused).join() == 'true,true,false,false'")
     assert button.inner_text() == "Play all"
 
@@ -70,7 +70,7 @@ def test_it_fits_a_phone_in_light_and_dark(open_page, page_file, scheme):
     )
     brightness = [sum(int(part) for part in colour[4:-1].split(",")) for colour in style]
     assert (brightness[0] > 600) == (brightness[1] < 150) == (scheme == "dark")
-    height = page.locator("#cell-1 .play").bounding_box()["height"]
+    height = page.locator("#group-1 .play").bounding_box()["height"]
     assert height >= 44
 
 

@@ -181,7 +181,7 @@ def test_large_videos_lie_beside_the_page_and_are_named(folders, tmp_path, monke
     assert (tmp_path / sources[0]).read_bytes() == (folders / "truth" / "0.mp4").read_bytes()
     assert "2 videos lie beside this page" in page.text
     assert "01_1.mp4: model <1>, 0.mp4" in page.text
-    assert "The first 1 of 2 cells." in page.text
+    assert "The first 1 of 2 groups." in page.text
 
 
 def test_one_system_has_no_differences_and_a_judged_one_stands_beside_the_paper(

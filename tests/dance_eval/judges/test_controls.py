@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from dance_eval.commands.options import read_metrics
-from dance_eval.judges.sounds import fitted_sound, half_beat_seconds, shifted_sound
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips
 from dance_eval.metrics.judge_controls import (
     control_findings,
     control_sentences,
+    fitted_sound,
+    half_beat_seconds,
     mismatched_audio,
+    shifted_sound,
 )
 from dance_eval.metrics.matching import track_of
 from tests.conftest import ROOT

@@ -95,12 +95,14 @@ class ServerJudge(Judge):
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:
+        # A server may close a connection that is kept at any time, also under a question's one try.
+        transport = _WholeAnswers(limits=httpx2.Limits(max_keepalive_connections=0))
         return openai.OpenAI(
             base_url=self.base_url,
             api_key=os.environ.get(self.api_key_variable) or "none",
             timeout=self.time_limit_seconds,
             max_retries=self.num_retries,
-            http_client=httpx2.Client(transport=_WholeAnswers(), trust_env=False),
+            http_client=httpx2.Client(transport=transport, trust_env=False),
         )
 
     @property

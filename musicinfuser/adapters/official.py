@@ -13,6 +13,7 @@ from diffusers import MochiTransformer3DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from musicinfuser.adapters.official_backbone import backbone_config_of
 from musicinfuser.adapters.official_keys import (
     adapter_rules,
     backbone_rules,
@@ -39,7 +40,7 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
-from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.safetensors_files import read_header, save_tensors
 from musicinfuser.setting_differences import flatten
 
 WAV2VEC_RATE_HZ = 50.0
@@ -62,10 +63,8 @@ def load_official(
         dit: Genmo's ``dit.safetensors``.
         adapter: The authors' ``musicinfuser.safetensors``; LoRA settings are read from its
             metadata. Their file does not hold the layer list; ours does.
-        arch: Path or dict with ``depth``, ``num_heads``, ``hidden_size_x``, ``hidden_size_y``,
-            ``patch_size``, ``in_channels``, ``t5_feat_dim``, ``t5_token_length``, ``audio_heads``
-            and ``audio_cross_attn_layers`` (when absent the adapter file's, else the authors' 16
-            of 48).
+        arch: Path or dict with ``audio_heads`` and ``audio_cross_attn_layers`` (when absent the
+            adapter file's, else the authors' 16 of 48); the rest the shapes in ``dit`` say.
         gradient_checkpointing: As in `MemorySettings`.
         share_qkv_a: Keep the authors' one A for q, k and v when training goes on.
 
@@ -81,18 +80,10 @@ def load_official(
                 "to get it."
             )
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
+    config = backbone_config_of(read_header(dit), Path(dit))
     with torch.device("meta"):
-        backbone = MochiTransformer3DModel(
-            patch_size=sizes["patch_size"],
-            num_attention_heads=sizes["num_heads"],
-            attention_head_dim=sizes["hidden_size_x"] // sizes["num_heads"],
-            num_layers=sizes["depth"],
-            pooled_projection_dim=sizes["hidden_size_y"],
-            in_channels=sizes["in_channels"],
-            text_embed_dim=sizes["t5_feat_dim"],
-            max_sequence_length=sizes["t5_token_length"],
-        )
-    weights = from_official(load_file(dit), backbone_rules(sizes["depth"]))
+        backbone = MochiTransformer3DModel.from_config(config)
+    weights = from_official(load_file(dit), backbone_rules(config["num_layers"]))
     backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
     _, metadata = read_tensors(Path(adapter))
     named = {"audio_cross_attn_layers": "audio after blocks", "audio_heads": "audio heads"}

@@ -234,26 +234,7 @@ class MusicMochi(nn.Module):
         audio = None
         if audio_features is not None and self.audio_projector is not None:
             audio = self.audio_projector(audio_features, num_frames)
-        visual = self._run_blocks(visual, text, temb, block_mask, rotary, audio, skip_layers)
-        visual = backbone.proj_out(backbone.norm_out(visual, temb))
-        visual = visual.reshape(
-            batch_size, num_frames, height // patch, width // patch, patch, patch, -1
-        )
-        return visual.permute(0, 6, 1, 2, 4, 3, 5).reshape(
-            batch_size, -1, num_frames, height, width
-        )
-
-    def _run_blocks(
-        self,
-        visual: Tensor,
-        text: Tensor,
-        temb: Tensor,
-        mask: Tensor | None,
-        rotary: tuple[Tensor, Tensor],
-        audio: Tensor | None,
-        skip_layers: tuple[int, ...],
-    ) -> Tensor:
-        blocks = self.backbone.transformer_blocks
+        blocks = backbone.transformer_blocks
         # Offloaded blocks have their weights while they run, so each finds its own modulations.
         modulations: Sequence[Modulations | Tensor] = (
             [temb] * len(blocks)
@@ -274,15 +255,22 @@ class MusicMochi(nn.Module):
             if i in skip_layers:
                 continue
             zica = self.zica[str(i)] if audio is not None and i in self.layers else None
-            run = partial(_run, block, zica, modulations[i], mask, rotary)
-            inputs = (visual, text, None if zica is None else audio)
+            run = partial(_run, block, zica, modulations[i], block_mask, rotary)
+            tokens = None if zica is None else audio
             if offloaded is None:
-                visual, text = run(self.memory.gradient_checkpointing, *inputs)
+                visual, text = run(self.memory.gradient_checkpointing, visual, text, tokens)
             else:
                 parameters = (*block.parameters(), *(zica.parameters() if zica else ()))
                 trained = [p for p in parameters if p.requires_grad]
-                visual, text = offloaded.run(i, partial(run, "none"), inputs, trained)
-        return visual
+                run = partial(run, "none")
+                visual, text = offloaded.run(i, run, (visual, text, tokens), trained)
+        visual = backbone.proj_out(backbone.norm_out(visual, temb))
+        visual = visual.reshape(
+            batch_size, num_frames, height // patch, width // patch, patch, patch, -1
+        )
+        return visual.permute(0, 6, 1, 2, 4, 3, 5).reshape(
+            batch_size, -1, num_frames, height, width
+        )
 
 
 def _run(

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffusers import MochiTransformer3DModel
-from torch import nn
 
 from musicinfuser.errors import UserError
 
@@ -69,31 +68,15 @@ def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
             # peft would copy the input of every layer to fp32 because the adapters are, and
             # autocast would copy it back. Without, autocast lowers the adapters: fewer bytes.
             layer.cast_input_dtype_enabled = False
-    if spec.share_qkv_a:
-        share_qkv_a(backbone)
+    for block in backbone.transformer_blocks if spec.share_qkv_a else ():
+        for group in QKV_GROUPS:
+            named: list[Any] = [getattr(block.attn1, name, None) for name in group]
+            layers = [layer for layer in named if ADAPTER_NAME in getattr(layer, "lora_A", {})]
+            for layer in layers[1:]:
+                layer.lora_A[ADAPTER_NAME].weight = layers[0].lora_A[ADAPTER_NAME].weight
     return {name for name, _ in backbone.named_parameters() if is_lora_name(name)}
 
 
 def is_lora_name(name: str) -> bool:
     """Whether a parameter name belongs to a LoRA layer."""
     return name.endswith((f"lora_A.{ADAPTER_NAME}.weight", f"lora_B.{ADAPTER_NAME}.weight"))
-
-
-def lora_layer(attention: nn.Module, name: str) -> Any:
-    """The peft layer at ``name`` of an attention module, or None where it is not adapted."""
-    try:
-        layer = attention.get_submodule(name)
-    except AttributeError:
-        return None
-    return layer if ADAPTER_NAME in getattr(layer, "lora_A", {}) else None
-
-
-def share_qkv_a(backbone: MochiTransformer3DModel) -> None:
-    """Tie the A matrices of q, k and v of each stream to one parameter."""
-    for block in backbone.transformer_blocks:
-        for group in QKV_GROUPS:
-            layers = [lora_layer(block.attn1, name) for name in group]
-            if any(layer is None for layer in layers):
-                continue
-            for layer in layers[1:]:
-                layer.lora_A[ADAPTER_NAME].weight = layers[0].lora_A[ADAPTER_NAME].weight

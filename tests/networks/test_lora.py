@@ -13,7 +13,6 @@ from musicinfuser.networks.lora import (
     LoraSpec,
     add_lora,
     is_lora_name,
-    lora_layer,
     target_pattern,
 )
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -25,6 +24,12 @@ TEXT_Q, TEXT_K, TEXT_V = "add_q_proj", "add_k_proj", "add_v_proj"
 
 def matrices(layer):
     return layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
+
+
+def lora_layer(attention, name):
+    """The peft layer at ``name`` of an attention module, or None where it is not adapted."""
+    layers = dict(attention.named_modules())
+    return layers[name] if "default" in getattr(layers.get(name), "lora_A", {}) else None
 
 
 @pytest.mark.parametrize("streams", ["both", "visual"])

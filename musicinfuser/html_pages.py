@@ -1,4 +1,4 @@
-"""HTML pages from the templates in ``templates/``; a page needs no other file."""
+"""HTML pages and model cards from ``templates/``; a page needs no other file."""
 
 import base64
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def data_url(content: bytes, kind: str) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page; values are escaped, except tables and what a template marks as safe.
+    """The text of a page; in HTML values are escaped, except tables and what is marked as safe.
 
     Args:
         template: Name of a file in ``templates/``.
@@ -40,7 +40,7 @@ def _table(rows: Sequence[Row], marks: Marks | None = None, num_digits: int = 3)
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
+    autoescape=lambda name: not str(name).endswith(".md"),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

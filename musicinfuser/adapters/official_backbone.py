@@ -31,11 +31,8 @@ def convert_backbone(
 
     Args:
         dit: Genmo's ``dit.safetensors``.
-        folder: Gets ``config.json`` and the weights; must not exist or be empty.
+        folder: Gets ``config.json``, which is returned, and the weights; new or empty.
         dtype: Type to write; None keeps the file's.
-
-    Returns:
-        The config.
 
     Raises:
         AdapterFileError: Tensors missing, unknown or of another shape; names file and key.

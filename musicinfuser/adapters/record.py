@@ -19,15 +19,9 @@ _NONE: dict[str, Any] = {"lora": {"rank": "no LoRA"}, "layers": []}
 def read_record(
     path: Path, settings: AdapterSettings, optimizer: dict[str, Any]
 ) -> tuple[str, dict[str, str]]:
-    """A training's configuration, and the names of the frozen parts it trained on.
+    """The text of a training's ``config_fit.yaml``, and its ``base_model`` and ``audio_encoder``.
 
-    Args:
-        path: yaml, such as a run's ``logs/config_fit.yaml``.
-        settings: Of the adapter that was trained with it.
-        optimizer: As its checkpoint holds them.
-
-    Returns:
-        The text, and of ``base_model`` and ``audio_encoder`` what it says.
+    It must agree with the settings of the adapter and of the optimizer in the checkpoint.
 
     Raises:
         AdapterFileError: It cannot be read, or is of another training; names what differs.

@@ -202,15 +202,10 @@ class OffloadedInputs:
             self._leaving = None
 
     def take(self, index: int, *, then: int | None) -> Tensor:
-        """The input of a block, once.
+        """The input of a block, once, while that of the block whose turn comes ``then`` is copied.
 
         It lies in memory that the input after the next will overwrite, so a block is done with it,
         its backward pass included, before the next block's is taken.
-
-        Args:
-            index: Which block.
-            then: The block whose turn comes next, ``index - 1`` if any; its input is copied
-                meanwhile.
 
         Raises:
             RuntimeError: It was taken before, as with ``retain_graph``.

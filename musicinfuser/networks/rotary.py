@@ -25,11 +25,7 @@ class RotaryTables:
     ) -> tuple[Tensor, Tensor]:
         """Cos and sin, ``(num_frames * height * width, heads, head width / 2)`` fp32.
 
-        Args:
-            num_frames: Latent frames.
-            height: In patches.
-            width: In patches.
-            device: Where the model runs.
+        Frames are latent ones, height and width in patches.
         """
         frequencies = self._backbone.pos_frequencies
         size = (num_frames, height, width)

@@ -27,14 +27,8 @@ def fingerprint_weights(tensors: Mapping[str, Tensor], *, prefix: str = "") -> s
 
     Names, shapes and values count, these rounded to bfloat16; so a network that was saved again,
     split or stored with fewer digits is the same one. Of networks of more than 16 million values up
-    to 512 of each tensor are read: training changes all of them.
-
-    Args:
-        tensors: By name; of a memory-mapped file only the spans that count are read.
-        prefix: As in `bare_names`.
-
-    Returns:
-        None where there are no values (tensors on the meta device).
+    to 512 of each tensor are read: training changes all of them. None where there are no values
+    (tensors on the meta device); ``prefix`` as in `bare_names`.
     """
     digest = hashlib.blake2b(digest_size=8)
     names = bare_names(tensors, prefix)

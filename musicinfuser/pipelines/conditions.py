@@ -37,13 +37,7 @@ _LENGTH_RATE_HZ = 16_000
 def frames_asked(
     num_frames: int | None, num_seconds: float | None, audio: Any, start_seconds: float
 ) -> int:
-    """Frames of a call's videos.
-
-    Args:
-        num_frames: As given to the call.
-        num_seconds: As given; infinite is up to the end of the shortest sound.
-        audio: As given.
-        start_seconds: Where in the sound the videos begin.
+    """Frames of a call's videos; infinite seconds are up to the end of the shortest sound.
 
     Raises:
         UserError: Both are given, no length, or no sound to tell an infinite one by.
@@ -112,13 +106,8 @@ def waveforms(
 ) -> Tensor:
     """The sound of each clip, ``(num_clips, num_samples)`` over `audio_seconds`.
 
-    Args:
-        audio: One sound for all clips, or a list with one for each.
-        rate_hz: Of the result.
-        num_clips: Clips of the batch.
-        num_frames: Frames per clip.
-        start_seconds: Where in the sound the clips begin.
-        windows: In which they will be sampled; None for one pass.
+    ``audio`` is one sound for all clips or a list with one for each; ``windows`` are those in which
+    they will be sampled, None for one pass.
 
     Raises:
         MediaError: A sound cannot be read, is silent, or ends before the clip does.

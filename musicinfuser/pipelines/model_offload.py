@@ -29,11 +29,8 @@ def offload_in_turn(stages: Sequence[Sequence[nn.Module | None]]) -> None:
     """Let a model send away all of earlier stages, and none of its own.
 
     accelerate's hook sends the model before it in the chain away, at every call, and leaves an
-    earlier one where it is if that one did not run.
-
-    Args:
-        stages: Models with hooks of ``cpu_offload_with_hook`` (others are left alone), those that
-            work at the same time in one stage.
+    earlier one where it is if that one did not run. Models without hooks of
+    ``cpu_offload_with_hook`` are left alone; those that work at the same time are one stage.
     """
     earlier: list[UserCpuOffloadHook] = []
     for stage in stages:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from musicinfuser.memory.copy_stream import copy_stream
-from musicinfuser.memory.host_memory import host_empty
+from musicinfuser.memory.host_memory import copy_stream, host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
 
 Block = Callable[..., tuple[Tensor, ...]]

@@ -5,7 +5,7 @@ their copy only within `StreamedBlocks.on_device`, and everything that reads the
 there: the forward pass of a block, or its recomputation together with its backward pass
 (`musicinfuser.memory.offloaded_checkpointing`), whose graph is gone when the block ends. The copy
 of a later block into the same memory is queued after that, and so starts after it
-(`musicinfuser.memory.copy_stream`). Nothing is copied back: frozen weights do not change.
+(`musicinfuser.memory.host_memory`). Nothing is copied back: frozen weights do not change.
 """
 
 from collections import deque
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from musicinfuser.errors import UserError
-from musicinfuser.memory.copy_stream import copy_stream
-from musicinfuser.memory.host_memory import own_pages, page_lock
+from musicinfuser.memory.host_memory import copy_stream, own_pages, page_lock
 
 # Weights start at multiples of this many bytes, as in memory that torch hands out on a device.
 ALIGNMENT = 512

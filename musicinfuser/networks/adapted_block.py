@@ -11,8 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import is_hooked
-from musicinfuser.memory.recompute import KEPT_BY_POLICY
-from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.memory.settings import KEPT_BY_POLICY, GradientCheckpointing
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.modulation import (
     Modulations,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from musicinfuser.memory.copy_stream import CopyStream
+from musicinfuser.memory.host_memory import CopyStream
 
 
 class LateCopyStream(CopyStream):

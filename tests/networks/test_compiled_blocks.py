@@ -8,7 +8,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
-from musicinfuser.memory.recompute import ATTENTION_OPERATIONS
+from musicinfuser.memory.settings import ATTENTION_OPERATIONS
 from musicinfuser.networks import adapted_block
 from musicinfuser.networks.adapted_block import compiled_run
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone

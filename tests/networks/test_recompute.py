@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from musicinfuser.memory.recompute import ATTENTION_OPERATIONS
+from musicinfuser.memory.settings import ATTENTION_OPERATIONS
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.zica import ZicaSpec
 from tests.networks.counted_operations import CountedOperations

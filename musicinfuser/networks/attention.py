@@ -1,12 +1,17 @@
-"""Joint attention of a Mochi block without a look at the mask on the host.
+"""Joint attention of a Mochi block without a look at the mask on the host, and its rotations.
 
 diffusers' processor gathers the valid text tokens of each sample with ``nonzero``, which waits for
 the device once per block and sample. Here padding is cut before the blocks, so one attention call
 serves the batch; a mask is passed only where captions of one batch differ in length.
 """
 
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from diffusers import MochiTransformer3DModel
 from diffusers.models.attention_processor import MochiAttention
 from torch import Tensor
 
@@ -67,3 +72,42 @@ class JointAttention:
         if hasattr(attn, "to_add_out"):
             text = attn.to_add_out(text)
         return visual, text
+
+
+class RotaryTables:
+    """Builds tables as diffusers does, and keeps those of the last size; in no state dict.
+
+    73 frames of 480x848 take 254 MB, which training holds between the passes anyway.
+    """
+
+    def __init__(self, backbone: MochiTransformer3DModel) -> None:
+        """Take a backbone for its frequencies; while these are trained nothing is kept."""
+        self._backbone = backbone
+        self._last: tuple[Any, tuple[Tensor, Tensor]] | None = None
+
+    def __call__(
+        self, num_frames: int, height: int, width: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Cos and sin, ``(num_frames * height * width, heads, head width / 2)`` fp32.
+
+        Frames are latent ones, height and width in patches.
+        """
+        frequencies = self._backbone.pos_frequencies
+        size = (num_frames, height, width)
+        if frequencies.requires_grad:
+            return self._build(*size, device)
+        key = (*size, device, id(frequencies), frequencies._version, frequencies.dtype)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # not both at once
+            # A training may come after a sampling, whose tensors backward could not use.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._last = key, self._build(*size, device)
+        return self._last[1]
+
+    def _build(self, *size: Any) -> tuple[Tensor, Tensor]:
+        # diffusers wraps this in an fp32 autocast region, which torch has on CUDA only; elsewhere
+        # it warns at every call. The tables are fp32 either way.
+        frequencies, device = self._backbone.pos_frequencies, size[-1]
+        quiet = warnings.catch_warnings(action="ignore") if device.type == "cpu" else nullcontext()
+        with quiet:
+            return self._backbone.rope(frequencies, *size[:-1], device=device, dtype=torch.float32)

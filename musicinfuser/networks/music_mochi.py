@@ -21,6 +21,7 @@ from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.adapted_block import BlockAudio, adapt_blocks, compiled_run
+from musicinfuser.networks.attention import RotaryTables
 from musicinfuser.networks.audio_encoder import AudioTimes
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.layer_selection import (
@@ -35,7 +36,6 @@ from musicinfuser.networks.modulation import (
     compute_modulations,
 )
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.networks.rotary import RotaryTables
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.zica import ZicaSpec
 

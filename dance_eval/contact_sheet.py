@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.errors import atomic_file
+from musicinfuser.setting_checks import check_number
 
 _MARGIN_PX = 28
 _COLUMN_PX, _WIDEST_COLUMN_PX, _NARROWEST_STRIP_PX = 160, 480, 960
@@ -64,8 +65,7 @@ class SheetRow:
                 f"frames of row {self.label!r} must be uint8 (T, H, W, 3), got "
                 f"{self.frames.dtype} {shape}."
             )
-        if not self.fps > 0:
-            raise UserError(f"fps of row {self.label!r} must be positive, got {self.fps}.")
+        check_number(f"fps of row {self.label!r}", self.fps, above=0)
         if (self.audio is None) != (self.audio_rate_hz is None):
             raise UserError(f"audio and audio_rate_hz of row {self.label!r} go together.")
         if self.audio is not None and self.audio.ndim != 1:

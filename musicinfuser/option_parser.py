@@ -14,7 +14,7 @@ from musicinfuser.parse_errors import Explainer
 from musicinfuser.yaml_places import Source
 
 _files: list[Source] = []
-"""Configs of the command line that is parsed; verbs have parsers of their own."""
+"""Configs of the command line that is parsed; commands have parsers of their own."""
 _arguments: list[str] = []
 
 
@@ -39,7 +39,7 @@ class OptionParser(ArgumentParser):
         if self._inner_parser and args is not None:
             # jsonargparse passes null on to nested classes as the text None.
             args = [f"{a[:-4]}null" if a.endswith("=None") else a for a in args]
-        if OptionParser._is_parsing:  # a verb, or a nested class
+        if OptionParser._is_parsing:  # a command, or a nested class
             return super().parse_args(args, *more, **kwargs)
         _files.clear()
         _arguments[:] = sys.argv[1:] if args is None else args

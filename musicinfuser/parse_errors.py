@@ -305,7 +305,7 @@ def _type_text(name: str) -> str:
 
 
 def _without(above: Sequence[str], name: str) -> str:
-    """A name without the verbs, or the keys above a file's content, that it begins with."""
+    """A name without the commands, or the keys above a file's content, that it begins with."""
     first, _, rest = name.partition(".")
     return _without(above, rest) if rest and first in above else name
 

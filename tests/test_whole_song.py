@@ -272,7 +272,7 @@ def test_windows_show_as_much_of_a_batch_as_each_clip_alone(model):
         ({"window_overlap_frames": 78}, "windows of 73 frames can share 6k frames, 6 to 72"),
         (
             {"window_noise": "pink"},
-            r"sampling\.window_noise is 'pink'; use repeated",
+            r"sampling\.window_noise must be 'repeated' or 'independent', not 'pink'",
         ),
         ({"window_overlap_frames": 0}, r"sampling\.window_overlap_frames is 0"),
     ],

@@ -27,6 +27,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.setting_checks import check_choice, check_number
 
 WindowNoise = Literal["repeated", "independent"]
 # Windows as long as the authors' training clips.
@@ -60,18 +61,13 @@ class SamplingSpec:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.num_steps < 1:
-            raise UserError(f"sampling.num_steps is {self.num_steps}; it must be at least 1.")
-        for name in ("music_guidance_scale", "guidance_scale"):
-            if (scale := getattr(self, name)) < 0:
-                raise UserError(f"sampling.{name} is {scale}; use 0 or more.")
+        check_number("sampling.num_steps", self.num_steps, at_least=1)
+        check_number("sampling.guidance_scale", self.guidance_scale, at_least=0)
+        check_number("sampling.music_guidance_scale", self.music_guidance_scale, at_least=0)
+        check_choice("sampling.window_noise", self.window_noise, get_args(WindowNoise))
         if self.window_frames < 7 or self.window_frames % FRAMES_PER_LATENT != 1:
             raise UserError(
                 f"sampling.window_frames is {self.window_frames}; use 6k + 1 from 7 on, e.g. 73."
-            )
-        if self.window_noise not in get_args(WindowNoise):
-            raise UserError(
-                f"sampling.window_noise is {self.window_noise!r}; use repeated or independent."
             )
         overlap, most = self.window_overlap_frames, self.window_frames - 1
         if not 0 < overlap < self.window_frames or overlap % FRAMES_PER_LATENT:
@@ -103,8 +99,7 @@ class LayerGuidance:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.scale < 0:
-            raise UserError(f"the scale of layer guidance is {self.scale}; use 0 or more.")
+        check_number("the scale of layer guidance", self.scale, at_least=0)
 
 
 AudioConditioning = Tensor | Mapping[int, Tensor]

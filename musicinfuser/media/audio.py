@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from musicinfuser.media.audio_decoding import (
 )
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, reading
 from musicinfuser.media.errors import MediaError, atomic_file
+from musicinfuser.setting_checks import check_choice, check_number
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -77,13 +78,10 @@ def read_audio(
         MediaError: If the file cannot be read, or not in time, has no sound, or is damaged shortly
             before the span.
     """
-    if start_seconds < 0 or rate_hz <= 0 or (duration_seconds is not None and duration_seconds < 0):
-        raise UserError(
-            f"start_seconds and duration_seconds must be at least 0 and rate_hz positive, got "
-            f"{start_seconds}, {duration_seconds} and {rate_hz}."
-        )
-    if channel not in ("mean", "first"):
-        raise UserError(f"channel must be 'mean' or 'first', got {channel!r}.")
+    check_number("start_seconds", start_seconds, at_least=0)
+    check_number("duration_seconds", duration_seconds, at_least=0)
+    check_number("rate_hz", rate_hz, above=0)
+    check_choice("channel", channel, get_args(Channel))
     until = math.inf
     if duration_seconds is not None:
         until = start_seconds + duration_seconds + _MARGIN_SECONDS

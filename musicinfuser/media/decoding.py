@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musicinfuser.errors import UserError
 from musicinfuser.media.errors import MediaError, reason
+from musicinfuser.setting_checks import check_number
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -30,17 +30,8 @@ class Deadline:
     """
 
     def __init__(self, path: Path | str, seconds: float) -> None:
-        """Start the clock.
-
-        Args:
-            path: The file, for the message.
-            seconds: From now on.
-
-        Raises:
-            UserError: If the time is not positive.
-        """
-        if not seconds > 0:
-            raise UserError(f"time_limit_seconds must be positive, got {seconds}.")
+        """Start the clock, for seconds above 0; the file is for the message."""
+        check_number("time_limit_seconds", seconds, above=0)
         self._path, self._seconds = path, seconds
         self._end = time.monotonic() + seconds
 

@@ -7,14 +7,13 @@ here goes by presentation time stamps. Time zero of a file is its first video fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from musicinfuser.errors import UserError
 from musicinfuser.media.colours import (
     Decoding,
     full_range_rgb,
@@ -31,6 +30,7 @@ from musicinfuser.media.seeking import (
     length_seconds,
     shown_for_seconds,
 )
+from musicinfuser.setting_checks import check_choice, check_number
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -129,7 +129,7 @@ def aist_crop(width: int, height: int, *, target_height: int, target_width: int)
     Returns:
         A box inside the frame; where the frame is too narrow it shrinks with its aspect kept.
     """
-    _require_positive(width=width, height=height, target=min(target_height, target_width))
+    _check_sizes(width=width, height=height, target=min(target_height, target_width))
     box_height = height * 720 / 1080
     shrink = min(1.0, width / (box_height * target_width / target_height))
     box_height *= shrink
@@ -140,7 +140,7 @@ def aist_crop(width: int, height: int, *, target_height: int, target_width: int)
 
 def centre_crop(width: int, height: int, *, target_height: int, target_width: int) -> CropBox:
     """The largest box of the target's aspect, in the middle of the frame."""
-    _require_positive(width=width, height=height, target=min(target_height, target_width))
+    _check_sizes(width=width, height=height, target=min(target_height, target_width))
     columns = min(width, round(height * target_width / target_height))
     rows = min(height, round(width * target_height / target_width))
     return _clamped(
@@ -188,11 +188,9 @@ def read_clip(
     """
     from av.video.reformatter import VideoReformatter
 
-    _require_positive(num_frames=num_frames, height=height, width=width, fps=fps)
-    if start_seconds < 0:
-        raise UserError(f"start_seconds must be at least 0, got {start_seconds}.")
-    if decoding not in ("corrected", "plain"):
-        raise UserError(f"decoding must be 'corrected' or 'plain', not {decoding!r}.")
+    _check_sizes(num_frames=num_frames, height=height, width=width, fps=fps)
+    check_number("start_seconds", start_seconds, at_least=0)
+    check_choice("decoding", decoding, get_args(Decoding))
     clip = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
     reformatter = VideoReformatter()
 
@@ -275,10 +273,9 @@ def small_frames(
             yield seconds - zero, torch.from_numpy(small.to_ndarray())
 
 
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"{name} must be positive, got {value}.")
+def _check_sizes(**sizes: float) -> None:
+    for name, size in sizes.items():
+        check_number(name, size, above=0)
 
 
 def _clamped(box: CropBox, width: int, height: int) -> CropBox:

@@ -16,6 +16,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets, fit_length
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, reading
 from musicinfuser.media.errors import MediaError, atomic_file, reason
+from musicinfuser.setting_checks import check_number
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -61,8 +62,7 @@ def write_video(
     pieces = iter([frames] if isinstance(frames, Tensor) else frames)
     first = next(pieces)
     _check_frames(first)
-    if not fps > 0:
-        raise UserError(f"fps must be positive, got {fps}.")
+    check_number("fps", fps, above=0)
     if (audio is None) != (audio_rate_hz is None):
         raise UserError("audio and audio_rate_hz must be given together.")
     rate = Fraction(fps).limit_denominator(1001)

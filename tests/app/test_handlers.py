@@ -80,7 +80,7 @@ def test_a_closed_page_ends_its_work(handlers, form, generator):
         ({"seed": -1}, "The seed is -1"),
         ({"num_steps": 1000}, "1000 steps were asked for"),
         ({"adapter": "other"}, "There is no adapter &#x27;other&#x27;; choose random."),
-        ({"guidance_scale": -1.0}, "guidance_scale is -1.0; use 0 or more."),
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0; it must be at least 0."),
     ],
 )
 def test_what_does_not_fit_is_a_sentence_on_the_page(

@@ -110,7 +110,7 @@ def test_opening_counts(long_video, reader):
 
 
 def test_the_limit_must_be_positive():
-    with pytest.raises(ValueError, match="time_limit_seconds must be positive, got 0"):
+    with pytest.raises(ValueError, match="time_limit_seconds is 0; it must be above 0"):
         Deadline("a.mp4", 0)
     assert 0 < Deadline("a.mp4", 5).seconds_left <= 5
 

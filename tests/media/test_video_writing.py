@@ -129,7 +129,7 @@ def test_what_fails_between_pieces_leaves_nothing(tmp_path):
         ({"audio": torch.zeros(9)}, "together"),
         ({"audio": torch.zeros(3, 9), "audio_rate_hz": 16000}, "one or two channels"),
         ({"path": "clip.avi"}, r"\.mp4"),
-        ({"fps": 0}, "fps must be positive"),
+        ({"fps": 0}, "fps is 0; it must be above 0"),
     ],
 )
 def test_unfit_arguments_are_refused_and_nothing_is_left(tmp_path, change, message):

@@ -1,12 +1,12 @@
-"""Weights from one format to another: ``python -m musicinfuser.convert VERB SOURCE TARGET``.
+"""Weights from one format to another: ``python -m musicinfuser.convert COMMAND SOURCE TARGET``.
 
-Verbs: ``from-official`` (the authors' musicinfuser.safetensors to a folder to share),
+Commands: ``from-official`` (the authors' musicinfuser.safetensors to a folder to share),
 ``to-official`` (such a folder back), ``backbone`` (Genmo's dit.safetensors to a transformer folder
 of diffusers) and ``checkpoint`` (a checkpoint of a training to a folder to share). All offline.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,13 +27,13 @@ from musicinfuser.errors import in_one_sentence, looked_for
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one verb.
+    """Run one command.
 
     Raises:
         UserError: What the user can mend, in one sentence that names file and key.
     """
     options = _parser().parse_args(arguments)
-    if options.verb == "from-official":
+    if options.command == "from-official":
         layers = None if options.layers is None else [int(i) for i in options.layers.split(",")]
         adapter = read_official_adapter(
             options.source, layers=layers, num_heads=options.num_heads,
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         facts = _facts(options, origin=f"Converted from the authors' {options.source.name}.")
         write_folder(options.target, adapter, facts=facts, config=_settings_text(adapter))
-    elif options.verb == "to-official":
+    elif options.command == "to-official":
         write_official_adapter(read_folder(options.source), options.target)
-    elif options.verb == "backbone":
+    elif options.command == "backbone":
         convert_backbone(options.source, options.target, dtype=options.dtype)
     else:
         adapter, stored = adapter_of_checkpoint(options.source)
@@ -61,36 +61,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m musicinfuser.convert", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    described = {
-        "from-official": "the authors' musicinfuser.safetensors to a folder to share",
-        "to-official": "a folder to share to the authors' musicinfuser.safetensors",
-        "backbone": "Genmo's dit.safetensors to a transformer folder of diffusers",
-        "checkpoint": "a checkpoint of a training to a folder to share; its average if it has one",
-    }
-    for verb, text in described.items():
-        own = verbs.add_parser(verb, help=text, description=text)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def added(name: str, text: str) -> Callable[..., argparse.Action]:
+        own = commands.add_parser(name, help=text, description=text)
         own.add_argument("source", type=Path)
         own.add_argument("target", type=Path)
-        if verb in ("from-official", "checkpoint"):
-            for name in ("base_model", "audio_encoder"):
-                theirs = getattr(CardFacts, name)
-                default, known = (
-                    (None, "by default what the run recorded")
-                    if verb == "checkpoint"
-                    else (theirs, f"by default {theirs}")
-                )
-                own.add_argument(f"--{name}", default=default, help=f"for the card; {known}")
-            own.add_argument("--license", default=CardFacts.license, help="for the card")
-        if verb == "from-official":
-            own.add_argument("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
-            own.add_argument("--num_heads", type=int, help="of ZICA, if not the authors' 8")
-        if verb == "checkpoint":
-            own.add_argument("--config", type=Path, help="the training's config_fit.yaml")
-        if verb == "backbone":
-            own.add_argument(
-                "--dtype", choices=["bfloat16", "float32"], help="to write; default: the file's"
-            )
+        return own.add_argument
+
+    official = added("from-official", "the authors' musicinfuser.safetensors to a folder to share")
+    checkpoint = added(
+        "checkpoint", "a checkpoint of a training to a folder to share; its average if it has one"
+    )
+    added("to-official", "a folder to share to the authors' musicinfuser.safetensors")
+    backbone = added("backbone", "Genmo's dit.safetensors to a transformer folder of diffusers")
+    for name in ("base_model", "audio_encoder"):
+        theirs = getattr(CardFacts, name)
+        official(f"--{name}", default=theirs, help=f"for the card; by default {theirs}")
+        checkpoint(f"--{name}", help="for the card; by default what the run recorded")
+    for add in (official, checkpoint):
+        add("--license", default=CardFacts.license, help="for the card")
+    official("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
+    official("--num_heads", type=int, help="of ZICA, if not the authors' 8")
+    checkpoint("--config", type=Path, help="the training's config_fit.yaml")
+    dtypes = ["bfloat16", "float32"]
+    backbone("--dtype", choices=dtypes, help="to write; default: the file's")
     return parser
 
 

@@ -261,7 +261,7 @@ IN_A_METRICS_FILE = [
         f"- class_path: {BEATS}\n  class_path: {BEATS}\n",
         ", line 2: cannot be read as YAML ([0].class_path stands there a second time; keep one of",
     ),
-    (f"- class_pat: {BEATS}\n", ": line 1: [0]: it names no class; give class_path"),
+    (f"- class_pat: {BEATS}\n", ": line 1: [0].class_pat is not known; did you mean class_path?"),
     (f"class_path: {BEATS}\n", f": {{'class_path': '{BEATS}'}} does not fit; give a list."),
 ]
 

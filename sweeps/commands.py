@@ -14,22 +14,9 @@ from musicinfuser import folder_lock
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.option_parser import OptionParser
 from musicinfuser.tables import Row, markdown_table
-from sweeps import inputs
+from sweeps import inputs, work
 from sweeps.plan import Run, differences, plan_runs
 from sweeps.settings import SweepError, SweepSpec, build_executor, read_sweep
-from sweeps.work import (
-    LOCK_NAME,
-    Work,
-    allow_work,
-    changed_inputs,
-    check_unchanged,
-    handled,
-    is_finished,
-    note_inputs,
-    read_progress,
-    read_state,
-    stop_all,
-)
 
 DESCRIPTIONS = {
     "sweep": "Do what is left of a sweep and write its table; can be repeated.",
@@ -95,15 +82,15 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
     for place, option in ((folder, "folder"), (Path(spec.runs or folder), "`runs`")):
         require_writable(place, option=option)
     for run in runs:
-        check_unchanged(run)
+        work.check_unchanged(run)
         _print_changes(run)
     executor = build_executor(spec)
     inputs.write_memo(folder)
     _write_list(runs, folder / LIST_NAME)
-    allow_work()
+    work.allow_work()
     is_stopped = False
     # SIGTERM as ctrl-C.
-    with handled(signal.SIGTERM, signal.default_int_handler):
+    with work.handled(signal.SIGTERM, signal.default_int_handler):
         try:
             with executor:
                 # A run that takes another's adapters comes after all that train.
@@ -113,7 +100,7 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
             is_stopped = True
             print("stopped; repeat the command to go on.", file=sys.stderr, flush=True)
     inputs.look_again()
-    num_finished = sum(map(is_finished, runs))
+    num_finished = sum(map(work.is_finished, runs))
     print(f"{num_finished} of {len(runs)} runs are finished.")
     if num_finished:
         # What makes tables loads torch, which takes seconds; nothing before this does.
@@ -127,14 +114,14 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
 
 
 def _print_changes(run: Run) -> None:
-    state = read_state(run.folder)
+    state = work.read_state(run.folder)
     for stage in run.stages:
         begun = state["stages"].get(stage.name, {})
         if begun.get("is_done"):
             # Of the other stages, other settings are refused.
             wrong = differences(begun["settings"], stage.settings) if stage.name == "score" else []
             named = (f"score.{phrase.partition(':')[0]}" for phrase in wrong)
-            for what in [*changed_inputs(state, stage), *named]:
+            for what in [*work.changed_inputs(state, stage), *named]:
                 print(f"{run.name}: {what} has changed since {CONSEQUENCES[stage.name]}.")
 
 
@@ -157,14 +144,14 @@ def _finish(runs: Sequence[Run], executor: Any) -> None:
     """Have an executor do what is left of some runs; reports each as it ends."""
     due = []
     for run in runs:
-        if is_finished(run):
-            note_inputs(run)
+        if work.is_finished(run):
+            work.note_inputs(run)
             print(f"{run.name}: was finished before", flush=True)
         else:
             due.append(run)
     # submitit sends what is submitted within a batch as one array.
     with getattr(executor, "batch", nullcontext)() if due else nullcontext():
-        pending = {run.name: executor.submit(Work(), run) for run in due}
+        pending = {run.name: executor.submit(work.Work(), run) for run in due}
     try:
         while pending:
             for name in [name for name, future in pending.items() if future.done()]:
@@ -187,12 +174,12 @@ def _stop(pending: dict[str, Any]) -> None:
     print("ending: runs save where they are (ctrl-C again to kill them) ...", file=sys.stderr)
     for future in pending.values():
         future.cancel()
-    stop_all()
+    work.stop_all()
     try:
         while not all(future.done() for future in pending.values()):
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        stop_all(kill=True)
+        work.stop_all(kill=True)
 
 
 def show_status(folder: Path, *, once: bool) -> None:
@@ -226,11 +213,11 @@ def status_rows(folder: Path) -> list[Row]:
 
 
 def _status_row(folder: Path, run: dict[str, Any]) -> Row:
-    state, progress = read_state(folder), read_progress(folder)
+    state, progress = work.read_state(folder), work.read_progress(folder)
     stages = state["stages"]
     left = [name for name in run["stages"] if not stages.get(name, {}).get("is_done")]
     step, time_left = progress.get("step"), ""
-    if folder_lock.is_locked(folder / LOCK_NAME):
+    if folder_lock.is_locked(folder / work.LOCK_NAME):
         what = "running"
         pace = progress.get("seconds_per_step")  # since it was last started
         if left[:1] == ["fit"] and pace is not None:

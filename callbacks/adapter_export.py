@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import lightning.pytorch as L
 import yaml
@@ -14,9 +14,6 @@ from musicinfuser.adapters.card import CardFacts
 from musicinfuser.adapters.folder import write_folder
 from musicinfuser.adapters.settings import Adapter, adapter_of_model, frozen_names
 from musicinfuser.throw_away import throw_away_mode
-
-if TYPE_CHECKING:
-    from lightning_modules.music_infuser import MusicInfuserModule
 
 
 class AdapterExport(L.Callback):
@@ -51,10 +48,9 @@ class AdapterExport(L.Callback):
             self.export(trainer, pl_module)
         trainer.strategy.barrier("adapter exported")
 
-    def export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def export(self, trainer: L.Trainer, module: Any) -> None:
         """Write the weights of this moment."""
-        module: MusicInfuserModule = pl_module  # type: ignore[assignment]
-        with averaged_weights(trainer, pl_module):
+        with averaged_weights(trainer, module):
             adapter = adapter_of_model(module.adapted, module.model_settings(), module.origin)
         names = frozen_names(module.backbone_spec, module.encoders.spec)
         facts = CardFacts(

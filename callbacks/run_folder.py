@@ -58,63 +58,41 @@ class RunRecord(SaveConfigCallback):
 
 
 @contextmanager
-def working_in_folder(
-    trainer: L.Trainer, command: str, ckpt_path: str | None
-) -> Iterator[str | None]:
-    """Look at a run's folder before a command starts, and hold it while a training works there.
-
-    Yields:
-        The checkpoint to load: ``ckpt_path``, in place of a folder the newest one there.
-
-    Raises:
-        RunFolderError: The folder cannot be written, another training works there or is further,
-            or there is no such checkpoint.
-    """
-    if trainer.is_global_zero and not throw_away_mode(trainer):
-        require_writable(trainer.default_root_dir, option="trainer.default_root_dir")
-    path = checkpoint_at(ckpt_path)
-    if command != "fit":
-        if path == "last":
-            _require_last(trainer, command)
-        yield path
-        return
-    with only_training(trainer):
-        if not throw_away_mode(trainer):
-            check_start(checkpoint_folders(trainer), path)
-        yield path
-
-
-@contextmanager
-def only_training(trainer: L.Trainer) -> Iterator[None]:
+def only_training(trainer: L.Trainer, ckpt_path: str | None = "last") -> Iterator[None]:
     """Keep other trainings out of this one's folders until the block ends or the process does.
 
     The folders are ``trainer.default_root_dir`` and those of checkpoints. The main process (rank 0)
     holds the locks. A training to throw away writes nothing there and needs none.
 
+    Args:
+        trainer: Of the training.
+        ckpt_path: Where it starts.
+
     Raises:
-        RunFolderError: Another training works there, or the folder cannot be written.
+        RunFolderError: Another training works there or was further, or the folder cannot be
+            written.
     """
-    if mode := throw_away_mode(trainer):
-        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [  # Lightning's own checkpoints are saved in any mode
-            c
-            for c in callbacks
-            if isinstance(c, AtomicCheckpoint) or not isinstance(c, ModelCheckpoint)
-        ]
-        rank_zero_info(
-            f"{mode}: nothing is kept of this training: it writes no checkpoint, export or record, "
-            "and starts at step 0 unless --ckpt_path names a file."
-        )
-    elif trainer.is_global_zero:
-        with ExitStack() as held:
+    with ExitStack() as held:
+        if mode := throw_away_mode(trainer):
+            callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks[:] = [  # Lightning's own checkpoints are saved in any mode
+                c
+                for c in callbacks
+                if isinstance(c, AtomicCheckpoint) or not isinstance(c, ModelCheckpoint)
+            ]
+            rank_zero_info(
+                f"{mode}: nothing is kept of this training: it writes no checkpoint, export or "
+                "record, and starts at step 0 unless --ckpt_path names a file."
+            )
+        elif trainer.is_global_zero:
             if "://" not in trainer.default_root_dir:
                 root = Path(trainer.default_root_dir).resolve()
                 _hold(held, root, root / LOCK_NAME)
             for folder in {folder.resolve() for folder in checkpoint_folders(trainer)}:
                 _hold(held, folder, _beside(folder))
-            yield
-        return
-    yield
+        if not mode:
+            check_start(checkpoint_folders(trainer), ckpt_path)
+        yield
 
 
 def check_start(folders: Iterable[Path], ckpt_path: str | None) -> None:
@@ -146,6 +124,34 @@ def check_start(folders: Iterable[Path], ckpt_path: str | None) -> None:
     )
 
 
+def checkpoint_to_load(trainer: L.Trainer, command: str, ckpt_path: str | None) -> str | None:
+    """What a command loads: ``ckpt_path``, in place of a folder the newest checkpoint there.
+
+    Raises:
+        UserError: There is none, or the run's folder cannot be written.
+    """
+    if trainer.is_global_zero and not throw_away_mode(trainer):
+        require_writable(trainer.default_root_dir, option="trainer.default_root_dir")
+    path = checkpoint_at(ckpt_path)
+    if path != "last" or command == "fit":
+        return path
+    # AtomicCheckpoint falls back on the files of single steps; Lightning's own does not.
+    patterns = {
+        folder: "*.ckpt" if isinstance(callback, AtomicCheckpoint) else "last*.ckpt"
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+        and (folder := folder_of(callback, trainer)) is not None
+    }
+    if not any(found for folder, name in patterns.items() for found in folder.glob(name)):
+        # Lightning would silently take the model without training.
+        raise RunFolderError(
+            f"{command} wants the last checkpoint, but there is none in "
+            f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
+            "--ckpt_path FILE, or --ckpt_path null for the model without training."
+        )
+    return path
+
+
 def checkpoint_at(ckpt_path: str | None) -> str | None:
     """A checkpoint's file, and a name such as ``last``, as it is; of a folder its newest file.
 
@@ -166,23 +172,6 @@ def checkpoint_at(ckpt_path: str | None) -> str | None:
             f"--ckpt_path names the folder {ckpt_path}, which holds no checkpoint."
         )
     return str(newest)
-
-
-def _require_last(trainer: L.Trainer, command: str) -> None:
-    """Without a checkpoint, ``last`` would silently mean the model without training."""
-    # AtomicCheckpoint falls back on the files of single steps; Lightning's own does not.
-    patterns = {
-        folder: "*.ckpt" if isinstance(callback, AtomicCheckpoint) else "last*.ckpt"
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint)
-        and (folder := folder_of(callback, trainer)) is not None
-    }
-    if not any(path for folder, name in patterns.items() for path in folder.glob(name)):
-        raise RunFolderError(
-            f"{command} wants the last checkpoint, but there is none in "
-            f"{', '.join(map(str, patterns)) or 'the run folder'}; run fit first, give "
-            "--ckpt_path FILE, or --ckpt_path null for the model without training."
-        )
 
 
 def _beside(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -12,9 +12,6 @@ from torch.nn.utils import get_total_norm
 from lightning_modules.logged_steps import is_logged
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
-
-if TYPE_CHECKING:
-    from datamodules.dance import DanceDataModule
 
 
 class TrainingCurves(L.Callback):
@@ -47,8 +44,7 @@ class TrainingCurves(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put empty sums on the device."""
-        data: DanceDataModule | None = getattr(trainer, "datamodule", None)
-        ratio: dict[str, int] = getattr(data, "ratio", {})
+        ratio: dict[str, int] = getattr(getattr(trainer, "datamodule", None), "ratio", {})
         self._sources = [source for source, share in ratio.items() if share]
         names = decimal_names(self.sigma_edges)
         bands = zip(names, names[1:], strict=False)
@@ -112,7 +108,7 @@ class TrainingCurves(L.Callback):
         highs = torch.tensor([*self.sigma_edges[1:-1], float("inf")], device=device)
         of_sources = torch.zeros(len(losses), len(self._sources), dtype=torch.bool)
         if self._sources:
-            data: DanceDataModule = trainer.datamodule  # type: ignore[attr-defined]
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
             for row, index in enumerate(chain(*noted_indices)):
                 of_sources[row, self._sources.index(data.mixture[index].source)] = True
         of_sources = of_sources.to(device, non_blocking=True)

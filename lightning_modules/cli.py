@@ -1,6 +1,7 @@
 """The commands of Lightning: fit, validate, test and predict, and the check of what they need."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as L
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 import preflight
 from callbacks import BetaAnnealing, RunSettings, SampleGeneration, VideoWriter
 from callbacks.rank_failures import ending_together, note_main_process
-from callbacks.run_folder import RunRecord, working_in_folder
+from callbacks.run_folder import RunRecord, checkpoint_to_load, only_training
 from callbacks.sigterm import EndOnSigterm
 from callbacks.terminal import quiet_lightning, shown_by_default
 from musicinfuser.errors import UserError, user_error
@@ -153,12 +154,16 @@ class MusicInfuserCLI(LightningCLI):
 
     def _start(self, job: Callable[..., Any], *, ckpt_path: str | None, **options: Any) -> None:
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        with ending_together(self.trainer):
+        command = str(self.subcommand)
+        with ExitStack() as run:
+            run.enter_context(ending_together(self.trainer))
+            checkpoint = checkpoint_to_load(self.trainer, command, ckpt_path)
             for part in (self.model, self.datamodule, *callbacks):
                 if hasattr(part, "before_run"):
                     part.before_run(self)
-            with working_in_folder(self.trainer, str(self.subcommand), ckpt_path) as checkpoint:
-                job(ckpt_path=checkpoint, **options)
+            if command == "fit":
+                run.enter_context(only_training(self.trainer, checkpoint))
+            job(ckpt_path=checkpoint, **options)
 
 
 class CheckCLI(MusicInfuserCLI):

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -32,13 +32,12 @@ from lightning_modules.sharding import (
     leave_frozen_to_each_process,
     shard_backbone,
 )
-from musicinfuser import generation
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
-from musicinfuser.generation import GeneratedClip, SamplingSpec
+from musicinfuser.generation import GeneratedClip, SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
@@ -226,18 +225,11 @@ class MusicInfuserModule(L.LightningModule):
     def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of requests; songs in windows show how far each is."""
         with window_bars(self.trainer) as on_window:
-            return [
-                generation.generate(
-                    self.adapted,
-                    self.encoders,
-                    request,
-                    self.sampling,
-                    device=self.device,
-                    on_window=on_window,
-                    checkpoint=latent_checkpoint(self, request),
-                )  # fmt: skip
-                for request in batch
-            ]
+            make = partial(
+                generate, self.adapted, self.encoders, sampling=self.sampling, device=self.device,
+                on_window=on_window,
+            )  # fmt: skip
+            return [make(r, checkpoint=latent_checkpoint(self, r)) for r in batch]
 
     def velocity_losses(
         self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str

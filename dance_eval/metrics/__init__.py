@@ -1,1 +1,1 @@
-"""Objective metrics: a functional form and a torchmetrics.Metric per file."""
+"""Objective metrics: a function and a class per file."""

@@ -142,7 +142,7 @@ class Pieces:
         """A text that is equal for clips of one piece of music."""
         return self._piece(entry, entry.track)
 
-    def heard(self, entry: ClipEntry) -> str | None:
+    def conditioned_on(self, entry: ClipEntry) -> str | None:
         """The piece that the model was conditioned on in place of the clip's; None: the clip's."""
         if entry.heard is None or entry.heard == NO_AUDIO:
             return entry.heard

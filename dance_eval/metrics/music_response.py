@@ -92,7 +92,7 @@ class MusicResponse(SetMetric):
         """Prompt and seed, music, whether it is silence, and folder."""
         if CONTROL_MARK.sub("", entry.system) != system:
             return None
-        music = self.pieces.heard(entry) or self.pieces.of(entry)
+        music = self.pieces.conditioned_on(entry) or self.pieces.of(entry)
         start = 0.0 if music == NO_AUDIO else start_of(entry)
         # Without a seed nothing says that two clips started from the same noise.
         own = (entry.seed,) if entry.seed is not None else (str(entry.folder), entry.file)

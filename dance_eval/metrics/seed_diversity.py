@@ -62,7 +62,7 @@ class SeedDiversity(SetMetric):
         """Prompt and music, and seed."""
         if entry.system != system:
             return None
-        music = self.pieces.of(entry), self.pieces.heard(entry), start_of(entry)
+        music = self.pieces.of(entry), self.pieces.conditioned_on(entry), start_of(entry)
         own = (str(entry.folder), entry.file) if entry.seed is None else (entry.seed,)
         return label(entry.prompt, *music), label(*own)
 

@@ -17,7 +17,7 @@ import torch
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 # What workers need is imported once, in the process that they are forked from.
-PRELOADED = ["__main__", "torchmetrics", "av", "dance_eval.loading", "dance_eval.metrics"]
+PRELOADED = ["__main__", "torchmetrics", "av", "scipy.ndimage", "dance_eval.loading"]
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def test_what_was_heard_is_a_piece_too(songs):
     other = clip("s", "1", str(songs / "b/audio.wav"), heard=str(songs / "copy/a.wav"))
     silent = clip("s", "2", str(songs / "b/audio.wav"), heard="nothing")
     pieces = Pieces([own, other, silent])
-    assert (pieces.heard(own), pieces.heard(other), pieces.heard(silent)) == (
+    assert (pieces.conditioned_on(own), pieces.conditioned_on(other), pieces.conditioned_on(silent)) == (
         None, pieces.of(own), "nothing"
     )  # fmt: skip
 

@@ -217,7 +217,7 @@ class JudgedQuality(ClipMetric):
         reading = reading_sentences(records, metric=self.name)
         if not self.controls:
             unsure = "run without controls; nobody knows whether the judge responds to audio."
-            unknown = {"ignores_audio": None, "ignored": [], "controls": {}}
+            unknown: dict[str, Any] = {"ignores_audio": None, "ignored": [], "controls": {}}
             return unknown | {"printed": [*reading, f"{self.name}: {unsure}"]}
         value = key_of(BEAT)
         compare = functools.partial(

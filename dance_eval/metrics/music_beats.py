@@ -99,7 +99,7 @@ def track_beats(
         return torch.zeros(0, dtype=torch.float64)
     # beat_track's own envelope takes the median over bands, which is zero throughout for sounds
     # that fill less than half of the spectrum; the mean is what AIST++'s code uses.
-    grid = {"sr": rate_hz, "hop_length": ONSET_HOP_SAMPLES}
+    grid: dict[str, Any] = {"sr": rate_hz, "hop_length": ONSET_HOP_SAMPLES}
     envelope = librosa.onset.onset_strength(y=waveform.cpu().numpy(), **grid)
     bpm = None
     if known_bpm is not None:

@@ -96,9 +96,8 @@ def test_what_was_heard_is_a_piece_too(songs):
     other = clip("s", "1", str(songs / "b/audio.wav"), heard=str(songs / "copy/a.wav"))
     silent = clip("s", "2", str(songs / "b/audio.wav"), heard="nothing")
     pieces = Pieces([own, other, silent])
-    assert (pieces.conditioned_on(own), pieces.conditioned_on(other), pieces.conditioned_on(silent)) == (
-        None, pieces.of(own), "nothing"
-    )  # fmt: skip
+    found = [pieces.conditioned_on(entry) for entry in (own, other, silent)]
+    assert found == [None, pieces.of(own), "nothing"]
 
 
 def test_titles_name_folders_where_they_must():

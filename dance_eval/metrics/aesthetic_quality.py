@@ -44,10 +44,6 @@ class AestheticQuality(ClipMetric):
     Args:
         encoder: Which CLIP; VBench's is ``openai/clip-vit-large-patch14``.
         head: A safetensors file with ``weight`` (1, D) and ``bias`` (1,), converted from LAION's.
-        name: Name in tables.
-
-    Raises:
-        HeadError: If the file holds no such head, or one for another CLIP.
     """
 
     value_names = ("score",)

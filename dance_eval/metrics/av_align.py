@@ -88,7 +88,6 @@ class AVAlign(RhythmMetric):
         threshold: Smaller peaks of motion do not count; the authors' 0.1 is in pixels per frame.
         num_shifts: Circular shifts per clip.
         motion: The motion curve; None takes `OpticalFlow` at 424x240, in pixels of the full size.
-        name: Name in tables.
     """
 
     def __init__(

@@ -49,7 +49,6 @@ class BeatAlignment(RhythmMetric):
     Args:
         sigma_seconds: As in `beat_alignment`.
         average_over: As in `beat_alignment`.
-        name: Name in tables; two instances in one table need two names.
         **rhythm: Arguments of `RhythmMetric`.
     """
 

@@ -42,7 +42,6 @@ class BeatCoverage(RhythmMetric):
 
     Args:
         tolerance_seconds: The largest distance that counts.
-        name: Name in tables.
         **rhythm: Arguments of `RhythmMetric`.
     """
 

@@ -132,10 +132,11 @@ class MotionCurve(MetricPart, ABC):
 class NamedMetric(MetricPart):
     """What a config of `evaluate.py score` may list: a `ClipMetric` or a `SetMetric`.
 
-    Its ``in_workers`` is False for a metric that counts something over clips, too.
+    Its ``in_workers`` is False for a metric that counts something over clips, too. Constructors
+    raise `UserError` for settings that are out of range and files that are not there.
 
     Args:
-        name: Name in tables and in metrics.json.
+        name: Name in tables and in metrics.json; two instances in one table need two names.
         part: What it measures with, whose files and ``in_workers`` become its own.
     """
 

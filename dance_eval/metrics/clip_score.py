@@ -31,7 +31,6 @@ class ClipScore(ClipMetric):
 
     Args:
         encoder: Which CLIP; frames are resized as its own code does.
-        name: Name in tables.
     """
 
     value_names = ("score", "prompt_cut")

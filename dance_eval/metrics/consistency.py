@@ -56,7 +56,6 @@ class SubjectConsistency(_Consistency):
 
     Args:
         encoder: Which DINO; VBench's is ``facebook/dino-vitb16``.
-        name: Name in tables.
     """
 
     def __init__(self, *, encoder: DinoEncoder, name: str = "subject_consistency") -> None:
@@ -68,7 +67,6 @@ class BackgroundConsistency(_Consistency):
 
     Args:
         encoder: Which CLIP; VBench's is ``openai/clip-vit-base-patch32``.
-        name: Name in tables.
     """
 
     def __init__(self, *, encoder: ClipEncoder, name: str = "background_consistency") -> None:

@@ -50,10 +50,6 @@ class ImagingQuality(ClipMetric):
         resize: ``"longer"`` is VBench's default and makes 512x289 of 848x480; ``"shorter"`` leaves
             those as they are. Scores of the two do not compare.
         time_limit_seconds: For one clip.
-        name: Name in tables.
-
-    Raises:
-        UserError: If a setting makes no sense or the weights are missing.
     """
 
     value_names = ("score",)

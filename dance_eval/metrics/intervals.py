@@ -57,9 +57,6 @@ def bootstrap_mean(
         name: What is averaged; with the seed it fixes the resamples.
         confidence: Share of the resampled means inside the interval, in (0, 1).
         num_resamples: Number of resamples.
-
-    Raises:
-        UserError: If an argument is out of range.
     """
     if not 0.0 < confidence < 1.0:
         raise UserError(f"confidence is {confidence}; it must lie between 0 and 1, e.g. 0.95.")

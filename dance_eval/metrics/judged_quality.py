@@ -88,7 +88,6 @@ class JudgedQuality(ClipMetric):
             VideoLLaMA 2 asks, with "0-10" in the eight questions about dance and video.
         controls: Whether to ask about music with other sound, too. Without, nobody knows whether
             the judge responds to audio.
-        name: Name in tables.
     """
 
     # It asks many questions at once by itself; a judge on a GPU is there once.

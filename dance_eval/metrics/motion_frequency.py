@@ -59,7 +59,6 @@ class MotionFrequency(ClipMetric):
         motion: The motion curve, such as `pose.PoseSpeed`; None takes the difference of frames.
         lowest_hz: Lower end of the band that is searched.
         highest_hz: Upper end.
-        name: Name in tables.
     """
 
     value_names = ("hertz",)

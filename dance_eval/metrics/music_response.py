@@ -64,7 +64,6 @@ class MusicResponse(SetMetric):
     Args:
         smoothing_seconds: Gaussian over the motion curve, 0 or more.
         motion: The motion curve; None takes the difference of frames.
-        name: Name in tables.
     """
 
     value_names = ("distance", "distance_to_silence", "num_alone", "num_unlike_pairs")

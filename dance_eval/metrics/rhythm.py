@@ -76,10 +76,6 @@ class RhythmMetric(ClipMetric):
         num_shifts: Circular shifts per clip.
         motion: The motion curve, such as `optical_flow.OpticalFlow`; None takes the difference of
             frames.
-        name: Name in tables; two instances in one table need two names.
-
-    Raises:
-        UserError: If an argument is out of range.
     """
 
     value_names = (

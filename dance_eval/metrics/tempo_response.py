@@ -123,14 +123,10 @@ class TempoResponse(SetMetric):
         num_without_ratio_xF: Clips that have no partner at tempo 1 or stand still.
 
     Args:
-        tempi: The factors.
+        tempi: The factors, positive and not 1.
         motion: The motion curve; None takes the difference of frames.
         lowest_hz: Lower end of the band that is searched for the dominant frequency.
         highest_hz: Upper end.
-        name: Name in tables.
-
-    Raises:
-        UserError: If a factor is 1 or not positive, or the band is empty.
     """
 
     combining = frozenset({"tempi"})

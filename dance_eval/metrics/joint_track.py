@@ -5,7 +5,6 @@ The file is JSON with one field that counts, ``joints``: numbers of shape (T, J,
 any unit. The truth files of the small world are such files.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from dance_eval.metrics.clip import MotionCurve, ScoredClip
+from dance_eval.metrics.music_beats import read_numbers
 from musicinfuser.errors import UserError
 
 
@@ -22,14 +22,7 @@ def read_joints(path: Path | str) -> torch.Tensor:
     Raises:
         UserError: If the file is missing or holds no finite numbers of such a shape.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        joints = torch.tensor(content["joints"], dtype=torch.float64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path}: cannot be read as {{"joints": [...]}} of shape (frames, joints, 2 or 3) '
-            f"({type(error).__name__})."
-        ) from error
+    joints = read_numbers(path, "joints", "of shape (frames, joints, 2 or 3)")
     if joints.ndim == 3:
         joints = joints[None]
     if joints.ndim != 4 or joints.shape[-1] not in (2, 3) or not joints.isfinite().all():

@@ -1,7 +1,6 @@
 """Beats of the music, tracked by librosa or known, and its tempo where a name or list says it."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -115,24 +114,27 @@ def track_beats(
     return torch.as_tensor(beats, dtype=torch.float64)
 
 
+def read_numbers(path: Path | str, field: str, form: str) -> torch.Tensor:
+    """The list of numbers in a field of a JSON file, float64; `UserError` if there is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return torch.tensor([*content[field]], dtype=torch.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path}: cannot be read as {{"{field}": [...]}} {form} ({type(error).__name__}).'
+        ) from error
+
+
 def read_known_beats(path: Path | str) -> torch.Tensor:
     """Beats of a track from a JSON file ``{"beats_seconds": [...]}``, float64, shape (num_beats,).
 
     Raises:
         UserError: If the file is missing or does not hold finite ascending times.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        beats = [float(time) for time in content["beats_seconds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path}: cannot be read as {{"beats_seconds": [...]}} with times in seconds '
-            f"({type(error).__name__})."
-        ) from error
-    ascending = all(early < late for early, late in zip(beats, beats[1:], strict=False))
-    if not (ascending and all(map(math.isfinite, beats))):
+    beats = read_numbers(path, "beats_seconds", "with times in seconds")
+    if beats.ndim != 1 or not (beats.isfinite().all() and (beats.diff() > 0).all()):
         raise UserError(f"{path}: beats_seconds must be finite and ascending; sort the times.")
-    return torch.tensor(beats, dtype=torch.float64)
+    return beats
 
 
 def beats_in_clip(

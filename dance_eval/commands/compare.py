@@ -62,13 +62,7 @@ PAIR_QUESTIONS = tuple(
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """Both answers to a question about two clips: the first system's clip shown first, and second.
-
-    Attributes:
-        question: The question.
-        forward: With the first system's clip shown first.
-        backward: With it shown second.
-    """
+    """Both answers about two clips: with the first system's clip shown first, and shown second."""
 
     question: Question
     forward: Answer

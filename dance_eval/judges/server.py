@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx2  # what openai's client is built on
 import openai
@@ -52,6 +52,10 @@ class ServerJudge(Judge):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    moved_options: ClassVar[dict[str, str]] = {
+        "first_wait_seconds": "leave it out, openai's client waits by itself before it tries again"
+    }
 
     base_url: str = "http://localhost:8000/v1"
     model: str

@@ -1,5 +1,6 @@
 """Class paths and keys of an earlier version that configs may still name."""
 
+_ACCURACY = "small_world.metrics.attribute_accuracy"
 MOVED = {
     "dance_eval.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
     "callbacks.WholeCheckpoint": "callbacks.AtomicCheckpoint",
@@ -16,11 +17,13 @@ MOVED = {
     "musicinfuser.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
     "musicinfuser.metrics.attributes": "small_world.metrics.attributes",
     "musicinfuser.metrics.pose": "small_world.metrics.pose",
-    "musicinfuser.metrics.prompt_certainty": "small_world.metrics.attribute_accuracy",
-    "musicinfuser.metrics.prompt_obedience": "small_world.metrics.attribute_accuracy",
+    "musicinfuser.metrics.prompt_certainty": _ACCURACY,
+    "musicinfuser.metrics.prompt_obedience": _ACCURACY,
+    "musicinfuser.metrics.prompt_obedience.PromptObedience": f"{_ACCURACY}.AttributeAccuracy",
     "musicinfuser.metrics.torso_beat": "small_world.metrics.torso_beat_correlation",
     "musicinfuser.sweeps": "sweeps",
-    "small_world.metrics.prompt_certainty": "small_world.metrics.attribute_accuracy",
+    "small_world.metrics.attribute_accuracy.PromptObedience": f"{_ACCURACY}.AttributeAccuracy",
+    "small_world.metrics.prompt_certainty": _ACCURACY,
 }
 """What was there, and where it is now; everything below a module moved with it."""
 

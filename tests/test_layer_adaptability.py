@@ -78,7 +78,7 @@ def test_a_step_costs_three_passes(model):
 
 
 def arguments(root: Path, parts: Path, *options: str, metrics: str = "null") -> list[str]:
-    values = "[prompt_certainty/certainty, prompt_obedience/obeyed]"
+    values = "[prompt_certainty/certainty, attribute_accuracy/obeyed]"
     return [
         "validate",
         f"--config={ROOT}/configs/adaptability.yaml",
@@ -163,7 +163,7 @@ def test_cut_off_and_resumed_equals_uninterrupted_and_is_scored(
     strategy = LayerStrategy("adaptability", scores=str(tmp_path / "adaptability.json"))
     assert list(select_layers(strategy, NUM_LAYERS)) == found["chosen"]
     assert f"chosen by prompt_certainty/certainty: {found['chosen']}" in said
-    assert found["values"]["prompt_obedience/obeyed"]["reference"]["n"] == 2
+    assert found["values"]["attribute_accuracy/obeyed"]["reference"]["n"] == 2
     assert (tmp_path / "prompt_certainty_certainty.svg").read_text().startswith("<svg")
     with pytest.raises(ValueError, match=r"made with other settings \(layer_scale, prompts\)"):
         main([*command, "--model.init_args.layer_scale=2", "--data.init_args.prompts=[p]"])

@@ -87,7 +87,7 @@ class PromptMetric(ProbeMetric):
         return {**values, "num_named": float(len(named))}
 
 
-class PromptObedience(PromptMetric):
+class AttributeAccuracy(PromptMetric):
     """Whether a clip shows what its prompt names.
 
     Values per clip, of which `compute` gives the means over the clips that have them:
@@ -101,7 +101,7 @@ class PromptObedience(PromptMetric):
     value_names = ("obeyed", *JUDGED, "num_named")
     optional_names = frozenset({"obeyed", *JUDGED})
 
-    def __init__(self, *, weights: str, name: str = "prompt_obedience") -> None:
+    def __init__(self, *, weights: str, name: str = "attribute_accuracy") -> None:
         super().__init__(weights=weights, name=name)
         if self.network.phrases.keys() != set(JUDGED):
             raise ProbeError(

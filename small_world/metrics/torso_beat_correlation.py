@@ -110,7 +110,7 @@ class TorsoBeatCorrelation(ProbeMetric):
         weights: str,
         without_two_beat_swing: bool = True,
         num_shifts: int = 1000,
-        name: str = "torso_beat",
+        name: str = "torso_beat_correlation",
     ) -> None:
         network = PoseNet.load(weights)
         super().__init__(network, weights=weights, name=name)

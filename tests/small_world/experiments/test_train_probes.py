@@ -23,7 +23,7 @@ from small_world.experiments.train_probes import main, prompt_phrases
 from small_world.generator import make_small_world
 from small_world.generator.test_clips import joints_in_clip
 from small_world.generator.wild import draw_wild
-from small_world.metrics.attribute_accuracy import PromptObedience, named_in
+from small_world.metrics.attribute_accuracy import AttributeAccuracy, named_in
 from small_world.metrics.attributes import AttributeNet
 from small_world.metrics.pose import PoseNet
 from tests.conftest import ROOT
@@ -130,7 +130,7 @@ def test_the_command_trains_judges_and_writes(world, tmp_path):
     pose, looks = PoseNet.load(out / "pose"), AttributeNet.load(out / "attributes")
     assert len(pose.joint_names) == 15
     assert {name: tuple(classes) for name, classes in looks.classes.items()} == CLASSES
-    PromptObedience(weights=str(out / "attributes"))
+    AttributeAccuracy(weights=str(out / "attributes"))
     card = (out / "README.md").read_text()
     assert "studio, through the VAE" in card and "{" not in card
     assert "pose_beat_alignment/score" in card and "small_world.generator" in card

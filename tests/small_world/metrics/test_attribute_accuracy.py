@@ -10,7 +10,7 @@ from dance_eval.metrics.report import compared_rows
 from evaluate import main
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video_writing import write_video
-from small_world.metrics.attribute_accuracy import PromptObedience, named_in
+from small_world.metrics.attribute_accuracy import AttributeAccuracy, named_in
 from small_world.metrics.attributes import AttributeNet
 from small_world.metrics.pose import PoseNet
 from small_world.metrics.probes import ProbeError, pixels_of
@@ -91,7 +91,7 @@ def test_prompts_name_whole_words_once(prompt, named):
 
 def test_what_is_named_is_compared_with_what_is_seen(folder, monkeypatch):
     see(monkeypatch, genre="HO", top="black", bottom="black", kind="plain", colour="blue")
-    metric = PromptObedience(weights=folder)
+    metric = AttributeAccuracy(weights=folder)
     assert metric.score_clip(clip_of(FULL)) == {
         "obeyed": 0.5, "genre": 1, "top": 0, "bottom": 1, "backdrop": 0, "num_named": 4,
     }  # fmt: skip
@@ -103,18 +103,18 @@ def test_what_is_named_is_compared_with_what_is_seen(folder, monkeypatch):
 
 
 def test_a_prompt_that_names_nothing_has_no_share(folder):
-    assert PromptObedience(weights=folder).score_clip(clip_of("a dance")) == {"num_named": 0}
+    assert AttributeAccuracy(weights=folder).score_clip(clip_of("a dance")) == {"num_named": 0}
 
 
 def test_a_clip_without_a_prompt_cannot_be_scored(folder):
     with pytest.raises(ValueError, match=r"clip.mp4: has no prompt .* clips.csv\.$"):
-        PromptObedience(weights=folder).score_clip(clip_of(None))
+        AttributeAccuracy(weights=folder).score_clip(clip_of(None))
 
 
 def test_averages_are_over_the_clips_that_have_a_value(folder, monkeypatch):
     see(monkeypatch, genre="HO", top="black", bottom="black", kind="plain", colour="red")
     clips = [clip_of(FULL), clip_of("a red shirt"), clip_of("a dance")]
-    metric, here, there = (PromptObedience(weights=folder) for _ in range(3))
+    metric, here, there = (AttributeAccuracy(weights=folder) for _ in range(3))
     for clip in clips:
         metric.update(clip)
     here.update(clips[0])
@@ -131,10 +131,10 @@ def test_averages_are_over_the_clips_that_have_a_value(folder, monkeypatch):
 
 
 def test_only_optional_values_may_be_absent():
-    assert PromptObedience.is_complete({"num_named"})
-    assert PromptObedience.is_complete(PromptObedience.value_names)
-    assert not PromptObedience.is_complete({"obeyed", "genre"})
-    assert not PromptObedience.is_complete({"num_named", "colour"})
+    assert AttributeAccuracy.is_complete({"num_named"})
+    assert AttributeAccuracy.is_complete(AttributeAccuracy.value_names)
+    assert not AttributeAccuracy.is_complete({"obeyed", "genre"})
+    assert not AttributeAccuracy.is_complete({"num_named", "colour"})
     assert not type("Plain", (ClipMetric,), {"value_names": ("a", "b")}).is_complete({"a"})
 
 
@@ -172,10 +172,10 @@ def test_wrong_probes_are_refused(folder, tmp_path):
     config = {"size": 32, "fine_width": 4, "coarse_width": 4, "joints": ["head"]}
     PoseNet(config).save(tmp_path / "pose")
     with pytest.raises(ProbeError, match="is not a 'attributes' probe"):
-        PromptObedience(weights=str(tmp_path / "pose"))
+        AttributeAccuracy(weights=str(tmp_path / "pose"))
     AttributeNet({**CONFIG, "phrases": {"genre": {}}}).save(tmp_path / "other")
     with pytest.raises(ProbeError, match=r"judges \['genre'\]"):
-        PromptObedience(weights=str(tmp_path / "other"))
+        AttributeAccuracy(weights=str(tmp_path / "other"))
     with pytest.raises(ProbeError, match="without frames"):
         AttributeNet.load(folder).read(noise(0))
 
@@ -195,7 +195,7 @@ def test_prompts_reach_the_metric_from_both_lists(folder, tmp_path, monkeypatch,
         json.dumps(
             [
                 {
-                    "class_path": "small_world.metrics.attribute_accuracy.PromptObedience",
+                    "class_path": "small_world.metrics.attribute_accuracy.AttributeAccuracy",
                     "init_args": {"weights": folder},
                 }
             ]
@@ -211,16 +211,16 @@ def test_prompts_reach_the_metric_from_both_lists(folder, tmp_path, monkeypatch,
     assert counts == {
         "obeyed": 2, "genre": 1, "top": 2, "bottom": 1, "backdrop": 1, "num_named": 3,
     }  # fmt: skip
-    assert summary["prompt_obedience/obeyed"]["mean"] == pytest.approx(0.375)
-    assert summary["prompt_obedience/genre"]["num_failed"] == 1
-    assert "clip3.mp4" in document["clips"][3]["failures"]["prompt_obedience"]
+    assert summary["attribute_accuracy/obeyed"]["mean"] == pytest.approx(0.375)
+    assert summary["attribute_accuracy/genre"]["num_failed"] == 1
+    assert "clip3.mp4" in document["clips"][3]["failures"]["attribute_accuracy"]
     cells = {row["mean [95% interval]"]: row["ours"] for row in compared_rows(document)}
-    assert cells["prompt_obedience/genre"] == "1.000 (n = 1)"
-    assert cells["prompt_obedience/obeyed"].endswith(" (n = 2)")
-    assert "n =" not in cells["prompt_obedience/num_named"]
-    assert cells["prompt_obedience: clips scored"] == "3"
+    assert cells["attribute_accuracy/genre"] == "1.000 (n = 1)"
+    assert cells["attribute_accuracy/obeyed"].endswith(" (n = 2)")
+    assert "n =" not in cells["attribute_accuracy/num_named"]
+    assert cells["attribute_accuracy: clips scored"] == "3"
     # Clips with some values only count as scored.
-    monkeypatch.setattr(PromptObedience, "score_clip", None)
+    monkeypatch.setattr(AttributeAccuracy, "score_clip", None)
     (clips / "clip3.mp4").unlink()
     (clips / "clips.csv").write_text(
         "file,system,track,prompt\n"

@@ -93,7 +93,7 @@ def test_joints_rest_on_the_beats_of_the_dance_only(metrics, clips):
 
 
 def test_the_torso_sinks_on_the_beats_of_the_dance_only(metrics, clips):
-    metric = metrics["torso_beat"]
+    metric = metrics["torso_beat_correlation"]
     correlation, chance = means(metric, clips, "correlation", "chance")
     assert correlation > 0.7
     assert abs(chance) < 0.15
@@ -101,7 +101,7 @@ def test_the_torso_sinks_on_the_beats_of_the_dance_only(metrics, clips):
 
 
 def test_prompts_of_the_dances_are_obeyed(metrics, clips):
-    metric = metrics["prompt_obedience"]
+    metric = metrics["attribute_accuracy"]
     obeyed, num_named = means(metric, clips, "obeyed", "num_named")
     assert obeyed > 0.9
     assert num_named == 2

@@ -135,7 +135,7 @@ def test_the_time_limit_comes_from_the_config(small_parts: Path, tmp_path: Path)
         ValueError, match=r"plain\.mp4, .* \(cannot be read: was not read within 1e-09 s; a larger"
     ):
         main([*arguments, "--data.init_args.time_limit_seconds=1e-9"])
-    with pytest.raises(ValueError, match="time_limit_seconds is 0; it must be above 0"):
+    with pytest.raises(ValueError, match="time_limit_seconds is 0.0; it must be above 0"):
         main([*arguments, "--data.init_args.time_limit_seconds=0"])
 
 

@@ -202,7 +202,7 @@ class ExternalWorker:
             line = self._lines.get(timeout=limit_seconds)
         except queue.Empty as error:
             raise WorkerError(
-                f"{self.name}: gave no answer within {limit_seconds:g} s.{self._last_words()}"
+                f"{self.name}: gave no answer within {limit_seconds:g} s.{self._end_of_stderr()}"
             ) from error
         except OSError:  # It is gone with the request unread.
             line = ""
@@ -213,24 +213,24 @@ class ExternalWorker:
                 ended += " before it answered"
             except subprocess.TimeoutExpired:
                 ended = "closed its pipes without an answer"
-            raise _DiedError(f"{self.name}: {ended}.{self._last_words()}")
+            raise _DiedError(f"{self.name}: {ended}.{self._end_of_stderr()}")
         answer = None
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
         if not isinstance(answer, dict) or not line.endswith("\n"):
             raise WorkerError(
                 f"{self.name}: wrote {_quoted(line)!r}, which is no line with a JSON object; its "
-                f"stdout is for answers only.{self._last_words()}"
+                f"stdout is for answers only.{self._end_of_stderr()}"
             )
         return answer
 
-    def _last_words(self) -> str:
+    def _end_of_stderr(self) -> str:
         # Not by seek, which would move where the worker writes, too.
         file, most = self._stderr.fileno(), _QUOTED_LINES * _QUOTED_CHARACTERS
         end = os.pread(file, most, max(0, os.fstat(file).st_size - most)).decode(errors="replace")
         lines = [line.strip() for line in end.splitlines() if line.strip()]
         words = _quoted(" / ".join(lines[-_QUOTED_LINES:]))
-        return f" Its last words: {words}" if words else ""
+        return f" Its stderr ends with: {words}" if words else ""
 
 
 def _read_answers(stream: IO[str], lines: "queue.SimpleQueue[str]") -> None:

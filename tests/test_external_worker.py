@@ -79,8 +79,8 @@ def test_a_worker_that_dies_twice_is_quoted(worker, frames):
     with pytest.raises(WorkerError) as error:
         worker.ask({"misdeed": "die"})
     assert str(error.value) == (
-        "judge: ended with code 7 before it answered. Its last words: loading loudly / out of "
-        "memory, they say (It was asked twice.)"
+        "judge: ended with code 7 before it answered. Its stderr ends with: loading loudly / out "
+        "of memory, they say (It was asked twice.)"
     )
     assert worker.num_starts == 2
     assert worker.ask({"frames": frames})["brightness"] == 11.5

@@ -1,5 +1,6 @@
 """`evaluate.py sheet` and `evaluate.py side_by_side`: clips as pictures and as videos."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,17 +159,15 @@ def video_names(groups: Sequence[ClipGroup]) -> list[str]:
     for group in groups:
         start = f"_from_{group.offset_seconds:g}s" if group.offset_seconds else ""
         names.append(f"{group.track.replace('/', '_')}{start}")
-    told: list[str] = []
+    unique: list[str] = []
     for name, group in zip(names, groups, strict=True):
         if names.count(name) > 1:
             seed = "" if group.seed is None else f"_seed{group.seed}"
             name = f"{name}_{slug(group.prompt or '')}{seed}"
         # Slugs are cut short, and a track may be called like that.
-        again = told.count(name)
-        told.append(name)
-        if again:
-            told[-1] += f"_{again + 1}"
-    return told
+        tries = (f"{name}_{number}" for number in itertools.count(2))
+        unique.append(next(own for own in itertools.chain([name], tries) if own not in unique))
+    return unique
 
 
 def sheet_labels(entries: Sequence[ClipEntry]) -> list[str]:

@@ -30,7 +30,7 @@ _PASSING = (408, 409, 429)  # besides 5xx, what openai's client tries again
 
 @dataclass(kw_only=True, eq=False)
 class ServerJudge(Judge):
-    """Asks by chat completions at temperature 0, with log-probabilities of the tokens.
+    """Puts questions by chat completions at temperature 0, with log-probabilities of the tokens.
 
     What may pass is tried again by openai's client: no or half an answer in time, status 408, 409,
     429 or 5xx, an answer that is no chat completion. It waits half a second before the second try,
@@ -86,7 +86,7 @@ class ServerJudge(Judge):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Model and request; not where the server stands or how patient we are."""
+        """Model and request; not the server's address, time limits or retries."""
         return {
             "model": self.model,
             "temperature": 0,

@@ -19,7 +19,7 @@ _PROBE_SECONDS = 60.0
 
 
 class VideoLLaMA2Judge(Judge):
-    """Asks a worker, one question after the other; it gives no probabilities.
+    """Puts questions to a worker, one after the other; its answers have no probabilities.
 
     The model takes 8 pieces of 2 s spread over the track and 16 frames (authors' code), so its
     sound and its picture share no clock.

@@ -21,10 +21,10 @@ from musicinfuser.tables import markdown_table
 MAX_PRINTED = 20
 
 
-def add_study(verbs: ActionSubCommands) -> None:
-    """Add the verb `study` and its own two verbs."""
+def add_study(commands: ActionSubCommands) -> None:
+    """Add the command `study` and its own two commands."""
     parser = OptionParser(description="Compare systems by what people say.")
-    verbs.add_subcommand("study", parser, help="Compare systems by what people say.")
+    commands.add_subcommand("study", parser, help="Compare systems by what people say.")
     steps = parser.add_subcommands(dest="step")
     steps.add_subcommand("build", build_parser(), help="Make the page that raters get.")
     steps.add_subcommand("analyse", analyse_parser(), help="Say what the votes say.")
@@ -71,7 +71,7 @@ def analyse_parser() -> ArgumentParser:
 
 
 def run_study(settings: Namespace) -> None:
-    """Run one of the verbs.
+    """Run one of the commands.
 
     Raises:
         StudyError: With one sentence for the user.

@@ -60,6 +60,12 @@ def latent_shape(
     return channels, num_latent_frames(num_frames), height // 8, width // 8
 
 
+def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
+    """Tokens of a clip in the transformer: 73x480x848 -> 20,670."""
+    _, frames, rows, columns = latent_shape(num_frames, height, width)
+    return frames * (rows // PATCH) * (columns // PATCH)
+
+
 def size_name(size: ClipSize) -> str:
     """Height before width, as in the paper: ``480x848``."""
     return f"{size[0]}x{size[1]}"

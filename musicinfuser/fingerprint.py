@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from musicinfuser.errors import UserError
+
 WHOLE_BYTES = 256 * 2**20
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
@@ -26,6 +28,10 @@ known_digests: dict[str, tuple[list[int], str]] = {}
 """Of files that were read: size and times then, and digest, by algorithm and absolute path."""
 
 
+class NoModelFilesError(UserError, FileNotFoundError):
+    """A folder of a model holds neither config nor weights."""
+
+
 def fingerprint_folder(folder: str | Path) -> str:
     """A short hash of a model folder: its config and its weights, wherever they were downloaded to.
 
@@ -33,13 +39,14 @@ def fingerprint_folder(folder: str | Path) -> str:
     of 4 KiB, first and last included. Files of no consequence for the weights do not count.
 
     Raises:
-        FileNotFoundError: The folder does not exist or holds no model file.
+        FileNotFoundError: The folder does not exist.
+        NoModelFilesError: It holds no model file.
     """
     folder = Path(folder)
     config = folder / "config.json"
     files = [*([config] if config.is_file() else []), *weights_files(folder)]
     if not files:
-        raise FileNotFoundError(f"{folder} holds no model files.")
+        raise NoModelFilesError(f"{folder} holds no model files; get the part again.")
     digest = _blake2b()
     for path in files:
         digest.update(f"{path.name}:{path.stat().st_size};".encode())

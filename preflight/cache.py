@@ -15,7 +15,6 @@ from musicinfuser.clip_size import size_name
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
-    EncodingRecipe,
     OutdatedClip,
     caption_path,
     check_caption_encoder,
@@ -34,10 +33,7 @@ NUM_BROKEN_NAMED = 3
 def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report) -> None:
     """Add the section on the cache; nothing of a clip but its header is read.
 
-    Args:
-        data: The data module; it is not set up, so that one problem does not hide the next.
-        encoders: Those of the model, if it has any.
-        report: Takes section and problems.
+    The data module is not set up, so that one problem does not hide the next.
     """
     headers: list[ClipHeader] = []
     broken: list[str] = []
@@ -49,8 +45,7 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
                 headers.append(read_clip_header(path))
             except CacheError as error:
                 broken.append(str(error))
-    for sentence in broken[:NUM_BROKEN_NAMED]:
-        report.problem(sentence)
+    report.problems += broken[:NUM_BROKEN_NAMED]
     if len(broken) > NUM_BROKEN_NAMED:
         report.problem(
             f"{count(len(broken) - NUM_BROKEN_NAMED, 'more clip')} of {data.cache_dir} cannot be "
@@ -70,7 +65,8 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     with report.collecting():
         check_caption_encoder(data.cache_dir, recipe, note=False)
     if encoders is not None:
-        _check_encoders(data.cache_dir, recipe, encoders, report)
+        with report.collecting():
+            check_encoders(data.cache_dir, recipe, encoders)
     training = clips_to_train_on(headers)
     sizes = {source: len(clips) for source, clips in training.items()}
     shares = {source: share for source, share in data.ratio.items() if share}
@@ -101,16 +97,6 @@ def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]
     total = sum(mixture.step_shares.values())
     shares = (f"{share / total:.1%} {name}" for name, share in mixture.step_shares.items())
     return f"of the optimizer steps: {', '.join(shares)}"
-
-
-def _check_encoders(
-    cache_dir: str, recipe: EncodingRecipe, encoders: Encoders, report: Report
-) -> None:
-    try:
-        with report.collecting():
-            check_encoders(cache_dir, recipe, encoders)
-    except FileNotFoundError as error:
-        report.problem(str(error))
 
 
 def _description(data: DanceDataModule, headers: list[ClipHeader], *, num_broken: int) -> list[str]:

@@ -5,22 +5,17 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
 from lightning_modules import ClipEncoder, MusicInfuserModule
 from musicinfuser.networks.backbone import DTYPES
-from musicinfuser.tables import Row
 from preflight import memory, training
 from preflight.cache import check_cache
-from preflight.captioning import check_captioning
-from preflight.report import Report, table
-from preflight.settings import Settings, build
-from preflight.sources import check_growth, check_sources, lacks_parts
+from preflight.report import Report, Settings, build, table
+from preflight.sources import check_captioning, check_growth, check_sources, lacks_parts
 from preflight.weights import (
     CheckedPart,
-    backbone_part,
-    check_extras,
+    backbone_parts,
+    check_companions,
     check_parts,
     encoder_parts,
 )
-
-TOKENIZER_FILES = ("tokenizer_config.json", "spiece.model", "tokenizer.json")
 
 
 def check(parser: ArgumentParser, config: Namespace) -> Report:
@@ -28,13 +23,8 @@ def check(parser: ArgumentParser, config: Namespace) -> Report:
 
     Headers, configs and folders are read; of weights only what tells one file from another (see
     `fingerprint_folder`), of videos only their containers. Nothing is written.
-
-    Args:
-        parser: The parser of the verbs, which builds the parts.
-        config: What it parsed.
-
-    Returns:
-        The report, with all problems that could be found.
+    The parser builds the parts of the config that it parsed. The report has all problems that
+    could be found.
     """
     report = Report()
     settings = build(parser, config, report)
@@ -55,7 +45,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
         return
     spec = module.encoders.spec
     parts, rows = check_parts(encoder_parts(spec), report)
-    _check_companions(parts, report)
+    check_companions(parts, report)
     report.add("weights", table(rows))
     specs = check_sources(data, report)
     check_growth(data, module, specs, parts, report)
@@ -75,7 +65,8 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
     host = memory.host_bytes(
         weights=_encoder_bytes(parts, value_bytes), num_workers=data.num_workers
     )
-    _add_memory("encoding", memory_rows, settings, host, report)
+    accelerator = settings.trainer["accelerator"]
+    memory.add_memory("encoding", memory_rows, report, accelerator=accelerator, host=host)
 
 
 def _check_training(settings: Settings, report: Report) -> None:
@@ -100,42 +91,23 @@ def _check_training(settings: Settings, report: Report) -> None:
     if isinstance(data, DanceDataModule):
         value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
         in_use = _encoder_bytes(parts, value_bytes) if makes_samples else 0.0
-        rows = training.memory_rows(settings, module, data)
-        host = training.host_bytes(settings, module, data, encoder_bytes=in_use)
-        _add_memory("training", rows, settings, host, report)
+        training.check_memory(settings, module, data, report, encoder_bytes=in_use)
 
 
 def _check_weights(
     settings: Settings, report: Report, *, needs_encoders: bool
 ) -> dict[str, CheckedPart]:
     """Add the section on the weights of a training config."""
-    parts: dict[str, CheckedPart] = {}
-    rows: list[Row] = []
-    backbone = settings.groups.get("backbone")
-    if backbone is not None:
-        part = backbone_part(backbone)
-        found, found_rows = check_parts([part] if part else [], report)
-        parts, rows = parts | found, rows + found_rows
-    encoders = settings.groups.get("encoders")
-    if encoders is not None:
-        found, found_rows = check_parts(
-            encoder_parts(encoders), report, may_be_absent=not needs_encoders
-        )
-        parts, rows = parts | found, rows + found_rows
+    backbone, encoders = settings.groups.get("backbone"), settings.groups.get("encoders")
+    parts, rows = check_parts(backbone_parts(backbone) if backbone else [], report)
+    more, more_rows = check_parts(
+        encoder_parts(encoders) if encoders else [], report, may_be_absent=not needs_encoders
+    )
+    parts |= more
     if needs_encoders:
-        _check_companions(parts, report)
-    report.add("weights", table(rows) or "not looked at for this kind of model")
+        check_companions(parts, report)
+    report.add("weights", table(rows + more_rows) or "not looked at for this kind of model")
     return parts
-
-
-def _check_companions(parts: dict[str, CheckedPart], report: Report) -> None:
-    """Note what encoders cannot do without besides their weights."""
-    if "text_encoder" in parts:
-        folder = parts["text_encoder"].folder.parent / "tokenizer"
-        check_extras(folder, "tokenizer", TOKENIZER_FILES, report)
-    if "audio_encoder" in parts:
-        folder = parts["audio_encoder"].folder
-        check_extras(folder, "audio_encoder", ("preprocessor_config.json",), report)
 
 
 def _num_parameters(part: CheckedPart) -> int:
@@ -146,17 +118,3 @@ def _encoder_bytes(parts: dict[str, CheckedPart], value_bytes: int) -> float:
     """wav2vec 2.0 is always held in fp32."""
     held = {"vae": value_bytes, "text_encoder": value_bytes, "audio_encoder": memory.FP32_BYTES}
     return float(sum(_num_parameters(p) * held[n] for n, p in parts.items() if n in held))
-
-
-def _add_memory(
-    what: str, rows: list[Row], settings: Settings, host: float, report: Report
-) -> None:
-    lines, problems = memory.compare(
-        memory.total_bytes(rows),
-        accelerator=settings.trainer["accelerator"],
-        host=host,
-        what=what,
-    )
-    for problem in problems:
-        report.problem(problem)
-    report.add("memory (an estimate)", table(rows), *lines)

@@ -19,13 +19,16 @@ Shape legend: N visual tokens of a batch, D width, F inner width of the feed-for
 
 import os
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from torch import nn
 
-from musicinfuser.clip_size import num_latent_frames
 from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.modulation import modulation_layers
+from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.tables import Row
-from preflight.report import gigabytes
+from preflight.report import Report, gigabytes, table
 
 # Kept for a block's backward pass, in values per visual token: 4 of width F, and 20 of width D, of
 # which 16.5 are the block's own (what is kept in fp32 counts twice) and the rest LoRA's inputs.
@@ -55,12 +58,38 @@ ENCODE_BYTES_PER_PIXEL_CHANNEL = 23.4 * 2**30 / (73 * 480 * 848 * 64)
 PROCESS_BYTES, WORKER_BYTES = 3e9, 0.7e9
 
 
+def num_trained(model: nn.Module) -> int:
+    """Parameters that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def frozen_bytes(model: nn.Module) -> int:
+    """Bytes of the weights that training leaves as they are."""
+    return sum(p.nbytes for p in model.parameters() if not p.requires_grad)
+
+
+def modulation_bytes_on_host(model: MusicMochi) -> int:
+    """Bytes of the modulations' weights that stay in the host's memory."""
+    blocks = model.backbone.transformer_blocks if model.memory.modulations_on_host else ()
+    return sum(layer.weight.nbytes for block in blocks for layer in modulation_layers(block))
+
+
+def streamed_bytes(model: MusicMochi) -> int:
+    """Bytes of the blocks' weights that are copied to the device for their block's turn."""
+    return sum(p.nbytes for p in model.streamed.parameters()) if model.streamed else 0
+
+
+def frozen_on_device(model: MusicMochi) -> int:
+    """Bytes of frozen weights that are neither streamed nor kept on the host."""
+    return frozen_bytes(model) - modulation_bytes_on_host(model) - streamed_bytes(model)
+
+
 @dataclass(frozen=True)
 class TrainingSizes:
     """What decides how much memory a training step takes."""
 
     frozen_bytes: int
-    """Of the backbone, as held on the device."""
+    """Of the backbone."""
     num_trained: int
     """Parameters."""
     num_tokens: int
@@ -73,9 +102,9 @@ class TrainingSizes:
     """Of one activation: 2 in bf16, 4 in fp32."""
     gradient_checkpointing: GradientCheckpointing
     on_host_bytes: int = 0
-    """Of the frozen weights, those that stay in the host's memory: the modulations' or none."""
+    """Of the frozen weights, the modulations' that stay in the host's memory."""
     streamed_bytes: int = 0
-    """Of the frozen weights, those that are copied for their block's turn: the blocks' or none."""
+    """Of the frozen weights, those of blocks that are copied for their block's turn."""
     offload_inputs: bool = False
     """Whether the blocks' inputs are in the host's memory between forward and backward pass."""
     num_averages: int = 0
@@ -83,10 +112,24 @@ class TrainingSizes:
     num_shares: int = 1
     """Devices that the frozen weights are spread over."""
 
-
-def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
-    """Tokens of a clip: 73x480x848 -> 20,670."""
-    return num_latent_frames(num_frames) * (height // 16) * (width // 16)
+    @classmethod
+    def of(cls, model: MusicMochi, **others: int) -> Self:
+        """The sizes of a model; ``others`` are tokens, averages and shares."""
+        feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
+        return cls(
+            frozen_bytes=frozen_bytes(model),
+            num_trained=num_trained(model),
+            width=feed_forward.out_features,
+            inner_width=feed_forward.in_features,
+            num_blocks=len(model.backbone.transformer_blocks),
+            num_audio_blocks=len(model.layers),
+            value_bytes=feed_forward.weight.element_size(),
+            gradient_checkpointing=model.memory.gradient_checkpointing,
+            on_host_bytes=modulation_bytes_on_host(model),
+            streamed_bytes=streamed_bytes(model),
+            offload_inputs=model.memory.offload_inputs,
+            **others,
+        )
 
 
 def input_bytes(sizes: TrainingSizes) -> int:
@@ -209,44 +252,47 @@ def ram_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def compare(
-    needed: float, *, accelerator: str, host: float, what: str
-) -> tuple[list[str], list[str]]:
-    """Lines about the machine, and problems with it.
+def add_memory(
+    what: str, rows: list[Row], report: Report, *, accelerator: str, host: float
+) -> None:
+    """Add the section on memory; a machine that has too little of it becomes a problem.
 
     Args:
-        needed: Bytes on the device.
+        what: ``training`` or ``encoding``.
+        rows: Of the device.
+        report: Takes section and problems.
         accelerator: As in ``trainer.accelerator``.
         host: Bytes of RAM per process besides what a CPU run computes in.
-        what: ``training`` or ``encoding``.
     """
-    problems: list[str] = []
-    gpus = gpu_bytes()
+    needed, gpus = total_bytes(rows), gpu_bytes()
     if accelerator == "cpu":
         host += needed - CONTEXT_BYTES
-        lines = ["GPU: none asked for (trainer.accelerator: cpu)"]
+        gpu = "none asked for (trainer.accelerator: cpu)"
     elif not gpus:
-        lines = ["GPU: none"]
-        problems.append(
+        gpu = "none"
+        report.problem(
             f"there is no CUDA GPU here and trainer.accelerator is {accelerator}; {what} needs one "
             f"with {gigabytes(needed):.1f} GB (set trainer.accelerator to cpu for small models)."
         )
     else:
         smallest = min(gpus)
-        lines = [f"GPU: {len(gpus)} x {gigabytes(smallest):.1f} GB"]
+        gpu = f"{len(gpus)} x {gigabytes(smallest):.1f} GB"
         if needed > smallest:
-            problems.append(
+            report.problem(
                 f"{what} needs about {gigabytes(needed):.1f} GB of GPU memory and the GPU has "
                 f"{gigabytes(smallest):.1f} GB; take fewer frames or smaller ones, "
                 f"{'a config of configs/profiles' if what == 'training' else 'vae_tiling'} or a "
                 "larger GPU."
             )
-    lines.append(
-        f"RAM: about {gigabytes(host):.1f} GB per process, of {gigabytes(ram_bytes()):.1f} GB"
-    )
-    if host > ram_bytes():
-        problems.append(
+    ram = gigabytes(ram_bytes())
+    if gigabytes(host) > ram:
+        report.problem(
             f"{what} needs about {gigabytes(host):.1f} GB of RAM per process and the machine has "
-            f"{gigabytes(ram_bytes()):.1f} GB; use a larger machine or fewer workers."
+            f"{ram:.1f} GB; use a larger machine or fewer workers."
         )
-    return lines, problems
+    report.add(
+        "memory (an estimate)",
+        table(rows),
+        f"GPU: {gpu}",
+        f"RAM: about {gigabytes(host):.1f} GB per process, of {ram:.1f} GB",
+    )

@@ -1,32 +1,40 @@
-"""The videos an encode job will read, and what it will write."""
+"""The videos an encode or caption job will read, and what it will write."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules import EncodingDataModule
+from datamodules import CaptioningDataModule, EncodingDataModule
 from datamodules.clips import ClipSpec
 from datamodules.cutting import ClipDataset
 from datamodules.encoding import captions_not_encoded, find_outdated, not_encoded
 from datamodules.report import left_out_of
 from datamodules.shots import stored_cuts_only
 from lightning_modules import ClipEncoder
+from lightning_modules.captioning import VideoCaptioner
 from musicinfuser.clip_size import ClipSize, size_name
 from musicinfuser.media.latents import OutdatedClip, check_caption_encoder
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.tables import Row
 from preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
-from preflight.report import Report, count, gigabytes, table
-from preflight.weights import CheckedPart, encoder_parts
+from preflight.report import Report, Settings, count, gigabytes, table
+from preflight.weights import CheckedPart, encoder_parts, part_folder
+
+
+def check_captioning(settings: Settings, data: CaptioningDataModule, report: Report) -> None:
+    """Add the sections on the videos and the captioner; no video is opened, no weight is read."""
+    with report.collecting():
+        data.setup("predict")
+        videos = f"{count(len(data.missing), 'video')} of {len(data.videos)} without a caption"
+        report.add("videos", f"{videos}; captions go to {data.tables}")
+    if isinstance(settings.model, VideoCaptioner):
+        with report.collecting():
+            report.add("captioner", str(part_folder("captioner", settings.model.spec.source)))
 
 
 def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
     """Add the section on the sources: every file is probed, none is decoded.
-
-    Args:
-        data: The data module; it is not set up.
-        report: Takes section and problems.
 
     Returns:
         All clips that will be cut.
@@ -39,13 +47,13 @@ def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
             dataset = source(data.settings)
             data.datasets.append(dataset)
             specs += dataset.clips
-            rows.append(_row(dataset, sizes=data.sizes))
+            rows.append(_row(dataset, data.sizes))
             notes += _notes(dataset)
     report.add("sources", table(rows), *notes)
     return specs
 
 
-def _row(dataset: ClipDataset, *, sizes: Sequence[ClipSize]) -> Row:
+def _row(dataset: ClipDataset, sizes: Sequence[ClipSize]) -> Row:
     videos = {spec.path for spec in dataset.clips}
     splits = Counter(spec.split for spec in dataset.clips)
     buckets = Counter((spec.height, spec.width) for spec in dataset.clips)
@@ -89,12 +97,7 @@ def check_growth(
 ) -> None:
     """Add the sections on the cache so far and on the disk it will fill.
 
-    Args:
-        data: The data module.
-        module: Its encoders are asked for their settings only.
-        specs: All clips.
-        parts: The encoders whose configs were read.
-        report: Takes sections and problems.
+    Of the module's encoders only settings are read; ``parts`` are those whose configs were read.
     """
     if not specs or lacks_parts(module, parts):
         report.add("cache", f"{data.cache_dir}: not known before the problems are solved")
@@ -102,14 +105,13 @@ def check_growth(
     # The VAE's statistics are part of the recipe and come from its config alone.
     module.encoders.vae = parts["vae"].skeleton  # type: ignore[assignment]
     missing = list(range(len(specs)))
-    try:
-        with report.collecting():
-            recipe = module.recipe_of(data.settings)
-            check_caption_encoder(data.cache_dir, recipe, note=False)
+    recipe = None
+    with report.collecting():
+        recipe = module.recipe_of(data.settings)
+        check_caption_encoder(data.cache_dir, recipe, note=False)
+    if recipe is not None:
         with report.collecting():
             missing, _ = not_encoded(data.cache_dir, specs, recipe)
-    except FileNotFoundError as error:
-        report.problem(str(error))
     outdated: list[OutdatedClip] = []
     with report.collecting():
         outdated = find_outdated(data.cache_dir, data.datasets)

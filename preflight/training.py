@@ -18,18 +18,16 @@ from datamodules import DanceDataModule
 from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
 from musicinfuser.adapters.initial import load_adapter
+from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
-from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.lora import is_lora_name
-from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.safetensors_files import read_header
 from musicinfuser.tables import Row
 from preflight import memory
 from preflight.disk import check_checkpoints
-from preflight.report import Report, table
-from preflight.settings import Settings
+from preflight.report import Report, Settings, table
 from preflight.weights import CheckedPart
 
 CHECKPOINT_NAMES = ("best", "hpc")
@@ -61,24 +59,25 @@ def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> No
 
 def check_trained(module: MusicInfuserModule, settings: Settings, report: Report) -> None:
     """Add the section on what is trained and what is frozen, and on samples meanwhile."""
+    parts = {"zica": "ZICA", "audio_projector": "audio projector"}
     groups: dict[str, list[nn.Parameter]] = {
         name: [] for name in ("ZICA", "LoRA", "audio projector", "backbone")
     }
     for name, parameter in module.adapted.named_parameters():
-        if name.startswith("zica."):
-            groups["ZICA"].append(parameter)
-        elif name.startswith("audio_projector."):
-            groups["audio projector"].append(parameter)
-        else:
-            groups["LoRA" if is_lora_name(name) else "backbone"].append(parameter)
-    rows: list[Row] = []
-    for name, parameters in groups.items():
-        trained = {p.requires_grad for p in parameters}
-        state = "trained" if True in trained else "frozen"
-        numbers: dict[str, Any] = {"part": name, "": state, "tensors": len(parameters)}
-        rows.append(numbers | {"parameters": sum(p.numel() for p in parameters)})
+        other = "LoRA" if is_lora_name(name) else "backbone"
+        groups[parts.get(name.split(".")[0], other)].append(parameter)
+    rows: list[Row] = [
+        {
+            "part": name,
+            "": "trained" if any(p.requires_grad for p in parameters) else "frozen",
+            "tensors": len(parameters),
+            "parameters": sum(p.numel() for p in parameters),
+        }
+        for name, parameters in groups.items()
+    ]
     layers = ", ".join(map(str, module.adapted.layers)) or "none"
-    total = f"{num_trained(module):,} parameters are trained; audio after blocks: {layers}"
+    number = memory.num_trained(module.adapted)
+    total = f"{number:,} parameters are trained; audio after blocks: {layers}"
     report.add("training", table(rows), total, *held_out_samples(settings))
 
 
@@ -106,38 +105,15 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
             )
 
 
-def memory_rows(settings: Settings, module: MusicInfuserModule, data: DanceDataModule) -> list[Row]:
-    """The parts of the device's memory in GB, their sum last.
-
-    Args:
-        settings: Of the whole config.
-        module: With its model on the meta device.
-        data: Sizes of clips and batches.
-    """
-    return memory.training_rows(_sizes(settings, module, data))
-
-
-def _sizes(
+def training_sizes(
     settings: Settings, module: MusicInfuserModule, data: DanceDataModule
 ) -> memory.TrainingSizes:
-    model = module.adapted
-    feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
-    tokens = max(memory.num_visual_tokens(data.num_frames, *size) for size in data.sizes)
-    streamed = model.streamed.parameters() if model.streamed else []
-    return memory.TrainingSizes(
-        frozen_bytes=_frozen_bytes(module),
-        num_trained=num_trained(module),
+    """What the memory of a run depends on; the module has its model on the meta device."""
+    tokens = max(num_visual_tokens(data.num_frames, *size) for size in data.sizes)
+    return memory.TrainingSizes.of(
+        module.adapted,
         num_tokens=data.batch_size * tokens,
-        width=feed_forward.out_features,
-        inner_width=feed_forward.in_features,
-        num_blocks=len(model.backbone.transformer_blocks),
-        num_audio_blocks=len(model.layers),
-        value_bytes=DTYPES[module.backbone_spec.dtype].itemsize,
-        gradient_checkpointing=module.memory.gradient_checkpointing,
-        on_host_bytes=_on_host_bytes(module),
-        streamed_bytes=sum(p.nbytes for p in streamed),
-        offload_inputs=model.memory.offload_inputs,
-        num_averages=num_averages(settings),
+        num_averages=_num_averages(settings),
         num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
 
@@ -151,55 +127,33 @@ def _num_devices(settings: Settings) -> int:
     return number if number > 0 else max(len(memory.gpu_bytes()), 1)
 
 
-def host_bytes(
+def check_memory(
     settings: Settings,
     module: MusicInfuserModule,
     data: DanceDataModule,
+    report: Report,
     *,
     encoder_bytes: float,
-) -> float:
-    """RAM of one process; what a CPU trains with is counted elsewhere.
-
-    Args:
-        settings: Of the whole config.
-        module: With its model on the meta device.
-        data: Its workers.
-        encoder_bytes: Of the encoders that are loaded while training goes on.
-    """
+) -> None:
+    """Add the section on memory; of the encoders, those count that are loaded during training."""
+    sizes, accelerator = training_sizes(settings, module, data), settings.trainer["accelerator"]
     weights = encoder_bytes
-    if settings.trainer["accelerator"] != "cpu":
-        weights += _frozen_bytes(module) + num_trained(module) * memory.FP32_BYTES
-        if module.memory.offload_inputs:
-            sizes = _sizes(settings, module, data)
+    # What a CPU trains with is on the device already.
+    if accelerator != "cpu":
+        weights += sizes.frozen_bytes + sizes.num_trained * memory.FP32_BYTES
+        if sizes.offload_inputs:
             weights += sizes.num_blocks * memory.input_bytes(sizes)
-    return memory.host_bytes(weights=weights, num_workers=data.num_workers)
-
-
-def num_trained(module: MusicInfuserModule) -> int:
-    """Parameters that training changes."""
-    return sum(p.numel() for p in module.adapted.parameters() if p.requires_grad)
-
-
-def _frozen_bytes(module: MusicInfuserModule) -> int:
-    parameters = module.adapted.parameters()
-    return sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
-
-
-def _on_host_bytes(module: MusicInfuserModule) -> int:
-    """Of the frozen weights, those that training copies to the device when it needs them."""
-    if not module.memory.modulations_on_host:
-        return 0
-    blocks = module.adapted.backbone.transformer_blocks
-    layers = [layer for block in blocks for layer in modulation_layers(block)]
-    return sum(p.nbytes for layer in layers for n, p in layer.named_parameters() if n == "weight")
+    host = memory.host_bytes(weights=weights, num_workers=data.num_workers)
+    rows = memory.training_rows(sizes)
+    memory.add_memory("training", rows, report, accelerator=accelerator, host=host)
 
 
 def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:
     """Add the section on the disk that checkpoints fill."""
     lines = check_checkpoints(
         settings.trainer["callbacks"] or [],
-        num_trained=num_trained(module),
-        num_averages=num_averages(settings),
+        num_trained=memory.num_trained(module.adapted),
+        num_averages=_num_averages(settings),
         max_steps=settings.trainer["max_steps"],
         root=settings.trainer["default_root_dir"] or ".",
         report=report,
@@ -207,16 +161,12 @@ def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -
     report.add("disk", *lines)
 
 
-def num_averages(settings: Settings) -> int:
-    """Running averages of the weights that the run keeps."""
+def _num_averages(settings: Settings) -> int:
     return sum(isinstance(c, AdapterEMA) for c in settings.trainer["callbacks"] or [])
 
 
 def check_requests(settings: Settings, report: Report) -> bool:
-    """Note tracks of samples that are missing; whether the run makes samples of named requests.
-
-    Those of the cache's clips are left out where they cannot be made, which is no problem.
-    """
+    """Note tracks of samples that are missing; whether the run makes samples of named requests."""
     samples = settings.callbacks.get("sample_generation")
     if not isinstance(samples, SampleGeneration) or not samples.every_n_steps:
         return False

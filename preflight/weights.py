@@ -31,6 +31,13 @@ from preflight.report import Report, count, gigabytes
 
 # Types that are turned into the configured one when weights are read.
 FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+# Part -> name of what belongs to it, its folder beside the part's, and files of which it has one.
+COMPANIONS = {
+    "text_encoder": (
+        "tokenizer", "tokenizer", ("tokenizer_config.json", "spiece.model", "tokenizer.json")
+    ),
+    "audio_encoder": ("audio_encoder", None, ("preprocessor_config.json",)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,33 +62,28 @@ class CheckedPart:
     """On the meta device."""
 
 
-def backbone_part(spec: BackboneSpec) -> Part | None:
-    """The transformer; None where its weights are random."""
+def backbone_parts(spec: BackboneSpec) -> list[Part]:
+    """The transformer; nothing where its weights are random."""
     if spec.pretrained is None:
-        return None
-    return Part(
-        "transformer",
-        spec.pretrained,
-        spec.subfolder,
-        "diffusion_pytorch_model",
-        MochiTransformer3DModel.from_config,
-    )
+        return []
+    build = MochiTransformer3DModel.from_config
+    name = "diffusion_pytorch_model"
+    return [Part("transformer", spec.pretrained, spec.subfolder, name, build)]
 
 
 def encoder_parts(spec: EncodersSpec) -> list[Part]:
     """VAE, T5 and, where its features are used, wav2vec 2.0 or its like."""
     parts = [
         Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", AutoencoderKLMochi.from_config),
-        Part("text_encoder", spec.mochi, "text_encoder", "model", _text_encoder),
-    ]
+        Part(
+            "text_encoder", spec.mochi, "text_encoder", "model",
+            lambda config: T5EncoderModel(T5Config.from_dict(config)),
+        ),
+    ]  # fmt: skip
     if spec.audio_features == TransformersAudio.features:
         build = partial(_audio_encoder, layer=spec.audio_layer)
         parts.append(Part("audio_encoder", spec.audio, spec.audio_subfolder, "model", build))
     return parts
-
-
-def _text_encoder(config: dict[str, Any]) -> nn.Module:
-    return T5EncoderModel(T5Config.from_dict(config))
 
 
 def _audio_encoder(config: dict[str, Any], *, layer: int | None) -> nn.Module:
@@ -101,10 +103,7 @@ def check_parts(
 ) -> tuple[dict[str, CheckedPart], list[Row]]:
     """Compare each part's files with its architecture; what differs becomes a problem.
 
-    Args:
-        parts: What to look at.
-        report: Takes the problems.
-        may_be_absent: A Hub id that is not on this machine is no problem: nothing will read it.
+    With ``may_be_absent`` a Hub id that is not on this machine is none: nothing will read it.
 
     Returns:
         The parts that were found, and one row per part.
@@ -117,10 +116,11 @@ def check_parts(
         rows.append(row)
         before = len(report.problems)
         with report.collecting():
-            folder = _folder(part, may_be_absent=may_be_absent)
-            if folder is None:
+            folder = find_local(part.source, part.subfolder)
+            if folder is None and may_be_absent and not looks_local(part.source):
                 row["names and shapes"] = "not here, not needed"
                 continue
+            folder = folder or part_folder(part.name, part.source, part.subfolder)
             row["where"] = str(folder)
             config = read_config(folder)
             with torch.device("meta"):
@@ -132,10 +132,17 @@ def check_parts(
     return checked, rows
 
 
-def check_extras(folder: Path | None, name: str, files: tuple[str, ...], report: Report) -> None:
-    """Note a folder that holds none of some files, e.g. the tokenizer's."""
-    if folder is not None and not any((folder / file).is_file() for file in files):
-        report.problem(f"{name}: {folder} holds none of {', '.join(files)}; get the part again.")
+def check_companions(parts: dict[str, CheckedPart], report: Report) -> None:
+    """Note what encoders cannot do without besides their weights."""
+    for part, (name, place, files) in COMPANIONS.items():
+        if part not in parts:
+            continue
+        folder = parts[part].folder
+        folder = folder.parent / place if place else folder
+        if not any((folder / file).is_file() for file in files):
+            report.problem(
+                f"{name}: {folder} holds none of {', '.join(files)}; get the part again."
+            )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -154,18 +161,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _folder(part: Part, *, may_be_absent: bool) -> Path | None:
-    folder = find_local(part.source, part.subfolder)
+def part_folder(name: str, source: str, subfolder: str | None = None) -> Path:
+    """The folder of a pretrained part on this machine.
+
+    Raises:
+        MissingWeightsError: It is not here; says how to get it.
+    """
+    folder = find_local(source, subfolder)
     if folder is not None:
         return folder
-    if looks_local(part.source):
-        raise missing_folder(part.name, part.source, part.subfolder)
-    if may_be_absent:
-        return None
-    hint = HOW_TO_GET.format(source=part.source, folder=part.source.split("/")[-1])
+    if looks_local(source):
+        raise missing_folder(name, source, subfolder)
+    hint = HOW_TO_GET.format(source=source, folder=source.split("/")[-1]).rstrip(".")
     raise MissingWeightsError(
-        f"{part.name}: {part.source} is not on this machine. {hint.rstrip('.')}"
-        f"{looked_for(part.source)}."
+        f"{name}: {source} is not on this machine. {hint}{looked_for(source)}."
     )
 
 

@@ -12,8 +12,8 @@ import yaml
 from lightning_modules import MusicInfuserModule
 from lightning_modules.cli import MusicInfuserCLI
 from musicinfuser.networks.backbone import MOCHI_CONFIG
-from preflight.memory import total_bytes
-from preflight.training import memory_rows
+from preflight.memory import total_bytes, training_rows
+from preflight.training import training_sizes
 from tests.conftest import ROOT
 
 # Config -> verb and the files it is laid over.
@@ -150,7 +150,8 @@ def test_profiles_take_the_memory_they_say(name: str, gigabytes: int) -> None:
     with torch.device("meta"):
         cli.model.configure_model()
     settings = SimpleNamespace(trainer={"devices": 1, "callbacks": None})
-    needed = total_bytes(memory_rows(settings, cli.model, cli.datamodule)) / 1e9
+    sizes = training_sizes(settings, cli.model, cli.datamodule)
+    needed = total_bytes(training_rows(sizes)) / 1e9
     assert needed == pytest.approx(gigabytes, abs=0.5)
     assert (
         f"# About {gigabytes} GB at 73 frames"

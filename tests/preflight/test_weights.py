@@ -13,7 +13,7 @@ from musicinfuser.safetensors_files import StoredTensor, save_tensors
 from preflight.report import Report
 from preflight.weights import (
     UNUSED,
-    backbone_part,
+    backbone_parts,
     check_parts,
     differences,
     encoder_parts,
@@ -71,7 +71,7 @@ def test_all_parts_of_a_folder(small_parts: Path) -> None:
     encoders = EncodersSpec(
         mochi=str(small_parts), audio=str(small_parts), audio_subfolder="audio_encoder"
     )
-    transformer = backbone_part(BackboneSpec(pretrained=str(small_parts)))
+    (transformer,) = backbone_parts(BackboneSpec(pretrained=str(small_parts)))
     assert transformer is not None
     checked, rows = check_parts([transformer, *encoder_parts(encoders)], report)
     assert report.problems == []
@@ -85,7 +85,7 @@ def test_all_parts_of_a_folder(small_parts: Path) -> None:
 
 
 def test_random_weights_are_no_part() -> None:
-    assert backbone_part(BackboneSpec(config="some.json")) is None
+    assert backbone_parts(BackboneSpec(config="some.json")) == []
 
 
 def test_a_hub_id_that_is_not_here() -> None:

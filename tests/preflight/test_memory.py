@@ -5,6 +5,7 @@ import torch
 from diffusers import MochiTransformer3DModel
 
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
+from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import MOCHI_CONFIG
 from musicinfuser.networks.lora import LoraSpec
@@ -17,12 +18,12 @@ from preflight.memory import (
     KEPT_WIDTHS,
     TrainingSizes,
     activation_bytes,
-    compare,
+    add_memory,
     encoding_rows,
-    num_visual_tokens,
     total_bytes,
     training_rows,
 )
+from preflight.report import Report
 
 # Of configs/base.yaml: Mochi in bf16, ZICA in 16 of 48 blocks, LoRA on both streams.
 BASE = TrainingSizes(
@@ -197,7 +198,10 @@ def test_comparison_with_the_machine(
 ) -> None:
     monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: gpus)
     monkeypatch.setattr("preflight.memory.ram_bytes", lambda: ram)
-    lines, problems = compare(44e9, accelerator=accelerator, host=10e9, what="training")
-    assert len(lines) == 2 and len(problems) == len(expected)
-    for problem, part in zip(problems, expected, strict=True):
+    report, rows = Report(), [{"memory": "together", "GB": 44.0}]
+    add_memory("training", rows, report, accelerator=accelerator, host=10e9)
+    ((_, text),) = report.sections
+    assert [line.split(":")[0] for line in text.splitlines()[-2:]] == ["GPU", "RAM"]
+    assert len(report.problems) == len(expected)
+    for problem, part in zip(report.problems, expected, strict=True):
         assert part in problem and problem.endswith(".")

@@ -319,7 +319,7 @@ def test_sound_that_is_heard_instead_starts_where_the_clip_does(track, other_tra
         MediaError, match=r"other\.wav lasts 2\.00 s, but the clip is to start at 2"
     ):
         read_track(replace(late, track_offset_seconds=2.5, heard_offset_seconds=None), fps=30.0)
-    with pytest.raises(ValueError, match="no file is heard in place of"):
+    with pytest.raises(ValueError, match="`heard` names no file in place of"):
         replace(drawn, heard=None, heard_offset_seconds=1.0)
 
 

@@ -50,8 +50,8 @@ class GenerationRequest:
                 )
         if self.heard_offset_seconds is not None and self.heard in (None, NO_AUDIO):
             raise UserError(
-                f"heard_offset_seconds is {self.heard_offset_seconds}, but `heard` names no file in "
-                f"place of {self.track}; name one, or leave the offset out."
+                f"heard_offset_seconds is {self.heard_offset_seconds}, but `heard` names no file "
+                f"in place of {self.track}; name one, or leave the offset out."
             )
 
     @property

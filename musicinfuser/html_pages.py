@@ -1,6 +1,8 @@
 """HTML pages and model cards from ``templates/``; a page needs no other file."""
 
 import base64
+import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from musicinfuser.tables import NO_MARKS, Marks, Row, html_table, html_text
+from musicinfuser.tables import NO_MARKS, Marks, Row, cell_text, column_names
 
 
 def data_url(content: bytes, kind: str) -> str:
@@ -34,8 +36,20 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
-def _table(rows: Sequence[Row], marks: Marks | None = None, num_digits: int = 3) -> Markup:
-    return Markup(html_table(rows, num_digits=num_digits, marks=marks or NO_MARKS))
+def html_table(rows: Sequence[Row], marks: Marks | None = None, num_digits: int = 3) -> Markup:
+    """A table with the cells of `musicinfuser.tables.markdown_table`.
+
+    Numbers carry the class ``number``, rows below a line the class ``rule``; bold cells are
+    ``<b>``. Rows, marks and digits are as there.
+    """
+    values = {"rows": rows, "marks": marks or NO_MARKS, "num_digits": num_digits}
+    return Markup(render("table.html", names=column_names(rows), **values))
+
+
+def _breakable(text: str) -> Markup:
+    """May break between the words of a name, and never within an interval."""
+    text = re.sub(r"(?<=\d), (?=[-+]?\d)", ",\N{NO-BREAK SPACE}", text)
+    return Markup(re.sub(r"(?<=[_/])(?=\w)", "<wbr>", html.escape(text)))
 
 
 _TEMPLATES = jinja2.Environment(
@@ -47,7 +61,8 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
 _TEMPLATES.filters |= {
-    "table": _table,
+    "table": html_table,
+    "cell_text": cell_text,
     "data_url": data_url,
-    "breakable": lambda text: Markup(html_text(text)),
+    "breakable": _breakable,
 }

@@ -1,10 +1,8 @@
-"""The one writer of tables: rows of dicts to Markdown, LaTeX, HTML or CSV."""
+"""The one writer of tables: rows of dicts to Markdown, LaTeX or CSV (HTML: `html_pages`)."""
 
 import csv
-import html
 import io
 import itertools
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,16 +10,9 @@ Cell = str | int | float | None
 Row = Mapping[str, Cell]
 
 _LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        **{sign: f"\\{sign}" for sign in "&%$#_"},
-    }
+    {sign: f"\\{sign}" for sign in "{}&%$#_"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}"}
 )
 
 
@@ -53,14 +44,23 @@ def column_names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _written(cell: Cell, num_digits: int) -> str:
+def cell_text(cell: Cell, num_digits: int) -> str:
+    """A cell with so many digits after the point of a float; None is empty."""
     if cell is None:
         return ""
     return f"{cell:.{num_digits}f}" if isinstance(cell, float) else str(cell)
 
 
-def _number_columns(rows: Sequence[Row], names: Sequence[str]) -> set[str]:
-    return {name for name in names if not any(isinstance(row.get(name), str) for row in rows)}
+def _columns(
+    rows: Sequence[Row], num_digits: int, marks: Marks, escape: Callable[[str], str], bold: str
+) -> dict[str, list[str]]:
+    """The texts of every column; ``bold`` is a format."""
+    columns: dict[str, list[str]] = {name: [] for name in column_names(rows)}
+    for number, row in enumerate(rows):
+        for name, column in columns.items():
+            text = escape(cell_text(row.get(name), num_digits))
+            column.append(bold % text if text and (number, name) in marks.bold else text)
+    return columns
 
 
 def markdown_table(rows: Sequence[Row], *, num_digits: int = 3, marks: Marks = NO_MARKS) -> str:
@@ -74,32 +74,21 @@ def markdown_table(rows: Sequence[Row], *, num_digits: int = 3, marks: Marks = N
     Returns:
         The table with a newline at its end; empty without rows.
     """
-    names = column_names(rows)
-    if not names:
-        return ""
 
-    def text(cell: Cell) -> str:
-        return " ".join(_written(cell, num_digits).replace("|", "\\|").split())
+    def escape(text: str) -> str:
+        return " ".join(text.replace("|", "\\|").split())
 
-    is_number = _number_columns(rows, names)
-    lines = [[text(name) for name in names]]
-    for number, row in enumerate(rows):
-        cells = [text(row.get(name)) for name in names]
-        bold = [(number, name) in marks.bold for name in names]
-        lines.append([f"**{c}**" if b and c else c for c, b in zip(cells, bold, strict=True)])
-    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(names))]
-    rule = [
-        "-" * (width - 1) + ":" if name in is_number else "-" * width
-        for name, width in zip(names, widths, strict=True)
-    ]
-    written = []
-    for line in [lines[0], rule, *lines[1:]]:
-        cells = [
-            cell.rjust(width) if name in is_number else cell.ljust(width)
-            for name, cell, width in zip(names, line, widths, strict=True)
-        ]
-        written.append(f"| {' | '.join(cells)} |\n")
-    return "".join(written)
+    aligned = []
+    for name, column in _columns(rows, num_digits, marks, escape, "**%s**").items():
+        texts = [escape(name), *column]
+        width = max(3, *map(len, texts))
+        if any(isinstance(row.get(name), str) for row in rows):
+            head, *texts = [text.ljust(width) for text in texts]
+            aligned.append([head, "-" * width, *texts])
+        else:
+            head, *texts = [text.rjust(width) for text in texts]
+            aligned.append([head, "-" * (width - 1) + ":", *texts])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*aligned, strict=True))
 
 
 def latex_text(text: str) -> str:
@@ -127,74 +116,32 @@ def latex_table(
     Returns:
         A ``table*`` environment with a newline at its end; empty without rows.
     """
-    names = column_names(rows)
-    if not names:
+    columns = _columns(rows, num_digits, marks, latex_text, r"\textbf{%s}")
+    if not columns:
         return ""
-    is_number = {n for n in names if any(isinstance(row.get(n), int | float) for row in rows)}
+    kinds = "".join(
+        "r" if any(isinstance(row.get(name), int | float) for row in rows) else "l"
+        for name in columns
+    )
     lines = [r"\begin{table*}[t]", r"\centering\small\setlength{\tabcolsep}{4pt}"]
     if caption is not None:
         lines.append(rf"\caption{{{latex_text(caption)}}}")
-    columns = "".join("r" if name in is_number else "l" for name in names)
     fit = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
-    lines += [rf"\resizebox{{{fit}}}{{!}}{{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    spans, rules, first = [], [], 1
-    for heading, width in marks.spans(names):
+    lines += [rf"\resizebox{{{fit}}}{{!}}{{%", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
+    spans, rules, first = [], "", 1
+    for heading, width in marks.spans(list(columns)):
         spans.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_text(heading)}}}")
-        if heading:
-            rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        rules += rf"\cmidrule(lr){{{first}-{first + width - 1}}}" if heading else ""
         first += width
     if rules:
-        lines += [" & ".join(spans) + r" \\", "".join(rules)]
-    lines += [" & ".join(latex_text(name) for name in names) + r" \\", r"\midrule"]
-    for number, row in enumerate(rows):
-        if number in marks.rules:
-            lines.append(r"\midrule")
-        cells = []
-        for name in names:
-            text = latex_text(_written(row.get(name), num_digits))
-            is_bold = (number, name) in marks.bold and text
-            cells.append(rf"\textbf{{{text}}}" if is_bold else text)
+        lines += [" & ".join(spans) + r" \\", rules]
+    lines += [" & ".join(map(latex_text, columns)) + r" \\", r"\midrule"]
+    for number, cells in enumerate(zip(*columns.values(), strict=True)):
+        lines += [r"\midrule"] * (number in marks.rules)
         # A bracket at the start of a line would be read as an argument of the \\ before it.
-        cells[0] = f"{{}}{cells[0]}" if cells[0].startswith("[") else cells[0]
-        lines.append(" & ".join(cells) + r" \\")
+        lines.append("{}" * cells[0].startswith("[") + " & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
-
-
-def html_text(text: str) -> str:
-    """Plain text as HTML that breaks between the words of a name, and never within an interval."""
-    text = re.sub(r"(?<=\d), (?=[-+]?\d)", ",\N{NO-BREAK SPACE}", text)
-    return re.sub(r"(?<=[_/])(?=\w)", "<wbr>", html.escape(text))
-
-
-def html_table(rows: Sequence[Row], *, num_digits: int = 3, marks: Marks = NO_MARKS) -> str:
-    """An HTML table with the cells of `markdown_table`; numbers carry the class ``number``.
-
-    Bold cells are ``<b>``, rows below a line carry the class ``rule``.
-    """
-    names = column_names(rows)
-
-    def cell(number: int, name: str, value: Cell) -> str:
-        written = html_text(_written(value, num_digits))
-        if (number, name) in marks.bold and written:
-            written = f"<b>{written}</b>"
-        kind = ' class="number"' if isinstance(value, int | float) else ""
-        return f"<td{kind}>{written}</td>"
-
-    head = "".join(f"<th>{html_text(name)}</th>" for name in names)
-    above = ""
-    if any(marks.groups.get(name) for name in names):
-        spans = (
-            f'<th colspan="{width}">{html.escape(heading)}</th>'
-            for heading, width in marks.spans(names)
-        )
-        above = f'<tr class="groups">{"".join(spans)}</tr>\n'
-    body = ""
-    for number, row in enumerate(rows):
-        kind = ' class="rule"' if number in marks.rules else ""
-        cells = "".join(cell(number, name, row.get(name)) for name in names)
-        body += f"<tr{kind}>{cells}</tr>\n"
-    return f"<table>\n{above}<tr>{head}</tr>\n{body}</table>\n"
 
 
 def csv_table(rows: Sequence[Row]) -> str:

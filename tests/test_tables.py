@@ -1,7 +1,8 @@
 import csv
 import io
 
-from musicinfuser.tables import Marks, csv_table, html_table, latex_table, markdown_table
+from musicinfuser.html_pages import html_table
+from musicinfuser.tables import Marks, csv_table, latex_table, markdown_table
 
 ROWS = [
     {"system": "ours|new", "score": 0.30749, "n": 96},

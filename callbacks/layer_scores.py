@@ -31,7 +31,7 @@ from lightning_modules.long_clips import leave_unless_done
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import write_clip
-from musicinfuser.generation_requests import all_layers, layer_folder, system_name
+from musicinfuser.generation_requests import layer_folder, system_name
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.networks.layer_selection import rank_layers
 from musicinfuser.tables import Row, markdown_table
@@ -90,9 +90,9 @@ class LayerScores(L.Callback):
     ) -> None:
         """Write the clips of a batch; after a SIGTERM, leave."""
         data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        for request, clip in zip(batch, outputs["clips"], strict=True):
-            folder = request.folder(data.output_dir)
-            write_clip(folder, clip, sampling=pl_module.sampling, system=request.system)
+        for layer, clip in zip((r.layer for r in batch), outputs["clips"], strict=True):
+            folder, system = layer_folder(data.output_dir, layer), system_name(layer)
+            write_clip(folder, clip, sampling=pl_module.sampling, system=system)
         leave_unless_done(trainer, batch_idx + 1, sum(trainer.num_val_batches), "clips")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -103,7 +103,7 @@ class LayerScores(L.Callback):
         module: LayerAdaptabilityModule = pl_module  # type: ignore[assignment]
         data: LayerRequestsDataModule = trainer.datamodule  # type: ignore[attr-defined]
         output = Path(data.output_dir)
-        folders = [layer_folder(output, layer) for layer in all_layers(module.depth)]
+        folders = [layer_folder(output, layer) for layer in (None, *range(module.depth))]
         for folder in folders:
             write_manifest(folder)
         if self.metrics is None:

@@ -10,7 +10,7 @@ from datamodules.loader_processes import HostDataModule
 from musicinfuser.atomic_files import write_text
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
-from musicinfuser.generation_requests import GenerationRequest, LayerRequest, all_layers
+from musicinfuser.generation_requests import GenerationRequest, LayerRequest
 from musicinfuser.label_files import read_json
 
 SETTINGS_NAME = "settings.json"
@@ -77,7 +77,7 @@ class LayerRequestsDataModule(HostDataModule):
         """
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
-        layers = all_layers(module.depth)
+        layers = [None, *range(module.depth)]
         clips = [LayerRequest(layer, request) for request in self.requests for layer in layers]
         missing = [i for i, clip in enumerate(clips) if not clip.is_made(self.output_dir)]
         # As the first process sees the disk: all must share out the same list.

@@ -50,11 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config, names = _settings_text(adapter), dict[str, str]()
         if (record := _record(options.config, options.source)) is not None:
             config, names = read_record(record, adapter.settings, stored.get("optimizer", {}))
-        facts = _facts(
-            options,
-            origin=f"Exported from the checkpoint {options.source.name}.",
-            **{**names, **stored.get(FROZEN_KEY, {})},
-        )
+        origin = f"Exported from the checkpoint {options.source.name}."
+        facts = _facts(options, origin=origin, **{**names, **stored.get(FROZEN_KEY, {})})
         write_folder(options.target, adapter, facts=facts, config=config)
     print(f"written: {options.target}")
 
@@ -91,10 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _facts(options: argparse.Namespace, *, origin: str, **recorded: str) -> CardFacts:
     """What was given counts, then what was recorded."""
-    names = {
-        name: getattr(options, name) or recorded.get(name, NOT_KNOWN)
-        for name in ("base_model", "audio_encoder")
-    }
+    fields = ("base_model", "audio_encoder")
+    names = {name: getattr(options, name) or recorded.get(name, NOT_KNOWN) for name in fields}
     return CardFacts(**names, license=options.license, origin=origin)
 
 

@@ -28,15 +28,19 @@ def user_error(error: BaseException | None) -> UserError | None:
     Libraries wrap what a constructor raises into errors of their own: jsonargparse into pages about
     types.
     """
-    links = []
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        links.append(error)
-        error = error.__cause__ or error.__context__
+    links = list(_links(error))
+    if found := next((link for link in links if isinstance(link, UserError)), None):
+        return found
     # Libraries write files of their own, such as logs.
     full = (link for link in links if isinstance(link, OSError) and link.errno in _FULL)
     return next((write_error(link, link.filename or "a file") for link in full), None)
+
+
+def _links(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class WriteError(UserError, OSError):
@@ -58,19 +62,20 @@ def write_error(error: BaseException, path: str | Path) -> WriteError | None:
             one of their own, or into its text.
         path: The file or folder.
     """
-    link: BaseException | None = error
-    while link is not None:
+    for link in _links(error):
         in_text = re.search(r"\(os error (\d+)\)", str(link))
         code = int(in_text[1]) if in_text else getattr(link, "errno", None)
-        if code in _FULL or code in _REFUSED and _is_about(link, path):
+        # The path, a file beside it, a folder above it, or no file at all.
+        place = Path(os.fsdecode(getattr(link, "filename", None) or path))
+        is_about = place in Path(path).parents or place.parent == Path(path).parent
+        if code in _FULL or code in _REFUSED and is_about:
             what = "make room" if code in _FULL else "name a folder that can be written to"
+            reason = os.strerror(code)
             found = WriteError(
-                f"{printable(path)}: cannot be written ({os.strerror(code)}); {what}, then repeat "
-                "the command."
+                f"{printable(path)}: cannot be written ({reason}); {what}, then repeat the command."
             )
-            found.errno, found.strerror = code, os.strerror(code)
+            found.errno, found.strerror = code, reason
             return found
-        link = link.__cause__ or link.__context__
     return None
 
 
@@ -121,14 +126,4 @@ def printable(text: str | Path) -> str:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         else character
         for character in str(text)
-    )
-
-
-def _is_about(error: BaseException, path: str | Path) -> bool:
-    """Whether an error names a path, a file beside it or a folder above it, or no file at all."""
-    name = getattr(error, "filename", None)
-    if name is None:
-        return True
-    return Path(os.fsdecode(name)) in Path(path).parents or (
-        Path(os.fsdecode(name)).parent == Path(path).parent
     )

@@ -80,17 +80,14 @@ def file_digest(path: Path, algorithm: Literal["sha256", "blake2b", "sampled"] =
     name = f"{algorithm}:{path.absolute()}"
     size_and_times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     if name not in known_digests or known_digests[name][0] != size_and_times:
-        known_digests[name] = size_and_times, _read_digest(path, algorithm, status.st_size)
+        if algorithm == "sampled" and status.st_size > WHOLE_BYTES:
+            digest: Any = _blake2b(f"{status.st_size};".encode())
+            _add_samples(path, digest)
+        else:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, _ALGORITHMS[algorithm])
+        known_digests[name] = size_and_times, digest.hexdigest()
     return known_digests[name][1]
-
-
-def _read_digest(path: Path, algorithm: str, size: int) -> str:
-    if algorithm == "sampled" and size > WHOLE_BYTES:
-        digest = _blake2b(f"{size};".encode())
-        _add_samples(path, digest)
-        return digest.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _ALGORITHMS[algorithm]).hexdigest()
 
 
 def _add_samples(path: Path, digest: hashlib.blake2b) -> None:

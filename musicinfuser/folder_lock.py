@@ -42,7 +42,8 @@ def locked(path: Path) -> Iterator[int | None]:
         _held.add(file)
         with suppress(OSError):  # who holds it is only for people
             file.truncate(0)
-            file.write(_who())
+            now = datetime.now().astimezone().isoformat(" ", timespec="seconds")
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
             file.flush()
         yield file.fileno()
 
@@ -74,6 +75,7 @@ def _take(file: IO[str]) -> bool:
     for _ in range(_TRIES):  # who only looks holds it for a moment
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
             time.sleep(_PAUSE_SECONDS)
         except OSError as error:
@@ -85,14 +87,7 @@ def _take(file: IO[str]) -> bool:
                 stacklevel=4,
             )
             return True
-        else:
-            return True
     return False
-
-
-def _who() -> str:
-    now = datetime.now().astimezone().isoformat(" ", timespec="seconds")
-    return f"process {os.getpid()} on {socket.gethostname()}, since {now}"
 
 
 def _let_go() -> None:

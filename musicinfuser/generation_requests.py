@@ -101,24 +101,10 @@ class LayerRequest:
     """The block that is skipped for guidance, from 0; None for the reference without it."""
     request: GenerationRequest
 
-    @property
-    def system(self) -> str:
-        """Name in metrics.json."""
-        return system_name(self.layer)
-
-    def folder(self, output_dir: str | Path) -> Path:
-        """Where the clip goes."""
-        return layer_folder(output_dir, self.layer)
-
     def is_made(self, output_dir: str | Path) -> bool:
         """Whether the clip is there; its description is written after it, and both whole."""
-        description = self.folder(output_dir) / f"{self.request.file_stem()}.json"
+        description = layer_folder(output_dir, self.layer) / f"{self.request.file_stem()}.json"
         return description.is_file() and description.with_suffix(".mp4").is_file()
-
-
-def all_layers(depth: int) -> list[int | None]:
-    """The reference and every block of a model."""
-    return [None, *range(depth)]
 
 
 def system_name(layer: int | None) -> str:

@@ -62,23 +62,15 @@ def read_text(path: str | Path) -> str:
             raise LabelError(path, f"cannot be read as UTF-8 text: it is {name}; save it as UTF-8.")
     try:
         text = content.decode("utf-8")
+        if "\0" not in text:
+            return text.lstrip("\ufeff")
+        place, reason = content.index(b"\0"), ": it holds zero bytes, as UTF-16 does;"
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        around = content[max(0, error.start - 10) : error.start + 10].decode("latin-1")
-        raise LabelError(
-            path,
-            f"cannot be read as UTF-8 text near {around!r}; if it is Latin-1 or Windows-1252, "
-            "save it as UTF-8.",
-            line,
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise LabelError(
-            path,
-            "cannot be read as UTF-8 text: it holds zero bytes, as UTF-16 does; save it as UTF-8.",
-            line,
-        )
-    return text.lstrip("\ufeff")
+        place = error.start
+        around = content[max(0, place - 10) : place + 10].decode("latin-1")
+        reason = f" near {around!r}; if it is Latin-1 or Windows-1252,"
+    line = content.count(b"\n", 0, place) + 1
+    raise LabelError(path, f"cannot be read as UTF-8 text{reason} save it as UTF-8.", line)
 
 
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
@@ -103,21 +95,16 @@ def csv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         LabelError: As `read_text`; a quote is not closed, or text follows a closing quote.
     """
-    text = read_text(path)
+    text, line = read_text(path), 1
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            known = (reason for part, reason in _CSV_REASONS.items() if part in str(error))
-            raise LabelError(
-                path, f"cannot be read as csv in UTF-8: {next(known, error)}.", line
-            ) from None
-        if any(value.strip() for value in values):
-            yield line, values
+    try:
+        for values in reader:
+            if any(value.strip() for value in values):
+                yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        reason = next((text for part, text in _CSV_REASONS.items() if part in str(error)), error)
+        raise LabelError(path, f"cannot be read as csv in UTF-8: {reason}.", line) from None
 
 
 def read_csv(
@@ -162,36 +149,18 @@ def read_csv(
     found = []
     for line, values in rows:
         if len(values) != len(names):
-            raise LabelError(
-                path,
-                f"has {len(values)} values for {len(names)} columns; put quotes around a text "
-                "with commas.",
-                line,
-            )
+            reason = f"has {len(values)} values for {len(names)} columns; put quotes around a text"
+            raise LabelError(path, f"{reason} with commas.", line)
         found.append((line, dict(zip(names, map(str.strip, values), strict=True))))
-    if required:
-        _refuse_swallowed_rows(path, found, required[0])
+    suffixes = {PurePath(row[required[0]]).suffix.lower() for _, row in found if required} - {""}
+    any_suffix = "|".join(map(re.escape, sorted(suffixes)))
+    file_name = re.compile(rf"(?:^|[,\n])[^,\n]*(?:{any_suffix})\"?(?:[,\n]|$)", re.IGNORECASE)
+    for line, row in found if suffixes else ():
+        # Two quotes that are not closed make one text of the rows between them.
+        if any("\n" in value and file_name.search(value) for value in row.values()):
+            reason = "a text goes on over the rows below, which hold names of files"
+            raise LabelError(path, f"{reason}; close its quote.", line)
     return found
-
-
-def _refuse_swallowed_rows(
-    path: str | Path, rows: Sequence[tuple[int, Row]], file_column: str
-) -> None:
-    """Two quotes that are not closed make one text of the rows between them."""
-    suffixes = {PurePath(row[file_column]).suffix.lower() for _, row in rows} - {""}
-    if not suffixes:
-        return
-    names_a_file = re.compile(
-        rf"(?:^|[,\n])[^,\n]*(?:{'|'.join(map(re.escape, sorted(suffixes)))})\"?(?:[,\n]|$)",
-        re.IGNORECASE,
-    )
-    for line, row in rows:
-        if any("\n" in value and names_a_file.search(value) for value in row.values()):
-            raise LabelError(
-                path,
-                "a text goes on over the rows below, which hold names of files; close its quote.",
-                line,
-            )
 
 
 def parse_json(text: str, path: str | Path, *, line: int | None = None) -> Any:
@@ -274,14 +243,12 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         LabelError: As `read_text`; no YAML, or a key that stands twice, of which one would be lost.
     """
-    text = read_text(path)
-    line: int | None = None
+    text, line = read_text(path), None
     try:
         content = yaml.safe_load(text)
         if (twice := second_of_a_key(text)) is None:
             return content
-        key, line = twice
-        reason = f"{key} stands there a second time; keep one of the two"
+        reason, line = f"{twice[0]} stands there a second time; keep one of the two", twice[1]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, reason = None if mark is None else mark.line + 1, error.problem or "no YAML"

@@ -71,9 +71,8 @@ class OptionParser(ArgumentParser):
         """End with code 2 and one sentence; raise it where ``exit_on_error`` is off."""
         if self._inner_parser:
             super().error(message, ex)
-        sentence = message
-        if not isinstance(ex, UserError):
-            sentence = Explainer(self, [*self.files, *_files], _arguments).explained(message)
+        explainer = Explainer(self, [*self.files, *_files], _arguments)
+        sentence = message if isinstance(ex, UserError) else explainer.explained(message)
         if not self.exit_on_error:
             super().error(sentence, ex)
         self.exit(2, f"{self.prog.split()[0]}: {sentence}\n")

@@ -27,14 +27,9 @@ SUBCLASS_KEYS = ("class_path", "init_args")
 MAX_LISTED = 12
 MAX_LENGTH = 300
 TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "dict": "a group of keys with values",
-    "NoneType": "null",
-}
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "list": "a list", "dict": "a group of keys with values", "NoneType": "null",
+}  # fmt: skip
 
 
 @dataclass
@@ -77,10 +72,10 @@ class Explainer:
         text, last_file = mistake.text, f"{self.files[-1][0]}: " if self.files else ""
         if found := re.match(r"(?:Option|Key) '(.+?)' is not accepted", text):
             return self._unknown(mistake, found[1])
-        if found := re.match(r"(Group|Subcommand) '(.+?)' does not accept option '(.+?)'", text):
-            return self._unknown(
-                mistake, f"{found[2]}.{found[3]}" if found[1] == "Group" else found[3]
-            )
+        if found := re.match(r"Subcommand '.+?' does not accept option '(.+?)'", text):
+            return self._unknown(mistake, found[1])
+        if found := re.match(r"Group '(.+?)' does not accept option '(.+?)'", text):
+            return self._unknown(mistake, f"{found[1]}.{found[2]}")
         if found := re.match(r"unrecognized arguments: (\S+)", text):
             if not found[1].startswith("--"):
                 return f"{found[1]} is no option; options begin with -- and follow the command."
@@ -137,7 +132,8 @@ class Explainer:
                 renamed = RENAMED_KEYS.get(part, "")
                 if renamed.partition(".")[0] in children:
                     return f"{named} is called {renamed} now."
-                if moved := _moved_options(mistake.owner).get(part):
+                owner = _imported(mistake.owner) if mistake.owner else None
+                if moved := getattr(owner, "moved_options", {}).get(part):
                     return f"{named} is not known; {moved}."
                 children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
                 return f"{named} is not known{nearest(part, children - {part})}"
@@ -149,13 +145,11 @@ class Explainer:
         parser: Any = self.parser
         if owner is not None:
             parser = ArgumentParser(exit_on_error=False)
-            made = _imported(owner)
-            kind = "class" if isinstance(made, type) else "function"
+            kind = "class" if isinstance(made := _imported(owner), type) else "function"
             getattr(parser, f"add_{kind}_arguments")(made, fail_untyped=False)
-        else:
-            for command in self.arguments:
-                commands = getattr(parser._subcommands_action, "_name_parser_map", {})
-                parser = commands.get(command, parser)
+        for command in self.arguments if owner is None else ():
+            commands = getattr(parser._subcommands_action, "_name_parser_map", {})
+            parser = commands.get(command, parser)
         return {action.dest for action in parser._actions if action.option_strings} - {"help"}
 
     def _no_class(self, mistake: Mistake) -> str:
@@ -173,11 +167,10 @@ class Explainer:
         expected, given = [], None
         lines = mistake.text.splitlines()
         for line in lines:
-            kinds = r"(Expected an?|Not a valid subclass of) (.+?)(\. Got value: .*)?$"
+            kinds = r"(?:Expected an? (.+?)|Not a valid subclass of .+?)(?:\. Got value: (.*))?$"
             if found := re.match(kinds, line):
-                kind = "dict" if found[1].startswith("Not") else found[2]
-                expected.append(_type_text(kind))
-                given = (found[3] or "").removeprefix(". Got value: ") or given
+                expected.append(_type_text(found[1] or "dict"))
+                given = found[2] or given
             elif re.match(r"'(\w+)' object has no attribute 'keys'", line):
                 expected.append(TYPES["dict"])
         place = self._place(mistake.path, given)
@@ -200,8 +193,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
     mistake = Mistake() if mistake is None else mistake
-    lines = [line for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.lstrip().startswith("- Expected a path but")]
+    no_path = "- Expected a path but"
+    lines = [x for x in text.splitlines() if x.strip() and not x.lstrip().startswith(no_path)]
     head, rest = (lines[0].strip().removeprefix("- "), lines[1:]) if lines else ("", [])
     if found := re.match(r'Parser key "(.+?)"(?: element \d+)?:\s*(.*)', head):
         keys = found[1].split(".")
@@ -219,26 +212,20 @@ def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
             mistake.owner = named[1]
         return _follow(inside, mistake)
     if head.startswith("Does not validate against any"):
-        branches = _branches(rest)
-        followed = [_follow(branch) for branch in branches]
-        followed = [branch for branch in followed if "'NoneType'" not in branch.text]
-        deep = [branch for branch in followed if branch.owner or branch.path]
-        if followed and not deep:
+        followed = [branch for branch in _branches(rest) if "'NoneType'" not in branch.text]
+        if deep := next((branch for branch in followed if branch.owner or branch.path), None):
+            return Mistake([*mistake.path, *deep.path], deep.owner or mistake.owner, deep.text)
+        if followed:
             # What one of the types says of it is no more true than what another says.
             given = next((line.strip() for line in rest if "Given value: " in line), "")
             given = given.replace("Given value: ", ". Got value: ")
             mistake.text = "\n".join(b.text.splitlines()[0] + given for b in followed)
             return mistake
-        if deep:
-            best = deep[0]
-            mistake.path += best.path
-            mistake.owner, mistake.text = best.owner or mistake.owner, best.text
-            return mistake
     mistake.text = "\n".join([head, *rest])
     return mistake
 
 
-def _branches(lines: Sequence[str]) -> list[str]:
+def _branches(lines: Sequence[str]) -> list[Mistake]:
     """The entries under ``Errors:``."""
     start = next((i for i, line in enumerate(lines) if line.strip() == "Errors:"), -1)
     depth = len(lines[start]) - len(lines[start].lstrip())
@@ -251,7 +238,7 @@ def _branches(lines: Sequence[str]) -> list[str]:
             branches.append([line.replace("- ", "  ", 1)])
         elif branches:
             branches[-1].append(line)
-    return ["\n".join(branch) for branch in branches]
+    return [_follow("\n".join(branch)) for branch in branches]
 
 
 def _imported(class_path: str) -> Any:
@@ -259,27 +246,23 @@ def _imported(class_path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _moved_options(owner: str | None) -> dict[str, str]:
-    """Options that a class no longer takes, each with what to do in place of it."""
-    return getattr(_imported(owner), "moved_options", {}) if owner else {}
-
-
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:
     """A class path that names nothing, and why."""
     text = mistake.text
-    is_missing = r"module '(.+?)' has no attribute '(.+?)'|No module named '(.+?)'"
-    if found := re.search(is_missing, text):
-        named = mistake.owner or found[3] or f"{found[1]}.{found[2]}"
-        if moved := new_name(named):
-            return named, f"is called {moved} now."
     if found := re.search(r"module '(.+?)' has no attribute '(.+?)'", text):
+        path = f"{found[1]}.{found[2]}"
+        if moved := new_name(mistake.owner or path):
+            return mistake.owner or path, f"is called {moved} now."
         module = importlib.import_module(found[1])
         kinds = [n for n in dir(module) if isinstance(getattr(module, n), type)] + _inside(module)
-        return f"{found[1]}.{found[2]}", f"does not exist{nearest(found[2], kinds)}"
+        return path, f"does not exist{nearest(found[2], kinds)}"
     if found := re.search(r"No module named '(.+?)'", text):
+        path = mistake.owner or found[1]
+        if moved := new_name(path):
+            return path, f"is called {moved} now."
         above, _, name = found[1].rpartition(".")
         known = _inside(importlib.import_module(above)) if above else ROOMS
-        return mistake.owner or found[1], f"does not exist: no module {name}{nearest(name, known)}"
+        return path, f"does not exist: no module {name}{nearest(name, known)}"
     dot_path = r"Expected a dot import path string: (\S+?)(?:\.? Got value: .*)?$"
     found = re.search(dot_path, text, re.MULTILINE)
     if found and all("dot import path" in line for line in text.splitlines()):

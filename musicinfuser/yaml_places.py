@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-Place = str
-"""``file: line n: key: ``, ``--option: `` or ``key: ``, for the start of a sentence."""
 Source = tuple[Path, Sequence[str]]
 """A YAML file, and the keys under which its content stands."""
 
-_UNSAID = ("init_args", "dict_kwargs")
+
+class _Entry(NamedTuple):
+    keys: tuple[str, ...]
+    """From the top; an entry of a list is ``[0]``."""
+    line: int
+    text: str | None
+    """The value as it is written; None for a list or a mapping."""
+    is_second: bool
+    """Whether its mapping has the key twice."""
 
 
 def find(
@@ -19,8 +26,8 @@ def find(
     arguments: Sequence[str],
     *,
     value: str | None = None,
-) -> Place:
-    """Find a key.
+) -> str:
+    """``file: line n: key: ``, ``--option: `` or ``key: ``, for the start of a sentence.
 
     Args:
         path: Keys from the top, without ``init_args`` and positions in lists.
@@ -31,22 +38,36 @@ def find(
     wanted = _plain(path)
     read = [str(file) for file, _ in files]
     for name, given in reversed(list(_options(arguments))):
-        said = _plain(name.lstrip("-").rstrip("+").split("."))
-        inside = wanted[len(said) :]
-        is_it = wanted and wanted[: len(said)] == said[: len(wanted)] and given not in read
+        option = _plain([name.lstrip("-").rstrip("+")])
+        inside = wanted[len(option) :]
+        is_it = wanted and wanted[: len(option)] == option[: len(wanted)] and given not in read
         if is_it and (value is None or value in given) and (not inside or inside[-1] in given):
             return f"{name}: "
     for file, above in reversed(files):
-        places = list(_walk(file, above))
-        fitting = [place for place in places if _plain(place[0]) == wanted]
+        try:
+            root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            entries = [(_plain(entry.keys), entry) for entry in _entries(root, tuple(above))]
+        except (OSError, ValueError, yaml.YAMLError):
+            entries = []
+        fitting = [entry for keys, entry in entries if keys == wanted]
         if value is not None:
-            within = [place for place in places if _plain(place[0])[: len(wanted)] == wanted]
-            fitting = [place for place in within if place[2] == value] or fitting
-        if wanted == _plain(above) and not fitting and wanted:
+            within = [entry for keys, entry in entries if keys[: len(wanted)] == wanted]
+            fitting = [entry for entry in within if entry.text == value] or fitting
+        if fitting:
+            return f"{file}: line {fitting[0].line}: {_dotted(fitting[0].keys[len(above) :])}: "
+        if wanted and wanted == _plain(above):
             return f"{file}: "
-        for keys, line, _ in fitting:
-            return f"{file}: line {line}: {_dotted(keys[len(above) :])}: "
     return f"{_dotted(wanted)}: " if wanted else ""
+
+
+def second_of_a_key(text: str) -> tuple[str, int] | None:
+    """A key that one mapping has twice, dotted, and the line of the second; None if none has.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+    """
+    entries = _entries(yaml.compose(text, Loader=yaml.SafeLoader))
+    return next(((_dotted(entry.keys), entry.line) for entry in entries if entry.is_second), None)
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -57,58 +78,26 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value if is_whole or after.startswith("--") else after
 
 
-def second_of_a_key(text: str) -> tuple[str, int] | None:
-    """A key that one mapping has twice, dotted, and the line of the second; None if none has.
-
-    Raises:
-        yaml.YAMLError: It is no YAML.
-    """
-    return next(_twice(yaml.compose(text, Loader=yaml.SafeLoader), ()), None)
-
-
-def _twice(node: yaml.Node | None, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            yield from _twice(item, (*above, f"[{i}]"))
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, item in node.value:
-        if key.value in seen and key.value != "<<":
-            yield _dotted([*above, str(key.value)]), key.start_mark.line + 1
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        yield from _twice(item, (*above, str(key.value)))
-
-
-def _walk(file: Path, above: Sequence[str]) -> Iterator[tuple[list[str], int, str | None]]:
-    """Every key and entry of a file: keys from the top, line, and the text of a plain value."""
-    try:
-        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError):
-        return
-    yield from _inside(root, list(above))
-
-
-def _inside(node: yaml.Node | None, keys: list[str]) -> Iterator[tuple[list[str], int, str | None]]:
+def _entries(node: yaml.Node | None, above: tuple[str, ...] = ()) -> Iterator[_Entry]:
+    """Every key and entry below a node."""
     children: list[tuple[str, yaml.Node, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         children = [(str(key.value), key, item) for key, item in node.value]
     elif isinstance(node, yaml.SequenceNode):
         children = [(f"[{i}]", item, item) for i, item in enumerate(node.value)]
+    seen: set[str] = set()
     for name, start, item in children:
-        inner = [*keys, name]
-        yield inner, start.start_mark.line + 1, _text(item)
-        yield from _inside(item, inner)
-
-
-def _text(node: yaml.Node) -> str | None:
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else None
+        text = str(item.value) if isinstance(item, yaml.ScalarNode) else None
+        keys = (*above, name)
+        yield _Entry(keys, start.start_mark.line + 1, text, name in seen and name != "<<")
+        seen.add(name)
+        yield from _entries(item, keys)
 
 
 def _plain(keys: Sequence[str]) -> list[str]:
     """Keys as errors name them; a dotted key is as good as a nested one."""
     parts = [part for key in keys for part in key.split(".")]
-    return [p for p in parts if p not in _UNSAID and not p.startswith("[")]
+    return [p for p in parts if p not in ("init_args", "dict_kwargs") and not p.startswith("[")]
 
 
 def _dotted(keys: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import sys
 from typing import Any, NoReturn
 
 from musicinfuser.errors import in_one_sentence
-from musicinfuser.parse_errors import Explainer
+from musicinfuser.option_parser import Explainer
 from sweeps.commands import sweep_command
 
 COMMANDS = {

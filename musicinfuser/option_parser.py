@@ -1,17 +1,41 @@
-"""OptionParser: jsonargparse's parser, which says in one sentence what is wrong."""
+"""OptionParser: jsonargparse's parser, which says in one sentence what is wrong.
 
+jsonargparse reports a mistake as a tree of every type that it tried. `Explainer` follows that tree
+to the one branch that matters; `musicinfuser.yaml_places` finds where the key was written.
+"""
+
+import argparse
+import difflib
+import importlib
 import os
+import pkgutil
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_yaml
-from musicinfuser.parse_errors import Explainer
-from musicinfuser.yaml_places import Source
+from musicinfuser.moved_names import RENAMED_KEYS, new_name
+from musicinfuser.yaml_places import Source, find
+
+ROOMS = (
+    "lightning_modules", "datamodules", "callbacks", "dance_eval", "small_world", "musicinfuser",
+    "lightning",
+)  # fmt: skip
+SUBCLASS_KEYS = ("class_path", "init_args")
+MAX_LISTED = 12
+MAX_LENGTH = 300
+TYPES = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "list": "a list", "dict": "a group of keys with values", "NoneType": "null",
+}  # fmt: skip
+
 
 _files: list[Source] = []
 """Configs of the command line that is parsed; commands have parsers of their own."""
@@ -76,3 +100,261 @@ class OptionParser(ArgumentParser):
         if not self.exit_on_error:
             super().error(sentence, ex)
         self.exit(2, f"{self.prog.split()[0]}: {sentence}\n")
+
+
+@dataclass
+class Mistake:
+    """The branch of jsonargparse's tree that matters, and what was wrong there."""
+
+    path: list[str] = field(default_factory=list)
+    """Keys from the top; ``init_args`` and positions in lists are left out."""
+    owner: str | None = None
+    """Class path of the innermost class whose arguments were read."""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Puts what jsonargparse says into one sentence.
+
+    Attributes:
+        parser: What was parsed with.
+        files: YAML files that were read, each with the keys under which its content stands; where
+            several have a key, the last one counts.
+        arguments: The command line.
+    """
+
+    parser: ArgumentParser | argparse.ArgumentParser
+    files: Sequence[Source] = ()
+    arguments: Sequence[str] = ()
+
+    def explained(self, message: str) -> str:
+        """``place: key: what is wrong; what to do.``; without a place where none is known."""
+        mistake = _follow(message)
+        text, last_file = mistake.text, f"{self.files[-1][0]}: " if self.files else ""
+        no_key = (
+            r"(?:Option|Key) '(.+?)' is not acc|Subcommand '.+?' does not accept option '(.+?)'"
+        )
+        if found := re.match(no_key, text):
+            return self._unknown(mistake, found[1] or found[2])
+        if found := re.match(r"Group '(.+?)' does not accept option '(.+?)'", text):
+            return self._unknown(mistake, f"{found[1]}.{found[2]}")
+        if found := re.match(r"unrecognized arguments: (\S+)", text):
+            if not found[1].startswith("--"):
+                return f"{found[1]} is no option; options begin with -- and follow the command."
+            return self._unknown(mistake, found[1].lstrip("-").partition("=")[0])
+        if "Problems parsing config" in text:
+            reason = re.sub(r"in \".*?\", line \d+, column \d+:?", "", text.partition(":")[2])
+            return f"{last_file}cannot be read as YAML ({_shortened(' '.join(reason.split()))})."
+        if text.startswith("Unexpected config"):
+            return f"{last_file}is no config; it must hold keys with values, `key: value`."
+        if found := re.match(r'expected "[\w.]+" to be one of \{(.+)\}, but it was not', text):
+            # jsonargparse leaves some out of a long list.
+            action = getattr(self.parser, "_subcommands_action", None)
+            names = action.choices if action else found[1].split(",")
+            return f"no command is given; name one of {', '.join(names)}."
+        if found := re.match(r"Interpolation key '.+' not found \(resolved to '(.+)'\)", text):
+            known = nearest(found[1], self._names(None))
+            return f"{self._place(mistake.path)}${{{found[1]}}} names no key{known}"
+        choice = r"argument (\S+): invalid choice: '(.+?)' \(choose from (.+)\)"
+        if found := re.match(choice, text):
+            choices = re.findall(r"[\w-]+", found[3])
+            hint = nearest(found[2], choices)
+            if found[1] == "command" and "did you mean" in hint:
+                hint += f" Commands are {', '.join(choices)}."
+            return f"{found[2]} is no {found[1]}{hint}"
+        if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
+            return self._no_class(mistake)
+        class_path, reason = _class_problem(mistake)
+        if class_path is not None:
+            return f"{self._place(mistake.path, mistake.owner or class_path)}{class_path} {reason}"
+        if found := re.match(r"the following arguments are required: (.+)", text):
+            place = self._place(mistake.path, mistake.owner) if mistake.path else ""
+            of = f" of {mistake.owner}" if mistake.owner else ""
+            above = [*(self.files[-1][1] if self.files else ()), *self.arguments]
+            names = ", ".join(_without(above, name) for name in found[1].split(", "))
+            return f"{place or last_file}{names}{of} must be given."
+        other_kind = r"Import path (\S+) does not correspond to a subclass of (\S+)"
+        if found := re.match(other_kind, text):
+            place = self._place(mistake.path, found[1])
+            return f"{place}{found[1]} is no {found[2].rstrip('.')}; name one."
+        return self._wrong_value(mistake)
+
+    def _place(self, path: Sequence[str], value: str | None = None) -> str:
+        return find(path, self.files, self.arguments, value=value)
+
+    def _unknown(self, mistake: Mistake, key: str) -> str:
+        """An unknown key: up to the first of its parts that is unknown."""
+        known = self._names(mistake.owner)
+        parts, inside = key.split("."), ""
+        for i, part in enumerate(parts):
+            children = {n[len(inside) :].partition(".")[0] for n in known if n.startswith(inside)}
+            if part not in children or i == len(parts) - 1:
+                place = self._place([*mistake.path, *parts[: i + 1]]).removesuffix(": ")
+                named = place if place.endswith(part) else f"{place}: {part}"
+                renamed = RENAMED_KEYS.get(part, "")
+                if renamed.partition(".")[0] in children:
+                    return f"{named} is called {renamed} now."
+                owner = _imported(mistake.owner) if mistake.owner else None
+                if moved := getattr(owner, "moved_options", {}).get(part):
+                    return f"{named} is not known; {moved}."
+                children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
+                return f"{named} is not known{nearest(part, children - {part})}"
+            inside += f"{part}."
+        raise AssertionError(key)
+
+    def _names(self, owner: str | None) -> set[str]:
+        """Dotted names of the options of a class, or of the command line."""
+        parser: Any = self.parser
+        if owner is not None:
+            parser = ArgumentParser(exit_on_error=False)
+            kind = "class" if isinstance(made := _imported(owner), type) else "function"
+            getattr(parser, f"add_{kind}_arguments")(made, fail_untyped=False)
+        for command in self.arguments if owner is None else ():
+            commands = getattr(parser._subcommands_action, "_name_parser_map", {})
+            parser = commands.get(command, parser)
+        return {action.dest for action in parser._actions if action.option_strings} - {"help"}
+
+    def _no_class(self, mistake: Mistake) -> str:
+        """A group that should name a class, and has other keys."""
+        found = re.search(r"Got value: (.*)", mistake.text)
+        keys = re.findall(r"'(\w+)': ", found[1])[:1] if found else []
+        place = self._place([*mistake.path, *keys])
+        if keys and keys[0] not in SUBCLASS_KEYS:
+            return f"{place}{keys[0]} is not known there{nearest(keys[0], SUBCLASS_KEYS)}"
+        if keys or not found or found[1].startswith(("{", "Namespace")):
+            return f"{place}it names no class; give class_path, and init_args if it takes any."
+        return f"{place}{found[1]} does not fit; give {TYPES['dict']}."
+
+    def _wrong_value(self, mistake: Mistake) -> str:
+        expected, given = [], None
+        lines = mistake.text.splitlines()
+        for line in lines:
+            kinds = r"(?:Expected an? (.+?)|Not a valid subclass of .+?)(?:\. Got value: (.*))?$"
+            if found := re.match(kinds, line):
+                expected.append(_type_text(found[1] or "dict"))
+                given = found[2] or given
+            elif re.match(r"'(\w+)' object has no attribute 'keys'", line):
+                expected.append(TYPES["dict"])
+        place = self._place(mistake.path, given)
+        if expected and len(expected) == len(lines):
+            value = "" if given is None else f"{_shortened(given)} does not fit; "
+            return f"{place}{value}give {' or '.join(dict.fromkeys(expected))}."
+        return f"{place}{_shortened(' '.join(mistake.text.split())).rstrip('.')}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, or a list of what is known, or nothing."""
+    known = sorted(set(known))
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"; did you mean {close[0]}?"
+    if not known:
+        return "; take it out."
+    more = ", ..." * (len(known) > MAX_LISTED)
+    return f"; known are {', '.join(known[:MAX_LISTED])}{more}."
+
+
+def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
+    mistake = Mistake() if mistake is None else mistake
+    no_path = "- Expected a path but"
+    lines = [x for x in text.splitlines() if x.strip() and not x.lstrip().startswith(no_path)]
+    head, rest = (lines[0].strip().removeprefix("- "), lines[1:]) if lines else ("", [])
+    if found := re.match(r'Parser key "(.+?)"(?: element \d+)?:\s*(.*)', head):
+        keys = found[1].split(".")
+        mistake.path += keys if mistake.path[-len(keys) :] != keys else []
+        return _follow("\n".join([*filter(None, [found[2]]), *rest]), mistake)
+    if found := re.match(r"Problem with given class_path '(.+)':", head):
+        mistake.owner = found[1]
+        return _follow("\n".join(rest), mistake)
+    if found := re.match(r"Unable to load config ['\"]?(.*?)['\"]?$", head):
+        unfit = f"Expected a <class 'dict'>. Got value: {found[1]}"
+        return _follow("\n".join(rest) or unfit, mistake)
+    if found := re.match(r"Type .* expects a function or a callable class: (.*)", head):
+        inside, _, value = "\n".join([found[1], *rest]).partition(". Got value: ")
+        if named := re.search(r"class_path='(.+?)'", value):
+            mistake.owner = named[1]
+        return _follow(inside, mistake)
+    if head.startswith("Does not validate against any"):
+        followed = [branch for branch in _branches(rest) if "'NoneType'" not in branch.text]
+        if deep := next((branch for branch in followed if branch.owner or branch.path), None):
+            return Mistake([*mistake.path, *deep.path], deep.owner or mistake.owner, deep.text)
+        if followed:
+            # What one of the types says of it is no more true than what another says.
+            given = next((line.strip() for line in rest if "Given value: " in line), "")
+            given = given.replace("Given value: ", ". Got value: ")
+            mistake.text = "\n".join(b.text.splitlines()[0] + given for b in followed)
+            return mistake
+    mistake.text = "\n".join([head, *rest])
+    return mistake
+
+
+def _branches(lines: Sequence[str]) -> list[Mistake]:
+    """The entries under ``Errors:``."""
+    start = next((i for i, line in enumerate(lines) if line.strip() == "Errors:"), -1)
+    depth = len(lines[start]) - len(lines[start].lstrip())
+    branches: list[list[str]] = []
+    for line in lines[start + 1 :]:
+        indent = len(line) - len(line.lstrip())
+        if indent <= depth:
+            break
+        if indent == depth + 2 and line.lstrip().startswith("- "):
+            branches.append([line.replace("- ", "  ", 1)])
+        elif branches:
+            branches[-1].append(line)
+    return [_follow("\n".join(branch)) for branch in branches]
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _class_problem(mistake: Mistake) -> tuple[str | None, str]:
+    """A class path that names nothing, and why."""
+    text = mistake.text
+    if found := re.search(r"module '(.+?)' has no attribute '(.+?)'", text):
+        path = f"{found[1]}.{found[2]}"
+        if moved := new_name(mistake.owner or path):
+            return mistake.owner or path, f"is called {moved} now."
+        module = importlib.import_module(found[1])
+        kinds = [n for n in dir(module) if isinstance(getattr(module, n), type)] + _inside(module)
+        return path, f"does not exist{nearest(found[2], kinds)}"
+    if found := re.search(r"No module named '(.+?)'", text):
+        path = mistake.owner or found[1]
+        if moved := new_name(path):
+            return path, f"is called {moved} now."
+        above, _, name = found[1].rpartition(".")
+        known = _inside(importlib.import_module(above)) if above else ROOMS
+        return path, f"does not exist: no module {name}{nearest(name, known)}"
+    dot_path = r"Expected a dot import path string: (\S+?)(?:\.? Got value: .*)?$"
+    found = re.search(dot_path, text, re.MULTILINE)
+    if found and all("dot import path" in line for line in text.splitlines()):
+        return found[1], "is no class path; write module.Class, such as callbacks.AdapterEMA."
+    return None, ""
+
+
+def _inside(module: ModuleType) -> list[str]:
+    """Modules of a package."""
+    return [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", ()))]
+
+
+def _type_text(name: str) -> str:
+    """A type as it is written in Python, in words."""
+    if choices := re.match(r"typing\.Literal\[(.+)\]", name):
+        return f"one of {choices[1].replace(chr(39), '')}"
+    plain = re.sub(r"<class '(.+?)'>", r"\1", name)
+    if plain.startswith("dot import path"):
+        return TYPES["dict"]
+    if number := re.match(r"tuple with (\d+) elements", plain):
+        return f"a list of {number[1]} values"
+    return TYPES.get(plain, plain if " " in plain else f"a value of type {plain}")
+
+
+def _without(above: Sequence[str], name: str) -> str:
+    """A name without the commands, or the keys above a file's content, that it begins with."""
+    first, _, rest = name.partition(".")
+    return _without(above, rest) if rest and first in above else name
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} ..."

@@ -29,15 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         from musicinfuser.app.generator import Generator
         from musicinfuser.app.handlers import Handlers
-        from musicinfuser.app.page import build_page, open_page
+        from musicinfuser.app.page import open_page
 
         print(f"loading {options.model}", flush=True)
-        handlers = Handlers(Generator(options), max_seconds=options.max_seconds)
-        page = build_page(handlers, max_megabytes=options.max_megabytes)
-        address = open_page(
-            page, host=options.host, port=options.port, max_megabytes=options.max_megabytes
-        )
-        print(f"the page is at {address} (ctrl-C ends it)", flush=True)
+        page = open_page(Handlers(Generator(options), max_seconds=options.max_seconds), options)
+        print(f"the page is at {page.local_url} (ctrl-C ends it)", flush=True)
         page.block_thread()
 
 

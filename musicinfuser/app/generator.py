@@ -3,7 +3,6 @@
 import argparse
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,13 +73,14 @@ class Generator:
         """
         self.offload = options.offload
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not _exists(self.device):
-            raise UserError(f"--device {self.device} is not there; give cpu, or leave it out.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = f"--device {self.device} is not there; give cpu, or leave it out."
+            raise UserError(reason) from error
         on_gpu = torch.device(self.device).type == "cuda"
         if self.offload != "none" and not on_gpu:
-            raise UserError(
-                f"--offload {self.offload} needs a GPU, but the device is {self.device}."
-            )
+            raise UserError(f"--offload {self.offload} needs a GPU; the device is {self.device}.")
         # Before anything large is read.
         check_clip_size(7, options.height or 16, options.width or 16)
         dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
@@ -88,11 +88,10 @@ class Generator:
         zicas: dict[str, MusicAdapter] = {}
         for name, folder in options.adapter.items():
             found = adapter_parts(
-                folder,
-                base=options.model,
+                folder, base=options.model,
                 audio_encoder=parts.get("audio_encoder") or options.audio_encoder,
                 feature_extractor=parts.get("feature_extractor"),
-            )
+            )  # fmt: skip
             parts = found | {part: value for part, value in parts.items() if value is not None}
             zicas[name] = found["zica"]
         pipeline = MusicInfuserPipeline.from_pretrained(options.model, dtype=dtype, **parts)
@@ -169,15 +168,11 @@ class Generator:
             UserError: Whatever does not fit, in one sentence.
         """
         request = GenerationRequest(
-            track=form.song,
-            prompt=form.prompt,
-            seed=form.seed,
-            num_frames=num_frames_of(form.seconds),
-            height=self.defaults.height,
-            width=self.defaults.width,
-            track_offset_seconds=form.start_seconds,
+            track=form.song, prompt=form.prompt, seed=form.seed,
+            num_frames=num_frames_of(form.seconds), height=self.defaults.height,
+            width=self.defaults.width, track_offset_seconds=form.start_seconds,
             heard=None if with_music else NO_AUDIO,
-        )
+        )  # fmt: skip
         sampling = SamplingSpec(form.num_steps, form.guidance_scale, form.music_guidance_scale)
 
         def callback(_: Any, step: int, timestep: Any, tensors: dict) -> dict:
@@ -188,20 +183,15 @@ class Generator:
             self.choose(form.adapter)
             try:
                 output: Any = self.pipeline(
-                    request.prompt,
-                    audio=request.track if with_music else None,
-                    height=request.height,
-                    width=request.width,
-                    num_frames=request.num_frames,
-                    num_inference_steps=sampling.num_steps,
-                    guidance_scale=sampling.guidance_scale,
+                    request.prompt, audio=request.track if with_music else None,
+                    audio_start_seconds=form.start_seconds, height=request.height,
+                    width=request.width, num_frames=request.num_frames,
+                    num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
                     music_guidance_scale=sampling.music_guidance_scale,
-                    audio_start_seconds=form.start_seconds,
                     # As `predict` draws it.
                     generator=keyed_random.generator(request.seed, 0, "sampling noise"),
-                    output_type="pt",
-                    callback_on_step_end=callback,
-                )
+                    output_type="pt", callback_on_step_end=callback,
+                )  # fmt: skip
             finally:
                 # Also where a callback ended the call.
                 self.pipeline.maybe_free_model_hooks()
@@ -211,10 +201,3 @@ class Generator:
         shown = replace(request, track=Path(form.song).name)
         clip = GeneratedClip(shown, frames, sound, padded_seconds, FPS)
         return folder / write_clip(folder, clip, sampling=sampling, system=form.adapter).file
-
-
-def _exists(device: str) -> bool:
-    with suppress(RuntimeError, AssertionError):
-        torch.empty(0, device=device)
-        return True
-    return False

@@ -89,11 +89,11 @@ class Handlers:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 self._check(form)
-                for with_music in (True, False) if compare else (True,):
+                for made in ("with_music", "without_music") if compare else ("with_music",):
+                    with_music = made == "with_music"
                     doing = "With music" if with_music else "The same without music"
                     for state in self._steps(form, Path(folder), visitor, with_music=with_music):
                         if isinstance(state, Path):
-                            made = "with_music" if with_music else "without_music"
                             shown = replace(shown, **{made: str(state)})
                         else:
                             shown = replace(shown, status=progress(doing, state, form.num_steps))
@@ -137,13 +137,11 @@ class Handlers:
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         try:
-            while True:
-                state = states.get()
-                if isinstance(state, BaseException):
-                    raise state
+            while isinstance(state := states.get(), int):
                 yield state
-                if isinstance(state, Path):
-                    return
+            if isinstance(state, BaseException):
+                raise state
+            yield state
         finally:
             # Also where the page was closed: nobody waits for this video any more.
             has_left.set()
@@ -190,19 +188,18 @@ def song_seconds(path: str, *, start_seconds: float, span_seconds: float) -> flo
             f"{name} is longer than {_clock(MAX_SONG_SECONDS)}; cut the part you want out of it."
         )
     if start_seconds + span_seconds > seconds + 0.001:
-        at_start = f" from {start_seconds:g} s on" if start_seconds else ""
+        left = f"{max(seconds - start_seconds, 0):.1f} s of sound"
+        left += f" from {start_seconds:g} s on" if start_seconds else ""
+        advice = "start earlier or make it shorter." if start_seconds else "make it shorter."
         raise UserError(
-            f"{name} has {max(seconds - start_seconds, 0):.1f} s of sound{at_start}, but the video "
-            f"is to last {span_seconds:.1f} s; "
-            + ("start earlier or make it shorter." if start_seconds else "make it shorter.")
+            f"{name} has {left}, but the video is to last {span_seconds:.1f} s; {advice}"
         )
-    first, last = (
-        round(seconds * _RATE_HZ) for seconds in (start_seconds, start_seconds + span_seconds)
-    )
-    if loudness_dbfs(sound[first:last]) < SILENCE_DBFS:
+    end_seconds = start_seconds + span_seconds
+    part = sound[round(start_seconds * _RATE_HZ) : round(end_seconds * _RATE_HZ)]
+    if loudness_dbfs(part) < SILENCE_DBFS:
         raise UserError(
-            f"{name} is silent from {start_seconds:g} s to {start_seconds + span_seconds:.1f} s; "
-            "choose another start."
+            f"{name} is silent from {start_seconds:g} s to {end_seconds:.1f} s; choose another "
+            "start."
         )
     return seconds
 
@@ -252,7 +249,5 @@ def problem(text: str) -> str:
 def progress(doing: str, step: int, num_steps: int) -> str:
     """HTML of a progress bar; after the last step the frames are decoded."""
     what = f"step {step} of {num_steps}" if step < num_steps else "decoding"
-    return (
-        f'<div class="message" role="status">{doing}: {what}'
-        f'<progress max="{num_steps}" value="{step}"></progress></div>'
-    )
+    bar = f'{doing}: {what}<progress max="{num_steps}" value="{step}"></progress>'
+    return f'<div class="message" role="status">{bar}</div>'

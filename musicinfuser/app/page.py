@@ -1,5 +1,6 @@
 """The page itself, in gradio's words."""
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,10 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         form = FormInput(
-            song=song or "",
-            prompt=prompt or "",
-            seed=int(seed or 0),
-            seconds=float(seconds),
-            start_seconds=float(start or 0.0),
-            adapter=adapter,
-            num_steps=int(steps),
-            guidance_scale=float(guidance),
-            music_guidance_scale=float(music_guidance),
-        )
+            song=song or "", prompt=prompt or "", seed=int(seed or 0), seconds=float(seconds),
+            start_seconds=float(start or 0.0), adapter=adapter, num_steps=int(steps),
+            guidance_scale=float(guidance), music_guidance_scale=float(music_guidance),
+        )  # fmt: skip
         before: list[str | None] = []
         for shown in handlers.generate(form, str(request.session_hash), compare=bool(compare)):
             videos = [shown.with_music, shown.without_music]
@@ -59,11 +54,13 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
     def stop(request: gr.Request) -> None:
         handlers.stop(str(request.session_hash))
 
-    def video(name: str) -> Any:
-        return gr.Video(
-            show_label=False, elem_id=name, interactive=False, buttons=["download"],
-            elem_classes=["small-frames"] if is_small else [],
-        )  # fmt: skip
+    def video(name: str, text: str) -> Any:
+        with gr.Column(min_width=240):
+            gr.Markdown(text, container=False)
+            return gr.Video(
+                show_label=False, elem_id=name, interactive=False, buttons=["download"],
+                elem_classes=["small-frames"] if is_small else [],
+            )  # fmt: skip
 
     with gr.Blocks(title="MusicInfuser", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(INTRODUCTION, elem_id="title")
@@ -90,8 +87,9 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
                     new_seed = gr.Button(
                         "New seed", size="sm", scale=0, min_width=100, elem_id="new-seed"
                     )
-                several = len(names) > 1
-                adapter = gr.Dropdown(names, value=names[0], label="Adapter", visible=several)
+                adapter = gr.Dropdown(
+                    names, value=names[0], label="Adapter", visible=len(names) > 1
+                )
                 compare = gr.Checkbox(True, label="Also without music, for comparison")
                 with gr.Accordion("Steps and guidance", open=False):
                     steps = gr.Slider(
@@ -110,14 +108,10 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
                     cancel = gr.Button("Cancel", interactive=False, min_width=120, elem_id="cancel")
                 status = gr.HTML(note("Nothing made yet."), padding=False, elem_id="status")
                 with gr.Row(elem_id="videos"):
-                    with gr.Column(min_width=240):
-                        gr.Markdown("**With music**  \nconditioned on the song", container=False)
-                        with_music = video("with-music")
-                    with gr.Column(min_width=240):
-                        gr.Markdown(
-                            "**Without**  \nsame prompt and seed, no audio", container=False
-                        )
-                        without_music = video("without-music")
+                    conditioned = "**With music**  \nconditioned on the song"
+                    with_music = video("with-music", conditioned)
+                    other = "**Without**  \nsame prompt and seed, no audio"
+                    without_music = video("without-music", other)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         for event in (song.change, start.change, seconds.release):
             event(handlers.preview, [song, start, seconds], part, **private)
@@ -137,65 +131,39 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
     return page
 
 
-def open_page(page: Any, *, host: str, port: int | None, max_megabytes: float) -> str:
-    """Serve a page of `build_page`, and return its address at once.
-
-    Args:
-        page: Of `build_page`.
-        host: Address to serve it at.
-        port: None takes the first free one from 7860 on.
-        max_megabytes: Largest upload.
+def open_page(handlers: Handlers, options: argparse.Namespace) -> Any:
+    """Build the page and serve it as the command line says; returns at once, with the page.
 
     Raises:
         UserError: The port or the address is taken or not ours.
     """
-    here = Path(__file__).parent
+    page = build_page(handlers, max_megabytes=options.max_megabytes)
+    here, host, port = Path(__file__).parent, options.host, options.port
     try:
         page.launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=int(max_megabytes * 2**20),
-            theme=_theme(),
-            css=(here / "page.css").read_text(encoding="utf-8"),
-            js=(here / "page.js").read_text(encoding="utf-8"),
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            ssr_mode=False,
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            pwa=False,
-            footer_links=["settings"],
-            prevent_thread_lock=True,
-        )
+            server_name=host, server_port=port, max_file_size=int(options.max_megabytes * 2**20),
+            css=(here / "page.css").read_text(encoding="utf-8"), theme=_theme(),
+            js=(here / "page.js").read_text(encoding="utf-8"), footer_links=["settings"],
+            share=False, inbrowser=False, quiet=True, ssr_mode=False, run_history=False,
+            enable_monitoring=False, mcp_server=False, pwa=False, prevent_thread_lock=True,
+        )  # fmt: skip
     except OSError as error:
         place = f"{host}:{port}" if port else f"{host}, ports from 7860 on"
         raise UserError(f"nothing can listen on {place} ({error}); give another --port.") from error
-    return str(page.local_url)
+    return page
 
 
 def _theme() -> Any:
     import gradio as gr
 
-    plain = {
-        f"block_{part}_{name}{dark}": value
-        for part in ("title", "label")
-        for dark in ("", "_dark")
-        for name, value in (
-            ("background_fill", "transparent"),
-            ("text_color", "*body_text_color"),
-            ("text_weight", "600"),
-        )
-        if not (name == "text_weight" and dark)
-    }
+    looks = {
+        "background_fill": "transparent", "text_color": "*body_text_color", "text_weight": "600",
+    }  # fmt: skip
+    plain = {f"block_{part}_{k}": look for part in ("title", "label") for k, look in looks.items()}
+    plain |= {f"{name}_dark": look for name, look in plain.items() if not name.endswith("weight")}
     # Fonts of the system: those of gradio's own themes would have to be fetched.
     theme = gr.themes.Soft(primary_hue="indigo", font=FONTS, font_mono="monospace")
     return theme.set(
-        **plain,
-        block_title_padding="0",
-        block_label_shadow="none",
-        block_border_width="1px",
-        block_border_width_dark="1px",
-        body_background_fill="*neutral_50",
-    )
+        **plain, block_title_padding="0", block_label_shadow="none", block_border_width="1px",
+        block_border_width_dark="1px", body_background_fill="*neutral_50",
+    )  # fmt: skip

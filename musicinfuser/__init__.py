@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from musicinfuser.pipelines.music_infuser import MusicInfuserPipeline
 
 __all__ = ["MusicAdapter", "MusicInfuserPipeline"]
-
 _PLACES = {
     "MusicAdapter": "musicinfuser.networks.music_adapter",
     "MusicInfuserPipeline": "musicinfuser.pipelines.music_infuser",

@@ -25,10 +25,9 @@ def named_write_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refusal = write_error(error, path)
-        if refusal is None:
-            raise
-        raise refusal from error
+        if refusal := write_error(error, path):
+            raise refusal from error
+        raise
 
 
 @contextmanager

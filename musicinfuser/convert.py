@@ -67,9 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         return own.add_argument
 
     official = added("from-official", "the authors' musicinfuser.safetensors to a folder to share")
-    checkpoint = added(
-        "checkpoint", "a checkpoint of a training to a folder to share; its average if it has one"
-    )
+    to_share = "a checkpoint of a training to a folder to share; its average if it has one"
+    checkpoint = added("checkpoint", to_share)
     added("to-official", "a folder to share to the authors' musicinfuser.safetensors")
     backbone = added("backbone", "Genmo's dit.safetensors to a transformer folder of diffusers")
     for name in ("base_model", "audio_encoder"):

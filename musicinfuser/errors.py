@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -89,24 +90,19 @@ def looked_for(path: str | Path) -> str:
     )
 
 
-def sentence(error: BaseException) -> str | None:
-    """What a program says of an error; None of a fault of its own, which keeps its traceback."""
-    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
-        return f"{printable(error.filename)}: {error.strerror}; name a place that you may use."
-    found = user_error(error) if isinstance(error, UserError | OSError) else None
-    return None if found is None else str(found)
-
-
 @contextmanager
 def in_one_sentence(program: str) -> Iterator[None]:
     """End a program with exit code 1 and one sentence where its user can mend what is wrong."""
     try:
         yield
     except Exception as error:
-        said = sentence(error)
-        if said is None:
+        found: Any = user_error(error) if isinstance(error, UserError | OSError) else None
+        if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+            place = printable(error.filename)
+            found = f"{place}: {error.strerror}; name a place that you may use."
+        if found is None:
             raise
-        sys.exit(f"{program}: {said}")
+        sys.exit(f"{program}: {found}")
 
 
 def require_at_least(lowest: float, owner: str, **options: float) -> None:

@@ -20,10 +20,9 @@ _SAMPLE_BYTES = 4096
 _WEIGHTS = r"(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?"
 _blake2b = partial(hashlib.blake2b, digest_size=8)
 _ALGORITHMS: dict[str, Callable[[], Any]] = {
-    "sha256": hashlib.sha256,
-    "blake2b": partial(hashlib.blake2b, digest_size=16),
+    "sha256": hashlib.sha256, "blake2b": partial(hashlib.blake2b, digest_size=16),
     "sampled": _blake2b,
-}
+}  # fmt: skip
 known_digests: dict[str, tuple[list[int], str]] = {}
 """Of files that were read: size and times then, and digest, by algorithm and absolute path."""
 
@@ -43,8 +42,7 @@ def fingerprint_folder(folder: str | Path) -> str:
         NoModelFilesError: It holds no model file.
     """
     folder = Path(folder)
-    config = folder / "config.json"
-    files = [*([config] if config.is_file() else []), *weights_files(folder)]
+    files = [path for path in [folder / "config.json"] if path.is_file()] + weights_files(folder)
     if not files:
         raise NoModelFilesError(f"{folder} holds no model files; get the part again.")
     digest = _blake2b()

@@ -10,7 +10,6 @@ from musicinfuser.errors import UserError
 
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
-CLIPS_FOLDER = "clips"
 NO_AUDIO = "nothing"
 """In place of a file in ``heard``: the model without its audio layers."""
 
@@ -115,4 +114,4 @@ def system_name(layer: int | None) -> str:
 def layer_folder(output_dir: str | Path, layer: int | None) -> Path:
     """Folder of the clips with guidance by a layer."""
     name = "no_layer_skipped" if layer is None else f"layer_{layer:02d}"
-    return Path(output_dir, CLIPS_FOLDER, name)
+    return Path(output_dir, "clips", name)

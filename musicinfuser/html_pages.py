@@ -14,12 +14,7 @@ from musicinfuser.tables import NO_MARKS, Marks, Row, cell_text, column_names
 
 
 def data_url(content: bytes, kind: str) -> str:
-    """A file as a link that holds it.
-
-    Args:
-        content: The file.
-        kind: Its type, such as ``image/webp``.
-    """
+    """A file of a type such as ``image/webp`` as a link that holds it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 

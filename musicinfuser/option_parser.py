@@ -132,11 +132,9 @@ class Explainer:
         """``place: key: what is wrong; what to do.``; without a place where none is known."""
         mistake = _follow(message)
         text, last_file = mistake.text, f"{self.files[-1][0]}: " if self.files else ""
-        no_key = (
-            r"(?:Option|Key) '(.+?)' is not acc|Subcommand '.+?' does not accept option '(.+?)'"
-        )
+        no_key = r"(?m)(?:Option|Key|Sub.* does not accept option) '(.+?)'(?: is not accepted|$)"
         if found := re.match(no_key, text):
-            return self._unknown(mistake, found[1] or found[2])
+            return self._unknown(mistake, found[1])
         if found := re.match(r"Group '(.+?)' does not accept option '(.+?)'", text):
             return self._unknown(mistake, f"{found[1]}.{found[2]}")
         if found := re.match(r"unrecognized arguments: (\S+)", text):
@@ -195,7 +193,7 @@ class Explainer:
                 renamed = RENAMED_KEYS.get(part, "")
                 if renamed.partition(".")[0] in children:
                     return f"{named} is called {renamed} now."
-                owner = _imported(mistake.owner) if mistake.owner else None
+                owner = pkgutil.resolve_name(mistake.owner) if mistake.owner else None
                 if moved := getattr(owner, "moved_options", {}).get(part):
                     return f"{named} is not known; {moved}."
                 children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
@@ -208,7 +206,7 @@ class Explainer:
         parser: Any = self.parser
         if owner is not None:
             parser = ArgumentParser(exit_on_error=False)
-            kind = "class" if isinstance(made := _imported(owner), type) else "function"
+            kind = "class" if isinstance(made := pkgutil.resolve_name(owner), type) else "function"
             getattr(parser, f"add_{kind}_arguments")(made, fail_untyped=False)
         for command in self.arguments if owner is None else ():
             commands = getattr(parser._subcommands_action, "_name_parser_map", {})
@@ -302,11 +300,6 @@ def _branches(lines: Sequence[str]) -> list[Mistake]:
         elif branches:
             branches[-1].append(line)
     return [_follow("\n".join(branch)) for branch in branches]
-
-
-def _imported(class_path: str) -> Any:
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:

@@ -109,11 +109,10 @@ def read_header(path: str | Path) -> dict[str, StoredTensor]:
         raise WeightsFileError(
             f"{path} cannot be read as safetensors ({error}); get it again."
         ) from error
-    expected = 8 + length + end
-    if size != expected:
+    if size != 8 + length + end:
         raise WeightsFileError(
-            f"{path} has {size} bytes, but its header says {expected}; it was not copied or "
-            "downloaded whole, so get it again."
+            f"{path} has {size} bytes, but its header says {8 + length + end}; it was not copied "
+            "or downloaded whole, so get it again."
         )
     return tensors
 

@@ -153,9 +153,4 @@ def csv_table(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
-    "markdown": markdown_table,
-    "latex": latex_table,
-    "csv": csv_table,
-}
 SUFFIXES = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}

@@ -10,7 +10,7 @@ import yaml
 
 from dance_eval.commands import score
 from musicinfuser.atomic_files import require_writable
-from musicinfuser.errors import UserError, in_one_sentence, sentence
+from musicinfuser.errors import UserError, in_one_sentence
 from tests.conftest import ROOT
 from train import main
 
@@ -93,7 +93,8 @@ def test_what_the_system_refuses_is_no_traceback(
         refused()
     assert str(stop.value.code).startswith("program: /there: ")
     # Other errors of the system, and a fault that follows on one, keep their tracebacks.
-    assert sentence(FileNotFoundError(errno.ENOENT, "gone", "x")) is None
+    with pytest.raises(FileNotFoundError), in_one_sentence("program"):
+        raise FileNotFoundError(errno.ENOENT, "gone", "x")
     with pytest.raises(ZeroDivisionError), in_one_sentence("program"):
         try:
             refused()

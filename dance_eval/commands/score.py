@@ -27,7 +27,7 @@ from dance_eval.metrics.workers import num_cpus
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.errors import UserError
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.tables import FORMATS
+from musicinfuser.tables import markdown_table
 
 DEFAULT_METRICS = Path(__file__).parents[1] / "configs" / "metrics.yaml"
 SAVE_EVERY_SECONDS = 30.0
@@ -157,7 +157,7 @@ def score_folders(
 
 def print_summary(document: Document) -> None:
     """Print the table, then what failed and why."""
-    print(FORMATS["markdown"](compared_rows(document)))
+    print(markdown_table(compared_rows(document)))
     for sentence in beat_sources(document["clips"]):
         print(sentence)
     for found in document["findings"].values():

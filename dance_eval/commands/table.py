@@ -10,7 +10,7 @@ from dance_eval.metrics.report import Document, compared_rows, long_rows, read_r
 from dance_eval.report.paper_tables import paper_text
 from musicinfuser.atomic_files import write_text
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.tables import FORMATS, SUFFIXES, latex_table
+from musicinfuser.tables import SUFFIXES, csv_table, latex_table, markdown_table
 
 
 def parser() -> ArgumentParser:
@@ -92,9 +92,9 @@ def write_tables(document: Document, folder: Path, *, intervals: bool, all_paper
 def _metrics_text(document: Document, form: str) -> str:
     """All values of all systems: side by side for reading, one per line in CSV."""
     if form == "csv":
-        return FORMATS["csv"](long_rows(document))
+        return csv_table(long_rows(document))
     rows = compared_rows(document)
     if form == "latex":
         caption = f"Means over clips, {document['confidence']:.0%} intervals."
         return latex_table(rows, caption=caption)
-    return FORMATS[form](rows)
+    return markdown_table(rows)

@@ -55,12 +55,11 @@ class Handlers:
             self._check_length(seconds)
             start, span = start_seconds or 0.0, num_frames_of(seconds) / FPS
             whole = song_seconds(song, start_seconds=start, span_seconds=span)
-            sound = read_audio(
-                song, rate_hz=OUTPUT_RATE_HZ, start_seconds=start, duration_seconds=span
-            )
-            wav = base64.b64encode(wav_bytes(sound, rate_hz=OUTPUT_RATE_HZ)).decode()
+            rate = OUTPUT_RATE_HZ
+            sound = read_audio(song, rate_hz=rate, start_seconds=start, duration_seconds=span)
+            wav = base64.b64encode(wav_bytes(sound, rate_hz=rate)).decode()
         except Exception as error:
-            return problem(error_message(error, song=song))
+            return note(error_message(error, song=song), is_problem=True)
         label = html.escape(f"{Path(song).name}, {_clock(whole)}. This part of it:")
         return (
             f'<div id="song-part" class="message">{label}'
@@ -102,7 +101,7 @@ class Handlers:
                 yield replace(shown, status=note("Stopped."))
             except Exception as error:
                 text = error_message(error, song=form.song, offload=self.generator.offload)
-                yield replace(shown, status=problem(text))
+                yield replace(shown, status=note(text, is_problem=True))
             else:
                 length = f"{num_frames_of(form.seconds) / FPS:.1f} s"
                 text = f"Done: {length}, seed {form.seed}, {form.num_steps} steps."
@@ -214,10 +213,9 @@ def error_message(error: Exception, *, song: str | None = None, offload: str = "
     """
     found = user_error(error)
     if isinstance(found, OutOfMemoryError):
-        text = f"The device's memory is too small for {found.doing}: ask for a shorter video"
         more = {"none": "--offload model", "model": "--offload group"}.get(offload)
-        if found.doing.startswith("decoding"):
-            more = "--vae_tiling"
+        more = "--vae_tiling" if found.doing.startswith("decoding") else more
+        text = f"The device's memory is too small for {found.doing}: ask for a shorter video"
         text += f", or start the page with {more}." if more else "."
     elif found is not None:
         text = str(found)
@@ -226,9 +224,8 @@ def error_message(error: Exception, *, song: str | None = None, offload: str = "
         text = UNKNOWN
     if song:
         text = text.replace(song, Path(song).name)
-        if text.startswith(Path(song).name):
-            return text
-    return text[:1].upper() + text[1:]
+    is_name_first = song and text.startswith(Path(song).name)
+    return text if is_name_first else text[:1].upper() + text[1:]
 
 
 def _clock(seconds: float) -> str:
@@ -236,14 +233,10 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def note(text: str) -> str:
-    """HTML of a message."""
-    return f'<div class="message" role="status">{html.escape(text)}</div>'
-
-
-def problem(text: str) -> str:
-    """HTML of a message that something is wrong."""
-    return f'<div class="message problem" role="alert">{html.escape(text)}</div>'
+def note(text: str, *, is_problem: bool = False) -> str:
+    """HTML of a message, also of one that something is wrong."""
+    kind = 'class="message problem" role="alert"' if is_problem else 'class="message" role="status"'
+    return f"<div {kind}>{html.escape(text)}</div>"
 
 
 def progress(doing: str, step: int, num_steps: int) -> str:

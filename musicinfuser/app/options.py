@@ -104,7 +104,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(
             f"--max_seconds is {options.max_seconds:g}; the shortest video lasts 0.2 s."
         )
-    options.adapter = _named(options.adapter or _shipped(options.model))
+    is_shipped = Path(options.model).resolve() == SHIPPED_MODEL and SHIPPED_ADAPTER.is_dir()
+    if not options.adapter and not is_shipped:
+        raise UserError(
+            f"there is no adapter for {options.model}, and without one it takes no audio: "
+            f"{HOW_TO_ADAPT}."
+        )
+    options.adapter = _named(options.adapter or [str(SHIPPED_ADAPTER)])
     return options
 
 
@@ -113,14 +119,6 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
-
-
-def _shipped(model: str) -> list[str]:
-    if Path(model).resolve() == SHIPPED_MODEL and SHIPPED_ADAPTER.is_dir():
-        return [str(SHIPPED_ADAPTER)]
-    raise UserError(
-        f"there is no adapter for {model}, and without one it takes no audio: {HOW_TO_ADAPT}."
-    )
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -133,8 +131,7 @@ def _named(given: Sequence[str]) -> dict[str, str]:
         if not name or not folder:
             raise UserError(f"--adapter {text}: give NAME=FOLDER or FOLDER.")
         if name in named:
-            raise UserError(
-                f"--adapter names {named[name]} and {folder} both {name!r}; give NAME=FOLDER."
-            )
+            both = f"{named[name]} and {folder} both {name!r}"
+            raise UserError(f"--adapter names {both}; give NAME=FOLDER.")
         named[name] = folder
     return named

@@ -47,10 +47,11 @@ def num_latent_frames(num_frames: int, *, temporal: int = FRAMES_PER_LATENT) -> 
     return (num_frames - 1) // temporal + 1
 
 
-def frames_within(seconds: float, *, fps: float, temporal: int = FRAMES_PER_LATENT) -> int:
+def frames_within(seconds: float, *, fps: float) -> int:
     """The most frames that Mochi can take, 6k + 1, and that last at most so long; at least 1."""
     # A rounding error must not cost six frames.
-    return max(math.floor(seconds * fps + 1e-6) - 1, 0) // temporal * temporal + 1
+    most = max(math.floor(seconds * fps + 1e-6) - 1, 0)
+    return most - most % FRAMES_PER_LATENT + 1
 
 
 def latent_shape(
@@ -78,8 +79,8 @@ def clip_sizes(
 
     Args:
         num_frames: Frames of a clip, 6k + 1.
-        height: Pixels; not looked at if there are buckets.
-        width: Pixels; not looked at if there are buckets.
+        height: Pixels; not looked at if there are buckets, nor is the width.
+        width: Pixels.
         buckets: Height and width of each size.
 
     Raises:

@@ -18,7 +18,6 @@ from musicinfuser.generation import GeneratedClip, SamplingSpec, read_track, wri
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.networks.text_tokens import cut_note
 from musicinfuser.pipelines.conditions import FPS
 from musicinfuser.pipelines.music_infuser import MusicInfuserPipeline
 
@@ -145,10 +144,6 @@ class Generator:
         else:
             pipeline.to(self.device)
         self._chosen = name
-
-    def cut_note(self, prompt: str) -> str:
-        """What is not read of a prompt, in one sentence; empty if it is read whole."""
-        return cut_note(prompt, self.pipeline.tokenizer) or ""
 
     def generate(
         self, form: FormInput, folder: Path, *, with_music: bool, on_step: Callable[[int], None]

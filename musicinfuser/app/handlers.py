@@ -17,6 +17,7 @@ from musicinfuser.errors import UserError, printable, user_error
 from musicinfuser.generation import OUTPUT_RATE_HZ
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, wav_bytes
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
+from musicinfuser.networks.text_tokens import cut_note
 from musicinfuser.pipelines.conditions import FPS
 
 MAX_STEPS = 128
@@ -107,7 +108,7 @@ class Handlers:
                 text = f"Done: {length}, seed {form.seed}, {form.num_steps} steps."
                 if compare:
                     text += " Play the first one; the other runs with it."
-                if cut := self.generator.cut_note(form.prompt):
+                if cut := cut_note(form.prompt, self.generator.pipeline.tokenizer):
                     text += f" The prompt {cut}"
                 yield replace(shown, status=note(text))
             finally:

@@ -13,8 +13,8 @@ from lightning_modules.cli import CheckCLI
 from musicinfuser.media.latents import caption_path, clip_paths, read_clip_header, write_clip
 from musicinfuser.safetensors_files import save_tensors
 from preflight import Report
+from tests.audio_encoders import write_audio_encoder
 from tests.conftest import ROOT, cli_arguments, encode_arguments
-from tests.ears import write_ears
 from tests.ranks import run_alone
 from train import main
 
@@ -362,8 +362,8 @@ def test_encoding_with_everything_wrong(small_parts: Path, tmp_path: Path) -> No
 
 def test_encoding_for_other_ears(small_parts: Path, media: Path, tmp_path: Path) -> None:
     """Neither the files nor the width of wav2vec 2.0 are asked for where nothing reads them."""
-    ears = write_ears(tmp_path / "ears" / "audio_encoder", "wavlm")
-    for change in (f"audio={ears.parent}", "audio_features=log_mel"):
+    encoder = write_audio_encoder(tmp_path / "encoder" / "audio_encoder", "wavlm")
+    for change in (f"audio={encoder.parent}", "audio_features=log_mel"):
         option = f"--model.init_args.encoders.{change}"
         nowhere = "--model.init_args.encoders.audio=/no/such/folder"
         more = (nowhere,) if "log_mel" in change else ()

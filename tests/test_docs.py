@@ -29,9 +29,9 @@ from musicinfuser.media.latents import clip_paths, read_clip, read_clip_header, 
 from musicinfuser.media.video import probe_video
 from musicinfuser.networks.audio_encoder import AudioTimes
 from musicinfuser.networks.origin import Origin
+from tests.audio_encoders import write_audio_encoder
 from tests.conftest import ROOT, cli_arguments, encode_arguments, write_moving_square
 from tests.dancing_square import click_track
-from tests.ears import write_ears
 from tests.scored_dances import write_dance
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -368,7 +368,7 @@ def test_a_source_and_an_encoder_as_the_page_has_them_are_encoded_and_trained_on
     in_sandbox: Path, small_parts: Path, media: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "cache"
-    write_ears(tmp_path / "hubert" / "audio_encoder", "hubert")
+    write_audio_encoder(tmp_path / "hubert" / "audio_encoder", "hubert")
     audio = f"--model.init_args.encoders.audio={tmp_path}/hubert"
     train.main([*encode_arguments(small_parts, media, store), "--config=stage.yaml", audio])
     (clip,) = read_headers(store)

@@ -12,14 +12,14 @@ from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
-from tests.cuda_sync import nothing_waits
-from tests.listening_blocks import (
+from tests.adapted_blocks import (
     ListeningBlocks,
     assert_same,
     make_clip,
     move_clip,
     outputs_and_gradients,
 )
+from tests.cuda_sync import nothing_waits
 
 pytestmark = pytest.mark.gpu
 HEAD_WIDTH, NUM_BLOCKS = 256, 8

@@ -265,7 +265,7 @@ def test_null_offset_of_a_track_as_short_as_the_clip(tmp_path: Path) -> None:
     assert heard[4000:].abs().max() == 0 and heard[:4000].abs().max() > 0.3
 
 
-def test_what_is_heard_starts_at_the_offset(tmp_path: Path) -> None:
+def test_audio_identity_starts_at_the_offset(tmp_path: Path) -> None:
     ramp = torch.linspace(0, 0.9, 32_000)
     write_wav(tmp_path / "ramp.wav", ramp, rate_hz=16_000)
     request = GenerationRequest(f"{tmp_path}/ramp.wav", "p", 0, 7, 32, 32, 0.75)

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.lora import LoraSpec
-from tests.listening_blocks import (
+from tests.adapted_blocks import (
     ListeningBlocks,
     assert_same,
     make_clip,

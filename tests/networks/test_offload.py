@@ -7,7 +7,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from musicinfuser.memory.offloaded_checkpointing import OffloadedInputs
-from tests.listening_blocks import ListeningBlocks, make_clip
+from tests.adapted_blocks import ListeningBlocks, make_clip
 from tests.networks.late_copies import copy_late
 from tests.networks.watched_memory import WatchedMemory
 

@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.streaming import ALIGNMENT, StreamedBlocks
-from tests.listening_blocks import ListeningBlocks, make_clip
+from tests.adapted_blocks import ListeningBlocks, make_clip
 from tests.networks.watched_memory import WatchedMemory
 
 NUM_BLOCKS = 5

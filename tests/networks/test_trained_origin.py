@@ -21,7 +21,7 @@ from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
-from tests.ears import KINDS, WIDTH, write_ears
+from tests.audio_encoders import KINDS, WIDTH, write_audio_encoder
 
 
 def identity(folder: Path | str, *, layer: int | None = None) -> AudioIdentity:
@@ -30,33 +30,33 @@ def identity(folder: Path | str, *, layer: int | None = None) -> AudioIdentity:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_encoder_is_the_same_on_disk_and_in_memory(tmp_path: Path, kind: str) -> None:
-    stored = identity(write_ears(tmp_path / "ears", kind), layer=2)
-    loaded = AutoModel.from_pretrained(tmp_path / "ears")
-    extractor = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "ears")
+    stored = identity(write_audio_encoder(tmp_path / "encoder", kind), layer=2)
+    loaded = AutoModel.from_pretrained(tmp_path / "encoder")
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "encoder")
     held = TransformersAudio(layer=2, model=loaded, extractor=extractor)
     assert held.identity() == stored
     assert stored.kind == kind.removesuffix("-ctc") and stored.weights
     assert (stored.rate_hz, stored.width, stored.layer) == (50.0, WIDTH, 2)
-    other = identity(write_ears(tmp_path / "others", kind, seed=2), layer=2)
+    other = identity(write_audio_encoder(tmp_path / "others", kind, seed=2), layer=2)
     assert other.weights != stored.weights and stored.differs_from(other)
 
 
 def test_it_is_the_same_however_it_is_stored(tmp_path: Path) -> None:
-    first = identity(write_ears(tmp_path / "ears", "wav2vec2-ctc"))
-    with_head = Wav2Vec2ForCTC.from_pretrained(tmp_path / "ears")
+    first = identity(write_audio_encoder(tmp_path / "encoder", "wav2vec2-ctc"))
+    with_head = Wav2Vec2ForCTC.from_pretrained(tmp_path / "encoder")
     with_head.save_pretrained(tmp_path / "split", max_shard_size="100KB")
     assert len(list((tmp_path / "split").glob("*.safetensors"))) > 1
     with_head.bfloat16().save_pretrained(tmp_path / "half")
-    Wav2Vec2Model.from_pretrained(tmp_path / "ears").save_pretrained(tmp_path / "headless")
+    Wav2Vec2Model.from_pretrained(tmp_path / "encoder").save_pretrained(tmp_path / "headless")
     old = tmp_path / "old"
-    shutil.copytree(tmp_path / "ears", old)
+    shutil.copytree(tmp_path / "encoder", old)
     (old / "model.safetensors").unlink()
     names = {"original0": "weight_g", "original1": "weight_v"}
     weights = {
         name.replace("parametrizations.weight.original0", names["original0"]).replace(
             "parametrizations.weight.original1", names["original1"]
         ): tensor
-        for name, tensor in mapped_weights(tmp_path / "ears").items()
+        for name, tensor in mapped_weights(tmp_path / "encoder").items()
     }
     assert any(name.endswith("weight_g") for name in weights)
     torch.save(weights, old / "pytorch_model.bin")
@@ -138,7 +138,7 @@ def test_sentences_name_both(tmp_path: Path) -> None:
 
 
 def test_what_is_assumed_of_files_that_do_not_say_it(tmp_path: Path) -> None:
-    ears = write_ears(tmp_path / "ears")
+    encoder = write_audio_encoder(tmp_path / "encoder")
     record = tmp_path / "run" / "logs" / "config_fit.yaml"
     record.parent.mkdir(parents=True)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -148,10 +148,10 @@ def test_what_is_assumed_of_files_that_do_not_say_it(tmp_path: Path) -> None:
     assert Origin.assumed(checkpoint, audio_width=80).audio.features == "log_mel"
     record.write_text(
         "model:\n  class_path: x\n  init_args:\n    encoders:\n"
-        f"      audio: {ears}\n      audio_subfolder: null\n      audio_layer: 1\n"
+        f"      audio: {encoder}\n      audio_subfolder: null\n      audio_layer: 1\n"
     )
     assumed = Origin.assumed(checkpoint)
-    assert assumed.audio == identity(ears, layer=1)
+    assert assumed.audio == identity(encoder, layer=1)
     assert assumed.assumed_from == str(record)
     record.write_text("model: 3")
     assert Origin.assumed(checkpoint).audio == AudioIdentity()
@@ -180,7 +180,7 @@ def test_what_travels(small_parts: Path) -> None:
 
 
 def test_a_head_is_not_part_of_the_encoder(tmp_path: Path) -> None:
-    folder = write_ears(tmp_path / "ears", "hubert-ctc")
+    folder = write_audio_encoder(tmp_path / "encoder", "hubert-ctc")
     model = HubertForCTC.from_pretrained(folder)
     with torch.no_grad():
         model.lm_head.weight.add_(1)

@@ -18,7 +18,7 @@ from preflight.weights import (
     differences,
     encoder_parts,
 )
-from tests.ears import KINDS, write_ears
+from tests.audio_encoders import KINDS, write_audio_encoder
 
 
 def stored(model: nn.Module, prefix: str = "") -> dict[str, StoredTensor]:
@@ -153,15 +153,17 @@ def test_weights_in_several_files(vae: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_encoder_that_encode_accepts(tmp_path: Path, kind: str) -> None:
-    encoders = EncodersSpec(audio=str(write_ears(tmp_path / "ears", kind)), audio_layer=3)
+    encoders = EncodersSpec(
+        audio=str(write_audio_encoder(tmp_path / "encoder", kind)), audio_layer=3
+    )
     report = Report()
     checked, (row,) = check_parts(encoder_parts(encoders)[2:], report)
     assert report.problems == [] and row["names and shapes"] == "as expected"
     assert checked["audio_encoder"].config["hidden_size"] == 96
-    tensors = load_file(tmp_path / "ears" / "model.safetensors")
+    tensors = load_file(tmp_path / "encoder" / "model.safetensors")
     name = next(name for name in tensors if name.endswith("feature_projection.layer_norm.bias"))
     del tensors[name]
-    save_tensors(tensors, tmp_path / "ears" / "model.safetensors")
+    save_tensors(tensors, tmp_path / "encoder" / "model.safetensors")
     check_parts(encoder_parts(encoders)[2:], report)
     (problem,) = report.problems
     assert "1 tensor missing, e.g. feature_projection.layer_norm.bias, in" in problem

@@ -15,7 +15,7 @@ from musicinfuser.convert import main
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
-from tests.ears import write_ears
+from tests.audio_encoders import write_audio_encoder
 
 
 def convert(*arguments: object) -> None:
@@ -54,11 +54,11 @@ def test_what_the_authors_adapter_hears(golden, tmp_path: Path) -> None:
     card = (tmp_path / "folder" / "README.md").read_text()
     said = "the last hidden state of facebook/wav2vec2-base-960h (wav2vec2)"
     assert f"| audio features | {said} |" in card
-    ears = write_ears(tmp_path / "ears")
-    given = ("--layers", "1,3", "--audio_encoder", ears)
+    encoder = write_audio_encoder(tmp_path / "encoder")
+    given = ("--layers", "1,3", "--audio_encoder", encoder)
     convert("from-official", golden.adapter, tmp_path / "own", *given)
     own = read_folder(tmp_path / "own").origin.audio
-    assert own.encoder == str(ears) and own.weights
+    assert own.encoder == str(encoder) and own.weights
 
 
 def test_their_format_cannot_tell_their_code_of_other_features(golden, tmp_path: Path) -> None:

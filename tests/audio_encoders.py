@@ -38,7 +38,7 @@ KINDS = {
 }
 
 
-def write_ears(folder: Path, kind: str = "wav2vec2", *, seed: int = 1) -> Path:
+def write_audio_encoder(folder: Path, kind: str = "wav2vec2", *, seed: int = 1) -> Path:
     """An encoder with its feature extractor; the folder itself."""
     config, model = KINDS[kind]
     with torch.random.fork_rng(devices=[]):

@@ -22,15 +22,15 @@ from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
-from tests.ears import write_ears
+from tests.audio_encoders import write_audio_encoder
 from tests.pipeline.conftest import SIZE, latents_of, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 
 @pytest.fixture(scope="module")
-def ears(tmp_path_factory) -> Path:
-    return write_ears(tmp_path_factory.mktemp("ears") / "hubert", "hubert")
+def encoder(tmp_path_factory) -> Path:
+    return write_audio_encoder(tmp_path_factory.mktemp("encoder") / "hubert", "hubert")
 
 
 @pytest.fixture
@@ -64,14 +64,20 @@ def train(small_parts: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(
     "heard",
-    [{}, {"audio_layer": 0}, {"audio_layer": 2}, {"audio_features": "log_mel"}, {"audio": "ears"}],
+    [
+        {},
+        {"audio_layer": 0},
+        {"audio_layer": 2},
+        {"audio_features": "log_mel"},
+        {"audio": "encoder"},
+    ],
     ids=["last", "layer 0", "layer 2", "log-mel", "hubert"],
 )
 def test_it_hears_what_the_adapter_was_trained_on(
-    train, small_parts: Path, song: str, ears: Path, tmp_path: Path, heard: dict
+    train, small_parts: Path, song: str, encoder: Path, tmp_path: Path, heard: dict
 ) -> None:
     if "audio" in heard:
-        heard = {"audio": str(ears), "audio_subfolder": None}
+        heard = {"audio": str(encoder), "audio_subfolder": None}
     model, encoders, folder = train("adapter", **heard)
     request = GenerationRequest(track=song, prompt="a dancer", seed=4, **SIZE)
     expected = generate(model, encoders, request, SamplingSpec(1, 3.0), device=torch.device("cpu"))
@@ -89,13 +95,13 @@ def test_it_hears_what_the_adapter_was_trained_on(
         assert difference.abs().max() <= 1 and difference.abs().mean() < 0.01
 
 
-def test_other_ears_are_refused(train, small_parts: Path, ears: Path, tmp_path: Path) -> None:
+def test_other_ears_are_refused(train, small_parts: Path, encoder: Path, tmp_path: Path) -> None:
     _, _, folder = train("adapter")
     same = AutoModel.from_pretrained(small_parts / "audio_encoder")
     MusicInfuserPipeline.from_pretrained(small_parts, adapter=folder, audio_encoder=same)
-    twin = write_ears(tmp_path / "twin", seed=2)
+    twin = write_audio_encoder(tmp_path / "twin", seed=2)
     for other, kind in (
-        (str(ears), "hubert"),
+        (str(encoder), "hubert"),
         (AutoModel.from_pretrained(twin), "wav2vec2"),
     ):
         with pytest.raises(
@@ -145,11 +151,11 @@ def test_an_old_folder_is_read_by_the_record_beside_it(
 
 
 def test_the_app_refuses_adapters_of_different_ears(
-    train, small_parts: Path, ears: Path, song: str
+    train, small_parts: Path, encoder: Path, song: str
 ) -> None:
     _, _, last = train("last")
     _, _, mel = train("mel", audio_features="log_mel")
-    _, _, other = train("other", audio=str(ears), audio_subfolder=None)
+    _, _, other = train("other", audio=str(encoder), audio_subfolder=None)
 
     def load(*folders: Path) -> Generator:
         options = ["--height=32", "--width=48", "--num_steps=1", "--device=cpu"]

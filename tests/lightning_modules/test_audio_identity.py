@@ -16,7 +16,7 @@ from musicinfuser.adapters.initial import AdapterError
 from musicinfuser.convert import main as convert
 from musicinfuser.errors import UserError
 from musicinfuser.media.latents import clip_paths, read_clip, read_clip_header, write_clip
-from tests.ears import write_ears
+from tests.audio_encoders import write_audio_encoder
 from tests.test_predict import generation, write_tone
 
 LAYER_1 = "--model.init_args.encoders.audio_layer=1"
@@ -72,9 +72,11 @@ def test_other_weights_of_the_same_width_are_refused(
 ) -> None:
     requests = generation(music=str(write_tone(tmp_path / "a.wav")), prompts=["p"])
     for kind in ("wav2vec2", "hubert"):
-        ears = write_ears(tmp_path / kind / "audio_encoder", kind)
-        other = f"--model.init_args.encoders.audio={ears.parent}"
-        with pytest.raises(CheckpointMismatchError, match=rf"would get .*{ears} \({kind}, weight"):
+        encoder = write_audio_encoder(tmp_path / kind / "audio_encoder", kind)
+        other = f"--model.init_args.encoders.audio={encoder.parent}"
+        with pytest.raises(
+            CheckpointMismatchError, match=rf"would get .*{encoder} \({kind}, weight"
+        ):
             run_cli("predict", other, *requests, root=fitted.root)
 
 

@@ -65,10 +65,9 @@ def is_locked(path: Path) -> bool:
 
 def holder(path: Path) -> str:
     """Who holds a lock file, in a few words."""
-    try:
+    with suppress(OSError, UnicodeDecodeError):
         return path.read_text() or "another process"
-    except (OSError, UnicodeDecodeError):
-        return "another process"
+    return "another process"
 
 
 def _take(file: IO[str]) -> bool:

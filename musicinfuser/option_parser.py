@@ -7,10 +7,12 @@ to the one branch that matters; `musicinfuser.yaml_places` finds where the key w
 import argparse
 import difflib
 import importlib
+import itertools
 import os
 import pkgutil
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +52,7 @@ class OptionParser(ArgumentParser):
     """
 
     _is_parsing = False
-    _inner_parser = False
-    """Set by jsonargparse on the parsers of nested classes."""
+    _inner_parser = False  # set by jsonargparse on the parsers of nested classes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As jsonargparse's, without abbreviations: a typo must not become another option."""
@@ -288,18 +289,14 @@ def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
 
 def _branches(lines: Sequence[str]) -> list[Mistake]:
     """The entries under ``Errors:``."""
-    start = next((i for i, line in enumerate(lines) if line.strip() == "Errors:"), -1)
-    depth = len(lines[start]) - len(lines[start].lstrip())
-    branches: list[list[str]] = []
-    for line in lines[start + 1 :]:
-        indent = len(line) - len(line.lstrip())
-        if indent <= depth:
-            break
-        if indent == depth + 2 and line.lstrip().startswith("- "):
-            branches.append([line.replace("- ", "  ", 1)])
-        elif branches:
-            branches[-1].append(line)
-    return [_follow("\n".join(branch)) for branch in branches]
+
+    def depth(line: str) -> int:
+        return len(line) - len(line.lstrip())
+
+    after = list(itertools.dropwhile(lambda line: line.strip() != "Errors:", lines))
+    inside = itertools.takewhile(lambda line: depth(line) > depth(after[0]), after[1:])
+    entries = re.split(r"^- ", textwrap.dedent("\n".join(inside)), flags=re.MULTILINE)
+    return [_follow(entry) for entry in entries[1:]]
 
 
 def _class_problem(mistake: Mistake) -> tuple[str | None, str]:

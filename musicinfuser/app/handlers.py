@@ -76,14 +76,9 @@ class Handlers:
         self._wanting.discard(visitor)
 
     def generate(self, form: FormInput, visitor: str, *, compare: bool) -> Iterator[PageState]:
-        """Make a video and, if asked for, the same one without music.
+        """Make a video and, with ``compare``, the same one without music; the visitor may stop it.
 
-        The files are gone after the last state.
-
-        Args:
-            form: What to make; its song may be missing.
-            visitor: Who may stop it.
-            compare: Whether to make the second video.
+        The files are gone after the last state. The form's song may be missing.
         """
         shown = PageState("")
         with tempfile.TemporaryDirectory() as folder:
@@ -168,12 +163,7 @@ class Handlers:
 
 
 def song_seconds(path: str, *, start_seconds: float, span_seconds: float) -> float:
-    """How long a song is, once it is clear that there is sound in the part that is asked for.
-
-    Args:
-        path: What was uploaded.
-        start_seconds: Where the video begins in it.
-        span_seconds: Length of the video.
+    """How long a song is, once it is clear that there is sound in the span from the start on.
 
     Raises:
         UserError: It cannot be read, is too long, or has silence or nothing in that part.
@@ -207,10 +197,8 @@ def song_seconds(path: str, *, start_seconds: float, span_seconds: float) -> flo
 def error_message(error: Exception, *, song: str | None = None, offload: str = "none") -> str:
     """What a visitor reads of an error; one that is no `UserError` is printed in the terminal.
 
-    Args:
-        error: What was raised.
-        song: The uploaded file, called by its own name without the server's folders.
-        offload: What the page was started with.
+    The uploaded song is called by its own name without the server's folders; ``offload`` is what
+    the page was started with.
     """
     found = user_error(error)
     if isinstance(found, OutOfMemoryError):

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from benchmarks.profiles import CONFIGS
 from benchmarks.report import Figure, command_of, parser, silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
-from lightning_modules import MusicInfuserModule
 from lightning_modules.checkpointing import keep_adapters
 from lightning_modules.cli import MusicInfuserCLI
 from lightning_modules.learning_rate import build_optimizer
+from preflight.memory import frozen_bytes, num_trained
 
 # fp32: the weight, and Adam's two moments.
 BYTES_PER_WEIGHT = 12
@@ -35,11 +35,6 @@ def tensor_bytes(state: Any) -> int:
     return sum(value.nbytes for value in tree_iter(state) if isinstance(value, Tensor))
 
 
-def num_trained(module: MusicInfuserModule) -> int:
-    """Values that training changes."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
 def small_file(folder: Path) -> tuple[int, int, int]:
     """Bytes of a written checkpoint, trained values, and bytes of the frozen backbone."""
     cli = small_recipe(folder, max_steps=STEPS)
@@ -48,8 +43,7 @@ def small_file(folder: Path) -> tuple[int, int, int]:
     cli.trainer.fit(module, DataLoader(batches, batch_size=None))
     path = folder / "written.ckpt"
     cli.trainer.save_checkpoint(path)
-    frozen = sum(p.nbytes for p in module.parameters() if not p.requires_grad)
-    return path.stat().st_size, num_trained(module), frozen
+    return path.stat().st_size, num_trained(module), frozen_bytes(module)
 
 
 def full_state() -> tuple[int, int, int]:
@@ -70,8 +64,7 @@ def full_state() -> tuple[int, int, int]:
     checkpoint = {"state_dict": module.state_dict()}
     keep_adapters(checkpoint, module.trainable_names())
     size = tensor_bytes([checkpoint["state_dict"], optimizer.state_dict()])
-    frozen = sum(p.nbytes for p in module.parameters() if not p.requires_grad)
-    return size, num_trained(module), frozen
+    return size, num_trained(module), frozen_bytes(module)
 
 
 def measure(_: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:

@@ -15,15 +15,13 @@ from statistics import median
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 
+from benchmarks.random_model import random_clip
 from benchmarks.report import Figure, command_of, parser, silence_lightning
 from datamodules import DanceDataModule
-from musicinfuser.clip_size import latent_shape
-from musicinfuser.keyed_random import generator
 from musicinfuser.media import latents
 
-AUDIO_TOKENS, AUDIO_WIDTH = 124, 768
+AUDIO_WIDTH = 768
 # Of Mochi's text encoder; captions of AIST take about 30 tokens.
 TEXT_TOKENS, TEXT_WIDTH, NUM_CHANNELS = 32, 4096, 12
 # Pass for one worker, and for a clip's file.
@@ -38,21 +36,22 @@ def write_clips(cache: Path, settings: argparse.Namespace) -> int:
         text_encoder="noise", audio_encoder="noise",
         latents_mean=(0.0,) * NUM_CHANNELS, latents_std=(1.0,) * NUM_CHANNELS,
     )  # fmt: skip
-    shape = latent_shape(settings.frames, settings.height, settings.width, channels=NUM_CHANNELS)
     size = 0
     for i in range(settings.clips):
-        source, stream = ("aist", "youtube")[i % 2], generator(0, i, "clip")
+        source = ("aist", "youtube")[i % 2]
+        clip = random_clip(
+            settings.frames, settings.height, settings.width, seed=i,
+            text_tokens=TEXT_TOKENS, text_width=TEXT_WIDTH, audio_width=AUDIO_WIDTH,
+        )  # fmt: skip
         header = latents.ClipHeader(
             latents.clip_path(cache, source, f"clip_{i}"), recipe, source, f"clip_{i}",
             caption=f"dance {i}", base_caption="a dance video", music=f"music {i}", split="train",
             attributes={},
         )  # fmt: skip
-        mean, logvar = torch.randn(2, *shape, generator=stream).bfloat16()
-        audio = torch.randn(AUDIO_TOKENS, AUDIO_WIDTH, generator=stream)
-        latents.write_clip(header, latent_mean=mean, latent_logvar=logvar, audio=audio)
+        mean, logvar = clip.latent_mean[0], clip.latent_logvar[0]
+        latents.write_clip(header, latent_mean=mean, latent_logvar=logvar, audio=clip.audio[0])
         for caption in (header.caption, header.base_caption):
-            features = torch.randn(TEXT_TOKENS, TEXT_WIDTH, generator=stream).bfloat16()
-            latents.write_caption(cache, caption, features)
+            latents.write_caption(cache, caption, clip.text[0])
         size = header.path.stat().st_size
     return size
 

@@ -9,13 +9,16 @@ Shape legend: N visual tokens, T text tokens, S = N + T, D width, F inner width 
 layer, R rank, A audio tokens (one per latent frame).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import argparse
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Self
 
 import torch
 
 from benchmarks.report import timed
-from musicinfuser.clip_size import num_latent_frames
+from musicinfuser.clip_size import num_latent_frames, num_visual_tokens
+from musicinfuser.networks.music_mochi import MusicMochi
 
 Policy = Literal["none", "official", "attention", "self_attention", "full"]
 """What is computed again in the backward pass: nothing; everything but attention, its output
@@ -55,60 +58,64 @@ class Work:
     lora_on_text: bool = False
     """Whether LoRA adapts both streams."""
 
-    @property
-    def visual_linears(self) -> float:
-        """Frozen projections of the visual stream, forward."""
-        per_token = 4 * self.width**2 + 3 * self.width * self.inner_width
-        return 2 * self.num_tokens * per_token * self.num_layers / 1e12
-
-    @property
-    def text_linears(self) -> float:
-        """Frozen projections of the text stream, forward."""
-        per_token = 4 * self.width * self.text_width + 3 * self.text_width * self.text_inner_width
-        return 2 * self.num_text_tokens * per_token * self.num_layers / 1e12
-
-    @property
-    def out_projection(self) -> float:
-        """The frozen projection after visual self-attention, forward; part of `visual_linears`."""
-        return 2 * self.num_tokens * self.width**2 * self.num_layers / 1e12
-
-    @property
-    def attention(self) -> float:
-        """Self-attention of all tokens, forward."""
-        return (
-            4 * (self.num_tokens + self.num_text_tokens) ** 2 * self.width * self.num_layers / 1e12
+    @classmethod
+    def of(cls, model: MusicMochi, settings: argparse.Namespace) -> Self:
+        """The operations of a model on a clip of ``settings``."""
+        config, lora = model.backbone.config, model.lora
+        width, text_width = (
+            config.num_attention_heads * config.attention_head_dim, config.pooled_projection_dim
+        )  # fmt: skip
+        return cls(
+            num_tokens=num_visual_tokens(settings.frames, settings.height, settings.width),
+            num_frames=num_latent_frames(settings.frames),
+            num_text_tokens=settings.text_tokens,
+            width=width,
+            text_width=text_width,
+            inner_width=4 * width * 2 // 3,
+            text_inner_width=4 * text_width * 2 // 3,
+            num_layers=config.num_layers,
+            num_audio_layers=len(model.layers),
+            rank=lora.rank if lora else 0,
+            lora_on_text=lora is not None and lora.streams == "both",
         )
 
-    @property
-    def zica_linears(self) -> float:
-        """Projections of queries and outputs of ZICA, forward; its audio tokens are too few."""
-        return 4 * self.num_tokens * self.width**2 * self.num_audio_layers / 1e12
+    @cached_property
+    def terms(self) -> dict[str, float]:
+        """TFLOP of each part, forward.
 
-    @property
-    def zica_attention(self) -> float:
-        """Attention to audio, forward."""
-        products = 4 * self.num_tokens * self.num_frames * self.width
-        return products * self.num_audio_layers / 1e12
-
-    @property
-    def lora(self) -> float:
-        """Low-rank updates, forward."""
-        visual = 4 * 2 * self.width * self.num_tokens
-        text = 4 * (self.width + self.text_width) * self.num_text_tokens if self.lora_on_text else 0
-        return 2 * self.rank * (visual + text) * self.num_layers / 1e12
+        ``out_projection``, after visual self-attention, is part of ``visual_linears``; those of
+        ZICA are of queries and outputs, since its audio tokens are too few to count.
+        """
+        n, text, d, d_text = self.num_tokens, self.num_text_tokens, self.width, self.text_width
+        lora = 8 * d * n + (4 * (d + d_text) * text if self.lora_on_text else 0)
+        per_block = {
+            "visual_linears": 2 * n * (4 * d**2 + 3 * d * self.inner_width),
+            "text_linears": 2 * text * (4 * d * d_text + 3 * d_text * self.text_inner_width),
+            "out_projection": 2 * n * d**2,
+            "attention": 4 * (n + text) ** 2 * d,
+            "lora": 2 * self.rank * lora,
+        }
+        per_audio_block = {
+            "zica_linears": 4 * n * d**2,
+            "zica_attention": 4 * n * self.num_frames * d,
+        }
+        terms = {name: work * self.num_layers / 1e12 for name, work in per_block.items()}
+        return terms | {
+            name: work * self.num_audio_layers / 1e12 for name, work in per_audio_block.items()
+        }
 
     @property
     def forward(self) -> float:
         """One pass of the model."""
-        frozen = self.visual_linears + self.text_linears
-        return frozen + self.attention + self.zica_linears + self.zica_attention + self.lora
+        return sum(self.terms.values()) - self.terms["out_projection"]
 
     @property
     def backward(self) -> float:
         """Gradients of activations, and of the weights of LoRA and ZICA."""
-        frozen = self.visual_linears + self.text_linears
-        trained = self.zica_linears + self.zica_attention + self.lora
-        return frozen + 2 * trained + ATTENTION_BACKWARD * self.attention
+        terms = self.terms
+        frozen = terms["visual_linears"] + terms["text_linears"]
+        trained = terms["zica_linears"] + terms["zica_attention"] + terms["lora"]
+        return frozen + 2 * trained + ATTENTION_BACKWARD * terms["attention"]
 
     @property
     def useful(self) -> float:
@@ -117,19 +124,17 @@ class Work:
 
     def recomputed(self, policy: Policy) -> float:
         """What a policy computes a second time."""
-        match policy:
-            case "none":
-                return 0.0
-            case "full":
-                return self.forward
-            case "attention":
-                return self.forward - self.attention - self.zica_attention
-            case "self_attention":
-                return self.forward - self.attention
-            case "official":
-                kept = self.attention + self.zica_linears + self.zica_attention
-                # LoRA's update of the output projection is kept with it: one in four.
-                return self.forward - kept - self.out_projection - self.lora / 4
+        kept: dict[Policy, tuple[str, ...]] = {
+            "full": (),
+            "attention": ("attention", "zica_attention"),
+            "self_attention": ("attention",),
+            "official": ("attention", "zica_linears", "zica_attention", "out_projection"),
+        }
+        if policy == "none":
+            return 0.0
+        again = self.forward - sum(self.terms[name] for name in kept[policy])
+        # LoRA's update of the output projection is kept with it: one in four.
+        return again - (self.terms["lora"] / 4 if policy == "official" else 0)
 
     def training_step(self, policy: Policy) -> float:
         """Forward, backward and what is computed again."""
@@ -137,17 +142,8 @@ class Work:
 
     def sampling(self, num_steps: int) -> float:
         """Steps with guidance: a pass with this text and one without any, LoRA merged."""
-        conditional, unconditional = (self._with_text(n) for n in (self.num_text_tokens, 0))
-        return num_steps * (conditional + unconditional)
-
-    def _with_text(self, num_text_tokens: int) -> float:
-        without_lora = {**self.__dict__, "num_text_tokens": num_text_tokens, "rank": 0}
-        return Work(**without_lora).forward
-
-
-def num_tokens(num_frames: int, height: int, width: int) -> int:
-    """Visual tokens of a clip: 73x480x848 -> 20,670."""
-    return num_latent_frames(num_frames) * (height // 16) * (width // 16)
+        texts = (self.num_text_tokens, 0)
+        return num_steps * sum(replace(self, num_text_tokens=n, rank=0).forward for n in texts)
 
 
 def peak_tflops(device: torch.device) -> tuple[float, str]:

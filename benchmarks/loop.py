@@ -13,17 +13,15 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import lightning.pytorch as L
-import yaml
 
-from benchmarks.one_linear import OneLinear, small_batch
-from benchmarks.profiles import CONFIGS
 from benchmarks.report import Figure, command_of, parser, silence_lightning
+from benchmarks.small_run import OneLinear, recipe_with, small_batch
 from lightning_modules.cli import MusicInfuserCLI
 
 RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
@@ -36,21 +34,16 @@ GOAL_RAW_MS = 0.21
 
 def recipe(root: Path, settings: argparse.Namespace) -> MusicInfuserCLI:
     """``base.yaml`` around the linear layer; ``instantiate_classes`` makes a new Trainer of it."""
-    config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    config["trainer"] |= {
-        "default_root_dir": str(root), "max_steps": settings.steps, "precision": "32-true",
-        "accelerator": "cpu", "devices": 1, "val_check_interval": None, "limit_val_batches": 0,
-        "enable_model_summary": False,
-    }  # fmt: skip
-    config["ckpt_path"] = None
-    config["sample_generation"] = {"every_n_steps": 0, "requests": []}
-    one_linear = "benchmarks.one_linear"
-    model, data = {"drop": settings.drop}, {"num_steps": settings.steps}
-    config["model"] = {"class_path": f"{one_linear}.OneLinear", "init_args": model}
-    config["data"] = {"class_path": f"{one_linear}.SameBatches", "init_args": data}
-    path = root / "recipe.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return MusicInfuserCLI([f"--config={path}"], run=False)
+    parts = {
+        "model": ("OneLinear", {"drop": settings.drop}),
+        "data": ("SameBatches", {"num_steps": settings.steps}),
+    }
+    changes: dict[str, Any] = {
+        key: {"class_path": f"benchmarks.small_run.{name}", "init_args": arguments}
+        for key, (name, arguments) in parts.items()
+    }
+    changes["sample_generation"] = {"every_n_steps": 0, "requests": []}
+    return recipe_with(root, changes, max_steps=settings.steps)
 
 
 def by_hand(settings: argparse.Namespace) -> float:
@@ -86,20 +79,14 @@ def by_trainer(cli: MusicInfuserCLI, settings: argparse.Namespace, *, without: s
         trainer.loggers = []
     trainer.callbacks = [c for c in trainer.callbacks if type(c).__name__ not in left_out]  # type: ignore[attr-defined]
     gc.collect()
-    with _quiet():
-        trainer.fit(module, cli.datamodule)
-    return (module.ended - module.began) / (settings.steps - settings.drop)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Bars are drawn, into nothing."""
+    # Bars are drawn, into nothing.
     with (
         open(os.devnull, "w") as nothing,
         contextlib.redirect_stdout(nothing),
         contextlib.redirect_stderr(nothing),
     ):
-        yield
+        trainer.fit(module, cli.datamodule)
+    return (module.ended - module.began) / (settings.steps - settings.drop)
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:

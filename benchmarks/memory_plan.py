@@ -15,25 +15,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.limits import num_tokens
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.meta_memory import simulated_sampling, simulated_step
-from benchmarks.profiles import build_on_meta, overlays_of, read_profile
+from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs
-from musicinfuser.networks.modulation import modulation_layers
+from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.vae_memory import tile_size_for
-from preflight.memory import CONTEXT_BYTES, FP32_BYTES
-
-
-def frozen_on_device(model: MusicMochi) -> int:
-    """Bytes of frozen weights that are neither streamed nor kept on the host."""
-    elsewhere: set[Any] = set(model.streamed.parameters()) if model.streamed else set()
-    if model.memory.modulations_on_host:
-        for block in model.backbone.transformer_blocks:
-            elsewhere |= {layer.weight for layer in modulation_layers(block)}
-    return sum(p.nbytes for p in model.parameters() if not (p.requires_grad or p in elsewhere))
+from preflight.memory import CONTEXT_BYTES, FP32_BYTES, frozen_on_device, num_trained
 
 
 def copies_on_device(model: MusicMochi) -> int:
@@ -80,7 +70,7 @@ def decoding(
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Each job's parts and their sum beside the cap."""
-    config = read_profile(*overlays_of(settings.profile))
+    config = read_profile(settings.profile)
 
     def build() -> MusicMochi:
         # Nothing is compiled without a device: these are eager's sums, the larger ones.
@@ -89,7 +79,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         )
 
     model = build()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = num_trained(model)
     frozen, copies = frozen_on_device(model), copies_on_device(model)
     area = (settings.height, settings.width)
     figures: list[Figure] = []
@@ -129,7 +119,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
 def _rotary_bytes(model: MusicMochi, frames: int, height: int, width: int) -> int:
     """Cos and sin in fp32, kept from sampling."""
     _, heads, channels = model.backbone.pos_frequencies.shape
-    tokens = num_tokens(frames, height, width)
+    tokens = num_visual_tokens(frames, height, width)
     return 2 * FP32_BYTES * tokens * heads * channels
 
 

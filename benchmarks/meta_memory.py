@@ -18,15 +18,15 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.limits import num_tokens
 from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu, host_memory_left_out
-from benchmarks.profiles import build_on_meta, overlays_of, read_profile
+from benchmarks.profiles import audio_width, build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
-from musicinfuser.clip_size import latent_shape, num_latent_frames
+from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_tokens
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.music_mochi import NOT_STREAMED, MusicMochi
+from preflight.memory import BYTES_PER_TRAINED, frozen_bytes
 
 POLICIES = ("full", "self_attention", "attention", "none")
 # GiB at 73 frames of 480x848 with 48 blocks: held after forward, and the peak, both above weights.
@@ -91,7 +91,7 @@ def _simulated(
     with _without_memory(model, autocast=autocast) as device, torch.device(device):
         latents = torch.empty(1, *latent_shape(*size))
         text = torch.empty(1, TEXT_TOKENS, config.text_embed_dim)
-        audio = torch.empty(1, AUDIO_TOKENS, _audio_width(model))
+        audio = torch.empty(1, AUDIO_TOKENS, audio_width(model))
         if not autocast:
             audio = audio.bfloat16()
 
@@ -143,13 +143,6 @@ def _replace_parameters(module: nn.Module) -> None:
             module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
 
 
-def _audio_width(model: MusicMochi) -> int:
-    assert model.audio_projector is not None
-    first = model.audio_projector.projection[0]
-    assert isinstance(first, nn.Linear)
-    return first.in_features
-
-
 def deviation_from_a_line(values: Sequence[float], tokens: Sequence[int]) -> float:
     """How far the middle of three values is off the line through the others, relative to it."""
     low, middle, high = values
@@ -164,19 +157,15 @@ def held_by_training(model: MusicMochi) -> tuple[dict[str, int], int]:
     """
     made = build_optimizer(model.parameters(), OptimizerSpec(1e-4, 200, "cosine"), 4000)
     held = [p for group in made["optimizer"].param_groups for p in group["params"]]
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    trained = sum(p.numel() for p in held)
-    sizes = {
-        "frozen": sum(p.nbytes for p in frozen),
-        "trained_state": 4 * 4 * trained,
-    }
+    trained_state = BYTES_PER_TRAINED * sum(p.numel() for p in held)
+    sizes = {"frozen": frozen_bytes(model), "trained_state": trained_state}
     return sizes, sum(not p.requires_grad for p in held)
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Every policy at every length."""
-    config = read_profile(*overlays_of(settings.profile))
-    tokens = [num_tokens(f, settings.height, settings.width) for f in settings.frames]
+    config = read_profile(settings.profile)
+    tokens = [num_visual_tokens(f, settings.height, settings.width) for f in settings.frames]
     figures, details = [], {}
     is_planned = settings.layers == 48 and (settings.height, settings.width) == (480, 848)
     for policy in settings.policies:

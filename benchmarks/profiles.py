@@ -8,7 +8,7 @@ of configs to measure; a test holds that the options are those the command line 
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 import yaml
 from diffusers import MochiTransformer3DModel
+from torch import nn
 
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import MemorySettings
@@ -33,17 +34,20 @@ SMALL_AUDIO_WIDTH = 96
 ARCHITECTURES = {"full": MOCHI_CONFIG, "small": SMALL_CONFIG}
 
 
-def read_profile(*overlays: str) -> dict[str, Any]:
+def read_profile(profile: str = "base") -> dict[str, Any]:
     """The recipe with overlays on top.
 
     Args:
-        overlays: Names of files in ``configs/profiles``, without suffix.
+        profile: Names of files in ``configs/profiles`` without suffix, joined by ``+``; ``base``
+            is the recipe itself.
 
     Raises:
         ValueError: There is no such profile.
     """
     config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    for name in overlays:
+    for name in profile.split("+"):
+        if name == "base":
+            continue
         path = CONFIGS / "profiles" / f"{name}.yaml"
         if not path.is_file():
             known = sorted(found.stem for found in path.parent.glob("*.yaml"))
@@ -127,6 +131,9 @@ def _as_spec(value: Any, hint: Any) -> Any:
     return specs[0](**value) if isinstance(value, Mapping) and specs else value
 
 
-def overlays_of(profile: str) -> Sequence[str]:
-    """``base`` is the recipe itself; others are laid over it, several joined by ``+``."""
-    return [name for name in profile.split("+") if name != "base"]
+def audio_width(model: MusicMochi) -> int:
+    """Channels of the audio features that a model takes."""
+    assert model.audio_projector is not None
+    first = model.audio_projector.projection[0]
+    assert isinstance(first, nn.Linear)
+    return first.in_features

@@ -3,6 +3,7 @@
 Nothing is zero that training would move: products with zeros run faster than the real thing.
 """
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.profiles import adapted, backbone
+from benchmarks.profiles import adapted, audio_width, backbone
 from musicinfuser.clip_size import latent_shape
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds
@@ -126,3 +127,12 @@ def random_clip(
         text=draw(1, text_tokens, text_width).bfloat16(),
         audio=draw(1, audio_tokens, audio_width),
     )
+
+
+def clip_for(model: MusicMochi, settings: argparse.Namespace, device: torch.device) -> RandomClip:
+    """A clip for a model in the host's memory, pinned for a GPU."""
+    clip = random_clip(
+        settings.frames, settings.height, settings.width, text_tokens=settings.text_tokens,
+        text_width=model.backbone.config.text_embed_dim, audio_width=audio_width(model),
+    )  # fmt: skip
+    return clip.pinned() if device.type == "cuda" else clip

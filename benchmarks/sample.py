@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.kernels import kernels_of
-from benchmarks.limits import peak_tflops
-from benchmarks.profiles import overlays_of, read_profile
-from benchmarks.random_model import random_model
+from benchmarks.device import cap_memory, kernels_of
+from benchmarks.limits import Work, peak_tflops
+from benchmarks.profiles import read_profile
+from benchmarks.random_model import clip_for, random_model
 from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, timed
-from benchmarks.train_step import cap_memory, clip_for, work_of
 from musicinfuser.generation import SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 
@@ -25,7 +24,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     """Build, warm up, sample several times."""
     device = torch.device(settings.device)
     peak, source = peak_tflops(device)
-    config = read_profile(*overlays_of(settings.profile))
+    config = read_profile(settings.profile)
     cap_memory(settings, device)
     changes = {} if settings.compile is None else {"compile_blocks": settings.compile}
     model = random_model(
@@ -57,7 +56,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     results: list[torch.Tensor] = []
     times = [timed(lambda: results.append(sample(settings.steps)), device)
              for _ in range(settings.runs)]  # fmt: skip
-    work = work_of(model, settings)
+    work = Work.of(model, settings)
     best, limit = min(times), work.sampling(settings.steps) / peak
     whole = config["model"]["init_args"]["sampling"]["num_steps"]
     figures = [

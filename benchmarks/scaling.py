@@ -19,11 +19,11 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.limits import num_tokens
 from benchmarks.report import Figure, command_of, parser, silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from datamodules.batch import ClipBatch
 from lightning_modules import MusicInfuserModule
+from musicinfuser.clip_size import num_visual_tokens
 
 # Frames, height and width of clips with 128 to 2,048 tokens.
 CLIPS = ((7, 128, 128), (19, 128, 128), (19, 256, 256), (43, 256, 256))
@@ -87,7 +87,7 @@ def fitted(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, floa
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """All sizes, by hand and in the Trainer in turns."""
     silence_lightning()
-    tokens = [num_tokens(*clip) for clip in CLIPS]
+    tokens = [num_visual_tokens(*clip) for clip in CLIPS]
     raw: dict[int, list[float]] = {n: [] for n in tokens}
     whole: dict[int, list[float]] = {n: [] for n in tokens}
     with tempfile.TemporaryDirectory() as folder:

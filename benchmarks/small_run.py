@@ -1,49 +1,62 @@
-"""The recipe with a small model, and batches of noise, for measurements on a CPU."""
+"""The recipe around small models, with batches of noise, for measurements on a CPU.
+
+`OneLinear` is as little training as there can be, with what the loop and its callbacks look at.
+"""
 
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import torch
 import yaml
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from benchmarks.profiles import CONFIGS, SMALL_AUDIO_WIDTH, SMALL_CONFIG, laid_over
+from benchmarks.profiles import SMALL_AUDIO_WIDTH, SMALL_CONFIG, laid_over, read_profile
+from benchmarks.random_model import random_clip
 from datamodules.batch import ClipBatch, ClipItem, collate
 from lightning_modules import MusicInfuserModule
 from lightning_modules.cli import MusicInfuserCLI
-from musicinfuser.clip_size import latent_shape
-from musicinfuser.keyed_random import generator
+from lightning_modules.learning_rate import build_optimizer
+from lightning_modules.logged_steps import is_logged_step
+from lightning_modules.settings import OptimizerSpec
 
-NUM_CHANNELS, AUDIO_TOKENS, TEXT_TOKENS = 12, 124, 32
-NUM_LAYERS = 4
+TEXT_TOKENS, NUM_LAYERS, WIDTH = 32, 4, 8
 
 
-def small_recipe(root: Path, *, max_steps: int) -> MusicInfuserCLI:
-    """``base.yaml`` with a model of four small blocks in fp32; nothing is run.
+def recipe_with(root: Path, changes: dict[str, Any], *, max_steps: int) -> MusicInfuserCLI:
+    """``base.yaml`` on a CPU in fp32 with changes on top; nothing is run.
 
     Args:
         root: Folder of the run.
+        changes: Laid over the recipe; what has a ``class_path`` replaces it.
         max_steps: Optimizer steps.
     """
+    config = laid_over(read_profile(), {"ckpt_path": None, "trainer": {
+        "default_root_dir": str(root), "max_steps": max_steps, "precision": "32-true",
+        "accelerator": "cpu", "devices": 1, "val_check_interval": None, "limit_val_batches": 0,
+        "enable_model_summary": False,
+    }})  # fmt: skip
+    for name, change in changes.items():
+        config[name] = change if "class_path" in change else laid_over(config[name], change)
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return MusicInfuserCLI([f"--config={path}"], run=False)
+
+
+def small_recipe(root: Path, *, max_steps: int) -> MusicInfuserCLI:
+    """The recipe with a model of four small blocks in fp32; arguments as of `recipe_with`."""
     architecture = root / "architecture.json"
     architecture.write_text(json.dumps(SMALL_CONFIG | {"num_layers": NUM_LAYERS}))
-    changes: dict[str, Any] = {
-        "ckpt_path": None,
-        "trainer": {
-            "default_root_dir": str(root), "max_steps": max_steps, "precision": "32-true",
-            "accelerator": "cpu", "devices": 1, "val_check_interval": None, "limit_val_batches": 0,
-            "enable_model_summary": False,
-        },
-        "model": {"init_args": {
-            "backbone": {"pretrained": None, "config": str(architecture), "dtype": "float32"},
-            "audio_width": SMALL_AUDIO_WIDTH, "layers": [0, 2],
-            "memory": {"gradient_checkpointing": "none", "compile_blocks": False},
-        }},
+    model = {
+        "backbone": {"pretrained": None, "config": str(architecture), "dtype": "float32"},
+        "audio_width": SMALL_AUDIO_WIDTH, "layers": [0, 2],
+        "memory": {"gradient_checkpointing": "none", "compile_blocks": False},
     }  # fmt: skip
-    base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    path = root / "recipe.yaml"
-    path.write_text(yaml.safe_dump(laid_over(base, changes)))
-    return MusicInfuserCLI([f"--config={path}"], run=False)
+    return recipe_with(root, {"model": {"init_args": model}}, max_steps=max_steps)
 
 
 def recipe_module(cli: MusicInfuserCLI) -> MusicInfuserModule:
@@ -55,20 +68,88 @@ def recipe_module(cli: MusicInfuserCLI) -> MusicInfuserModule:
 
 
 def noise_batch(num_frames: int, height: int, width: int) -> ClipBatch:
-    """A batch of one clip of noise.
-
-    Args:
-        num_frames: 6k + 1.
-        height: Pixels.
-        width: Pixels.
-    """
-    stream = generator(0, "clip", "noise batch")
-    shape = latent_shape(num_frames, height, width, channels=NUM_CHANNELS)
-    mean, logvar = torch.randn(2, *shape, generator=stream)
+    """A batch of one clip of noise; 6k + 1 frames, sides in pixels."""
+    clip = random_clip(
+        num_frames, height, width, text_tokens=TEXT_TOKENS,
+        text_width=SMALL_CONFIG["text_embed_dim"], audio_width=SMALL_AUDIO_WIDTH,
+    )  # fmt: skip
+    mean, logvar, text = (t[0].float() for t in (clip.latent_mean, clip.latent_logvar, clip.text))
     item = ClipItem(
-        sample_index=0, clip_id="noise", latent_mean=mean, latent_logvar=logvar - 4,
-        audio=torch.randn(AUDIO_TOKENS, SMALL_AUDIO_WIDTH, generator=stream), other_audio=None,
-        text=torch.randn(TEXT_TOKENS, SMALL_CONFIG["text_embed_dim"], generator=stream),
-        latents_mean=torch.zeros(NUM_CHANNELS), latents_std=torch.ones(NUM_CHANNELS),
+        sample_index=0, clip_id="noise", latent_mean=mean, latent_logvar=logvar,
+        audio=clip.audio[0], other_audio=None, text=text,
+        latents_mean=torch.zeros(len(mean)), latents_std=torch.ones(len(mean)),
     )  # fmt: skip
     return collate([item])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where a sample comes from."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class SmallBatch:
+    """Rows of numbers in place of clips."""
+
+    inputs: Tensor
+    """``(B, WIDTH)``."""
+    sample_index: tuple[int, ...]
+    clip_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Samples in the batch."""
+        return len(self.inputs)
+
+    def to(self, device: torch.device, **_: object) -> "SmallBatch":
+        """Itself: it stays on the CPU."""
+        return self
+
+
+class OneLinear(L.LightningModule):
+    """A linear layer and a clock around its steps."""
+
+    def __init__(self, drop: int = 0) -> None:
+        """Set up; the clock starts after ``drop`` steps."""
+        super().__init__()
+        self.layer, self.drop, self.noise_beta = nn.Linear(WIDTH, WIDTH), drop, 1.0
+        self.is_logging = True
+        self.began = self.ended = 0.0
+
+    def training_step(self, batch: SmallBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of a batch, logged as the real module does."""
+        if batch_idx == self.drop:
+            self.began = time.process_time()
+        losses = self.layer(batch.inputs).square().mean(dim=1)
+        loss = losses.mean()
+        if self.is_logging and is_logged_step(self):
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        return {"loss": loss, "losses": losses.detach(), "sigma": batch.inputs[:, 0].detach()}
+
+    def on_train_end(self) -> None:
+        """Stop the clock."""
+        self.ended = time.process_time()
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's."""
+        return build_optimizer(self.parameters(), OptimizerSpec(1e-4, 200, "cosine"), 10_000)
+
+
+class SameBatches(L.LightningDataModule):
+    """The same batch again and again."""
+
+    def __init__(self, num_steps: int = 0) -> None:
+        super().__init__()
+        self.num_steps, self.ratio = num_steps, {"aist": 1, "youtube": 1}
+        self.mixture = [Sample("aist"), Sample("youtube")]
+
+    def train_dataloader(self) -> DataLoader:
+        """As many batches as steps."""
+        batches: Any = [small_batch()] * self.num_steps
+        return DataLoader(batches, batch_size=None)
+
+
+def small_batch() -> SmallBatch:
+    """Two samples."""
+    return SmallBatch(torch.linspace(0, 0.9, 2 * WIDTH).view(2, WIDTH), (0, 1), ("a", "b"))

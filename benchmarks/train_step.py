@@ -17,54 +17,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.kernels import kernels_of
-from benchmarks.limits import Work, num_tokens, peak_tflops
-from benchmarks.profiles import overlays_of, read_profile
-from benchmarks.random_model import random_clip, random_model
+from benchmarks.device import cap_memory, kernels_of
+from benchmarks.limits import Work, peak_tflops
+from benchmarks.profiles import read_profile
+from benchmarks.random_model import clip_for, random_model
 from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, spread, timed
 from benchmarks.training_step import TrainingStep, check_variant
-from musicinfuser.clip_size import num_latent_frames
-from musicinfuser.networks.music_mochi import MusicMochi
-
-
-def cap_memory(settings: argparse.Namespace, device: torch.device) -> None:
-    """Pretend that the GPU is smaller."""
-    if settings.memory_cap_gib is not None and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        share = min(settings.memory_cap_gib * GIB / total, 1.0)
-        torch.cuda.set_per_process_memory_fraction(share, device)
-
-
-def work_of(model: MusicMochi, settings: argparse.Namespace) -> Work:
-    """The operations of a model and a clip."""
-    config, lora = model.backbone.config, model.lora
-    width = config.num_attention_heads * config.attention_head_dim
-    return Work(
-        num_tokens=num_tokens(settings.frames, settings.height, settings.width),
-        num_frames=num_latent_frames(settings.frames),
-        num_text_tokens=settings.text_tokens,
-        width=width,
-        text_width=config.pooled_projection_dim,
-        inner_width=4 * width * 2 // 3,
-        text_inner_width=4 * config.pooled_projection_dim * 2 // 3,
-        num_layers=config.num_layers,
-        num_audio_layers=len(model.layers),
-        rank=lora.rank if lora else 0,
-        lora_on_text=lora is not None and lora.streams == "both",
-    )
-
-
-def clip_for(model: MusicMochi, settings: argparse.Namespace, device: torch.device) -> Any:
-    """A batch of one clip in the host's memory."""
-    assert model.audio_projector is not None
-    first = model.audio_projector.projection[0]
-    assert isinstance(first, torch.nn.Linear)
-    clip = random_clip(
-        settings.frames, settings.height, settings.width, text_tokens=settings.text_tokens,
-        text_width=model.backbone.config.text_embed_dim,
-        audio_width=first.in_features,
-    )  # fmt: skip
-    return clip.pinned() if device.type == "cuda" else clip
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
@@ -74,7 +32,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     for variant in variants:
         check_variant(variant)
     peak, source = peak_tflops(device)
-    config = read_profile(*overlays_of(settings.profile))
+    config = read_profile(settings.profile)
     cap_memory(settings, device)
     details: dict[str, Any] = {"peak_tflops": peak, "peak_from": source}
     began = time.perf_counter()
@@ -89,7 +47,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     step = TrainingStep(model, clip_for(model, settings, device), config, device)
     results, details["failed"] = run_variants(step, variants, settings)
     reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    work = work_of(model, settings)
+    work = Work.of(model, settings)
     details |= {"useful_tflop": work.useful, "reserved": reserved, "variants": results}
     if any(result["compiled"] for result in results.values()):
         counters = torch._dynamo.utils.counters

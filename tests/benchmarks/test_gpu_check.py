@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import gpu_check
 from benchmarks.gpu_check import Part
-from benchmarks.profiles import overlays_of, read_profile
+from benchmarks.profiles import read_profile
 from tests.conftest import ROOT
 from tests.test_imports import imports
 
@@ -91,4 +91,4 @@ def test_parts_measure_profiles_that_exist():
     }
     assert len(named) >= 3
     for profile in named:
-        assert read_profile(*overlays_of(profile))["model"], profile
+        assert read_profile(profile)["model"], profile

@@ -16,6 +16,7 @@ from benchmarks.meta_memory import (
 )
 from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB, read_figures
+from preflight.memory import frozen_on_device
 from tests.conftest import ROOT
 
 LAYERS = 48
@@ -132,7 +133,7 @@ def test_a_plan_is_the_sum_of_what_is_on_the_device(tmp_path: Path) -> None:
     there = [p for name, p in named if "_blocks" not in name or ".norm1" in name and "bias" in name]
     assert values["training, 7 frames: frozen weights"] * GIB == sum(p.nbytes for p in there)
     frozen = [p for p in resident.parameters() if not p.requires_grad]
-    assert memory_plan.frozen_on_device(resident) == sum(p.nbytes for p in frozen)
+    assert frozen_on_device(resident) == sum(p.nbytes for p in frozen)
 
 
 def test_memory_is_linear_in_tokens() -> None:

@@ -23,7 +23,7 @@ def command_line(profiles: list[str]) -> MusicInfuserCLI:
 
 @pytest.mark.parametrize("profiles", [[], *([name] for name in PROFILES)])
 def test_options_are_those_of_the_command_line(profiles: list[str]) -> None:
-    cli, config = command_line(profiles), read_profile(*profiles)
+    cli, config = command_line(profiles), read_profile("+".join(profiles) or "base")
     assert str(cli.config.trainer.precision) == config["trainer"]["precision"]
     init_args = cli.config.model.init_args.as_dict()
     for name, value in model_options(config).items():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import device, sample, train_step, vae
-from benchmarks.kernels import kernels_of, kind_of
+from benchmarks.device import kernels_of, kind_of
 from benchmarks.profiles import read_profile
 from benchmarks.random_model import random_clip, random_model
 from benchmarks.report import spread

@@ -58,31 +58,25 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         Figure("all 48 blocks on the meta device: peak RAM over the imports",
                (meta["peak"] - meta["before"]) / GIB, "GiB"),
     ]  # fmt: skip
+
+    def add(what: str, found: dict[str, float], peak: str, note: str = "") -> None:
+        figures.extend([
+            Figure(what, found["seconds"], "s of CPU"),
+            Figure(peak, found["peak"] / GIB, "GiB", found["held"] / GIB, note),
+        ])  # fmt: skip
+
     for n, found in built.items():
-        figures += [
-            Figure(f"{n} blocks with weights", found["seconds"], "s of CPU"),
-            Figure(f"{n} blocks: peak RAM over the imports",
-                   (found["peak"] - found["before"]) / GIB, "GiB", found["held"] / GIB,
-                   "limit: what is held at the end"),
-        ]  # fmt: skip
+        over = found | {"peak": found["peak"] - found["before"]}
+        add(f"{n} blocks with weights", over, f"{n} blocks: peak RAM over the imports",
+            "limit: what is held at the end")  # fmt: skip
     few, many = min(built), max(built)
     if few < many:
-        slope = {
-            key: (built[many][key] - built[few][key]) / (many - few)
-            for key in ("seconds", "peak", "held")
-        }
-        whole = {
-            key: built[many][key] - (built[many]["before"] if key == "peak" else 0)
-            + slope[key] * (NUM_LAYERS - many)
-            for key in slope
-        }  # fmt: skip
-        figures += [
-            Figure("of one block", slope["seconds"], "s of CPU"),
-            Figure("of one block: peak RAM", slope["peak"] / GIB, "GiB", slope["held"] / GIB),
-            Figure("48 blocks by the slope", whole["seconds"], "s of CPU"),
-            Figure("48 blocks by the slope: peak RAM", whole["peak"] / GIB, "GiB",
-                   whole["held"] / GIB, "adapters in 16 blocks vary it a little"),
-        ]  # fmt: skip
+        start = built[many] | {"peak": built[many]["peak"] - built[many]["before"]}
+        slope = {key: (built[many][key] - built[few][key]) / (many - few) for key in start}
+        whole = {key: start[key] + slope[key] * (NUM_LAYERS - many) for key in start}
+        add("of one block", slope, "of one block: peak RAM")
+        add("48 blocks by the slope", whole, "48 blocks by the slope: peak RAM",
+            "adapters in 16 blocks vary it a little")  # fmt: skip
     return figures, {"meta": meta, "built": built}
 
 

@@ -12,16 +12,15 @@ import contextlib
 import gc
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import lightning.pytorch as L
 
 from benchmarks.report import Figure, command_of, parser, silence_lightning
-from benchmarks.small_run import OneLinear, recipe_with, small_batch
+from benchmarks.small_run import OneLinear, StepClock, recipe_with, seconds_by_hand, small_batch
 from lightning_modules.cli import MusicInfuserCLI
 
 RAW, BARE, WHOLE = "a loop by hand", "the Trainer with nothing", "the recipe's Trainer"
@@ -35,7 +34,7 @@ GOAL_RAW_MS = 0.21
 def recipe(root: Path, settings: argparse.Namespace) -> MusicInfuserCLI:
     """``base.yaml`` around the linear layer; ``instantiate_classes`` makes a new Trainer of it."""
     parts = {
-        "model": ("OneLinear", {"drop": settings.drop}),
+        "model": ("OneLinear", {}),
         "data": ("SameBatches", {"num_steps": settings.steps}),
     }
     changes: dict[str, Any] = {
@@ -51,15 +50,10 @@ def by_hand(settings: argparse.Namespace) -> float:
     module, batch = OneLinear(), small_batch()
     module.is_logging = False
     optimizer = module.configure_optimizers()["optimizer"]
-    began = 0.0
-    for step in range(settings.steps):
-        if step == settings.drop:
-            began = time.process_time()
-        loss = module.training_step(batch, step)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return (time.process_time() - began) / (settings.steps - settings.drop)
+    times = seconds_by_hand(
+        lambda: module.training_step(batch, 0)["loss"], optimizer, settings.steps
+    )  # fmt: skip
+    return mean(times[settings.drop :])
 
 
 def by_trainer(cli: MusicInfuserCLI, settings: argparse.Namespace, *, without: str) -> float:
@@ -78,6 +72,8 @@ def by_trainer(cli: MusicInfuserCLI, settings: argparse.Namespace, *, without: s
     if LOGGERS[0] in left_out:
         trainer.loggers = []
     trainer.callbacks = [c for c in trainer.callbacks if type(c).__name__ not in left_out]  # type: ignore[attr-defined]
+    clock = StepClock()
+    trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     gc.collect()
     # Bars are drawn, into nothing.
     with (
@@ -86,7 +82,7 @@ def by_trainer(cli: MusicInfuserCLI, settings: argparse.Namespace, *, without: s
         contextlib.redirect_stderr(nothing),
     ):
         trainer.fit(module, cli.datamodule)
-    return (module.ended - module.began) / (settings.steps - settings.drop)
+    return mean(clock.steps()[settings.drop :])
 
 
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.live_bytes import LiveBytes
-from benchmarks.meta_memory import simulated_sampling, simulated_step
+from benchmarks.meta_memory import LiveBytes, simulated_sampling, simulated_step
 from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs

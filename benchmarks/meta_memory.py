@@ -2,28 +2,33 @@
 
     python -m benchmarks.meta_memory --out benchmarks/results/meta_memory.json
 
-Runs forward and backward of the whole recipe on the meta device and follows every storage.
+Runs forward and backward of the whole recipe on the meta device and follows every storage: it is
+noted when an operation returns it and forgotten when it is freed, so the peak is what a perfect
+allocator would have needed. What a kernel needs for itself is not seen.
 Attention counts as the fused kernel it is on a GPU. Weights and what the optimizer holds are left
 out, and counted beside. Adapters and their gradients are taken in bf16, so that results compare
 with the plan; with ``--autocast`` they are in fp32 and autocast runs, as in training (slower).
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
-from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu, host_memory_left_out
 from benchmarks.profiles import audio_width, build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_tokens
+from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.music_mochi import NOT_STREAMED, MusicMochi
 from preflight.memory import BYTES_PER_TRAINED, frozen_bytes
@@ -38,6 +43,87 @@ PLANNED = {
 }
 WORST_DEVIATION = 0.02
 AUDIO_TOKENS, TEXT_TOKENS = 124, 32
+# Flash attention takes heads of at most 256 channels; wider ones go to another fused kernel.
+WIDEST_FLASH_HEAD = 256
+_attention = torch.nn.functional.scaled_dot_product_attention
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts bytes of storages while it is entered; what was there before does not count."""
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        """Set up; ``known`` tensors, such as weights, are not counted."""
+        super().__init__()
+        self.now = 0
+        """Bytes alive."""
+        self.peak = 0
+        """Most bytes alive at once."""
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self._sizes: dict[int, int] = {}
+        self._counts = True
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Within, what is made does not count: it stands for memory elsewhere."""
+        self._counts = False
+        try:
+            yield
+        finally:
+            self._counts = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Run one operation and note what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._note(value)
+        return result
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._seen or key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes() if self._counts else 0
+        self.now += self._sizes[key]
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """What `scaled_dot_product_attention` runs on a GPU; on the meta device it keeps all logits."""
+    if options.get("attn_mask") is not None:
+        return _attention(query, key, value, **options)
+    scale = options.get("scale")
+    if query.shape[-1] <= WIDEST_FLASH_HEAD:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return flash(query, key, value, scale=scale)[0]
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    return efficient(query, key, value, None, compute_log_sumexp=True, scale=scale)[0]
+
+
+@contextmanager
+def host_memory_left_out(live: LiveBytes) -> Iterator[None]:
+    """Blocks' inputs that are offloaded do not count for a while."""
+
+    def elsewhere(like: Tensor) -> Tensor:
+        with live.left_out():
+            return host_empty(like)
+
+    with patch("musicinfuser.memory.offloaded_checkpointing.host_empty", elsewhere):
+        yield
+
+
+@contextmanager
+def attention_as_on_a_gpu() -> Iterator[None]:
+    """Let attention be one fused operation for a while."""
+    with patch("torch.nn.functional.scaled_dot_product_attention", fused_attention):
+        yield
 
 
 def simulated_step(
@@ -45,12 +131,8 @@ def simulated_step(
 ) -> dict[str, int]:
     """Bytes of one forward and backward pass above the weights.
 
-    Args:
-        model: On the meta device; its parameters are replaced.
-        num_frames: 6k + 1.
-        height: Pixels.
-        width: Pixels.
-        autocast: Keep adapters in fp32 and run under autocast.
+    The model is on the meta device, and its parameters are replaced; with ``autocast`` adapters
+    are kept in fp32 and it runs under autocast. There are 6k + 1 frames; sides are in pixels.
 
     Returns:
         ``after_forward`` and ``peak`` above the weights, ``gradients`` among them at the end, and

@@ -23,7 +23,7 @@ TOKENS_PER_SECOND = 50
 
 def random_model(
     config: Mapping[str, Any], device: torch.device, *, num_layers: int | None = None,
-    size: str = "full", seed: int = 0, **changes: Any,
+    size: str = "full", **changes: Any,
 ) -> MusicMochi:  # fmt: skip
     """The adapted model of a profile on ``device``, with random weights.
 
@@ -35,10 +35,9 @@ def random_model(
         device: Where it runs, and where weights are drawn; streams differ between devices.
         num_layers: Blocks; by default all.
         size: ``full`` or ``small``.
-        seed: Of the one stream that all weights come from.
         changes: Options of `MusicMochi` and `MemorySettings` that replace the profile's.
     """
-    stream = generator(seed, "weights", "random weights", device=device)
+    stream = generator(0, "weights", "random weights", device=device)
     with torch.device("meta"):
         base = backbone(config, num_layers=num_layers, size=size)
     give_weights(base.to_empty(device=device), stream)
@@ -79,9 +78,8 @@ class RandomClip:
     """What a batch of one encoded clip holds, on the CPU."""
 
     latent_mean: Tensor
-    """``(1, C, T, H, W)`` bf16."""
     latent_logvar: Tensor
-    """``(1, C, T, H, W)`` bf16."""
+    """Both ``(1, C, T, H, W)`` bf16."""
     text: Tensor
     """``(1, L, text width)`` bf16."""
     audio: Tensor
@@ -89,33 +87,20 @@ class RandomClip:
 
     def to(self, device: torch.device) -> "RandomClip":
         """A copy on ``device``; on a GPU nothing waits for it."""
-        tensors = (self.latent_mean, self.latent_logvar, self.text, self.audio)
-        return RandomClip(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        return RandomClip(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
     def pinned(self) -> "RandomClip":
         """A copy in pinned memory."""
-        tensors = (self.latent_mean, self.latent_logvar, self.text, self.audio)
-        return RandomClip(*(tensor.pin_memory() for tensor in tensors))
+        return RandomClip(*(tensor.pin_memory() for tensor in vars(self).values()))
 
 
 def random_clip(
     num_frames: int, height: int, width: int, *, text_tokens: int, text_width: int,
-    audio_width: int, seed: int = 0, fps: float = 30.0,
+    audio_width: int, seed: int = 0,
 ) -> RandomClip:  # fmt: skip
-    """A clip of noise.
-
-    Args:
-        num_frames: 6k + 1.
-        height: Pixels.
-        width: Pixels.
-        text_tokens: Valid ones.
-        text_width: Channels of the text's features.
-        audio_width: Channels of the audio's.
-        seed: Of every draw.
-        fps: Frame rate.
-    """
+    """A clip of noise at 30 fps: 6k + 1 frames, sides in pixels, widths of features in channels."""
     shape = (1, *latent_shape(num_frames, height, width))
-    audio_tokens = int(clip_audio_seconds(num_frames, fps=fps) * TOKENS_PER_SECOND) - 1
+    audio_tokens = int(clip_audio_seconds(num_frames, fps=30.0) * TOKENS_PER_SECOND) - 1
     stream = generator(seed, "clip", "random clip")
 
     def draw(*sizes: int) -> Tensor:

@@ -170,17 +170,17 @@ def write_result(
 ) -> None:
     """Write a result, whole or not at all, and print its table.
 
-    Args:
-        path: The JSON file.
-        benchmark: Name of the module.
-        figures: In the order of the table.
-        settings: The options it ran with; ``device`` is where it ran.
-        details: What else is worth keeping.
+    ``settings`` are the options it ran with, ``device`` among them is where it ran; ``details`` is
+    what else is worth keeping.
     """
-    options = {name: _plain(value) for name, value in vars(settings).items() if name != "out"}
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(settings).items()
+        if name != "out"
+    }
     result = {
         "benchmark": benchmark,
-        "command": command(benchmark),
+        "command": " ".join(["python -m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
         "settings": options,
         "machine": machine(torch.device(getattr(settings, "device", "cpu"))),
         "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
@@ -188,15 +188,6 @@ def write_result(
     }
     write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(table(figures))
-
-
-def command(benchmark: str) -> str:
-    """What was typed."""
-    return " ".join(["python -m", f"benchmarks.{benchmark}", *sys.argv[1:]])
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _version(name: str) -> str | None:
@@ -223,11 +214,9 @@ def _driver() -> str | None:
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call: by events on a GPU, which do not count waiting on the host twice.
+    """Seconds of one call, whose work goes to the current stream of ``device``.
 
-    Args:
-        run: What is timed; its work must go to the current stream of ``device``.
-        device: Where it runs.
+    By events on a GPU, which do not count waiting on the host twice.
     """
     if device.type != "cuda":
         began = time.perf_counter()

@@ -9,18 +9,23 @@ process.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import lightning.pytorch as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.report import Figure, command_of, parser, silence_lightning
-from benchmarks.small_run import noise_batch, recipe_module, small_recipe
+from benchmarks.small_run import (
+    StepClock,
+    noise_batch,
+    recipe_module,
+    seconds_by_hand,
+    small_recipe,
+)
 from datamodules.batch import ClipBatch
 from lightning_modules import MusicInfuserModule
 from musicinfuser.clip_size import num_visual_tokens
@@ -28,26 +33,6 @@ from musicinfuser.clip_size import num_visual_tokens
 # Frames, height and width of clips with 128 to 2,048 tokens.
 CLIPS = ((7, 128, 128), (19, 128, 128), (19, 256, 256), (43, 256, 256))
 WARM_UP = 2
-
-
-class StepClock(L.Callback):
-    """CPU seconds from the start of each step to the start of the next."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
-        """Note the time."""
-        self.times.append(time.process_time())
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """The last step's end."""
-        self.times.append(time.process_time())
-
-    def steps(self) -> list[float]:
-        """Seconds of every step after the warm-up."""
-        pairs = zip(self.times, self.times[1:], strict=False)
-        return [later - earlier for earlier, later in pairs][WARM_UP:]
 
 
 def in_trainer(folder: Path, batch: ClipBatch, num_steps: int) -> list[float]:
@@ -58,22 +43,20 @@ def in_trainer(folder: Path, batch: ClipBatch, num_steps: int) -> list[float]:
     batches: Any = [batch] * (num_steps + WARM_UP + 1)
     module = recipe_module(cli)
     cli.trainer.fit(module, DataLoader(batches, batch_size=None))
-    return clock.steps()[:num_steps]
+    return clock.steps()[WARM_UP:][:num_steps]
 
 
 def by_hand(module: MusicInfuserModule, batch: ClipBatch, num_steps: int) -> list[float]:
     """Seconds of the same steps without a Trainer."""
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
-    times = []
-    for _ in range(num_steps + WARM_UP):
-        began = time.process_time()
+
+    def loss() -> Tensor:
         sigma = torch.rand(len(batch))
-        losses = module.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
-        optimizer.zero_grad()
-        losses.mean().backward()
-        optimizer.step()
-        times.append(time.process_time() - began)
-    return times[WARM_UP:]
+        return module.velocity_losses(
+            batch, sigma, audio=batch.audio, purpose="training"
+        ).mean()  # fmt: skip
+
+    return seconds_by_hand(loss, optimizer, num_steps + WARM_UP)[WARM_UP:]
 
 
 def fitted(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

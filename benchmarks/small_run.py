@@ -5,7 +5,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,40 @@ def noise_batch(num_frames: int, height: int, width: int) -> ClipBatch:
     return collate([item])
 
 
+def seconds_by_hand(
+    loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer, num_steps: int
+) -> list[float]:
+    """CPU seconds of every step of a training without a Trainer."""
+    times = []
+    for _ in range(num_steps):
+        began = time.process_time()
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        times.append(time.process_time() - began)
+    return times
+
+
+class StepClock(L.Callback):
+    """CPU seconds from the start of each step to the start of the next."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self.times.append(time.process_time())
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """The last step's end."""
+        self.times.append(time.process_time())
+
+    def steps(self) -> list[float]:
+        """Seconds of every step."""
+        return [later - earlier for earlier, later in pairwise(self.times)]
+
+
 @dataclass(frozen=True)
 class Sample:
     """Where a sample comes from."""
@@ -108,28 +144,19 @@ class SmallBatch:
 
 
 class OneLinear(L.LightningModule):
-    """A linear layer and a clock around its steps."""
+    """A linear layer."""
 
-    def __init__(self, drop: int = 0) -> None:
-        """Set up; the clock starts after ``drop`` steps."""
+    def __init__(self) -> None:
         super().__init__()
-        self.layer, self.drop, self.noise_beta = nn.Linear(WIDTH, WIDTH), drop, 1.0
-        self.is_logging = True
-        self.began = self.ended = 0.0
+        self.layer, self.noise_beta, self.is_logging = nn.Linear(WIDTH, WIDTH), 1.0, True
 
     def training_step(self, batch: SmallBatch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of a batch, logged as the real module does."""
-        if batch_idx == self.drop:
-            self.began = time.process_time()
         losses = self.layer(batch.inputs).square().mean(dim=1)
         loss = losses.mean()
         if self.is_logging and is_logged_step(self):
             self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return {"loss": loss, "losses": losses.detach(), "sigma": batch.inputs[:, 0].detach()}
-
-    def on_train_end(self) -> None:
-        """Stop the clock."""
-        self.ended = time.process_time()
 
     def configure_optimizers(self) -> Any:
         """The recipe's."""

@@ -1,6 +1,5 @@
 """The cache of encoded clips, as a training run will find it."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +100,23 @@ def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]
 
 def _description(data: DanceDataModule, headers: list[ClipHeader], *, num_broken: int) -> list[str]:
     folder, recipe = Path(data.cache_dir), headers[0].recipe
-    numbers = Counter((h.source, h.split) for h in headers)
-    sizes: Counter[tuple[str, str]] = Counter()
-    captions: dict[tuple[str, str], set[str]] = {}
+    groups: dict[tuple[str, str], list[ClipHeader]] = {}
     for header in headers:
-        key = (header.source, header.split)
-        sizes[key] += header.path.stat().st_size
-        captions.setdefault(key, set()).update((header.caption, header.base_caption))
-    buckets = Counter((h.source, h.split, h.bucket) for h in headers)
-    names = [size_name(size) for size in data.sizes]
+        groups.setdefault((header.source, header.split), []).append(header)
     rows: list[Row] = []
-    for source, split in sorted(numbers):
-        texts = {c for c in captions[source, split] if c}
-        missing = sum(not caption_path(folder, c).is_file() for c in texts)
-        row: dict[str, Any] = {"source": source, "split": split, "clips": numbers[source, split]}
-        row |= {"GB": gigabytes(sizes[source, split]), "captions": len(texts)}
-        row |= {"captions missing": missing, "share": data.ratio.get(source, 0)}
-        if len(names) > 1:
-            row |= {name: buckets[source, split, name] for name in names}
+    for (source, split), clips in sorted(groups.items()):
+        texts = {text for h in clips for text in (h.caption, h.base_caption) if text}
+        row: dict[str, Any] = {
+            "source": source,
+            "split": split,
+            "clips": len(clips),
+            "GB": gigabytes(sum(h.path.stat().st_size for h in clips)),
+            "captions": len(texts),
+            "captions missing": sum(not caption_path(folder, t).is_file() for t in texts),
+            "share": data.ratio.get(source, 0),
+        }
+        if len(data.sizes) > 1:
+            row |= {n: sum(h.bucket == n for h in clips) for n in map(size_name, data.sizes)}
         rows.append(row)
     made_of = ", ".join(sorted({header.bucket for header in headers}))
     texts_bytes = sum(p.stat().st_size for p in folder.glob("captions/*.safetensors"))

@@ -73,13 +73,8 @@ def check_checkpoints(
 ) -> list[str]:
     """Lines on what checkpoints take; too little room for them becomes a problem.
 
-    Args:
-        callbacks: The trainer's.
-        num_trained: Parameters in each checkpoint.
-        num_averages: Running averages of them that are saved too.
-        max_steps: Length of the run.
-        root: ``trainer.default_root_dir``, where a callback names no folder.
-        report: Takes the problem.
+    Each holds the trained parameters and their running averages; ``root`` is where a callback
+    names no folder.
     """
     size = num_trained * (CHECKPOINT_BYTES_PER_TRAINED + num_averages * FP32_BYTES)
     lines = []

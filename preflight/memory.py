@@ -180,30 +180,21 @@ def encoding_rows(
 ) -> list[Row]:  # fmt: skip
     """The parts of the device's memory while clips are encoded, in GB, their sum last.
 
-    T5 comes and goes before the first clip; the larger of the two stages counts.
-
-    Args:
-        text_bytes: Of T5.
-        vae_bytes: Of the VAE.
-        audio_bytes: Of wav2vec 2.0.
-        num_pixels: Frames x height x width of a clip.
-        channels: Of the VAE at full resolution.
-        value_bytes: Of one activation.
-        is_tiled: Encoded in tiles of 256x256 px.
+    T5 comes and goes before the first clip; the larger of the two stages counts. Of a clip there
+    are frames x height x width pixels, of the VAE as many channels at full resolution; tiles have
+    256x256 px.
     """
     if is_tiled:
         num_pixels = num_pixels * 256**2 // max(480 * 848, 256**2)
     encoding = ENCODE_BYTES_PER_PIXEL_CHANNEL * num_pixels * channels * value_bytes / 2
     clips = vae_bytes + audio_bytes + encoding
+    parts = {
+        "VAE and wav2vec 2.0": vae_bytes + audio_bytes,
+        f"a clip in the VAE, {'tiled' if is_tiled else 'untiled'}": encoding,
+    }
     if text_bytes > clips:
-        return _rows({"captions: T5": text_bytes, "context and fragmentation": CONTEXT_BYTES})
-    return _rows(
-        {
-            "VAE and wav2vec 2.0": vae_bytes + audio_bytes,
-            "a clip in the VAE" + (", tiled" if is_tiled else ", untiled"): encoding,
-            "context and fragmentation": CONTEXT_BYTES,
-        }
-    )
+        parts = {"captions: T5": text_bytes}
+    return _rows(parts | {"context and fragmentation": CONTEXT_BYTES})
 
 
 def host_bytes(*, weights: float, num_workers: int) -> float:

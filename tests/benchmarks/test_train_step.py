@@ -11,7 +11,7 @@ from benchmarks.device import kernels_of, kind_of
 from benchmarks.profiles import read_profile
 from benchmarks.random_model import random_clip, random_model
 from benchmarks.report import spread
-from benchmarks.training_step import TrainingStep, check_variant
+from benchmarks.train_step import TrainingStep, check_variant
 
 CPU = torch.device("cpu")
 SMALL = ["--size", "small", "--frames", "7", "--height", "32", "--width", "32", "--device", "cpu"]
@@ -73,7 +73,7 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(
     def no_compiler() -> None:
         raise TypeError("an old torch")
 
-    monkeypatch.setattr("benchmarks.training_step.compiled_run", no_compiler)
+    monkeypatch.setattr("benchmarks.train_step.compiled_run", no_compiler)
     out = tmp_path / "step.json"
     code = train_step.main(
         ["--out", str(out), *SMALL, "--layers", "1", "--profile", "24gb", "--steps", "1",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import MochiTransformer3DModel
 
-from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
+from benchmarks.meta_memory import LiveBytes, attention_as_on_a_gpu
 from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import MOCHI_CONFIG

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks import memory_plan
-from benchmarks.live_bytes import LiveBytes, attention_as_on_a_gpu
 from benchmarks.meta_memory import (
     PLANNED,
+    LiveBytes,
+    attention_as_on_a_gpu,
     deviation_from_a_line,
     held_by_training,
     simulated_sampling,

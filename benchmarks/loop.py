@@ -41,7 +41,9 @@ def recipe(root: Path, settings: argparse.Namespace) -> MusicInfuserCLI:
         key: {"class_path": f"benchmarks.small_run.{name}", "init_args": arguments}
         for key, (name, arguments) in parts.items()
     }
-    changes["sample_generation"] = {"every_n_steps": 0, "requests": []}
+    # Sizes are otherwise those of the data, which has none here.
+    size = {"num_frames": 7, "height": 32, "width": 32}
+    changes["sample_generation"] = {"every_n_steps": 0, "requests": [], **size}
     return recipe_with(root, changes, max_steps=settings.steps)
 
 

@@ -5,6 +5,7 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
 from lightning_modules import ClipEncoder, MusicInfuserModule
 from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.encoders import EncodersSpec
 from preflight import memory, training
 from preflight.cache import check_cache
 from preflight.report import Report, Settings, build, table
@@ -51,20 +52,17 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
     check_growth(data, module, specs, parts, report)
     if lacks_parts(module, parts):
         return
-    value_bytes = DTYPES[spec.dtype].itemsize
-    sizes = {name: float(_num_parameters(part)) for name, part in parts.items()}
+    sizes = _encoder_bytes(parts, spec)
     memory_rows = memory.encoding_rows(
-        text_bytes=sizes["text_encoder"] * value_bytes,
-        vae_bytes=sizes["vae"] * value_bytes,
-        audio_bytes=sizes.get("audio_encoder", 0.0) * memory.FP32_BYTES,
+        text_bytes=sizes["text_encoder"],
+        vae_bytes=sizes["vae"],
+        audio_bytes=sizes.get("audio_encoder", 0.0),
         num_pixels=data.settings.num_frames * max(height * width for height, width in data.sizes),
         channels=parts["vae"].config["encoder_block_out_channels"][0],
-        value_bytes=value_bytes,
+        value_bytes=DTYPES[spec.dtype].itemsize,
         is_tiled=bool(spec.vae_tiling),
     )
-    host = memory.host_bytes(
-        weights=_encoder_bytes(parts, value_bytes), num_workers=data.num_workers
-    )
+    host = memory.host_bytes(weights=sum(sizes.values()), num_workers=data.num_workers)
     accelerator = settings.trainer["accelerator"]
     memory.add_memory("encoding", memory_rows, report, accelerator=accelerator, host=host)
 
@@ -89,9 +87,8 @@ def _check_training(settings: Settings, report: Report) -> None:
     training.check_sizes(module, parts, report)
     training.check_disk(settings, module, report)
     if isinstance(data, DanceDataModule):
-        value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
-        in_use = _encoder_bytes(parts, value_bytes) if makes_samples else 0.0
-        training.check_memory(settings, module, data, report, encoder_bytes=in_use)
+        sizes = _encoder_bytes(parts, module.encoders.spec) if makes_samples else {}
+        training.check_memory(settings, module, data, report, encoder_bytes=sum(sizes.values()))
 
 
 def _check_weights(
@@ -110,11 +107,12 @@ def _check_weights(
     return parts
 
 
-def _num_parameters(part: CheckedPart) -> int:
-    return sum(p.numel() for p in part.skeleton.parameters())
-
-
-def _encoder_bytes(parts: dict[str, CheckedPart], value_bytes: int) -> float:
-    """wav2vec 2.0 is always held in fp32."""
+def _encoder_bytes(parts: dict[str, CheckedPart], spec: EncodersSpec) -> dict[str, float]:
+    """Of each encoder; the audio encoder is always held in fp32."""
+    value_bytes = DTYPES[spec.dtype].itemsize
     held = {"vae": value_bytes, "text_encoder": value_bytes, "audio_encoder": memory.FP32_BYTES}
-    return float(sum(_num_parameters(p) * held[n] for n, p in parts.items() if n in held))
+    return {
+        name: float(held[name] * sum(p.numel() for p in part.skeleton.parameters()))
+        for name, part in parts.items()
+        if name in held
+    }

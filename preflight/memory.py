@@ -71,7 +71,8 @@ def frozen_bytes(model: nn.Module) -> int:
 def modulation_bytes_on_host(model: MusicMochi) -> int:
     """Bytes of the modulations' weights that stay in the host's memory."""
     blocks = model.backbone.transformer_blocks if model.memory.modulations_on_host else ()
-    return sum(layer.weight.nbytes for block in blocks for layer in modulation_layers(block))
+    layers = (layer for block in blocks for layer in modulation_layers(block))
+    return sum(layer.get_parameter("weight").nbytes for layer in layers)
 
 
 def streamed_bytes(model: MusicMochi) -> int:

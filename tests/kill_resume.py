@@ -25,10 +25,11 @@ from musicinfuser.atomic_files import write_text
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.media import latents
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from small_world.parts.random_parts import AUDIO_WIDTH, TEXT_WIDTH, write_small_parts
+from small_world.parts.random_parts import write_small_parts
 
 ROOT = Path(__file__).parents[1]
 NUM_CLIPS, NUM_CHANNELS = 6, 12
+TEXT_WIDTH, AUDIO_WIDTH = 64, 96  # of small_world/parts/random_parts.yaml
 SHARE_BEFORE_FIRST_BATCH = 0.2
 
 

@@ -29,7 +29,7 @@ from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests.conftest import ROOT
 from tests.dancing_square import click_track, swinging_square
-from tests.handmade_cache import header
+from tests.handmade_cache import RECIPE, header
 from tests.small_training import Line
 from tests.test_resume import assert_equal
 
@@ -436,19 +436,23 @@ def test_clips_are_spread_over_pieces_of_music(media: Path, tmp_path: Path) -> N
     there = {"file": str(files[0]), "start_seconds": "1.5"}
 
     def clip(name: str, music: str | None, attributes: dict = there, split: str = "held_out"):
-        return header(tmp_path, name, music=music, attributes=attributes, split=split)
+        wide = replace(RECIPE, width=48)
+        changes = {"music": music, "attributes": attributes, "split": split, "recipe": wide}
+        return header(tmp_path, name, **changes)
 
     headers = [
         clip("a0", "mBR0"), clip("a1", "mBR0"), clip("b0", "mHO5"), clip("c0", "mJB0"),
         clip("d0", "mKR2", {"file": "/gone.mp4", "start_seconds": "0"}),
         clip("e0", "mLO2", {"file": str(files[1])}), clip("f0", "mBR1", split="train"),
+        clip("g0", "mMH3"),
     ]  # fmt: skip
     names = [request.prompt.split()[-1] for request in held_out_requests(headers, 2)]
-    assert names == ["a0", "b0"]
-    assert [c.prompt.split()[-1] for c in held_out_requests(headers, 9)] == ["a0", "b0", "c0", "a1"]
+    assert names == ["a0", "c0"]
+    every = [request.prompt.split()[-1] for request in held_out_requests(headers, 9)]
+    assert every == ["a0", "b0", "c0", "g0", "a1"]
     [request] = held_out_requests(headers, 1)
     assert (request.track, request.track_offset_seconds, request.seed) == (str(files[0]), 1.5, 0)
-    assert (request.num_frames, request.height, request.width) == (7, 32, 32)
+    assert (request.num_frames, request.height, request.width) == (7, 32, 48)
 
 
 @pytest.mark.parametrize(

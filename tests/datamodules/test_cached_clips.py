@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from datamodules.batch import collate
-from datamodules.cached_clips import TrainingClips, ValidationClips, share_of
+from datamodules.cached_clips import (
+    TrainingClips,
+    ValidationClips,
+    clips_to_train_on,
+    share_of,
+)
 from datamodules.mixing import SampleKey
 from musicinfuser.media.latents import CacheError, caption_path
-from tests.handmade_cache import RECIPE, write_handmade_clip
+from tests.handmade_cache import RECIPE, header, write_handmade_clip
 
 NUM_SAMPLES = 5000
 
@@ -28,6 +33,19 @@ def clips(tmp_path: Path) -> dict:
             for i in range(2)
         ],
     }
+
+
+def test_held_out_music_of_aist_is_never_trained_on(tmp_path: Path) -> None:
+    """Table 7, whatever split a cache names; other sources may have music of that name."""
+    train = {"music": "mBR0", "split": "train"}
+    headers = [
+        header(tmp_path, "held_out", **train),
+        header(tmp_path, "own", **train | {"music": "mBR1"}),
+        header(tmp_path, "later", **train | {"music": "mBR1", "split": "held_out"}),
+        header(tmp_path, "wild", source="youtube", **train),
+    ]
+    found = {s: [h.clip_id for h in own] for s, own in clips_to_train_on(headers).items()}
+    assert found == {"aist": ["own"], "youtube": ["wild"]}
 
 
 def test_a_sample_is_the_clip_of_its_key(tmp_path: Path, clips: dict) -> None:

@@ -157,10 +157,10 @@ class MusicInfuserCLI(LightningCLI):
         command = str(self.subcommand)
         with ExitStack() as run:
             run.enter_context(ending_together(self.trainer))
-            checkpoint = checkpoint_to_load(self.trainer, command, ckpt_path)
             for part in (self.model, self.datamodule, *callbacks):
                 if hasattr(part, "before_run"):
                     part.before_run(self)
+            checkpoint = checkpoint_to_load(self.trainer, command, ckpt_path)
             if command == "fit":
                 run.enter_context(only_training(self.trainer, checkpoint))
             job(ckpt_path=checkpoint, **options)

@@ -74,11 +74,11 @@ FIT = {
     ),
     "caption dropout": (
         ["--data.init_args.caption_dropout=1.5"],
-        "data.caption_dropout is 1.5; it is a probability, 0 to 1",
+        "data.caption_dropout is 1.5; it must be at least 0 and at most 1",
     ),
     "base prompt": (
         ["--data.init_args.base_prompt_probability=-0.1"],
-        "data.base_prompt_probability is -0.1; it is a probability, 0 to 1",
+        "data.base_prompt_probability is -0.1; it must be at least 0 and at most 1",
     ),
     "no max_steps": (["--trainer.max_steps=-1"], "trainer.max_steps must be set"),
     "absent source": (

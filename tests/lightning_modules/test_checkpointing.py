@@ -1,6 +1,6 @@
 import functools
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +12,10 @@ from lightning_modules.checkpointing import (
     check_agreement,
     keep_adapters,
 )
+from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.setting_differences import flatten
 
-SETTINGS = {"model": {"layers": [0, 2], "lora": {"rank": 2}, "zica": {"bias": True}}}
+SETTINGS = {"model": {"layers": [0, 2], "lora": {"rank": 2}, "zica": asdict(ZicaSpec())}}
 WEIGHTS = {"a": torch.zeros(1), "b": torch.ones(1)}
 
 

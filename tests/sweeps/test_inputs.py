@@ -1,8 +1,10 @@
 """What a sweep reads is known by content; what other content decided is made again, or named."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -171,13 +173,13 @@ def test_runs_that_noted_no_inputs_are_taken_as_they_are(
 
 
 def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, read_digest = [], fingerprint._read_digest
+    read, read_digest = [], hashlib.file_digest
 
-    def counted(path: Path, *more: object) -> str:
-        read.append(path.name)
-        return read_digest(path, *more)
+    def counted(file: BinaryIO, *more: Any) -> Any:
+        read.append(Path(file.name).name)
+        return read_digest(file, *more)
 
-    monkeypatch.setattr(fingerprint, "_read_digest", counted)
+    monkeypatch.setattr(hashlib, "file_digest", counted)
     fingerprint.known_digests.clear()
     (tmp_path / "cache").mkdir()
     for name in ("a", "b"):

@@ -145,6 +145,7 @@ CASES: dict[str, Case] = {
     "no_lora": (lora, {"ranks": set(), "factor": None, "on text": False, "trains": False}, []),
     "lora_visual": (lora, LORA | {"on text": False}, []),
     "small/lora_rank_2": (lora, LORA | {"ranks": {2}}, []),
+    "small/resampling_average": (resampling, "average", [f"--{M}.audio_resampling=centre"]),
     "small/resampling_nearest": (resampling, "nearest", [f"--{M}.audio_resampling=centre"]),
     "uniform_noise": (beta_of_step, 1.0, []),
     "initial_beta_2": (beta_of_step, 2.0, []),

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from musicinfuser.atomic_files import atomic_file
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, links
 
 SUFFIX = ".ckpt"
 # The names `atomic_file` gives to files under way.
@@ -140,9 +140,7 @@ def _damaged_part(path: Path) -> str | None:
 
 def _reason(error: BaseException) -> str:
     """The system's own word where there is one: torch wraps it into a line about its innards."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
+    for link in links(error):
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -29,17 +29,19 @@ def user_error(error: BaseException | None) -> UserError | None:
     Libraries wrap what a constructor raises into errors of their own: jsonargparse into pages about
     types.
     """
-    links = list(_links(error))
-    if found := next((link for link in links if isinstance(link, UserError)), None):
+    chain = list(links(error))
+    if found := next((link for link in chain if isinstance(link, UserError)), None):
         return found
     # Libraries write files of their own, such as logs.
-    full = (link for link in links if isinstance(link, OSError) and link.errno in _FULL)
+    full = (link for link in chain if isinstance(link, OSError) and link.errno in _FULL)
     return next((write_error(link, link.filename or "a file") for link in full), None)
 
 
-def _links(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
-    while error is not None:
+def links(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from, each once: one raised again can stand below itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -63,7 +65,7 @@ def write_error(error: BaseException, path: str | Path) -> WriteError | None:
             one of their own, or into its text.
         path: The file or folder.
     """
-    for link in _links(error):
+    for link in links(error):
         in_text = re.search(r"\(os error (\d+)\)", str(link))
         code = int(in_text[1]) if in_text else getattr(link, "errno", None)
         # The path, a file beside it, a folder above it, or no file at all.

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules import MusicInfuserModule
-from musicinfuser.errors import user_error
+from musicinfuser.errors import links, user_error
 from musicinfuser.tables import Row, markdown_table
 
 GB = 1e9
@@ -121,11 +121,8 @@ def build(parser: ArgumentParser, config: Namespace, report: Report) -> Settings
 
 def _misconfiguration(error: BaseException | None) -> str | None:
     """What Lightning says against an option, without the pages about types around it."""
-    while error is not None:
-        if isinstance(error, MisconfigurationException):
-            return " ".join(str(error).split())
-        error = error.__cause__ or error.__context__
-    return None
+    found = (link for link in links(error) if isinstance(link, MisconfigurationException))
+    return next((" ".join(str(link).split()) for link in found), None)
 
 
 def _groups(model: Namespace, report: Report) -> dict[str, Any]:

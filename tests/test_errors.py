@@ -85,3 +85,12 @@ def test_errors_of_this_program_have_one_base_class() -> None:
             if isinstance(node, ast.ClassDef):
                 bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
                 assert not bases & {"ValueError", "RuntimeError", "OSError"}, f"{path}: {node.name}"
+
+
+def test_an_error_that_is_raised_again_out_of_its_own_pages_is_found():
+    refusal, pages = UserError("num_frames is 8."), TypeError("pages about types")
+    pages.__cause__, refusal.__context__ = refusal, pages
+    assert user_error(pages) is user_error(refusal) is refusal
+    fault, other = ValueError("a"), ValueError("b")
+    fault.__context__, other.__context__ = other, fault
+    assert user_error(fault) is None

@@ -194,8 +194,8 @@ def test_a_clip_with_its_sound(model, encoders, track):
     again = generate(model, encoders, request, SAMPLING, device=CPU)
     assert torch.equal(again.frames, clip.frames) and torch.equal(again.waveform, clip.waveform)
     # The picture is what the encoded parts give, decoded.
-    _, heard, _, _ = read_track(request, fps=30.0)
-    audio = encoders.encode_audio(heard[None], device=CPU)
+    _, conditioning, _, _ = read_track(request, fps=30.0)
+    audio = encoders.encode_audio(conditioning[None], device=CPU)
     latents = latents_of(model, encoders, audio=audio)
     assert torch.equal(encoders.decode_video(latents)[0], clip.frames)
     later = generate(
@@ -208,12 +208,12 @@ def test_a_clip_with_its_sound(model, encoders, track):
 
 def test_sound_is_cut_at_the_offset_for_the_model_and_for_the_file(track):
     request = replace(CELL, track=track, num_frames=37, track_offset_seconds=0.75)
-    settled, heard, waveform, padded_seconds = read_track(request, fps=30.0)
+    settled, conditioning, waveform, padded_seconds = read_track(request, fps=30.0)
     assert settled == request and padded_seconds == 0
     # 37 frames last 1.233 s; the authors' span adds 0.09 s and keeps one decimal.
-    assert heard.shape == (round(1.3 * 16_000),)
+    assert conditioning.shape == (round(1.3 * 16_000),)
     assert waveform.shape == (round(37 / 30 * RATE_HZ),)
-    for sound, rate_hz in ((heard, 16_000), (waveform, RATE_HZ)):
+    for sound, rate_hz in ((conditioning, 16_000), (waveform, RATE_HZ)):
         seconds = 0.75 + torch.arange(len(sound)) / rate_hz
         expected = 0.5 * torch.sin(2 * math.pi * (200 * seconds + 100 * seconds**2))
         inside = slice(rate_hz // 10, -rate_hz // 10)
@@ -222,10 +222,12 @@ def test_sound_is_cut_at_the_offset_for_the_model_and_for_the_file(track):
 
 def test_a_track_that_ends_early_is_filled_with_silence(track):
     request = replace(CELL, track=track, num_frames=37, track_offset_seconds=2.5)
-    _, heard, waveform, padded_seconds = read_track(request, fps=30.0)
+    _, conditioning, waveform, padded_seconds = read_track(request, fps=30.0)
     assert padded_seconds == pytest.approx(1.3 - 0.5, abs=1e-3)
-    assert heard.shape == (round(1.3 * 16_000),) and waveform.shape == (round(37 / 30 * RATE_HZ),)
-    assert not heard[8100:].any() and heard[:7900].std() > 0.3
+    assert conditioning.shape == (round(1.3 * 16_000),) and waveform.shape == (
+        round(37 / 30 * RATE_HZ),
+    )
+    assert not conditioning[8100:].any() and conditioning[:7900].std() > 0.3
     assert not waveform[22_200:].any() and waveform[:21_900].std() > 0.3
 
 
@@ -233,9 +235,11 @@ def test_an_open_offset_is_drawn_from_the_seed_inside_the_track(track):
     request = replace(CELL, track=track, num_frames=37, track_offset_seconds=None)
 
     def offset(seed, **changes):
-        settled, heard, _, padded = read_track(replace(request, seed=seed, **changes), fps=30.0)
+        settled, conditioning, _, padded = read_track(
+            replace(request, seed=seed, **changes), fps=30.0
+        )
         fixed = read_track(settled, fps=30.0)
-        assert torch.equal(fixed[1], heard) and padded == 0
+        assert torch.equal(fixed[1], conditioning) and padded == 0
         return settled.track_offset_seconds
 
     offsets = [offset(seed) for seed in range(12)]
@@ -284,7 +288,7 @@ def test_other_music_makes_the_picture_but_not_the_sound(model, encoders, track,
         assert not torch.equal(made.waveform, expected.waveform)
 
 
-def test_a_model_that_hears_nothing_has_no_audio_layers(model, encoders, track):
+def test_without_audio_the_model_has_no_audio_layers(model, encoders, track):
     request = replace(CELL, track=track, track_offset_seconds=0.5)
     own = generate(model, encoders, request, SAMPLING, device=CPU)
     made = generate(model, encoders, replace(request, heard="nothing"), SAMPLING, device=CPU)
@@ -294,25 +298,25 @@ def test_a_model_that_hears_nothing_has_no_audio_layers(model, encoders, track):
     assert not torch.equal(made.frames, own.frames)
     # It is not what silence sounds like.
     silence = torch.zeros(1, round(0.5 * 16_000))
-    heard = latents_of(model, encoders, audio=encoders.encode_audio(silence, device=CPU))
-    assert (heard - latents).norm() / latents.norm() > 1e-3
+    conditioning = latents_of(model, encoders, audio=encoders.encode_audio(silence, device=CPU))
+    assert (conditioning - latents).norm() / latents.norm() > 1e-3
 
 
-def test_sound_that_is_heard_instead_starts_where_the_clip_does(track, other_track):
+def test_other_audio_starts_where_the_clip_does(track, other_track):
     drawn = replace(CELL, track=track, heard=other_track, track_offset_seconds=None, seed=1)
-    settled, heard, waveform, padded = read_track(drawn, fps=30.0)
+    settled, conditioning, waveform, padded = read_track(drawn, fps=30.0)
     own = read_track(replace(settled, heard=None), fps=30.0)
     assert settled.track_offset_seconds > 0 and settled.heard_offset_seconds is None
     assert torch.equal(waveform, own[2]) and own[3] == 0
     offset = settled.track_offset_seconds
     assert padded == pytest.approx(max(offset + 0.5 - 2.0, 0.0), abs=1e-3)
     other = replace(settled, track=other_track, heard=None, track_offset_seconds=offset)
-    assert torch.equal(heard, read_track(other, fps=30.0)[1])
+    assert torch.equal(conditioning, read_track(other, fps=30.0)[1])
     assert read_track(replace(drawn, heard="nothing"), fps=30.0)[1] is None
     # Silence is added to whichever ends first.
     late = replace(settled, track_offset_seconds=0.0, heard_offset_seconds=1.75)
-    _, heard, _, padded = read_track(late, fps=30.0)
-    assert padded == pytest.approx(0.25, abs=1e-3) and not heard[-3900:].any()
+    _, conditioning, _, padded = read_track(late, fps=30.0)
+    assert padded == pytest.approx(0.25, abs=1e-3) and not conditioning[-3900:].any()
     late = replace(settled, track_offset_seconds=2.75, heard_offset_seconds=0.0)
     assert read_track(late, fps=30.0)[3] == pytest.approx(0.25, abs=1e-3)
     with pytest.raises(
@@ -349,13 +353,13 @@ def test_music_guidance_compares_with_silence(model, encoders):
     noise = torch.randn(latents.shape, generator=stream)
     text, empty = encoders.encode_captions(["a dancer", ""], device=CPU)
 
-    def velocity(features, heard):
+    def velocity(features, conditioning):
         with torch.no_grad():
             return model(
                 noise,
                 features[None],
                 torch.zeros(1),
-                audio_features=heard,
+                audio_features=conditioning,
                 text_lengths=(len(features),),
             )
 

@@ -66,9 +66,9 @@ def test_wav_is_read_back_exactly(tmp_path):
 def test_sample_formats_share_one_scale(media, codec):
     tone = media.sine(440, 0.2, amplitude=0.75)
     path = media.write("tone.wav", audio=tone, audio_codec=codec)
-    heard = read_audio(path, rate_hz=media.rate_hz)
+    samples_read = read_audio(path, rate_hz=media.rate_hz)
     tolerance = 0.012 if codec == "pcm_u8" else 1e-4
-    assert (heard - torch.from_numpy(tone)).abs().max() < tolerance
+    assert (samples_read - torch.from_numpy(tone)).abs().max() < tolerance
 
 
 def test_mean_weighs_the_six_channels_of_surround_equally(media):
@@ -95,11 +95,11 @@ def test_mean_weighs_the_six_channels_of_surround_equally(media):
 def test_songs_keep_pitch_phase_and_length(media, name, codec):
     tone = np.stack([media.sine(440, 2.0), media.sine(440, 2.0)])
     path = media.write(name, audio=tone, audio_codec=codec, layout="stereo")
-    heard = read_audio(path, rate_hz=RATE_HZ)
-    assert abs(len(heard) - 2 * RATE_HZ) <= 0.05 * RATE_HZ
+    samples_read = read_audio(path, rate_hz=RATE_HZ)
+    assert abs(len(samples_read) - 2 * RATE_HZ) <= 0.05 * RATE_HZ
     wanted = torch.from_numpy(media.sine(440, 2.0, RATE_HZ)).float()
     inside = slice(2000, 30000)
-    assert (heard[inside] - wanted[inside]).abs().max() < 0.03
+    assert (samples_read[inside] - wanted[inside]).abs().max() < 0.03
 
 
 def test_a_cover_image_does_not_move_the_clock(media):
@@ -113,11 +113,11 @@ def test_a_cover_image_does_not_move_the_clock(media):
 def test_resampling_is_exact_in_length_and_phase(tmp_path, media, rate_hz):
     path = tmp_path / "tone.wav"
     write_wav(path, torch.from_numpy(media.sine(300, 4.0, rate_hz)), rate_hz=rate_hz)
-    heard = read_audio(path, rate_hz=RATE_HZ)
-    assert len(heard) == 4 * RATE_HZ
+    samples_read = read_audio(path, rate_hz=RATE_HZ)
+    assert len(samples_read) == 4 * RATE_HZ
     wanted = torch.from_numpy(media.sine(300, 4.0, RATE_HZ))
-    assert (heard - wanted)[100:-100].abs().max() < 2e-3
-    assert heard[-20:].abs().max() > 0
+    assert (samples_read - wanted)[100:-100].abs().max() < 2e-3
+    assert samples_read[-20:].abs().max() > 0
 
 
 # Spans
@@ -168,10 +168,10 @@ def test_click_and_flash_coincide_in_avi(media, codec, frames_between, fps):
 def test_late_sound_begins_with_silence(media):
     sound = click_track(0.25, 1.0, media.rate_hz)
     path = media.write(times=TIMES, audio=sound, audio_start_seconds=0.5)
-    heard = read_audio(path)
-    assert heard[: int(0.45 * RATE_HZ)].abs().max() == 0
-    assert peak_seconds(heard) == pytest.approx(0.75, abs=0.002)
-    assert len(heard) == pytest.approx(1.5 * RATE_HZ, abs=0.03 * RATE_HZ)
+    samples_read = read_audio(path)
+    assert samples_read[: int(0.45 * RATE_HZ)].abs().max() == 0
+    assert peak_seconds(samples_read) == pytest.approx(0.75, abs=0.002)
+    assert len(samples_read) == pytest.approx(1.5 * RATE_HZ, abs=0.03 * RATE_HZ)
     span = read_audio(path, start_seconds=0.7, duration_seconds=0.5)
     assert peak_seconds(span) == pytest.approx(0.05, abs=0.002)
 
@@ -196,12 +196,12 @@ def test_click_and_flash_coincide(media, suffix, late):
 def test_a_hole_in_the_sound_is_silent_and_moves_nothing(media, name):
     sound = media.sine(440, 3.0, amplitude=0.2) + click_track(2.5, 3.0, media.rate_hz)
     path = media.write(name, times=TIMES, audio=sound, audio_codec="libopus", audio_hole=(0.5, 1.5))
-    heard = read_audio(path)
-    assert len(heard) == pytest.approx(3 * RATE_HZ, abs=0.05 * RATE_HZ)
-    assert heard[int(0.6 * RATE_HZ) : int(1.4 * RATE_HZ)].abs().max() < 1e-3
-    assert heard[int(0.2 * RATE_HZ) : int(0.4 * RATE_HZ)].abs().max() > 0.18
-    assert heard[int(1.6 * RATE_HZ) : int(2.4 * RATE_HZ)].abs().max() > 0.18
-    assert peak_seconds(heard) == pytest.approx(2.5, abs=0.002)
+    samples_read = read_audio(path)
+    assert len(samples_read) == pytest.approx(3 * RATE_HZ, abs=0.05 * RATE_HZ)
+    assert samples_read[int(0.6 * RATE_HZ) : int(1.4 * RATE_HZ)].abs().max() < 1e-3
+    assert samples_read[int(0.2 * RATE_HZ) : int(0.4 * RATE_HZ)].abs().max() > 0.18
+    assert samples_read[int(1.6 * RATE_HZ) : int(2.4 * RATE_HZ)].abs().max() > 0.18
+    assert peak_seconds(samples_read) == pytest.approx(2.5, abs=0.002)
 
 
 # What goes wrong

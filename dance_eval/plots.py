@@ -4,28 +4,15 @@ Colours come from the page that holds a plot, so they follow light and dark; a f
 those for a white ground.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NUM_COLOURS = 8
-NARROW_PX, WIDE_PX = 360, 640
-MARGIN_PX, TOP_PX, ROW_PX, SCATTER_PX = 14, 32, 40, 290
-_COLOURS = "0072b2 b34700 00795a a8326f 7a5d00 5b4bc4 8a3a1f 4a5866".split()
-_STYLE = "".join(
-    [
-        ".plot{font:12px system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}",
-        ".plot text{fill:var(--ink,#181a20)}.plot .title{font-weight:600;font-size:13px}",
-        ".plot .tick{fill:var(--grey,#5d626d);font-size:11px;text-anchor:middle}",
-        ".plot .end{fill:var(--grey,#5d626d);text-anchor:end}.grid{stroke:var(--line,#dfe2e8)}",
-        ".paper,.plot .hollow{fill:var(--paper,#fff)}.dot{fill:var(--own);opacity:.45}",
-        ".mean{fill:var(--own);stroke:var(--own);stroke-width:1.5}",
-        ".interval{stroke:var(--own);stroke-width:3}",
-        ".chance{stroke:var(--ink,#181a20);stroke-width:1.5;stroke-dasharray:3 2}",
-        *(f".s{n}{{--own:var(--s{n},#{colour})}}" for n, colour in enumerate(_COLOURS)),
-    ]
-)
+from dance_eval.metrics.intervals import MeanInterval
+from musicinfuser.html_pages import render
+
+COLOURS = ("0072b2", "b34700", "00795a", "a8326f", "7a5d00", "5b4bc4", "8a3a1f", "4a5866")
+NARROW_PX, WIDE_PX, MARGIN_PX = 360, 640, 14
 
 
 @dataclass(frozen=True)
@@ -34,7 +21,7 @@ class PlotRow:
 
     Attributes:
         label: Its name.
-        colour: Number of its colour; counted on beyond `NUM_COLOURS` from the first.
+        colour: Number of its colour; counted on beyond the last of `COLOURS` from the first.
         mean, low, high: Mean and interval, where there are any.
         dots: One (value, name) per clip.
         chance: Mean chance level, where there is one.
@@ -55,11 +42,7 @@ class PlotRow:
     @property
     def text(self) -> str:
         """Mean and interval in words."""
-        if self.mean is None:
-            return "no value"
-        if self.low is None or self.high is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return MeanInterval(self.mean, self.low, self.high).text() or "no value"
 
 
 @dataclass(frozen=True)
@@ -128,41 +111,11 @@ def interval_plot(
     numbers += [*span, *([] if reference is None else [reference])]
     width = WIDE_PX if is_wide else NARROW_PX
     axis = Axis.over(numbers, start_px=MARGIN_PX, end_px=width - MARGIN_PX)
-    bottom = TOP_PX + ROW_PX * len(rows) + 8
-    parts = [
-        f"{_line('grid', x, TOP_PX, x, bottom)}{_text('tick', x, bottom + 14, number)}"
-        for x, number in axis.marks()
-    ]
-    if reference is not None:
-        x = axis.px(reference)
-        parts.append(_line("chance", x, TOP_PX, x, bottom))
-    for index, row in enumerate(rows):
-        top = TOP_PX + ROW_PX * index + 4
-        note = "" if not is_wide else row.text if row.note is None else row.note
-        # A letter is about 7 px wide.
-        label = _cut(row.label, width // 7 - len(note))
-        own = _text("label", MARGIN_PX, top + 12, label) + _interval_row(row, axis, top + 27)
-        end = _text("end", width - MARGIN_PX, top + 12, note) if note else ""
-        parts.append(f'<g class="s{row.colour % NUM_COLOURS}">{own}</g>{end}')
-    said = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    return _svg(title, f"{title}. {said}", width, bottom + 24, parts)
-
-
-def _interval_row(row: PlotRow, axis: Axis, middle: float) -> str:
-    # Equal values must not hide each other.
-    parts = [
-        _circle("dot", axis.px(value), middle + (number * 7 % 11 - 5), 2.5, f"{name}: {value:.3f}")
-        for number, (value, name) in enumerate(row.dots)
-    ]
-    if row.chance is not None:
-        x = axis.px(row.chance)
-        parts.append(_line("chance", x, middle - 10, x, middle + 10, f"chance {row.chance:.3f}"))
-    if row.low is not None and row.high is not None:
-        parts.append(_line("interval", axis.px(row.low), middle, axis.px(row.high), middle))
-    if row.mean is not None:
-        kind = "mean hollow" if row.is_hollow else "mean"
-        parts.append(_circle(kind, axis.px(row.mean), middle, 5, row.text))
-    return "".join(parts)
+    said = f"{title}. {'; '.join(f'{row.label}: {row.text}' for row in rows)}"
+    return render(
+        "interval_plot.svg", title=title, said=said, rows=rows, is_wide=is_wide,
+        reference=reference, axis=axis, colours=COLOURS,
+    )  # fmt: skip
 
 
 def scatter_plot(
@@ -191,70 +144,10 @@ def scatter_plot(
     points = [point for _, _, own in groups for point in own]
     if not points:
         return ""
-    left, right, bottom = 46, NARROW_PX - MARGIN_PX, TOP_PX + SCATTER_PX
     heights = [y for _, y, _ in points] + ([] if y_reference is None else [0.0, 1.0])
-    across = Axis.over([x for x, _, _ in points], start_px=left, end_px=right)
-    up = Axis.over(heights, start_px=bottom, end_px=TOP_PX)
-    parts = []
-    for x, number in across.marks():
-        parts += [_line("grid", x, TOP_PX, x, bottom), _text("tick", x, bottom + 14, number)]
-    for y, number in up.marks():
-        parts += [_line("grid", left, y, right, y), _text("end", left - 5, y + 4, number)]
-    if y_reference is not None:
-        y, x = up.px(y_reference), across.px(0.0)
-        parts.append(_line("chance", left, y, right, y))
-        parts += [_line("chance", x, TOP_PX, x, bottom)] if left < x < right else []
-    else:
-        low = max(across.ticks[0], up.ticks[0])
-        high = min(across.ticks[-1], up.ticks[-1])
-        if low < high:
-            ends = across.px(low), up.px(low), across.px(high), up.px(high)
-            parts.append(_line("chance", *ends, "chance"))
-    parts.append(_text("tick", (left + right) / 2, bottom + 30, _cut(x_label, 46)))
-    if y_label:
-        middle = (TOP_PX + bottom) / 2
-        turned = _text("tick", 11, middle, _cut(y_label, 40))
-        parts.append(f'<g transform="rotate(-90 11 {middle})">{turned}</g>')
-    height = bottom + 38
-    for label, colour, own in groups:
-        dots = "".join(
-            _circle("dot", across.px(x), up.px(y), 4, f"{name}: {y:.3f}, {x_label} {x:.3f}")
-            for x, y, name in own
-        )
-        if len(groups) > 1:
-            dots += _circle("mean", left + 5, height + 4, 5)
-            dots += _text("legend", left + 18, height + 8, label)
-            height += 18
-        parts.append(f'<g class="s{colour % NUM_COLOURS}">{dots}</g>')
-    return _svg(title, said, NARROW_PX, height, parts)
-
-
-def _svg(title: str, said: str, width: int, height: int, parts: Sequence[str]) -> str:
-    head = _text("title", MARGIN_PX, 18, _cut(title, width // 6))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" role="img" aria-label="{html.escape(said)}">'
-        f'<style>{_STYLE}</style><rect class="paper" width="100%" height="100%"/>'
-        f"{head}{''.join(parts)}</svg>\n"
-    )
-
-
-def _text(kind: str, x: float, y: float, text: str) -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}">{html.escape(text)}</text>'
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float, name: str = "") -> str:
-    return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}">{_name(name)}</line>'
-
-
-def _circle(kind: str, x: float, y: float, radius: float, name: str = "") -> str:
-    return f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius}">{_name(name)}</circle>'
-
-
-def _name(text: str) -> str:
-    """What is shown while the mouse rests on a mark."""
-    return f"<title>{html.escape(text)}</title>" if text else ""
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    across = Axis.over([x for x, _, _ in points], start_px=46, end_px=NARROW_PX - MARGIN_PX)
+    up = Axis.over(heights, start_px=322, end_px=32)
+    return render(
+        "scatter_plot.svg", title=title, said=said, groups=groups, x_label=x_label,
+        y_label=y_label, y_reference=y_reference, across=across, up=up, colours=COLOURS,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from PIL import Image
 from dance_eval.contact_sheet import SheetRow, sheet_image
 from dance_eval.metrics.matching import ClipGroup
 from dance_eval.metrics.report import Document
-from dance_eval.plots import NUM_COLOURS
+from dance_eval.plots import COLOURS
 from musicinfuser.atomic_files import atomic_file
 from musicinfuser.html_pages import data_url
 
@@ -75,7 +75,7 @@ def players(
         entry, row = group.clips.get(system), drawn.get(system)
         player = {
             "system": system,
-            "colour": colour % NUM_COLOURS,
+            "colour": colour % len(COLOURS),
             "file": "" if entry is None else entry.file,
             "video": "",
             "missing": "no clip of this group" if entry is None else "cannot be shown; see Failed",

@@ -16,9 +16,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from musicinfuser.errors import UserError, printable
-from musicinfuser.yaml_places import second_of_a_key
+from musicinfuser.yaml_places import compose, second_of_a_key
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -245,9 +246,11 @@ def read_yaml(path: str | Path) -> Any:
     """
     text, line = read_text(path), None
     try:
-        content = yaml.safe_load(text)
-        if (twice := second_of_a_key(text)) is None:
-            return content
+        root = compose(text)
+        if root is None:
+            return None
+        if (twice := second_of_a_key(root)) is None:
+            return SafeConstructor().construct_document(root)
         reason, line = f"{twice[0]} stands there a second time; keep one of the two", twice[1]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -23,11 +23,13 @@ Fields of metrics.json:
 """
 
 import itertools
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from dance_eval.metrics.clip import ClipMetric
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean
@@ -59,119 +61,97 @@ def read_report(path: Path, *, clip_fields: Sequence[str] = ()) -> Document:
     if not isinstance(document, dict) or not document.keys() >= REQUIRED_FIELDS:
         raise ReportError(f"{path}: is not a metrics file of `evaluate.py score`; name another.")
     try:
-        _check_document(document, clip_fields)
-    except _WrongError as wrong:
-        raise ReportError(
-            f"{path}: {wrong}; mend it there, or move the file away and score again."
-        ) from None
+        _Document.model_validate(document)
+        for number, clip in enumerate(document["clips"]):
+            if lacking := [name for name in clip_fields if name not in clip]:
+                raise ReportError(f"{path}: clips[{number}] lacks {lacking[0]!r}{_MEND}")
+    except ValidationError as error:
+        raise ReportError(f"{path}: {_problem(error, document)}{_MEND}") from None
     return document
 
 
-class _WrongError(Exception):
-    """Where in the document something is wrong, and what."""
+_MEND = "; mend it there, or move the file away and score again."
 
 
-def _check_document(document: Document, clip_fields: Sequence[str]) -> None:
-    _check_fields(document, "", _DOCUMENT)
-    for system, values in document["systems"].items():
-        _check_fields(values, f"systems[{system!r}]", {})
-        for name, summary in values.items():
-            place = f"systems[{system!r}][{name!r}]"
-            _check_fields(summary, place, _SUMMARY, must=("mean", "low", "high", "n"))
-            low, high, mean = (summary[end] for end in ("low", "high", "mean"))
-            if (low is None) != (high is None) or (mean is None and low is not None):
-                raise _WrongError(f"{place} has only a part of mean, low and high")
-    for number, clip in enumerate(document["clips"]):
-        place = f"clips[{number}]"
-        if isinstance(clip, dict) and isinstance(clip.get("file"), str):
-            place += f" ({clip['file']})"
-        _check_fields(clip, place, _CLIP, must=("system", "values", *clip_fields))
-        for metric, numbers in clip["values"].items():
-            _check_fields(numbers, f"{place}.values[{metric!r}]", _each(numbers, _number))
-            # `score` finds what it knows by key; tables of old files need none.
-            if metric not in clip.get("keys", {metric: ""}):
-                raise _WrongError(f"{place}.keys lacks {metric!r}, which has values")
-        for name in ("keys", "features", "failures"):
-            texts = clip.get(name, {})
-            _check_fields(texts, f"{place}.{name}", _each(texts, _text))
+class _Checked(BaseModel):
+    """Fields that are given must be what they say; others are not looked at."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-Check = Callable[[Any], str]
-"""What is wrong with a value; empty if nothing."""
+class _Summary(_Checked):
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: NonNegativeInt
+    num_failed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.low is None) != (self.high is None) or (self.mean is None is not self.low):
+            raise PydanticCustomError("part", "has only a part of mean, low and high")
+        return self
 
 
-def _check_fields(
-    value: Any, place: str, checks: Mapping[str, Check], must: Iterable[str] = ()
-) -> None:
-    """`_WrongError` unless it is an object with fields that pass."""
-    if problem := _mapping(value):
-        raise _WrongError(f"{place} {problem}")
-    for name in must:
-        if name not in value:
-            raise _WrongError(f"{place} lacks {name!r}")
-    for name, check in checks.items():
-        if name in value and (problem := check(value[name])):
-            raise _WrongError(f"{place}.{name} {problem}".removeprefix("."))
+class _Clip(_Checked):
+    system: str
+    values: dict[str, dict[str, float]]
+    file: str = ""
+    folder: str = ""
+    music_beats: str = ""
+    track: str | None = None
+    prompt: str | None = None
+    heard: str | None = None
+    beats_file: str | None = None
+    sha256: str | None = None
+    track_sha256: str | None = None
+    track_offset_seconds: float = 0.0
+    seed: int | None = None
+    music_bpm: float | None = None
+    known_bpm: float | None = None
+    fps: float | None = None
+    num_frames: NonNegativeInt | None = None
+    failures: dict[str, str] = {}
+    features: dict[str, str] = {}
+    keys: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> Self:
+        # `score` finds what it knows by key; tables of old files need none.
+        lacking = self.values.keys() - self.keys.keys() if "keys" in self.model_fields_set else ()
+        for metric in lacking:
+            raise PydanticCustomError("key", f"keys lacks {metric!r}, which has values")
+        return self
 
 
-def _each(names: Any, check: Check) -> dict[str, Check]:
-    return dict.fromkeys(names, check) if isinstance(names, dict) else {}
+class _Document(_Checked):
+    systems: dict[str, dict[str, _Summary]]
+    clips: list[_Clip]
+    seed: int
+    confidence: float = Field(gt=0, lt=1)
+    complete: bool
+    findings: dict = {}
+    metrics: list = []
+    unlisted: list = []
 
 
-def _said(value: Any) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _is(kind: type | tuple[type, ...], name: str) -> Check:
-    def check(value: Any) -> str:
-        # In Python, true is a whole number.
-        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        return f"is {_said(value)}, not {name}" if wrong else ""
-
-    return check
-
-
-def _number(value: Any) -> str:
-    return _is((int, float), "a number")(value) or (
-        "" if math.isfinite(value) else f"is {_said(value)}, not a finite number"
-    )
-
-
-def _count(value: Any) -> str:
-    return _whole(value) or ("" if value >= 0 else f"is {value}, below 0")
-
-
-def _share(value: Any) -> str:
-    return _number(value) or ("" if 0 < value < 1 else f"is {value}, not between 0 and 1")
-
-
-def _or_null(check: Check, *names: str) -> dict[str, Check]:
-    return dict.fromkeys(names, lambda value: "" if value is None else check(value))
-
-
-_text, _whole = _is(str, "a text"), _is(int, "a whole number")
-_mapping, _list = _is(dict, "an object"), _is(list, "a list")
-_DOCUMENT: dict[str, Check] = {
-    **dict.fromkeys(("systems", "findings"), _mapping),
-    **dict.fromkeys(("clips", "metrics", "unlisted"), _list),
-    "seed": _whole,
-    "confidence": _share,
-    "complete": _is(bool, "true or false"),
-}
-_SUMMARY: dict[str, Check] = {
-    **_or_null(_number, "mean", "low", "high"),
-    **dict.fromkeys(("n", "num_failed"), _count),
-}
-_CLIP: dict[str, Check] = {
-    **dict.fromkeys(("file", "system", "folder", "music_beats"), _text),
-    **_or_null(_text, "track", "prompt", "heard", "beats_file", "sha256", "track_sha256"),
-    "track_offset_seconds": _number,
-    **_or_null(_whole, "seed"),
-    **_or_null(_number, "music_bpm", "known_bpm", "fps"),
-    **_or_null(_count, "num_frames"),
-    **dict.fromkeys(("values", "failures", "features", "keys"), _mapping),
-}
+def _problem(error: ValidationError, document: Document) -> str:
+    """The first thing that is wrong, with its place; a clip's also names its file."""
+    first = error.errors(include_url=False)[0]
+    *above, last = first["loc"]
+    is_missing = first["type"] == "missing"
+    place, said = "", "null" if first["input"] is None else repr(first["input"])
+    for part in above if is_missing else first["loc"]:
+        place += f".{part}" if isinstance(part, str) else f"[{part}]"
+        clip = document["clips"][part] if place == f".clips[{part}]" else None
+        place += f" ({clip['file']})" if isinstance(clip, dict) and "file" in clip else ""
+    if is_missing:
+        return f"{place[1:]} lacks {last!r}"
+    if first["type"] in ("part", "key"):
+        return f"{place[1:]}: {first['msg']}"
+    said = said if len(said) <= 40 else f"{said[:37]}..."
+    wanted = first["msg"].partition(" or instance of ")[0]
+    return f"{place[1:]} is {said}: {wanted[0].lower()}{wanted[1:]}"
 
 
 def summarise(

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic import TypeAdapter
+
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 
@@ -136,16 +138,7 @@ def read_key(path: Path) -> StudyKey:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != VERSION:
             raise StudyError(f"{path}: is a key of another version of this program.")
-        items = content["items"].items()
-        return StudyKey(
-            **content
-            | {
-                "questions": tuple(map(tuple, content["questions"])),
-                "clips": {name: ClipRecord(**clip) for name, clip in content["clips"].items()},
-                "items": {n: Item(**i | {"expected": tuple(i["expected"])}) for n, i in items},
-                "plan": {rater: [Trial(*t) for t in own] for rater, own in content["plan"].items()},
-            }
-        )
+        return TypeAdapter(StudyKey).validate_python(content)
     except StudyError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,24 +8,24 @@ what a block takes is the slope, and the full size's figure follows from it.
 """
 
 import argparse
-import json
+import multiprocessing
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.profiles import adapted, backbone, build_on_meta, read_profile
-from benchmarks.report import GIB, Figure, parser, write_result
+from benchmarks.report import GIB, Figure, command_of, parser
 
 NUM_LAYERS = 48
 
 
 def build(num_layers: int | None, *, size: str) -> dict[str, float]:
     """Build in this process; ``num_layers`` None is the full size on the meta device."""
+    torch.manual_seed(0)
     before = _peak_bytes()
     began = time.process_time()
     config = read_profile()
@@ -39,20 +39,12 @@ def build(num_layers: int | None, *, size: str) -> dict[str, float]:
     return {"seconds": seconds, "before": before, "peak": _peak_bytes(), "held": held}
 
 
-def in_a_process(num_layers: int | None, size: str) -> dict[str, float]:
-    """The same in a fresh process."""
-    asked = "meta" if num_layers is None else str(num_layers)
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.construction", "--child", asked, "--size", size],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """The meta device, then every number of blocks."""
-    meta = in_a_process(None, settings.size)
-    built = {n: in_a_process(n, settings.size) for n in settings.layers}
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, max_tasks_per_child=1) as pool:
+        found = pool.map(partial(build, size=settings.size), [None, *settings.layers])
+        meta, built = next(found), dict(zip(settings.layers, found, strict=True))
     figures = [
         Figure("all 48 blocks on the meta device", meta["seconds"], "s of CPU"),
         Figure("all 48 blocks on the meta device: peak RAM over the imports",
@@ -84,23 +76,8 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    options = parser(__doc__)
-    options.add_argument("--layers", type=int, nargs="+", default=[2, 6])
-    options.add_argument("--size", choices=("full", "small"), default="full")
-    options.add_argument("--child", help=argparse.SUPPRESS)
-    next(a for a in options._actions if a.dest == "out").required = False
-    settings = options.parse_args(arguments)
-    if settings.child:
-        torch.manual_seed(0)
-        num_layers = None if settings.child == "meta" else int(settings.child)
-        print(json.dumps(build(num_layers, size=settings.size)))
-        return
-    del settings.child
-    figures, details = measure(settings)
-    write_result(settings.out, "construction", figures, settings=settings, details=details)
-
+OPTIONS = parser(__doc__, "size", layers=[2, 6])
+main = command_of("construction", OPTIONS, measure)
 
 if __name__ == "__main__":
     main()

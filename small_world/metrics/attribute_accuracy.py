@@ -25,15 +25,9 @@ def named_in(prompt: str, phrases: Mapping[str, Mapping[str, dict[str, str]]]) -
     """What a prompt names.
 
     Phrases count as whole words and in the spelling given, capitals included: "House" is a genre,
-    "house" a building. Of phrases that overlap the longest counts.
-
-    Args:
-        prompt: The text.
-        phrases: By what is judged: phrases, and the class of each attribute that they stand for.
-
-    Returns:
-        By what is judged: the classes by attribute. What the prompt does not name, or names in two
-        ways, is absent.
+    "house" a building. Of phrases that overlap the longest counts. They come by what is judged,
+    each with the class of every attribute that it stands for. What the prompt does not name, or
+    names in two ways, is absent.
     """
     named = {}
     for judged, meanings in phrases.items():
@@ -48,14 +42,8 @@ def named_in(prompt: str, phrases: Mapping[str, Mapping[str, dict[str, str]]]) -
 class PromptMetric(ProbeMetric):
     """A metric of what a clip shows of what its prompt names.
 
-    A subclass sets `value_names`, ``num_named`` among them, and implements `compare`.
-
-    Args:
-        weights: Folder of an `AttributeNet`, whose phrases are looked for.
-        name: Name in tables.
-
-    Raises:
-        ProbeError: If the folder holds no such probe.
+    A subclass sets `value_names`, ``num_named`` among them, and implements `compare`. The folder
+    ``weights`` holds an `AttributeNet`, whose phrases are looked for; else `ProbeError`.
     """
 
     def __init__(self, *, weights: str, name: str) -> None:
@@ -69,19 +57,10 @@ class PromptMetric(ProbeMetric):
 
     @abstractmethod
     def compare(self, frames: Tensor, named: Named) -> dict[str, float]:
-        """Values other than ``num_named`` of a clip whose prompt names something.
-
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-            named: What `named_in` found.
-        """
+        """Values other than ``num_named`` of a clip, for what `named_in` found in its prompt."""
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If the prompt of the clip is not known or the clip has no frames.
-        """
+        """The values; `UserError` if the prompt is not known or the clip has no frames."""
         named = named_in(clip.known_prompt, self.network.phrases)
         values = self.compare(clip.frames, named) if named else {}
         return {**values, "num_named": float(len(named))}

@@ -62,13 +62,9 @@ class AttributeNet(Probe):
         self.look_sizes = looks
 
     def describe(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What single frames show.
+        """What single frames, ``(N, 3, size, size)`` in [0, 1], show.
 
-        Args:
-            pixels: ``(N, 3, size, size)`` in [0, 1].
-
-        Returns:
-            Descriptions of the poses, ``(N, 64)``, and logits ``(N, num_classes)`` per look.
+        Descriptions of the poses, ``(N, 64)``, and logits ``(N, num_classes)`` per look.
         """
         fine, coarse = self.trunk(pixels)
         pose = self.pose(_pooled(self.parts(coarse)))
@@ -77,29 +73,18 @@ class AttributeNet(Probe):
         return pose, dict(zip(self.look_sizes, logits, strict=True))
 
     def judge_moves(self, poses: Tensor) -> Tensor:
-        """Logits of the genres.
+        """Logits of the genres, ``(B, num_genres)``.
 
-        Args:
-            poses: Descriptions of clips' frames at 30 fps, ``(B, T, 64)``.
-
-        Returns:
-            ``(B, num_genres)``.
+        Takes descriptions of clips' frames at 30 fps, ``(B, T, 64)``.
         """
         over_time = self.moves(poses.transpose(1, 2))
         return self.genre(torch.cat([over_time.mean(dim=2), over_time.amax(dim=2)], dim=1))
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> dict[str, Tensor]:
-        """Logits of every attribute of a clip.
+        """Logits of every attribute, float32, shape (num_classes,), in the order of ``classes``.
 
-        Args:
-            frames: uint8 RGB in [0, 255] at about 30 fps, shape (T, H, W, 3).
-
-        Returns:
-            float32, shape (num_classes,), by attribute, in the order of ``classes``.
-
-        Raises:
-            ProbeError: If the frames have another shape or type, or there are none.
+        Takes uint8 RGB in [0, 255] at about 30 fps, shape (T, H, W, 3); `ProbeError` without any.
         """
         if not len(frames):
             raise ProbeError("A clip without frames shows nothing; give at least one.")

@@ -39,10 +39,7 @@ class PoseNet(Probe):
         )
 
     def maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each joint may be.
-
-        Args:
-            pixels: ``(N, 3, size, size)`` in [0, 1].
+        """Where each joint may be in pictures, ``(N, 3, size, size)`` in [0, 1].
 
         Returns:
             Logits of the cells, ``(N, J, size / 4, size / 4)``, and the place that each cell votes
@@ -62,16 +59,9 @@ class PoseNet(Probe):
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> Tensor:
-        """Joints of a clip with one dancer.
+        """Joints of a clip with one dancer, x before y, as shares of width and height.
 
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3); scaled to the network's size.
-
-        Returns:
-            float32, shape (T, J, 2), x before y, as shares of width and height.
-
-        Raises:
-            ProbeError: If the frames have another shape or type.
+        Takes uint8 RGB in [0, 255], shape (T, H, W, 3), to float32 (T, J, 2).
         """
         device = next(self.parameters()).device
         parts = [self(part.to(device)) for part in chunks_of(frames, size=self.size)]
@@ -87,11 +77,7 @@ def expected_places(logits: Tensor, votes: Tensor) -> Tensor:
 class PoseSpeed(MotionCurve):
     """How fast the joints of a lone dancer move: a motion curve for `BeatAlignment`.
 
-    Args:
-        weights: Folder of a `PoseNet`.
-
-    Raises:
-        ProbeError: If the folder holds none.
+    ``weights`` is the folder of a `PoseNet`; `ProbeError` if it holds none.
     """
 
     def __init__(self, weights: str) -> None:
@@ -107,17 +93,9 @@ class PoseSpeed(MotionCurve):
         return hash((PoseSpeed, self.weights))
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Mean speed of the joints from each frame to the next.
+        """Mean length of the joints' steps in picture sides per frame, float64, shape (T - 1,).
 
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-        Returns:
-            Mean length of the joints' steps in picture sides per frame, float64, shape (T - 1,);
-            empty for fewer than two frames.
-
-        Raises:
-            ProbeError: If the frames have another shape or type.
+        Takes uint8 RGB in [0, 255], shape (T, H, W, 3); empty for fewer than two frames.
         """
         steps = self.network.read(frames).double().diff(dim=0)
         return steps.norm(dim=-1).mean(dim=-1)

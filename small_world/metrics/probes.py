@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dance_eval.metrics.clip import ClipMetric
+from dance_eval.metrics.motion import require_frames
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
@@ -30,12 +31,9 @@ class ProbeError(UserError):
 
 
 class Probe(nn.Module):
-    """A network with a config of plain JSON values, saved in a folder.
+    """A network with a config of plain JSON values that it is built from, saved in a folder.
 
     Weights are stored as fp16, which halves the folder; they compute in fp32.
-
-    Args:
-        config: Everything that the network is built from.
     """
 
     kind: str
@@ -85,13 +83,7 @@ class Probe(nn.Module):
 
 
 class ProbeMetric(ClipMetric):
-    """A metric of clips that a probe reads.
-
-    Args:
-        network: The probe, read from ``weights``.
-        weights: Its folder.
-        name: Name in tables.
-    """
+    """A metric of clips that a probe reads, which was itself read from the folder ``weights``."""
 
     def __init__(self, network: Probe, *, weights: str, name: str) -> None:
         super().__init__(name=name)
@@ -105,23 +97,11 @@ class ProbeMetric(ClipMetric):
 
 
 def pixels_of(frames: Tensor, *, size: int) -> Tensor:
-    """Frames as the networks read them.
+    """Frames as the networks read them, scaled to a square; the aspect is not kept.
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        size: Side of the square they are scaled to; the aspect is not kept.
-
-    Returns:
-        float32 in [0, 1], shape (T, 3, size, size).
-
-    Raises:
-        ProbeError: If the frames have another shape or type.
+    Takes uint8 RGB in [0, 255], shape (T, H, W, 3), to float32 in [0, 1], (T, 3, size, size).
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-        raise ProbeError(
-            f"Frames of shape {tuple(frames.shape)} and type {frames.dtype} are not uint8 "
-            "(T, H, W, 3); permute or convert them first."
-        )
+    require_frames(frames)
     pixels = frames.permute(0, 3, 1, 2).float() / 255
     if pixels.shape[-2:] != (size, size):
         pixels = nn.functional.interpolate(
@@ -156,13 +136,9 @@ class Residual(nn.Module):
 
 
 class FrameTrunk(nn.Module):
-    """Features of single frames at a quarter and an eighth of their size.
+    """Features of single frames: ``fine_width`` at a quarter, ``coarse_width`` at an eighth of it.
 
     The place in the picture is an input of its own, since all that is read depends on it.
-
-    Args:
-        fine_width: Channels at a quarter of the size.
-        coarse_width: Channels at an eighth.
     """
 
     def __init__(self, *, fine_width: int, coarse_width: int) -> None:
@@ -180,13 +156,9 @@ class FrameTrunk(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of frames.
+        """Features of frames, ``(N, 3, S, S)`` in [0, 1].
 
-        Args:
-            pixels: ``(N, 3, S, S)`` in [0, 1].
-
-        Returns:
-            ``(N, fine_width, S / 4, S / 4)`` and ``(N, coarse_width, S / 8, S / 8)``.
+        They are ``(N, fine_width, S / 4, S / 4)`` and ``(N, coarse_width, S / 8, S / 8)``.
         """
         line = torch.linspace(-1, 1, pixels.shape[-1], device=pixels.device)
         across = line.expand(len(pixels), 1, len(line), -1)

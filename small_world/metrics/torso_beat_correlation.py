@@ -23,16 +23,9 @@ _TINY = 1e-12
 def beat_position(times_seconds: Tensor, beats_seconds: Tensor) -> Tensor:
     """Where moments lie between beats, counted in beats from the first one.
 
-    Args:
-        times_seconds: Moments, shape (T,).
-        beats_seconds: Ascending beats, shape (..., M), M of 2 or more.
-
-    Returns:
-        float64, shape (..., T): whole on a beat, linear between two, and continued with the nearest
-        interval before the first and after the last.
-
-    Raises:
-        ValueError: If there are fewer than two beats or two fall together.
+    Whole on a beat, linear between two, and continued with the nearest interval before the first
+    and after the last. Takes moments, shape (T,), and ascending beats, shape (..., M), to float64
+    (..., T); `UserError` for fewer than two beats or two that fall together.
     """
     if beats_seconds.shape[-1] < 2:
         raise UserError(
@@ -95,11 +88,7 @@ class TorsoBeatCorrelation(ProbeMetric):
     Args:
         weights: Folder of a `PoseNet` that knows pelvis, neck, shoulders and hips.
         without_two_beat_swing: As in `beat_correlation`.
-        num_shifts: Circular shifts per clip.
-        name: Name in tables.
-
-    Raises:
-        ValueError: If the folder holds no such probe or there is no shift.
+        num_shifts: Circular shifts per clip, 1 or more.
     """
 
     value_names = ("correlation", "chance")
@@ -123,11 +112,7 @@ class TorsoBeatCorrelation(ProbeMetric):
         self._torso = [network.joint_names.index(name) for name in TORSO]
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """Score one clip.
-
-        Raises:
-            ValueError: If fewer than two music beats lie in the clip or they cannot be had.
-        """
+        """The values; `UserError` with fewer than two music beats, or if they cannot be had."""
         beats = clip.music_beats().double()
         if len(beats) < 2:
             raise UserError(

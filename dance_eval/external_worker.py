@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 # A pipe holds this much, so that a request never waits for a worker that does not read.
 MAX_REQUEST_BYTES = 60_000
@@ -72,11 +73,8 @@ class ExternalWorker:
     ) -> None:
         if isinstance(command, str) or not command or not command[0]:
             raise UserError(f"{name}: the command {command!r} is no list of program and arguments.")
-        if not (start_limit_seconds > 0 and time_limit_seconds > 0):
-            raise UserError(
-                f"{name}: time limits of {start_limit_seconds} s to start and {time_limit_seconds} "
-                "s per request were given; both must be positive."
-            )
+        check_number(f"{name}: start_limit_seconds", start_limit_seconds, above=0)
+        check_number(f"{name}: time_limit_seconds", time_limit_seconds, above=0)
         self.command = list(command)
         self.name = name
         self.start_limit_seconds = start_limit_seconds

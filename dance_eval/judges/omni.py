@@ -16,8 +16,8 @@ from dance_eval.judges.judge import (
     JudgeInput,
 )
 from dance_eval.judges.questions import Question
-from musicinfuser.errors import UserError
 from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.setting_checks import check_number
 
 _NUM_TOP = 20
 
@@ -50,8 +50,8 @@ class OmniJudge(Judge):
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        if not self.fps > 0 or self.max_height < 1 or self.max_new_tokens < 1:
-            raise UserError("fps, max_height and max_new_tokens must be positive.")
+        for name in ("fps", "max_height", "max_new_tokens"):
+            check_number(name, getattr(self, name), above=0)
         self._reset()
 
     def _reset(self) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 
 from dance_eval.judges.scores import authors_score
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_choice
 
 Wording = Literal["paper", "authors"]
 
@@ -70,8 +70,7 @@ def questions(prompt: str | None, *, wording: Wording = "paper") -> list[Questio
     Raises:
         ValueError: If the wording is unknown.
     """
-    if wording not in ("paper", "authors"):
-        raise UserError(f"wording is {wording!r}; choose 'paper' or 'authors'.")
+    check_choice("wording", wording, get_args(Wording))
     asked = []
     for group, texts in table_10().items():
         for name, text in texts.items():

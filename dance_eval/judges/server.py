@@ -23,6 +23,7 @@ from dance_eval.judges.judge import CLIP_NAMES, Answer, Judge, JudgeError, Judge
 from dance_eval.judges.questions import Question
 from musicinfuser.errors import UserError
 from musicinfuser.media.video_writing import with_sound
+from musicinfuser.setting_checks import check_number
 
 _PROBE_SECONDS = 5.0
 _PASSING = (408, 409, 429)  # besides 5xx, what openai's client tries again
@@ -75,12 +76,8 @@ class ServerJudge(Judge):
             raise UserError(f"base_url is {self.base_url!r}; it begins with http:// or https://.")
         least = {"top_logprobs": 0, "max_tokens": 1, "concurrency": 1, "num_retries": 0}
         for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise UserError(f"{name} is {getattr(self, name)}; use {lowest} or more.")
-        if not self.time_limit_seconds > 0:
-            raise UserError(
-                f"time_limit_seconds is {self.time_limit_seconds}; it must be positive."
-            )
+            check_number(name, getattr(self, name), at_least=lowest)
+        check_number("time_limit_seconds", self.time_limit_seconds, above=0)
         self.base_url = self.base_url.rstrip("/")
         self._is_down = False
 

@@ -14,6 +14,7 @@ from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.optical_flow import OpticalFlow
 from dance_eval.metrics.rhythm import RhythmMetric
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 ONSET_RATE_HZ = 22050
 """librosa's own rate, at which the authors load sound; onsets lie on a grid of 512 samples."""
@@ -101,8 +102,7 @@ class AVAlign(RhythmMetric):
         super().__init__(
             smoothing_seconds=0.0, num_shifts=num_shifts, motion=motion or OpticalFlow(), name=name
         )
-        if threshold < 0:
-            raise UserError(f"threshold is {threshold}; it must be 0 or more.")
+        check_number("threshold", threshold, at_least=0)
         self.threshold = threshold
 
     def motion_moments(self, clip: ScoredClip) -> torch.Tensor:

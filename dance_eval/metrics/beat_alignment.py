@@ -5,12 +5,12 @@ averages over kinematic beats, the Bailando code over music beats. A random danc
 in the first, so the score is always given with its chance level.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from dance_eval.metrics.rhythm import RhythmMetric, nearest_gaps
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_choice, check_number
 
 Direction = Literal["kinematic", "music"]
 
@@ -33,10 +33,8 @@ def beat_alignment(
     Returns:
         Scores in [0, 1], float64, shape (...); 0 where either side has no beats.
     """
-    if not sigma_seconds > 0:
-        raise UserError(f"sigma_seconds is {sigma_seconds}; the kernel needs a positive width.")
-    if average_over not in ("kinematic", "music"):
-        raise UserError(f"average_over is {average_over!r}; choose 'kinematic' or 'music'.")
+    check_number("sigma_seconds", sigma_seconds, above=0)
+    check_choice("average_over", average_over, get_args(Direction))
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:
         return torch.zeros(music_seconds.shape[:-1], dtype=torch.float64)
     nearest = nearest_gaps(kinematic_seconds, music_seconds, of_music=average_over == "music")

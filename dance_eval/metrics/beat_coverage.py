@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dance_eval.metrics.rhythm import RhythmMetric, nearest_gaps
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 # Times are decimal fractions; a gap of exactly the tolerance must survive their rounding.
 _ROUNDING_SECONDS = 1e-9
@@ -29,8 +29,7 @@ def beat_coverage(
     Returns:
         Shares in [0, 1], float64, shape (...); 0 where either side has no beats.
     """
-    if not tolerance_seconds > 0:
-        raise UserError(f"tolerance_seconds is {tolerance_seconds}; give a positive time.")
+    check_number("tolerance_seconds", tolerance_seconds, above=0)
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:
         return torch.zeros(music_seconds.shape[:-1], dtype=torch.float64)
     nearest = nearest_gaps(kinematic_seconds, music_seconds, of_music=True)

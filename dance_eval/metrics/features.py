@@ -8,6 +8,7 @@ from dance_eval.metrics.clip import MetricPart, ScoredClip
 from dance_eval.metrics.motion import GREY_WEIGHTS
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import exact_name
+from musicinfuser.setting_checks import check_number
 
 
 class FrameFeatures(MetricPart, ABC):
@@ -45,11 +46,8 @@ class PixelStatistics(FrameFeatures):
     """
 
     def __init__(self, *, grid: int = 4, motion_weight: float = 10.0) -> None:
-        if grid < 1 or motion_weight < 0:
-            raise UserError(
-                f"grid is {grid} and motion_weight {motion_weight}; give at least one part and a "
-                "weight of 0 or more."
-            )
+        check_number("grid", grid, at_least=1)
+        check_number("motion_weight", motion_weight, at_least=0)
         self.grid = grid
         self.motion_weight = motion_weight
         self.name = f"pixel_statistics_{grid}x{grid}_motion{exact_name(motion_weight)}"

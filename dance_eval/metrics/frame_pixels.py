@@ -6,13 +6,14 @@ without antialiasing, nothing rounded or clamped. All take frames as uint8 RGB i
 (T, H, W, 3); a clip without frames is refused.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop, normalize, resize
 
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_choice
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -54,8 +55,7 @@ def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]
     Where the side that the mode names is above 512 px, both are scaled by 512 over it and rounded
     down, in double precision as VBench's code has it: 561 px become 511.
     """
-    if mode not in ("longer", "shorter"):
-        raise UserError(f"The resize mode is {mode!r}; choose 'longer' or 'shorter'.")
+    check_choice("resize", mode, get_args(MusiqResize))
     side = max(height, width) if mode == "longer" else min(height, width)
     if side <= MUSIQ_SIDE:
         return height, width

@@ -15,6 +15,7 @@ from dance_eval.metrics.features import FrameFeatures, clip_features
 from dance_eval.metrics.intervals import MeanInterval, percentiles
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -102,8 +103,7 @@ class FrechetDistance(SetMetric):
         name: str = "frechet_distance",
     ) -> None:
         super().__init__(name=name, part=features)
-        if num_resamples < 1:
-            raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
+        check_number("num_resamples", num_resamples, at_least=1)
         self.features = features
         self.reference = reference
         self.num_resamples = num_resamples

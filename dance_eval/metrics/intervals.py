@@ -10,6 +10,7 @@ import torch
 
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 
 _CHUNK_DRAWS = 2_000_000
 
@@ -58,10 +59,8 @@ def bootstrap_mean(
         confidence: Share of the resampled means inside the interval, in (0, 1).
         num_resamples: Number of resamples.
     """
-    if not 0.0 < confidence < 1.0:
-        raise UserError(f"confidence is {confidence}; it must lie between 0 and 1, e.g. 0.95.")
-    if num_resamples < 1:
-        raise UserError(f"num_resamples is {num_resamples}; an interval needs at least 1.")
+    check_number("confidence", confidence, above=0, below=1)
+    check_number("num_resamples", num_resamples, at_least=1)
     if not all(map(math.isfinite, values)):
         raise UserError(f"{name} holds a value that is not finite; leave it out and count it.")
     num_values = len(values)

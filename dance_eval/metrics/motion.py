@@ -11,6 +11,7 @@ import math
 import torch
 
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 DEFAULT_SMOOTHING_SECONDS = 2.5 / 30
 """2.5 frames at 30 fps, the same time as Bailando's 5 frames at 60 fps."""
@@ -103,7 +104,6 @@ def kinematic_beats(
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise UserError(f"A clip at {fps} frames per second has no time axis; give its real rate.")
-    if smoothing_seconds < 0:
-        raise UserError(f"smoothing_seconds is {smoothing_seconds}; it must be 0 or more.")
+    check_number("smoothing_seconds", smoothing_seconds, at_least=0)
     smoothed = gaussian_smoothed(curve, sigma_samples=smoothing_seconds * fps)
     return (local_minima(smoothed) + 0.5) / fps

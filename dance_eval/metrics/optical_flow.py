@@ -13,6 +13,7 @@ import torch
 from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 # Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags.
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
@@ -106,8 +107,7 @@ class OpticalFlow(MotionCurve):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.short_side is not None and self.short_side < 1:
-            raise UserError(f"short_side is {self.short_side}; give pixels, or null for full size.")
+        check_number("short_side", self.short_side, at_least=1, hint=" px, or null for full size")
         load_cv2()  # now and not at the first clip
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:

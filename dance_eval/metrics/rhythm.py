@@ -14,8 +14,8 @@ import torch
 
 from dance_eval.metrics.clip import ClipMetric, MotionCurve, ScoredClip
 from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, kinematic_beats
-from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 
 _CHUNK_DISTANCES = 4_000_000
 
@@ -92,8 +92,7 @@ class RhythmMetric(ClipMetric):
         name: str,
     ) -> None:
         super().__init__(name=name, part=motion)
-        if num_shifts < 2:
-            raise UserError(f"num_shifts is {num_shifts}; a z score needs at least 2.")
+        check_number("num_shifts", num_shifts, at_least=2, hint=", for a z score")
         self.smoothing_seconds = smoothing_seconds
         self.num_shifts = num_shifts
         self.motion = motion

@@ -1,12 +1,12 @@
 """What a small world is made from."""
 
 import argparse
-import math
 from dataclasses import dataclass, fields
 
 from docstring_parser import parse
 
 from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 from small_world.generator.music import NUM_BEATS, Piece, compose
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
@@ -59,19 +59,18 @@ class SmallWorldRecipe:
             ValueError: If a number is out of its range.
         """
         counts = ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio")
-        limits: dict[str, tuple[float, float]] = {
-            **dict.fromkeys(counts, (0, math.inf)),
-            **dict.fromkeys(("basic_beats", "advanced_beats"), (MIN_BEATS, MAX_BEATS)),
-            "height": (MIN_HEIGHT_PX, math.inf),
-            "youtube_seconds": (1, MAX_YOUTUBE_SECONDS),
-            "audio_channels": (1, 2),
-            "aist_fps": (1, math.inf),
-            "audio_rate_hz": (8000, math.inf),
+        limits: dict[str, dict[str, float]] = {
+            **dict.fromkeys(counts, {"at_least": 0}),
+            "basic_beats": {"at_least": MIN_BEATS, "at_most": MAX_BEATS},
+            "advanced_beats": {"at_least": MIN_BEATS, "at_most": MAX_BEATS},
+            "height": {"at_least": MIN_HEIGHT_PX},
+            "youtube_seconds": {"at_least": 1, "at_most": MAX_YOUTUBE_SECONDS},
+            "audio_channels": {"at_least": 1, "at_most": 2},
+            "aist_fps": {"at_least": 1},
+            "audio_rate_hz": {"at_least": 8000},
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                wanted = f"{low} or more" if high == math.inf else f"{low} to {high:g}"
-                raise UserError(f"{name} is {getattr(self, name)}; give {wanted}.")
+        for name, own in limits.items():
+            check_number(name, getattr(self, name), **own)
         if self.height % 2:
             raise UserError(f"height is {self.height}; give an even number of rows.")
 

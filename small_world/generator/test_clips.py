@@ -15,6 +15,7 @@ from datamodules.youtube import YouTubeDataset
 from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.media.seeking import PTS_TOLERANCE_SECONDS
+from musicinfuser.setting_checks import check_choice, check_number
 from small_world.generator.corpus import read_truth
 
 HEIGHT, WIDTH, FPS = 64, 64, 30.0
@@ -49,12 +50,9 @@ class Choice:
             ValueError: If a setting is out of its range.
         """
         check_clip_size(self.num_frames, HEIGHT, WIDTH)
-        if self.source not in get_args(TestSource):
-            raise UserError(f"source is {self.source!r}; give aist or youtube.")
-        if self.num_clips < 2:
-            raise UserError(
-                f"num_clips is {self.num_clips}; give 2 or more, since each gets another's music."
-            )
+        check_choice("source", self.source, get_args(TestSource))
+        hint = ", since each gets another's music"
+        check_number("num_clips", self.num_clips, at_least=2, hint=hint)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,7 @@ from musicinfuser.generation_requests import NO_AUDIO
 from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.number_names import exact_name
+from musicinfuser.setting_checks import check_number
 from musicinfuser.tables import Row, csv_table
 from small_world.generator.aist_like import record_aist
 from small_world.generator.corpus import (
@@ -174,8 +175,7 @@ def other_music(takes: Sequence[Take]) -> list[int]:
 
 
 def _require_room(tempo: float, takes: Sequence[Take], dataset: ClipDataset) -> None:
-    if not MIN_TEMPO <= tempo <= MAX_TEMPO:
-        raise UserError(f"tempo is {tempo}; give {MIN_TEMPO:g} to {MAX_TEMPO:g} times.")
+    check_number("tempo", tempo, at_least=MIN_TEMPO, at_most=MAX_TEMPO)
     for take in takes:
         seconds = take.truth["num_frames"] / take.truth["fps"]
         # A dance from the wild is as long at any tempo, one under an AIST name has as many beats.

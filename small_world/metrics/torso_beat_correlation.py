@@ -13,6 +13,7 @@ from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.rhythm import shifted_scores
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 from small_world.metrics.pose import PoseNet
 from small_world.metrics.probes import ProbeError, ProbeMetric
 
@@ -103,8 +104,7 @@ class TorsoBeatCorrelation(ProbeMetric):
     ) -> None:
         network = PoseNet.load(weights)
         super().__init__(network, weights=weights, name=name)
-        if num_shifts < 1:
-            raise UserError(f"num_shifts is {num_shifts}; a chance level needs at least 1.")
+        check_number("num_shifts", num_shifts, at_least=1, hint=", for a chance level")
         self.without_two_beat_swing, self.num_shifts = without_two_beat_swing, num_shifts
         missing = sorted(set(TORSO) - set(network.joint_names))
         if missing:

@@ -11,13 +11,13 @@ from transformers import AutoTokenizer, T5EncoderModel
 from lightning_modules.settings import OptimizerSpec, ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
-from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import load_pretrained
+from musicinfuser.setting_checks import check_number
 from small_world.parts.random_parts import write_pipeline_rest
 from small_world.parts.small_part import SmallPartModule
 from small_world.parts.text_encoder import caption_features
@@ -67,8 +67,7 @@ class TextToVideoModule(SmallPartModule):
         """
         self.validated = [f"loss_sigma_{name}" for name in validation.names]
         super().__init__(optimizer, export_dir, pretrained=pretrained, seed=seed)
-        if not noise_shift > 0:
-            raise UserError(f"noise_shift is {noise_shift}; give 1 for uniform levels, or more.")
+        check_number("noise_shift", noise_shift, above=0, hint=" (1: uniform levels)")
         self.noise_shift, self.validation = noise_shift, validation
         self.max_text_tokens, self.train_text_encoder = max_text_tokens, train_text_encoder
         self.compile_blocks = compile_blocks

@@ -45,5 +45,5 @@ def test_two_clips_are_shown_in_their_order(judge, shown, question, dances):
 def test_what_is_no_such_model_is_one_sentence(tmp_path):
     with pytest.raises(JudgeError, match="no model that can be read.*`source`"):
         OmniJudge(source=str(tmp_path)).check()
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="fps is 0; it must be above 0"):
         OmniJudge(fps=0)

@@ -81,5 +81,5 @@ def test_other_frames_and_modes_are_refused():
         dino_pixels(torch.zeros(2, 8, 8, 3), size=8)
     with pytest.raises(ValueError, match="without frames"):
         musiq_pixels(noise(0, 8, 8), mode="longer")
-    with pytest.raises(ValueError, match="'wider'; choose 'longer' or 'shorter'"):
+    with pytest.raises(ValueError, match="must be 'longer' or 'shorter', not 'wider'"):
         musiq_size(1, 1, mode="wider")

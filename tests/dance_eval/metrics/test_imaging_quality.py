@@ -114,9 +114,9 @@ def test_what_the_worker_says_is_a_failure_of_the_clip(command, tmp_path):
 def test_settings_are_checked_before_anything_starts(weights):
     with pytest.raises(ValueError, match="the weights /no/file.pth do not exist"):
         ImagingQuality(command=["x"], weights="/no/file.pth")
-    with pytest.raises(ValueError, match="resize mode is 'wider'"):
+    with pytest.raises(ValueError, match="resize must be 'longer' or 'shorter', not 'wider'"):
         ImagingQuality(command=["x"], weights=weights, resize="wider")
-    with pytest.raises(ValueError, match="both must be positive"):
+    with pytest.raises(ValueError, match="time_limit_seconds is .*; it must be above 0"):
         ImagingQuality(command=["x"], weights=weights, time_limit_seconds=0)
     metric = ImagingQuality(command=["/no/such/python"], weights=weights)
     with pytest.raises(ValueError, match="imaging_quality: `/no/such/python --weights"):

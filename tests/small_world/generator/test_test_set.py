@@ -262,10 +262,10 @@ def test_repeating_changes_nothing_and_fills_gaps(world: Path, tmp_path: Path) -
     ("options", "message"),
     [
         (["--num-clips=6"], "holds 5 videos for aist clips, fewer than 6; make a world with more"),
-        (["--num-clips=1"], "num_clips is 1; give 2 or more"),
+        (["--num-clips=1"], "num_clips is 1; it must be at least 2"),
         (["--num-frames=36"], "num_frames is 36"),
         (["--num-frames=145"], "too short"),
-        (["--tempo", "3"], "tempo is 3.0; give 0.5 to 2 times"),
+        (["--tempo", "3"], "tempo is 3.0; it must be at least 0.5 and at most 2"),
         (["--num-frames=85", "--tempo", "2"], "tempo 2 leaves "),
     ],
 )

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass, fields
+from typing import Any
 
 from docstring_parser import parse
 
@@ -59,7 +60,7 @@ class SmallWorldRecipe:
             ValueError: If a number is out of its range.
         """
         counts = ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio")
-        limits: dict[str, dict[str, float]] = {
+        limits: dict[str, Any] = {
             **dict.fromkeys(counts, {"at_least": 0}),
             "basic_beats": {"at_least": MIN_BEATS, "at_most": MAX_BEATS},
             "advanced_beats": {"at_least": MIN_BEATS, "at_most": MAX_BEATS},

@@ -367,7 +367,9 @@ def test_music_guidance_compares_with_silence(model, encoders):
     expected = unconditional + 6.0 * (conditional - unconditional)
     expected = expected + 2.0 * (conditional - velocity(text, None))
     torch.testing.assert_close(latents, noise + expected, rtol=1e-4, atol=1e-4)
-    # Without sound there is nothing to guide by.
-    silent = latents_of(model, encoders, sampling=sampling)
+    # Without sound there is nothing to guide by, and no third branch.
+    calls = []
+    with model.register_forward_hook(lambda *_: calls.append("branch")):
+        silent = latents_of(model, encoders, sampling=sampling)
     plain = latents_of(model, encoders, sampling=replace(sampling, music_guidance_scale=1.0))
-    assert torch.equal(silent, plain)
+    assert torch.equal(silent, plain) and len(calls) == 2

@@ -89,3 +89,4 @@ def test_remembers_one_call_only():
     torch.testing.assert_close(remembered(other, SIGMA), Counted(3.0)(other, SIGMA))
     remembered(LATENTS, SIGMA)
     assert counted.num_calls == 3
+    torch.testing.assert_close(remembered(LATENTS, 2 * SIGMA), Counted(3.0)(LATENTS, 2 * SIGMA))

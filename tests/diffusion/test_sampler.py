@@ -119,3 +119,15 @@ def test_denoiser_sees_one_level_per_sample_and_hooks_see_every_step():
     for i, latents in ends:
         expected = NOISE.bfloat16().float() + (1 - sigmas[i + 1])
         torch.testing.assert_close(latents, expected, rtol=0, atol=1e-6)
+
+
+def test_latents_that_a_hook_returns_take_the_place_of_a_steps_own():
+    sigmas, replaced = linear_quadratic_sigmas(4), 3 * NOISE
+    after = {1: replaced.bfloat16()}
+    sampled = euler_sample(
+        lambda z, s: torch.ones_like(z), NOISE, sigmas, on_step_end=lambda i, z: after.get(i)
+    )
+    assert sampled.dtype == torch.float32
+    torch.testing.assert_close(sampled, replaced.bfloat16().float() + sigmas[2])
+    last = euler_sample(lambda z, s: z, NOISE, sigmas, on_step_end=lambda i, z: NOISE.bfloat16())
+    assert last.dtype == torch.float32 and torch.equal(last, NOISE.bfloat16().float())

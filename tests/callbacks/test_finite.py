@@ -72,6 +72,19 @@ def test_without_bad_steps_a_run_is_what_it_would_be(tmp_path: Path, on_bad: str
     assert_equal(records[0].states, records[1].states)
 
 
+class Steep(Line):
+    def training_step(self, batch, batch_idx):
+        return 1e25 * super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+def test_gradients_whose_squares_overflow_are_numbers(tmp_path: Path, on_bad: str) -> None:
+    guard = FiniteTraining(on_bad, max_skipped=0)
+    run = trainer(tmp_path, guard, num_steps=2)
+    run.fit(Steep(), batches(2))
+    assert run.global_step == 2 and guard.num_skipped == 0
+
+
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     record = StepRecord()
     run = trainer(tmp_path, record, FiniteTraining("skip"), num_steps=4, accumulate_grad_batches=2)

@@ -406,6 +406,15 @@ def test_a_full_memory_costs_a_sample_not_the_run(
     assert cli.trainer.global_step == 2
 
 
+def process_of(folder: Path, *, rank: int = 0, world_size: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(
+        global_rank=rank, world_size=world_size, is_global_zero=rank == 0, callbacks=[], loggers=[],
+        default_root_dir=folder, fast_dev_run=False, overfit_batches=0,
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+        strategy=SimpleNamespace(barrier=lambda name: None),
+    )  # fmt: skip
+
+
 def test_processes_share_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each clip is made by one of them."""
     made: dict[int, list[str]] = {0: [], 1: []}
@@ -421,14 +430,31 @@ def test_processes_share_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("callbacks.sample_generation.generate", note)
     sampling = SampleGeneration(1, [SampleRequest(f"{name}.wav", PROMPT) for name in "abc"])
     for rank in made:
-        trainer = SimpleNamespace(
-            global_rank=rank, world_size=2, is_global_zero=rank == 0, callbacks=[], loggers=[],
-            default_root_dir=tmp_path, fast_dev_run=False, overfit_batches=0,
-            precision_plugin=SimpleNamespace(forward_context=nullcontext),
-            strategy=SimpleNamespace(barrier=lambda name: None),
-        )  # fmt: skip
-        sampling.generate(trainer, Sampled(), 1)
+        sampling.generate(process_of(tmp_path, rank=rank, world_size=2), Sampled(), 1)
     assert made == {0: ["a.wav", "c.wav"], 1: ["b.wav"]}
+
+
+@pytest.mark.parametrize(("num_steps", "of_held_out"), [(64, 5), (3, 3)])
+def test_only_clips_of_the_cache_take_fewer_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int, of_held_out: int
+) -> None:
+    taken: dict[str, int] = {}
+
+    def note(model: object, encoders: object, request: GenerationRequest, sampling, **_) -> None:
+        taken[request.track] = sampling.num_steps
+        raise OutOfMemoryError("noted")
+
+    class Sampled(Line):
+        adapted = encoders = None
+        sampling = SamplingSpec(num_steps, 6.0)
+
+    monkeypatch.setattr("callbacks.sample_generation.generate", note)
+    named = SampleGeneration(1, [SampleRequest("named.wav", PROMPT)], held_out_steps=5)
+    of_cache = SampleGeneration(1, held_out_steps=5)
+    of_cache._held_out = [replace(named.requests[0], track="held out.wav")]
+    for sampling in (named, of_cache):
+        sampling.generate(process_of(tmp_path), Sampled(), 1)
+    assert taken == {"named.wav": num_steps, "held out.wav": of_held_out}
 
 
 def test_clips_are_spread_over_pieces_of_music(media: Path, tmp_path: Path) -> None:

@@ -159,11 +159,22 @@ def test_rates_of_a_schedule_that_ends_elsewhere(
     def rate(num_steps: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * 30 / (num_steps - 10)))
 
+    peaks = [[1.0, 0.25], [0.5]]  # of two optimizers, the first one with two groups
+
+    def rates_of(num_steps: int) -> list[list[float]]:
+        return [[peak * rate(num_steps) for peak in own] for own in peaks]
+
     checkpoint = {
-        "lr_schedulers": [{"last_epoch": 40, "base_lrs": [1.0], "_last_lr": [rate(before)]}],
-        "optimizer_states": [{"param_groups": [{"lr": rate(before)}]}],
+        "lr_schedulers": [
+            {"last_epoch": 40, "base_lrs": own, "_last_lr": stored}
+            for own, stored in zip(peaks, rates_of(before), strict=True)
+        ],
+        "optimizer_states": [
+            {"param_groups": [{"lr": stored} for stored in own]} for own in rates_of(before)
+        ],
     }
     found = follow_schedule(checkpoint, OptimizerSpec(1.0, 10, "cosine"), after)
     assert found == (rates and pytest.approx(rates, abs=1e-9))
-    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == rate(after)
-    assert checkpoint["lr_schedulers"][0]["_last_lr"] == [rate(after)]
+    groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
+    assert [[group["lr"] for group in own] for own in groups] == rates_of(after)
+    assert [state["_last_lr"] for state in checkpoint["lr_schedulers"]] == rates_of(after)

@@ -1,8 +1,9 @@
 import math
 
 import pytest
+from torch import nn
 
-from lightning_modules.learning_rate import learning_rate_factor
+from lightning_modules.learning_rate import build_optimizer, learning_rate_factor
 from lightning_modules.settings import OptimizerSpec
 
 
@@ -45,3 +46,16 @@ def test_without_warm_up() -> None:
 def test_a_run_shorter_than_its_warm_up_never_peaks() -> None:
     curve = [learning_rate_factor(s, OptimizerSpec(1e-4, 10, "cosine"), 4) for s in range(5)]
     assert curve == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_the_optimizer_is_what_the_settings_say() -> None:
+    trained, frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
+    spec = OptimizerSpec(2e-4, 10, "cosine", weight_decay=0.3, betas=(0.8, 0.95), eps=1e-6)
+    built = build_optimizer([*trained.parameters(), *frozen.parameters()], spec, 100)
+    [group] = built["optimizer"].param_groups
+    named = {name: group[name] for name in ("initial_lr", "lr", "weight_decay", "betas", "eps")}
+    assert named == {
+        "initial_lr": 2e-4, "lr": 0.0, "weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-6
+    }  # fmt: skip
+    assert [id(p) for p in group["params"]] == [id(p) for p in trained.parameters()]
+    assert built["lr_scheduler"]["interval"] == "step"

@@ -65,6 +65,21 @@ def scored_at(world: Path, name: str = "ours_seed1") -> int:
     return (world / "out" / name / "metrics.json").stat().st_mtime_ns
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "prompt,heard,track\na,other.wav,song.wav\nb,nothing,song.wav\n"),
+        ("list.jsonl", '{"track": "song.wav"}\n{"track": "song.wav", "heard": "other.wav"}\n'),
+    ],
+)
+def test_every_sound_that_a_list_names_is_looked_at(tmp_path: Path, name: str, text: str) -> None:
+    for sound in ("song.wav", "other.wav", "unnamed.wav"):
+        (tmp_path / sound).write_text(sound)
+    (tmp_path / name).write_text(text)
+    looked_at = {Path(path).name for path in inputs.contents([str(tmp_path / name)])}
+    assert looked_at == {name, "song.wav", "other.wav"}
+
+
 @pytest.mark.parametrize("changed", ["own.csv", "song.wav"])
 def test_clips_of_another_test_set_are_made_again(
     world: Path, doors: Path, capsys: pytest.CaptureFixture, changed: str

@@ -5,7 +5,12 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean, bootstrap_median
+from dance_eval.metrics.intervals import (
+    MeanInterval,
+    bootstrap_mean,
+    bootstrap_median,
+    bootstrap_seeds_and_clips,
+)
 from musicinfuser.keyed_random import generator
 
 
@@ -86,3 +91,16 @@ def test_a_median_of_one_group_or_none():
     one = bootstrap_median([[1.0, 2.0]], seed=0, name="x")
     assert (one.mean, one.low, one.num_values) == (1.5, None, 1)
     assert bootstrap_median([[]], seed=0, name="x").mean is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([{"a": 1.0, "b": 1.0}, {"a": 3.0, "b": 3.0}], id="trainings differ"),
+        pytest.param([{"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 3.0}], id="clips differ"),
+        pytest.param([{"a": 1.0}, {"b": 3.0}], id="draws without a value do not count"),
+    ],
+)
+def test_trainings_and_clips_are_both_resampled(values):
+    found = bootstrap_seeds_and_clips(values, seed=0, name="x")
+    assert found == MeanInterval(2.0, 1.0, 3.0, num_values=2)

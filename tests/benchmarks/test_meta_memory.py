@@ -135,6 +135,7 @@ def test_a_plan_is_the_sum_of_what_is_on_the_device(tmp_path: Path) -> None:
     assert values["training, 7 frames: frozen weights"] * GIB == sum(p.nbytes for p in there)
     frozen = [p for p in resident.parameters() if not p.requires_grad]
     assert frozen_on_device(resident) == sum(p.nbytes for p in frozen)
+    assert frozen_on_device(streamed) == sum(p.nbytes for p in there)
 
 
 def test_memory_is_linear_in_tokens() -> None:

@@ -86,12 +86,13 @@ def test_diversity_is_over_seeds_of_one_prompt_and_music():
         (level_clip(0), entry(seed=2, prompt="another")),
         (level_clip(0), entry(seed=3, track="other.wav")),
         (level_clip(0), entry(seed=3, heard="other.wav")),
+        (level_clip(0), entry(seed=3, track_offset_seconds=2.0)),
         (level_clip(0), entry("another", seed=5)),
     ]
     values = combined(SeedDiversity(features=PixelStatistics()), clips)
     assert values["distance"].mean == pytest.approx(0.2 * math.sqrt(48))
     assert values["distance"].num_values == 1
-    assert (values["num_alone"].mean, values["num_alone"].num_values) == (3, 6)
+    assert (values["num_alone"].mean, values["num_alone"].num_values) == (4, 7)
 
 
 @pytest.mark.parametrize(("n1", "n2", "d"), [(40, 30, 5), (6, 9, 20), (8, 40, 12)])

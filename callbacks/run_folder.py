@@ -54,7 +54,7 @@ class RunRecord(SaveConfigCallback):
         """What a training works with; where it trained no step, what the one before did."""
         if not self.already_saved and self._path.is_file():
             return self._path.read_text(encoding="utf-8")
-        return self.parser.dump(self.config, skip_none=False)
+        return self.parser.dump(self.config, skip_none=False, skip_validation=True)
 
 
 @contextmanager

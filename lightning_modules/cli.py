@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as L
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -113,6 +114,19 @@ class MusicInfuserCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep the config as given: a checkpoint agrees or is refused (there is no public hook)."""
+
+    def _dump_config(self) -> None:
+        """As Lightning's, without checking again what was parsed, and read by the fast parser."""
+        if not hasattr(self, "config_dump"):
+            text = self.parser.dump(
+                self.config,
+                format="yaml",
+                skip_link_targets=False,
+                skip_none=False,
+                skip_validation=True,
+            )
+            whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            self.config_dump = whole[self.subcommand] if self.subcommand else whole
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """As Lightning's, with what runs show in a terminal.

@@ -15,6 +15,8 @@ from lightning_modules import MusicInfuserModule
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import caption_path
+from tests.conftest import cli_arguments
+from train import main
 
 SEED = 42
 
@@ -112,13 +114,12 @@ def test_logged_loss_is_the_papers(
     assert abs(by_hand[0] / by_hand[1] - 1) > 1e-3
 
 
-@pytest.fixture
-def trained(run_cli, small_cache: Path):
-    """A run whose adapters are not zero any more."""
-    return run_cli(
-        "fit", "--trainer.max_steps=3", "--model.init_args.optimizer.schedule=constant",
-        cache=small_cache,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def trained(small_parts: Path, small_cache: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A run whose adapters are not zero any more; tests only look at it."""
+    steps = ("--trainer.max_steps=3", "--model.init_args.optimizer.schedule=constant")
+    world = {"parts": small_parts, "cache": small_cache, "root": tmp_path_factory.mktemp("trained")}
+    return main(cli_arguments("fit", *steps, **world))
 
 
 @torch.no_grad()
@@ -166,11 +167,8 @@ def test_batches_of_two_equal_two_batches_of_one(run_cli, small_cache: Path, tmp
         assert torch.allclose(weight, weights[1][name], atol=1e-4), name
 
 
-def test_only_adapters_change_and_only_they_have_gradients(
-    run_cli, small_cache: Path, small_parts: Path
-) -> None:
-    cli = run_cli("fit", "--trainer.max_steps=3", cache=small_cache)
-    model = cli.model.adapted
+def test_only_adapters_change_and_only_they_have_gradients(trained, small_parts: Path) -> None:
+    model = trained.model.adapted
     published = load_file(small_parts / "transformer" / "diffusion_pytorch_model.safetensors")
     held = {
         name.replace(".base_layer", ""): p

@@ -17,16 +17,19 @@ POLICIES = ("none", "attention", "self_attention", "full")
 RAGGED, EVEN = (7, 10), (10, 10)
 
 
-def step(model, clip, *, lengths=RAGGED, dtype=torch.float32):
-    """Gradients of a loss, and what ran for them."""
-    precision = torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext()
+def gradients(model, clip, *, lengths=RAGGED, dtype=torch.float32):
+    """Of a loss, by name."""
+    with torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext():
+        out = model(clip.latents, clip.text, clip.timestep, None, clip.audio, text_lengths=lengths)
+    out.float().square().mean().backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+def counted(model, clip, **options):
+    """What runs for the gradients."""
     with CountedOperations() as operations:
-        with precision:
-            out = model(
-                clip.latents, clip.text, clip.timestep, None, clip.audio, text_lengths=lengths
-            )
-        out.float().square().mean().backward()
-    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}, operations
+        gradients(model, clip, **options)
+    return operations
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -36,7 +39,7 @@ def test_attention_runs_once_unless_all_is_recomputed(make_model, clip, dtype, l
     found = {}
     for policy in POLICIES:
         model = make_model(gradient_checkpointing=policy, dtype=dtype)
-        operations = step(model, clip, dtype=dtype, lengths=lengths)[1]
+        operations = counted(model, clip, dtype=dtype, lengths=lengths)
         found[policy] = operations.num_attention, operations.names.count("silu")
     assert [number for number, _ in found.values()] == [1 + 5, 1 + 5, 1 + 5 + 2, 1 + 10]
     # All else is computed again under all three.
@@ -58,7 +61,7 @@ def test_gradients_are_the_same_bit_for_bit(make_model, randomise, clip, form, s
             gradient_checkpointing=policy,
             dtype=dtype,
         )
-        found.append(step(randomise(model), clip, dtype=dtype)[0])
+        found.append(gradients(randomise(model), clip, dtype=dtype))
     for other in found[1:]:
         assert other.keys() == found[0].keys()
         for name in other:
@@ -90,12 +93,12 @@ def test_a_step_waits_for_no_value(make_model, clip, policy, lengths):
     model = make_model(gradient_checkpointing=policy)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    step(model, clip, lengths=lengths)
+    gradients(model, clip, lengths=lengths)
     optimizer.step()
     # Adam counts its steps on the host, whatever device the weights are on.
     on_host = {id(state["step"]) for state in optimizer.state.values()}
     with CountedOperations() as all_operations:
-        _, operations = step(model, clip, lengths=lengths)
+        operations = counted(model, clip, lengths=lengths)
         optimizer.step()
     assert "_scaled_dot_product_flash_attention_for_cpu_backward" in operations.names
     assert {"addcdiv_", "_foreach_addcdiv_"} & set(all_operations.names)

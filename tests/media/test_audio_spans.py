@@ -48,36 +48,36 @@ def interleaved(path, *, seconds, codec, rate_hz=RATE_HZ, options=None, faststar
 NO_NOISE = {"aac_pns": "0"}  # AAC's noise is drawn anew at every decoding
 
 
-@pytest.mark.parametrize("rate_hz", [44100, 48000])
-@pytest.mark.parametrize(
-    ("suffix", "codec", "options"),
-    [
-        (".mp4", "aac", NO_NOISE),
-        (".mkv", "aac", NO_NOISE),
-        (".avi", "aac", NO_NOISE),
-        (".ts", "aac", NO_NOISE),
-        (".m4a", "aac", NO_NOISE),
-        (".mp4", "mp3", {}),
-        (".mkv", "mp3", {}),
-        (".avi", "mp3", {}),
-        (".mp3", "mp3", {}),
-        (".mkv", "pcm_s16le", {}),
-        (".avi", "pcm_s16le", {}),
-        (".wav", "pcm_s16le", {}),
-        (".wav", "adpcm_ima_wav", {}),
-        (".wav", "adpcm_ms", {}),
-        (".mkv", "flac", {}),
-        (".flac", "flac", {}),
-        (".mp4", "libopus", {}),
-        (".mkv", "libopus", {}),
-        (".ogg", "libopus", {}),
-    ],
-)
+FILES = [
+    (".mp4", "aac", NO_NOISE),
+    (".mkv", "aac", NO_NOISE),
+    (".avi", "aac", NO_NOISE),
+    (".ts", "aac", NO_NOISE),
+    (".m4a", "aac", NO_NOISE),
+    (".mp4", "mp3", {}),
+    (".mkv", "mp3", {}),
+    (".avi", "mp3", {}),
+    (".mp3", "mp3", {}),
+    (".mkv", "pcm_s16le", {}),
+    (".avi", "pcm_s16le", {}),
+    (".wav", "pcm_s16le", {}),
+    (".wav", "adpcm_ima_wav", {}),
+    (".wav", "adpcm_ms", {}),
+    (".mkv", "flac", {}),
+    (".flac", "flac", {}),
+    (".mp4", "libopus", {}),
+    (".mkv", "libopus", {}),
+    (".ogg", "libopus", {}),
+]
+# Opus is always of 48 kHz.
+AT_RATES = [(*file, rate) for file in FILES for rate in (44100, 48000)]
+AT_RATES = [case for case in AT_RATES if case[1] != "libopus" or case[3] == 48000]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "options", "rate_hz"), AT_RATES)
 def test_a_late_span_is_the_same_samples_as_decoding_from_the_start(
     tmp_path, suffix, codec, options, rate_hz
 ):
-    if codec == "libopus":
-        rate_hz = 48000
     path = interleaved(
         tmp_path / f"long{suffix}", seconds=24, codec=codec, rate_hz=rate_hz, options=options
     )

@@ -51,13 +51,7 @@ def analyse_votes(
     metrics: Mapping[str, ClipValues],
     options: AnalysisOptions,
 ) -> tuple[Document, list[Vote]]:
-    """Read, check and analyse votes.
-
-    Args:
-        paths: Files of votes and folders with them.
-        key: The study.
-        metrics: Automatic metrics to hold against the votes.
-        options: Which raters count, and the intervals.
+    """Read, check and analyse files of votes and folders with them, with metrics beside them.
 
     Returns:
         The content of analysis.json, and the votes on pairs of systems that it is made of.

@@ -58,14 +58,8 @@ def build_study(
 ) -> StudyKey:
     """Write the page and its key. A repeated command goes on where a killed one stopped.
 
-    Args:
-        entries: Clips of at least two systems.
-        folder: Where ``index.html`` and its clips go; all of it may be given to raters.
-        key_file: Where the key goes, outside the folder.
-        options: What is asked for.
-
-    Returns:
-        The key; its notes say what was left out and changed.
+    The folder gets ``index.html`` and its clips, all of which may be given to raters; the key goes
+    outside it. Its notes say what was left out and changed.
 
     Raises:
         StudyError: If fewer than two systems share a clip, the key would lie in the folder, or

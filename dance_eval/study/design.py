@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from dance_eval.study.key import Item, StudyError, Trial
+from dance_eval.study.key import Item, Trial
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 
 
 def _shuffled(items: Sequence[Any], *, seed: int, index: int, purpose: str) -> list[Any]:
@@ -21,13 +22,7 @@ def deal_pairs(
     """Give every rater so many pairs, and every pair as evenly many raters as possible.
 
     Pairs are dealt from shuffled decks, one rater after the other; a pair that a rater already
-    holds waits for the next rater.
-
-    Args:
-        num_pairs: How many there are.
-        num_raters: Among how many raters they are dealt.
-        pairs_per_rater: How many each gets; None, or more than there are, gives all.
-        seed: The study's seed.
+    holds waits for the next rater. ``pairs_per_rater`` None, or more than there are, gives all.
 
     Returns:
         The pairs of each rater, by number.
@@ -134,13 +129,11 @@ def plan_trials(
         Trials of each rater, and the items that repeats added, by name.
 
     Raises:
-        StudyError: If a number is out of its range.
+        UserError: If a number is out of its range.
     """
-    if num_raters < 1 or num_repeats < 0 or (pairs_per_rater is not None and pairs_per_rater < 1):
-        raise StudyError(
-            f"raters {num_raters}, repeats {num_repeats} and pairs per rater {pairs_per_rater}: "
-            "raters and pairs must be at least 1 and repeats at least 0."
-        )
+    check_number("raters", num_raters, at_least=1)
+    check_number("repeats", num_repeats, at_least=0)
+    check_number("pairs_per_rater", pairs_per_rater, at_least=1)
     names = list(pairs)
     hands = deal_pairs(
         len(names), num_raters=num_raters, pairs_per_rater=pairs_per_rater, seed=seed

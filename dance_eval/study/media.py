@@ -35,13 +35,7 @@ _HIGHEST_PEAK = 0.99
 
 @dataclass(frozen=True)
 class Source:
-    """A clip as it came.
-
-    Attributes:
-        entry: Its line in the list.
-        info: What its file holds.
-        digest: SHA-256 of the file.
-    """
+    """A clip as it came: its line in the list, what its file holds, and the file's SHA-256."""
 
     entry: ClipEntry
     info: VideoInfo
@@ -59,13 +53,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Form:
-    """What all clips of a study have in common.
-
-    Attributes:
-        height: Pixels, even.
-        width: Pixels, even.
-        fps: Frames per second.
-    """
+    """What all clips of a study have in common: even sides in pixels, frames per second."""
 
     height: int
     width: int
@@ -95,11 +83,7 @@ class Picture:
 
 
 def open_source(entry: ClipEntry) -> Source:
-    """Look at a clip's header and content.
-
-    Raises:
-        ValueError: If it cannot be read or is not the file that its list describes.
-    """
+    """Look at a clip; `UserError` if it cannot be read or is not what its list describes."""
     if entry.problem is not None:
         raise UserError(f"{entry.path}: {entry.problem}.")
     try:
@@ -114,14 +98,11 @@ def open_source(entry: ClipEntry) -> Source:
 def common_form(
     sources: Sequence[Source], *, height: int | None, width: int | None, fps: float | None
 ) -> Form:
-    """The size and rate of a study.
+    """The size and rate of a study of one clip or more.
 
-    Args:
-        sources: All its clips, at least one.
-        height: Pixels, or None for that of the clip with the fewest pixels, so that nothing is
-            enlarged and sharpness does not tell systems apart.
-        width: Pixels, or None likewise; with a height alone, in that clip's proportions.
-        fps: Frames per second, or None for the highest rate, so that no frame is lost.
+    Sides that are None are those of the clip with the fewest pixels, so that nothing is enlarged
+    and sharpness does not tell systems apart; of one alone, the other is in that clip's
+    proportions. A rate of None is the highest, so that no frame is lost.
     """
     least = min(sources, key=lambda source: source.info.width * source.info.height).info
     if height is None and width is not None:
@@ -134,10 +115,9 @@ def common_form(
 
 
 def sounds_differ(first: Source, second: Source) -> bool:
-    """Whether two clips that should have the same sound do not; a missing sound is not looked at.
+    """Whether two clips that should have the same sound do not; a missing one is not looked at.
 
-    Raises:
-        MediaError: If a sound cannot be decoded.
+    `MediaError` if a sound cannot be decoded.
     """
     if not (first.info.has_audio and second.info.has_audio):
         return False
@@ -151,16 +131,8 @@ def write_picture(path: Path, picture: Picture, *, form: Form, seed: int) -> Non
     """Re-encode one clip; an existing file is left as it is.
 
     The largest box of the study's proportions is cut from the middle and resized. The file carries
-    no metadata and its time stamp is the same for all.
-
-    Args:
-        path: The mp4 to write.
-        picture: What it shows.
-        form: How.
-        seed: The study's seed, for clips whose frames are scrambled.
-
-    Raises:
-        ValueError: If a source cannot be read to its end or the file cannot be written.
+    no metadata and its time stamp is the same for all. The study's seed is for clips whose frames
+    are scrambled; `UserError` if a source cannot be read to its end or the file not be written.
     """
     if path.exists():
         return
@@ -188,13 +160,9 @@ def write_picture(path: Path, picture: Picture, *, form: Form, seed: int) -> Non
 def integrated_lufs(waveform: Tensor, *, rate_hz: int) -> float:
     """Integrated loudness after ITU-R BS.1770, by FFmpeg's ``ebur128`` filter.
 
-    Args:
-        waveform: float32 (S,), full scale 1. Less than 3 s are measured repeated end to end.
-        rate_hz: Its sampling rate.
-
-    Returns:
-        LUFS of one channel (a full-scale sine of 1 kHz has -3); minus infinity where it is silent
-        by the standard's gate of -70 LUFS.
+    Takes float32 (S,), full scale 1, to LUFS of one channel (a full-scale sine of 1 kHz has -3);
+    minus infinity where it is silent by the standard's gate of -70 LUFS. Less than 3 s are measured
+    repeated end to end.
     """
     if not waveform.numel():
         return -math.inf
@@ -208,15 +176,10 @@ def integrated_lufs(waveform: Tensor, *, rate_hz: int) -> float:
 
 
 def with_loudness(waveform: Tensor, *, rate_hz: int) -> Tensor:
-    """The same sound at the loudness of EBU R 128.
+    """The same sound, float32 (S,) of full scale 1, at the loudness of EBU R 128.
 
-    Args:
-        waveform: float32 (S,), full scale 1.
-        rate_hz: Its sampling rate.
-
-    Returns:
-        float32 (S,). Silence stays silent, and where the highest peak would leave full scale, the
-        result is as loud as the peak allows: it is never clipped.
+    Silence stays silent, and where the highest peak would leave full scale, the result is as loud
+    as the peak allows: it is never clipped.
     """
     measured = integrated_lufs(waveform, rate_hz=rate_hz)
     if math.isinf(measured):
@@ -229,9 +192,7 @@ def with_loudness(waveform: Tensor, *, rate_hz: int) -> Tensor:
 def likeness(first: Tensor, second: Tensor) -> float:
     """Correlation of two sounds at no delay, over the length of the shorter one; 0 for silence.
 
-    Args:
-        first: float32 (S,).
-        second: float32 (S',) at the same rate.
+    Both are float32, (S,) and (S',), at one rate.
     """
     num_samples = min(len(first), len(second))
     both = torch.stack([fit_length(sound, num_samples) for sound in (first, second)]).double()

@@ -16,12 +16,7 @@ from musicinfuser.keyed_random import generator
 
 @dataclass(frozen=True)
 class ShownPair:
-    """Two clips of one sound and one length.
-
-    Attributes:
-        first: Of the system named first; of a catch the intact one.
-        second: The other.
-    """
+    """Two clips of one sound and one length; the intact one of a catch is the first."""
 
     first: Picture
     second: Picture
@@ -38,11 +33,7 @@ class ShownPair:
 
 
 def open_sources(entries: Iterable[ClipEntry]) -> tuple[list[Source], list[str]]:
-    """Look at all clips.
-
-    Returns:
-        Those that can be read, and one sentence for each other.
-    """
+    """Look at all clips: those that can be read, and one sentence for each other."""
     sources: list[Source] = []
     notes: list[str] = []
     for entry in tqdm(entries, unit="clip", desc="clips"):
@@ -54,11 +45,7 @@ def open_sources(entries: Iterable[ClipEntry]) -> tuple[list[Source], list[str]]
 
 
 def match_clips(entries: Sequence[ClipEntry]) -> tuple[list[MatchedPair], list[str]]:
-    """Pair the clips of every two systems as `matched` does.
-
-    Returns:
-        The pairs, and one sentence for every clip that has no counterpart in some other system.
-    """
+    """Pair the clips of every two systems as `matched` does; a sentence for each clip left over."""
     pieces = Pieces(entries)
     pairs, alone = matched(entries, pieces)
     notes = []
@@ -71,12 +58,9 @@ def match_clips(entries: Sequence[ClipEntry]) -> tuple[list[MatchedPair], list[s
 
 
 def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPair], list[str]]:
-    """Match clips and give each pair one sound and one length.
+    """Match clips and give each pair one sound and one length, with a sentence on every change.
 
     The sound is that of the system named first, or the other's where it has none.
-
-    Returns:
-        The pairs, and one sentence on everything that was left out or changed.
     """
     by_path = {source.entry.path: source for source in sources}
     found, notes = match_clips([source.entry for source in sources])
@@ -115,10 +99,7 @@ def shown_pairs(sources: Sequence[Source], *, form: Form) -> tuple[list[ShownPai
 def catch_pairs(pairs: Sequence[ShownPair], *, num_catches: int, seed: int) -> list[ShownPair]:
     """Intact clips of drawn pairs against copies of them, spoilt in each way in turn.
 
-    Args:
-        pairs: Where clips are drawn from, without repeating one before all were taken.
-        num_catches: How many.
-        seed: The study's seed.
+    No clip is drawn again before all were taken.
     """
     stream = generator(seed, 0, "study catches")
     order = torch.randperm(2 * len(pairs), generator=stream).tolist()

@@ -37,10 +37,9 @@ class Resampling:
         return percentiles(known, confidence=self.confidence) if len(known) else None
 
     def weights(self, num: int, *, name: str, purpose: str) -> np.ndarray:
-        """How often each of so many things is drawn when as many are drawn with replacement.
+        """How often each of ``num`` things is drawn when as many are drawn with replacement.
 
-        Returns:
-            float64 (num_resamples, num), rows with the sum ``num``.
+        float64 (num_resamples, num), rows with the sum ``num``.
         """
         stream = generator(self.seed, name, purpose)
         drawn = torch.randint(num, (self.num_resamples, num), generator=stream)
@@ -49,18 +48,10 @@ class Resampling:
 
 
 def wilson_interval(num_wins: float, num_votes: float, *, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share.
+    """Both ends, in [0, 1], of Wilson's score interval of a share of one vote or more.
 
-    Votes count as if independent of each other, which those of one rater, or about one pair, are
-    not; see `clustered_interval`.
-
-    Args:
-        num_wins: Votes for; a tie counts one half.
-        num_votes: Votes in all, more than 0.
-        confidence: In (0, 1).
-
-    Returns:
-        Both ends, in [0, 1].
+    A tie counts half a win. Votes count as if independent of each other, which those of one rater,
+    or about one pair, are not; see `clustered_interval`.
     """
     z = float(stats.norm.ppf((1 + confidence) / 2))
     share, scale = num_wins / num_votes, 1 + z * z / num_votes
@@ -104,15 +95,7 @@ def clustered_interval(
 
 
 def sign_test(num_first: int, num_second: int) -> float:
-    """Two-sided p value of no preference; ties are left out.
-
-    Args:
-        num_first: How often the first was preferred.
-        num_second: How often the second was.
-
-    Returns:
-        1 where there is nothing but ties.
-    """
+    """Two-sided p value of no preference, by how often each was preferred; 1 for ties alone."""
     if num_first + num_second == 0:
         return 1.0
     return float(stats.binomtest(num_first, num_first + num_second).pvalue)
@@ -183,12 +166,9 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray | None:
     Minorise-maximise steps of D. Hunter, "MM algorithms for generalized Bradley-Terry models"
     (2004), section 2, until no strength moves by more than 1e-10.
 
-    Args:
-        wins: (S, S), how often system i was preferred to j; a tie counts one half to both.
-
-    Returns:
-        (S,) strengths in log odds, with mean 0; None where there is no finite estimate, since some
-        systems never lost to the others, or never met them (Ford 1957).
+    Takes (S, S), how often system i was preferred to j, where a tie counts one half to both, to
+    (S,) strengths in log odds, with mean 0; None where there is no finite estimate, since some
+    systems never lost to the others, or never met them (Ford 1957).
     """
     num_groups, _ = csgraph.connected_components(wins > 0, directed=True, connection="strong")
     if num_groups > 1:
@@ -205,14 +185,10 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray | None:
 
 
 def pairwise_accuracy(metric: np.ndarray, votes: np.ndarray) -> tuple[float | None, int]:
-    """Share of pairs for which a metric and the votes prefer the same side.
+    """Share of pairs for which a metric and the votes prefer the same side, and how many decide.
 
-    Args:
-        metric: (N,), the metric of the first less that of the second; 0 counts as half right.
-        votes: (N,), above 0 where the first was preferred; 0 is left out.
-
-    Returns:
-        The share, None without a preference, and how many pairs had one.
+    Both are (N,), the first's less the second's. A pair without a preference of the votes is left
+    out, one without a difference of the metric is half right; None without any preference.
     """
     decided = votes != 0
     if not decided.any():

@@ -101,10 +101,6 @@ def read_votes(files: Sequence[Path], key: StudyKey) -> tuple[list[Vote], list[P
     downloaded half-way and the whole one, count once; where two rows answer one question
     differently, neither counts.
 
-    Args:
-        files: csv files as the page writes them.
-        key: The study.
-
     Returns:
         The votes, sorted by rater and order, and everything that was found odd, missing answers
         included.

@@ -58,15 +58,9 @@ def write_changed(
 ) -> list[float]:
     """Write every clip of ``source/clips.csv`` again, with its sound, and their list.
 
-    Args:
-        source: A folder of clips.
-        out: Where to.
-        system: Of the new clips, after that of the old ones.
-        change: Gives the new frames; None keeps the old ones.
-        swap_prompts: Give each clip the prompt of the clip half a list away.
-
-    Returns:
-        The peak signal-to-noise ratio of each clip in dB.
+    ``system`` comes after that of the old clips. A change of None keeps the frames; with
+    ``swap_prompts`` each clip has the prompt of the clip half a list away. Gives the peak
+    signal-to-noise ratio of each clip in dB.
     """
     required = ("file", "system", "track", "prompt")
     rows = [row for _, row in read_csv(source / "clips.csv", required=required, others=True)]

@@ -119,15 +119,9 @@ class ProbeClips:
 def open_clips(world: Path, vae: Path, cache: Path, options: CutOptions) -> ProbeClips:
     """Cut and decode the clips of a world once, pass some through the VAE, and keep the result.
 
-    Args:
-        world: A small world.
-        vae: Folder in diffusers' layout with a ``vae`` in it.
-        cache: Folder for the arrays, some 3 GB for 2,500 clips; made again where it was made from
-            something else.
-        options: How to cut.
-
-    Raises:
-        ValueError: If the world or the VAE is missing or too few clips can be read.
+    ``vae`` is a folder in diffusers' layout with a ``vae`` in it. The cache takes some 3 GB for
+    2,500 clips, and is made again where it was made from something else. `UserError` if the world
+    or the VAE is missing or too few clips can be read.
     """
     settings = json.dumps(
         {

@@ -79,13 +79,9 @@ def moved_joints(joints: Tensor, move: Tensor) -> Tensor:
 
 
 class FrameDraws:
-    """Frames of training clips, AIST's as often as those from the wild, raw or decoded.
+    """Frames of chosen clips, AIST's as often as those from the wild, raw or decoded.
 
-    Args:
-        clips: All clips.
-        chosen: Numbers of those to draw from.
-        seed: Seed of the draws.
-        purpose: Keys the draws.
+    Seed and purpose key the draws.
     """
 
     def __init__(
@@ -161,10 +157,9 @@ def train_frames(
 def described(
     network: AttributeNet, clips: ProbeClips, chosen: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Descriptions of the poses of whole clips, raw and, where there are any, decoded.
+    """Descriptions ``(M, T, D)`` of the poses of whole clips, raw and, if any, decoded.
 
-    Returns:
-        ``(M, T, D)`` and the clips' numbers ``(M,)``. All frames of a clip are softened alike.
+    With the clips' numbers ``(M,)``. All frames of a clip are softened alike.
     """
     network.eval()
     poses, numbers = [], []

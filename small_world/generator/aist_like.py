@@ -93,12 +93,8 @@ def aist_piece(code: str, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Piec
 def record_aist(name: AISTName, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
     """Make a recording from its name.
 
-    What is danced depends on the sequence, so all cameras see the same dance, as in AIST.
-
-    Args:
-        name: Parsed name of a video.
-        recipe: Recipe of the world.
-        tempo: The same dance to the same beats at so many times the tempo of its music.
+    What is danced depends on the sequence, so all cameras see the same dance, as in AIST. With
+    ``tempo`` it is the same dance to the same beats at so many times the tempo of its music.
     """
     pieces, dancers = music_of(name) or (), dancers_of(name) or ()
     if name.situation == "CY":

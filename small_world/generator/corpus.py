@@ -85,11 +85,7 @@ def make_small_world(
 
 
 def read_recipe(out: str | Path) -> SmallWorldRecipe:
-    """The recipe of a small world on disk.
-
-    Raises:
-        ValueError: If the folder is none.
-    """
+    """The recipe of a small world on disk; `UserError` if the folder is none."""
     path = Path(out) / WORLD_FILE
     try:
         return SmallWorldRecipe(**read_json(path)["recipe"])
@@ -101,11 +97,7 @@ def read_recipe(out: str | Path) -> SmallWorldRecipe:
 
 
 def read_truth(world: Path, video: Path) -> dict[str, Any]:
-    """What is known of a video of a world.
-
-    Raises:
-        UserError: It was not written.
-    """
+    """What is known of a video of a world; `UserError` if it was not written."""
     path = world / "truth" / f"{video.stem}.json"
     if not path.is_file():
         raise UserError(f"{path} is missing; finish the world by repeating its command.")
@@ -113,15 +105,9 @@ def read_truth(world: Path, video: Path) -> dict[str, Any]:
 
 
 def require_same_settings(path: Path, settings: Mapping[str, Any], *, what: str) -> None:
-    """Check a folder before anything is written to it.
+    """Refuse a folder that was made from other settings than those, or that holds other files.
 
-    Args:
-        path: Where the folder keeps its settings.
-        settings: What it is to be made from.
-        what: The kind of folder, for the message.
-
-    Raises:
-        UserError: The folder was made from other settings, or it holds other files.
+    ``path`` is where it keeps its settings, ``what`` the kind of folder for the message.
     """
     out = path.parent
     if path.is_file():

@@ -63,15 +63,10 @@ class Capsule(NamedTuple):
 
 
 def body_joints(poses: Array, looks: Looks) -> Array:
-    """Joints of a body in space.
+    """Joints of a body in space, of pose vectors as in `moves`, shape (T, 17).
 
-    Args:
-        poses: Pose vectors of :mod:`~small_world.generator.moves`, shape (T, 17).
-        looks: Build of the body.
-
-    Returns:
-        Shape (T, 15, 3) in the order of :data:`JOINTS`, in body heights: x to the right of the
-        picture, y up from the floor, z towards a front camera.
+    Shape (T, 15, 3) in the order of `JOINTS`, in body heights: x to the right of the picture, y up
+    from the floor, z towards a front camera.
     """
     joints = np.zeros((len(poses), len(JOINTS), 3))
     shift, drop = poses[:, moves.SHIFT], poses[:, moves.DROP]
@@ -120,12 +115,9 @@ def turn(joints: Array, yaw_degrees: float) -> Array:
 
 
 def body_capsules(joints: Array, looks: Looks, *, yaw_degrees: float) -> list[Capsule]:
-    """What to draw for a body, from back to front.
+    """What to draw for a body, from back to front; its turn decides what hides what.
 
-    Args:
-        joints: Turned joints, shape (T, 15, 3).
-        looks: Colours and build.
-        yaw_degrees: The turn that was applied; decides what hides what.
+    The joints, shape (T, 15, 3), are turned already.
     """
 
     def at(name: str) -> Array:

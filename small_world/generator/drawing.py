@@ -40,15 +40,12 @@ class Backdrop:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Where the camera looks, per frame.
-
-    Attributes:
-        zoom: Magnification, shape (T,).
-        pan: The point in the middle of the picture, shape (T, 2).
-    """
+    """Where the camera looks, per frame."""
 
     zoom: Array
+    """Magnification, shape (T,)."""
     pan: Array
+    """The point in the middle of the picture, shape (T, 2)."""
 
     @property
     def is_still(self) -> bool:
@@ -63,16 +60,7 @@ class Camera:
 
 
 def paint_backdrop(backdrop: Backdrop, x: Array, y: Array) -> Pixels:
-    """Colours of a backdrop at scene points.
-
-    Args:
-        backdrop: What to paint.
-        x: Horizontal position, any shape.
-        y: Vertical position, same shape.
-
-    Returns:
-        RGB in [0, 255], shape (..., 3).
-    """
+    """Colours of a backdrop at scene points of any shape, RGB in [0, 255], shape (..., 3)."""
     main, second = np.array(backdrop.colour), np.array(backdrop.second)
     depth = np.clip((y - backdrop.floor_y) / 0.02 + 0.5, 0, 1)[..., None]
     if backdrop.kind == "studio":
@@ -140,17 +128,11 @@ def draw_stroke(
     opacity: float = 1.0,
     softness_px: float = 1.0,
 ) -> None:
-    """Draw a stroke with round ends into every frame, in place.
+    """Draw a stroke with round ends into every frame, float32 in [0, 255], (T, H, W, 3), in place.
 
-    Args:
-        frames: float32 in [0, 255], shape (T, H, W, 3).
-        start: First end per frame in pixels from the top left corner, shape (T, 2) as (x, y).
-        end: Second end, shape (T, 2).
-        start_radius: Radius at the first end in pixels, shape (T,).
-        end_radius: Radius at the second end, shape (T,).
-        colour: RGB in [0, 1].
-        opacity: 1 covers what is below.
-        softness_px: Width of the edge.
+    The ends are given per frame in pixels from the top left corner, shape (T, 2) as (x, y), their
+    radii in pixels, shape (T,), the colour as RGB in [0, 1]. An opacity of 1 covers what is below;
+    the softness is the width of the edge.
     """
     num_frames, height, width, _ = frames.shape
     radius = np.maximum(start_radius, end_radius)[:, None] + softness_px / 2 + 1

@@ -90,14 +90,8 @@ def choreograph(genre: str, beats: Array, manner: Manner, draw: np.random.Genera
     Every joint comes to rest on every beat: the way from pose to pose has zero speed at both ends,
     and the bounce turns there.
 
-    Args:
-        genre: A key of :data:`VOCABULARIES`.
-        beats: Position in the music per frame, in beats from a downbeat, increasing; shape (T,).
-        manner: How it is danced.
-        draw: Source of the small differences between bars.
-
-    Returns:
-        Pose vectors, shape (T, 17).
+    Takes the position in the music per frame, in beats from a downbeat, increasing, shape (T,), to
+    pose vectors (T, 17). Small differences between bars are drawn.
     """
     vocabulary = VOCABULARIES[genre]
     numbers = np.floor(beats).astype(int)

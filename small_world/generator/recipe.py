@@ -54,11 +54,7 @@ class SmallWorldRecipe:
     audio_channels: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be made.
-
-        Raises:
-            ValueError: If a number is out of its range.
-        """
+        """Refuse numbers that are out of their range."""
         counts = ("num_aist", "num_held_out", "num_youtube", "num_silent", "num_without_audio")
         limits: dict[str, Any] = {
             **dict.fromkeys(counts, {"at_least": 0}),

@@ -52,22 +52,11 @@ def record(
     manner: Manner, dancers: Sequence[Looks], backdrop: Backdrop, camera: Camera,
     yaw_degrees: float, floor_y: float, height: int, width: int,
 ) -> Recording:  # fmt: skip
-    """Dance and film.
+    """Dance to a piece from a beat on, and film; small differences between bars are drawn.
 
-    Args:
-        piece: The music.
-        draw: Source of the small differences between bars and between dancers.
-        start_beat: Place in the music where the recording starts, in beats.
-        num_frames: Length.
-        fps: Frame rate.
-        manner: How it is danced.
-        dancers: Looks of one to three dancers, each with the height of a lone dancer.
-        backdrop: What is behind them.
-        camera: How it is filmed.
-        yaw_degrees: How far the dancers are turned from the camera.
-        floor_y: Where a lone dancer's feet are, in frame heights below the middle.
-        height: Rows.
-        width: Columns.
+    There are one to three dancers, each with the height of a lone one, turned from the camera by
+    ``yaw_degrees``; ``floor_y`` is where a lone dancer's feet are, in frame heights below the
+    middle.
 
     Returns:
         A recording whose truth holds the tempo, the times of the beats on the video's clock, their
@@ -157,14 +146,7 @@ def gliding_camera(num_frames: int, *, fps: float, draw: np.random.Generator) ->
 def shaking_camera(
     num_frames: int, *, fps: float, size: float, draw: np.random.Generator
 ) -> Camera:
-    """A camera held in a hand.
-
-    Args:
-        num_frames: Length.
-        fps: Frame rate.
-        size: How far it wanders, in frame heights.
-        draw: Source of the motion.
-    """
+    """A camera held in a hand, which wanders by ``size`` in frame heights."""
     seconds = np.arange(num_frames) / fps
 
     def wander() -> Array:
@@ -189,16 +171,10 @@ def film(
     actors: list[Actor], backdrop: Backdrop, camera: Camera, *, yaw_degrees: float, height: int,
     width: int,
 ) -> tuple[NDArray[np.uint8], Array]:  # fmt: skip
-    """Draw a scene.
+    """Draw a scene of actors from back to front.
 
-    Args:
-        actors: Who dances, from back to front.
-        backdrop: What is behind them.
-        camera: How it is filmed, T frames.
-        yaw_degrees: How far the dancers are turned from the camera: 0 shows them from the front, 90
-            their left side, 180 their back.
-        height: Rows.
-        width: Columns.
+    They are turned from the camera: 0 degrees show them from the front, 90 their left side, 180
+    their back.
 
     Returns:
         RGB frames, uint8, shape (T, height, width, 3), and joints in the picture, shape

@@ -44,11 +44,7 @@ class Choice:
     several_dancers: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be made.
-
-        Raises:
-            ValueError: If a setting is out of its range.
-        """
+        """Refuse settings that are out of their range."""
         check_clip_size(self.num_frames, HEIGHT, WIDTH)
         check_choice("source", self.source, get_args(TestSource))
         hint = ", since each gets another's music"
@@ -70,11 +66,7 @@ class Take:
 
 
 def choose(world: Path, choice: Choice) -> tuple[ClipDataset, list[Take]]:
-    """The dataset of all clips that could be taken, and those that are, by number.
-
-    Raises:
-        ValueError: If there are too few.
-    """
+    """The dataset of all clips that could be taken, and those that are; `UserError` for too few."""
     truths = _truths(world, choice)
     dataset = cut_dataset(world / choice.source, choice, list(truths)) if truths else None
     # The first clip of every video.
@@ -95,15 +87,8 @@ def choose(world: Path, choice: Choice) -> tuple[ClipDataset, list[Take]]:
 def clip_truth(truth: Truth, spec: ClipSpec, *, prompt: str, sound_seconds: float) -> Truth:
     """The truth about a video, moved to the clock and into the frames of a clip.
 
-    Args:
-        truth: What the small world says about the video.
-        spec: Where the clip was cut.
-        prompt: The clip's caption.
-        sound_seconds: Beats are listed so far.
-
-    Returns:
-        As for a video: ``beats_seconds`` with ``beat_in_bar``, and ``joints`` of shape
-        (num_dancers, T, 15, 2) as shares of the clip's width and height, which may leave [0, 1].
+    As for a video: ``beats_seconds`` so far with ``beat_in_bar``, and ``joints`` of shape
+    (num_dancers, T, 15, 2) as shares of the clip's width and height, which may leave [0, 1].
     """
     start_seconds = spec.start_seconds
     beats = [
@@ -127,15 +112,9 @@ def clip_truth(truth: Truth, spec: ClipSpec, *, prompt: str, sound_seconds: floa
 
 
 def joints_in_clip(truth: Truth, spec: ClipSpec, *, fps: float) -> NDArray[np.float64]:
-    """Joints in the frames that a clip shows, as shares of its width and height.
+    """Joints in the frames that a clip of a video shows, as shares of its width and height.
 
-    Args:
-        truth: What is known of the video.
-        spec: Where the clip was cut.
-        fps: Frame rate of the clip.
-
-    Returns:
-        Shape (num_dancers, T, 15, 2); outside [0, 1] where a joint is cut off.
+    Shape (num_dancers, T, 15, 2); outside [0, 1] where a joint is cut off.
     """
     joints = np.asarray(truth["joints"], float)
     seconds = spec.start_seconds + np.arange(spec.num_frames) / fps

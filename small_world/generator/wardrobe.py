@@ -29,11 +29,9 @@ GOLDEN_SHARE = 0.61803398875
 
 
 def aist_looks(dancer: str, *, height: float) -> Looks:
-    """Looks of a dancer of the AIST table: always the same, told apart by number and gender.
+    """Looks of a dancer such as ``"d04"``: always the same, told apart by number and gender.
 
-    Args:
-        dancer: A code such as ``"d04"``.
-        height: Body height in frame heights of an average dancer; this one's differs a little.
+    The height, in frame heights, is an average dancer's; this one's differs a little.
     """
     number = int(dancer[1:])
     hue = HUES[number * 5 % len(HUES)]
@@ -53,15 +51,10 @@ def wild_looks(
     top: str, bottom: str, gender: str, height: float, number: int,
     backdrop: tuple[BackdropKind, str, str],
 ) -> Looks:  # fmt: skip
-    """Looks named by colours of :data:`PALETTE`.
+    """Looks named by colours of `PALETTE` for shirt and trousers, of a body in frame heights.
 
-    Args:
-        top: Colour of the shirt.
-        bottom: Colour of the trousers.
-        gender: ``"male"`` or ``"female"``.
-        height: Body height in frame heights.
-        number: Picks skin and hair.
-        backdrop: What the skin has to stand out from.
+    The gender is ``"male"`` or ``"female"``; the number picks skin, which stands out from the
+    backdrop, and hair.
     """
     around = _around(backdrop)
     skins = [skin for skin in SKINS if all(_distance(skin, other) > 0.3 for other in around)]

@@ -138,10 +138,7 @@ def draw_wild(index: int, seed: int) -> WildDance:
 def record_wild(item: WildItem, recipe: SmallWorldRecipe, *, tempo: float = 1) -> Recording:
     """Make a video with its caption.
 
-    Args:
-        item: Number of the video, and its sound.
-        recipe: Recipe of the world.
-        tempo: As many seconds of the same dancer and place, to music at so many times its tempo.
+    With ``tempo`` as many seconds of the same dancer and place, to music at so many times its own.
     """
     dance = draw_wild(item.index, recipe.seed)
     draw = np.random.default_rng(keyed_random.key(recipe.seed, item.index, "small world take"))

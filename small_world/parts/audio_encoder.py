@@ -35,8 +35,7 @@ class AudioEncoderModule(SmallPartModule):
     def points(self, waveforms: Tensor) -> Tensor:
         """Where the head places each token: ``(B, num_tokens, 3, 2)``, cosine and sine.
 
-        Args:
-            waveforms: ``(B, num_samples)`` at 16 kHz.
+        Takes waveforms, ``(B, num_samples)`` at 16 kHz.
         """
         features = self.encoder(normalise_loudness(waveforms)).last_hidden_state
         return self.head(features).unflatten(-1, (len(CYCLES), 2))

@@ -30,14 +30,8 @@ from musicinfuser.networks.backbone import initialise_randomly
 def write_small_parts(folder: str | Path, *, seed: int = 0, num_layers: int = 6) -> None:
     """Write every part, or keep the folder if it is complete. Made whole or not at all.
 
-    Args:
-        folder: Where ``transformer``, ``vae``, ``text_encoder``, ``tokenizer``, ``audio_encoder``
-            and ``scheduler`` go.
-        seed: Seed of all weights.
-        num_layers: Blocks of the transformer.
-
-    Raises:
-        ValueError: The folder holds something else.
+    They are ``transformer`` (of so many blocks), ``vae``, ``text_encoder``, ``tokenizer``,
+    ``audio_encoder`` and ``scheduler``. `UserError` if the folder holds something else.
     """
     folder = Path(folder)
     if (folder / "model_index.json").is_file():

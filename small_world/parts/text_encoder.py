@@ -94,16 +94,10 @@ def caption_features(
     text_encoder: T5EncoderModel,
     max_tokens: int,
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """Captions to features, with gradients.
+    """Captions to features, with gradients, where the encoder is.
 
-    Args:
-        captions: The texts.
-        tokenizer: Goes with the encoder.
-        text_encoder: Decides where the work is done.
-        max_tokens: Longer captions are cut, with a warning.
-
-    Returns:
-        Features ``(B, L, width)`` and valid tokens per caption; an empty caption has none.
+    Features ``(B, L, width)`` and valid tokens per caption; an empty caption has none, longer ones
+    than ``max_tokens`` are cut, with a warning.
     """
     tokens = tokenizer(
         [caption or "-" for caption in captions],

@@ -107,12 +107,9 @@ class TextToVideoModule(SmallPartModule):
         self.log("val/loss", self.log_means().mean(), prog_bar=True, sync_dist=True)
 
     def velocity_losses(self, batch: "ClipBatch", sigma: Tensor, *, purpose: str) -> Tensor:
-        """The squared error of the velocity per sample, ``(B,)``.
+        """The squared error of the velocity per sample, ``(B,)``, at noise levels ``(B,)``.
 
-        Args:
-            batch: Encoded clips; their stored text features are not used.
-            sigma: ``(B,)`` noise levels.
-            purpose: Separates the noise of training from that of validation.
+        Stored text features are not used; the purpose tells noise of training and validation apart.
         """
         noise = self._noise(batch, f"{purpose} noise")
         latents = posterior_sample(

@@ -23,6 +23,7 @@ from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import MOCHI_CONFIG, BackboneSpec, build_backbone
 from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
 from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.setting_differences import laid_over
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # The sizes of the small parts.
@@ -54,17 +55,6 @@ def read_profile(profile: str = "base") -> dict[str, Any]:
             raise UserError(f"{name} is no profile; there are {', '.join(known) or 'none'}.")
         config = laid_over(config, yaml.safe_load(path.read_text()))
     return config
-
-
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings are merged, everything else is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = laid_over(old, value)
-        merged[key] = value
-    return merged
 
 
 def model_options(config: Mapping[str, Any]) -> dict[str, Any]:

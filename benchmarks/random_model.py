@@ -44,7 +44,9 @@ def random_model(
     with torch.device("meta"):
         model = adapted(base, config, **changes)
     for part in (model.zica, model.audio_projector, *base.transformer_blocks):
-        _materialise_adapters(part, device)
+        if part is not None:
+            # Only adapters are on the meta device.
+            part._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t)
     give_weights(model, stream, trained_only=True)
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -62,15 +64,6 @@ def give_weights(module: nn.Module, stream: torch.Generator, *, trained_only: bo
                 continue
             values = torch.empty(parameter.shape, dtype=parameter.dtype, device=stream.device)
             parameter.copy_(values.normal_(std=SPREAD, generator=stream))
-
-
-def _materialise_adapters(part: nn.Module | None, device: torch.device) -> None:
-    """Give memory to parameters on the meta device, which only adapters are on."""
-    for module in part.modules() if part is not None else ():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                empty = torch.empty_like(parameter, device=device)
-                module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
 
 
 @dataclass(frozen=True)

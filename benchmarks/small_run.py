@@ -17,7 +17,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.profiles import SMALL_AUDIO_WIDTH, SMALL_CONFIG, laid_over, read_profile
+from benchmarks.profiles import SMALL_AUDIO_WIDTH, SMALL_CONFIG, read_profile
 from benchmarks.random_model import random_clip
 from datamodules.batch import ClipBatch, ClipItem, collate
 from lightning_modules import MusicInfuserModule
@@ -25,6 +25,7 @@ from lightning_modules.cli import MusicInfuserCLI
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import is_logged_step
 from lightning_modules.settings import OptimizerSpec
+from musicinfuser.setting_differences import laid_over
 
 TEXT_TOKENS, NUM_LAYERS, WIDTH = 32, 4, 8
 

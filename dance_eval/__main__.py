@@ -18,6 +18,7 @@ repeated: what metrics.json already holds is not computed again. Its fields are 
 
 import shlex
 import sys
+from collections.abc import Callable
 
 from jsonargparse import ArgumentParser
 
@@ -26,33 +27,16 @@ from dance_eval.study.commands import add_study, run_study
 from musicinfuser.errors import in_one_sentence
 from musicinfuser.option_parser import OptionParser
 
-
-def build_parser() -> ArgumentParser:
-    """The command line with its commands."""
-    parser = OptionParser(prog="evaluate.py", description="Judge generated clips.")
-    commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand(
-        "report", report.parser(), help="Scores, tables and pictures in one folder."
-    )
-    commands.add_subcommand("score", score.parser(), help="Score folders of clips.")
-    commands.add_subcommand("table", table.parser(), help="Write a table of scores.")
-    commands.add_subcommand("sheet", pictures.sheet_parser(), help="Draw clips on one picture.")
-    commands.add_subcommand(
-        "side_by_side", pictures.side_by_side_parser(), help="Show systems beside each other."
-    )
-    commands.add_subcommand("compare", compare.parser(), help="Let a judge compare two systems.")
-    add_study(commands)
-    return parser
-
-
-RUNS = {
-    "score": score.run,
-    "table": table.run,
-    "sheet": pictures.run_sheet,
-    "side_by_side": pictures.run_side_by_side,
-    "compare": compare.run,
-    "study": run_study,
-}
+COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[..., None], str]] = {
+    "report": (report.parser, report.run, "Scores, tables and pictures in one folder."),
+    "score": (score.parser, score.run, "Score folders of clips."),
+    "table": (table.parser, table.run, "Write a table of scores."),
+    "sheet": (pictures.sheet_parser, pictures.run_sheet, "Draw clips on one picture."),
+    "side_by_side": (
+        pictures.side_by_side_parser, pictures.run_side_by_side, "Show systems beside each other."
+    ),
+    "compare": (compare.parser, compare.run, "Let a judge compare two systems."),
+}  # fmt: skip
 
 
 def main(args: list[str] | None = None) -> None:
@@ -64,13 +48,16 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         UserError: With one sentence for the user.
     """
-    config = build_parser().parse_args(args)
-    settings = config[config.command]
-    if config.command == "report":
-        typed = sys.argv[1:] if args is None else args
-        report.run(settings, command=shlex.join(["python", "evaluate.py", *typed]))
-    else:
-        RUNS[config.command](settings)
+    parser = OptionParser(prog="evaluate.py", description="Judge generated clips.")
+    commands = parser.add_subcommands(dest="command")
+    for name, (options, _, text) in COMMANDS.items():
+        commands.add_subcommand(name, options(), help=text)
+    add_study(commands)
+    config = parser.parse_args(args)
+    typed = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if args is None else args)])
+    more = {"command": typed} if config.command == "report" else {}
+    run = run_study if config.command == "study" else COMMANDS[config.command][1]
+    run(config[config.command], **more)
 
 
 def from_shell() -> None:

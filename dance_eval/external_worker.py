@@ -22,7 +22,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_number
@@ -97,14 +97,6 @@ class ExternalWorker:
         """A copy with no process yet."""
         vars(self).update(state)
         self._reset()
-
-    def __enter__(self) -> Self:
-        """Itself; the process starts with the first request."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Stop the process."""
-        self.close()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its answer.

@@ -1,6 +1,17 @@
-"""What differs between two groups of settings, said in a few words."""
+"""Groups of settings laid over each other, and what differs between two of them."""
 
+from collections.abc import Mapping
 from typing import Any
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configs as one, a new one: mappings merge, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = laid_over(old, value) if both else value
+    return merged
 
 
 def differences(

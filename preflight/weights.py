@@ -1,6 +1,5 @@
 """The pretrained parts: what their headers say against what their configs ask for."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
 
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.label_files import read_json
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
@@ -122,7 +122,7 @@ def check_parts(
                 continue
             folder = folder or part_folder(part.name, part.source, part.subfolder)
             row["where"] = str(folder)
-            config = read_config(folder)
+            config = read_json(folder / "config.json")
             with torch.device("meta"):
                 skeleton = part.build(config)
             checked[part.name] = CheckedPart(folder, config, skeleton)
@@ -143,22 +143,6 @@ def check_companions(parts: dict[str, CheckedPart], report: Report) -> None:
             report.problem(
                 f"{name}: {folder} holds none of {', '.join(files)}; get the part again."
             )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A part's ``config.json``.
-
-    Raises:
-        MissingWeightsError: It is not there or not json.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise MissingWeightsError(f"{path} cannot be read ({error}); get the part again.") from None
-    if not isinstance(config, dict):
-        raise MissingWeightsError(f"{path} holds no settings; get the part again.")
-    return config
 
 
 def part_folder(name: str, source: str, subfolder: str | None = None) -> Path:

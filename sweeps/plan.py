@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.label_files import read_yaml
+from musicinfuser.setting_differences import laid_over
 from sweeps.inputs import named_paths
 from sweeps.settings import RowSpec, SweepError, SweepSpec, all_rows, slug
 
@@ -180,7 +181,7 @@ def merged(layers: Layers) -> Tree:
             data = read_yaml(path)
             if data is not None and not isinstance(data, dict):
                 raise SweepError(f"{path}: is no config of train.py; it must hold keys and values.")
-            tree = _laid_over(tree, data or {})
+            tree = laid_over(tree, data or {})
         for name, value in options.items():
             *groups, leaf = name.split(".")
             node = tree
@@ -189,17 +190,6 @@ def merged(layers: Layers) -> Tree:
                     node[group] = {}
                 node = node[group]
             node[leaf] = copy.deepcopy(value)
-    return tree
-
-
-def _laid_over(below: Tree, above: Mapping[str, Any]) -> Tree:
-    """Two configs as one: mappings merge, everything else is replaced."""
-    tree = copy.deepcopy(below)
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            tree[key] = _laid_over(tree[key], value)
-        else:
-            tree[key] = copy.deepcopy(value)
     return tree
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ COMMAND = [sys.executable, "-m", "tests.brightness_worker"]
 
 @pytest.fixture
 def worker():
-    with ExternalWorker(COMMAND, name="judge", start_limit_seconds=60) as worker:
+    with closing(ExternalWorker(COMMAND, name="judge", start_limit_seconds=60)) as worker:
         yield worker
 
 
@@ -87,7 +88,7 @@ def test_a_worker_that_dies_twice_is_quoted(worker, frames):
 
 
 def test_a_request_runs_out_of_time(frames):
-    with ExternalWorker(COMMAND, name="judge", time_limit_seconds=0.5) as worker:
+    with closing(ExternalWorker(COMMAND, name="judge", time_limit_seconds=0.5)) as worker:
         pid = worker.ask({"frames": frames})["pid"]
         with pytest.raises(WorkerError, match=r"no answer within 0.5 s\. .*thinking it over$"):
             worker.ask({"misdeed": "sleep"})

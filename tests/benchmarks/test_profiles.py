@@ -5,10 +5,11 @@ from dataclasses import asdict, is_dataclass
 import pytest
 import torch
 
-from benchmarks.profiles import CONFIGS, build_on_meta, laid_over, model_options, read_profile
+from benchmarks.profiles import CONFIGS, build_on_meta, model_options, read_profile
 from benchmarks.random_model import SPREAD, random_clip, random_model
 from lightning_modules import MusicInfuserModule
 from lightning_modules.cli import MusicInfuserCLI
+from musicinfuser.setting_differences import laid_over
 from tests.conftest import ROOT
 
 PROFILES = sorted(path.stem for path in (CONFIGS / "profiles").glob("*.yaml"))

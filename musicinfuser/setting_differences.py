@@ -9,8 +9,9 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = laid_over(old, value) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = laid_over(old, value)
+        merged[key] = value
     return merged
 
 

@@ -91,12 +91,7 @@ def contact_sheet(
     num_columns: int = 8,
     title: str | None = None,
 ) -> None:
-    """Write `sheet_image` as a PNG, whole or not at all; missing folders are made.
-
-    Raises:
-        UserError: If there are no rows or no columns.
-        MediaError: If the file system refuses.
-    """
+    """Write `sheet_image` as a PNG, whole or not at all; missing folders are made."""
     sheet = sheet_image(rows, num_columns=num_columns, title=title)
     with atomic_file(path) as temporary:
         sheet.save(temporary, format="PNG")
@@ -312,15 +307,9 @@ def _wrapped_lines(
 def spectrogram(waveform: Tensor, rate_hz: int, *, num_bands: int, num_steps: int) -> Tensor:
     """Loudness over time and mel-spaced frequency, for the eye.
 
-    Args:
-        waveform: Float (S,).
-        rate_hz: Sampling rate.
-        num_bands: Frequencies from half the sampling rate (at most 8 kHz) down to 0.
-        num_steps: Time steps, evenly over the waveform.
-
-    Returns:
-        float32 (num_bands, num_steps) in [0, 1], highest frequency first: 1 is the loudest point
-        (or a sine of -50 dB full scale, if that is louder), 0 everything 65 dB or more below.
+    Takes (S,) to float32 (num_bands, num_steps) in [0, 1], from half the sampling rate (at most 8
+    kHz) down to 0: 1 is the loudest point (or a sine of -50 dB full scale, if that is louder), 0
+    everything 65 dB or more below.
     """
     window = 1 << max(5, round(math.log2(0.03 * rate_hz)))
     hop = max(1, min(window // 4, len(waveform) // num_steps))

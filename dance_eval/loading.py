@@ -19,11 +19,7 @@ class EvaluationError(UserError):
 
 
 def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int) -> ScoredClip:
-    """Decode one clip; frames taller than ``max_height`` px are scaled down.
-
-    Raises:
-        UserError: If the file cannot be read.
-    """
+    """Decode one clip, at most ``max_height`` px high; `UserError` if it cannot be read."""
     info = probe_video(entry.path)
     fps = entry.fps or info.average_fps
     height = min(info.height, max_height)

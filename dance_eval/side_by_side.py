@@ -25,14 +25,7 @@ def side_by_side(panels: Sequence[SheetRow], path: Path | str) -> None:
     The sound, the marked beats (a bar below the panels lights up on each) and the length are those
     of the first panel; the others are shown for as long, and rest on their last frame if they end
     sooner. Small frames are enlarged by a whole factor without smoothing, as on a contact sheet.
-
-    Args:
-        panels: At least two clips, of one frame rate.
-        path: The mp4 to write; missing folders are made.
-
-    Raises:
-        ValueError: Fewer than two panels, or frame rates that differ.
-        MediaError: If the file system or an encoder refuses.
+    Missing folders are made; `UserError` for fewer than two panels or several frame rates.
     """
     if len(panels) < 2:
         raise UserError(f"{path}: needs at least two clips to stand beside each other.")

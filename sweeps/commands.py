@@ -34,17 +34,7 @@ POLL_SECONDS, STATUS_SECONDS = 0.2, 5.0
 
 
 def sweep_command(arguments: list[str]) -> int:
-    """Run one of the two commands.
-
-    Args:
-        arguments: The command line, the command first.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        SweepError: In one sentence, what the user can mend.
-    """
+    """Run one of the two commands, by a command line that begins with it; the exit code."""
     name, *rest = arguments
     parser = OptionParser(prog=f"train.py {name}", description=DESCRIPTIONS[name])
     if name == "sweep":
@@ -62,11 +52,7 @@ def sweep_command(arguments: list[str]) -> int:
 
 
 def run_sweep(spec: SweepSpec, *, command: str) -> int:
-    """Do what is left of a sweep and write its table.
-
-    Args:
-        spec: The sweep.
-        command: What was typed, for the table.
+    """Do what is left of a sweep and write its table, with what was typed.
 
     Returns:
         0 if every run is finished, 1 if some failed or are busy, 130 after ctrl-C.
@@ -183,11 +169,7 @@ def _stop(pending: dict[str, Any]) -> None:
 
 
 def show_status(folder: Path, *, once: bool) -> None:
-    """Print the table of a sweep's runs, once or until every run is finished.
-
-    Raises:
-        SweepError: The folder is no sweep's.
-    """
+    """Print the table of a sweep's runs, once or until every run is finished."""
     while True:
         rows = status_rows(folder)
         table = markdown_table(rows)
@@ -200,8 +182,7 @@ def show_status(folder: Path, *, once: bool) -> None:
 def status_rows(folder: Path) -> list[Row]:
     """One row per run: state, stage, step, last loss, time left of the training, last failure.
 
-    Raises:
-        SweepError: The folder is no sweep's.
+    `SweepError` if the folder is no sweep's.
     """
     try:
         runs = json.loads((folder / LIST_NAME).read_text(encoding="utf-8"))["runs"]

@@ -23,11 +23,7 @@ FOLDER_LISTS = ("manifest.jsonl", "clips.csv")
 
 
 def named_paths(*settings: object) -> tuple[str, ...]:
-    """Every file or folder that settings name, as they name it.
-
-    Args:
-        settings: Mappings and lists, nested as configs are; dotted keys are as good as nested ones.
-    """
+    """Every file or folder that nested settings name, as they name it; dotted keys do as well."""
     return tuple(dict.fromkeys(path for value in settings for path in _paths(value)))
 
 

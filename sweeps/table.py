@@ -40,11 +40,6 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     ``rows.json``, the same for programs; ``rows_<column>.svg``, a plot per column;
     ``metrics.json``, the clips of all runs as one document; and what ``evaluate.py table`` makes of
     that.
-
-    Args:
-        spec: The sweep.
-        runs: Its runs.
-        command: What was typed.
     """
     finished = [run for run in runs if is_finished(run)]
     folder = Path(spec.folder)
@@ -151,12 +146,7 @@ def _in_short(
 
 
 def sweep_rows(document: Document, columns: Mapping[str, str]) -> list[Row]:
-    """One line per row of the sweep.
-
-    Args:
-        document: What `combined` made.
-        columns: Heading -> ``metric/value``.
-    """
+    """One line per row of what `combined` made, with columns heading -> ``metric/value``."""
     rows: list[Row] = []
     for system, values in document["systems"].items():
         row: dict[str, Any] = {"row": system}
@@ -175,17 +165,8 @@ def forest_plot(
 ) -> str:
     """One value of all rows with their intervals, one below the other, as SVG.
 
-    The dashed line is the chance level where the metric has one, else the reference row.
-
-    Args:
-        document: What `combined` made.
-        name: ``metric/value``.
-        heading: How the table calls it.
-        reference: The row that others are compared with.
-        alike: Rows that are not shown to differ from it; they are rings.
-
-    Returns:
-        The plot; "" if no row has the value.
+    The dashed line is the chance level where the metric has one, else the reference row, from which
+    rows that are rings are not shown to differ. "" if no row of what `combined` made has the value.
     """
     systems: Document = document["systems"]
     rows = {

@@ -51,22 +51,14 @@ def _parser(description: str, output: Path) -> ArgumentParser:
 
 
 def run_sheet(settings: Namespace) -> None:
-    """Draw the sheet.
-
-    Raises:
-        EvaluationError, ClipListError: If there is nothing to draw.
-    """
+    """Draw the sheet; `UserError` if there is nothing to draw."""
     entries, _ = collect_clips(settings.folders)
     require_writable(settings.output.parent, option="--output")
     draw_sheet(entries, settings.output, settings, pair=settings.pair)
 
 
 def run_side_by_side(settings: Namespace) -> None:
-    """Write the videos.
-
-    Raises:
-        EvaluationError, ClipListError: If no two systems share a piece of music.
-    """
+    """Write the videos; `UserError` if no two systems share a piece of music."""
     entries, _ = collect_clips(settings.folders)
     require_writable(settings.output, option="--output")
     write_side_by_side(entries, settings.output, settings)
@@ -75,16 +67,11 @@ def run_side_by_side(settings: Namespace) -> None:
 def draw_sheet(
     entries: Sequence[ClipEntry], output: Path, settings: Namespace, *, pair: bool
 ) -> None:
-    """Draw clips on one picture, with sound and beats under each.
+    """Draw clips on one png in their order, with sound and beats under each.
 
-    Args:
-        entries: The clips, in their order on the picture.
-        output: A png.
-        settings: How many clips, how large, and where beats come from.
-        pair: Put clips of the same music, start, prompt and seed below each other.
-
-    Raises:
-        EvaluationError: If none of the clips can be read.
+    With ``pair`` those of the same music, start, prompt and seed come below each other; the
+    settings say how many, how large, and where beats come from. `EvaluationError` if none of the
+    clips can be read.
     """
     if pair:
         grouped = list(dict.fromkeys(entry for group in same_music(entries) for entry in group))
@@ -108,13 +95,8 @@ def draw_sheet(
 def write_side_by_side(entries: Sequence[ClipEntry], folder: Path, settings: Namespace) -> None:
     """Write one mp4, with sound, per music, start, prompt and seed that several systems have.
 
-    Args:
-        entries: The clips.
-        folder: Where the videos go.
-        settings: How many videos, how large, and where beats come from.
-
-    Raises:
-        EvaluationError: If no two systems share one.
+    The settings say how many, how large, and where beats come from. `EvaluationError` if no two
+    systems share one.
     """
     groups = [group for group in _first_groups(entries) if len(group.clips) > 1]
     if not groups:

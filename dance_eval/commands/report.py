@@ -36,12 +36,7 @@ def parser() -> ArgumentParser:
 def run(settings: Namespace, *, command: str) -> None:
     """Scores, tables, a picture, of several systems videos beside each other, and the page.
 
-    Args:
-        settings: The options of the command.
-        command: What was typed, for the page.
-
-    Raises:
-        EvaluationError, ClipListError, ReportError: Also if no clip could be scored or drawn.
+    The page shows what was typed. `UserError` also if no clip could be scored or drawn.
     """
     folder = settings.output
     scoring = settings.clone()

@@ -76,11 +76,8 @@ def run(settings: Namespace) -> None:
 def write_tables(document: Document, folder: Path, *, intervals: bool, all_papers: bool) -> None:
     """Write both layouts in every form: ``table`` and ``paper_tables``, .md, .tex and .csv.
 
-    Args:
-        document: The content of metrics.json.
-        folder: Where to; made if missing.
-        intervals: Whether our cells of the published tables say ``mean [low, high]``.
-        all_papers: Write published tables also where no judge of ours filled any.
+    With ``intervals`` our cells of the published tables say ``mean [low, high]``, with
+    ``all_papers`` these are written also where no judge of ours filled any.
     """
     for form, suffix in SUFFIXES.items():
         write_text(folder / f"table{suffix}", _metrics_text(document, form))

@@ -94,26 +94,14 @@ class Judge(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """See at little cost whether it can be asked at all.
-
-        Raises:
-            JudgeError: If not; one sentence that says what to do.
-        """
+        """See at little cost whether it can be asked at all; else `JudgeError` with what to do."""
 
     @abstractmethod
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
-        """Put one question about a clip, or about two clips that are compared.
-
-        Raises:
-            JudgeError: If no answer was to be had.
-        """
+        """Put one question about a clip, or about two that are compared; else `JudgeError`."""
 
     def ask_all(self, calls: Sequence[tuple[Sequence[JudgeInput], Question]]) -> list[Answer]:
-        """Put many questions, at once as far as the judge takes it; the first failure ends it.
-
-        Raises:
-            JudgeError: If an answer was not to be had.
-        """
+        """Put many questions, at once as far as the judge takes it; the first failure ends it."""
         with ThreadPoolExecutor(self.concurrency) as pool:
             pending = [pool.submit(self.ask, clips, question) for clips, question in calls]
             try:

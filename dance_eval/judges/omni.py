@@ -79,11 +79,7 @@ class OmniJudge(Judge):
         }
 
     def check(self) -> None:
-        """See whether there is a model of the kind, by its config.
-
-        Raises:
-            JudgeError: If not.
-        """
+        """See whether there is a model of the kind, by its config; `JudgeError` if not."""
         from transformers import AutoConfig
 
         try:
@@ -97,12 +93,7 @@ class OmniJudge(Judge):
             raise JudgeError(f"{self.source}: is a {kind}, not a Qwen3-Omni; set another `source`.")
 
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
-        """Put one question.
-
-        Raises:
-            JudgeError: If the model cannot be loaded.
-            ValueError: If a clip cannot be read.
-        """
+        """Put one question; `UserError` if the model cannot be loaded or a clip not be read."""
         with self._turn:
             model, processor = self._parts()
             inputs = self._inputs(processor, clips, question).to(model.device, dtype=model.dtype)

@@ -56,19 +56,10 @@ GROUPS = {group: tuple(texts) for group, texts in table_10().items()}
 
 
 def questions(prompt: str | None, *, wording: Wording = "paper") -> list[Question]:
-    """What one clip is judged by.
+    """The eleven questions that one clip is judged by, or eight without a prompt.
 
-    Args:
-        prompt: What the clip was asked to show; without it, the three questions about the prompt
-            are left out.
-        wording: ``"paper"``: Table 10. ``"authors"``: the authors' code, which says "0-10 where:"
-            in the eight questions about dance and video.
-
-    Returns:
-        Eleven questions, or eight without a prompt.
-
-    Raises:
-        ValueError: If the wording is unknown.
+    ``"paper"`` is the wording of Table 10, ``"authors"`` that of the authors' code, which says
+    "0-10 where:" in the eight questions about dance and video.
     """
     check_choice("wording", wording, get_args(Wording))
     asked = []
@@ -86,15 +77,11 @@ def questions(prompt: str | None, *, wording: Wording = "paper") -> list[Questio
 
 
 def averages(scores: Mapping[str, float]) -> dict[str, float]:
-    """Averages of one clip's scores as the paper forms them.
+    """Averages of one clip's scores, in [0, 10] by the question's name, as the paper forms them.
 
-    Args:
-        scores: Score in [0, 10] by the name of the question.
-
-    Returns:
-        ``dance_quality`` (mean of 5), ``video_quality`` (of 3) and ``prompt_alignment`` (of 3),
-        each where all its scores are there; ``overall`` is the mean of the eight scores of dance
-        and video, not of the two averages.
+    ``dance_quality`` (mean of 5), ``video_quality`` (of 3) and ``prompt_alignment`` (of 3), each
+    where all its scores are there; ``overall`` is the mean of the eight scores of dance and video,
+    not of the two averages.
     """
     sets = {key_of(group): names for group, names in GROUPS.items()}
     sets["overall"] = GROUPS[DANCE] + GROUPS[VIDEO]

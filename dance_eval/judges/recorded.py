@@ -61,20 +61,12 @@ class RecordedJudge(Judge):
         return {"recorded": self._digest}
 
     def check(self) -> None:
-        """See whether there are answers at all.
-
-        Raises:
-            JudgeError: If there are none.
-        """
+        """`JudgeError` if there are no answers at all."""
         if not self._records:
             raise JudgeError(f"{self.answers}: holds no answers; name a file that does.")
 
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
-        """The recorded answer.
-
-        Raises:
-            JudgeError: If there is none, or it was given to another wording or another sound.
-        """
+        """The recorded answer; `JudgeError` without one to this wording and this sound."""
         by_content = (*((clip.sha256, clip.sound) for clip in clips), question.name)
         by_name = (*((clip.name, clip.sound) for clip in clips), question.name)
         record = self._records.get(by_content) or self._records.get(by_name)

@@ -41,14 +41,9 @@ def expected_score(text: str, positions: Sequence[Position]) -> float | None:
 
     Tokens that are digits stand for themselves. A "1" is 1 or the beginning of 10:
     P(10) = P(1) * P(0 | 1), and P(0 | 1) is known only where the answer itself begins with "1".
-
-    Args:
-        text: The answer; anything but one whole number from 0 to 10 has no expected score.
-        positions: Of the answer's tokens from the first on.
-
-    Returns:
-        A score in [0, 10]. None where numbers hold less than half of the probability, or where the
-        position after a "1" is missing and could change the score by more than 0.01.
+    None where the answer is anything but one whole number from 0 to 10, where numbers hold less
+    than half of the probability, or where the position after a "1" is missing and could change the
+    score by more than 0.01.
     """
     score = strict_score(text)
     if score is None or score != int(score):

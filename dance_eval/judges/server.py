@@ -112,11 +112,7 @@ class ServerJudge(Judge):
         return {} if has_key else {"headers": {"Authorization": openai.Omit()}}
 
     def check(self) -> None:
-        """Ask for the server's models, once.
-
-        Raises:
-            JudgeError: If it does not answer or serves other models.
-        """
+        """Ask for its models, once; `JudgeError` if it does not answer or serves other ones."""
         limit = min(_PROBE_SECONDS, self.time_limit_seconds)
         client = self._client.with_options(timeout=limit, max_retries=0)
         try:
@@ -138,11 +134,7 @@ class ServerJudge(Judge):
             )
 
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
-        """Put one question; what may pass is tried again.
-
-        Raises:
-            JudgeError: If all tries failed, or the server refuses the request.
-        """
+        """Put one question; what may pass is tried again. `JudgeError` without an answer."""
         request = self._request(clips, question)
         # While the server is known to be down, one try per question is enough to see it return.
         num_retries = 0 if self._is_down else self.num_retries
@@ -224,12 +216,9 @@ def _silent_mp4(path: Path, sha256: str) -> str:
 
 
 def _answer(response: httpx2.Response, *, max_tokens: int | None = None) -> Answer:
-    """The answer in a chat completion.
+    """The answer in a chat completion; `httpx2.DecodingError` if it is something else.
 
     Servers that take a model's thoughts out of its answer give null where it never came to one.
-
-    Raises:
-        httpx2.DecodingError: If it is something else.
     """
     try:
         choice = response.json()["choices"][0]

@@ -57,11 +57,7 @@ class VideoLLaMA2Judge(Judge):
         return {"videollama2": self.model}
 
     def check(self) -> None:
-        """See whether the environment has the package, without loading the model.
-
-        Raises:
-            JudgeError: If not.
-        """
+        """`JudgeError` unless the environment has the package; the model is not loaded."""
         command = [str(self.python), "-c", _PROBE]
         try:
             subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=True)
@@ -73,11 +69,7 @@ class VideoLLaMA2Judge(Judge):
             ) from error
 
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
-        """Put one question about one clip.
-
-        Raises:
-            JudgeError: For two clips, and if no answer came.
-        """
+        """Put one question about one clip; `JudgeError` for two, and if no answer came."""
         if len(clips) != 1:
             raise JudgeError("VideoLLaMA 2 takes one clip at a time; compare with another judge.")
         [clip] = clips

@@ -21,10 +21,6 @@ def paired_differences(document: Document, groups: Sequence[ClipGroup]) -> tuple
 
     Both clips of a pair are of one group, so its own effect on the value falls out.
 
-    Args:
-        document: The content of metrics.json.
-        groups: Its clips, those of one music, start, prompt and seed together.
-
     Returns:
         One row per value and one column per pair of systems, as ``a minus b``; bold are differences
         whose interval leaves out 0. No rows for values that differ in no group, or for a single

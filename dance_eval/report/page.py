@@ -43,15 +43,7 @@ def write_page(
     *,
     command: str,
 ) -> None:
-    """Write the page, whole or not at all.
-
-    Args:
-        document: The content of metrics.json.
-        entries: The clips that it is about.
-        path: The HTML file.
-        settings: The options of `evaluate.py report`.
-        command: What made it.
-    """
+    """Write the page on a metrics.json and its clips, whole or not at all."""
     groups = clip_groups(entries)
     systems = list(dict.fromkeys(entry.system for entry in entries))
     colours = {system: number for number, system in enumerate(systems)}

@@ -139,10 +139,6 @@ def average(column: Column, cells: Mapping[str, float | None]) -> float | None:
 
     In the paper, Overall is the mean of the eight dance and video columns; the mean of the two
     averages would be another number.
-
-    Args:
-        column: An average.
-        cells: Numbers by the keys of the other columns.
     """
     numbers = [cells.get(key) for key in column.mean_of]
     known = [number for number in numbers if number is not None]
@@ -154,10 +150,6 @@ def measured_rows(document: Document, table: PublishedTable) -> list[MeasuredRow
 
     One per system and metric that has a value for every column that a judge fills; of tables
     without a judge, one per system with any of the columns.
-
-    Args:
-        document: The content of metrics.json.
-        table: A published table.
     """
     systems: Document = document["systems"]
     names = dict.fromkeys(name for values in systems.values() for name in values)
@@ -215,10 +207,7 @@ def paper_rows(
 ) -> tuple[list[Row], Marks]:
     """A table's rows, published ones first, and what to set in bold.
 
-    Args:
-        table: A published table.
-        measured: Rows to put beside it.
-        intervals: Whether measured cells say ``mean [low, high]``.
+    With ``intervals`` measured cells say ``mean [low, high]``.
     """
     headings = {column.key: column.heading for column in table.columns}
     rows: list[Row] = []

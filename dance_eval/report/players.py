@@ -35,16 +35,7 @@ class Embedding:
     beside: list[str] = field(default_factory=list)
 
     def source(self, path: Path, *, name: str, label: str) -> str:
-        """What the ``src`` of a video says.
-
-        Args:
-            path: The video.
-            name: Its name beside the page, without a suffix.
-            label: How `beside` calls it.
-
-        Raises:
-            OSError: If the file cannot be read or copied.
-        """
+        """What the ``src`` of a video says; beside the page it has that name, and its label."""
         if path.stat().st_size <= self.max_bytes:
             return data_url(path.read_bytes(), "video/mp4")
         copy = self.folder / "videos" / f"{name}.mp4"
@@ -61,14 +52,9 @@ def players(
     colours: Mapping[str, int],
     embedding: Embedding,
 ) -> list[Document]:
-    """What ``report.html`` shows of each system.
+    """What ``report.html`` shows of each system in a group, whose number is counted from 1.
 
-    Args:
-        number: Of the group, from 1, on the page.
-        group: The clips.
-        drawn: Clips that can be read, decoded, by system.
-        colours: Number of each system's colour.
-        embedding: Where the videos go.
+    Drawn are the clips that can be read, by system.
     """
     shown = []
     for system, colour in colours.items():

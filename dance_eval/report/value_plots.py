@@ -13,10 +13,6 @@ def chance_name(name: str, names: Sequence[str]) -> str | None:
 
     ``metric/chance`` is that of the first value of the metric, ``metric/x_chance`` that of
     ``metric/x``.
-
-    Args:
-        name: ``metric/value``.
-        names: All names of values, in order.
     """
     metric, _, value = name.partition("/")
     own = [other for other in names if other.partition("/")[0] == metric]
@@ -27,12 +23,7 @@ def chance_name(name: str, names: Sequence[str]) -> str | None:
 
 
 def value_plots(document: Document, colours: Mapping[str, int]) -> dict[str, list[str]]:
-    """All plots by metric.
-
-    Args:
-        document: The content of metrics.json.
-        colours: Number of each system's colour.
-    """
+    """All plots of a metrics.json by metric, with the number of each system's colour."""
     systems: Document = document["systems"]
     names = list(dict.fromkeys(name for values in systems.values() for name in values))
     chances = {name: chance_name(name, names) for name in names}

@@ -55,15 +55,9 @@ def peak_overlap(
     """Intersection over union of two lists of peaks.
 
     Each sound peak, in order of time, takes the first motion peak that is not taken and lies less
-    than the window away.
-
-    Args:
-        motion_seconds: Ascending, shape (V,).
-        sound_seconds: Shape (..., A); leading axes are scored one by one.
-        window_seconds: Distances below it count; the authors take one frame.
-
-    Returns:
-        n / (A + V - n) with n pairs, in [0, 1], float64, shape (...); 0 without peaks.
+    than the window away, for which the authors take one frame. Takes ascending peaks of the motion,
+    shape (V,), and of sounds, (..., A), to n / (A + V - n) with n pairs, in [0, 1], float64, shape
+    (...); 0 without peaks.
     """
     num_motion, num_sound = len(motion_seconds), sound_seconds.shape[-1]
     num_pairs = torch.zeros(sound_seconds.shape[:-1], dtype=torch.float64)

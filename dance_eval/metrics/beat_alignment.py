@@ -24,14 +24,9 @@ def beat_alignment(
 ) -> torch.Tensor:
     """Mean of exp(-d^2 / (2 sigma^2)) over beats, d being the distance to the nearest other beat.
 
-    Args:
-        kinematic_seconds: Beats of the motion, shape (K,).
-        music_seconds: Beats of the music, shape (..., M); leading axes are scored one by one.
-        sigma_seconds: Width of the kernel; AIST++'s 3 frames at 60 fps are 0.05 s.
-        average_over: Beats of the motion (AIST++) or of the music (Bailando).
-
-    Returns:
-        Scores in [0, 1], float64, shape (...); 0 where either side has no beats.
+    Averaged over beats of the motion (AIST++) or of the music (Bailando); AIST++'s sigma of 3
+    frames at 60 fps is 0.05 s. Takes beats of the motion, shape (K,), and of the music, (..., M),
+    to scores in [0, 1], float64, shape (...); 0 where either side has no beats.
     """
     check_number("sigma_seconds", sigma_seconds, above=0)
     check_choice("average_over", average_over, get_args(Direction))

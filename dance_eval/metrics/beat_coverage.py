@@ -19,15 +19,10 @@ _ROUNDING_SECONDS = 1e-9
 def beat_coverage(
     kinematic_seconds: torch.Tensor, music_seconds: torch.Tensor, *, tolerance_seconds: float = 0.1
 ) -> torch.Tensor:
-    """Share of music beats with a kinematic beat at most so far away.
+    """Share of music beats with a kinematic beat at most so far away, the tolerance included.
 
-    Args:
-        kinematic_seconds: Beats of the motion, shape (K,).
-        music_seconds: Beats of the music, shape (..., M); leading axes are scored one by one.
-        tolerance_seconds: The largest distance that counts, included.
-
-    Returns:
-        Shares in [0, 1], float64, shape (...); 0 where either side has no beats.
+    Takes beats of the motion, shape (K,), and of the music, (..., M), to shares in [0, 1], float64,
+    shape (...); 0 where either side has no beats.
     """
     check_number("tolerance_seconds", tolerance_seconds, above=0)
     if kinematic_seconds.shape[-1] == 0 or music_seconds.shape[-1] == 0:

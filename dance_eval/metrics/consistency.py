@@ -11,11 +11,8 @@ from musicinfuser.errors import UserError
 def frame_consistency(features: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of every frame but the first with the first frame and with the one before.
 
-    Args:
-        features: One vector per frame, shape (T, D), T of 2 or more, else `UserError`.
-
-    Returns:
-        Two of shape (T - 1,), float64, in [0, 1]: negative cosines count as 0 (VBench's code).
+    Takes one vector per frame, shape (T, D), T of 2 or more, else `UserError`, to two of shape
+    (T - 1,), float64, in [0, 1]: negative cosines count as 0 (VBench's code).
     """
     if len(features) < 2:
         raise UserError(

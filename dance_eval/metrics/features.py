@@ -55,12 +55,9 @@ class PixelStatistics(FrameFeatures):
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         """Mean colour and mean motion of every part of the picture over the clip.
 
-        Args:
-            frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-
-        Returns:
-            float64, shape (1, 4 * grid^2): RGB in [0, 1] of the parts, row by row, then the mean
-            absolute difference of neighbouring grey frames in [0, 1] times the weight.
+        Takes uint8 RGB, shape (T, H, W, 3), to float64 (1, 4 * grid^2): RGB in [0, 1] of the parts,
+        row by row, then the mean absolute difference of neighbouring grey frames in [0, 1] times
+        the weight.
         """
         colour = torch.zeros(self.grid, self.grid, 3, dtype=torch.float64)
         motion = torch.zeros(self.grid, self.grid, 1, dtype=torch.float64)

@@ -189,11 +189,7 @@ def _tokenizer(source: str, commit: str | None) -> Any:
 
 
 class ClipFrameFeatures(FrameFeatures):
-    """CLIP vectors of single frames, for distances between sets of clips.
-
-    Args:
-        encoder: Which CLIP. It sees frames as its own code resizes them.
-    """
+    """CLIP vectors of single frames, resized as its own code does, for distances between sets."""
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self.encoder = encoder

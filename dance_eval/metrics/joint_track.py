@@ -19,8 +19,7 @@ from musicinfuser.errors import UserError
 def read_joints(path: Path | str) -> torch.Tensor:
     """Places of joints in a JSON file (see the module), float64, shape (P, T, J, D).
 
-    Raises:
-        UserError: If the file is missing or holds no finite numbers of such a shape.
+    `UserError` if it is missing or holds no finite numbers of such a shape.
     """
     joints = read_numbers(path, "joints", "of shape (frames, joints, 2 or 3)")
     if joints.ndim == 3:
@@ -60,9 +59,7 @@ class JointTrack(MotionCurve):
     def of_clip(self, clip: ScoredClip) -> torch.Tensor:
         """Speed of the joints of a clip, float64, shape (T - 1,).
 
-        Raises:
-            UserError: If the clip is no file, or its joints cannot be read or are those of
-                another number of frames.
+        `UserError` if it is no file, or its joints cannot be read or are of other frames.
         """
         if clip.path is None:
             raise UserError(f"{clip.name}: is no file, so no joints lie beside it.")

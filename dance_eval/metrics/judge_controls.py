@@ -90,15 +90,8 @@ def control_findings(
     """Paired differences of one score, own music minus control, over clips and per system.
 
     A judge ignores a control if the bootstrap interval of the mean difference holds 0, and audio if
-    it ignores all of them. With fewer than two clips nothing is claimed.
-
-    Args:
-        records: Clips of metrics.json.
-        metric: Name of the judged metric.
-        value: Name of the score, e.g. ``"beat_alignment"``; that with a control is
-            ``"beat_alignment_<control>"``.
-        seed: Of the bootstrap.
-        confidence: Of the intervals.
+    it ignores all of them. With fewer than two clips nothing is claimed. The value is the name of
+    the score, e.g. ``"beat_alignment"``; that with a control is ``"beat_alignment_<control>"``.
 
     Returns:
         ``controls``: {control: {mean, low, high, n, num_missing, ignored, systems: {system: {mean,

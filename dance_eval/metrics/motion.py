@@ -59,18 +59,13 @@ def gaussian_smoothed(curve: torch.Tensor, *, sigma_samples: float) -> torch.Ten
 
 
 def local_minima(curve: torch.Tensor) -> torch.Tensor:
-    """Positions of the local minima of a curve.
+    """Positions of the local minima of a curve of shape (N,), ascending, whole or half, float64.
 
     A sample below both neighbours counts. So does a pair of equal samples below both of its
     neighbours, at the middle of the pair: a stop that falls exactly on a frame is seen equally by
     the two frame pairs around it, and strict comparison would lose just these beats. A longer flat
     stretch is a rest without a moment of its own and does not count; neither do the two ends.
-
-    Args:
-        curve: Shape (N,). Values that differ by less than 1e-9 of the largest count as equal.
-
-    Returns:
-        Ascending positions in samples (whole or half), float64, shape (num_minima,).
+    Values that differ by less than 1e-9 of the largest count as equal.
     """
     curve = curve.double()
     if len(curve) < 3:
@@ -87,20 +82,11 @@ def local_minima(curve: torch.Tensor) -> torch.Tensor:
 def kinematic_beats(
     curve: torch.Tensor, *, fps: float, smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS
 ) -> torch.Tensor:
-    """Times at which a motion curve has its local minima.
+    """Times at which a motion curve, shape (T - 1,), has its local minima.
 
-    The change between frames i and i + 1 happens around (i + 0.5) / fps.
-
-    Args:
-        curve: Motion from each frame to the next, shape (T - 1,).
-        fps: Frame rate of the clip.
-        smoothing_seconds: Standard deviation of the Gaussian over the curve; 0 is none.
-
-    Returns:
-        Ascending times in seconds from the first frame, float64, shape (num_beats,).
-
-    Raises:
-        UserError: If the rate is not positive or the smoothing is negative.
+    The change between frames i and i + 1 happens around (i + 0.5) / fps. The curve is smoothed by a
+    Gaussian of such a standard deviation; 0 is none. Ascending, in seconds from the first frame,
+    float64; `UserError` if the rate is not positive or the smoothing is negative.
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise UserError(f"A clip at {fps} frames per second has no time axis; give its real rate.")

@@ -18,15 +18,8 @@ def dominant_frequency(
 
     The curve loses its mean, is weighted with a Hann window, and is padded with zeros to
     `NUM_BINS` samples or more: the bins of a clip of a few seconds alone would be wider than the
-    differences of tempo that are looked for.
-
-    Args:
-        curve: Shape (N,), N of 4 or more, else `UserError`.
-        rate_hz: Samples per second.
-        band_hz: Lowest and highest frequency considered; `UserError` if it is empty.
-
-    Returns:
-        Hertz, within the band; 0 for a curve without any motion.
+    differences of tempo that are looked for. Takes shape (N,), N of 4 or more, to Hertz within the
+    band; 0 for a curve without any motion. `UserError` for fewer samples or an empty band.
     """
     low, high = band_hz
     if not 0 <= low < high:

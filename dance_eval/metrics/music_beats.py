@@ -74,19 +74,12 @@ def track_beats(
 
     The first call in a fresh installation takes about 20 seconds, because librosa compiles itself.
     Beats come out 10 to 20 ms after the true onset, a delay of the onset envelope that is left in,
-    as in published scores.
+    as in published scores. Takes float32 mono in [-1, 1], shape (S,), at best at `BEAT_RATE_HZ`, to
+    ascending times in seconds, float64; none for silence.
 
-    Args:
-        waveform: float32 mono in [-1, 1], shape (S,).
-        rate_hz: Sample rate; `BEAT_RATE_HZ` gives AIST++'s resolution of 1/60 s.
-        start_bpm: Tempo that the tracker expects at first.
-        known_bpm: The music's tempo where it is known; the tracker then looks near it only. From
-            ``start_bpm`` alone librosa takes half or double the tempo of many pieces below 80 and
-            above 140 beats per minute.
-        tightness: How closely beats must follow the tempo; 100 is librosa's and AIST++'s value.
-
-    Returns:
-        Ascending times in seconds, float64, shape (num_beats,); empty for silence.
+    The tracker expects ``start_bpm`` at first, or looks near ``known_bpm`` only: from the former
+    alone librosa takes half or double the tempo of many pieces below 80 and above 140 beats per
+    minute. The tightness says how closely beats follow it; 100 is librosa's and AIST++'s value.
     """
     if waveform.ndim != 1:
         raise ValueError(
@@ -128,8 +121,7 @@ def read_numbers(path: Path | str, field: str, form: str) -> torch.Tensor:
 def read_known_beats(path: Path | str) -> torch.Tensor:
     """Beats of a track from a JSON file ``{"beats_seconds": [...]}``, float64, shape (num_beats,).
 
-    Raises:
-        UserError: If the file is missing or does not hold finite ascending times.
+    `UserError` if the file is missing or does not hold finite ascending times.
     """
     beats = read_numbers(path, "beats_seconds", "with times in seconds")
     if beats.ndim != 1 or not (beats.isfinite().all() and (beats.diff() > 0).all()):

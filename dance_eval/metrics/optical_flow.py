@@ -36,15 +36,11 @@ def load_cv2() -> Any:
 
 
 def flow_fields(frames: torch.Tensor, *, short_side: int | None = 240) -> np.ndarray:
-    """Farneback flow between neighbouring frames.
+    """Farneback flow between neighbouring frames, uint8 RGB in [0, 255], shape (T, H, W, 3).
 
-    Args:
-        frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
-        short_side: Grey frames whose shorter side is longer are scaled down to it first, by areas;
-            240 makes 480x848 into 240x424. None computes at full size.
-
-    Returns:
-        float32, shape (T - 1, h, w, 2), x before y, in pixels of the frames that were given.
+    Grey frames whose shorter side is longer than ``short_side`` are scaled down to it first, by
+    areas; 240 makes 480x848 into 240x424, None computes at full size. float32, shape
+    (T - 1, h, w, 2), x before y, in pixels of the frames that were given.
     """
     require_frames(frames)
     cv2 = load_cv2()

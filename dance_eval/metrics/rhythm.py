@@ -42,15 +42,9 @@ def shifted_scores(
 ) -> torch.Tensor:
     """Scores of the same motion against music moments moved around the clip in a circle.
 
-    Their mean is the chance level of this clip.
-
-    Args:
-        score: Takes motion moments, shape (K,), and musics, shape (S, M), to scores of shape (S,).
-        motion_seconds: Shape (K,).
-        music_seconds: In [0, duration_seconds), shape (M,).
-        duration_seconds: Length of the circle; shifts are uniform in [0, duration_seconds).
-        stream: Where the shifts are drawn.
-        num_shifts: Number of shifts, and of scores.
+    Their mean is the chance level of this clip. ``score`` takes motion moments, shape (K,), and
+    musics, shape (S, M), to scores of shape (S,). The shifts, drawn from the stream, are uniform in
+    [0, duration_seconds), where the music's moments, shape (M,), lie.
     """
     shifts = torch.rand(num_shifts, generator=stream, dtype=torch.float64) * duration_seconds
     musics = (music_seconds.double() + shifts[:, None]) % duration_seconds

@@ -40,12 +40,8 @@ def start_record(
 ) -> Document:
     """A clip's record in metrics.json before scoring; what is wrong already is a failure.
 
-    Args:
-        entry: The clip.
-        beats: Where its music beats come from.
-        metrics: What is measured.
-        specs: Class path and arguments of each metric.
-        decoding: Everything else that values depend on: the seed and how clips are decoded.
+    Values depend on the beats, on each metric's class path and arguments, and on ``decoding``: the
+    seed and how clips are decoded.
     """
     problem, digest = entry.problem, None
     keys: dict[str, str] = {}

@@ -19,11 +19,7 @@ from musicinfuser.errors import UserError
 
 
 def mean_pairwise_distance(features: torch.Tensor) -> float:
-    """Mean Euclidean distance over all pairs, AIST++'s diversity.
-
-    Args:
-        features: Shape (N, D), N of 2 or more, else `UserError`.
-    """
+    """Mean Euclidean distance over all pairs of (N, D), AIST++'s diversity; `UserError` for one."""
     if len(features) < 2:
         raise UserError(f"{len(features)} clips make no pair; diversity needs at least 2.")
     # Not pdist or cdist: both may take the distance through dot products and lose digits.

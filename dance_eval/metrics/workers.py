@@ -49,12 +49,8 @@ def results_of(
 
     Processes are forked from a clean one, so threads and devices of this one do no harm; each
     computes with one thread. They end with this process, however it ends; interrupts from the
-    keyboard are left to this process. A process that dies costs its own task and is replaced.
-
-    Args:
-        tasks: What is worked on, picklable.
-        work: Takes a task to its result, picklable; an exception ends everything.
-        num_workers: Processes at the same time.
+    keyboard are left to this process. A process that dies costs its own task and is replaced; an
+    exception ends everything. Tasks, work and results are picklable.
 
     Yields:
         The number of a task and its result, or how its process was lost.

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dance_eval.study.design import balanced_sides, deal_pairs, plan_trials
-from dance_eval.study.key import Item, StudyError
+from dance_eval.study.key import Item
+from musicinfuser.errors import UserError
 
 
 def incidence(num_raters, num_pairs, share, seed):
@@ -103,7 +104,7 @@ def test_thousands_of_pairs_are_dealt_and_balanced():
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(StudyError, match="raters 0"):
+    with pytest.raises(UserError, match="raters is 0; it must be at least 1"):
         planned(num_raters=0)
-    with pytest.raises(StudyError, match="pairs per rater 0"):
+    with pytest.raises(UserError, match="pairs_per_rater is 0; it must be at least 1"):
         planned(pairs_per_rater=0)

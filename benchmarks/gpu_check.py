@@ -97,11 +97,7 @@ def environment(packages: Path | None, folder: Path) -> dict[str, str]:
 
 
 def unpack(packages: Path, site: Path) -> None:
-    """Wheels of a folder, or a tar archive of packages, as they are imported.
-
-    Raises:
-        ValueError: There is nothing like that.
-    """
+    """Wheels of a folder, or a tar archive of packages, as they are imported; else `UserError`."""
     site.mkdir(parents=True)
     wheels = sorted(packages.glob("*.whl")) if packages.is_dir() else []
     for wheel in wheels:

@@ -43,10 +43,7 @@ def decoding(
 ) -> tuple[int, int, int | None]:
     """Bytes of the VAE's weights, the most above them while it decodes a clip, and its tiles.
 
-    Args:
-        settings: Size of the clip.
-        frames: Of the clip.
-        free_bytes: What the model leaves to the VAE.
+    ``free_bytes`` is what the model leaves to the VAE.
     """
     size = {"frames": frames, "height": settings.height, "width": settings.width}
     vae, inputs = vae_and_inputs(

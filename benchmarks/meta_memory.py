@@ -133,10 +133,8 @@ def simulated_step(
 
     The model is on the meta device, and its parameters are replaced; with ``autocast`` adapters
     are kept in fp32 and it runs under autocast. There are 6k + 1 frames; sides are in pixels.
-
-    Returns:
-        ``after_forward`` and ``peak`` above the weights, ``gradients`` among them at the end, and
-        ``frozen_gradients``, how many frozen parameters got one.
+    ``after_forward`` and ``peak`` are above the weights, ``gradients`` among them at the end;
+    ``frozen_gradients`` says how many frozen parameters got one.
     """
     size = (num_frames, height, width)
     with _simulated(model, size, autocast=autocast) as (live, velocity):

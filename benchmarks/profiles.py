@@ -36,14 +36,9 @@ ARCHITECTURES = {"full": MOCHI_CONFIG, "small": SMALL_CONFIG}
 
 
 def read_profile(profile: str = "base") -> dict[str, Any]:
-    """The recipe with overlays on top.
+    """The recipe with overlays on top, by stems of files in ``configs/profiles`` joined by ``+``.
 
-    Args:
-        profile: Names of files in ``configs/profiles`` without suffix, joined by ``+``; ``base``
-            is the recipe itself.
-
-    Raises:
-        ValueError: There is no such profile.
+    ``base`` is the recipe itself; `UserError` if there is no such profile.
     """
     config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     for name in profile.split("+"):

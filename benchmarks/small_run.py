@@ -31,12 +31,9 @@ TEXT_TOKENS, NUM_LAYERS, WIDTH = 32, 4, 8
 
 
 def recipe_with(root: Path, changes: dict[str, Any], *, max_steps: int) -> MusicInfuserCLI:
-    """``base.yaml`` on a CPU in fp32 with changes on top; nothing is run.
+    """``base.yaml`` on a CPU in fp32, run in the folder ``root``; nothing is run yet.
 
-    Args:
-        root: Folder of the run.
-        changes: Laid over the recipe; what has a ``class_path`` replaces it.
-        max_steps: Optimizer steps.
+    Changes are laid over the recipe; what has a ``class_path`` replaces it.
     """
     config = laid_over(read_profile(), {"ckpt_path": None, "trainer": {
         "default_root_dir": str(root), "max_steps": max_steps, "precision": "32-true",

@@ -247,14 +247,10 @@ def ram_bytes() -> int:
 def add_memory(
     what: str, rows: list[Row], report: Report, *, accelerator: str, host: float
 ) -> None:
-    """Add the section on memory; a machine that has too little of it becomes a problem.
+    """Add the section on memory of ``training`` or ``encoding``; too little becomes a problem.
 
-    Args:
-        what: ``training`` or ``encoding``.
-        rows: Of the device.
-        report: Takes section and problems.
-        accelerator: As in ``trainer.accelerator``.
-        host: Bytes of RAM per process besides what a CPU run computes in.
+    The rows are the device's, ``host`` is the bytes of RAM per process besides what a CPU run
+    computes in.
     """
     needed, gpus = total_bytes(rows), gpu_bytes()
     if accelerator == "cpu":

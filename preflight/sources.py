@@ -34,11 +34,7 @@ def check_captioning(settings: Settings, data: CaptioningDataModule, report: Rep
 
 
 def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
-    """Add the section on the sources: every file is probed, none is decoded.
-
-    Returns:
-        All clips that will be cut.
-    """
+    """Add the section on the sources, of which no file is decoded; all clips that will be cut."""
     specs: list[ClipSpec] = []
     rows: list[Row] = []
     notes: list[str] = []

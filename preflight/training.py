@@ -264,11 +264,7 @@ def _last_checkpoints(settings: Settings) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint with names, shapes and settings, but without the numbers of its weights.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
+    """A checkpoint with names, shapes and settings, but no numbers; `UserError` if it is none."""
     try:
         return torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

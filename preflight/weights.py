@@ -146,11 +146,7 @@ def check_companions(parts: dict[str, CheckedPart], report: Report) -> None:
 
 
 def part_folder(name: str, source: str, subfolder: str | None = None) -> Path:
-    """The folder of a pretrained part on this machine.
-
-    Raises:
-        MissingWeightsError: It is not here; says how to get it.
-    """
+    """The folder of a pretrained part on this machine; `MissingWeightsError` if not here."""
     folder = find_local(source, subfolder)
     if folder is not None:
         return folder

@@ -84,11 +84,7 @@ class Run:
 
 
 def plan_runs(spec: SweepSpec) -> list[Run]:
-    """The runs of a sweep, row by row, seed by seed; no folder is touched.
-
-    Raises:
-        SweepError: A config cannot be read.
-    """
+    """The runs of a sweep, row by row, seed by seed; `SweepError` if a config cannot be read."""
     place, memo = Path(spec.runs or spec.folder), Path(spec.folder)
     runs = []
     for row in all_rows(spec):

@@ -101,17 +101,12 @@ def _value(clip: Document, name: str) -> float | None:
 def differences(
     document: Document, values: Sequence[str], *, reference: str, untrained: Collection[str]
 ) -> Document:
-    """Mean difference of every row to the reference, per value.
+    """Mean difference of every row to the reference, per ``metric/value`` of single clips.
 
     Both clips of a pair are of one generation request and of trainings with one seed, so what the
-    request and the order of the data do to the value falls out. What was not trained is compared
-    with every training of the reference; recordings, which have no seed, by music and start.
-
-    Args:
-        document: What `combined` made.
-        values: ``metric/value``, each of single clips.
-        reference: The row that is taken away from the others.
-        untrained: Rows that are the same for every seed.
+    request and the order of the data do to the value falls out. What was not trained, the same for
+    every seed, is compared with every training of the reference; recordings, which have no seed, by
+    music and start.
 
     Returns:
         ``{row: {value: {mean, low, high, n, by_seed, num_alone, differs}}}`` for rows with any

@@ -82,11 +82,7 @@ class SweepSpec:
 
 
 def read_sweep(path: str | Path) -> SweepSpec:
-    """Read and check a sweep file.
-
-    Raises:
-        UserError: It is missing, no such file, or two rows have one name; names the place.
-    """
+    """Read and check a sweep file; the `UserError` for one that is none names the place."""
     path = Path(path)
     data = read_yaml(path)
     if not isinstance(data, dict):
@@ -114,11 +110,7 @@ def all_rows(spec: SweepSpec) -> list[RowSpec]:
 
 
 def build_executor(spec: SweepSpec) -> Executor:
-    """The executor that a sweep names.
-
-    Raises:
-        SweepError: There is no such class, it is no executor, or its arguments are wrong.
-    """
+    """The executor that a sweep names; `SweepError` if it is none or its arguments are wrong."""
     parser = OptionParser(exit_on_error=False)
     parser.add_subclass_arguments(Executor, "executor")
     try:

@@ -115,10 +115,7 @@ def check_unchanged(run: Run) -> None:
 
     Scores are not refused: `evaluate.py score` itself sees which of them are due again. Nor is what
     failed before anything was kept. Clips of other inputs are made again, and a training is not
-    gone on with.
-
-    Raises:
-        SweepError: Names what differs.
+    gone on with. The `SweepError` names what differs.
     """
     state = read_state(run.folder)
     # A `predict` that goes on keeps what lies there.

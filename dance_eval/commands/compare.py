@@ -99,8 +99,7 @@ def parser() -> ArgumentParser:
 def run(settings: Namespace) -> None:
     """Two systems' clips of the same cells, by the first judge among the metrics.
 
-    Raises:
-        EvaluationError, ClipListError: Also if there is no judge, or nothing could be compared.
+    `UserError` also if there is no judge, or nothing could be compared.
     """
     metrics, _ = read_metrics(settings.metrics)
     judged = next((metric for metric in metrics if isinstance(metric, JudgedQuality)), None)
@@ -150,11 +149,8 @@ def compare_systems(
 ) -> dict[str, Any]:
     """Compare two systems cell by cell, in both orders, and write comparison.json.
 
-    Answers that a cached judge has are not asked for again, so a stopped run goes on.
-
-    Raises:
-        EvaluationError: If nothing can be compared.
-        JudgeError: If the judge cannot be asked at all.
+    Answers that a cached judge has are not asked for again, so a stopped run goes on. `UserError`
+    if nothing can be compared, or the judge cannot be asked at all.
     """
     pairs, alone = matched_pairs(entries)
     judge.check()

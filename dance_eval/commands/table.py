@@ -44,9 +44,7 @@ def parser() -> ArgumentParser:
 def run(settings: Namespace) -> None:
     """Print a table of scores and, if asked, write it to a file, or all of them to a folder.
 
-    Raises:
-        EvaluationError: If the output's name ends in nothing that is known.
-        ReportError: If the file holds no scores.
+    `UserError` if the output's name ends in nothing that is known, or the file holds no scores.
     """
     document = read_report(settings.metrics_file)
     form, output, layout = settings.format, settings.output, settings.layout

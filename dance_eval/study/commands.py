@@ -71,12 +71,7 @@ def analyse_parser() -> ArgumentParser:
 
 
 def run_study(settings: Namespace) -> None:
-    """Run one of the commands.
-
-    Raises:
-        StudyError: With one sentence for the user.
-        ClipListError, EvaluationError, ReportError: Likewise, from lists of clips and metrics.
-    """
+    """Run one of the commands; `UserError` with one sentence for the user."""
     if settings.step == "build":
         build(settings.build)
     else:
@@ -110,9 +105,8 @@ def build(settings: Namespace) -> None:
 def analyse(settings: Namespace) -> None:
     """Write the analysis, print its tables, and name every problem.
 
-    Raises:
-        StudyError: Also if rows cannot be counted and `despite_problems` is not given; the report
-            is written all the same.
+    `StudyError` also if rows cannot be counted and `despite_problems` is not given; the report is
+    written all the same.
     """
     key = read_key(settings.key)
     metrics = read_metric_values(settings.metrics)

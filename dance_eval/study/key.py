@@ -129,11 +129,7 @@ def opaque_name(secret: str, text: str, *, num_bytes: int = 5) -> str:
 
 
 def read_key(path: Path) -> StudyKey:
-    """Read a sealed key.
-
-    Raises:
-        StudyError: If the file is missing, no key, or of another version.
-    """
+    """Read a sealed key; `StudyError` if the file is missing, no key, or of another version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != VERSION:

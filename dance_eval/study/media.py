@@ -213,15 +213,12 @@ question.
 
 
 def spoilt(frames: Tensor, way: str, *, seed: int, name: str) -> Tensor:
-    """Frames of a copy that a careful rater tells from the intact clip.
+    """Frames, uint8 (F, H, W, 3), of a copy that a careful rater tells from the intact clip.
 
-    Args:
-        frames: uint8, (F, H, W, 3).
-        way: ``frozen``, the middle frame all the time: nobody dances. ``scrambled``, spans of five
-            frames, or a fifth of a shorter clip's, in a drawn order, half of them backwards: motion
-            leaps. ``coarse``, blocks in place of pixels, 24 along the shorter side.
-        seed: The study's seed.
-        name: Of the clip; with the seed it fixes the draws.
+    ``frozen`` is the middle frame all the time: nobody dances. ``scrambled`` is spans of five
+    frames, or a fifth of a shorter clip's, in an order drawn by the study's seed and the clip's
+    name, half of them backwards: motion leaps. ``coarse`` is blocks in place of pixels, 24 along
+    the shorter side.
     """
     if way == "frozen":
         return frames[len(frames) // 2].expand_as(frames).contiguous()

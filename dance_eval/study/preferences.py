@@ -166,11 +166,7 @@ def _wins_by_rater(votes: Sequence[Vote], key: StudyKey) -> np.ndarray:
 
 
 def read_metric_values(files: Iterable[Path]) -> dict[str, ClipValues]:
-    """Values of all clips by ``metric/value``; of several files the later counts.
-
-    Raises:
-        ReportError: If a file is no metrics.json.
-    """
+    """Values of all clips of files metrics.json by ``metric/value``; the later file counts."""
     values: dict[str, ClipValues] = defaultdict(dict)
     for file in files:
         for clip in read_report(file, clip_fields=["sha256"])["clips"]:

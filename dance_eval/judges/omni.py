@@ -1,5 +1,6 @@
 """Qwen3-Omni in this process, by transformers: its thinker, which answers in text."""
 
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.setting_checks import check_number
 
 _NUM_TOP = 20
+_TURN = threading.Lock()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,20 +54,6 @@ class OmniJudge(Judge):
         """Refuse what is out of range."""
         for name in ("fps", "max_height", "max_new_tokens"):
             check_number(name, getattr(self, name), above=0)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._turn = threading.Lock()
-        self._loaded: tuple[Any, Any] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What was set; another process loads weights of its own."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy without weights."""
-        vars(self).update(state)
-        self._reset()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,8 +82,8 @@ class OmniJudge(Judge):
 
     def ask(self, clips: Sequence[JudgeInput], question: Question) -> Answer:
         """Put one question; `UserError` if the model cannot be loaded or a clip not be read."""
-        with self._turn:
-            model, processor = self._parts()
+        with _TURN:
+            model, processor = self._parts
             inputs = self._inputs(processor, clips, question).to(model.device, dtype=model.dtype)
             with torch.no_grad():
                 out = model.generate(
@@ -114,29 +102,25 @@ class OmniJudge(Judge):
         cut_off = f"it has max_new_tokens {self.max_new_tokens} and no end" if is_cut_off else None
         return Answer(text, positions, cut_off)
 
+    @functools.cached_property
     def _parts(self) -> tuple[Any, Any]:
         """Model and processor."""
-        if self._loaded is None:
-            from transformers import (
-                Qwen3OmniMoeProcessor,
-                Qwen3OmniMoeThinkerForConditionalGeneration,
-            )
+        from transformers import Qwen3OmniMoeProcessor, Qwen3OmniMoeThinkerForConditionalGeneration
 
-            try:
-                processor = Qwen3OmniMoeProcessor.from_pretrained(self.source)
-                model = Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(
-                    self.source,
-                    dtype=getattr(torch, self.dtype),
-                    device_map=self.device,
-                    use_safetensors=True,
-                )
-            except OSError as error:
-                raise JudgeError(f"{self.source}: cannot be loaded ({error}).") from error
-            # Settings of random draws, which a greedy decoder would warn of.
-            for name in ("temperature", "top_p", "top_k"):
-                setattr(model.generation_config, name, None)
-            self._loaded = model.eval().requires_grad_(False), processor
-        return self._loaded
+        try:
+            processor = Qwen3OmniMoeProcessor.from_pretrained(self.source)
+            model = Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(
+                self.source,
+                dtype=getattr(torch, self.dtype),
+                device_map=self.device,
+                use_safetensors=True,
+            )
+        except OSError as error:
+            raise JudgeError(f"{self.source}: cannot be loaded ({error}).") from error
+        # Settings of random draws, which a greedy decoder would warn of.
+        for name in ("temperature", "top_p", "top_k"):
+            setattr(model.generation_config, name, None)
+        return model.eval().requires_grad_(False), processor
 
     def _inputs(self, processor: Any, clips: Sequence[JudgeInput], question: Question) -> Any:
         content: list[dict[str, str]] = []

@@ -8,7 +8,6 @@ VAE as well, as generated clips are. Judged on clips to held-out music, on group
 and on the last videos from the wild.
 """
 
-import argparse
 import dataclasses
 import re
 import time
@@ -43,7 +42,7 @@ from small_world.experiments.probe_training import (
 )
 from small_world.generator import read_recipe
 from small_world.generator.dancer import JOINTS
-from small_world.generator.recipe import add_options
+from small_world.generator.recipe import parser_of
 from small_world.generator.wardrobe import (
     BOTTOMS,
     TOPS,
@@ -176,18 +175,14 @@ def _judge_metrics(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Read the command line, train, judge and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m small_world.experiments.train_probes",
-        description="Train the probes that judge videos of the small world.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    said = "Train the probes that judge videos of the small world."
+    parser = parser_of("experiments.train_probes", said, CutOptions)
     parser.add_argument("--world", type=Path, required=True, help="a small world")
     parser.add_argument("--vae", type=Path, required=True, help="folder with a vae in it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/parts/probe_clips"), help="for decoded clips"
     )
-    add_options(parser, CutOptions)
     parser.add_argument("--pose-steps", type=int, default=4000, help="of 64 frames")
     parser.add_argument("--look-steps", type=int, default=4000, help="of 64 frames")
     parser.add_argument("--move-steps", type=int, default=1500, help="of 64 clips")

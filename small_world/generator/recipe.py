@@ -84,8 +84,13 @@ def even(length: float) -> int:
     return 2 * round(length / 2)
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Give a parser an option for each field of a dataclass, with the help of its docstring."""
+def parser_of(module: str, description: str, kind: type) -> argparse.ArgumentParser:
+    """A parser with an option for each field of a dataclass, with the help of its docstring."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m small_world.{module}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     described = {p.arg_name: p.description or "" for p in parse(kind.__doc__ or "").params}
     for field in fields(kind):
         # As it was called first.
@@ -96,3 +101,4 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
             parser.add_argument(*flags, action="store_true", help=text)
         else:
             parser.add_argument(*flags, type=type(field.default), default=field.default, help=text)
+    return parser

@@ -14,7 +14,6 @@ Clips are cut as the encode job cuts them. ``OUT`` then holds
   music, truth and ``own.csv``.
 """
 
-import argparse
 import dataclasses
 import json
 import tempfile
@@ -41,7 +40,7 @@ from small_world.generator.corpus import (
     write_recording,
     write_truth,
 )
-from small_world.generator.recipe import SmallWorldRecipe, add_options
+from small_world.generator.recipe import SmallWorldRecipe, parser_of
 from small_world.generator.test_clips import (
     FPS,
     Choice,
@@ -226,14 +225,10 @@ def _write_clip(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Read the command line and make the test set."""
-    parser = argparse.ArgumentParser(
-        prog="python -m small_world.generator.test_set",
-        description="Cut a test set from a small world that no training saw.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    said = "Cut a test set from a small world that no training saw."
+    parser = parser_of("generator.test_set", said, Choice)
     parser.add_argument("world", metavar="WORLD", help="folder of a small world")
     parser.add_argument("out", metavar="OUT", help="folder to write to")
-    add_options(parser, Choice)
     parser.add_argument(
         "--tempo", type=float, nargs="*", default=[], metavar="F",
         help="further parts at so many times the tempo",

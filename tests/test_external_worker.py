@@ -139,7 +139,7 @@ def test_what_never_gets_ready_is_tried_once(command, message):
 
 def test_a_pickled_copy_has_a_process_of_its_own(worker, frames):
     pid = worker.ask({"frames": frames})["pid"]
-    with pickle.loads(pickle.dumps(worker)) as copy:
+    with closing(pickle.loads(pickle.dumps(worker))) as copy:
         assert copy.num_starts == 0 and copy.command == worker.command
         assert copy.ask({"frames": frames})["pid"] != pid
     assert is_running(pid)

@@ -117,7 +117,7 @@ def problems(folder: Path) -> list[str]:
 
 def test_a_config_that_is_gone_or_broken(vae: Path) -> None:
     (vae / "config.json").write_text("{")
-    assert "config.json cannot be read" in problems(vae)[0]
+    assert "config.json, line 1: not JSON" in problems(vae)[0]
     (vae / "config.json").unlink()
     assert "config.json cannot be read" in problems(vae)[0]
 

@@ -91,7 +91,7 @@ def contact_sheet(
     num_columns: int = 8,
     title: str | None = None,
 ) -> None:
-    """Write `sheet_image` as a PNG, whole or not at all; missing folders are made."""
+    """Write `sheet_image`, with its errors, as a PNG, whole or not at all; folders are made."""
     sheet = sheet_image(rows, num_columns=num_columns, title=title)
     with atomic_file(path) as temporary:
         sheet.save(temporary, format="PNG")

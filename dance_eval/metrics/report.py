@@ -88,7 +88,8 @@ class _Summary(_Checked):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.low is None) != (self.high is None) or (self.mean is None is not self.low):
+        has = [number is not None for number in (self.mean, self.low, self.high)]
+        if has[1] != has[2] or has[1] > has[0]:
             raise PydanticCustomError("part", "has only a part of mean, low and high")
         return self
 
@@ -118,9 +119,9 @@ class _Clip(_Checked):
     @model_validator(mode="after")
     def _has_keys(self) -> Self:
         # `score` finds what it knows by key; tables of old files need none.
-        lacking = self.values.keys() - self.keys.keys() if "keys" in self.model_fields_set else ()
-        for metric in lacking:
-            raise PydanticCustomError("key", f"keys lacks {metric!r}, which has values")
+        lacking = sorted(self.values.keys() - self.keys.keys())
+        if lacking and "keys" in self.model_fields_set:
+            raise PydanticCustomError("key", f"keys lacks {lacking[0]!r}, which has values")
         return self
 
 

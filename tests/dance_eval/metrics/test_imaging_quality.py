@@ -1,6 +1,7 @@
 import json
 import pickle
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_copies_and_fingerprints(command, weights, tmp_path):
 )
 def test_answers_of_another_form_are_refused(command, weights, option, message):
     with (
-        ExternalWorker([*command, "--weights", weights, option], name="musiq") as worker,
+        closing(ExternalWorker([*command, "--weights", weights, option], name="musiq")) as worker,
         pytest.raises(WorkerError, match=f"musiq: {message}"),
     ):
         musiq_scores(FRAMES, worker=worker, resize="longer")

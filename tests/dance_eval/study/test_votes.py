@@ -59,8 +59,12 @@ def test_whole_files_have_no_problem(study, read, rows):
         ({"order": "x"}, "edited"),
         ({"seed": "6"}, "edited"),
         ({"left": "ffffffffff"}, "edited"),
+        ({"right": "ffffffffff"}, "edited"),
         ({"ms": "-4"}, "schema"),
+        ({"plays_left": "x"}, "schema"),
+        ({"plays_right": "1.5"}, "schema"),
         ({"plays_left": "0"}, "unwatched"),
+        ({"plays_right": "0"}, "unwatched"),
     ],
 )
 def test_rows_that_cannot_be_are_named_and_not_counted(read, rows, changes, kind):

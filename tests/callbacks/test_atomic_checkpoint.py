@@ -1,6 +1,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
@@ -8,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from callbacks import AdapterEMA, AtomicCheckpoint, SampleGeneration
-from callbacks.atomic_checkpoint import last_checkpoint
+from callbacks.atomic_checkpoint import last_checkpoint, split_of
 from callbacks.checkpoint_files import AtomicCheckpointIO, CheckpointError
 from callbacks.sigterm import NOTICE
 from tests.small_training import Line, StepRecord, batches, trainer
@@ -175,3 +176,10 @@ def test_a_sample_under_way_is_given_up(tmp_path: Path, monkeypatch) -> None:
     sampling.generate(run, Sampled(), 5)
     assert seen == [0, 1, 2, 3]
     assert not (tmp_path / "samples").exists()
+
+
+def test_samples_of_a_step_are_those_of_all_processes() -> None:
+    process = SimpleNamespace(accumulate_grad_batches=3, world_size=4)
+    assert split_of(process) == {"accumulate_grad_batches": 3}
+    process.datamodule = SimpleNamespace(batch_size=2)
+    assert split_of(process) == {"accumulate_grad_batches": 3, "samples_per_step": 24}

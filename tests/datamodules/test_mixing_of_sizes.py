@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from datamodules.mixing import Mixture, StepIndexedBatches, place_of
+from datamodules.mixing import Mixture, StepIndexedBatches, permutation, place_of
 
 WIDE, TALL, SQUARE = "480x848", "848x480", "640x640"
 # AIST has no portrait; the wild has all.
@@ -87,6 +87,16 @@ def test_every_clip_once_per_pass_of_its_walk() -> None:
         assert len(passes) > 20
         assert all(sorted(one) == clips for one in passes[:-1])
         assert len({tuple(one) for one in passes[:-1]}) == (1, 2, 6)[len(clips) - 1]
+
+
+def test_each_bucket_is_walked_in_an_order_of_its_own() -> None:
+    """Runs that are under way depend on these orders."""
+    mixed = mixture({"aist": [WIDE, TALL] * 8}, {"aist": 1}, samples_per_step=1, seed=3)
+    indices = [mixed[i].index for i in range(32)]
+    for first, bucket in enumerate((WIDE, TALL)):
+        walk = [index // 2 for index in indices if index % 2 == first]
+        passes = [permutation(3, f"aist {bucket}", epoch, 8) for epoch in (0, 1)]
+        assert walk == [*passes[0], *passes[1]]
 
 
 def test_a_sample_is_a_function_of_its_index() -> None:

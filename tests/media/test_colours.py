@@ -118,6 +118,26 @@ def test_untagged_video_is_hd_from_720_lines_on(tmp_path, size, is_hd):
     assert (plain > 8) == is_hd
 
 
+@pytest.mark.parametrize(
+    ("primaries", "size", "luma"),
+    [(BT2020, (64, 48), (0.2627, 0.0593)), (6, (1280, 720), (0.299, 0.114))],
+    ids=["BT.2020", "SD made large"],
+)
+def test_primaries_stand_in_for_a_matrix_that_is_not_named(tmp_path, primaries, size, luma):
+    colour = np.array([0.8, 0.3, 0.2])
+    path = write_flat(
+        tmp_path / "half_tagged.mp4",
+        codes_of(colour, luma=luma, bits=8),
+        pix_fmt="yuv420p",
+        matrix=UNSPECIFIED,
+        transfer=UNSPECIFIED,
+        primaries=primaries,
+        size=size,
+    )
+    wanted = torch.from_numpy(255 * colour)
+    assert (read(path, num_frames=1)[0] - wanted).abs().max() <= 3
+
+
 def test_dolby_vision_without_a_base_layer_is_refused(tmp_path):
     path = write_flat(
         tmp_path / "phone.mp4",

@@ -13,7 +13,9 @@ from musicinfuser.safetensors_files import StoredTensor, save_tensors
 from preflight.report import Report
 from preflight.weights import (
     UNUSED,
+    CheckedPart,
     backbone_parts,
+    check_companions,
     check_parts,
     differences,
     encoder_parts,
@@ -182,3 +184,26 @@ def test_what_encode_refuses_is_refused(small_parts: Path) -> None:
     assert "names the model_type None, which transformers does not know" in found("transformer")
     # Spectrograms need no encoder.
     assert len(encoder_parts(EncodersSpec(audio="/no/such", audio_features="log_mel"))) == 2
+
+
+def test_what_encoders_need_besides_their_weights(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("text_encoder", "audio_encoder", "tokenizer")}
+    for folder in folders.values():
+        folder.mkdir()
+    parts = {
+        name: CheckedPart(folders[name], {}, nn.Identity())
+        for name in ("text_encoder", "audio_encoder")
+    }
+    (folders["text_encoder"] / "tokenizer.json").touch()  # it belongs beside
+
+    def problems() -> list[str]:
+        report = Report()
+        check_companions(parts, report)
+        return [problem.split(" holds")[0] for problem in report.problems]
+
+    assert problems() == [
+        f"tokenizer: {folders['tokenizer']}", f"audio_encoder: {folders['audio_encoder']}"
+    ]  # fmt: skip
+    (folders["tokenizer"] / "spiece.model").touch()
+    (folders["audio_encoder"] / "preprocessor_config.json").touch()
+    assert problems() == []

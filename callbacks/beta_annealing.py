@@ -7,7 +7,8 @@ import torch
 
 from callbacks.step_callback import StepCallback
 from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
-from musicinfuser.errors import UserError, require_at_least
+from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 
 class BetaAnnealing(StepCallback):
@@ -33,12 +34,11 @@ class BetaAnnealing(StepCallback):
                 ablation without the schedule is ``fixed`` with ``initial`` 1.
             num_steps: Only for ``linear``.
         """
-        if initial < 1:
-            raise UserError(f"beta_annealing.initial is {initial}; it must be at least 1.")
-        require_at_least(1, "beta_annealing", half_life_steps=half_life_steps)
+        check_number("beta_annealing.initial", initial, at_least=1)
+        check_number("beta_annealing.half_life_steps", half_life_steps, at_least=1)
         if (mode == "linear") != (num_steps is not None):
             raise UserError("beta_annealing.num_steps belongs to mode linear, and only to it.")
-        require_at_least(1, "beta_annealing", num_steps=1 if num_steps is None else num_steps)
+        check_number("beta_annealing.num_steps", num_steps, at_least=1)
         self.initial, self.half_life_steps = initial, half_life_steps
         self.mode, self.num_steps = mode, num_steps
 

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from callbacks.step_callback import StepCallback
-from musicinfuser.errors import UserError, require_at_least
+from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 
 class AdapterEMA(StepCallback):
@@ -31,10 +32,9 @@ class AdapterEMA(StepCallback):
                 used as they are.
             every_n_steps: Optimizer steps between updates.
         """
-        if not 0 < decay < 1:
-            raise UserError(f"AdapterEMA.decay is {decay}; it must be above 0 and below 1.")
-        require_at_least(0, "AdapterEMA", start_step=start_step)
-        require_at_least(1, "AdapterEMA", every_n_steps=every_n_steps)
+        check_number("AdapterEMA.decay", decay, above=0, below=1)
+        check_number("AdapterEMA.start_step", start_step, at_least=0)
+        check_number("AdapterEMA.every_n_steps", every_n_steps, at_least=1)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self._ema: EMAModel | None = None
         self._loaded: dict[str, Any] | None = None

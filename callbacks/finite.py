@@ -11,7 +11,8 @@ from torch.nn.utils import get_total_norm
 
 from callbacks.atomic_checkpoint import last_checkpoint
 from callbacks.step_callback import StepCallback
-from musicinfuser.errors import UserError, require_at_least
+from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_choice, check_number
 
 _NEVER = 2**62
 
@@ -46,10 +47,9 @@ class FiniteTraining(StepCallback):
             max_skipped: Skipped steps of the whole run after which ``skip`` stops too.
             check_every_n_steps: Optimizer steps between looks at the device's answer, for ``stop``.
         """
-        require_at_least(0, "FiniteTraining", max_skipped=max_skipped)
-        require_at_least(1, "FiniteTraining", check_every_n_steps=check_every_n_steps)
-        if on_bad not in ("stop", "skip"):
-            raise UserError(f"FiniteTraining.on_bad is {on_bad!r}; use stop or skip.")
+        check_number("FiniteTraining.max_skipped", max_skipped, at_least=0)
+        check_number("FiniteTraining.check_every_n_steps", check_every_n_steps, at_least=1)
+        check_choice("FiniteTraining.on_bad", on_bad, ("stop", "skip"))
         self.on_bad, self.max_skipped = on_bad, max_skipped
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0

@@ -29,11 +29,12 @@ from datamodules.layer_requests import LayerRequestsDataModule
 from lightning_modules.adaptability import LayerAdaptabilityModule
 from lightning_modules.long_clips import leave_unless_done
 from musicinfuser.atomic_files import write_text
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError
 from musicinfuser.generation import write_clip
 from musicinfuser.generation_requests import layer_folder, system_name
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.networks.layer_selection import rank_layers
+from musicinfuser.setting_checks import check_file
 from musicinfuser.tables import Row, markdown_table
 
 EVALUATE = Path(__file__).parents[1] / "evaluate.py"
@@ -70,10 +71,8 @@ class LayerScores(L.Callback):
             ValueError: The metrics do not exist, or there is no value to rank by.
         """
         super().__init__()
-        if metrics is not None and not Path(metrics).is_file():
-            raise UserError(
-                f"LayerScores.metrics names {metrics}, which does not exist{looked_for(metrics)}."
-            )
+        if metrics is not None:
+            check_file("LayerScores.metrics", metrics)
         if metrics is not None and not values:
             raise UserError("LayerScores.values is empty; name what ranks, e.g. metric/score.")
         self.metrics, self.values, self.num_layers = metrics, values, num_layers

@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from callbacks.atomic_checkpoint import AtomicCheckpoint, checkpoint_folders, folder_of
 from callbacks.checkpoint_files import checkpoints_in, newest_checkpoint, steps_of
 from musicinfuser.atomic_files import require_writable, write_text
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError
 from musicinfuser.folder_lock import holder, locked
+from musicinfuser.setting_checks import check_file
 from musicinfuser.throw_away import throw_away_mode
 
 LOCK_NAME = ".training.lock"
@@ -160,11 +161,8 @@ def checkpoint_at(ckpt_path: str | None) -> str | None:
     """
     if ckpt_path in (None, "last", "best", "hpc") or "://" in ckpt_path:
         return ckpt_path
-    if not Path(ckpt_path).exists():
-        raise UserError(
-            f"--ckpt_path names {ckpt_path}, which does not exist{looked_for(ckpt_path)}."
-        )
     if not Path(ckpt_path).is_dir():
+        check_file("--ckpt_path", ckpt_path)
         return ckpt_path
     newest = newest_checkpoint(ckpt_path)
     if newest is None:

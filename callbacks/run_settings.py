@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.beta_annealing import BetaAnnealing
 from callbacks.ema import AdapterEMA
 from lightning_modules.learning_rate import follow_schedule
-from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.pretrained_sources import find_local
+from musicinfuser.setting_checks import check_number
 from musicinfuser.setting_differences import differences, flatten
 
 RUN_KEY = "musicinfuser_run"
@@ -45,10 +45,8 @@ class RunSettings(L.Callback):
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse an option that Lightning takes and fails on later."""
-        if (accumulation := cli.trainer.accumulate_grad_batches) < 1:
-            raise UserError(
-                f"trainer.accumulate_grad_batches is {accumulation}; it must be at least 1."
-            )
+        accumulation = cli.trainer.accumulate_grad_batches
+        check_number("trainer.accumulate_grad_batches", accumulation, at_least=1)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

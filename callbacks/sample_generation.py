@@ -25,7 +25,7 @@ from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError, looked_for, require_at_least
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
@@ -34,6 +34,7 @@ from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local
+from musicinfuser.setting_checks import check_number
 from musicinfuser.throw_away import throw_away_mode
 
 NO_SAMPLES = (
@@ -100,9 +101,9 @@ class SampleGeneration(StepCallback):
             held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named requests
                 take all of those.
         """
-        require_at_least(0, "sample_generation", every_n_steps=every_n_steps)
-        counts = {"held_out_clips": held_out_clips, "held_out_steps": held_out_steps}
-        require_at_least(1, "sample_generation", **counts)
+        check_number("sample_generation.every_n_steps", every_n_steps, at_least=0)
+        check_number("sample_generation.held_out_clips", held_out_clips, at_least=1)
+        check_number("sample_generation.held_out_steps", held_out_steps, at_least=1)
         check_clip_size(num_frames, height, width)
         self.every_n_steps, self.num_logged_frames = every_n_steps, num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps

@@ -18,7 +18,7 @@ from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.latents import CacheError, ClipHeader
-from musicinfuser.setting_checks import check_number
+from musicinfuser.setting_checks import check_file, check_number
 
 AUDIO_SUFFIXES = (
     *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".m4a", ".aac", ".opus", ".wma", ".aif", ".aiff"),
@@ -189,11 +189,8 @@ def unfinished(
 def _prompts(prompts: list[str] | str) -> list[str]:
     if isinstance(prompts, str):
         path = Path(prompts)
-        if not path.is_file():
-            raise UserError(
-                f"data.generation.prompts names {path}, which does not exist; give a yaml file "
-                f"with a list under `prompts`, or a list like ['a dance video']{looked_for(path)}."
-            )
+        hint = "; give a yaml file with a list under `prompts`, or a list like ['a dance video']"
+        check_file("data.generation.prompts", path, hint=hint)
         content = read_yaml(path)
         listed = content.get("prompts") if isinstance(content, dict) else None
         if not isinstance(listed, list) or not all(isinstance(p, str) for p in listed):
@@ -217,10 +214,7 @@ def _tracks(spec: RequestsSpec) -> list[Path]:
         raise UserError("data.generation.music is empty; name at least one song, or held_out.")
     tracks = [Path(name) for name in names]
     for track in tracks:
-        if not track.is_file():
-            raise UserError(
-                f"data.generation.music names {track}, which does not exist{looked_for(track)}."
-            )
+        check_file("data.generation.music", track)
     return tracks
 
 

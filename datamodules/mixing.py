@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
+from musicinfuser.setting_checks import check_number
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ def check_ratio(sizes: Mapping[str, int], ratio: Mapping[str, int]) -> None:
         UserError: A share for a source that has no clips, or no share at all.
     """
     for source, share in ratio.items():
-        if share < 0:
-            raise UserError(f"data.ratio gives {source} the share {share}; use 0 or more.")
+        check_number(f"data.ratio.{source}", share, at_least=0)
         if share and not sizes.get(source):
             raise UserError(
                 f"data.ratio asks for {source}, but the cache has no training clip of it; "

@@ -11,10 +11,11 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from musicinfuser.clip_size import check_clip_size, frames_within
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.label_files import read_csv
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
+from musicinfuser.setting_checks import check_file
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
 OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
@@ -45,10 +46,7 @@ def read_requests(
     """
     paths = [Path(path) for path in lists]
     for path in paths:
-        if not path.is_file():
-            raise UserError(
-                f"data.generation.requests names {path}, which does not exist{looked_for(path)}."
-            )
+        check_file("data.generation.requests", path)
     requests: list[GenerationRequest] = []
     seen: dict[str, str] = {}
     listed = [

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from musicinfuser.errors import UserError, require_at_least
+from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
+from musicinfuser.setting_checks import check_number
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ class OptimizerSpec:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.lr <= 0:
-            raise UserError(f"optimizer.lr is {self.lr}; it must be positive.")
-        require_at_least(0, "optimizer", warmup_steps=self.warmup_steps)
+        check_number("optimizer.lr", self.lr, above=0)
+        check_number("optimizer.warmup_steps", self.warmup_steps, at_least=0)
 
 
 @dataclass(frozen=True)

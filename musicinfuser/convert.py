@@ -20,10 +20,10 @@ from musicinfuser.adapters.record import read_record
 from musicinfuser.adapters.settings import (
     FROZEN_KEY,
     Adapter,
-    AdapterFileError,
     adapter_of_checkpoint,
 )
-from musicinfuser.errors import in_one_sentence, looked_for
+from musicinfuser.errors import in_one_sentence
+from musicinfuser.setting_checks import check_file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,8 +101,8 @@ def _settings_text(adapter: Adapter) -> str:
 
 def _record(path: Path | None, checkpoint: Path) -> Path | None:
     """The configuration's file as given, or where a run keeps it beside its checkpoints."""
-    if path is not None and not path.is_file():
-        raise AdapterFileError(f"--config names {path}, which does not exist{looked_for(path)}.")
+    if path is not None:
+        check_file("--config", path)
     beside = checkpoint.resolve().parent.parent / "logs" / "config_fit.yaml"
     return path or (beside if beside.is_file() else None)
 

@@ -107,13 +107,6 @@ def in_one_sentence(program: str) -> Iterator[None]:
         sys.exit(f"{program}: {found}")
 
 
-def require_at_least(lowest: float, owner: str, **options: float) -> None:
-    """Refuse options of ``owner`` that are below ``lowest``."""
-    for name, value in options.items():
-        if value < lowest:
-            raise UserError(f"{owner}.{name} is {value}; use {lowest} or more.")
-
-
 def printable(text: str | Path) -> str:
     """A text on one line that every UTF-8 file and terminal takes.
 

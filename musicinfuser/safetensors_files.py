@@ -1,6 +1,7 @@
 """Safetensors files: written whole or not at all, and described without reading their weights."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -8,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from musicinfuser.atomic_files import atomic_file
 from musicinfuser.errors import UserError
-
-# The format's own limit.
-MAX_HEADER_BYTES = 100_000_000
 
 
 class WeightsFileError(UserError):
@@ -29,12 +28,22 @@ class StoredTensor:
     dtype: str
     """As the format writes it: ``BF16``, ``F32``, ..."""
     shape: tuple[int, ...]
-    num_bytes: int
 
     @property
     def num_values(self) -> int:
         """Product of the shape."""
         return prod(self.shape)
+
+    @property
+    def value_bytes(self) -> int:
+        """Of one value, which the type's name says in bits."""
+        bits = re.search(r"\d+", self.dtype)
+        return int(bits[0]) // 8 if bits else 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all values."""
+        return self.value_bytes * self.num_values
 
 
 def save_tensors(
@@ -64,7 +73,7 @@ def stream_tensors(
     """
     # Wide types first, as the format's own writer does: every tensor is then aligned.
     plan = {name: stored for name, (stored, _) in tensors.items()}
-    order = sorted(plan, key=lambda n: (-(plan[n].num_bytes // max(plan[n].num_values, 1)), n))
+    order = sorted(plan, key=lambda n: (-plan[n].value_bytes, n))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name in order:
@@ -85,36 +94,32 @@ def stream_tensors(
             del tensor, content  # before the next one is made
 
 
-def read_header(path: str | Path) -> dict[str, StoredTensor]:
-    """Names, types and shapes in a file; of the file only the header is read.
+def opened(path: str | Path) -> Any:
+    """A file whose tensors are read when they are asked for: `safetensors.safe_open`, for ``with``.
 
     Raises:
-        WeightsFileError: No such file, not of this format, or shorter than its header says.
+        WeightsFileError: No such file, not of this format, or not as long as its header says.
     """
-    path = Path(path)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER_BYTES, max(size - 8, 0)):
-                raise ValueError("its header is broken off")
-            header: dict[str, Any] = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        tensors, end = {}, 0
-        for name, entry in header.items():
-            first, last = entry["data_offsets"]
-            tensors[name] = StoredTensor(entry["dtype"], tuple(entry["shape"]), last - first)
-            end = max(end, last)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return safe_open(str(path), "pt")
+    except (OSError, SafetensorError) as error:
         raise WeightsFileError(
-            f"{path} cannot be read as safetensors ({error}); get it again."
+            f"{path} cannot be read as safetensors ({error}): it is something else, or was not "
+            "copied or downloaded whole; get it again."
         ) from error
-    if size != 8 + length + end:
-        raise WeightsFileError(
-            f"{path} has {size} bytes, but its header says {8 + length + end}; it was not copied "
-            "or downloaded whole, so get it again."
-        )
-    return tensors
+
+
+def read_header(path: str | Path) -> dict[str, StoredTensor]:
+    """Names, types and shapes in a file; of the file only the header is read; as `opened`."""
+    with opened(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}
+        return {n: StoredTensor(p.get_dtype(), tuple(p.get_shape())) for n, p in parts.items()}
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file; errors as `opened`."""
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def weights_files(folder: str | Path, stem: str) -> list[Path]:

@@ -2,8 +2,9 @@
 
 import operator
 from collections.abc import Collection
+from pathlib import Path
 
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 
 _LIMITS = {
     "above": operator.gt,
@@ -39,3 +40,15 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise UserError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}.")
+
+
+def check_file(
+    name: str, path: str | Path, *, hint: str = "", error: type[UserError] = UserError
+) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        UserError: ``error``, with the setting, the path, where it was looked for, and the hint.
+    """
+    if not Path(path).is_file():
+        raise error(f"{name} names {path}, which does not exist{looked_for(path)}{hint}.")

@@ -95,7 +95,7 @@ FIT = {
     ),
     "no held-out clips to sample": (
         ["--sample_generation.every_n_steps=5", "--sample_generation.held_out_clips=0"],
-        "sample_generation.held_out_clips is 0; use 1 or more",
+        "sample_generation.held_out_clips is 0; it must be at least 1",
     ),
     "missing sample track": (
         [

@@ -13,12 +13,11 @@ from musicinfuser.adapters.settings import (
     Adapter,
     AdapterFileError,
     AdapterSettings,
-    read_tensors,
 )
 from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.networks.lora import ADAPTER_NAME, target_pattern
 from musicinfuser.networks.origin import Origin
-from musicinfuser.safetensors_files import save_tensors
+from musicinfuser.safetensors_files import read_tensors, save_tensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """diffusers' own name: what `load_lora_weights` looks for."""
@@ -71,8 +70,9 @@ def read_folder(path: str | Path) -> Adapter:
     """Read what `write_folder` wrote, or the ``zica`` in it alone.
 
     Raises:
-        AdapterFileError: Not such a folder, a file that cannot be read, or tensors missing or left
-            over; names the file and the first of them.
+        AdapterFileError: Not such a folder, or tensors missing or left over; names the file and the
+            first of them.
+        WeightsFileError: A file cannot be read.
     """
     path = Path(path)
     if not (is_adapter_folder(path) or is_music_folder(path)):

@@ -10,16 +10,12 @@ from torch import Tensor
 
 from musicinfuser.adapters.folder import MUSIC_FILE, is_adapter_folder, is_music_folder, read_folder
 from musicinfuser.adapters.official import read_official_adapter
-from musicinfuser.adapters.settings import (
-    AdapterFileError,
-    AdapterSettings,
-    read_checkpoint,
-    read_tensors,
-)
+from musicinfuser.adapters.settings import AdapterFileError, AdapterSettings, read_checkpoint
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
+from musicinfuser.safetensors_files import WeightsFileError, read_tensors
 from musicinfuser.setting_differences import differences
 
 
@@ -49,7 +45,7 @@ def load_adapter(
     """
     try:
         tensors, trained = _read(Path(path), model, settings)
-    except AdapterFileError as error:
+    except (AdapterFileError, WeightsFileError) as error:
         raise AdapterError(f"model.init_adapter: {error}") from error
     where = f"model.init_adapter: {path}"
     notes: list[str] = []

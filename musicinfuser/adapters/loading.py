@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import MochiTransformer3DModel
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor
 
@@ -14,7 +13,8 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.origin import Origin, frozen_weights
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
-from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
+from musicinfuser.pretrained_sources import load_pretrained
+from musicinfuser.safetensors_files import read_header
 
 LORA_NAME = "musicinfuser"
 
@@ -146,7 +146,7 @@ def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
 
     Raises:
         AdapterMismatchError: The base has no such layers, or other shapes; says which.
-        MissingWeightsError: The file cannot be read.
+        WeightsFileError: The file cannot be read.
     """
     path = Path(source, LORA_FILE)
     if path.is_file():
@@ -158,11 +158,7 @@ def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
 
 def _check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
     """Refuse a LoRA of another base before anything is changed."""
-    try:
-        with safe_open(str(path), "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise MissingWeightsError(f"{path} cannot be read ({error}).") from error
+    shapes = {name: stored.shape for name, stored in read_header(path).items()}
     layers = {n: m for n, m in transformer.named_modules() if isinstance(m, nn.Linear)}
     problems = []
     for name, shape in sorted(shapes.items()):

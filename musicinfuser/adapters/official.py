@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from diffusers import MochiTransformer3DModel
-from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.adapters.official_backbone import backbone_config_of
@@ -25,7 +24,6 @@ from musicinfuser.adapters.settings import (
     Adapter,
     AdapterFileError,
     AdapterSettings,
-    read_tensors,
 )
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
@@ -40,7 +38,7 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
-from musicinfuser.safetensors_files import read_header, save_tensors
+from musicinfuser.safetensors_files import read_header, read_tensors, save_tensors
 from musicinfuser.setting_differences import flatten
 
 WAV2VEC_RATE_HZ = 50.0
@@ -83,9 +81,9 @@ def load_official(
     config = backbone_config_of(read_header(dit), Path(dit))
     with torch.device("meta"):
         backbone = MochiTransformer3DModel.from_config(config)
-    weights = from_official(load_file(dit), backbone_rules(config["num_layers"]))
+    weights = from_official(read_tensors(dit)[0], backbone_rules(config["num_layers"]))
     backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
-    _, metadata = read_tensors(Path(adapter))
+    _, metadata = read_tensors(adapter)
     named = {"audio_cross_attn_layers": "audio after blocks", "audio_heads": "audio heads"}
     for key, what in named.items():
         in_file = json.loads(metadata.get(key, "null"))
@@ -148,6 +146,7 @@ def read_official_adapter(
 
     Raises:
         AdapterFileError: Not such a file, or it cannot say which blocks; names file and key.
+        WeightsFileError: The file cannot be read.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import torch
 from diffusers import MochiTransformer3DModel
-from safetensors import safe_open
 from torch import Tensor
 
 from musicinfuser.adapters.official_keys import KeyRule, backbone_rules
 from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.networks.backbone import MOCHI_CONFIG
-from musicinfuser.safetensors_files import StoredTensor, read_header, stream_tensors
+from musicinfuser.safetensors_files import StoredTensor, opened, read_header, stream_tensors
 
 OutputType = Literal["bfloat16", "float32"]
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -46,7 +45,7 @@ def convert_backbone(
     with torch.device("meta"):
         model = MochiTransformer3DModel.from_config(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    with safe_open(str(dit), "pt") as file:
+    with opened(dit) as file:
         plan: dict[str, tuple[StoredTensor, Callable[[], Tensor]]] = {}
         left = set(header)
         for rule in backbone_rules(config["num_layers"]):
@@ -62,9 +61,7 @@ def convert_backbone(
                         f"{(rows // parts, *rest)}; it must be {expected[name]}."
                     )
                 kind, type_ = (stored.dtype, None) if dtype is None else _TYPES[dtype]
-                size = type_.itemsize if type_ else stored.num_bytes // stored.num_values
-                num_bytes = torch.Size(expected[name]).numel() * size
-                announced = StoredTensor(kind, expected[name], num_bytes)
+                announced = StoredTensor(kind, expected[name])
                 plan[name] = announced, partial(_piece, file, rule, i, type_)
         if left:
             raise AdapterFileError(f"{dit} has {len(left)} unknown tensors, e.g. {min(left)!r}.")

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.errors import UserError, looked_for
@@ -173,21 +171,6 @@ def with_younger_options(settings: dict[str, Any]) -> dict[str, Any]:
     if "zica" not in settings:
         return settings
     return {**settings, "zica": asdict(ZicaSpec(**settings["zica"]))}
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
-
-    Raises:
-        AdapterFileError: It cannot be read.
-    """
-    try:
-        with safe_open(str(path), "pt") as file:
-            return load_file(path), file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise AdapterFileError(
-            f"{path} cannot be read as safetensors ({error}); get it again."
-        ) from error
 
 
 def frozen_names(backbone: BackboneSpec, encoders: EncodersSpec) -> dict[str, str]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from musicinfuser.diffusion.flow import per_sample
 from musicinfuser.diffusion.guidance import Denoiser
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 # Genmo's and the authors' schedule: 64 steps, the first half linear down to 1 - 0.025.
 NUM_STEPS = 64
@@ -23,8 +23,7 @@ def linear_quadratic_sigmas(num_steps: int, *, threshold: float = LINEAR_THRESHO
     Raises:
         ValueError: Fewer than one step.
     """
-    if num_steps < 1:
-        raise UserError(f"the number of sampling steps is {num_steps}; it must be at least 1.")
+    check_number("the number of sampling steps", num_steps, at_least=1)
     num_linear = num_steps // 2
     num_quadratic = num_steps - num_linear
     i = torch.arange(num_steps + 1, dtype=torch.float64)

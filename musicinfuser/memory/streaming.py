@@ -16,8 +16,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from musicinfuser.errors import UserError
 from musicinfuser.memory.host_memory import copy_stream, own_pages, page_lock
+from musicinfuser.setting_checks import check_number
 
 # Weights start at multiples of this many bytes, as in memory that torch hands out on a device.
 ALIGNMENT = 512
@@ -46,8 +46,7 @@ class StreamedBlocks:
         Raises:
             UserError: ``ahead`` is negative.
         """
-        if ahead < 0:
-            raise UserError(f"the number of blocks copied ahead is {ahead}; it must be 0 or more.")
+        check_number("the number of blocks copied ahead", ahead, at_least=0)
         self.ahead = ahead
         self._blocks = [
             _HostBlock(

@@ -12,6 +12,7 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
+from musicinfuser.setting_checks import check_file
 
 MOCHI_HUB_ID = "genmo/mochi-1-preview"
 # The published architecture of genmo/mochi-1-preview.
@@ -87,12 +88,8 @@ def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:
 def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
     """The architecture of ``spec`` without its weights."""
     if spec.config is not None:
-        path = Path(spec.config)
-        if not path.is_file():
-            raise MissingWeightsError(
-                f"model.backbone.config names {path}, which does not exist{looked_for(path)}."
-            )
-        return json.loads(path.read_text())
+        check_file("model.backbone.config", spec.config, error=MissingWeightsError)
+        return json.loads(Path(spec.config).read_text())
     assert spec.pretrained is not None
     path = Path(spec.pretrained, spec.subfolder or "", "config.json")
     if path.is_file():

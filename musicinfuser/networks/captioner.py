@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.pretrained_sources import load_pretrained
+from musicinfuser.setting_checks import check_number
 
 AUTHORS_PROMPT = "Describe the video in details."
 # Stamps go to models as frame numbers at this rate.
@@ -34,10 +35,7 @@ class CaptionerSpec:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.max_new_tokens < 1:
-            raise UserError(
-                f"captioner.max_new_tokens is {self.max_new_tokens}; it must be at least 1."
-            )
+        check_number("captioner.max_new_tokens", self.max_new_tokens, at_least=1)
         if not self.prompt.strip():
             raise UserError("captioner.prompt is empty; say what the model is to describe.")
 

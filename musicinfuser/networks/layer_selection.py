@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError
 from musicinfuser.label_files import LabelError, read_json
+from musicinfuser.setting_checks import check_file
 
 # Authors' code: the 16 blocks with the highest layer adaptability of the 48 (0-based).
 ADAPTABLE_LAYERS_OF_MOCHI = (6, 7, 8, 9, 10, 21, 34, 35, 36, 38, 39, 43, 44, 45, 46, 47)
@@ -102,11 +103,8 @@ def _most_adaptable(file: str | None, number: int, depth: int) -> tuple[int, ...
             f"layers.strategy 'adaptability' is known for 16 of 48 blocks only, not {number} of "
             f"{depth}; give layers.scores, a json file with one score per block."
         )
+    check_file("layers.scores", file, hint="; measure it first")
     path = Path(file)
-    if not path.is_file():
-        raise UserError(
-            f"layers.scores names {path}, which does not exist{looked_for(path)}; measure it first."
-        )
     scores = read_json(path).get("scores")
     if not isinstance(scores, list) or not all(isinstance(s, int | float) for s in scores):
         raise LabelError(path, 'must be json with a list of numbers under "scores".')

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from diffusers import MochiTransformer3DModel
 
-from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
 
 ADAPTER_NAME = "default"
 _VISUAL = ("to_q", "to_k", "to_v", r"to_out\.0")
@@ -29,12 +29,8 @@ class LoraSpec:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.rank < 1:
-            raise UserError(
-                f"lora.rank is {self.rank}; it must be at least 1 (use lora: null for none)."
-            )
-        if self.alpha <= 0:
-            raise UserError(f"lora.alpha is {self.alpha}; it must be positive.")
+        check_number("lora.rank", self.rank, at_least=1, hint=" (use lora: null for none)")
+        check_number("lora.alpha", self.alpha, above=0)
 
 
 def target_pattern(spec: LoraSpec) -> str:

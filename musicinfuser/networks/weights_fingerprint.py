@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import weights_files
+from musicinfuser.safetensors_files import read_tensors
 
 _READ_WHOLE = 16_000_000
 _SPANS, _SPAN_VALUES = 8, 64
@@ -75,11 +75,10 @@ def mapped_weights(folder: str | Path) -> dict[str, Tensor]:
     try:
         for path in files:
             if path.suffix == ".safetensors":
-                with safe_open(str(path), "pt") as file:
-                    tensors |= {name: file.get_tensor(name) for name in file.keys()}
+                tensors |= read_tensors(path)[0]
             else:
                 tensors |= torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{folder} holds weights that cannot be read ({error}); get the part again."
         ) from error

@@ -23,6 +23,7 @@ from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, re
 from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.audio_encoder import AudioEncoder, audio_encoder_class
 from musicinfuser.networks.transformers_audio import TransformersAudio
+from musicinfuser.setting_checks import check_number
 
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
@@ -49,8 +50,7 @@ def frames_asked(
         raise UserError(
             f"num_seconds is {num_seconds:g}, but num_frames is {num_frames} too; give one of them."
         )
-    if not num_seconds > 0:
-        raise UserError(f"num_seconds is {num_seconds}; give a number above 0.")
+    check_number("num_seconds", num_seconds, above=0)
     if math.isinf(num_seconds):
         if audio is None:
             raise UserError("num_seconds is infinite, but there is no audio; give a number.")

@@ -168,8 +168,8 @@ def test_one_argument_switches_it_on(run_cli: Callable, small_cache: Path, tmp_p
     ("options", "message"),
     [
         ({"decay": 1.0}, "decay is 1.0; it must be above 0 and below 1"),
-        ({"start_step": -1}, "start_step is -1; use 0 or more"),
-        ({"every_n_steps": 0}, "every_n_steps is 0; use 1 or more"),
+        ({"start_step": -1}, "start_step is -1; it must be at least 0"),
+        ({"every_n_steps": 0}, "every_n_steps is 0; it must be at least 1"),
     ],
 )
 def test_bad_settings(options: dict, message: str) -> None:

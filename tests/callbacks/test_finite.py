@@ -132,9 +132,9 @@ def test_all_processes_agree(tmp_path: Path, on_bad: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_skipped": -1}, "max_skipped is -1; use 0 or more"),
-        ({"check_every_n_steps": 0}, "check_every_n_steps is 0; use 1 or more"),
-        ({"on_bad": "ignore"}, "on_bad is 'ignore'; use stop or skip"),
+        ({"max_skipped": -1}, "max_skipped is -1; it must be at least 0"),
+        ({"check_every_n_steps": 0}, "check_every_n_steps is 0; it must be at least 1"),
+        ({"on_bad": "ignore"}, "on_bad must be 'stop' or 'skip', not 'ignore'"),
     ],
 )
 def test_bad_settings(options: dict, message: str) -> None:

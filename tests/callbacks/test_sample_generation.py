@@ -280,9 +280,9 @@ def test_guard_puts_back_what_sampling_disturbs(run_cli: Callable, small_cache: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"held_out_clips": 0}, "held_out_clips is 0; use 1 or more"),
-        ({"held_out_steps": 0}, "held_out_steps is 0; use 1 or more"),
-        ({"every_n_steps": -1}, "every_n_steps is -1; use 0 or more"),
+        ({"held_out_clips": 0}, "held_out_clips is 0; it must be at least 1"),
+        ({"held_out_steps": 0}, "held_out_steps is 0; it must be at least 1"),
+        ({"every_n_steps": -1}, "every_n_steps is -1; it must be at least 0"),
         ({"num_frames": 8}, "num_frames is 8"),
         ({"requests": [SampleRequest("a.wav", "p", 0, -1.0)]}, "track_offset_seconds is -1.0"),
     ],

@@ -175,7 +175,7 @@ def test_one_bucket_keeps_the_order_of_old_runs(shares: tuple[int, int]) -> None
     [
         ({"aist": 1, "tiktok": 1}, "asks for tiktok, but the cache has no training clip of it"),
         ({"aist": 0, "youtube": 0}, "every source the share 0"),
-        ({"aist": 2, "youtube": -1}, "youtube the share -1; use 0 or more"),
+        ({"aist": 2, "youtube": -1}, "youtube is -1; it must be at least 0"),
     ],
 )
 def test_refuses_a_ratio_that_cannot_be_held(ratio: dict[str, int], message: str) -> None:

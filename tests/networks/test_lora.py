@@ -121,7 +121,7 @@ def test_names():
     ("settings", "message"),
     [
         ({"rank": 0, "alpha": 1.0}, r"lora\.rank is 0; it must be at least 1"),
-        ({"rank": 4, "alpha": 0.0}, r"lora\.alpha is 0\.0; it must be positive"),
+        ({"rank": 4, "alpha": 0.0}, r"lora\.alpha is 0\.0; it must be above 0"),
         ({"rank": 4, "alpha": -1.0}, r"lora\.alpha is -1\.0"),
     ],
 )

@@ -163,5 +163,5 @@ def test_a_pass_that_was_given_up_leaves_nothing_behind() -> None:
 
 
 def test_fewer_than_none_ahead_is_refused() -> None:
-    with pytest.raises(ValueError, match="ahead is -1; it must be 0 or more"):
+    with pytest.raises(ValueError, match="ahead is -1; it must be at least 0"):
         StreamedBlocks([nn.Linear(2, 2)], ahead=-1)

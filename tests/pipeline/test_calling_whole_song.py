@@ -110,7 +110,7 @@ def test_the_bar_counts_windows(base, capsys):
     ("changes", "message"),
     [
         ({"num_frames": 13}, "num_seconds is 1.5, but num_frames is 13 too; give one of them"),
-        ({"num_seconds": 0}, "num_seconds is 0; give a number above 0"),
+        ({"num_seconds": 0}, "num_seconds is 0; it must be above 0"),
         ({"num_seconds": math.inf, "audio": None}, "infinite, but there is no audio"),
         ({"num_seconds": 9.0}, "2.00 s of sound .* ask for .* num_seconds=math.inf to end with"),
         ({"window_frames": 14}, "window_frames is 14; use 6k"),

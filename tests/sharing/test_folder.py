@@ -22,6 +22,7 @@ from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.safetensors_files import WeightsFileError
 
 ZICA = ZicaSpec(num_heads=4, positions="rotary")
 
@@ -163,7 +164,7 @@ def test_what_does_not_fit_is_named(make_model, tmp_path: Path) -> None:
     weights = tmp_path / "a" / "zica" / "diffusion_pytorch_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
-    with pytest.raises(AdapterFileError, match=r"diffusion_pytorch_model\.safetensors cannot be"):
+    with pytest.raises(WeightsFileError, match=r"diffusion_pytorch_model\.safetensors cannot be"):
         read_folder(tmp_path / "a")
     weights.write_bytes(content)
     config = tmp_path / "a" / "zica" / "config.json"

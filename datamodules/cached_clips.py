@@ -15,7 +15,7 @@ from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
-    caption_path,
+    captions_missing,
     read_caption,
     read_clip,
 )
@@ -134,9 +134,7 @@ class ValidationClips(Dataset[ClipItem]):
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:
     """Refuse a cache that lacks the features of a caption that training may show."""
-    captions = {h.caption for h in clips} | {h.base_caption for h in clips}
-    missing = [c for c in sorted(captions) if not caption_path(cache_dir, c).is_file()]
-    if missing:
+    if missing := captions_missing(cache_dir, clips):
         raise CacheError(
             f"{cache_dir} lacks the features of {len(missing)} captions, e.g. {missing[0]!r}; run "
             "the encode job again."

@@ -41,6 +41,7 @@ from musicinfuser.media.latents import (
     read_headers,
 )
 from musicinfuser.setting_checks import check_number
+from musicinfuser.setting_differences import differences
 
 
 class DanceDataModule(HostDataModule):
@@ -211,11 +212,8 @@ class DanceDataModule(HostDataModule):
         """
         recipe, sizes = headers[0].recipe, sorted({header.size for header in headers})
         asked = {"num_frames": self.num_frames, "fps": self.fps}
-        wrong = [
-            f"{name}: {getattr(recipe, name)} in the cache, {value} in the config"
-            for name, value in asked.items()
-            if getattr(recipe, name) != value
-        ]
+        stored = {name: getattr(recipe, name) for name in asked}
+        wrong = differences(asked, stored, where="cache")
         if not set(sizes) <= set(self.sizes):
             found, wanted = ([list(size) for size in s] for s in (sizes, self.sizes))
             several = " (several are named in data.buckets)" if len(found) > 1 else ""

@@ -21,10 +21,11 @@ from musicinfuser.media.latents import (
     ClipHeader,
     EncodingRecipe,
     OutdatedClip,
-    caption_path,
+    captions_missing,
     check_caption_encoder,
     clip_path,
     current_clips,
+    not_as,
     read_clip_header,
     read_outdated,
     stored_clips,
@@ -95,7 +96,7 @@ class EncodingDataModule(HostDataModule):
         """Clips in the cache whose videos are gone or have changed."""
         if self.trainer is None or self.trainer.is_global_zero:
             write_outdated(self.cache_dir, self.outdated)
-        self.captions = captions_not_encoded(self.cache_dir, specs)
+        self.captions = captions_missing(self.cache_dir, specs)
         clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         self.missing = Subset(clips, missing)
 
@@ -127,12 +128,6 @@ class EncodingDataModule(HostDataModule):
                 "were (they were encoded by an earlier version); a change of those is not noticed."
             )
         return notes
-
-
-def captions_not_encoded(cache_dir: str, specs: list[ClipSpec]) -> list[str]:
-    """The texts of some clips whose features are not in the cache, sorted."""
-    captions = {spec.caption for spec in specs} | {spec.base_caption for spec in specs}
-    return sorted(c for c in captions if c and not caption_path(cache_dir, c).is_file())
 
 
 def not_encoded(
@@ -170,11 +165,7 @@ def not_encoded(
             stored = header.attributes | {"caption": header.caption, "split": header.split}
             now = spec.cut | {"caption": spec.caption, "split": spec.split}
             del now["file"]  # the folder may have moved
-            differences += [
-                f"{key}: {stored.get(key)}, not {value}"
-                for key, value in now.items()
-                if stored.get(key) != value
-            ]
+            differences += not_as(stored, now)
         num_of_unknown_videos += "file_blake2b" not in header.attributes
         if differences:
             raise CacheError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.setting_differences import differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +120,8 @@ def check_encoders(cache_dir: str, recipe: EncodingRecipe, encoders: Encoders) -
         "dtype": encoders.spec.dtype,
         "max_text_tokens": encoders.spec.max_text_tokens,
     }
-    different = [
-        f"{name}: {getattr(recipe, name)} in the cache, {now} now"
-        for name, now in expected.items()
-        if getattr(recipe, name) != now
-    ]
-    if different:
+    stored = {name: getattr(recipe, name) for name in expected}
+    if different := differences(expected, stored, where="cache"):
         raise CacheError(
             f"{cache_dir} was encoded with other encoders ({'; '.join(different)}); encode again "
             "into another folder, or give model.encoders the parts that made it."

@@ -8,13 +8,13 @@ from typing import Any
 from datamodules import CaptioningDataModule, EncodingDataModule
 from datamodules.clips import ClipSpec
 from datamodules.cutting import ClipDataset
-from datamodules.encoding import captions_not_encoded, find_outdated, not_encoded
+from datamodules.encoding import find_outdated, not_encoded
 from datamodules.report import left_out_of
 from datamodules.shots import stored_cuts_only
 from lightning_modules import ClipEncoder
 from lightning_modules.captioning import VideoCaptioner
 from musicinfuser.clip_size import ClipSize, size_name
-from musicinfuser.media.latents import OutdatedClip, check_caption_encoder
+from musicinfuser.media.latents import OutdatedClip, captions_missing, check_caption_encoder
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.tables import Row
 from preflight.disk import caption_bytes, clip_bytes, free_bytes, require_room
@@ -111,7 +111,7 @@ def check_growth(
     outdated: list[OutdatedClip] = []
     with report.collecting():
         outdated = find_outdated(data.cache_dir, data.datasets)
-    captions = captions_not_encoded(data.cache_dir, specs)
+    captions = captions_missing(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
     per_clip = {
         size: clip_bytes(

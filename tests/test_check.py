@@ -163,7 +163,7 @@ WRONG = {
     ),
     "other encoders": (
         ["--model.init_args.encoders.max_text_tokens=128"],
-        ["was encoded with other encoders (max_text_tokens: 256 in the cache, 128 now)"],
+        ["was encoded with other encoders (max_text_tokens: 256 in the cache, 128 in the config)"],
     ),
     "absent sources": (
         ["--data.init_args.ratio={aist: 1, tiktok: 1, vimeo: 1}"],

@@ -83,19 +83,10 @@ def load_official(
         backbone = MochiTransformer3DModel.from_config(config)
     weights = from_official(read_tensors(dit)[0], backbone_rules(config["num_layers"]))
     backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
-    _, metadata = read_tensors(adapter)
-    named = {"audio_cross_attn_layers": "audio after blocks", "audio_heads": "audio heads"}
-    for key, what in named.items():
-        in_file = json.loads(metadata.get(key, "null"))
-        if in_file is not None and json.dumps(sizes.get(key, in_file)) != json.dumps(in_file):
-            raise UserError(
-                f"{adapter} was trained with {what} {in_file}, but the architecture names "
-                f"{sizes[key]}."
-            )
-    layers = sizes.get("audio_cross_attn_layers")
-    if layers is None and "audio_cross_attn_layers" not in metadata:
-        layers = ADAPTABLE_LAYERS_OF_MOCHI
-    found = read_official_adapter(adapter, layers=layers, num_heads=sizes["audio_heads"])
+    found = read_official_adapter(
+        adapter, layers=sizes.get("audio_cross_attn_layers"), num_heads=sizes["audio_heads"],
+        option="audio_cross_attn_layers",
+    )  # fmt: skip
     assert found.settings.lora is not None
     if share_qkv_a and not found.settings.lora.share_qkv_a:
         raise UserError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
@@ -139,7 +130,8 @@ def read_official_adapter(
         path: Their ``musicinfuser.safetensors``, of a transformer of any depth.
         layers: Blocks with audio, which their file does not hold; None takes what the file says
             where we wrote it, else the authors' 16 for 48 blocks.
-        num_heads: Heads of ZICA, likewise; None takes the file's, else the authors' 8.
+        num_heads: Heads of ZICA, likewise; None takes the file's, else the authors' 8. They must be
+            the file's, where that says them.
         audio_encoder: Hub id or folder of its audio encoder, where the file does not say it.
         otherwise: Blocks with audio where neither ``layers`` nor the file says them.
         option: What the user gives ``layers`` with, for the sentence.
@@ -172,6 +164,9 @@ def read_official_adapter(
             f"of {depth}; give their places with {option}"
             + (f", which are {in_file}." if in_file else f", {len(zica)} numbers.")
         )
+    heads = json.loads(metadata.get("audio_heads", "null"))
+    if None not in (heads, num_heads) and heads != num_heads:
+        raise AdapterFileError(f"{path} was trained with {heads} audio heads, not {num_heads}.")
     try:
         kwargs = json.loads(metadata["kwargs"])
         rank, alpha = kwargs["out_proj_lora_rank"], kwargs["out_proj_lora_alpha"]
@@ -192,7 +187,7 @@ def read_official_adapter(
         layers=chosen,
         audio_width=audio_width,
         audio_resampling="nearest",
-        zica=ZicaSpec(num_heads=num_heads or json.loads(metadata.get("audio_heads", "8"))),
+        zica=ZicaSpec(num_heads=num_heads or heads or 8),
         lora=LoraSpec(rank=rank, alpha=alpha, streams="both", share_qkv_a=not has_own_a),
     )
     return Adapter(settings, converted, _origin(metadata, audio_width, audio_encoder))

@@ -27,41 +27,26 @@ def text_guidance(conditional: Denoiser, unconditional: Denoiser, scale: float) 
     return guided
 
 
-def music_guidance(
-    guided: Denoiser, conditional: Denoiser, without_music: Denoiser, scale: float
+def guidance_away(
+    guided: Denoiser, conditional: Denoiser, without: Denoiser, scale: float
 ) -> Denoiser:
-    """Towards the music: v_guided + (scale - 1) * (v_c - v_c_without_music); our addition.
+    """Away from what the model gives without a part: v + scale * (v_c - v_c_without).
 
-    `layer_guidance` with the audio as what is left out.
+    Without one of its blocks this is eq. 4 in velocities, as spatiotemporal skip guidance (arXiv
+    2411.18664) adds it to that by text: v_un + w (v_c - v_un) + s (v_c - v_c_without). Without the
+    music it is our addition. A scale of 0 changes nothing and costs nothing.
 
     Args:
         guided: What is guided further, e.g. by text.
-        conditional: With prompt and music.
-        without_music: With the same prompt and ZICA switched off.
-        scale: 1 is no music guidance, at no cost; 0 takes the music's share away.
-    """
-    return layer_guidance(guided, conditional, without_music, scale - 1)
-
-
-def layer_guidance(
-    guided: Denoiser, conditional: Denoiser, without_layer: Denoiser, scale: float
-) -> Denoiser:
-    """Away from what the model gives without one of its blocks: v + scale * (v_c - v_c_without).
-
-    Eq. 4 in velocities, as spatiotemporal skip guidance (arXiv 2411.18664) adds it to that by text:
-    v_un + w (v_c - v_un) + s (v_c - v_c_without). A scale of 0 changes nothing and costs nothing.
-
-    Args:
-        guided: What is guided further, e.g. by text.
-        conditional: The whole model with the prompt.
-        without_layer: With the same prompt and one block an identity.
-        scale: s; 0 is no guidance by the layer.
+        conditional: The whole model with prompt and music.
+        without: With the same prompt, and one block an identity or ZICA switched off.
+        scale: s; -1 takes the part's share away.
     """
     if scale == 0.0:
         return guided
 
     def further(latents: Tensor, sigma: Tensor) -> Tensor:
-        influence = conditional(latents, sigma) - without_layer(latents, sigma)
+        influence = conditional(latents, sigma) - without(latents, sigma)
         return guided(latents, sigma) + scale * influence
 
     return further

@@ -16,8 +16,7 @@ from musicinfuser import keyed_random
 from musicinfuser.clip_size import FRAMES_PER_LATENT, latent_shape, num_latent_frames
 from musicinfuser.diffusion.guidance import (
     Denoiser,
-    layer_guidance,
-    music_guidance,
+    guidance_away,
     once_per_step,
     text_guidance,
 )
@@ -95,7 +94,7 @@ class LayerGuidance:
     layer: int
     """The block that is an identity for video and text, counted from 0."""
     scale: float
-    """s in `layer_guidance`; 0 is none, and costs nothing."""
+    """s in `guidance_away`; 0 is none, and costs nothing."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -283,16 +282,16 @@ def denoise(
 
     def guided(start: int) -> Denoiser:
         conditional = once_per_step(denoiser(start))
-        by_text_and_music = music_guidance(
-            text_guidance(conditional, denoiser(start, is_negative=True), sampling.guidance_scale),
-            conditional,
-            denoiser(start, drop_audio=True),
-            sampling.music_guidance_scale if conditions.audio is not None else 1.0,
+        velocity = text_guidance(
+            conditional, denoiser(start, is_negative=True), sampling.guidance_scale
         )
-        if by_layer is None:
-            return by_text_and_music
-        without_layer = denoiser(start, skip_layers=(by_layer.layer,))
-        return layer_guidance(by_text_and_music, conditional, without_layer, by_layer.scale)
+        if conditions.audio is not None:
+            without, scale = denoiser(start, drop_audio=True), sampling.music_guidance_scale - 1
+            velocity = guidance_away(velocity, conditional, without, scale)
+        if by_layer is not None:
+            without = denoiser(start, skip_layers=(by_layer.layer,))
+            velocity = guidance_away(velocity, conditional, without, by_layer.scale)
+        return velocity
 
     velocity = (
         guided(0)

@@ -15,7 +15,7 @@ one that has been encoded anew since counts again.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -73,11 +73,12 @@ class EncodingRecipe:
 
     def differences(self, other: "EncodingRecipe") -> list[str]:
         """``key: mine, not theirs`` for each field that differs."""
-        return _differences(asdict(self), asdict(other))
+        return not_as(asdict(self), asdict(other))
 
 
-def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    return [f"{k}: {mine.get(k)}, not {v}" for k, v in theirs.items() if mine.get(k) != v]
+def not_as(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """``key: stored, not wanted`` for each of some values that is stored otherwise."""
+    return [f"{k}: {stored.get(k)}, not {v}" for k, v in wanted.items() if stored.get(k) != v]
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,12 @@ class OutdatedClip:
 def clip_path(cache_dir: str | Path, source: str, clip_id: str) -> Path:
     """Where a clip's file lies."""
     return Path(cache_dir, "clips", source, f"{clip_id}.safetensors")
+
+
+def captions_missing(cache_dir: str | Path, clips: Iterable[Any]) -> list[str]:
+    """Captions and base captions of some clips whose features are not there, sorted."""
+    texts = {text for clip in clips for text in (clip.caption, clip.base_caption) if text}
+    return sorted(text for text in texts if not caption_path(cache_dir, text).is_file())
 
 
 def caption_path(cache_dir: str | Path, caption: str) -> Path:
@@ -234,7 +241,7 @@ def check_caption_encoder(
     if stored != mine:
         raise CacheError(
             f"the captions in {path.parent} were made otherwise "
-            f"({'; '.join(_differences(stored, mine))}); encode into another folder, or delete "
+            f"({'; '.join(not_as(stored, mine))}); encode into another folder, or delete "
             "this one."
         )
 

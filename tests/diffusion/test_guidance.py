@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from musicinfuser.diffusion.guidance import music_guidance, once_per_step, text_guidance
+from musicinfuser.diffusion.guidance import guidance_away, once_per_step, text_guidance
 
 
 class Counted:
@@ -56,7 +56,7 @@ def test_music_guidance_adds_the_share_of_the_music(scale):
     conditional, unconditional, silent = Counted(3.0), Counted(-1.0), Counted(2.0)
     remembered = once_per_step(conditional)
     guided = text_guidance(remembered, unconditional, 6.0)
-    velocity = music_guidance(guided, remembered, silent, scale)(LATENTS, SIGMA)
+    velocity = guidance_away(guided, remembered, silent, scale - 1)(LATENTS, SIGMA)
     for b in range(2):
         for i in range(2):
             z, s = LATENTS[b, i].item(), SIGMA[b].item()
@@ -70,13 +70,13 @@ def test_music_guidance_adds_the_share_of_the_music(scale):
 def test_music_scale_one_is_plain_guidance():
     conditional, silent = Counted(3.0), Counted(2.0)
     guided = text_guidance(conditional, Counted(-1.0), 6.0)
-    assert music_guidance(guided, conditional, silent, 1.0) is guided
+    assert guidance_away(guided, conditional, silent, 0.0) is guided
     assert silent.num_calls == 0
 
 
 def test_without_text_guidance_music_scale_zero_is_silence():
     conditional, silent = Counted(3.0), Counted(2.0)
-    velocity = music_guidance(conditional, conditional, silent, 0.0)(LATENTS, SIGMA)
+    velocity = guidance_away(conditional, conditional, silent, -1.0)(LATENTS, SIGMA)
     torch.testing.assert_close(velocity, Counted(2.0)(LATENTS, SIGMA))
 
 

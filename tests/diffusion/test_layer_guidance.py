@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from musicinfuser.diffusion.guidance import layer_guidance, once_per_step, text_guidance
+from musicinfuser.diffusion.guidance import guidance_away, once_per_step, text_guidance
 
 
 class Counted:
@@ -24,7 +24,7 @@ SIGMA = torch.tensor([0.3, 0.7])
 def test_pushes_text_guidance_away_from_the_model_without_the_layer(w, s):
     conditional, unconditional, without = Counted(3.0), Counted(-1.0), Counted(2.5)
     remembered = once_per_step(conditional)
-    guided = layer_guidance(text_guidance(remembered, unconditional, w), remembered, without, s)
+    guided = guidance_away(text_guidance(remembered, unconditional, w), remembered, without, s)
     found = guided(LATENTS, SIGMA)
     for b in range(2):
         for i in range(2):
@@ -38,4 +38,4 @@ def test_pushes_text_guidance_away_from_the_model_without_the_layer(w, s):
 
 def test_a_scale_of_zero_is_no_guidance():
     guided, other = Counted(3.0), Counted(1.0)
-    assert layer_guidance(guided, other, other, 0.0) is guided
+    assert guidance_away(guided, other, other, 0.0) is guided

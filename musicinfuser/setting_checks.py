@@ -48,7 +48,7 @@ def check_file(
     """Refuse a file that is not there.
 
     Raises:
-        UserError: ``error``, with the setting, the path, where it was looked for, and the hint.
+        UserError: ``error``, with the setting, the path, the hint, and where it was looked for.
     """
     if not Path(path).is_file():
-        raise error(f"{name} names {path}, which does not exist{looked_for(path)}{hint}.")
+        raise error(f"{name} names {path}, which does not exist{hint}{looked_for(path)}.")

@@ -5,7 +5,6 @@ import math
 import wave
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -198,21 +197,6 @@ def audio_packets(
     return packets()
 
 
-def audio_frames(
-    waveform: Tensor, rate_hz: int, deadline: Deadline | None = None
-) -> Iterator["AudioFrame"]:
-    """A float32 waveform (S,) as frames of one channel."""
-    import av
-
-    for start in range(0, len(waveform), _BLOCK_SAMPLES):
-        if deadline is not None:
-            deadline.check()
-        block = waveform[None, start : start + _BLOCK_SAMPLES].contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
-        yield frame
-
-
 def joined(frames: Iterable["AudioFrame"]) -> Tensor:
     """The samples (S,) of float frames of one channel; there may be none."""
     pieces = (torch.from_numpy(frame.to_ndarray()[0]) for frame in frames)
@@ -223,14 +207,13 @@ def resampled(
     waveform: Tensor, from_hz: int, to_hz: int, deadline: Deadline | None = None
 ) -> Tensor:
     """A float32 waveform (S,) through FFmpeg's resampler, with the tail that its filter adds."""
-    import av
-
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
-    frames = chain(audio_frames(waveform, from_hz, deadline), [None])
-    return joined(made for frame in frames for made in resampler.resample(frame))
+    form = ("aformat", f"sample_fmts=fltp:sample_rates={to_hz}:channel_layouts=mono")
+    return joined(filtered(waveform, from_hz, form, deadline=deadline))
 
 
-def filtered(waveform: Tensor, rate_hz: int, *filters: tuple[str, str]) -> Iterator["AudioFrame"]:
+def filtered(
+    waveform: Tensor, rate_hz: int, *filters: tuple[str, str], deadline: Deadline | None = None
+) -> Iterator["AudioFrame"]:
     """What FFmpeg's filters, each a name and its options, make of a float32 waveform (S,)."""
     import av
 
@@ -240,7 +223,18 @@ def filtered(waveform: Tensor, rate_hz: int, *filters: tuple[str, str]) -> Itera
     )
     nodes = [graph.add(name, options) for name, options in filters]
     graph.link_nodes(source, *nodes, graph.add("abuffersink")).configure()
-    for frame in chain(audio_frames(waveform, rate_hz), [None]):
+
+    def frames() -> Iterator["AudioFrame | None"]:
+        for start in range(0, len(waveform), _BLOCK_SAMPLES):
+            if deadline is not None:
+                deadline.check()
+            block = waveform[None, start : start + _BLOCK_SAMPLES].contiguous().numpy()
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
+            yield frame
+        yield None
+
+    for frame in frames():
         graph.push(frame)
         while True:
             try:

@@ -10,38 +10,25 @@ from torch import Tensor
 
 from musicinfuser.atomic_files import write_json_lines, write_text
 from musicinfuser.fingerprint import file_digest
-from musicinfuser.generation_requests import MANIFEST_NAME
+from musicinfuser.generation_requests import MANIFEST_NAME, GenerationRequest
 from musicinfuser.label_files import LabelError, parse_json, read_text
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.version import PROGRAM, VERSION
 
 
-@dataclass(frozen=True)
-class ManifestEntry:
-    """One generated clip: what was asked and which file answers."""
+@dataclass(frozen=True, kw_only=True)
+class ManifestEntry(GenerationRequest):
+    """One generated clip: what was asked, its start settled, and which file answers."""
 
     file: str
     """Relative to the manifest."""
     system: str
-    track: str
-    track_offset_seconds: float
-    prompt: str
-    seed: int
-    num_frames: int
     fps: float
-    height: int
-    width: int
     num_steps: int
     guidance_scale: float
     padded_seconds: float
     """Silence added because the track, or the audio in its place, was shorter."""
     music_guidance_scale: float = 1.0
-    heard: str | None = None
-    """The audio in place of the track: a file, or ``nothing``; null is the track."""
-    heard_offset_seconds: float | None = None
-    """Where in ``heard`` it starts; null is the offset in the track."""
-    in_windows: bool = False
-    """Whether it was to be sampled in windows where it is longer than one."""
     window_frames: int | None = None
     """Frames of a window; null for a clip of one pass."""
     window_overlap_frames: int | None = None
@@ -91,7 +78,7 @@ def write_generated(
         comment=json.dumps(comment, ensure_ascii=False),
         description=f"{entry.prompt} (seed {entry.seed}, {PROGRAM} {VERSION})",
     )
-    description = asdict(entry) | {"sha256": file_digest(path)}
+    description = {"file": entry.file} | asdict(entry) | {"sha256": file_digest(path)}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     write_text(path.with_suffix(".json"), f"{text}\n")
     return path

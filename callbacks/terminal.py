@@ -68,20 +68,12 @@ class PartsSummary(ModelSummary):
     """Lightning's table of a model's parts without operations, which it counts only of some."""
 
     @staticmethod
-    def summarize(
-        summary_data: list[tuple[str, list[str]]],
-        total_parameters: int,
-        trainable_parameters: int,
-        model_size: float,
-        total_training_modes: dict[str, int],
-        total_flops: int,
-        **summarize_kwargs: Any,
+    def summarize(  # type: ignore[override]
+        summary_data: list[tuple[str, list[str]]], *totals: Any, total_flops: int
     ) -> None:
         """Print it."""
-        table = _format_summary_table(
-            total_parameters, trainable_parameters, model_size, total_training_modes, total_flops,
-            *(column for column in summary_data if column[0] != "FLOPs"),
-        )  # fmt: skip
+        columns = [column for column in summary_data if column[0] != "FLOPs"]
+        table = _format_summary_table(*totals, total_flops, *columns)
         lines = [line for line in table.splitlines() if not line.lower().endswith("total flops")]
         rank_zero_info("\n" + "\n".join(lines))
 

@@ -1,6 +1,5 @@
 """The commands of Lightning: fit, validate, test and predict, and the check of what they need."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -150,23 +149,12 @@ class MusicInfuserCLI(LightningCLI):
                 f"Lightning refuses the options of the trainer ({reason}); change them."
             ) from error
 
-    def fit(self, **options: Any) -> None:
-        """Train."""
-        self._start(self.trainer.fit, **options)
-
-    def validate(self, **options: Any) -> None:
-        """Compute the losses of held-out clips."""
-        self._start(self.trainer.validate, **options)
-
-    def test(self, **options: Any) -> None:
-        """Run a module's `test_step`."""
-        self._start(self.trainer.test, **options)
-
     def predict(self, **options: Any) -> None:
         """Encode, caption or generate; results go to disk batch by batch, not into memory."""
-        self._start(self.trainer.predict, **options | {"return_predictions": False})
+        self.fit(**options | {"return_predictions": False})
 
-    def _start(self, job: Callable[..., Any], *, ckpt_path: str | None, **options: Any) -> None:
+    def fit(self, *, ckpt_path: str | None, **options: Any) -> None:
+        """Run the command, once every part of the run has agreed."""
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         command = str(self.subcommand)
         with ExitStack() as run:
@@ -177,7 +165,9 @@ class MusicInfuserCLI(LightningCLI):
             checkpoint = checkpoint_to_load(self.trainer, command, ckpt_path)
             if command == "fit":
                 run.enter_context(only_training(self.trainer, checkpoint))
-            job(ckpt_path=checkpoint, **options)
+            getattr(self.trainer, command)(ckpt_path=checkpoint, **options)
+
+    validate = test = fit
 
 
 class CheckCLI(MusicInfuserCLI):

@@ -130,14 +130,11 @@ def check_belongs(
         )
     if now is None:
         return
-    problem, note = trained.audio_problems(
-        now.identity(),
-        path=ours.get("_name_or_path") or "the adapter",
-        remedy="load it with the audio encoder it was trained with",
-    )
-    if problem:
-        raise AdapterMismatchError(problem)
-    if note:
+    path, remedy = ours.get("_name_or_path"), "load it with the audio encoder it was trained with"
+    for note in trained.notes(
+        Origin(now.identity()), path=path or "the adapter", refuse=AdapterMismatchError,
+        remedy=remedy,
+    ):  # fmt: skip
         warnings.warn(note, stacklevel=2)
 
 

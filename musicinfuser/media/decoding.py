@@ -66,7 +66,7 @@ class MediaFile:
 
     def again(self) -> "AbstractContextManager[MediaFile]":
         """The same file opened anew, with what is left of the time."""
-        return _reading(self.path, self._what, self.deadline)
+        return reading(self.path, self._what, self.deadline)
 
     @cached_property
     def picture(self) -> "VideoStream":
@@ -138,9 +138,10 @@ class MediaFile:
                 yield frame
 
 
+@contextmanager
 def reading(
-    path: Path | str, what: str, time_limit_seconds: float
-) -> AbstractContextManager[MediaFile]:
+    path: Path | str, what: str, time_limit_seconds: float | Deadline
+) -> Iterator[MediaFile]:
     """Open a file; whatever PyAV raises in the block becomes a `MediaError`.
 
     Args:
@@ -152,13 +153,10 @@ def reading(
     Raises:
         MediaError: For every error in the block that a file can cause, time that is over included.
     """
-    return _reading(path, what, Deadline(path, time_limit_seconds))
-
-
-@contextmanager
-def _reading(path: Path | str, what: str, deadline: Deadline) -> Iterator[MediaFile]:
     import av
 
+    limit = time_limit_seconds
+    deadline = limit if isinstance(limit, Deadline) else Deadline(path, limit)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MediaError(f"{path}: is no regular file.")

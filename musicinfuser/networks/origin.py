@@ -95,53 +95,46 @@ class Origin:
             if now.weights.get(name, theirs) != theirs
         }
 
-    def audio_problems(self, now: AudioIdentity, *, path: Any, remedy: str) -> tuple[str, str]:
-        """What is wrong with the features an adapter would get, and what cannot be told.
-
-        Args:
-            now: What they would be.
-            path: The adapter's file, for the sentences.
-            remedy: What to do about a difference.
-
-        Returns:
-            A sentence to refuse with, and one to say; either may be empty.
-        """
-        source = f", according to {self.assumed_from}" if self.assumed_from else ""
-        if self.audio.differs_from(now):
-            if self.assumed_from == _DEFAULT:
-                remedy += ", or put its run's configuration beside it as config.yaml"
-            return f"{path} was trained on {self.audio}{source}, but would get {now}; {remedy}.", ""
-        if self.assumed_from:
-            return "", (
-                f"{path} does not say which audio features it was trained on; they are taken to be "
-                f"{self.audio}{source}."
-            )
-        if not self.audio.can_be_told_from(now):
-            return "", (
-                f"{path} was trained on {self.audio}; whether {now.encoder or 'this encoder'} is "
-                "the same cannot be told from here."
-            )
-        return "", ""
-
-    def notes(self, now: "Origin", *, path: Any, refuse: type[UserError]) -> list[str]:
+    def notes(
+        self,
+        now: "Origin",
+        *,
+        path: Any,
+        refuse: type[UserError],
+        remedy: str = "set model.encoders to what it was trained with",
+    ) -> list[str]:
         """Refuse an adapter that was trained on other audio features; say what else differs.
 
         Args:
             now: What it is to run with.
             path: Its file, for the sentences.
             refuse: The error to raise.
+            remedy: What to do about other features.
 
         Returns:
-            One sentence for everything else that differs.
+            One sentence for everything else that differs or cannot be told.
 
         Raises:
             UserError: ``refuse``, with what differs.
         """
-        remedy = "set model.encoders to what it was trained with"
-        problem, note = self.audio_problems(now.audio, path=path, remedy=remedy)
-        if problem:
-            raise refuse(problem)
-        notes = [note] if note else []
+        source = f", according to {self.assumed_from}" if self.assumed_from else ""
+        if self.audio.differs_from(now.audio):
+            if self.assumed_from == _DEFAULT:
+                remedy += ", or put its run's configuration beside it as config.yaml"
+            raise refuse(
+                f"{path} was trained on {self.audio}{source}, but would get {now.audio}; {remedy}."
+            )
+        notes = []
+        if self.assumed_from:
+            notes.append(
+                f"{path} does not say which audio features it was trained on; they are taken to be "
+                f"{self.audio}{source}."
+            )
+        elif not self.audio.can_be_told_from(now.audio):
+            notes.append(
+                f"{path} was trained on {self.audio}; whether {now.audio.encoder or 'this encoder'}"
+                " is the same cannot be told from here."
+            )
         if other := self.other_weights(now):
             notes.append(
                 f"{path} was trained with other frozen weights ({'; '.join(other.values())}); what "

@@ -116,25 +116,26 @@ def test_what_differs(changes: dict, differs: bool, can_be_told: bool) -> None:
 
 
 def test_sentences_name_both(tmp_path: Path) -> None:
-    layer_6 = replace(SAME, layer=6)
-    problem, note = Origin(SAME).audio_problems(layer_6, path="x.ckpt", remedy="do this")
-    assert note == "" and problem == (
+    layer_6 = Origin(replace(SAME, layer=6))
+    options = {"path": "x.ckpt", "refuse": UserError, "remedy": "do this"}
+    assert Origin(SAME).notes(Origin(SAME), **options) == []
+    with pytest.raises(UserError) as refused:
+        Origin(SAME).notes(layer_6, **options)
+    assert str(refused.value) == (
         "x.ckpt was trained on the last hidden state of facebook/wav2vec2-base-960h (wav2vec2,"
         " weights a1), but would get layer 6 of facebook/wav2vec2-base-960h (wav2vec2, weights "
         "a1); do this."
     )
     old = Origin.assumed(tmp_path / "x.ckpt")
-    problem, note = old.audio_problems(SAME, path="x.ckpt", remedy="do this")
-    assert problem == "" and note == (
+    assert old.notes(Origin(SAME), **options) == [
         "x.ckpt does not say which audio features it was trained on; they are taken to be the last "
         "hidden state of an encoder, according to the default when it was written."
-    )
-    problem, _ = old.audio_problems(layer_6, path="x.ckpt", remedy="do this")
-    assert "put its run's configuration beside it as config.yaml" in problem
+    ]
+    with pytest.raises(UserError, match="put its run's configuration beside it as config.yaml"):
+        old.notes(layer_6, **options)
     unknown = Origin(replace(SAME, weights=None))
-    there = replace(SAME, encoder="/models/other")
-    problem, note = unknown.audio_problems(there, path="x.ckpt", remedy="do this")
-    assert problem == "" and "whether /models/other is the same cannot be told" in note
+    (note,) = unknown.notes(Origin(replace(SAME, encoder="/models/other")), **options)
+    assert "whether /models/other is the same cannot be told" in note
 
 
 def test_what_is_assumed_of_files_that_do_not_say_it(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """AdapterExport: what a run trained, as a folder that others can load."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.ema import averaged_weights
@@ -68,5 +66,4 @@ def _config(trainer: L.Trainer, adapter: Adapter) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunRecord):
             return callback.text()
-    settings = asdict(adapter.settings) | {"layers": list(adapter.settings.layers)}
-    return yaml.safe_dump({"adapter": settings}, sort_keys=False)
+    return adapter.settings.as_yaml()

@@ -32,6 +32,7 @@ from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.generation import write_clip
 from musicinfuser.generation_requests import layer_folder, system_name
+from musicinfuser.label_files import read_json
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.networks.layer_selection import rank_layers
 from musicinfuser.setting_checks import check_file
@@ -129,7 +130,7 @@ class LayerScores(L.Callback):
         self, trainer: L.Trainer, output: Path, *, depth: int, choices: dict[str, Any]
     ) -> None:
         found = layer_scores(
-            json.loads((output / "metrics.json").read_text(encoding="utf-8")),
+            read_json(output / "metrics.json"),
             values=self.values,
             depth=depth,
             num_layers=self.num_layers,

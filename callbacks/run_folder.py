@@ -63,11 +63,8 @@ def only_training(trainer: L.Trainer, ckpt_path: str | None = "last") -> Iterato
     """Keep other trainings out of this one's folders until the block ends or the process does.
 
     The folders are ``trainer.default_root_dir`` and those of checkpoints. The main process (rank 0)
-    holds the locks. A training to throw away writes nothing there and needs none.
-
-    Args:
-        trainer: Of the training.
-        ckpt_path: Where it starts.
+    holds the locks. A training to throw away writes nothing there and needs none. Also refuses a
+    start (``ckpt_path``) below what lies there.
 
     Raises:
         RunFolderError: Another training works there or was further, or the folder cannot be

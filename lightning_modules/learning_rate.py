@@ -30,15 +30,10 @@ def learning_rate_factor(step: int, spec: OptimizerSpec, num_steps: int) -> floa
 def follow_schedule(
     checkpoint: dict[str, Any], spec: OptimizerSpec, num_steps: int
 ) -> tuple[float, float] | None:
-    """Give a checkpoint the learning rate that a run's schedule has at its step.
+    """Give Lightning's checkpoint, in place, the learning rate of the run that goes on from it.
 
-    A schedule that ends at another step has another rate there; torch would make the first step
-    with the stored one and then leap.
-
-    Args:
-        checkpoint: Lightning's; changed in place.
-        spec: Of the run that goes on.
-        num_steps: Steps of that run.
+    A schedule that ends at another step has another rate at the checkpoint's; torch would make the
+    first step with the stored one and then leap.
 
     Returns:
         The stored rate and the new one of the first group; None where they agree.
@@ -61,13 +56,7 @@ def follow_schedule(
 def build_optimizer(
     parameters: Iterable[nn.Parameter], spec: OptimizerSpec, num_steps: int
 ) -> OptimizerLRSchedulerConfig:
-    """AdamW with its schedule, counted in optimizer steps.
-
-    Args:
-        parameters: Those without gradient are left out.
-        spec: Peak rate, warm-up, decay.
-        num_steps: Steps of the whole run.
-    """
+    """AdamW over what has a gradient, with its schedule for a run of so many optimizer steps."""
     optimizer = torch.optim.AdamW(
         [p for p in parameters if p.requires_grad],
         lr=spec.lr,

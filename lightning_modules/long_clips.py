@@ -30,12 +30,7 @@ FOLDER = "songs_under_way"
 def latent_checkpoint(
     module: "MusicInfuserModule", request: GenerationRequest
 ) -> LatentCheckpoint | None:
-    """Where a clip's latents go after each step of `predict`; None for a clip of one pass.
-
-    Args:
-        module: In its `predict_step`.
-        request: The clip.
-    """
+    """Where a clip's latents go after each step of `predict`; None for a clip of one pass."""
     if not request.in_windows or module.sampling.windows(request.num_frames) is None:
         return None
     total = module.sampling.num_steps
@@ -93,10 +88,7 @@ def leave_unless_done(trainer: L.Trainer, done: int, total: float, what: str) ->
 
 @contextmanager
 def window_bars(trainer: L.Trainer) -> Iterator[Callable[[int], None]]:
-    """A progress bar over steps times windows for each song, where the trainer shows bars.
-
-    Args:
-        trainer: Rank 0 shows its own songs.
+    """A progress bar over steps times windows for each song of rank 0, where bars are shown.
 
     Yields:
         What is called after each window with the number of windows of all steps.

@@ -106,14 +106,10 @@ def clip_sizes(
 
 
 def nearest_size(width: int, height: int, sizes: Sequence[ClipSize]) -> ClipSize:
-    """The size whose aspect is nearest to a frame's, so that a crop cuts least away.
+    """The size, of at least one, whose aspect is nearest to that of a frame as it is displayed.
 
-    Nearest by the ratio of the two aspects, whichever is wider; of equals the first.
-
-    Args:
-        width: Pixels of the frame as it is displayed.
-        height: Pixels of the frame as it is displayed.
-        sizes: At least one.
+    So a crop cuts least away. Nearest by the ratio of the two aspects, whichever is wider; of
+    equals the first.
     """
 
     def ratio(size: ClipSize) -> Fraction:

@@ -7,10 +7,7 @@ of diffusers) and ``checkpoint`` (a checkpoint of a training to a folder to shar
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-
-import yaml
 
 from musicinfuser.adapters.card import NOT_KNOWN, CardFacts
 from musicinfuser.adapters.folder import read_folder, write_folder
@@ -94,9 +91,8 @@ def _facts(options: argparse.Namespace, *, origin: str, **recorded: str) -> Card
 
 def _settings_text(adapter: Adapter) -> str:
     """What is known of a training whose configuration is not at hand."""
-    settings = asdict(adapter.settings) | {"layers": list(adapter.settings.layers)}
-    text = yaml.safe_dump({"adapter": settings}, sort_keys=False)
-    return f"# The training's configuration is not known; the adapter's own settings:\n{text}"
+    first = "# The training's configuration is not known; the adapter's own settings:\n"
+    return first + adapter.settings.as_yaml()
 
 
 def _record(path: Path | None, checkpoint: Path) -> Path | None:

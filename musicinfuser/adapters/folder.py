@@ -1,6 +1,7 @@
 """The folder an adapter is shared as: what diffusers, peft and this program read."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from musicinfuser.adapters.settings import (
     AdapterSettings,
 )
 from musicinfuser.atomic_files import atomic_folder, write_text
+from musicinfuser.label_files import LabelError, read_json
 from musicinfuser.networks.lora import ADAPTER_NAME, target_pattern
 from musicinfuser.networks.origin import Origin
 from musicinfuser.safetensors_files import read_tensors, save_tensors
@@ -72,7 +74,8 @@ def read_folder(path: str | Path) -> Adapter:
     Raises:
         AdapterFileError: Not such a folder, or tensors missing or left over; names the file and the
             first of them.
-        WeightsFileError: A file cannot be read.
+        LabelError: Its config cannot be read.
+        WeightsFileError: A file of weights cannot be read.
     """
     path = Path(path)
     if not (is_adapter_folder(path) or is_music_folder(path)):
@@ -95,19 +98,14 @@ def read_folder(path: str | Path) -> Adapter:
             lora[f"{_OURS}{bare}.{ADAPTER_NAME}.weight"] = tensor
     folder = path if is_music_folder(path) else path / MUSIC_FOLDER
     if (folder / "config.json").is_file():
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            widths = {stored.get("width", config["width"]), config["width"]}
-            stored |= {name: value for name, value in config.items() if name[0] != "_"}
-        except (ValueError, KeyError, TypeError) as error:
-            raise AdapterFileError(
-                f"{folder / 'config.json'} cannot be read ({error!r}); get it again."
-            ) from error
-        if len(widths) > 1:
+        config = read_json(folder / "config.json")
+        widths = stored.get("width"), config.get("width")
+        if None not in widths and widths[0] != widths[1]:
             raise AdapterFileError(
                 f"{path}: {LORA_FILE} and {MUSIC_FOLDER} belong to transformers of different "
                 f"widths, {min(widths)} and {max(widths)}."
             )
+        stored |= {name: value for name, value in config.items() if name[:1] != "_"}
         music, _ = read_tensors(folder / MUSIC_FILE)
     try:
         settings = AdapterSettings.from_folder(stored)
@@ -134,11 +132,9 @@ def is_adapter_folder(path: str | Path) -> bool:
 
 def is_music_folder(path: str | Path) -> bool:
     """Whether a folder is the ``zica`` of such a folder, as far as its config tells."""
-    try:
-        config = json.loads(Path(path, "config.json").read_text())
-        return config["_class_name"] == MUSIC_CLASS
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    with suppress(LabelError):
+        return read_json(Path(path, "config.json")).get("_class_name") == MUSIC_CLASS
+    return False
 
 
 def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:

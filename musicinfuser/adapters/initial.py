@@ -15,7 +15,7 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
-from musicinfuser.safetensors_files import WeightsFileError, read_tensors
+from musicinfuser.safetensors_files import read_tensors
 from musicinfuser.setting_differences import differences
 
 
@@ -45,7 +45,7 @@ def load_adapter(
     """
     try:
         tensors, trained = _read(Path(path), model, settings)
-    except (AdapterFileError, WeightsFileError) as error:
+    except UserError as error:
         raise AdapterError(f"model.init_adapter: {error}") from error
     where = f"model.init_adapter: {path}"
     notes: list[str] = []

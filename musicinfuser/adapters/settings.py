@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import yaml
 from torch import Tensor
 
 from musicinfuser.errors import UserError, looked_for
@@ -76,6 +77,11 @@ class AdapterSettings:
             **self.zica.stored(),
         }
 
+    def as_yaml(self) -> str:
+        """For who has no configuration of the training."""
+        settings = asdict(self) | {"layers": list(self.layers)}
+        return yaml.safe_dump({"adapter": settings}, sort_keys=False)
+
     def comparable(self) -> dict[str, Any]:
         """What must agree for an adapter to mean the same in another model.
 
@@ -117,13 +123,7 @@ class Adapter:
 def adapter_of_model(
     model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
 ) -> Adapter:
-    """A copy of a model's adapters on the CPU.
-
-    Args:
-        model: Anywhere; its backbone is not touched.
-        settings: As a checkpoint holds them.
-        origin: What it was trained with.
-    """
+    """A copy of a model's adapters on the CPU; ``settings`` as a checkpoint holds them."""
     tensors = {
         name: parameter.detach().to("cpu", copy=True)
         for name, parameter in model.named_parameters(remove_duplicate=False)

@@ -79,10 +79,6 @@ class CropBox:
 def probe_video(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> VideoInfo:
     """Read size, rotation, length and rate of a video; one frame is decoded.
 
-    Args:
-        path: The file.
-        time_limit_seconds: When to give it up.
-
     Raises:
         MediaError: If the file is missing, damaged, longer than a day, not read in time, or has no
             moving picture (a cover image of a song does not count).

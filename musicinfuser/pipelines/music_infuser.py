@@ -58,11 +58,13 @@ SAMPLING_REMEDY = (
 class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipeline):  # type: ignore[misc]
     """Text and music to video.
 
-    ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`.
-    ``zica`` (`MusicAdapter`), ``audio_encoder`` (wav2vec 2.0 or its like) and its
-    ``feature_extractor`` may be absent, then no music can be given. Latents are sampled by
-    `musicinfuser.generation.denoise`, as in training and prediction; the scheduler is there for
-    other pipelines to use.
+    ``transformer`` is a plain Mochi: LoRA is loaded, weighted and fused as with `MochiPipeline`. It
+    is frozen, and its blocks are adapted in place under their own names. ``zica`` (`MusicAdapter`),
+    ``audio_encoder`` (wav2vec 2.0 or its like; the adapter says which of its layers is used) and
+    its ``feature_extractor`` may be absent, then no music can be given. Latents are sampled by
+    `musicinfuser.generation.denoise`, as in training and prediction. The scheduler and
+    ``force_zeros_for_empty_prompt`` are there for other pipelines to use; here an empty prompt
+    never has tokens (authors' code, and `predict`), each sample of a batch by itself.
     """
 
     model_cpu_offload_seq = "text_encoder->audio_encoder->zica->transformer->vae"
@@ -81,20 +83,7 @@ class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipel
         force_zeros_for_empty_prompt: bool = True,
         has_lora: bool = False,
     ) -> None:
-        """Put the components together.
-
-        Args:
-            scheduler: Kept for other pipelines.
-            vae: Mochi's.
-            text_encoder: T5.
-            tokenizer: Its tokenizer.
-            transformer: Mochi's; frozen, its blocks are adapted in place under their own names.
-            zica: What conditions it on audio.
-            audio_encoder: wav2vec 2.0 or its like; the adapter says which of its layers is used.
-            feature_extractor: Belongs to the audio encoder.
-            force_zeros_for_empty_prompt: Kept for other pipelines. Here an empty prompt never has
-                tokens (authors' code, and `predict`), each sample of a batch by itself.
-            has_lora: Whether a saved folder has a LoRA beside its parts.
+        """Put the components together; ``has_lora``: a saved folder has a LoRA beside its parts.
 
         Raises:
             AdapterMismatchError: The adapter is of another base or audio encoder.

@@ -73,7 +73,7 @@ class PartsSummary(ModelSummary):
     ) -> None:
         """Print it."""
         columns = [column for column in summary_data if column[0] != "FLOPs"]
-        table = _format_summary_table(*totals, total_flops, *columns)
+        table = _format_summary_table(*totals, total_flops, *columns)  # type: ignore[arg-type]
         lines = [line for line in table.splitlines() if not line.lower().endswith("total flops")]
         rank_zero_info("\n" + "\n".join(lines))
 

@@ -7,12 +7,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import ClipBatch, collate
-from datamodules.cached_clips import (
-    TrainingClips,
-    ValidationClips,
-    clips_to_train_on,
-    share_of,
-)
+from datamodules.cached_clips import TrainingClips, ValidationClips, clips_to_train_on, share_of
 from datamodules.generation_requests import (
     RequestsSpec,
     held_out_requests,
@@ -21,11 +16,7 @@ from datamodules.generation_requests import (
     unfinished,
     write_tempi,
 )
-from datamodules.loader_processes import (
-    HostDataModule,
-    check_num_workers,
-    outlive_first_signal,
-)
+from datamodules.loader_processes import HostDataModule, check_num_workers, outlive_first_signal
 from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError

@@ -11,7 +11,6 @@ from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
@@ -87,7 +86,6 @@ def make_requests(
         )
     if spec.num_frames is not None:
         num_frames = spec.num_frames
-    check_clip_size(num_frames, height, width)
     blank = GenerationRequest(
         "music",
         "",

@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader
 
 from datamodules.loader_processes import HostDataModule
 from musicinfuser.atomic_files import write_text
-from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest, LayerRequest
 from musicinfuser.label_files import read_json
@@ -40,7 +39,6 @@ class LayerRequestsDataModule(HostDataModule):
             width: Pixels.
         """
         super().__init__()
-        check_clip_size(num_frames, height, width)
         for name, given in (("prompts", prompts), ("seeds", seeds)):
             if not given or len(set(given)) < len(given):
                 raise UserError(f"data.{name} is empty or repeats itself; name each once.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from musicinfuser.clip_size import check_clip_size, frames_within
+from musicinfuser.clip_size import frames_within
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.label_files import read_csv
@@ -70,7 +70,6 @@ def read_requests(
             if num_seconds is not None and not row.get("num_frames"):
                 frames = frames_of(request, num_seconds=num_seconds, fps=fps)
                 request = replace(request, num_frames=frames, in_windows=True)
-            check_clip_size(request.num_frames, request.height, request.width)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(request.file_stem(), place)) != place:
                 raise UserError(f"repeats {first}; give it another seed, or leave it out.")

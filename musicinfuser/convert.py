@@ -14,11 +14,7 @@ from musicinfuser.adapters.folder import read_folder, write_folder
 from musicinfuser.adapters.official import read_official_adapter, write_official_adapter
 from musicinfuser.adapters.official_backbone import convert_backbone
 from musicinfuser.adapters.record import read_record
-from musicinfuser.adapters.settings import (
-    FROZEN_KEY,
-    Adapter,
-    adapter_of_checkpoint,
-)
+from musicinfuser.adapters.settings import FROZEN_KEY, Adapter, adapter_of_checkpoint
 from musicinfuser.errors import in_one_sentence
 from musicinfuser.setting_checks import check_file
 

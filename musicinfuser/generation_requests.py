@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError
 
 # Lists the generated clips of a folder, one json object per line.
@@ -16,7 +17,7 @@ NO_AUDIO = "nothing"
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate."""
+    """What to generate, in a size that Mochi takes."""
 
     track: str
     """An audio file, or a video whose sound is used."""
@@ -38,6 +39,7 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        check_clip_size(self.num_frames, self.height, self.width)
         for name, file, null in (
             ("track_offset_seconds", self.track, "a random start"),
             ("heard_offset_seconds", self.heard, "the offset in the track"),

@@ -9,12 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from musicinfuser.adapters.card import NOT_KNOWN, CardFacts, model_card
-from musicinfuser.adapters.settings import (
-    SETTINGS_KEY,
-    Adapter,
-    AdapterFileError,
-    AdapterSettings,
-)
+from musicinfuser.adapters.settings import SETTINGS_KEY, Adapter, AdapterFileError, AdapterSettings
 from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.label_files import LabelError, read_json
 from musicinfuser.networks.lora import ADAPTER_NAME, target_pattern

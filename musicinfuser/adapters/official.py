@@ -19,12 +19,7 @@ from musicinfuser.adapters.official_keys import (
     from_official,
     to_official,
 )
-from musicinfuser.adapters.settings import (
-    SETTINGS_KEY,
-    Adapter,
-    AdapterFileError,
-    AdapterSettings,
-)
+from musicinfuser.adapters.settings import SETTINGS_KEY, Adapter, AdapterFileError, AdapterSettings
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
 from musicinfuser.networks.layer_selection import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.clip_size import FRAMES_PER_LATENT, check_clip_size
+from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation.sampling import (
     AudioConditioning,
@@ -86,10 +86,8 @@ def generate(
 
     Raises:
         MediaError: The track or other audio cannot be read, or has no sound at its offset.
-        UserError: A size Mochi cannot take.
         OutOfMemoryError: The device's memory is too small; says which option to use.
     """
-    check_clip_size(request.num_frames, request.height, request.width)
     windows = sampling.windows(request.num_frames) if request.in_windows else None
     rate_hz = encoders.audio.rate_hz
     request, sound, waveform, padded_seconds = read_track(

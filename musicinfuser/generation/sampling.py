@@ -14,12 +14,7 @@ from torch import Tensor
 
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import FRAMES_PER_LATENT, latent_shape, num_latent_frames
-from musicinfuser.diffusion.guidance import (
-    Denoiser,
-    guidance_away,
-    once_per_step,
-    text_guidance,
-)
+from musicinfuser.diffusion.guidance import Denoiser, guidance_away, once_per_step, text_guidance
 from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
 from musicinfuser.errors import UserError

@@ -13,12 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from musicinfuser.errors import UserError
-from musicinfuser.media.audio_decoding import (
-    RATES_HZ,
-    Channel,
-    decode_track,
-    picture_start_seconds,
-)
+from musicinfuser.media.audio_decoding import RATES_HZ, Channel, decode_track, picture_start_seconds
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline, reading
 from musicinfuser.media.errors import MediaError, atomic_file
 from musicinfuser.setting_checks import check_choice, check_number

@@ -6,14 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from musicinfuser.errors import UserError
-from musicinfuser.media.audio import (
-    filtered,
-    fit_length,
-    joined,
-    read_audio,
-    resampled,
-    write_wav,
-)
+from musicinfuser.media.audio import filtered, fit_length, joined, read_audio, resampled, write_wav
 
 TempoChange = Literal["resampling", "stretching"]
 FACTORS = (0.5, 2.0)

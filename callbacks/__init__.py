@@ -11,21 +11,3 @@ from callbacks.prediction_writers import CacheWriter, CaptionWriter, VideoWriter
 from callbacks.run_settings import RunSettings
 from callbacks.sample_generation import SampleGeneration
 from callbacks.training_curves import TrainingCurves
-
-__all__ = [
-    "AdapterEMA",
-    "AdapterExport",
-    "BetaAnnealing",
-    "CacheWriter",
-    "CaptionWriter",
-    "FiniteTraining",
-    "LayerScores",
-    "MemoryUse",
-    "ProgressFile",
-    "RunSettings",
-    "SampleGeneration",
-    "TrainingCurves",
-    "TrainingSpeed",
-    "VideoWriter",
-    "AtomicCheckpoint",
-]

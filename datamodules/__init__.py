@@ -6,12 +6,3 @@ from datamodules.dance import DanceDataModule
 from datamodules.encoding import EncodingDataModule
 from datamodules.layer_requests import LayerRequestsDataModule
 from datamodules.youtube import YouTubeDataset
-
-__all__ = [
-    "AISTDataset",
-    "CaptioningDataModule",
-    "DanceDataModule",
-    "EncodingDataModule",
-    "LayerRequestsDataModule",
-    "YouTubeDataset",
-]

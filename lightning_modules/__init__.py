@@ -4,10 +4,3 @@ from lightning_modules.adaptability import LayerAdaptabilityModule
 from lightning_modules.captioning import VideoCaptioner
 from lightning_modules.encoding import ClipEncoder
 from lightning_modules.music_infuser import MusicInfuserModule
-
-__all__ = [
-    "ClipEncoder",
-    "LayerAdaptabilityModule",
-    "MusicInfuserModule",
-    "VideoCaptioner",
-]

@@ -19,10 +19,6 @@ from musicinfuser.safetensors_files import read_tensors
 from musicinfuser.setting_differences import differences
 
 
-class AdapterError(UserError):
-    """An adapter cannot be read, or is not one of this model."""
-
-
 def load_adapter(
     path: str | Path, model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
 ) -> list[str]:
@@ -41,23 +37,23 @@ def load_adapter(
         Sentences on what differs from its training and is not refused.
 
     Raises:
-        AdapterError: The file is not there, not an adapter, or of another model; says which.
+        AdapterFileError: The file is not there, not an adapter, or of another model; says which.
     """
     try:
         tensors, trained = _read(Path(path), model, settings)
     except UserError as error:
-        raise AdapterError(f"model.init_adapter: {error}") from error
+        raise AdapterFileError(f"model.init_adapter: {error}") from error
     where = f"model.init_adapter: {path}"
     notes: list[str] = []
     if origin is not None and model.layers:
-        notes = trained.notes(origin, path=where, refuse=AdapterError)
+        notes = trained.notes(origin, path=where, refuse=AdapterFileError)
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
     known = {id(p): name for name, p in own.items()}
     for alias, parameter in model.named_parameters(remove_duplicate=False):
         name = known.get(id(parameter), alias)
         tensor = tensors.pop(alias, None) if name != alias else None
         if tensor is not None and not torch.equal(tensor, tensors.get(name, tensor)):
-            raise AdapterError(
+            raise AdapterFileError(
                 f"{where} holds different tensors as {alias} and {name}, which are one in this "
                 "model; set lora.share_qkv_a to false."
             )
@@ -65,13 +61,13 @@ def load_adapter(
         missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
         parts = [f"{name} is not in the file" for name in _first(missing)]
         parts += [f"{name} is not in the model" for name in _first(unknown)]
-        raise AdapterError(
+        raise AdapterFileError(
             f"{where} is an adapter of another model: {len(missing)} tensors are missing and "
             f"{len(unknown)} unknown ({'; '.join(parts)})."
         )
     reshaped = [name for name, p in own.items() if tensors[name].shape != p.shape]
     for name in _first(reshaped):
-        raise AdapterError(
+        raise AdapterFileError(
             f"{where} is an adapter of another model: {len(reshaped)} tensors have another shape, "
             f"e.g. {name} {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in "
             "the model."

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from musicinfuser.adapters.initial import AdapterError, load_adapter
+from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.official import load_official, save_official
+from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -109,7 +110,7 @@ def test_an_official_adapter_of_another_model_is_refused(
     make, trained: MusicMochi, tmp_path: Path, changes: dict, message: str
 ) -> None:
     save_official(trained, tmp_path / "x.safetensors")
-    with pytest.raises(AdapterError, match=message):
+    with pytest.raises(AdapterFileError, match=message):
         load_adapter(tmp_path / "x.safetensors", make(**changes), SETTINGS)
 
 
@@ -133,7 +134,7 @@ def test_other_names_and_shapes_are_refused_and_nothing_is_changed(
     save_file(adapters(trained), tmp_path / "x.safetensors")
     model = make(**changes)
     before = adapters(model)
-    with pytest.raises(AdapterError, match=message):
+    with pytest.raises(AdapterFileError, match=message):
         load_adapter(tmp_path / "x.safetensors", model, SETTINGS)
     assert_equal(adapters(model), before)
 
@@ -141,13 +142,15 @@ def test_other_names_and_shapes_are_refused_and_nothing_is_changed(
 def test_tied_matrices_must_be_equal(make, trained: MusicMochi, tmp_path: Path) -> None:
     save_file(adapters(trained), tmp_path / "x.safetensors")
     tied = make(lora=LoraSpec(rank=2, alpha=2.0, share_qkv_a=True))
-    with pytest.raises(AdapterError, match="different tensors as .*set lora.share_qkv_a to false"):
+    with pytest.raises(
+        AdapterFileError, match="different tensors as .*set lora.share_qkv_a to false"
+    ):
         load_adapter(tmp_path / "x.safetensors", tied, SETTINGS)
 
 
 def test_other_settings_of_a_checkpoint_are_named(make, trained, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "x.ckpt", trained)
-    with pytest.raises(AdapterError, match=r"other settings \(model.lora.rank: 2 in the check"):
+    with pytest.raises(AdapterFileError, match=r"other settings \(model.lora.rank: 2 in the check"):
         load_adapter(path, make(), SETTINGS | {"lora": {"rank": 3}})
 
 
@@ -166,7 +169,7 @@ def test_what_is_not_an_adapter_is_refused(make, tmp_path: Path) -> None:
         "foreign.safetensors": "neither the names of the authors' file nor .* e.g. 'layer.weight'",
         "broken.safetensors": "cannot be read",
     }.items():
-        with pytest.raises(AdapterError, match=message):
+        with pytest.raises(AdapterFileError, match=message):
             load_adapter(tmp_path / name, model, SETTINGS)
 
 

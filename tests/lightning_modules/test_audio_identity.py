@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_modules.checkpointing import CheckpointMismatchError
 from musicinfuser.adapters.folder import read_folder
-from musicinfuser.adapters.initial import AdapterError
+from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.convert import main as convert
 from musicinfuser.errors import UserError
 from musicinfuser.media.latents import clip_paths, read_clip, read_clip_header, write_clip
@@ -112,7 +112,7 @@ def test_every_form_of_init_adapter_is_held_to_it(
     if form == "authors":
         convert(["to-official", str(exported), str(path)])
     start(path, *more)
-    with pytest.raises(AdapterError, match=ANOTHER):
+    with pytest.raises(AdapterFileError, match=ANOTHER):
         start(path, *more, LAYER_1)
 
 
@@ -121,7 +121,7 @@ def test_what_lies_beside_zica_is_looked_at(start: Callable, exported: Path) -> 
         ("zica.positions=rotary", "zica.positions: none in the folder, rotary in the config"),
         ("audio_resampling=centre", "audio_resampling: nearest in the folder, centre in the conf"),
     ):
-        with pytest.raises(AdapterError, match=said):
+        with pytest.raises(AdapterFileError, match=said):
             start(exported / "zica", "--model.init_args.lora=null", f"--model.init_args.{change}")
 
 
@@ -139,7 +139,9 @@ def test_old_files_are_read_as_what_they_were(
     said = "does not say which audio features it was trained on; they are taken to be the last hid"
     with pytest.warns(UserWarning, match=rf"last\.ckpt {said}den state of an encoder"):
         start(old)
-    with pytest.raises(AdapterError, match="according to the default when it was written, but wou"):
+    with pytest.raises(
+        AdapterFileError, match="according to the default when it was written, but wou"
+    ):
         start(old, LAYER_1)
     # What the run recorded beside it tells better.
     logs = old.parent.parent / "logs"
@@ -148,7 +150,7 @@ def test_old_files_are_read_as_what_they_were(
         start(old)
     record = logs / "config_fit.yaml"
     record.write_text(record.read_text().replace("audio_layer: null", "audio_layer: 1"))
-    with pytest.raises(AdapterError, match="was trained on layer 1 of"):
+    with pytest.raises(AdapterFileError, match="was trained on layer 1 of"):
         start(old)
     start(old, LAYER_1)
     convert(["checkpoint", str(old), str(tmp_path / "old_exported")])
@@ -183,4 +185,4 @@ def test_check_says_what_an_adapter_lacks(
     assert problem.startswith(f"model.init_adapter: {exported} was trained on the last hidden")
     report = run_cli("check", given, "--model.init_args.lora.rank=3", root=tmp_path / "new").report
     assert any("lora.rank: 2 in the folder, 3 in the config" in p for p in report.problems)
-    assert issubclass(AdapterError, UserError)
+    assert issubclass(AdapterFileError, UserError)

@@ -16,7 +16,7 @@ from lightning_modules.checkpointing import architecture
 from musicinfuser.adapters import folder as folder_module
 from musicinfuser.adapters.card import CardFacts
 from musicinfuser.adapters.folder import read_folder, write_folder
-from musicinfuser.adapters.initial import AdapterError, load_adapter
+from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import Adapter, AdapterFileError, adapter_of_model
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_adapter import MusicAdapter
@@ -157,7 +157,9 @@ def test_a_folder_with_something_else_stays(make_model, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(make_model, tmp_path: Path) -> None:
     share(make_model(zica=ZICA, audio_resampling="centre"), tmp_path / "a")
     other = make_model(zica=ZICA, layers=[1], lora=LoraSpec(rank=4, alpha=2.0))
-    with pytest.raises(AdapterError, match=r"layers: \(0, 2\) in the folder, \(1,\) in the config"):
+    with pytest.raises(
+        AdapterFileError, match=r"layers: \(0, 2\) in the folder, \(1,\) in the config"
+    ):
         load_adapter(tmp_path / "a", other, settings(other))
     with pytest.raises(AdapterFileError, match="holds no adapter: neither pytorch_lora_weights"):
         read_folder(tmp_path)

@@ -5,13 +5,12 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from datamodules.clips import (
     CROPS,
@@ -240,10 +239,9 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             except MediaError as error:
                 return error
 
-        with ThreadPoolExecutor(NUM_PROBE_THREADS) as pool:
-            results = pool.map(probe, videos)
-            is_short = len(videos) < MIN_FILES_FOR_PROGRESS_BAR
-            return list(tqdm(results, "probing videos", len(videos), disable=is_short, unit="file"))
+        is_short = len(videos) < MIN_FILES_FOR_PROGRESS_BAR
+        options = {"desc": "probing videos", "unit": "file", "disable": is_short}
+        return thread_map(probe, videos, max_workers=NUM_PROBE_THREADS, **options)
 
     def _require_clips(self) -> None:
         """Refuse a dataset without a clip: what happened to the files, and what to change."""

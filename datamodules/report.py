@@ -8,13 +8,13 @@ import argparse
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from datamodules.clips import CROPS, crop_box
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR, ClipDataset
@@ -186,10 +186,9 @@ def _groups(cards: Iterator[Card], pictures_per_group: int | None) -> list[dict[
         groups.setdefault(card.group, []).append(card)
     chosen = {title: evenly_chosen(groups[title], pictures_per_group) for title in sorted(groups)}
     shown = [card for some in chosen.values() for card in some]
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        taken = pool.map(lambda card: card.take(), shown)
-        is_short = len(shown) < MIN_FILES_FOR_PROGRESS_BAR
-        pictures = iter(list(tqdm(taken, "thumbnails", len(shown), disable=is_short)))
+    options = {"desc": "thumbnails", "disable": len(shown) < MIN_FILES_FOR_PROGRESS_BAR}
+    taken = thread_map(lambda card: card.take(), shown, max_workers=NUM_THREADS, **options)
+    pictures = iter(taken)
     return [
         {
             "title": title,

@@ -8,7 +8,6 @@ import math
 import os
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from datamodules.clips import SourceVideo
 from musicinfuser.atomic_files import write_text
@@ -205,10 +204,8 @@ def find_cuts(
         return video.path, cuts
 
     random.SystemRandom().shuffle(missing)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        results = pool.map(find, missing)
-        found |= dict(tqdm(results, "finding cuts", len(missing), unit="file"))
-    return found
+    options = {"desc": "finding cuts", "unit": "file"}
+    return found | dict(thread_map(find, missing, max_workers=NUM_THREADS, **options))
 
 
 def detect_cuts(

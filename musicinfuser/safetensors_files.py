@@ -120,28 +120,3 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file; errors as `opened`."""
     with opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-
-
-def weights_files(folder: str | Path, stem: str) -> list[Path]:
-    """The files that hold a model: those its index names, or the one called ``stem``.
-
-    Args:
-        folder: Folder of the model.
-        stem: ``diffusion_pytorch_model`` (diffusers) or ``model`` (transformers).
-
-    Raises:
-        WeightsFileError: There is neither, or the index cannot be read.
-    """
-    folder = Path(folder)
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsFileError(
-                f"{index} is not an index of weights ({error}); get it again."
-            ) from error
-        return [folder / name for name in names]
-    if single.is_file():
-        return [single]
-    raise WeightsFileError(f"{folder} holds no weights: neither {single.name} nor {index.name}.")

@@ -25,7 +25,7 @@ from musicinfuser.pretrained_sources import (
     looks_local,
     missing_folder,
 )
-from musicinfuser.safetensors_files import StoredTensor, read_header, weights_files
+from musicinfuser.safetensors_files import StoredTensor, WeightsFileError, read_header
 from musicinfuser.tables import Row
 from preflight.report import Report, count, gigabytes
 
@@ -156,6 +156,31 @@ def part_folder(name: str, source: str, subfolder: str | None = None) -> Path:
     raise MissingWeightsError(
         f"{name}: {source} is not on this machine. {hint}{looked_for(source)}."
     )
+
+
+def weights_files(folder: str | Path, stem: str) -> list[Path]:
+    """The files that hold a model: those its index names, or the one called ``stem``.
+
+    Args:
+        folder: Folder of the model.
+        stem: ``diffusion_pytorch_model`` (diffusers) or ``model`` (transformers).
+
+    Raises:
+        WeightsFileError: There is neither, or the index cannot be read.
+    """
+    folder = Path(folder)
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsFileError(
+                f"{index} is not an index of weights ({error}); get it again."
+            ) from error
+        return [folder / name for name in names]
+    if single.is_file():
+        return [single]
+    raise WeightsFileError(f"{folder} holds no weights: neither {single.name} nor {index.name}.")
 
 
 def _compare(

@@ -12,7 +12,6 @@ from musicinfuser.safetensors_files import (
     read_header,
     save_tensors,
     stream_tensors,
-    weights_files,
 )
 
 
@@ -80,19 +79,6 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     for wrong in (path, tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(WeightsFileError, match="cannot be read as safetensors"):
             read_header(wrong)
-
-
-def test_files_of_a_model(tmp_path: Path) -> None:
-    with pytest.raises(WeightsFileError, match="neither model.safetensors nor model.safetensors.i"):
-        weights_files(tmp_path, "model")
-    (tmp_path / "model.safetensors").touch()
-    assert weights_files(tmp_path, "model") == [tmp_path / "model.safetensors"]
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text('{"weight_map": {"x": "b", "y": "a", "z": "b"}}')
-    assert weights_files(tmp_path, "model") == [tmp_path / "a", tmp_path / "b"]
-    index.write_text("[]")
-    with pytest.raises(WeightsFileError, match="is not an index of weights"):
-        weights_files(tmp_path, "model")
 
 
 def test_streams_tensors_with_one_in_memory(tmp_path: Path) -> None:

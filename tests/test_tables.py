@@ -1,8 +1,9 @@
 import csv
 import io
 
+from dance_eval.tables import csv_table, latex_table
 from musicinfuser.html_pages import html_table
-from musicinfuser.tables import Marks, csv_table, latex_table, markdown_table
+from musicinfuser.tables import Marks, markdown_table
 
 ROWS = [
     {"system": "ours|new", "score": 0.30749, "n": 96},

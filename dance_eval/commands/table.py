@@ -8,9 +8,10 @@ from jsonargparse import ArgumentParser, Namespace
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.report import Document, compared_rows, long_rows, read_report
 from dance_eval.report.paper_tables import paper_text
+from dance_eval.tables import SUFFIXES, csv_table, latex_table
 from musicinfuser.atomic_files import write_text
 from musicinfuser.option_parser import OptionParser
-from musicinfuser.tables import SUFFIXES, csv_table, latex_table, markdown_table
+from musicinfuser.tables import markdown_table
 
 
 def parser() -> ArgumentParser:

@@ -21,8 +21,8 @@ import openai
 
 from dance_eval.judges.judge import CLIP_NAMES, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
+from dance_eval.judges.remuxing import with_sound
 from musicinfuser.errors import UserError
-from musicinfuser.media.video_writing import with_sound
 from musicinfuser.setting_checks import check_number
 
 _PROBE_SECONDS = 5.0

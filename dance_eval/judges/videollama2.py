@@ -11,8 +11,8 @@ from typing import Any
 from dance_eval.external_worker import ExternalWorker, WorkerError
 from dance_eval.judges.judge import SOUND_RATE_HZ, Answer, Judge, JudgeError, JudgeInput
 from dance_eval.judges.questions import Question
+from dance_eval.judges.remuxing import with_sound
 from musicinfuser.atomic_files import atomic_file
-from musicinfuser.media.video_writing import with_sound
 
 _PROBE = "import importlib.util as u, sys; sys.exit(u.find_spec('videollama2') is None)"
 _PROBE_SECONDS = 60.0

@@ -14,7 +14,8 @@ import yaml
 
 from dance_eval.metrics.intervals import MeanInterval, bootstrap_mean
 from dance_eval.metrics.report import Document
-from musicinfuser.tables import Cell, Marks, Row, csv_table, latex_table, markdown_table
+from dance_eval.tables import csv_table, latex_table
+from musicinfuser.tables import Cell, Marks, Row, markdown_table
 
 DATA_FILE = Path(__file__).with_name("paper_tables.yaml")
 TOLERANCE = 0.0101

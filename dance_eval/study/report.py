@@ -14,9 +14,10 @@ from dance_eval.study.preferences import (
     item_preferences,
 )
 from dance_eval.study.votes import Vote
+from dance_eval.tables import csv_table
 from musicinfuser.atomic_files import write_text
 from musicinfuser.html_pages import render
-from musicinfuser.tables import Row, csv_table, markdown_table
+from musicinfuser.tables import Row, markdown_table
 
 MAX_SHOWN_PROBLEMS, MAX_SCATTERS = 200, 24
 

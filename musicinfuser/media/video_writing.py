@@ -1,7 +1,6 @@
-"""mp4 files with sound: of frames, or of the picture of another video."""
+"""mp4 files with sound, of frames."""
 
 import heapq
-import io
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import audio_packets, fit_length
-from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, reading
-from musicinfuser.media.errors import MediaError, atomic_file, reason
+from musicinfuser.media.errors import atomic_file
 from musicinfuser.setting_checks import check_number
 
 if TYPE_CHECKING:
@@ -79,10 +77,10 @@ def write_video(
                 if isinstance(frames, Tensor):
                     sound = fit_length(sound, round(len(frames) / rate * audio_rate_hz))
                 packets.append(audio_packets(container, sound, audio_rate_hz))
-            _mux(container, packets)
+            mux(container, packets)
 
 
-def _mux(container: "OutputContainer", streams: list[Iterable["Packet"]]) -> None:
+def mux(container: "OutputContainer", streams: list[Iterable["Packet"]]) -> None:
     """Write packets of several streams in the order in which they are decoded."""
     for packet in heapq.merge(*streams, key=lambda p: (p.dts or 0) * p.time_base):
         container.mux(packet)
@@ -132,50 +130,3 @@ def _video_packets(
         yield from stream.encode(None)
 
     return packets()
-
-
-def with_sound(path: Path | str, waveform: Tensor | None, *, rate_hz: int | None = None) -> bytes:
-    """An mp4 in memory with the picture of a file and a given sound, or none.
-
-    Pictures are not encoded again, so they stay what they are to the bit.
-
-    Args:
-        path: Any video whose codec mp4 can hold; its own sound, tags and other streams are dropped.
-        waveform: float32 (S,) in [-1, 1], or None for a silent file.
-        rate_hz: Sampling rate of the waveform.
-
-    Raises:
-        MediaError: If the file cannot be read or its codec does not go into an mp4.
-    """
-    import av
-
-    if (waveform is None) != (rate_hz is None):
-        raise UserError("waveform and rate_hz must be given together.")
-    memory = io.BytesIO()
-    with reading(path, "video", TIME_LIMIT_SECONDS) as source:
-        picture = [packet for packet in source.packets(source.picture) if packet.size]
-        try:
-            _retime(picture)
-            with av.open(memory, "w", format="mp4") as target:
-                copied = target.add_stream_from_template(source.picture)
-                for packet in picture:
-                    packet.stream = copied
-                streams: list[Iterable[Packet]] = [picture]
-                if waveform is not None and rate_hz is not None:
-                    streams.append(audio_packets(target, waveform[None], rate_hz))
-                _mux(target, streams)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"{path}: its picture goes into no mp4 ({reason(error)}).") from error
-    return memory.getvalue()
-
-
-def _retime(picture: list["Packet"]) -> None:
-    """Let a picture begin at 0, with decoding times where the container states none."""
-    stamps = [packet.pts for packet in picture if packet.pts is not None]
-    if len(stamps) < len(picture):
-        raise UserError("a frame does not say when it is shown")
-    shown = sorted(stamps)
-    # Decoded in the order they stand in, each no later than it is shown.
-    delay = max((due - stamp for due, stamp in zip(shown, stamps, strict=True)), default=0)
-    for packet, due, stamp in zip(picture, shown, stamps, strict=True):
-        packet.pts, packet.dts = stamp - shown[0], due - shown[0] - delay

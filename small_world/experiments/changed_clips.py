@@ -18,6 +18,7 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from dance_eval.metrics.intervals import bootstrap_mean
+from dance_eval.tables import csv_table
 from musicinfuser.atomic_files import write_text
 from musicinfuser.keyed_random import generator
 from musicinfuser.label_files import read_csv
@@ -26,7 +27,6 @@ from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.tables import csv_table
 from small_world.parts.autoencoder import psnr
 
 RATE_HZ = 24_000

@@ -23,6 +23,7 @@ from benchmarks.report import Figure, write_result
 from dance_eval.metrics.beat_alignment import beat_alignment
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.motion import frame_difference, kinematic_beats
+from dance_eval.tables import csv_table
 from datamodules.aist_names import tables
 from musicinfuser.atomic_files import write_text
 from musicinfuser.diffusion.windows import Windows
@@ -30,7 +31,7 @@ from musicinfuser.generation import SamplingSpec
 from musicinfuser.label_files import read_json, read_json_lines
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video import read_clip
-from musicinfuser.tables import Row, csv_table
+from musicinfuser.tables import Row
 from small_world.generator.aist_like import aist_piece
 from small_world.generator.recipe import SmallWorldRecipe
 from small_world.metrics.pose import PoseSpeed

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dance_eval.tables import csv_table
 from datamodules.aist_names import parse_name
 from datamodules.clips import RawClip
 from datamodules.cutting import ClipDataset
@@ -32,7 +33,7 @@ from musicinfuser.media.audio import clip_audio_seconds, read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.number_names import exact_name
 from musicinfuser.setting_checks import check_number
-from musicinfuser.tables import Row, csv_table
+from musicinfuser.tables import Row
 from small_world.generator.aist_like import record_aist
 from small_world.generator.corpus import (
     read_recipe,

@@ -9,7 +9,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.encoders import EncodersSpec
-from musicinfuser.safetensors_files import StoredTensor, save_tensors
+from musicinfuser.safetensors_files import StoredTensor, WeightsFileError, save_tensors
 from preflight.report import Report
 from preflight.weights import (
     UNUSED,
@@ -19,6 +19,7 @@ from preflight.weights import (
     check_parts,
     differences,
     encoder_parts,
+    weights_files,
 )
 from tests.audio_encoders import KINDS, write_audio_encoder
 
@@ -207,3 +208,16 @@ def test_what_encoders_need_besides_their_weights(tmp_path: Path) -> None:
     (folders["tokenizer"] / "spiece.model").touch()
     (folders["audio_encoder"] / "preprocessor_config.json").touch()
     assert problems() == []
+
+
+def test_files_of_a_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsFileError, match="neither model.safetensors nor model.safetensors.i"):
+        weights_files(tmp_path, "model")
+    (tmp_path / "model.safetensors").touch()
+    assert weights_files(tmp_path, "model") == [tmp_path / "model.safetensors"]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "b", "y": "a", "z": "b"}}')
+    assert weights_files(tmp_path, "model") == [tmp_path / "a", tmp_path / "b"]
+    index.write_text("[]")
+    with pytest.raises(WeightsFileError, match="is not an index of weights"):
+        weights_files(tmp_path, "model")

@@ -2,10 +2,11 @@ import av
 import pytest
 import torch
 
+from dance_eval.judges.remuxing import with_sound
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.video import probe_video
-from musicinfuser.media.video_writing import with_sound, write_video
+from musicinfuser.media.video_writing import write_video
 from tests.dancing_square import click_track, swinging_square
 from tests.short_clip import read
 

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,3 +118,8 @@ def layer_folder(output_dir: str | Path, layer: int | None) -> Path:
     """Folder of the clips with guidance by a layer."""
     name = "no_layer_skipped" if layer is None else f"layer_{layer:02d}"
     return Path(output_dir, "clips", name)
+
+
+def rank_layers(scores: Sequence[float]) -> list[int]:
+    """Block indices, the highest score first, ties to the lower index."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from callbacks.layer_scores import (
+from dance_eval.layer_scores import (
     AdaptabilityError,
     layer_scores,
     score_plot,

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from musicinfuser.errors import UserError
+from musicinfuser.generation_requests import rank_layers
 from musicinfuser.label_files import LabelError, read_json
 from musicinfuser.setting_checks import check_file
 
@@ -111,11 +112,6 @@ def _most_adaptable(file: str | None, number: int, depth: int) -> tuple[int, ...
     if len(scores) != depth:
         raise UserError(f"{path} has {len(scores)} scores, but the backbone has {depth} blocks.")
     return tuple(sorted(rank_layers(scores)[:number]))
-
-
-def rank_layers(scores: Sequence[float]) -> list[int]:
-    """Block indices, the highest score first, ties to the lower index."""
-    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
 
 
 def check_skipped(skip_layers: Sequence[int], *, depth: int) -> None:

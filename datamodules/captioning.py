@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.captions import find_caption, read_captions, tables_in, written_captions
 from datamodules.clips import SkippedClip
 from datamodules.folders import file_key, find_videos
-from datamodules.loader_processes import HostDataModule, check_num_workers
+from datamodules.loader_processes import HostDataModule
 from musicinfuser.label_files import LabelError
 from musicinfuser.media.decoding import TIME_LIMIT_SECONDS, Deadline
 from musicinfuser.media.errors import MediaError
@@ -124,7 +124,7 @@ class CaptioningDataModule(HostDataModule):
             num_workers: Processes that decode ahead.
             time_limit_seconds: When a video is given up, so that none can hold up the job.
         """
-        super().__init__()
+        super().__init__(num_workers)
         self.numbers: dict[str, Any] = {
             "num_frames": num_frames,
             "longest_side": longest_side,
@@ -135,7 +135,6 @@ class CaptioningDataModule(HostDataModule):
         self.root = Path(root)
         self.captions = captions
         self.tables = Path(tables) if tables is not None else written_captions(self.root)
-        self.num_workers = check_num_workers(num_workers)
 
     def setup(self, stage: str) -> None:
         """Find the videos and their captions.

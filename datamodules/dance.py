@@ -16,7 +16,7 @@ from datamodules.generation_requests import (
     unfinished,
     write_tempi,
 )
-from datamodules.loader_processes import HostDataModule, check_num_workers, outlive_first_signal
+from datamodules.loader_processes import HostDataModule, outlive_first_signal
 from datamodules.mixing import Mixture, StepIndexedBatches
 from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
 from musicinfuser.errors import UserError
@@ -87,7 +87,7 @@ class DanceDataModule(HostDataModule):
             training_share: Share of each source's clips that training sees; smaller are in larger.
             generation: What `predict` makes.
         """
-        super().__init__()
+        super().__init__(num_workers)
         check_clip_size(num_frames, height, width)
         self.sizes = clip_sizes(num_frames, height, width, buckets)
         check_number("data.caption_dropout", caption_dropout, at_least=0, at_most=1)
@@ -109,7 +109,6 @@ class DanceDataModule(HostDataModule):
         self.validation_source = validation_source
         self.max_validation_clips = max_validation_clips
         self.validation_batch_size = validation_batch_size
-        self.num_workers = check_num_workers(num_workers)
         self.training_share = training_share
         self.generation = generation
         self.recipe: EncodingRecipe | None = None

@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
-from datamodules.loader_processes import HostDataModule, check_num_workers
+from datamodules.loader_processes import HostDataModule
 from musicinfuser.clip_size import clip_sizes
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
@@ -55,14 +55,13 @@ class EncodingDataModule(HostDataModule):
             num_workers: Processes that decode ahead.
             **settings: As `CutSettings` takes them, for all sources; sizes must suit Mochi.
         """
-        super().__init__()
+        super().__init__(num_workers)
         self.settings = cut = CutSettings(**settings)
         self.sizes = clip_sizes(cut.num_frames, cut.height, cut.width, cut.buckets)
         if not sources:
             raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
         self.sources = sources
-        self.num_workers = check_num_workers(num_workers)
         self.datasets: list[ClipDataset] = []
         # Less may be left than there are processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True

@@ -11,14 +11,14 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from musicinfuser.setting_checks import check_number
 
 
-def check_num_workers(num_workers: int) -> int:
-    """A number of loader processes; refuse one below 0."""
-    check_number("data.num_workers", num_workers, at_least=0, hint=" (0: in the main process)")
-    return num_workers
-
-
 class HostDataModule(L.LightningDataModule):
     """Data whose batches stay on the host: each model takes to its device what it needs."""
+
+    def __init__(self, num_workers: int = 0) -> None:
+        """Refuse a number of loader processes below 0; 0 loads in the training process."""
+        super().__init__()
+        check_number("data.num_workers", num_workers, at_least=0, hint=" (0: in the main process)")
+        self.num_workers = num_workers
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
         """This rank's part."""

@@ -1,14 +1,15 @@
 """BetaAnnealing: the noise distribution from Beta(1, 3) to uniform (section 4.2)."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as L
 import torch
 
 from callbacks.step_callback import StepCallback
-from musicinfuser.diffusion.noise_levels import BetaMode, annealed_beta
 from musicinfuser.errors import UserError
-from musicinfuser.setting_checks import check_number
+from musicinfuser.setting_checks import check_choice, check_number
+
+BetaMode = Literal["exponential", "linear", "fixed"]
 
 
 class BetaAnnealing(StepCallback):
@@ -30,10 +31,12 @@ class BetaAnnealing(StepCallback):
         Args:
             initial: beta at step 0 (section 5.1: 3).
             half_life_steps: Steps in which the distance to 1 halves (authors' code: 200).
-            mode: ``exponential`` (the paper), ``linear`` over ``num_steps``, or ``fixed``; the
-                ablation without the schedule is ``fixed`` with ``initial`` 1.
+            mode: ``exponential`` (the paper): 1 + (initial - 1) * 2^(-step / half_life);
+                ``linear``: falls evenly to 1 at ``num_steps``; ``fixed``: the ablation without the
+                schedule is this with ``initial`` 1.
             num_steps: Only for ``linear``.
         """
+        check_choice("beta_annealing.mode", mode, get_args(BetaMode))
         check_number("beta_annealing.initial", initial, at_least=1)
         check_number("beta_annealing.half_life_steps", half_life_steps, at_least=1)
         if (mode == "linear") != (num_steps is not None):
@@ -44,13 +47,13 @@ class BetaAnnealing(StepCallback):
 
     def beta(self, step: int) -> float:
         """Beta at an optimizer step."""
-        return annealed_beta(
-            step,
-            initial=self.initial,
-            half_life_steps=self.half_life_steps,
-            mode=self.mode,
-            num_steps=self.num_steps,
-        )
+        if self.mode == "fixed":
+            return self.initial
+        if self.num_steps is not None:
+            left = max(0.0, 1.0 - step / self.num_steps)
+        else:
+            left = 2.0 ** (-step / self.half_life_steps)
+        return 1.0 + (self.initial - 1.0) * left
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

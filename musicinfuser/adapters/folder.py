@@ -94,8 +94,8 @@ def read_folder(path: str | Path) -> Adapter:
     folder = path if is_music_folder(path) else path / MUSIC_FOLDER
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
-        widths = stored.get("width"), config.get("width")
-        if None not in widths and widths[0] != widths[1]:
+        widths = {part["width"] for part in (stored, config) if "width" in part}
+        if len(widths) > 1:
             raise AdapterFileError(
                 f"{path}: {LORA_FILE} and {MUSIC_FOLDER} belong to transformers of different "
                 f"widths, {min(widths)} and {max(widths)}."

@@ -1,13 +1,7 @@
-"""Noise levels: sigma ~ Beta(1, beta) with beta annealed from 3 to 1 (section 4.2, eq. 5)."""
-
-from typing import Literal
+"""Noise levels: sigma ~ Beta(1, beta) (section 4.2, eq. 5)."""
 
 import torch
 from torch import Tensor
-
-from musicinfuser.errors import UserError
-
-BetaMode = Literal["exponential", "linear", "fixed"]
 
 
 def beta_quantile(u: Tensor, beta: float) -> Tensor:
@@ -33,33 +27,3 @@ def shifted(sigma: Tensor, shift: float) -> Tensor:
         shift: Positive; 1 changes nothing, bit for bit.
     """
     return shift * sigma / (1 + (shift - 1) * sigma)
-
-
-def annealed_beta(
-    step: int,
-    *,
-    initial: float,
-    half_life_steps: int,
-    mode: BetaMode = "exponential",
-    num_steps: int | None = None,
-) -> float:
-    """Beta at an optimizer step, from ``initial`` towards 1.
-
-    Args:
-        step: Optimizer steps done so far.
-        initial: beta at step 0 (section 5.1: 3).
-        half_life_steps: Steps in which the distance to 1 halves (authors' code: 200).
-        mode: ``exponential``: 1 + (initial - 1) * 2^(-step / half_life); ``linear``: falls evenly
-            to 1 at ``num_steps``; ``fixed``: stays at ``initial``.
-        num_steps: Length of the linear fall.
-    """
-    match mode:
-        case "exponential":
-            return 1.0 + (initial - 1.0) * 2.0 ** (-step / half_life_steps)
-        case "linear":
-            if num_steps is None:
-                raise UserError("linear annealing of beta needs num_steps.")
-            return 1.0 + (initial - 1.0) * max(0.0, 1.0 - step / num_steps)
-        case "fixed":
-            return initial
-    raise UserError(f"beta mode {mode!r} is unknown; choose exponential, linear or fixed.")

@@ -35,12 +35,51 @@ def test_other_schedules(options: dict, values: dict[int, float]) -> None:
     assert {step: schedule.beta(step) for step in values} == pytest.approx(values)
 
 
+def test_exponential_annealing_halves_the_distance_to_one():
+    def beta(step, half_life_steps=200):
+        return BetaAnnealing(3.0, half_life_steps).beta(step)
+
+    assert beta(0) == 3.0
+    assert beta(200) == 2.0
+    assert beta(400) == 1.5
+    assert beta(600) == 1.25
+    assert beta(100) == pytest.approx(1 + 2 / math.sqrt(2))
+    assert beta(20_000) == pytest.approx(1.0, abs=1e-12)
+    assert beta(50, half_life_steps=50) == 2.0
+    values = [beta(step) for step in range(0, 4000, 10)]
+    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_exponential_annealing_has_the_slope_of_its_differential_equation():
+    """d beta / d step = -ln 2 / half life * (beta - 1), by central difference."""
+    step, half_life_steps = 300, 200
+    below, here, above = (
+        BetaAnnealing(3.0, half_life_steps).beta(s) for s in (step - 1, step, step + 1)
+    )
+    assert (above - below) / 2 == pytest.approx(
+        -math.log(2) / half_life_steps * (here - 1), rel=1e-4
+    )
+
+
+def test_linear_annealing_falls_evenly_and_stays():
+    def beta(step):
+        return BetaAnnealing(3.0, 200, "linear", 4000).beta(step)
+
+    assert [beta(s) for s in (0, 1000, 2000, 3000, 4000, 9000)] == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
+
+
+def test_fixed_mode_keeps_the_initial_value():
+    for step in (0, 1, 100_000):
+        assert BetaAnnealing(2.5, 200, "fixed").beta(step) == 2.5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"initial": 0.5}, "initial is 0.5; it must be at least 1"),
         ({"half_life_steps": 0}, "half_life_steps is 0"),
         ({"mode": "linear"}, "num_steps belongs to mode linear"),
+        ({"mode": "cosine"}, "must be 'exponential' or 'linear' or 'fixed', not 'cosine'"),
         ({"mode": "exponential", "num_steps": 10}, "num_steps belongs to mode linear"),
         ({"mode": "linear", "num_steps": 0}, "num_steps is 0"),
     ],

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from musicinfuser.diffusion.noise_levels import annealed_beta, beta_quantile, shifted
+from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 
 
 @pytest.mark.parametrize("beta", [1.0, 1.5, 3.0, 10.0])
@@ -54,49 +54,3 @@ def test_sample_mean_of_seeded_draws(beta):
     x = beta_quantile(u, beta)
     spread = math.sqrt(beta / ((1 + beta) ** 2 * (2 + beta)) / len(u))
     assert abs(x.mean().item() - 1 / (1 + beta)) < 4 * spread
-
-
-def test_exponential_annealing_halves_the_distance_to_one():
-    def beta(step, half_life_steps=200):
-        return annealed_beta(step, initial=3.0, half_life_steps=half_life_steps)
-
-    assert beta(0) == 3.0
-    assert beta(200) == 2.0
-    assert beta(400) == 1.5
-    assert beta(600) == 1.25
-    assert beta(100) == pytest.approx(1 + 2 / math.sqrt(2))
-    assert beta(20_000) == pytest.approx(1.0, abs=1e-12)
-    assert beta(50, half_life_steps=50) == 2.0
-    values = [beta(step) for step in range(0, 4000, 10)]
-    assert all(a > b for a, b in zip(values, values[1:], strict=False))
-
-
-def test_exponential_annealing_has_the_slope_of_its_differential_equation():
-    """d beta / d step = -ln 2 / half life * (beta - 1), by central difference."""
-    step, half_life_steps = 300, 200
-    below, here, above = (
-        annealed_beta(s, initial=3.0, half_life_steps=half_life_steps)
-        for s in (step - 1, step, step + 1)
-    )
-    assert (above - below) / 2 == pytest.approx(
-        -math.log(2) / half_life_steps * (here - 1), rel=1e-4
-    )
-
-
-def test_linear_annealing_falls_evenly_and_stays():
-    def beta(step):
-        return annealed_beta(step, initial=3.0, half_life_steps=200, mode="linear", num_steps=4000)
-
-    assert [beta(s) for s in (0, 1000, 2000, 3000, 4000, 9000)] == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
-
-
-def test_fixed_mode_keeps_the_initial_value():
-    for step in (0, 1, 100_000):
-        assert annealed_beta(step, initial=2.5, half_life_steps=200, mode="fixed") == 2.5
-
-
-def test_errors_name_what_is_missing():
-    with pytest.raises(ValueError, match="linear annealing of beta needs num_steps"):
-        annealed_beta(1, initial=3.0, half_life_steps=200, mode="linear")
-    with pytest.raises(ValueError, match="'cosine' is unknown; choose exponential, linear or"):
-        annealed_beta(1, initial=3.0, half_life_steps=200, mode="cosine")

@@ -73,27 +73,17 @@ def changes(
     """
     stored = checkpoint.get(RUN_KEY, {})
     now = run_settings(trainer, module)
-    asked_steps = None
-    if stored.get(MAX_STEPS, trainer.max_steps) != trainer.max_steps:
-        asked_steps = stored[MAX_STEPS]
-    kept = {key: value for key, value in stored.items() if key != MAX_STEPS}
-    for difference in differences({key: now.get(key) for key in kept}, kept):
+    for difference in differences({key: now.get(key) for key in stored}, stored):
         yield f"resumed with another setting: {difference}."
-    is_over = checkpoint["global_step"] >= trainer.max_steps > 0
-    spec = getattr(module, "optimizer_spec", None)
-    rates = None
-    if spec is not None and not is_over:
-        rates = follow_schedule(checkpoint, spec, trainer.max_steps)
-    if rates is None and asked_steps is None:
+    step, spec = checkpoint["global_step"], getattr(module, "optimizer_spec", None)
+    if spec is None or step >= trainer.max_steps > 0:
         return
-    before = "" if asked_steps is None else f": {asked_steps} in the checkpoint"
-    sentence = f"resumed with another {MAX_STEPS}{before}, {trainer.max_steps} in the config"
-    if rates is not None:
-        sentence += (
-            f"; the learning rate goes on at {rates[1]:.3g}, as this run's schedule has it at step "
-            f"{checkpoint['global_step']}, not at {rates[0]:.3g}, where the checkpoint's was"
+    if rates := follow_schedule(checkpoint, spec, trainer.max_steps):
+        yield (
+            f"resumed with another learning rate: it goes on at {rates[1]:.3g}, as this run's "
+            f"schedule of {trainer.max_steps} steps has it at step {step}, not at {rates[0]:.3g}, "
+            "where the checkpoint's was."
         )
-    yield f"{sentence}."
 
 
 def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def test_a_checkpoint_without_settings_is_resumed_without_a_word(
     assert resume(*changed, checkpoint=tmp_path / "old.ckpt") == []
     # But for the rate, which is in the checkpoint.
     [line] = resume(checkpoint=tmp_path / "old.ckpt", steps=5)
-    assert line.startswith("resumed with another trainer.max_steps, 5 in the config; the learning")
+    assert line.startswith("resumed with another learning rate: it goes on at 0.00")
+    assert "as this run's schedule of 5 steps has it at step 2" in line
 
 
 def test_more_steps_go_on_at_the_rate_of_the_new_cosine(resume: Callable, tmp_path: Path) -> None:
@@ -115,13 +116,13 @@ def test_more_steps_go_on_at_the_rate_of_the_new_cosine(resume: Callable, tmp_pa
         f"{{path: {record}}}}}]"
     )
     # Two steps, one of them warm-up: the cosine has come to 0, and that of five steps to 3/4.
-    [line] = resume(rates, steps=5)
+    lines = resume(rates, steps=5)
     expected = 0.01 * 0.5 * (1 + math.cos(math.pi / 4))
-    assert line == (
-        "resumed with another trainer.max_steps: 2 in the checkpoint, 5 in the config; the "
-        f"learning rate goes on at {expected:.3g}, as this run's schedule has it at step 2, not at "
-        "0, where the checkpoint's was."
-    )
+    assert lines == [
+        "resumed with another setting: trainer.max_steps: 2 in the checkpoint, 5 in the config.",
+        f"resumed with another learning rate: it goes on at {expected:.3g}, as this run's schedule "
+        "of 5 steps has it at step 2, not at 0, where the checkpoint's was.",
+    ]
     [optimizer] = resume.cli.trainer.optimizers
     assert optimizer.param_groups[0]["lr"] == 0.0
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from musicinfuser.app import handlers as handlers_module
-from musicinfuser.app.handlers import UNKNOWN, Handlers
-from musicinfuser.media.audio import read_audio
+from musicinfuser.app.handlers import UNKNOWN, Handlers, song_seconds
+from musicinfuser.errors import UserError
+from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.video_writing import write_video
 from musicinfuser.memory.out_of_memory import OutOfMemoryError, named_out_of_memory
 
@@ -111,6 +112,16 @@ def test_an_upload_is_heard_before_it_is_danced_to(handlers, songs, tmp_path):
     assert "song.wav has 1.5 s of sound from 1.5 s on" in handlers.preview(
         str(songs / "song.wav"), 1.5, 2.0
     )
+
+
+def test_the_part_of_a_song_needs_sound_not_the_whole(tmp_path):
+    sound = 0.1 * torch.randn(3 * 16_000)
+    sound[16_000:32_000] = 0
+    song = tmp_path / "rest.wav"
+    write_wav(song, sound, rate_hz=16_000)
+    assert song_seconds(str(song), start_seconds=0.5, span_seconds=1.0) == 3.0
+    with pytest.raises(UserError, match=r"rest\.wav is silent from 1 s to 2\.0 s"):
+        song_seconds(str(song), start_seconds=1.0, span_seconds=1.0)
 
 
 def test_a_song_of_hours_is_refused(handlers, songs, monkeypatch):

@@ -12,6 +12,7 @@ from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.media.errors import MediaError
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.pipelines.conditions import frames_asked, waveforms
 from tests.pipeline.conftest import RATE_HZ, SIZE, distance, latents_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
@@ -123,6 +124,21 @@ def test_output_is_what_was_asked(base):
 def test_what_does_not_fit_is_said(loaded, song, changes, message):
     with pytest.raises(ValueError, match=message):
         latents_of(loaded, **({"audio": song} | changes))
+
+
+def test_the_part_of_a_sound_that_is_asked_for_is_not_silent():
+    sound = 0.1 * torch.randn(3 * RATE_HZ)
+    sound[RATE_HZ : 2 * RATE_HZ] = 0
+    size = {"rate_hz": RATE_HZ, "num_clips": 1, "num_frames": 13}
+    [span] = waveforms((sound, RATE_HZ), **size, start_seconds=2.25)
+    assert torch.equal(span, sound[9 * RATE_HZ // 4 : 11 * RATE_HZ // 4])
+    with pytest.raises(MediaError, match=r"is silent from second 1\.25 on for 0\.50 s"):
+        waveforms((sound, RATE_HZ), **size, start_seconds=1.25)
+
+
+def test_a_song_without_an_end_lasts_as_long_as_the_shortest_sound():
+    sounds = [(torch.ones(seconds * RATE_HZ), RATE_HZ) for seconds in (2, 1, 3)]
+    assert frames_asked(None, math.inf, sounds, 0.25) == 19  # 0.75 s are 22 frames
 
 
 def test_the_longest_clip_that_is_offered_is_taken(loaded, song):

@@ -24,6 +24,7 @@ from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from musicinfuser.clip_size import check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
@@ -103,6 +104,7 @@ class SampleGeneration(StepCallback):
         check_number("sample_generation.every_n_steps", every_n_steps, at_least=0)
         check_number("sample_generation.held_out_clips", held_out_clips, at_least=1)
         check_number("sample_generation.held_out_steps", held_out_steps, at_least=1)
+        check_clip_size(num_frames, height, width)  # also where no requests are named
         self.every_n_steps, self.num_logged_frames = every_n_steps, num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
         self._held_out: list[GenerationRequest] = []

@@ -1,5 +1,6 @@
 """A small world on disk, made once per session: real media, real parts, a real cache."""
 
+import gc
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,12 @@ AIST_FILES = (
     "gPO_sBM_c01_d10_mPO1_ch02",
 )
 YOUTUBE_FILES = ("street dance", "ダンス", "two people")
+
+
+def pytest_collection_finish() -> None:
+    """What imports have made stays to the end: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from datamodules.batch import ClipBatch
 from datamodules.generation_requests import RequestsSpec
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import write_wav
-from musicinfuser.media.latents import CacheError, read_headers
+from musicinfuser.media.latents import CacheError, caption_path, read_headers
 from tests.handmade_cache import RECIPE, write_handmade_clip
 
 HELD_OUT = {"mBR0", "mHO5", "mPO1"}
@@ -295,3 +295,17 @@ def test_one_size_among_the_named_keeps_the_order(small_cache: Path) -> None:
     alone = batches(small_cache, "train", 0, 1)
     named = batches(small_cache, "train", 0, 1, buckets=BUCKETS)
     assert by_sample(alone) == by_sample(named)
+
+
+def test_captions_of_a_source_that_is_left_out_may_be_missing(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(small_cache, tmp_path / "cache")
+    texts: dict[str, set[str]] = {"aist": set(), "youtube": set()}
+    for header in read_headers(cache):
+        texts[header.source] |= {header.caption, header.base_caption}
+    for text in texts["youtube"] - texts["aist"]:
+        caption_path(cache, text).unlink()
+    data_module(cache, ratio={"aist": 1, "youtube": 0}).setup("fit")
+    with pytest.raises(CacheError, match="lacks the features of"):
+        data_module(cache).setup("fit")

@@ -116,7 +116,7 @@ def test_frechet_of_equal_samples_and_of_a_shift():
 
 
 def test_the_interval_lies_around_the_distance():
-    first, second = sample(60, 4, "a"), sample(60, 4, "b", shift=1.0)
+    first, second = sample(60, 4, "a"), sample(50, 4, "b", shift=1.0)
     found = bootstrap_frechet(first, second, seed=0, name="x")
     assert found.mean == pytest.approx(frechet_distance(first, second))
     assert 0 <= found.low < found.mean < found.high and found.num_values == 60
@@ -135,6 +135,8 @@ def test_systems_are_compared_with_the_reference():
     values = combined(metric, clips)
     assert values["distance"].mean == pytest.approx(48 * 0.2**2, rel=1e-3)
     assert (values["distance"].num_values, values["num_reference"].mean) == (4, 4)
+    fewer = combined(metric, clips[1:])
+    assert (fewer["distance"].num_values, fewer["num_reference"].mean) == (4, 3)
     assert combined(metric, clips, "truth")["distance"].mean is None
     assert combined(metric, clips, "another")["distance"].mean is None
     with pytest.raises(ValueError, match="'truth', but the folders hold 's'"):

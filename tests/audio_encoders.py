@@ -9,6 +9,9 @@ from transformers import (
     HubertConfig,
     HubertForCTC,
     HubertModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
@@ -35,6 +38,7 @@ KINDS = {
     "hubert-ctc": (HubertConfig, HubertForCTC),
     "wavlm": (WavLMConfig, WavLMModel),
     "data2vec-audio": (Data2VecAudioConfig, Data2VecAudioModel),
+    "wav2vec2-bert": (Wav2Vec2BertConfig, Wav2Vec2BertModel),
 }
 
 
@@ -44,5 +48,7 @@ def write_audio_encoder(folder: Path, kind: str = "wav2vec2", *, seed: int = 1) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model(config(**SIZES)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    is_bert = kind == "wav2vec2-bert"
+    extractor = SeamlessM4TFeatureExtractor if is_bert else Wav2Vec2FeatureExtractor
+    extractor().save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Audio encoders of transformers that take waveforms: wav2vec 2.0 (section 5.1) and its like."""
+"""Audio encoders of transformers: wav2vec 2.0 (section 5.1), its like, and w2v-BERT."""
 
 import json
 from contextlib import suppress
@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    PreTrainedModel,
+    Wav2Vec2BertModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from musicinfuser.errors import UserError
@@ -24,10 +30,12 @@ from musicinfuser.pretrained_sources import (
 )
 
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
+SPECTRUM_MS, SPECTRUM_HOP_MS = 25, 10
+"""Of the feature extractor of w2v-BERT (`SeamlessM4TFeatureExtractor`)."""
 
 
 class TransformersAudio(AudioEncoder):
-    """A hidden state of wav2vec 2.0, HuBERT, WavLM or data2vec, in fp32."""
+    """A hidden state of wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT, in fp32."""
 
     features = "encoder"
     takes_layer = True
@@ -60,11 +68,13 @@ class TransformersAudio(AudioEncoder):
             self._config = model.config.to_dict()
             prepared = {"do_normalize": getattr(extractor, "do_normalize", None)}
             prepared["sampling_rate"] = getattr(extractor, "sampling_rate", None)
+            prepared["stride"] = getattr(extractor, "stride", None)
         else:
             self._folder = find_local(source, subfolder)
             self._config = _json(self._folder, "config.json")
             prepared = _json(self._folder, "preprocessor_config.json")
         self._normalises = prepared.get("do_normalize")
+        self._stacked = prepared.get("stride")
         self.rate_hz = prepared.get("sampling_rate") or self.rate_hz
         self.width = self._config.get("hidden_size", self.width)
         if strides := self._config.get("conv_stride"):
@@ -73,6 +83,10 @@ class TransformersAudio(AudioEncoder):
                 self._config["conv_kernel"][::-1], strides[::-1], strict=True
             ):
                 self.window = (self.window - 1) * stride + kernel
+        elif stacked := self._stacked:
+            # w2v-BERT: spectra of 25 ms every 10 ms, `stride` of them to a token.
+            self.hop = stacked * self.rate_hz // 100
+            self.window = self.hop + (self.rate_hz // 1000) * (SPECTRUM_MS - SPECTRUM_HOP_MS)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -93,20 +107,23 @@ class TransformersAudio(AudioEncoder):
 
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
         """Hidden states ``(B, S, width)``; 2.5 s at 16 kHz give 124 of wav2vec 2.0."""
+        if self._stacked:  # samples beyond the last token would make one that is half of padding
+            num_tokens = self.num_features(waveforms.shape[1])
+            waveforms = waveforms[:, : self.window + (num_tokens - 1) * self.hop]
         extracted = self.extractor(
             [waveform.numpy() for waveform in waveforms.cpu()],
             sampling_rate=self.rate_hz,
             return_tensors="pt",
         )
         with torch.autocast(device.type, enabled=False):
-            values = extracted.input_values.to(device, self.module.dtype)
+            values = extracted[self.module.main_input_name].to(device, self.module.dtype)
             if self.layer is None:
                 return self.module(values).last_hidden_state
             return self.module(values, output_hidden_states=True).hidden_states[self.layer]
 
     def identity(self) -> AudioIdentity:
         """What its files say, and a fingerprint of its weights; of weights little is read."""
-        is_known = "conv_stride" in self._config
+        is_known = "conv_stride" in self._config or self._stacked is not None
         name = f"{self.source}/{self.subfolder}" if self.subfolder else self.source
         if Path(name).is_dir() and not looks_local(name):
             name = f"./{name}"  # a folder can be told from a Hub id
@@ -147,10 +164,10 @@ def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None
     Raises:
         UserError: Says which.
     """
-    if part.main_input_name != "input_values":
+    if part.main_input_name != "input_values" and not isinstance(part, Wav2Vec2BertModel):
         raise UserError(
             f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
-            "wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+            "wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT (encoders.audio)."
         )
     num_layers = part.config.num_hidden_layers
     if layer is not None and layer > num_layers:

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
 
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.log_mel import LogMel
+from tests.audio_encoders import write_audio_encoder
 
 CPU = torch.device("cpu")
 SECONDS_OF_A_CLIP = 2.5
@@ -60,6 +68,25 @@ def test_another_encoder_of_transformers(small_parts, sound, tmp_path):
     with torch.no_grad():
         expected = hubert(sound).last_hidden_state
     torch.testing.assert_close(features.encode_audio(sound, device=CPU), expected)
+
+
+@pytest.mark.parametrize("seconds", [2.5, 2.515, 3.1])
+def test_w2v_bert_takes_spectra(small_parts, tmp_path, seconds):
+    write_audio_encoder(tmp_path, "wav2vec2-bert")
+    noise = torch.randn(1, round(16_000 * seconds), generator=torch.Generator().manual_seed(1)) / 9
+    encoder = encoders(small_parts, audio=str(tmp_path), audio_subfolder=None)
+    features = encoder.encode_audio(noise, device=CPU)
+    extractor = SeamlessM4TFeatureExtractor()
+    # 25 ms every 10 ms, two to a token: what is left over makes none.
+    num_tokens = (noise.shape[1] - 560) // 320 + 1
+    used = noise[0, : 560 + 320 * (num_tokens - 1)].numpy()
+    spectra = extractor(used, sampling_rate=16_000, return_tensors="pt")
+    assert spectra.input_features.shape[1] == num_tokens and spectra.attention_mask.all()
+    with torch.no_grad():
+        expected = Wav2Vec2BertModel.from_pretrained(tmp_path).eval()(**spectra).last_hidden_state
+    torch.testing.assert_close(features, expected)
+    assert encoder.audio.num_features(noise.shape[1]) == num_tokens
+    assert encoder.audio.times.window_seconds == 0.035
 
 
 def test_what_cannot_be_is_refused(small_parts):

@@ -45,14 +45,15 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with; None if nobody
                 said.
             origin: What it was trained with, as `Origin.stored` has it; None if nobody said.
-            **zica: Fields of `ZicaSpec`.
+            **zica: As `ZicaSpec.stored` names them, and ``init``.
         """
         super().__init__()
-        spec = ZicaSpec(**zica)
+        spec = ZicaSpec.from_stored(zica)
         self.register_to_config(**spec.stored())
         self.layers = tuple(layers)
         self.zica = build_zica(width, spec, self.layers)
-        self.audio_projector = AudioProjector(audio_width, width, audio_resampling)
+        tokens = spec.inner_width(width)
+        self.audio_projector = AudioProjector(audio_width, tokens, audio_resampling)
         self.audio_projector.times = self.trained_with.audio.times
 
     @staticmethod

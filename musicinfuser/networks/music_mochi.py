@@ -5,7 +5,6 @@ N = T * H/2 * W/2 visual tokens, L text tokens, S audio tokens, D width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
 
@@ -100,7 +99,8 @@ class MusicMochi(nn.Module):
             if chosen:
                 adapter = MusicAdapter(
                     config.num_attention_heads * config.attention_head_dim, list(chosen),
-                    config.num_layers, audio_width, audio_resampling, **asdict(zica),
+                    config.num_layers, audio_width, audio_resampling, **zica.stored(),
+                    init=zica.init,
                 )  # fmt: skip
                 adapter.audio_projector.times = audio_times
         self._use_adapter(adapter)

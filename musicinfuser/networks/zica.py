@@ -39,11 +39,29 @@ class ZicaSpec:
     """Whether attention depends on time: ``none`` is the paper and the authors; our additions
     rotate queries and keys by their latent frame (``rotary``), and start with equal biases on both
     so that each frame attends most to its own moment (``aligned``)."""
+    frame_window: int | None = None
+    """A latent frame attends only to audio at most so many latent frames away, 0 being its own
+    alone; null is all of it (authors). Ours, after Wan-S2V, Wan-Dancer and MultiTalk, which bind a
+    frame to its own sound."""
+    query_norm: bool = False
+    """Queries come from the visual stream through a LayerNorm without weights, as in all but one
+    audio injectors on Wan; false is the authors' code."""
+    width: int | None = None
+    """Channels of queries, keys, values and audio tokens; null is the backbone's width (authors).
+    A narrower adapter has fewer weights: of Mochi's 3,072 channels, 1,024 leave 22 % of them."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a width."""
+        """Check what can be checked without the backbone's width."""
         if self.num_heads < 1:
             raise UserError(f"zica.num_heads is {self.num_heads}; it must be at least 1.")
+        if self.frame_window is not None and self.frame_window < 0:
+            raise UserError(f"zica.frame_window is {self.frame_window}; use 0 or more, or null.")
+        if self.width is not None and self.width < 1:
+            raise UserError(f"zica.width is {self.width}; use 1 or more, or null.")
+        if self.form != "cross_attention":
+            for name in ("frame_window", "query_norm", "width"):
+                if getattr(self, name) not in (None, False):
+                    raise UserError(f"zica.{name} belongs to form cross_attention.")
         if self.positions != "none" and self.form != "cross_attention":
             raise UserError("zica.positions belongs to form cross_attention.")
         if self.positions == "aligned" and not self.bias:
@@ -51,14 +69,22 @@ class ZicaSpec:
 
     def stored(self) -> dict[str, Any]:
         """What an adapter's files keep; how ZICA began is over by then."""
-        return {name: value for name, value in asdict(self).items() if name != "init"}
+        found = {STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        return {name: value for name, value in found.items() if name != "init"}
+
+    def inner_width(self, width: int) -> int:
+        """Channels of queries, keys, values and audio tokens beside a backbone ``width`` wide."""
+        return self.width or width
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
         """From settings that hold `stored`; an option younger than they are has its default."""
-        return cls(**{name: stored[name] for name in cls().stored() if name in stored})
+        names = {STORED_NAMES.get(name, name): name for name in asdict(cls())}
+        return cls(**{names[name]: value for name, value in stored.items() if name in names})
 
 
+# `width` alone is the backbone's in the files of an adapter.
+STORED_NAMES = {"width": "zica_width"}
 # Logit of a query for its own latent frame at the start, with aligned positions: of 13 frames the
 # own one then gets most of the attention, its neighbours the rest.
 PEAK_LOGIT = 5.8
@@ -84,29 +110,31 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
 class ZeroInitCrossAttention(nn.Module):
     """Z = V + W_O softmax(V W_Q (A W_K)^T / scale) A W_V (eq. 6), W_O zero at the start.
 
-    Queries come from the visual residual stream without a norm; every visual token sees every
-    audio token, without mask or positions (authors' code).
+    By default queries come from the visual residual stream without a norm, and every visual token
+    attends to every audio token, without mask or positions (authors' code).
     """
 
     def __init__(self, width: int, spec: ZicaSpec) -> None:
         super().__init__()
-        if width % spec.num_heads:
+        inner = spec.inner_width(width)
+        if inner % spec.num_heads:
             raise UserError(
-                f"zica.num_heads is {spec.num_heads}, which does not divide the width {width}; "
+                f"zica.num_heads is {spec.num_heads}, which does not divide the width {inner}; "
                 "choose a divisor."
             )
         self.num_heads = spec.num_heads
         self.logit_scale = (
-            (width // spec.num_heads) ** -0.5 if spec.scale == "head" else width**-0.5
+            (inner // spec.num_heads) ** -0.5 if spec.scale == "head" else inner**-0.5
         )
-        self.positions = spec.positions
-        head_width = width // spec.num_heads
+        self.positions, self.frame_window = spec.positions, spec.frame_window
+        head_width = inner // spec.num_heads
         if spec.positions != "none" and head_width % 2:
             raise UserError(f"zica.positions needs heads of even width, not {head_width}.")
-        self.to_q = nn.Linear(width, width, bias=spec.bias)
-        self.to_k = nn.Linear(width, width, bias=spec.bias)
-        self.to_v = nn.Linear(width, width, bias=spec.bias)
-        to_out = nn.Linear(width, width, bias=spec.bias)
+        self.normalised = spec.query_norm
+        self.to_q = nn.Linear(width, inner, bias=spec.bias)
+        self.to_k = nn.Linear(inner, inner, bias=spec.bias)
+        self.to_v = nn.Linear(inner, inner, bias=spec.bias)
+        to_out = nn.Linear(inner, width, bias=spec.bias)
         self.to_out = zero_init(to_out) if spec.init == "zero" else to_out
         if spec.positions == "aligned":
             # The kernel of two equal biases peaks at equal times with a logit of bias^2 d * scale.
@@ -119,23 +147,31 @@ class ZeroInitCrossAttention(nn.Module):
 
         Args:
             visual: ``(B, N, D)`` residual stream after a block, frame-major.
-            audio: ``(B, S, D)`` projected audio tokens; with positions one per latent frame.
+            audio: ``(B, S, inner_width)`` projected audio tokens; with positions or a window one
+                per latent frame.
 
         Returns:
             ``(B, N, D)`` in the dtype of ``visual``.
         """
-        q_BNHd = self.to_q(visual).unflatten(2, (self.num_heads, -1))
+        asked = F.layer_norm(visual, visual.shape[-1:]) if self.normalised else visual
+        q_BNHd = self.to_q(asked).unflatten(2, (self.num_heads, -1))
         k_BSHd = self.to_k(audio).unflatten(2, (self.num_heads, -1))
+        frames = torch.arange(audio.shape[1], device=audio.device)
+        tokens_per_frame = visual.shape[1] // audio.shape[1]
         if self.positions != "none":
-            frames = torch.arange(audio.shape[1], device=audio.device)
             cos, sin = rotary_tables(frames, q_BNHd.shape[-1])
             k_BSHd = apply_rotary(k_BSHd, cos, sin)
-            tokens_per_frame = visual.shape[1] // audio.shape[1]
             cos, sin = (t.repeat_interleave(tokens_per_frame, dim=0) for t in (cos, sin))
             q_BNHd = apply_rotary(q_BNHd, cos, sin)
+        near_NS = None
+        if self.frame_window is not None:
+            near_TS = (frames[:, None] - frames).abs() <= self.frame_window
+            near_NS = near_TS.repeat_interleave(tokens_per_frame, dim=0)
         q_BHNd, k_BHSd = q_BNHd.transpose(1, 2), k_BSHd.transpose(1, 2)
         v_BHSd = self.to_v(audio).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(q_BHNd, k_BHSd, v_BHSd, scale=self.logit_scale)
+        attended = F.scaled_dot_product_attention(
+            q_BHNd, k_BHSd, v_BHSd, attn_mask=near_NS, scale=self.logit_scale
+        )
         return visual + self.to_out(attended.transpose(1, 2).flatten(2)).to(visual.dtype)
 
 

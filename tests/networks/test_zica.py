@@ -36,7 +36,7 @@ def affine(layer, x):
 def attention_by_loops(module, visual, audio, *, num_heads, scale):
     """Eq. 6, one batch element, head and query at a time, in fp64."""
     visual, audio = visual.numpy(), audio.numpy()
-    size = visual.shape[2] // num_heads
+    size = module.to_q.out_features // num_heads
     out = np.zeros_like(visual)
     for b in range(len(visual)):
         q, k = affine(module.to_q, visual[b]), affine(module.to_k, audio[b])
@@ -172,3 +172,62 @@ def test_errors():
         ZicaSpec(num_heads=0)
     with pytest.raises(ValueError, match="num_heads is 5, which does not divide the width 32"):
         ZeroInitCrossAttention(WIDTH, ZicaSpec(num_heads=5))
+
+
+def test_a_window_hides_audio_further_away():
+    """Three tokens to a latent frame, five latent frames, one of them on each side."""
+    spec = ZicaSpec(num_heads=4, frame_window=1, init="random")
+    module = spread(ZeroInitCrossAttention(WIDTH, spec))
+    visual, audio = draw(0, 2, 15, WIDTH).double(), draw(1, 2, 5, WIDTH).double()
+    whole = spread(ZeroInitCrossAttention(WIDTH, ZicaSpec(num_heads=4, init="random")))
+    found = module(visual, audio)
+    for frame in range(5):
+        first, last = max(frame - 1, 0), min(frame + 2, 5)
+        own = slice(3 * frame, 3 * frame + 3)
+        expected = whole(visual[:, own], audio[:, first:last])
+        torch.testing.assert_close(found[:, own], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_queries_come_through_a_norm():
+    spec = ZicaSpec(num_heads=4, query_norm=True, init="random")
+    module = spread(ZeroInitCrossAttention(WIDTH, spec))
+    plain = spread(ZeroInitCrossAttention(WIDTH, ZicaSpec(num_heads=4, init="random")))
+    visual, audio = 30 * draw(0, 2, 6, WIDTH).double() + 4, draw(1, 2, 6, WIDTH).double()
+    mean, spread_of = visual.mean(-1, keepdim=True), visual.var(-1, correction=0, keepdim=True)
+    normalised = (visual - mean) / (spread_of + 1e-5).sqrt()
+    added = plain(normalised, audio) - normalised
+    torch.testing.assert_close(module(visual, audio) - visual, added, rtol=1e-8, atol=1e-8)
+    assert len(list(module.parameters())) == len(list(plain.parameters()))
+
+
+def test_a_narrow_adapter_has_its_own_width():
+    spec = ZicaSpec(num_heads=2, width=8, scale="width", init="random")
+    module = spread(ZeroInitCrossAttention(WIDTH, spec))
+    assert [tuple(layer.weight.shape) for layer in module.children()] == [
+        (8, WIDTH), (8, 8), (8, 8), (WIDTH, 8),
+    ]  # fmt: skip
+    visual, audio = draw(0, 2, 12, WIDTH).double(), draw(1, 2, 5, 8).double()
+    expected = attention_by_loops(module, visual, audio, num_heads=2, scale=1 / np.sqrt(8))
+    torch.testing.assert_close(module(visual, audio), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_options_survive_an_adapter_s_files():
+    spec = ZicaSpec(num_heads=2, width=8, frame_window=2, query_norm=True)
+    stored = {"width": WIDTH, **spec.stored()}
+    assert stored["width"] == WIDTH and ZicaSpec.from_stored(stored) == spec
+    assert ZicaSpec.from_stored({"width": WIDTH, "num_heads": 2}) == ZicaSpec(num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"frame_window": -1}, "frame_window is -1; use 0 or more, or null"),
+        ({"width": 0}, "zica.width is 0; use 1 or more, or null"),
+        ({"form": "feature_addition", "frame_window": 1}, "frame_window belongs to form"),
+        ({"form": "feature_addition", "query_norm": True}, "query_norm belongs to form"),
+        ({"form": "feature_addition", "width": 8}, "width belongs to form"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ZicaSpec(**options)

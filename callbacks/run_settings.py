@@ -26,8 +26,8 @@ MODEL = (
     *("moving_weight", "temporal_weight", "kl_weight"),
 )
 DATA = (
-    *("seed", "ratio", "caption_dropout", "base_prompt_probability", "training_share"),
-    *("num_frames", "sizes", "fps"),
+    *("seed", "ratio", "caption_dropout", "music_dropout", "both_dropout"),
+    *("base_prompt_probability", "training_share", "num_frames", "sizes", "fps"),
 )
 CACHE = ("vae", "text_encoder", "audio_encoder", "audio_channel", "dtype")
 CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {

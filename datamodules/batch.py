@@ -22,6 +22,7 @@ class ClipItem:
     latents_mean: Tensor
     latents_std: Tensor
     caption: str = ""
+    music_weight: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,8 @@ class ClipBatch:
     """``(C,)`` of the VAE."""
     captions: tuple[str, ...] = ()
     """What the texts say; empty where the caption was dropped."""
+    music_weight: Tensor | None = None
+    """``(B,)`` fp32, 0 where the music was dropped and else 1; None where no music ever is."""
 
     def __len__(self) -> int:
         """Samples in the batch."""
@@ -78,6 +81,7 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
     for row, item in enumerate(items):
         text[row, : lengths[row]] = item.text
     others = [item.other_audio for item in items if item.other_audio is not None]
+    weights = [item.music_weight for item in items if item.music_weight is not None]
     return ClipBatch(
         sample_index=tuple(item.sample_index for item in items),
         clip_ids=tuple(item.clip_id for item in items),
@@ -90,4 +94,5 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
         latents_mean=items[0].latents_mean,
         latents_std=items[0].latents_std,
         captions=tuple(item.caption for item in items),
+        music_weight=torch.tensor(weights) if weights else None,
     )

@@ -1,6 +1,7 @@
 """Encoded clips for training and for validation."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def share_of(clips: list[ClipHeader], share: float, *, source: str, seed: int) -
 class TrainingClips(Dataset[ClipItem]):
     """Clips of several sources, looked up by `SampleKey`.
 
-    Which caption a sample shows is drawn per sample (section 4.5): nothing with probability
-    ``caption_dropout``, else the source's base prompt with ``base_prompt_probability``, else the
-    clip's own.
+    One draw per sample says what it lacks: its text with probability ``caption_dropout`` (section
+    4.5), its music with ``music_dropout``, both with ``both_dropout`` (SingDance, arXiv
+    2608.16220), else nothing. A text is the source's base prompt with ``base_prompt_probability``,
+    else the clip's own caption.
     """
 
     def __init__(
@@ -56,10 +58,13 @@ class TrainingClips(Dataset[ClipItem]):
         caption_dropout: float,
         base_prompt_probability: float,
         seed: int,
+        music_dropout: float = 0.0,
+        both_dropout: float = 0.0,
     ) -> None:
         self.clips = clips
         self.cache_dir = Path(cache_dir)
         self.caption_dropout = caption_dropout
+        self.music_dropout, self.both_dropout = music_dropout, both_dropout
         self.base_prompt_probability = base_prompt_probability
         self.seed = seed
         check_captions(self.cache_dir, [h for headers in clips.values() for h in headers])
@@ -68,15 +73,36 @@ class TrainingClips(Dataset[ClipItem]):
         """The clip of ``key``, with the caption drawn for its sample index."""
         header = self.clips[key.source][key.index]
         caption = self.caption(header, key.sample_index)
-        return _item(header, key.sample_index, caption, cache_dir=self.cache_dir)
+        item = _item(header, key.sample_index, caption, cache_dir=self.cache_dir)
+        return replace(item, music_weight=self.music_weight(key.sample_index))
 
     def caption(self, header: ClipHeader, sample_index: int) -> str:
         """The caption a sample shows; empty if dropped."""
-        if self._draw(sample_index, "caption dropout") < self.caption_dropout:
+        if "text" in self.lacks(sample_index):
             return ""
         if self._draw(sample_index, "base prompt") < self.base_prompt_probability:
             return header.base_caption
         return header.caption
+
+    def music_weight(self, sample_index: int) -> float | None:
+        """0 for a sample that lacks its music, else 1; None if no sample ever does."""
+        if not self.music_dropout + self.both_dropout:
+            return None
+        return float("music" not in self.lacks(sample_index))
+
+    def lacks(self, sample_index: int) -> set[str]:
+        """What was drawn for a sample to be dropped: ``text``, ``music``, both or neither."""
+        # The draw that always decided about the text: with these options at 0, all stays as it was.
+        drawn, end = self._draw(sample_index, "caption dropout"), 0.0
+        for share, parts in (
+            (self.caption_dropout, {"text"}),
+            (self.music_dropout, {"music"}),
+            (self.both_dropout, {"text", "music"}),
+        ):
+            end += share
+            if drawn < end:
+                return parts
+        return set()
 
     def _draw(self, sample_index: int, purpose: str) -> float:
         return torch.rand((), generator=generator(self.seed, sample_index, purpose)).item()

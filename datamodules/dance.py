@@ -61,6 +61,8 @@ class DanceDataModule(HostDataModule):
         validation_batch_size: int = 1,
         num_workers: int = 2,
         training_share: float = 1.0,
+        music_dropout: float = 0.0,
+        both_dropout: float = 0.0,
         generation: RequestsSpec | None = None,
     ) -> None:
         """Set up; nothing is read before `setup`.
@@ -75,9 +77,9 @@ class DanceDataModule(HostDataModule):
                 samples of an optimizer step have one.
             ratio: Whole-number share per source, e.g. ``{aist: 1, youtube: 1}``.
             batch_size: Samples per process and batch.
-            caption_dropout: Share of samples without text (authors' code: 0.1).
-            base_prompt_probability: Share of the others that show the source's base prompt
-                (authors' code: 0.2).
+            caption_dropout: Share of samples without text alone (authors' code: 0.1).
+            base_prompt_probability: Of samples with text, the share that show the source's base
+                prompt (authors' code: 0.2).
             seed: Seed of order and captions.
             fps: Frame rate (30).
             validation_source: The source whose held-out clips validate; null for no validation.
@@ -85,12 +87,23 @@ class DanceDataModule(HostDataModule):
             validation_batch_size: Samples per process and validation batch.
             num_workers: Loader processes; 0 loads in the training process.
             training_share: Share of each source's clips that training sees; smaller are in larger.
+            music_dropout: Share of samples without music alone, ZICA off (authors: 0; SingDance,
+                arXiv 2608.16220: 0.1).
+            both_dropout: Share of samples without text and music (authors: 0; SingDance: 0.05).
             generation: What `predict` makes.
         """
         super().__init__(num_workers)
         check_clip_size(num_frames, height, width)
         self.sizes = clip_sizes(num_frames, height, width, buckets)
         check_number("data.caption_dropout", caption_dropout, at_least=0, at_most=1)
+        check_number("data.music_dropout", music_dropout, at_least=0, at_most=1)
+        check_number("data.both_dropout", both_dropout, at_least=0, at_most=1)
+        dropped = caption_dropout + music_dropout + both_dropout
+        if dropped > 1 + 1e-9:
+            raise UserError(
+                "data.caption_dropout, data.music_dropout and data.both_dropout are shares of all "
+                f"samples, but add up to {dropped:g}; make it at most 1."
+            )
         check_number("data.base_prompt_probability", base_prompt_probability, at_least=0, at_most=1)
         check_number("data.training_share", training_share, above=0, at_most=1)
         check_number("data.batch_size", batch_size, at_least=1)
@@ -104,6 +117,7 @@ class DanceDataModule(HostDataModule):
         self.ratio = ratio
         self.batch_size = batch_size
         self.caption_dropout = caption_dropout
+        self.music_dropout, self.both_dropout = music_dropout, both_dropout
         self.base_prompt_probability = base_prompt_probability
         self.seed = seed
         self.validation_source = validation_source
@@ -231,6 +245,8 @@ class DanceDataModule(HostDataModule):
             {s: c for s, c in clips.items() if self.ratio.get(s)},
             cache_dir=self.cache_dir,
             caption_dropout=self.caption_dropout,
+            music_dropout=self.music_dropout,
+            both_dropout=self.both_dropout,
             base_prompt_probability=self.base_prompt_probability,
             seed=self.seed,
         )

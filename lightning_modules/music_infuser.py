@@ -239,7 +239,8 @@ class MusicInfuserModule(L.LightningModule):
         Args:
             batch: Encoded clips.
             sigma: ``(B,)`` noise levels.
-            audio: ``(B, S, audio width)``; None for no music.
+            audio: ``(B, S, audio width)``; None for no music. Samples whose music the batch says
+                was dropped do not hear it either.
             purpose: Separates the noise of training from that of validation.
 
         Returns:
@@ -259,7 +260,7 @@ class MusicInfuserModule(L.LightningModule):
             target = normalise(velocity_target(latents, noise), mean, std)
         predicted = self.adapted(
             interpolate(latents, noise, sigma), batch.text, (1 - sigma) * 1000,
-            audio_features=audio, text_lengths=batch.text_lengths,
+            audio_features=audio, text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
         )  # fmt: skip
         return velocity_loss(predicted, target)
 

@@ -14,6 +14,8 @@ from train import main
 
 NUM_STEPS, GLOBAL_BATCH = 4, 4
 TWO = (f"--config={ROOT}/configs/ddp.yaml", "--trainer.devices=2", "--data.init_args.batch_size=2")
+# In a step one process may have samples with music only and the other none.
+DROPOUTS = ("--data.init_args.music_dropout=0.4", "--data.init_args.both_dropout=0.2")
 SHARDED = (f"--config={ROOT}/configs/sharded.yaml", *TWO, "--data.init_args.max_validation_clips=2")
 
 
@@ -80,12 +82,13 @@ def one_and_two(
     folder = tmp_path_factory.mktemp("ddp")
     one, two = folder / "one", folder / "two"
     world = (small_parts, small_cache)
-    main(arguments(one, *world, f"--data.init_args.batch_size={GLOBAL_BATCH}"))
+    main(arguments(one, *world, f"--data.init_args.batch_size={GLOBAL_BATCH}", *DROPOUTS))
     tracks = sorted((media / "aist").glob("*.mp4"))[:2]
     requests = ", ".join(f"{{track: {track}, prompt: a dance video}}" for track in tracks)
     samples = ("--sample_generation.every_n_steps=4", f"--sample_generation.requests=[{requests}]")
     for steps in (2, NUM_STEPS):
-        finish(run_ranks(folder, arguments(two, *world, *TWO, *samples, steps=steps)))
+        run = arguments(two, *world, *TWO, *samples, *DROPOUTS, steps=steps)
+        finish(run_ranks(folder, run))
     return one, two
 
 
@@ -153,7 +156,7 @@ def test_a_sharded_backbone_changes_nothing(
     sharded, plain = tmp_path / "sharded", one_and_two[1]
     for steps in (2, NUM_STEPS):
         run = arguments(
-            sharded, small_parts, small_cache, *SHARDED,
+            sharded, small_parts, small_cache, *SHARDED, *DROPOUTS,
             "--model.init_args.memory.gradient_checkpointing=attention", steps=steps,
         )  # fmt: skip
         finish(run_ranks(tmp_path, run))

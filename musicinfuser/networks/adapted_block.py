@@ -26,7 +26,7 @@ MAX_GRAPHS = 128
 
 
 class BlockAudio:
-    """The adapter after a block and the ``(B, S, D)`` audio tokens it attends to.
+    """The adapter after a block, its audio tokens ``(B, S, D)`` and their weights ``(B,)``.
 
     No tuple or dataclass: FSDP's hooks look for tensors in those and put a mark on each, which
     would change the order in which the gradients of the audio are added up, hence their last bits.
@@ -34,8 +34,8 @@ class BlockAudio:
     run: the last bits of the projector's gradients depend on the order.
     """
 
-    def __init__(self, zica: nn.Module, tokens: Tensor) -> None:
-        self.zica, self.tokens = zica, tokens.view_as(tokens)
+    def __init__(self, zica: nn.Module, tokens: Tensor, weight: Tensor | None = None) -> None:
+        self.zica, self.tokens, self.weight = zica, tokens.view_as(tokens), weight
 
 
 class AdaptedBlock(MochiTransformerBlock):
@@ -89,10 +89,12 @@ class AdaptedBlock(MochiTransformerBlock):
             for tensor in (encoder_hidden_states, mask):
                 if tensor is not None:
                     torch._dynamo.maybe_mark_dynamic(tensor, 1)
-        zica, tokens = (None, None) if audio is None else (audio.zica, audio.tokens)
+        zica, tokens, weight = (
+            (None, None, None) if audio is None else (audio.zica, audio.tokens, audio.weight)
+        )
         return self.run(
             self, zica, policy, hidden_states, encoder_hidden_states, temb, mask, image_rotary_emb,
-            tokens,
+            tokens, weight,
         )  # fmt: skip
 
 
@@ -106,6 +108,7 @@ def run_block(
     mask: Tensor | None,
     rotary: tuple[Tensor, Tensor],
     audio: Tensor | None,
+    audio_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A block and its adapter as one unit of recomputation, of which ``policy`` says what is kept.
 
@@ -115,7 +118,7 @@ def run_block(
 
     def block_and_zica(visual: Tensor) -> tuple[Tensor, Tensor]:
         visual, new_text = _mochi_forward(block, visual, text, modulations, mask, rotary)
-        return visual if zica is None else zica(visual, audio), new_text
+        return visual if zica is None else zica(visual, audio, audio_weight), new_text
 
     if policy == "none" or not torch.is_grad_enabled():
         return block_and_zica(visual)

@@ -167,6 +167,7 @@ class MusicMochi(nn.Module):
         audio_features: Tensor | None = None,
         *,
         text_lengths: tuple[int, ...] | None = None,
+        audio_weight: Tensor | None = None,
         skip_layers: tuple[int, ...] = (),
         lora_scale: float = 1.0,
     ) -> Tensor:
@@ -183,6 +184,8 @@ class MusicMochi(nn.Module):
             audio_features: ``(B, S, audio_width)``; None switches ZICA off.
             text_lengths: Valid text tokens per sample, known on the host; padding is cut before
                 the first block, and nothing on the device is waited for.
+            audio_weight: ``(B,)`` times what ZICA adds to each sample: 0 is as without audio, 1 as
+                with it; None is 1 for all, and costs nothing.
             skip_layers: Blocks that are left out with their ZICA: identities for video and text,
                 the last one too (section 4.1). For sampling only.
             lora_scale: Times what each LoRA counts; 0 is the backbone without.
@@ -196,7 +199,7 @@ class MusicMochi(nn.Module):
         """
         run = partial(
             self._velocity, hidden_states, encoder_hidden_states, timestep, encoder_attention_mask,
-            audio_features, text_lengths, skip_layers,
+            audio_features, text_lengths, audio_weight, skip_layers,
         )  # fmt: skip
         adapter = None if audio_features is None else self.adapter
         with lora_scaled(self.backbone, lora_scale):
@@ -210,6 +213,7 @@ class MusicMochi(nn.Module):
         encoder_attention_mask: Tensor | None,
         audio_features: Tensor | None,
         text_lengths: tuple[int, ...] | None,
+        audio_weight: Tensor | None,
         skip_layers: tuple[int, ...],
     ) -> Tensor:
         backbone = self.backbone
@@ -255,7 +259,7 @@ class MusicMochi(nn.Module):
             if i in skip_layers:
                 continue
             zica = self.zica[str(i)] if audio is not None and i in self.layers else None
-            run = partial(_run, block, zica, modulations[i], block_mask, rotary)
+            run = partial(_run, block, zica, audio_weight, modulations[i], block_mask, rotary)
             tokens = None if zica is None else audio
             if offloaded is None:
                 visual, text = run(self.memory.gradient_checkpointing, visual, text, tokens)
@@ -276,6 +280,7 @@ class MusicMochi(nn.Module):
 def _run(
     block: nn.Module,
     zica: nn.Module | None,
+    audio_weight: Tensor | None,
     modulations: Modulations | Tensor,
     mask: Tensor | None,
     rotary: tuple[Tensor, Tensor],
@@ -285,7 +290,7 @@ def _run(
     audio: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """A block with its audio; what may need a gradient comes last."""
-    block_audio = None if zica is None or audio is None else BlockAudio(zica, audio)
+    block_audio = None if zica is None or audio is None else BlockAudio(zica, audio, audio_weight)
     return block(
         hidden_states=visual, encoder_hidden_states=text, temb=modulations,
         encoder_attention_mask=mask, image_rotary_emb=rotary, audio=block_audio, policy=policy,

@@ -107,6 +107,15 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def weighted(added: Tensor, weight: Tensor | None) -> Tensor:
+    """What ZICA adds, ``(B, N, D)``, times a weight per sample ``(B,)``.
+
+    A product and no choice of samples: no parameter is ever unused, which DDP would wait for, and
+    nothing is read back from the device.
+    """
+    return added if weight is None else added * weight.to(added.dtype)[:, None, None]
+
+
 class ZeroInitCrossAttention(nn.Module):
     """Z = V + W_O softmax(V W_Q (A W_K)^T / scale) A W_V (eq. 6), W_O zero at the start.
 
@@ -142,13 +151,15 @@ class ZeroInitCrossAttention(nn.Module):
             nn.init.constant_(self.to_q.bias, bias)
             nn.init.constant_(self.to_k.bias, bias)
 
-    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+    def forward(self, visual: Tensor, audio: Tensor, weight: Tensor | None = None) -> Tensor:
         """Add the attended audio to the visual stream.
 
         Args:
             visual: ``(B, N, D)`` residual stream after a block, frame-major.
             audio: ``(B, S, inner_width)`` projected audio tokens; with positions or a window one
                 per latent frame.
+            weight: ``(B,)``, what each sample's audio counts: 1 as it is, 0 not at all; None is 1
+                for all.
 
         Returns:
             ``(B, N, D)`` in the dtype of ``visual``.
@@ -172,7 +183,8 @@ class ZeroInitCrossAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             q_BHNd, k_BHSd, v_BHSd, attn_mask=near_NS, scale=self.logit_scale
         )
-        return visual + self.to_out(attended.transpose(1, 2).flatten(2)).to(visual.dtype)
+        added = self.to_out(attended.transpose(1, 2).flatten(2)).to(visual.dtype)
+        return visual + weighted(added, weight)
 
 
 class FeatureAddition(nn.Module):
@@ -183,14 +195,15 @@ class FeatureAddition(nn.Module):
         to_out = nn.Linear(width, width, bias=spec.bias)
         self.to_out = zero_init(to_out) if spec.init == "zero" else to_out
 
-    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+    def forward(self, visual: Tensor, audio: Tensor, weight: Tensor | None = None) -> Tensor:
         """Add each latent frame's audio token to the frame's visual tokens.
 
         Args:
             visual: ``(B, N, D)``, frame-major.
             audio: ``(B, T, D)``, one token per latent frame; T divides N.
+            weight: ``(B,)``, what each sample's audio counts; None is 1 for all.
         """
-        added = self.to_out(audio).to(visual.dtype)
+        added = weighted(self.to_out(audio).to(visual.dtype), weight)
         return visual + added.repeat_interleave(visual.shape[1] // audio.shape[1], dim=1)
 
 

@@ -44,6 +44,8 @@ def test_each_changed_setting_is_named_in_a_line_of_its_own(resume: Callable) ->
         "--seed_everything=7": ["data.seed: 42 {}, 7 {}", "model.seed: 42 {}, 7 {}"],
         "--data.init_args.ratio.aist=2": ["data.ratio.aist: 1 {}, 2 {}"],
         "--data.init_args.caption_dropout=0.3": ["data.caption_dropout: 0.1 {}, 0.3 {}"],
+        "--data.init_args.music_dropout=0.2": ["data.music_dropout: 0.0 {}, 0.2 {}"],
+        "--data.init_args.both_dropout=0.1": ["data.both_dropout: 0.0 {}, 0.1 {}"],
         "--data.init_args.base_prompt_probability=0": [
             "data.base_prompt_probability: 0.2 {}, 0.0 {}"
         ],

@@ -101,6 +101,38 @@ def test_captions_are_keyed_by_seed_and_sample_only(tmp_path: Path, clips: dict)
     assert kinds(one, range(500), training_clips(tmp_path, clips, seed=1)) != kinds(one, range(500))
 
 
+def test_music_text_and_both_are_dropped_as_often_as_asked(tmp_path: Path, clips: dict) -> None:
+    plain = training_clips(tmp_path, clips)
+    dataset = training_clips(tmp_path, clips, music_dropout=0.1, both_dropout=0.05)
+    header, indices = clips["aist"][1], range(NUM_SAMPLES)
+    lacks = [frozenset(dataset.lacks(i)) for i in indices]
+    for parts, share in (({"text"}, 0.1), ({"music"}, 0.1), ({"text", "music"}, 0.05)):
+        spread = (share * (1 - share) / NUM_SAMPLES) ** 0.5
+        assert lacks.count(frozenset(parts)) / NUM_SAMPLES == pytest.approx(share, abs=4 * spread)
+    for i, lacking in zip(indices, lacks, strict=True):
+        assert (dataset.caption(header, i) == "") == ("text" in lacking)
+        assert dataset.music_weight(i) == ("music" not in lacking)
+        # Whoever lacks the text alone is who lacked it before; nobody else's caption changes.
+        assert (lacking == {"text"}) == (plain.caption(header, i) == "")
+        if not lacking:
+            assert dataset.caption(header, i) == plain.caption(header, i)
+    without = [n for n in indices if "music" in lacks[n]][:3]
+    items = [dataset[SampleKey("aist", 1, n)] for n in (*without, 0)]
+    assert collate(items).music_weight.tolist() == [0, 0, 0, dataset.music_weight(0)]
+    # What was dropped is there all the same, of the shape of any other.
+    assert all(torch.equal(item.audio, items[-1].audio) for item in items)
+
+
+def test_without_music_dropout_no_batch_speaks_of_it(tmp_path: Path, clips: dict) -> None:
+    dataset = training_clips(tmp_path, clips)
+    items = [dataset[SampleKey("aist", 0, i)] for i in range(3)]
+    assert collate(items).music_weight is None
+    assert collate(items).to(torch.device("meta")).music_weight is None
+    certain = training_clips(tmp_path, clips, caption_dropout=0.0, music_dropout=1.0)
+    assert {certain.music_weight(i) for i in range(300)} == {0.0}
+    assert {certain.caption(clips["aist"][0], i) for i in range(300)} > {"caption of a0"}
+
+
 def test_a_dropped_caption_has_no_tokens(tmp_path: Path, clips: dict) -> None:
     dataset = training_clips(tmp_path, clips)
     for i in range(60):

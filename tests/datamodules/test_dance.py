@@ -56,7 +56,12 @@ def batches(cache: Path, stage: str, rank: int, world_size: int, **changes) -> l
 
 def by_sample(all_batches: list[ClipBatch]) -> dict[int, tuple]:
     return {
-        index: (batch.clip_ids[row], batch.text_lengths[row], batch.latent_mean[row].sum().item())
+        index: (
+            batch.clip_ids[row],
+            batch.text_lengths[row],
+            batch.latent_mean[row].sum().item(),
+            None if batch.music_weight is None else batch.music_weight[row].item(),
+        )
         for batch in all_batches
         for row, index in enumerate(batch.sample_index)
     }
@@ -75,6 +80,8 @@ def test_processes_together_read_what_one_alone_reads(small_cache: Path, accumul
                     world_size,
                     batch_size=batch_size,
                     accumulation=accumulation,
+                    music_dropout=0.3,
+                    both_dropout=0.2,
                 )
             )
             for rank in range(world_size)
@@ -82,6 +89,7 @@ def test_processes_together_read_what_one_alone_reads(small_cache: Path, accumul
         assert sum(map(len, parts)) == len(set().union(*parts)) == 16 * accumulation
         found[world_size] = {i: sample for part in parts for i, sample in part.items()}
     assert found[1] == found[2] == found[4]
+    assert {weight for *_, weight in found[1].values()} == {0, 1}
 
 
 def test_a_run_starts_where_the_trainer_is(small_cache: Path) -> None:
@@ -186,6 +194,11 @@ def test_a_mixed_cache_is_refused(small_cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"music_dropout": -0.1}, "music_dropout is -0.1; it must be at least 0 and at most 1"),
+        (
+            {"music_dropout": 0.7, "both_dropout": 0.3},
+            "are shares of all samples, but add up to 1.1; make it at most 1",
+        ),
         ({"caption_dropout": 1.1}, "caption_dropout is 1.1; it must be at least 0 and at most 1"),
         (
             {"base_prompt_probability": -0.1},

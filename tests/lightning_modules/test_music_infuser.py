@@ -137,6 +137,36 @@ def test_a_samples_loss_does_not_depend_on_its_company(trained) -> None:
         assert together == pytest.approx(alone, rel=2e-5)
 
 
+@torch.no_grad()
+def test_a_sample_without_its_music_is_predicted_without(run_cli, trained, small_cache) -> None:
+    """Whatever it was batched with; of the run's own clips, every sample of which lacks a part."""
+    shares = {"caption": 0.25, "music": 0.25, "both": 0.25}
+    cli = run_cli(
+        "fit", "--trainer.max_steps=1", "--data.init_args.batch_size=2",
+        *(f"--data.init_args.{part}_dropout={share}" for part, share in shares.items()),
+        cache=small_cache,
+    )  # fmt: skip
+    assert math.isfinite(cli.trainer.callback_metrics["train/loss"])
+    cli.model.adapted.load_state_dict(trained.model.adapted.state_dict())
+    expected, heard = [], []
+    for batch in batches(cli, 1, 8):
+        heard.append(batch.music_weight.item())
+        audio = batch.audio if heard[-1] else None
+        sigma = torch.full((1,), 0.7)
+        expected.append(
+            cli.model.velocity_losses(batch, sigma, audio=audio, purpose="training").item()
+        )
+    assert set(heard) == {0, 1}
+    together = [loss for batch in batches(cli, 8, 8) for loss in losses(cli, batch)]
+    assert together == pytest.approx(expected, rel=2e-5)
+    deaf = [loss != pytest.approx(own, rel=1e-4) for own, loss in zip(
+        expected,
+        [x for b in batches(cli, 1, 8) for x in losses(cli, replace(b, music_weight=None))],
+        strict=True,
+    )]  # fmt: skip
+    assert deaf == [not h for h in heard]
+
+
 def test_noise_depends_on_the_sample_index_only(trained) -> None:
     [batch] = batches(trained, 2, 2)
     same = replace(batch, sample_index=(7, 7))

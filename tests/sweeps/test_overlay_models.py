@@ -100,6 +100,11 @@ def captions(of: Trained) -> float:
     return shown.count(clip.base_caption) / len(shown)
 
 
+def lacking(of: Trained) -> set[frozenset[str]]:
+    """What any of 200 samples lack."""
+    return {frozenset(of.data.training_clips.lacks(number)) for number in range(200)}
+
+
 def num_clips(of: Trained) -> dict[str, int]:
     return {source: len(own) for source, own in of.data.training_clips.clips.items()}
 
@@ -124,6 +129,7 @@ def resampling(of: Trained) -> str:
     return projector.resampling
 
 
+DROPPED = ({"text"}, {"music"}, {"text", "music"})
 # Overlay -> what of a trained model shows it, what that is with it, options that it is laid over.
 Case = tuple[Callable[[Trained], object], object, list[str]]
 ALIGNED = [f"--{M}.zica.positions=aligned"]
@@ -157,6 +163,7 @@ CASES: dict[str, Case] = {
     "small/half_life_long": (beta_at(32), 2.0, []),
     "base_prompt_0": (captions, 0.0, []),
     "base_prompt_100": (captions, 1.0, []),
+    "music_dropout": (lacking, set(map(frozenset, ("", *DROPPED))), []),
     "no_wild": (lambda of: of.sources, {"aist"}, []),
     "data_half": (num_clips, {}, []),
     "data_quarter": (num_clips, {}, []),

@@ -42,6 +42,7 @@ ONE_THING: dict[str, dict[str, Any]] = {
     "zica_aligned": {f"{M}.zica.positions": "aligned"},
     "zica_no_positions": {},  # base.yaml has none; small.yaml does
     "lora_visual": {f"{M}.lora.streams": "visual"},
+    "music_dropout": {f"{D}.music_dropout": 0.1, f"{D}.both_dropout": 0.05},
     "music_guidance_3": {f"{M}.sampling.music_guidance_scale": 3.0},
     "data_half": {f"{D}.training_share": 0.5},
     "data_quarter": {f"{D}.training_share": 0.25},

@@ -33,6 +33,7 @@ from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local
 from musicinfuser.setting_checks import check_number
 from musicinfuser.throw_away import throw_away_mode
@@ -169,13 +170,18 @@ class SampleGeneration(StepCallback):
         if module.is_sharded:
             return "the backbone is spread over the processes (model.shard_backbone)"
         spec = module.encoders.spec
-        parts: dict[str, tuple[str, str | None]] = {"VAE": (spec.mochi, "vae")}
-        if spec.audio_features == "encoder":
-            parts["audio encoder"] = (spec.audio, spec.audio_subfolder)
+        parts: list[tuple[str, str, str | None]] = [("VAE", spec.mochi, "vae")]
+        parts += [
+            ("audio encoder", audio.source, audio.subfolder)
+            for audio in module.encoders.audio.parts
+            if isinstance(audio, TransformersAudio)
+        ]
         if module.sampling.negative_prompt:
-            parts["text encoder"] = (spec.mochi, "text_encoder")
-        absent = [f"{name} of {p[0]}" for name, p in parts.items() if find_local(*p) is None]
-        return f"the {absent[0]} is not on this machine" if absent else None
+            parts.append(("text encoder", spec.mochi, "text_encoder"))
+        for name, source, subfolder in parts:
+            if find_local(source, subfolder) is None:
+                return f"the {name} of {source} is not on this machine"
+        return None
 
     def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Generate at the interval."""

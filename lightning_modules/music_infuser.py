@@ -34,6 +34,7 @@ from lightning_modules.sharding import (
 )
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
+from musicinfuser.clip_size import LatentTimes
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
@@ -143,6 +144,7 @@ class MusicInfuserModule(L.LightningModule):
                 audio_width=self.audio_width,
                 audio_resampling=self.audio_resampling,
                 audio_times=self.encoders.audio.times,
+                latent_times=LatentTimes(frame_seconds=1 / self.sampling.fps),
                 memory=self.memory,
                 seed=self.seed,
             )

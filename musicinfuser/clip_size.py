@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from musicinfuser.errors import UserError
@@ -12,6 +13,15 @@ FRAMES_PER_LATENT = 6
 
 ClipSize = tuple[int, int]
 """Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class LatentTimes:
+    """When latent frames are on screen: the first for one frame, each other one for several."""
+
+    frames_per_latent: int = FRAMES_PER_LATENT
+    frame_seconds: float = 1 / 30
+    """Mochi: 30 frames per second."""
 
 
 def check_clip_size(

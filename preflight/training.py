@@ -89,13 +89,17 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
         "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
         "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
     }
-    spec, width = module.encoders.spec, module.encoders.audio.width
+    spec = module.encoders.spec
     if spec.audio_features != TransformersAudio.features:
         del expected["audio_encoder"]
-        if module.audio_width != width:
+        audio = module.encoders.audio
+        # Of an encoder of the Hub that is not on this machine nobody knows the width.
+        is_known = all(part.identity().width is not None for part in audio.parts)
+        if is_known and module.audio_width != audio.width:
+            named = " and ".join(part.features for part in audio.parts)
             report.problem(
-                f"model.audio_width is {module.audio_width}, but features of {spec.audio_features} "
-                f"have {width} channels; set it to {width}."
+                f"model.audio_width is {module.audio_width}, but features of {named} have "
+                f"{audio.width} channels; set it to {audio.width}."
             )
     for name, (key, value, what) in expected.items():
         found = parts[name].config.get(key) if name in parts else value

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import read_json
 from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.combined_audio import audio_encoder_of
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
 from musicinfuser.networks.weights_fingerprint import UNUSED, bare_names
@@ -31,12 +32,14 @@ from preflight.report import Report, count, gigabytes
 
 # Types that are turned into the configured one when weights are read.
 FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+AUDIO_ENCODER = "audio_encoder"
+"""Name of the first that features are made by; others have their number behind it."""
 # Part -> name of what belongs to it, its folder beside the part's, and files of which it has one.
 COMPANIONS = {
     "text_encoder": (
         "tokenizer", "tokenizer", ("tokenizer_config.json", "spiece.model", "tokenizer.json")
     ),
-    "audio_encoder": ("audio_encoder", None, ("preprocessor_config.json",)),
+    AUDIO_ENCODER: (AUDIO_ENCODER, None, ("preprocessor_config.json",)),
 }  # fmt: skip
 
 
@@ -80,9 +83,11 @@ def encoder_parts(spec: EncodersSpec) -> list[Part]:
             lambda config: T5EncoderModel(T5Config.from_dict(config)),
         ),
     ]  # fmt: skip
-    if spec.audio_features == TransformersAudio.features:
-        build = partial(_audio_encoder, layer=spec.audio_layer)
-        parts.append(Part("audio_encoder", spec.audio, spec.audio_subfolder, "model", build))
+    found = [p for p in audio_encoder_of(asdict(spec)).parts if isinstance(p, TransformersAudio)]
+    for number, audio in enumerate(found, 1):
+        name = AUDIO_ENCODER if number == 1 else f"{AUDIO_ENCODER} {number}"
+        build = partial(_audio_encoder, layer=audio.layer)
+        parts.append(Part(name, audio.source, audio.subfolder, "model", build))
     return parts
 
 
@@ -134,10 +139,11 @@ def check_parts(
 
 def check_companions(parts: dict[str, CheckedPart], report: Report) -> None:
     """Note what encoders cannot do without besides their weights."""
-    for part, (name, place, files) in COMPANIONS.items():
-        if part not in parts:
+    for part, checked in parts.items():
+        name, place, files = COMPANIONS.get(part.split(" ")[0], (part, None, ()))
+        if not files:
             continue
-        folder = parts[part].folder
+        folder = checked.folder
         folder = folder.parent / place if place else folder
         if not any((folder / file).is_file() for file in files):
             report.problem(

@@ -42,7 +42,8 @@ TABLE: dict[str, set[str]] = {
     "musicinfuser.media": BASE,
     "musicinfuser.diffusion": BASE,
     "musicinfuser.memory": BASE,
-    "musicinfuser.networks": BASE | {"musicinfuser.memory"},
+    # Sound is resampled in one place, for features of several rates too.
+    "musicinfuser.networks": BASE | inside("musicinfuser", "memory", "media"),
     "musicinfuser.generation": BASE | METHOD,
     "musicinfuser.adapters": BASE | inside("musicinfuser", "memory", "networks"),
     "musicinfuser.convert": BASE | {"musicinfuser.adapters"},

@@ -10,6 +10,7 @@ from transformers import AutoFeatureExtractor
 
 from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.errors import UserError
+from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.origin import Origin, frozen_weights
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
@@ -34,8 +35,8 @@ def adapter_parts(
         audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
             adapter's own, or the one its config names, or, where it names none, that in the base's
             folder if it may be the one it was trained with, or else that one itself (the authors',
-            if it does not say). Not used by an adapter of other features, such as log-mel
-            spectrograms.
+            if it does not say). Of combined features it is the part that is such an encoder. Not
+            used by an adapter of other features, such as log-mel spectrograms.
         feature_extractor: What goes with it; None is read from the same place.
 
     Raises:
@@ -51,17 +52,18 @@ def adapter_parts(
             "make.",
             stacklevel=2,
         )
-    if trained.audio.features != TransformersAudio.features:
+    heard = trained.audio.of_transformers
+    if heard is None:
         return {"zica": zica, "audio_encoder": None, "feature_extractor": None}
     named, subfolder = zica.config.audio_encoder, None
-    source = named or trained.audio.encoder or WAV2VEC_HUB_ID
+    source = named or heard.encoder or WAV2VEC_HUB_ID
     if isinstance(audio_encoder, str | Path):
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
     elif named is None and Path(base, "audio_encoder").is_dir():
-        beside = TransformersAudio(base, "audio_encoder", layer=trained.audio.layer)
-        if not trained.audio.differs_from(beside.identity()):
+        beside = TransformersAudio(base, "audio_encoder", layer=heard.layer)
+        if not heard.differs_from(beside.identity()):
             source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
         audio_encoder = TransformersAudio(source, subfolder).module
@@ -112,10 +114,11 @@ def check_belongs(
             f"its audio enters after blocks {list(ours.layers)} of {ours.backbone_layers}, the "
             f"base has {base.num_layers}"
         )
-    now = None
-    if audio_encoder is not None and trained.audio.features == TransformersAudio.features:
-        layer, depth = trained.audio.layer, audio_encoder.config.num_hidden_layers
-        now = TransformersAudio(layer=layer, model=audio_encoder, extractor=feature_extractor)
+    now, heard = None, trained.audio.of_transformers
+    if audio_encoder is not None and heard is not None:
+        layer, depth = heard.layer, audio_encoder.config.num_hidden_layers
+        given = TransformersAudio(layer=layer, model=audio_encoder, extractor=feature_extractor)
+        now = audio_encoder_again(trained.audio, given=given)
         if now.width != ours.audio_width:
             problems.append(
                 f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "

@@ -1,9 +1,10 @@
 """Audio encoders: what one states, how it is chosen, and what tells its features from others'."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,24 @@ from musicinfuser.pretrained_sources import looks_local
 BUILT_IN = {
     "encoder": "musicinfuser.networks.transformers_audio.TransformersAudio",
     "log_mel": "musicinfuser.networks.log_mel.LogMel",
+    "rhythm": "musicinfuser.networks.rhythm.Rhythm",
 }
+COMBINED = "combined"
+"""Features of several encoders; configs give a list of these instead."""
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """One of several kinds of features that are used together."""
+
+    features: str
+    """As ``encoders.audio_features``: ``encoder``, ``rhythm``, ... or a class path."""
+    source: str | None = None
+    """Hub id or folder of its weights; null takes ``encoders.audio`` and its subfolder."""
+    subfolder: str | None = None
+    """Folder of the weights inside ``source``."""
+    layer: int | None = None
+    """Its hidden state, as ``encoders.audio_layer``; null is the last."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,27 @@ class AudioIdentity:
     """Whether waveforms get unit variance first (``do_normalize`` of the feature extractor)."""
     window_seconds: float | None = None
     """Of sound that a feature is made of."""
+    parts: tuple["AudioIdentity", ...] = ()
+    """Of combined features: what each of them is, in the order of the channels."""
+
+    def stored(self) -> dict[str, Any]:
+        """As plain values; a single encoder's are as they always were."""
+        found = asdict(self)
+        del found["parts"]
+        return found | ({"parts": [part.stored() for part in self.parts]} if self.parts else {})
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """What `stored` made; names that younger versions may add are passed over."""
+        names = {f.name for f in fields(cls)}
+        known = {name: value for name, value in stored.items() if name in names}
+        return cls(**known | {"parts": tuple(map(cls.from_stored, stored.get("parts", ())))})
+
+    @property
+    def of_transformers(self) -> "AudioIdentity | None":
+        """Itself or its part that is an encoder of transformers; None unless there is just one."""
+        found = [part for part in self.parts or (self,) if part.features == "encoder"]
+        return found[0] if len(found) == 1 else None
 
     @property
     def times(self) -> AudioTimes:
@@ -61,6 +100,8 @@ class AudioIdentity:
 
     def __str__(self) -> str:
         """In a few words, for a sentence."""
+        if self.parts:
+            return " with ".join(map(str, self.parts))
         if self.features == "log_mel":
             return f"log-mel spectrograms of {self.width or 80} bands"
         if self.features != "encoder":
@@ -81,6 +122,10 @@ class AudioIdentity:
         """Whether the same sound gives other features, as far as both are known."""
         if (self.features, self.layer) != (other.features, other.layer):
             return True
+        if len(self.parts) != len(other.parts):
+            return True
+        if self.parts:
+            return any(a.differs_from(b) for a, b in zip(self.parts, other.parts, strict=True))
         names = ("kind", "rate_hz", "width", "normalises", "window_seconds", "weights")
         pairs = [(getattr(self, name), getattr(other, name)) for name in names]
         if None in pairs[-1]:
@@ -91,6 +136,9 @@ class AudioIdentity:
 
     def can_be_told_from(self, other: "AudioIdentity") -> bool:
         """Whether enough is known of both to tell that they are the same encoder."""
+        if self.parts and len(self.parts) == len(other.parts):
+            pairs = zip(self.parts, other.parts, strict=True)
+            return all(a.can_be_told_from(b) for a, b in pairs)
         if self.features != "encoder" or None not in (self.weights, other.weights):
             return True
         names = [Path(source or "").name for source in (self.encoder, other.encoder)]
@@ -140,6 +188,11 @@ class AudioEncoder:
             device: Where to compute; `module` is there.
         """
         raise NotImplementedError
+
+    @property
+    def parts(self) -> "tuple[AudioEncoder, ...]":
+        """What it is made of: itself, unless it combines several."""
+        return (self,)
 
     @property
     def module(self) -> nn.Module | None:

@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicinfuser.clip_size import FRAMES_PER_LATENT
+from musicinfuser.clip_size import LatentTimes
+from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_encoder import AudioTimes
 
 AudioResampling = Literal["nearest", "centre", "average"]
-# Mochi: 30 frames per second, six to a latent frame after the first, which stands for one.
-FRAME_SECONDS = 1 / 30
 
 
 class AudioProjector(nn.Module):
@@ -25,6 +24,8 @@ class AudioProjector(nn.Module):
 
     times = AudioTimes()
     """When the features are; set where another encoder's are used."""
+    latent_times = LatentTimes()
+    """When the latent frames are; set where another backbone's or frame rate's are used."""
 
     def __init__(
         self, audio_width: int, width: int, resampling: AudioResampling = "nearest"
@@ -44,13 +45,22 @@ class AudioProjector(nn.Module):
 
         Returns:
             ``(B, num_latent_frames, width)``.
+
+        Raises:
+            UserError: The features have another number of channels.
         """
+        num_channels, expected = audio_features.shape[-1], self.projection[0].in_features
+        if num_channels != expected:
+            raise UserError(
+                f"model.audio_width is {expected}, but the audio features have {num_channels} "
+                f"channels; set it to {num_channels}."
+            )
         projected = self.projection(audio_features)
         if self.resampling == "nearest":
             resampled = F.interpolate(projected.transpose(1, 2), num_latent_frames, mode="nearest")
             return resampled.transpose(1, 2)
         weights = resampling_weights(
-            self.resampling, projected.shape[1], num_latent_frames, self.times
+            self.resampling, projected.shape[1], num_latent_frames, self.times, self.latent_times
         )
         return weights.to(projected.device, projected.dtype, non_blocking=True) @ projected
 
@@ -60,13 +70,15 @@ def resampling_weights(
     num_features: int,
     num_latent_frames: int,
     times: AudioTimes = AudioTimes(),  # noqa: B008 - frozen
+    latent_times: LatentTimes = LatentTimes(),  # noqa: B008 - frozen
 ) -> Tensor:
     """How much of each feature a latent frame takes, ``(num_latent_frames, num_features)``."""
     latent = torch.arange(num_latent_frames)
-    # Latent k > 0 stands for frames 6k - 5 to 6k, each on screen for a thirtieth of a second.
-    first = (FRAMES_PER_LATENT * latent - (FRAMES_PER_LATENT - 1)).clamp(min=0)
-    start_seconds = first * FRAME_SECONDS
-    end_seconds = (FRAMES_PER_LATENT * latent + 1) * FRAME_SECONDS
+    # Latent k > 0 of Mochi stands for frames 6k - 5 to 6k, each on screen for 1/30 s.
+    frames, frame_seconds = latent_times.frames_per_latent, latent_times.frame_seconds
+    first = (frames * latent - (frames - 1)).clamp(min=0)
+    start_seconds = first * frame_seconds
+    end_seconds = (frames * latent + 1) * frame_seconds
     centres = torch.arange(num_features) * times.hop_seconds + times.window_seconds / 2
     middle = (start_seconds + end_seconds) / 2
     nearest = (middle[:, None] - centres).abs().argmin(dim=1)

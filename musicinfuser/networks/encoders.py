@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
 from musicinfuser.clip_size import check_clip_size
-from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
-from musicinfuser.networks.audio_encoder import AudioEncoder, audio_encoder_class
+from musicinfuser.networks.audio_encoder import AudioEncoder, AudioPart
 from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
+from musicinfuser.networks.combined_audio import audio_encoder_of, chosen_parts
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID
 from musicinfuser.networks.vae_memory import (
@@ -45,9 +45,11 @@ class EncodersSpec:
     waveforms, such as HuBERT or WavLM."""
     audio_subfolder: str | None = None
     """Folder of the encoder inside ``audio``."""
-    audio_features: str = "encoder"
-    """``encoder``: a hidden state of ``audio``; ``log_mel``, ours: a spectrogram of 80 bands; or
-    the class path of an `AudioEncoder` of your own. ``audio_width`` must be its width."""
+    audio_features: str | list[str | AudioPart] = "encoder"
+    """``encoder``: a hidden state of ``audio``; ``log_mel``, ours: a spectrogram of 80 bands;
+    ``rhythm``: 35 channels by librosa; or the class path of an `AudioEncoder` of your own. A list
+    concatenates several, each a name or a group with a ``source`` and ``layer`` of its own.
+    ``audio_width`` must be the width of all together."""
     audio_layer: int | None = None
     """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -60,16 +62,8 @@ class EncodersSpec:
     or smaller ones if it must be (192 px for 145 frames on 24 GB)."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.audio_layer is not None and self.audio_layer < 0:
-            raise UserError(
-                f"encoders.audio_layer is {self.audio_layer}; use 0 or more, or null for the last."
-            )
-        chosen = audio_encoder_class(self.audio_features)
-        if self.audio_layer is not None and not chosen.takes_layer:
-            raise UserError(
-                f"encoders.audio_layer has no effect with {self.audio_features}; set it to null."
-            )
+        """Check that there are such features, and layers where one is asked for."""
+        chosen_parts(asdict(self))
 
 
 class Encoders:
@@ -96,9 +90,7 @@ class Encoders:
     @cached_property
     def audio(self) -> AudioEncoder:
         """What turns sound into features; its weights are read when it is first used."""
-        spec = self.spec
-        made = audio_encoder_class(spec.audio_features)
-        return made(spec.audio, spec.audio_subfolder, layer=spec.audio_layer)
+        return audio_encoder_of(asdict(self.spec))
 
     @cached_property
     def latents_mean(self) -> Tensor:

@@ -13,6 +13,7 @@ from diffusers import MochiTransformer3DModel
 from torch import Tensor, nn
 
 from musicinfuser import keyed_random
+from musicinfuser.clip_size import LatentTimes
 from musicinfuser.errors import UserError
 from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.offload_hooks import is_hooked, lora_scaled, run_with_hooks
@@ -64,6 +65,7 @@ class MusicMochi(nn.Module):
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
         audio_times: AudioTimes = AudioTimes(),  # noqa: B008 - frozen
+        latent_times: LatentTimes = LatentTimes(),  # noqa: B008 - frozen
         memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
@@ -77,6 +79,7 @@ class MusicMochi(nn.Module):
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How audio features become one token per latent frame.
             audio_times: When those features are.
+            latent_times: When latent frames are, by the VAE and the frame rate (Mochi: 6, 1/30 s).
             memory: What is kept on the device, recomputed and compiled.
             seed: Seed of the adapters' initialisation.
 
@@ -103,6 +106,7 @@ class MusicMochi(nn.Module):
                     init=zica.init,
                 )  # fmt: skip
                 adapter.audio_projector.times = audio_times
+                adapter.audio_projector.latent_times = latent_times
         self._use_adapter(adapter)
         for name, parameter in self.named_parameters():
             in_backbone = name.startswith("backbone.")

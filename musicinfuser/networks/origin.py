@@ -5,7 +5,6 @@ did are read as what they were then: what the record of their run beside them sa
 default, the last hidden state of the encoder.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ from typing import Any, Self
 import yaml
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.audio_encoder import AudioIdentity, audio_encoder_class
+from musicinfuser.networks.audio_encoder import AudioIdentity
+from musicinfuser.networks.combined_audio import audio_encoder_of
 from musicinfuser.networks.log_mel import LogMel
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
 from musicinfuser.pretrained_sources import find_local
@@ -39,7 +39,7 @@ class Origin:
         """Under its key as plain values, for a checkpoint or json; nothing if nobody said it."""
         if self.assumed_from == _DEFAULT:
             return {}
-        return {ORIGIN_KEY: {"audio": asdict(self.audio), "weights": dict(self.weights)}}
+        return {ORIGIN_KEY: {"audio": self.audio.stored(), "weights": dict(self.weights)}}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self | None:
@@ -52,9 +52,7 @@ class Origin:
         if found is None:
             return None
         try:
-            names = {f.name for f in dataclasses.fields(AudioIdentity)}
-            audio = {name: value for name, value in found["audio"].items() if name in names}
-            return cls(AudioIdentity(**audio), dict(found["weights"]))
+            return cls(AudioIdentity.from_stored(found["audio"]), dict(found["weights"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the settings of an adapter hold no {ORIGIN_KEY} as this program writes it "
@@ -67,7 +65,7 @@ class Origin:
         weights = frozen_weights(encoders.mochi, (backbone.pretrained, backbone.subfolder))
         if backbone.config is not None:
             weights["transformer"] = f"random, seed {backbone.seed}"
-        return cls(_audio_of(asdict(encoders)), weights)
+        return cls(audio_encoder_of(asdict(encoders)).identity(), weights)
 
     @classmethod
     def assumed(cls, path: str | Path | None, *, audio_width: int | None = None) -> Self:
@@ -83,7 +81,7 @@ class Origin:
                 config = yaml.safe_load(record.read_text(encoding="utf-8"))
                 encoders = config["model"]["init_args"]["encoders"]
             if isinstance(encoders, dict) and isinstance(encoders.get("audio"), str):
-                return cls(_audio_of(encoders), assumed_from=str(record))
+                return cls(audio_encoder_of(encoders).identity(), assumed_from=str(record))
         features = LogMel.features if audio_width == LogMel.width else "encoder"
         return cls(AudioIdentity(features), assumed_from=_DEFAULT)
 
@@ -164,13 +162,6 @@ def frozen_weights(
         with suppress(UserError):
             found[name] = fingerprint_weights(mapped_weights(folder)) if folder else None
     return {name: value for name, value in found.items() if value}
-
-
-def _audio_of(encoders: Mapping[str, Any]) -> AudioIdentity:
-    """Of the group ``encoders`` of a config."""
-    chosen = audio_encoder_class(encoders.get("audio_features", "encoder"))
-    source, subfolder = encoders["audio"], encoders.get("audio_subfolder")
-    return chosen(source, subfolder, layer=encoders.get("audio_layer")).identity()
 
 
 def _records(path: Path) -> list[Path]:

@@ -21,7 +21,8 @@ from musicinfuser.generation import (
 )
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
-from musicinfuser.networks.audio_encoder import AudioEncoder, audio_encoder_class
+from musicinfuser.networks.audio_encoder import AudioEncoder
+from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.setting_checks import check_number
 
@@ -66,16 +67,19 @@ class ConditionsMixin:
     def _audio_encoder(self: Any) -> AudioEncoder:
         """That of the adapter, with this pipeline's parts."""
         trained = None if self.zica is None else self.zica.trained_with.audio
-        if trained is not None and trained.features != TransformersAudio.features:
-            return audio_encoder_class(trained.features)(trained.encoder or "", layer=trained.layer)
-        if trained is None or self.audio_encoder is None or self.feature_extractor is None:
-            raise UserError(
-                "this pipeline has no music adapter; load it with "
-                "from_pretrained(base, adapter=FOLDER), or give audio=None."
+        given = None
+        if trained is None or trained.of_transformers is not None:
+            if trained is None or self.audio_encoder is None or self.feature_extractor is None:
+                raise UserError(
+                    "this pipeline has no music adapter; load it with "
+                    "from_pretrained(base, adapter=FOLDER), or give audio=None."
+                )
+            given = TransformersAudio(
+                layer=trained.of_transformers.layer,
+                model=self.audio_encoder,
+                extractor=self.feature_extractor,
             )
-        return TransformersAudio(
-            layer=trained.layer, model=self.audio_encoder, extractor=self.feature_extractor
-        )
+        return audio_encoder_again(trained, given=given)
 
     def _features(
         self: Any,
@@ -90,8 +94,9 @@ class ConditionsMixin:
         def encode(waveforms: Tensor) -> Tensor:
             return encoder.encode(waveforms, device=device).repeat_interleave(num_videos, dim=0)
 
-        if encoder.module is not None and encoder.module is not self.audio_encoder:
-            encoder.module.to(device)
+        for part in encoder.parts:
+            if part.module is not None and part.module is not self.audio_encoder:
+                part.module.to(device)
         return audio_by_windows(encode, sound, windows, fps=FPS, rate_hz=encoder.rate_hz)
 
 

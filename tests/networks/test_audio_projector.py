@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from musicinfuser.clip_size import LatentTimes
+from musicinfuser.errors import UserError
+from musicinfuser.networks.audio_encoder import AudioTimes
 from musicinfuser.networks.audio_projector import AudioProjector, resampling_weights
 
 # floor(t * 124 / 13): the wav2vec 2.0 tokens that the 13 latent frames of 73 frames hear.
@@ -83,3 +86,33 @@ def test_resampling_weighs_projected_tokens(resampling: str) -> None:
         [sum(w * p for w, p in zip(row, projected[1], strict=True)) for row in weights]
     )
     torch.testing.assert_close(projector(features, 13)[1], expected)
+
+
+def test_latent_frames_of_another_backbone_are_found_by_their_seconds() -> None:
+    """16 frames per second, four to a latent frame: latent k shows frames 4k - 3 to 4k."""
+    times, latents = AudioTimes(1 / 75, 0.02), LatentTimes(4, 1 / 16)
+    picked = resampling_weights("centre", 300, 16, times, latents).argmax(dim=1).tolist()
+    seconds = [n / 75 + 0.01 for n in range(300)]
+    middles = [0.5 / 16] + [(4 * k - 1) / 16 for k in range(1, 16)]
+    assert picked == [min(range(300), key=lambda i: abs(seconds[i] - m)) for m in middles]
+    weights = resampling_weights("average", 300, 16, times, latents)
+    for k, row in enumerate(weights):
+        first, after = (0, 1) if k == 0 else (4 * k - 3, 4 * k + 1)
+        inside = [i for i, s in enumerate(seconds) if first / 16 <= s < after / 16]
+        assert row.nonzero().flatten().tolist() == inside
+        assert row.sum().item() == pytest.approx(1.0)
+    projector = AudioProjector(8, 6, "average")
+    projector.times, projector.latent_times = times, latents
+    features = torch.randn(1, 300, 8)
+    expected = weights @ projector.projection(features)
+    torch.testing.assert_close(projector(features, 16), expected)
+    # The authors' way looks at no time at all.
+    plain = AudioProjector(8, 6)
+    before = plain(features, 16)
+    plain.times, plain.latent_times = times, latents
+    assert torch.equal(plain(features, 16), before)
+
+
+def test_features_of_another_width_are_refused(projector) -> None:
+    with pytest.raises(UserError, match=r"audio_width is 6, but .* have 41 channels; set it to 41"):
+        projector(torch.zeros(1, 10, 41), 3)

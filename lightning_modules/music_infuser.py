@@ -26,6 +26,7 @@ from lightning_modules.encoding import check_encoders
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
+from lightning_modules.music_gap import DEAF, DEAF_GAP, GAP_KEY, MusicGap, gap_text
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
@@ -119,6 +120,10 @@ class MusicInfuserModule(L.LightningModule):
         # Per noise level, with a clip's own music and with another clip's.
         num_losses = 2 * len(validation.sigmas)
         self.validation_losses = torch.nn.ModuleList(MeanMetric() for _ in range(num_losses))
+        self.music_gap = MusicGap()
+        self.last_gap: dict[str, Any] | None = None
+        """What the last validation found, with its step; checkpoints keep it."""
+        self._said_deaf = False
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse missing encoders, and a cache that others made, before any weights are read."""
@@ -201,18 +206,24 @@ class MusicInfuserModule(L.LightningModule):
         self.step_means.log(self, {"train/loss": loss}, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the clips of a validation that was given up."""
+        self.music_gap = MusicGap()
+
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Losses at fixed noise levels with the clip's own music and with another clip's."""
-        metrics = iter(self.validation_losses)
+        metrics, noted = iter(self.validation_losses), []
         for level in self.validation.sigmas:
             sigma = torch.full((len(batch),), level, device=self.device)
             purpose = f"validation {level}"
             for audio in (batch.audio, batch.other_audio):
                 losses = self.velocity_losses(batch, sigma, audio=audio, purpose=purpose)
                 next(metrics).update(losses)  # type: ignore[operator]
+                noted.append(losses)
+        self.music_gap.update(batch.sample_index, noted)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the losses, and how much worse other music makes them."""
+        """Log the losses, and how much worse other music makes them; say it if that is nothing."""
         found = [metric.compute() for metric in self.validation_losses]  # type: ignore[operator]
         own, other = torch.stack(found[::2]), torch.stack(found[1::2])
         for name, gap in zip(self.validation.names, other / own - 1, strict=True):
@@ -223,6 +234,23 @@ class MusicInfuserModule(L.LightningModule):
         self.log("val/music_gap", gap, prog_bar=True, sync_dist=True)
         for metric in self.validation_losses:
             metric.reset()  # type: ignore[operator]
+        clips = self.trainer.datamodule.validation_clips  # type: ignore[attr-defined]
+        gap_of_clips = self.music_gap.compute(
+            self.trainer.strategy, num_clips=len(clips), seed=self.seed
+        )
+        if gap_of_clips is not None:
+            self._note_gap(gap_of_clips)
+
+    def _note_gap(self, found: dict[str, Any]) -> None:
+        """Log the gap's interval; warn once of a run that has come far and has none."""
+        for end in ("low", "high"):
+            self.log(f"val/music_gap_{end}", found[end], sync_dist=True)
+        self.last_gap = found | {"step": self.trainer.global_step}
+        after, step = self.validation.warn_deaf_after, self.trainer.global_step
+        is_due = self.trainer.state.fn == "fit" and after is not None and step >= after
+        if is_due and found["low"] <= DEAF_GAP and not self._said_deaf:
+            self._said_deaf = True
+            rank_zero_warn(DEAF.format(step=step, gap=gap_text(found)))
 
     def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of requests; songs in windows show how far each is."""
@@ -281,6 +309,8 @@ class MusicInfuserModule(L.LightningModule):
             **self.origin.stored(),
             FROZEN_KEY: frozen_names(self.backbone_spec, self.encoders.spec),
         }
+        if self.last_gap is not None:
+            checkpoint[GAP_KEY] = self.last_gap
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; to train on, also one of another optimizer.
@@ -292,6 +322,7 @@ class MusicInfuserModule(L.LightningModule):
             settings["optimizer"] = asdict(self.optimizer_spec)
         check_agreement(checkpoint, settings, self.trainable_names())
         check_checkpoint_origin(checkpoint, self.origin, trainer=self.trainer)
+        self.last_gap = checkpoint.get(GAP_KEY)
 
     @cached_property
     def origin(self) -> Origin:

@@ -17,6 +17,7 @@ from callbacks.sample_generation import NO_SAMPLES
 from datamodules import DanceDataModule
 from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
+from lightning_modules.music_gap import GAP_KEY, gap_text
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.errors import UserError, looked_for
@@ -31,6 +32,8 @@ from preflight.report import Report, Settings, table
 from preflight.weights import CheckedPart
 
 CHECKPOINT_NAMES = ("best", "hpc")
+# Blocks and steps of the small world's runs whose loss no other music changed.
+UNLEARNED = (6, 300)
 
 
 def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
@@ -78,7 +81,27 @@ def check_trained(module: MusicInfuserModule, settings: Settings, report: Report
     layers = ", ".join(map(str, module.adapted.layers)) or "none"
     number = memory.num_trained(module.adapted)
     total = f"{number:,} parameters are trained; audio after blocks: {layers}"
-    report.add("training", table(rows), total, *held_out_samples(settings))
+    report.add(
+        "training", table(rows), total, _unlearned(module, settings), *held_out_samples(settings)
+    )
+
+
+def _unlearned(module: MusicInfuserModule, settings: Settings) -> str:
+    """A warning where a run is within what was measured to learn nothing; empty elsewhere."""
+    spec, depth = module.zica_spec, module.adapted.backbone.config.num_layers
+    blocks, steps = UNLEARNED
+    is_measured = spec.form == "cross_attention" and spec.frame_window is None
+    is_short = depth <= blocks and settings.trainer["max_steps"] <= steps
+    is_fresh = settings.groups.get("init_adapter") is None
+    if not module.adapted.layers or spec.positions != "none":
+        return ""
+    if not (is_measured and is_short and is_fresh):
+        return ""
+    return (
+        f"warning: zica.positions is none; {blocks} blocks trained for {steps} steps so learned "
+        "nothing from the audio (small_world/experiments/results/zica_time.md): set aligned, or "
+        "train longer."
+    )
 
 
 def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], report: Report) -> None:
@@ -214,6 +237,8 @@ def check_resume(settings: Settings, module: MusicInfuserModule | None, report: 
     last = settings.trainer["max_steps"]
     if step is not None and 0 < last <= step:
         notes.append("nothing is left to train; raise trainer.max_steps to train on.")
+    if (gap := checkpoint.get(GAP_KEY)) is not None:
+        notes.append(f"at step {gap['step']} other music changed the loss by {gap_text(gap)}")
     report.add("start", f"from step {step} of {last}: {path}", *notes)
     batch_size = getattr(settings.data, "batch_size", None)
     if batch_size is not None:

@@ -69,6 +69,25 @@ def test_nothing_wrong(check: Callable, tmp_path: Path, small_cache: Path, capsy
     assert files(tmp_path) | files(small_cache) == before, "nothing is written"
 
 
+def test_a_run_that_was_measured_to_learn_nothing_from_audio_is_told(check: Callable) -> None:
+    zica = "--model.init_args.zica"
+
+    def said(*options: str) -> int:
+        report = check(*options)
+        assert report.problems == []
+        return dict(report.sections)["training"].count("results/zica_time.md): set aligned")
+
+    assert said() == said("--trainer.max_steps=300") == 1
+    for elsewhere in (
+        ["--trainer.max_steps=301"],
+        [f"{zica}.positions=aligned"],
+        [f"{zica}.frame_window=1"],
+        [f"{zica}.form=feature_addition"],
+        ["--model.init_args.layers=[]"],
+    ):
+        assert said(*elsewhere) == 0, elsewhere
+
+
 def test_samples_of_the_caches_clips_are_named(check: Callable, cache: Path) -> None:
     options = ("--sample_generation.every_n_steps=2", f"--data.init_args.cache_dir={cache}")
     training = dict(check(*options).sections)["training"]

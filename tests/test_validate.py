@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def plain(validate: Callable) -> dict[str, float]:
 
 def test_two_runs_agree_to_the_bit(validate: Callable, plain: dict[str, float]) -> None:
     assert metrics(validate()) == plain
-    assert plain.keys() == {"val/loss", "val/loss_other_music", "val/music_gap"} | {
+    ends = {f"val/music_gap_{end}" for end in ("low", "high")}
+    assert plain.keys() == {"val/loss", "val/loss_other_music", "val/music_gap"} | ends | {
         f"val/music_gap_sigma_{level}" for level in LEVELS
     }
     assert all(map(math.isfinite, plain.values()))
@@ -80,7 +82,7 @@ def test_before_training_other_music_makes_no_difference(
     found = metrics(run_cli("validate", ALL, "--ckpt_path=null", cache=small_cache))
     assert found["val/loss"] == found["val/loss_other_music"] > 0
     gaps = {name: value for name, value in found.items() if "gap" in name}
-    assert len(gaps) == 1 + len(LEVELS) and set(gaps.values()) == {0.0}
+    assert len(gaps) == 3 + len(LEVELS) and set(gaps.values()) == {0.0}
 
 
 def test_after_training_it_does(plain: dict[str, float]) -> None:
@@ -109,8 +111,41 @@ def test_the_numbers_are_means_over_clips_and_levels(validate: Callable) -> None
     found = metrics(cli)
     assert found["val/loss"] == pytest.approx(sum(own) / 15, rel=1e-5)
     assert found["val/loss_other_music"] == pytest.approx(sum(other) / 15, rel=1e-5)
+    # Of each clip over the levels; of three clips every mean of three is known.
+    pairs = [(sum(own[i::3]), sum(other[i::3])) for i in range(3)]
+    parts = [(b - a) / sum(a for a, _ in pairs) * 3 for a, b in pairs]
+    assert found["val/music_gap"] == pytest.approx(sum(parts) / 3, abs=1e-6)
+    assert min(parts) - 1e-6 <= found["val/music_gap_low"] < found["val/music_gap"]
+    assert found["val/music_gap"] < found["val/music_gap_high"] <= max(parts) + 1e-6
     gap = sum(other[:3]) / sum(own[:3]) - 1
     assert found["val/music_gap_sigma_0.20"] == pytest.approx(gap, abs=1e-6)
+
+
+def deaf_warnings(record) -> list[str]:
+    said = [str(w.message) for w in record]
+    return [s for s in said if "the model hardly listens" in s]
+
+
+def test_a_run_that_does_not_listen_is_told_once(
+    run_cli: Callable, small_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """With a rate of zero ZICA stays at zero, and no other music changes anything."""
+    options = (ALL, "--trainer.max_steps=3", "--trainer.val_check_interval=1")
+    frozen = "--model.init_args.optimizer.lr=1e-30"
+    after = "--model.init_args.validation.warn_deaf_after={}"
+    for number, said in (("2", 1), ("4", 0), ("null", 0)):
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            run_cli("fit", *options, frozen, after.format(number), cache=small_cache,
+                    root=tmp_path / number)  # fmt: skip
+        assert len(deaf_warnings(record)) == said
+        if said:
+            [sentence] = deaf_warnings(record)
+            assert sentence.startswith("after 2 steps, another clip's music changes")
+            assert "by 0.00 % [" in sentence and "(3 clips)" in sentence and sentence.endswith(".")
+    # What the last checkpoint knows is on the page of `check`.
+    run_cli("check", "--trainer.max_steps=5", frozen, cache=small_cache, root=tmp_path / "2")
+    assert "other music changed the loss by 0.00 % [" in capsys.readouterr().out
 
 
 def test_levels_can_be_chosen(validate: Callable) -> None:

@@ -209,8 +209,8 @@ class VideoWriter(PredictionWriter):
 
         Args:
             output_dir: Where clips go; ``<trainer.default_root_dir>/videos`` if absent.
-            system: Name of the row in tables; ``, mismatched audio`` or ``, no audio`` is
-                added for requests that do.
+            system: Name of the row in tables; what `GenerationRequest.control` says, such as
+                ``, mismatched audio``, is added for requests that hear something else.
         """
         super().__init__()
         self.output_dir = output_dir

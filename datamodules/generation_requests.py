@@ -12,7 +12,7 @@ from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.errors import UserError, looked_for
-from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
@@ -24,6 +24,8 @@ AUDIO_SUFFIXES = (
     *(".ac3", ".mp2", ".mka", ".caf"),
 )
 HELD_OUT = "held_out"
+OTHER_TRACK = "another track"
+HEARD = (SILENCE, NO_AUDIO, OTHER_TRACK)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class FinishedSpec:
 
 @dataclass(frozen=True)
 class RequestsSpec:
-    """Every combination of tracks, prompts and seeds becomes one clip, or every line of a list."""
+    """Every combination of tracks, prompts, seeds and sounds is a clip, or every line of a list."""
 
     music: list[str] | str = HELD_OUT
     """Audio files (or videos, whose sound is used); ``held_out`` takes the ten tracks of Table 7
@@ -64,6 +66,10 @@ class RequestsSpec:
     ``num_frames`` or ``num_seconds`` of here."""
     tempo: TempoSpec | None = None
     """Every track at several tempi, each clip from the same moment of the music."""
+    heard: list[float | str] = field(default_factory=lambda: [0.0])
+    """What the model hears, a clip for each: a number is the track so many seconds late (from an
+    earlier start), ``silence`` a silent sound, ``another track`` the next one of the music,
+    ``nothing`` the model without its audio layers. The clips keep the sound of their track."""
     finished: FinishedSpec | None = None
     """Leave out clips that are complete in a folder, so that a command that was cut off goes on."""
 
@@ -99,7 +105,7 @@ def make_requests(
         _refuse_both(
             "data.generation.requests lists what to make",
             spec,
-            *("music", "music_dir", "prompts", "seeds", "tempo"),
+            *("music", "music_dir", "prompts", "seeds", "tempo", "heard"),
         )
         lists = [spec.requests] if isinstance(spec.requests, str) else spec.requests
         return read_requests(lists, blank, num_seconds=spec.num_seconds, fps=fps)
@@ -107,17 +113,53 @@ def make_requests(
     starts: Sequence[tuple[Path, float | None]]
     starts = [(track, spec.track_offset_seconds) for track in tracks]
     if spec.tempo is not None:
+        _refuse_both("data.generation.tempo changes the sounds", spec, "heard")
         starts = spec.tempo.starts(tracks, offset_seconds=spec.track_offset_seconds)
     if not spec.seeds:
         raise UserError("data.generation.seeds is empty; name at least one.")
+    others = dict(zip(tracks, [*tracks[1:], *tracks[:1]], strict=True))
     requests = []
     for track, start_seconds in starts:
         own = replace(blank, track=str(track), track_offset_seconds=start_seconds)
         if spec.num_seconds is not None:
             frames = frames_of(own, num_seconds=spec.num_seconds, fps=fps)
             own = replace(own, num_frames=frames, in_windows=True)
-        requests += [replace(own, prompt=p, seed=seed) for p in prompts for seed in spec.seeds]
+        sounds = [own]
+        if spec.heard != RequestsSpec().heard:
+            sounds = [replace(own, **_heard(sound, own, others[track])) for sound in spec.heard]
+        requests += [
+            replace(sound, prompt=p, seed=seed)
+            for p in prompts
+            for seed in spec.seeds
+            for sound in sounds
+        ]
     return requests
+
+
+def _heard(sound: float | str, own: GenerationRequest, other: Path) -> dict[str, Any]:
+    """What one of `RequestsSpec.heard` changes in a request; ``other`` is the next track."""
+    if sound == OTHER_TRACK:
+        if str(other) == own.track:
+            raise UserError(
+                f"data.generation.heard names {OTHER_TRACK}, but data.generation.music holds only "
+                f"{own.track}; name a second track."
+            )
+        return {"heard": str(other)}
+    if sound in HEARD:
+        return {"heard": sound}
+    if isinstance(sound, str):
+        raise UserError(
+            f"data.generation.heard holds {sound!r}; give seconds or one of {', '.join(HEARD)}."
+        )
+    start = own.track_offset_seconds
+    if start is None or start < sound:
+        raise UserError(
+            f"data.generation.heard asks for sound {sound:g} s late, which starts so much earlier "
+            f"in the track; give data.generation.track_offset_seconds a number from {sound:g} on."
+        )
+    # Decimal fractions, which a difference of floats is not.
+    shifted = {"heard": own.track, "heard_offset_seconds": round(start - sound, 6)}
+    return shifted if sound else {}
 
 
 def _refuse_both(given: str, spec: RequestsSpec, *names: str) -> None:

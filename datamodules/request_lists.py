@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from musicinfuser.clip_size import frames_within
 from musicinfuser.errors import UserError
-from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
+from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import read_csv
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.setting_checks import check_file
@@ -33,7 +33,7 @@ def read_requests(
     Args:
         lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
             ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
-            file or video that conditions in place of the track, or ``nothing``) and
+            file or video that conditions in place of the track, ``silence`` or ``nothing``) and
             ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
             for from the list's folder, then from the working directory.
         default: What a line leaves out.
@@ -94,7 +94,7 @@ def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default:
 
 
 def _heard(folder: Path, text: str) -> str | None:
-    if text in ("", NO_AUDIO):
+    if text in ("", SILENCE, NO_AUDIO):
         return text or None
     return _listed_file(folder, "heard", text)
 

@@ -14,6 +14,10 @@ from musicinfuser.errors import UserError
 MANIFEST_NAME = "manifest.jsonl"
 NO_AUDIO = "nothing"
 """In place of a file in ``heard``: the model without its audio layers."""
+SILENCE = "silence"
+"""In place of a file in ``heard``: the model with its audio layers, which get a silent sound."""
+SHIFTED = "shifted audio"
+"""What is added to the name of a system for clips that hear their track earlier or later."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class GenerationRequest:
     """Where the clip starts in the track; None draws a start from the seed."""
     heard: str | None = None
     """What the model is conditioned on while the clip keeps its track: another audio file or
-    video, or `NO_AUDIO`; None is the track."""
+    video, the track itself from elsewhere, `SILENCE` or `NO_AUDIO`; None is the track."""
     heard_offset_seconds: float | None = None
     """Where in ``heard`` it starts; None is the offset in the track."""
     in_windows: bool = False
@@ -50,7 +54,7 @@ class GenerationRequest:
                 raise UserError(
                     f"{name} is {seconds} for {file}; use 0 or more, or null for {null}."
                 )
-        if self.heard_offset_seconds is not None and self.heard in (None, NO_AUDIO):
+        if self.heard_offset_seconds is not None and self.heard in (None, SILENCE, NO_AUDIO):
             raise UserError(
                 f"heard_offset_seconds is {self.heard_offset_seconds}, but `heard` names no file "
                 f"in place of {self.track}; name one, or leave the offset out."
@@ -64,14 +68,13 @@ class GenerationRequest:
     @property
     def heard_file(self) -> str | None:
         """The audio in place of the track, if there is one."""
-        return None if self.heard == NO_AUDIO else self.heard
+        return None if self.heard in (SILENCE, NO_AUDIO) else self.heard
 
     @property
     def control(self) -> str:
         """What sets the clip apart from the same system's clips with their own track."""
-        if self.heard is None:
-            return ""
-        return "no audio" if self.heard == NO_AUDIO else "mismatched audio"
+        names = {None: "", NO_AUDIO: "no audio", SILENCE: "silent audio"}
+        return names.get(self.heard, SHIFTED if self.heard == self.track else "mismatched audio")
 
     def file_stem(self) -> str:
         """A readable file name, unique among requests that differ."""

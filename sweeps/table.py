@@ -10,7 +10,7 @@ from typing import Any
 
 from dance_eval.commands.table import write_tables
 from dance_eval.metrics.intervals import MeanInterval
-from dance_eval.metrics.report import Document
+from dance_eval.metrics.report import Document, following_rows, is_controlled
 from dance_eval.plots import PlotRow, interval_plot
 from dance_eval.report.value_plots import CHANCE, chance_name
 from musicinfuser.atomic_files import write_text
@@ -53,6 +53,8 @@ def write_sweep_table(spec: SweepSpec, runs: Sequence[Run], *, command: str) -> 
     found = compared(document, spec, list(columns.values()))
     table = markdown_table(sweep_rows(document, columns))
     text = [table, NOTE.format(confidence=document["confidence"]), ""]
+    if is_controlled(following := following_rows(document)):
+        text += [markdown_table(following)]
     if found:
         note = DIFFERENCES_NOTE.format(reference=spec.reference, confidence=document["confidence"])
         text += [_difference_table(found, columns), note, ""]

@@ -26,6 +26,8 @@ FRAMES = "--data.init_args.generation.num_frames=7"
 MADE = {
     "longer": (set(), 1),
     "tempo": ({"track", "track_offset_seconds"}, 3),
+    "lag": ({"heard", "heard_offset_seconds"}, 5),
+    "silence": ({"track", "heard"}, 6),
     "seeds": ({"seed"}, 8),
     "tracks": ({"track"}, 10),
     "group": ({"prompt"}, 3),
@@ -57,6 +59,8 @@ def requests_of(*given: str) -> list[GenerationRequest]:
 @pytest.mark.parametrize("name", MADE)
 def test_each_control_changes_one_thing(name, small_parts: Path, tmp_path: Path, tracks) -> None:
     music = f"--data.init_args.generation.music=[{tracks}/mBR0.wav]"
+    if name == "silence":
+        music = f"--data.init_args.generation.music=[{tracks}/mBR0.wav,{tracks}/mHO5.wav]"
     if name == "tracks":
         music = f"--data.init_args.generation.music_dir={tracks}"
     later = "--data.init_args.generation.track_offset_seconds=0.5"

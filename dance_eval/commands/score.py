@@ -18,6 +18,8 @@ from dance_eval.metrics.music_beats import beat_sources
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
+    following_rows,
+    is_controlled,
     odd_shapes,
     read_report,
     summarise,
@@ -157,6 +159,8 @@ def score_folders(
 
 def print_summary(document: Document) -> None:
     """Print the table, then what failed and why."""
+    if is_controlled(following := following_rows(document)):
+        print(markdown_table(following))
     print(markdown_table(compared_rows(document)))
     for sentence in beat_sources(document["clips"]):
         print(sentence)

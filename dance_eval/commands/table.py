@@ -6,7 +6,14 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from dance_eval.loading import EvaluationError
-from dance_eval.metrics.report import Document, compared_rows, long_rows, read_report
+from dance_eval.metrics.report import (
+    Document,
+    compared_rows,
+    following_rows,
+    is_controlled,
+    long_rows,
+    read_report,
+)
 from dance_eval.report.paper_tables import paper_text
 from dance_eval.tables import SUFFIXES, csv_table, latex_table
 from musicinfuser.atomic_files import write_text
@@ -86,11 +93,18 @@ def write_tables(document: Document, folder: Path, *, intervals: bool, all_paper
 
 
 def _metrics_text(document: Document, form: str) -> str:
-    """All values of all systems: side by side for reading, one per line in CSV."""
+    """All values of all systems: side by side for reading, one per line in CSV.
+
+    For reading, what controls say of whether the music is followed comes first, if any were made.
+    """
     if form == "csv":
         return csv_table(long_rows(document))
-    rows = compared_rows(document)
+    rows, following = compared_rows(document), following_rows(document)
+    following = following if is_controlled(following) else []
     if form == "latex":
-        caption = f"Means over clips, {document['confidence']:.0%} intervals."
-        return latex_table(rows, caption=caption)
-    return markdown_table(rows)
+        intervals = f"{document['confidence']:.0%} intervals."
+        first = latex_table(following, caption=f"Does it follow the music? Means, {intervals}")
+        second = latex_table(rows, caption=f"Means over clips, {intervals}")
+    else:
+        first, second = markdown_table(following), markdown_table(rows)
+    return f"{first}\n{second}" if first else second

@@ -19,7 +19,10 @@ CLIP_TABLE_NAME = "clips.csv"
 REQUIRED_COLUMNS = ("file", "system", "track")
 START_COLUMNS = ("start", "track_offset_seconds")
 """Two names for one thing: that of people and that of a manifest."""
-OPTIONAL_COLUMNS = (*START_COLUMNS, "prompt", "seed", "heard", "num_frames", "fps", "bpm", "sha256")
+OPTIONAL_COLUMNS = (
+    *(*START_COLUMNS, "prompt", "seed", "heard", "heard_offset_seconds"),
+    *("num_frames", "fps", "bpm", "sha256"),
+)
 
 
 class ClipListError(UserError):
@@ -50,7 +53,10 @@ class ClipEntry:
     seed: int | None = None
     """What its generation was seeded with."""
     heard: str | None = None
-    """What it was conditioned on in place of the track: a file or ``nothing``; None: the track."""
+    """What it was conditioned on in place of the track: a file, ``silence`` or ``nothing``;
+    None: the track."""
+    heard_offset_seconds: float | None = None
+    """Where in that file the clip starts; None: where it starts in the track."""
     listed: str | None = None
     """File and line of the list that names the clip."""
     track_sha256: str | None = None
@@ -85,9 +91,9 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
 
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
     clips.csv has the columns file, system, track and, if wanted, start (seconds from the track's
-    beginning; or track_offset_seconds), prompt, seed, heard, num_frames, fps, bpm (of the track)
-    and sha256; mp4 files it leaves out are listed as well. Where no system is named, it is the
-    folder's name.
+    beginning; or track_offset_seconds), prompt, seed, heard, heard_offset_seconds, num_frames, fps,
+    bpm (of the track) and sha256; mp4 files it leaves out are listed as well. Where no system is
+    named, it is the folder's name.
 
     Returns:
         The clips, sorted by file, and the mp4 files that a manifest leaves out.
@@ -156,6 +162,7 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
         prompt=text("prompt"),
         seed=number("seed", above=-math.inf, is_whole=True),
         heard=text("heard"),
+        heard_offset_seconds=number("heard_offset_seconds", above=0),
         listed=place,
     )
 

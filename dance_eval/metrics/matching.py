@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
-from musicinfuser.generation_requests import NO_AUDIO
+from musicinfuser.generation_requests import NO_AUDIO, SILENCE
 
 Name = tuple[str, ...]
 
@@ -128,7 +128,7 @@ class Pieces:
             (entry, named): sound_of(entry, named)
             for entry in entries
             for named in (entry.track, entry.heard)
-            if (named is not None or entry.track is None) and named != NO_AUDIO
+            if (named is not None or entry.track is None) and named not in (SILENCE, NO_AUDIO)
         }
         pieces = told_apart(sounds.values())
         self._pieces = {key: pieces[sound] for key, sound in sounds.items()}
@@ -144,7 +144,7 @@ class Pieces:
 
     def conditioned_on(self, entry: ClipEntry) -> str | None:
         """The piece that the model was conditioned on in place of the clip's; None: the clip's."""
-        if entry.heard is None or entry.heard == NO_AUDIO:
+        if entry.heard in (None, SILENCE, NO_AUDIO):
             return entry.heard
         return self._piece(entry, entry.heard)
 

@@ -47,7 +47,36 @@ def curve_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((a - b).norm() / size) if float(size) > 1e-12 else 0.0
 
 
-class MusicResponse(SetMetric):
+class CurveSetMetric(SetMetric):
+    """A metric over sets of clips that keeps of each clip how much it moves from frame to frame.
+
+    Args:
+        smoothing_seconds: Gaussian over the motion curve, 0 or more.
+        motion: The motion curve; None takes the difference of frames.
+        name: Name in tables and in metrics.json.
+    """
+
+    def __init__(
+        self,
+        *,
+        smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS,
+        motion: MotionCurve | None = None,
+        name: str,
+    ) -> None:
+        super().__init__(name=name, part=motion)
+        # A setting that is out of range should be refused now, not after the first clip.
+        kinematic_beats(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
+        self.smoothing_seconds = smoothing_seconds
+        self.motion = motion
+
+    def describe(self, clip: ScoredClip) -> torch.Tensor:
+        """Frame rate and smoothed motion curve, shape (1 + T - 1,)."""
+        sigma = self.smoothing_seconds * clip.fps
+        curve = gaussian_smoothed(clip.motion_curve(self.motion), sigma_samples=sigma)
+        return torch.cat([torch.tensor([clip.fps], dtype=torch.float64), curve])
+
+
+class MusicResponse(CurveSetMetric):
     """Distance between the motion of clips of one prompt and seed to different music.
 
     Clips of systems called ``<name>, mismatched audio`` and ``<name>, no audio`` belong to
@@ -75,17 +104,7 @@ class MusicResponse(SetMetric):
         motion: MotionCurve | None = None,
         name: str = "music_response",
     ) -> None:
-        super().__init__(name=name, part=motion)
-        # A setting that is out of range should be refused now, not after the first clip.
-        kinematic_beats(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
-        self.smoothing_seconds = smoothing_seconds
-        self.motion = motion
-
-    def describe(self, clip: ScoredClip) -> torch.Tensor:
-        """Frame rate and smoothed motion curve, shape (1 + T - 1,)."""
-        sigma = self.smoothing_seconds * clip.fps
-        curve = gaussian_smoothed(clip.motion_curve(self.motion), sigma_samples=sigma)
-        return torch.cat([torch.tensor([clip.fps], dtype=torch.float64), curve])
+        super().__init__(smoothing_seconds=smoothing_seconds, motion=motion, name=name)
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
         """Prompt and seed, music, whether it is silence, and folder."""

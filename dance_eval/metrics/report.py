@@ -8,12 +8,12 @@ Fields of metrics.json:
         value is taken over, such as prompts, and mean holds what their class says, such as a median
         or a distance; they are there once every clip is scored.
     clips: One record per clip: folder, file, system, track, track_offset_seconds, prompt, seed,
-        heard, track_sha256 (null where the track is not there), music_beats (what the beats are
-        taken from: "truth", "track" or "clip"), beats_file (null where it is not there), sha256,
-        num_frames and fps (null until the clip is decoded), values ({metric: {value: number}}),
-        features ({metric over sets: file of the clip's numbers in the folder beside, such as
-        metrics.features}), failures ({metric: reason}) and keys ({metric: digest of all settings
-        that the values depend on}).
+        heard, heard_offset_seconds, track_sha256 (null where the track is not there), music_beats
+        (what the beats are taken from: "truth", "track" or "clip"), beats_file (null where it is
+        not there), sha256, num_frames and fps (null until the clip is decoded), values ({metric:
+        {value: number}}), features ({metric over sets: file of the clip's numbers in the folder
+        beside, such as metrics.features}), failures ({metric: reason}) and keys ({metric: digest of
+        all settings that the values depend on}).
     findings: {metric: what its `findings` says of all clips together}, such as whether a judge
         responds to audio; sentences for people under "printed".
     seed, confidence, metrics: The settings, metrics with all defaults filled in and with hashes of
@@ -23,6 +23,7 @@ Fields of metrics.json:
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ class _Clip(_Checked):
     track: str | None = None
     prompt: str | None = None
     heard: str | None = None
+    heard_offset_seconds: float | None = None
     beats_file: str | None = None
     sha256: str | None = None
     track_sha256: str | None = None
@@ -255,6 +257,101 @@ def headline_rows(document: Document) -> list[Row]:
                 row[system] = f"{text}, chance {chance['mean']:.3f}"
         rows.append(row)
     return rows
+
+
+FOLLOWS = "does it follow the music?"
+_TEMPO = re.compile(r"median_ratio_x([\d.]+)$")
+_FIRST = frozenset({FOLLOWS, "follows", "deaf"})
+# The last two are names of versions before 0.2.
+_CONTROL = re.compile(
+    r" at tempo \d+(?:\.\d+)?$|, (?:shifted|silent|mismatched|no) audio$|"
+    r", hears (?:another track|nothing)$"
+)
+
+
+def following_rows(document: Document) -> list[Row]:
+    """Whether each system follows its music: lag, silence, tempo and another track.
+
+    One row per control, with what a dance that follows and a deaf model would have, and one column
+    per system, whose controls are folded into it. Cells say ``mean [low, high] (n = count)``, or
+    "-" and why there is nothing. Values are known by the last part of their names, so metrics may
+    be called as one likes: ``slope`` (`LagResponse`), ``at_beats`` (`BeatEnergy`), ``median_ratio``
+    (`TempoResponse`), and the first value beside a level of ``chance``.
+    """
+    systems: Document = document["systems"]
+    names = [name for metric, own in _by_metric(document) for name in own]
+    slope, energy = (
+        next((name for name in names if name.endswith(f"/{value}")), None)
+        for value in ("slope", "at_beats")
+    )
+    ratios = {found[1]: name for name in names if (found := _TEMPO.search(name))}
+    rhythm = next(
+        (own[0] for metric, own in _by_metric(document) if f"{metric}/chance" in own), None
+    )
+    columns = list(dict.fromkeys(_CONTROL.sub("", system) for system in systems))
+
+    def cell(system: str, name: str | None, control: str) -> str | None:
+        summary = systems.get(system, {}).get(name or "")
+        if summary is None or summary["mean"] is None:
+            return None if control == "" else f"- ({'not measured' if not name else control})"
+        return f"{_interval(summary, num_scored=0)} (n = {summary['n']})"
+
+    def beside(text: str | None, system: str, name: str | None) -> str | None:
+        """A value with another sound, then that with the own one."""
+        own = cell(system, name, "")
+        return text if text is None or text[0] == "-" or own is None else f"{text}; own sound {own}"
+
+    def row(asked: str, follows: str, deaf: str, cells: Mapping[str, str | None]) -> Row:
+        return {FOLLOWS: asked, "follows": follows, "deaf": deaf, **cells}
+
+    rows = [
+        row(
+            "lag: slope of the dance's delay over that of its sound",
+            "1",
+            "0",
+            {system: cell(system, slope, "no shifted audio") for system in columns},
+        ),
+        row(
+            "silence: motion at the beats taken away, of all motion",
+            "1",
+            "as with its own sound",
+            {
+                system: beside(
+                    cell(f"{system}, silent audio", energy, "no silent audio"), system, energy
+                )
+                for system in columns
+            },
+        ),
+    ]
+    tempi: list[tuple[str, str | None]] = [*sorted(ratios.items())] or [("", None)]
+    for factor, name in tempi:
+        rows.append(
+            row(
+                f"tempo {factor}".strip() + ": frequency of motion, over that of the music",
+                "1",
+                f"{1 / float(factor):.2f}" if factor else "",
+                {system: cell(system, name, "no other tempo") for system in columns},
+            )
+        )
+    cells = {}
+    for system in columns:
+        other = f"{system}, mismatched audio"
+        other = other if other in systems else f"{system}, hears another track"
+        text = cell(other, rhythm, "no mismatched audio")
+        chance = systems.get(other, {}).get(f"{(rhythm or '').partition('/')[0]}/chance")
+        if text and text[0] != "-" and chance:
+            text += f", chance {chance['mean']:.3f}"
+        cells[system] = beside(text, system, rhythm)
+    what = rhythm.partition("/")[0].replace("_", " ") if rhythm else "beats"
+    asked = f"another track: {what} with the track not heard"
+    rows.append(row(asked, "chance", "as with its own sound", cells))
+    return rows
+
+
+def is_controlled(rows: Sequence[Row]) -> bool:
+    """Whether `following_rows` hold any figure."""
+    cells = (value for row in rows for name, value in row.items() if name not in _FIRST)
+    return any(str(value)[0] != "-" for value in cells)
 
 
 def _interval(summary: Document, *, num_scored: int) -> str | None:

@@ -27,7 +27,10 @@ from musicinfuser.safetensors_files import save_tensors
 # Starting processes takes as long as scoring about so many clips.
 CLIPS_PER_WORKER = 8
 SHAPE_FIELDS = ("num_frames", "fps")
-_ENTRY_FIELDS = ("file", "system", "track", "track_offset_seconds", "prompt", "seed", "heard")
+_ENTRY_FIELDS = (
+    *("file", "system", "track", "track_offset_seconds", "prompt", "seed"),
+    *("heard", "heard_offset_seconds"),
+)
 
 
 def start_record(

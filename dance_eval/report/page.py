@@ -21,6 +21,7 @@ from dance_eval.metrics.matching import clip_groups
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
+    following_rows,
     headline_rows,
     is_count,
     odd_shapes,
@@ -89,6 +90,7 @@ def write_page(
             for found in document.get("findings", {}).values()
             for sentence in found.get("printed", ())
         ],
+        following=following_rows(document),
         headline=headline_rows(document),
         values=_ruled([row for row in rows if row not in counts]),
         counts=_ruled(counts),

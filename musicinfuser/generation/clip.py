@@ -18,7 +18,7 @@ from musicinfuser.generation.sampling import (
     SamplingSpec,
     sample_latents,
 )
-from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
+from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import ManifestEntry, write_generated
@@ -219,6 +219,8 @@ def read_track(
             request.heard_file, other, other_offset, span_seconds, rate_hz=rate_hz
         )
         padded_seconds = max(padded_seconds, missing_seconds)
+    if request.heard == SILENCE:
+        sound = torch.zeros_like(sound)
     video_seconds = request.num_frames / fps
     waveform = read_audio(
         request.track,

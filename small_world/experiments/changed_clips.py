@@ -4,7 +4,10 @@
         --vae assets/small-mochi
 
 ``--vae`` is the most that any model on the latents of a VAE can reach, and prints the peak
-signal-to-noise ratio. The other changes are worse clips, by which metrics can be judged.
+signal-to-noise ratio. ``--late`` is the dancer who follows: what was filmed is cut so that it comes
+late by as much as the sound that is named as heard. ``--dance_of_another`` is the dancer who cannot
+hear the track that the clip has: in silence, or with the other clip's track. The other changes are
+worse clips, by which metrics can be judged.
 """
 
 import argparse
@@ -17,9 +20,12 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
+from dance_eval.metrics.clip_folder import START_COLUMNS
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.tables import csv_table
 from musicinfuser.atomic_files import write_text
+from musicinfuser.errors import UserError
+from musicinfuser.generation_requests import SHIFTED, SILENCE
 from musicinfuser.keyed_random import generator
 from musicinfuser.label_files import read_csv
 from musicinfuser.latent_space import normalise
@@ -30,6 +36,9 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.parts.autoencoder import psnr
 
 RATE_HZ = 24_000
+COLUMNS = ("file", "system", "track", "prompt")
+SHIFTS_SECONDS = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""Those of configs/control/lag.yaml."""
 Change = Callable[[Tensor, int], Tensor]
 """uint8 frames ``(T, H, W, 3)`` and the number of the clip to other frames of that shape."""
 
@@ -53,6 +62,34 @@ def through_vae(frames: Tensor, index: int, *, encoders: Encoders) -> Tensor:
     return encoders.decode_video(normalise(mean, encoders.latents_mean, encoders.latents_std))[0]
 
 
+def _filmed(path: Path) -> tuple[Tensor, float]:
+    """uint8 frames ``(T, H, W, 3)`` of a clip, and their rate."""
+    info = probe_video(path)
+    fps = info.average_fps
+    frames = read_clip(
+        path,
+        start_seconds=0.0,
+        num_frames=round(info.duration_seconds * fps),
+        height=info.height,
+        width=info.width,
+        fps=fps,
+        crop=None,
+    )
+    return frames, fps
+
+
+def _write(path: Path, frames: Tensor, fps: float, *, sound_of: Path, start: float = 0.0) -> None:
+    """Write frames with the sound of another video from so many seconds on, if it has one."""
+    has_audio = probe_video(sound_of).has_audio
+    sound = read_audio(sound_of, rate_hz=RATE_HZ, start_seconds=start) if has_audio else None
+    rate_hz = RATE_HZ if has_audio else None
+    write_video(path, frames, fps=fps, audio=sound, audio_rate_hz=rate_hz)
+
+
+def _rows(source: Path) -> list[dict[str, str]]:
+    return [row for _, row in read_csv(source / "clips.csv", required=COLUMNS, others=True)]
+
+
 def write_changed(
     source: Path, out: Path, system: str, change: Change | None, *, swap_prompts: bool = False
 ) -> list[float]:
@@ -62,27 +99,14 @@ def write_changed(
     ``swap_prompts`` each clip has the prompt of the clip half a list away. Gives the peak
     signal-to-noise ratio of each clip in dB.
     """
-    required = ("file", "system", "track", "prompt")
-    rows = [row for _, row in read_csv(source / "clips.csv", required=required, others=True)]
+    rows = _rows(source)
     values = []
     for index, row in enumerate(tqdm(rows, unit="clip", desc=system)):
         path = source / row["file"]
-        info = probe_video(path)
-        fps = info.average_fps
-        frames = read_clip(
-            path,
-            start_seconds=0.0,
-            num_frames=round(info.duration_seconds * fps),
-            height=info.height,
-            width=info.width,
-            fps=fps,
-            crop=None,
-        )
+        frames, fps = _filmed(path)
         changed = frames if change is None else change(frames, index)
         values.append(float(psnr(changed[None] / 127.5 - 1, frames[None] / 127.5 - 1)))
-        sound = read_audio(path, rate_hz=RATE_HZ) if info.has_audio else None
-        rate_hz = RATE_HZ if info.has_audio else None
-        write_video(out / row["file"], changed, fps=fps, audio=sound, audio_rate_hz=rate_hz)
+        _write(out / row["file"], changed, fps, sound_of=path)
     half = len(rows) // 2 if swap_prompts else 0
     listed = [
         row | {"system": f"{row['system']}{system}", "prompt": other["prompt"]}
@@ -90,6 +114,57 @@ def write_changed(
     ]
     write_text(out / "clips.csv", csv_table(listed))
     return values
+
+
+def write_late(
+    source: Path, out: Path, *, shifts_seconds: Sequence[float] = SHIFTS_SECONDS
+) -> None:
+    """Write every clip once per shift, filmed so much earlier than its sound, and their list.
+
+    All are shorter than the clip by the largest shift, have the sound from there on, and are listed
+    as made from sound that was late by the shift; so a lag is measured as on generated clips.
+    """
+    most = max(shifts_seconds)
+    listed = []
+    for row in tqdm(_rows(source), unit="clip", desc="late"):
+        path = source / row["file"]
+        frames, fps = _filmed(path)
+        num = len(frames) - round(most * fps)
+        given = next((name for name in START_COLUMNS if row.get(name)), START_COLUMNS[0])
+        start = float(row.get(given) or 0) + most
+        kept = {k: v for k, v in row.items() if k not in ("num_frames", "sha256")}
+        for shift in shifts_seconds:
+            first = round((most - shift) * fps)
+            file = f"{Path(row['file']).stem}_late_{shift:g}.mp4"
+            _write(out / file, frames[first : first + num], fps, sound_of=path, start=most)
+            listed.append(
+                kept
+                | {"file": file, "system": f"{row['system']}, {SHIFTED}", given: f"{start:g}"}
+                | {"heard": row["track"], "heard_offset_seconds": f"{start - shift:g}"}
+            )
+    write_text(out / "clips.csv", csv_table(listed))
+
+
+def write_dance_of_another(source: Path, out: Path, *, heard: str) -> None:
+    """Write every clip with the frames of one of another track, with its own sound, and their list.
+
+    ``heard`` is ``silence`` or ``track``: what the dancer is said to have heard, the latter being
+    the track that was danced to. `UserError` if there is one track only.
+    """
+    rows = _rows(source)
+    listed = []
+    for index, row in enumerate(tqdm(rows, unit="clip", desc="dance of another")):
+        after = rows[index + 1 :] + rows[:index]
+        other = next((one for one in after if one["track"] != row["track"]), None)
+        if other is None:
+            raise UserError(f"{source}: holds clips of one track only; give those of several.")
+        frames, fps = _filmed(source / other["file"])
+        _write(out / row["file"], frames, fps, sound_of=source / row["file"])
+        control = "silent audio" if heard == SILENCE else "mismatched audio"
+        kept = {name: text for name, text in row.items() if name != "sha256"}
+        told = SILENCE if heard == SILENCE else other["track"]
+        listed.append(kept | {"system": f"{row['system']}, {control}", "heard": told})
+    write_text(out / "clips.csv", csv_table(listed))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,7 +177,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     way.add_argument("--noise", type=float, help="standard deviation in grey levels of 255")
     way.add_argument("--blur", type=float, help="standard deviation in pixels")
     way.add_argument("--swap_prompts", action="store_true", help="the prompt of another clip")
+    way.add_argument("--late", action="store_true", help="the dance 0 to 0.4 s late")
+    way.add_argument(
+        "--dance_of_another",
+        choices=[SILENCE, "track"],
+        help="the frames of a clip of another track, as if that or nothing were heard",
+    )
     settings = parser.parse_args(arguments)
+    if settings.late:
+        write_late(settings.source, settings.out)
+        return
+    if settings.dance_of_another is not None:
+        write_dance_of_another(settings.source, settings.out, heard=settings.dance_of_another)
+        return
     change: Change | None = None
     if settings.vae is not None:
         spec = EncodersSpec(mochi=settings.vae, dtype="float32")

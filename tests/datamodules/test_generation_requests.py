@@ -5,6 +5,7 @@ import pytest
 from datamodules.aist_names import tables
 from datamodules.generation_requests import RequestsSpec, held_out_tracks, make_requests
 from datamodules.request_lists import read_requests
+from datamodules.track_tempi import TempoSpec
 from musicinfuser.generation_requests import GenerationRequest
 
 HELD_OUT = (
@@ -277,3 +278,40 @@ def test_a_list_and_a_product_contradict_each_other(listed: Path, name: str, val
         requests(RequestsSpec(requests=str(listed), **{name: value}))
     with pytest.raises(ValueError, match=r"requests names /no/such\.csv, which does not exist"):
         requests(RequestsSpec(requests="/no/such.csv"))
+
+
+def test_what_is_heard(tracks: list[str]) -> None:
+    heard = [0.0, 0.3, "silence", "nothing", "another track"]
+    options = {"music": tracks, "prompts": ["a"], "track_offset_seconds": 0.4}
+    found = requests(RequestsSpec(heard=heard, **options))
+    one, two = tracks
+    own = [(None, None), (one, 0.1), ("silence", None), ("nothing", None), (two, None)]
+    assert [(c.heard, c.heard_offset_seconds) for c in found[:5]] == own
+    assert found[9].heard == one
+    assert {c.track_offset_seconds for c in found} == {0.4}
+    assert [c.control for c in found[:5]] == [
+        "", "shifted audio", "silent audio", "no audio", "mismatched audio"
+    ]  # fmt: skip
+    assert [c.heard_file for c in found[:5]] == [None, one, None, None, two]
+    assert len({c.file_stem() for c in found}) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heard": [0.5]}, "sound 0.5 s late, which starts so much earlier in the track; give"),
+        ({"heard": [0.1], "track_offset_seconds": None}, "a number from 0.1 on"),
+        ({"heard": ["silent"]}, "holds 'silent'; give seconds or one of silence, nothing"),
+        ({"heard": ["another track"], "music": 0}, "holds only .*; name a second track"),
+        (
+            {"heard": [0.1], "tempo": TempoSpec("x")},
+            "changes the sounds, but .*heard is given",
+        ),
+    ],
+)
+def test_what_cannot_be_heard(tracks: list[str], change: dict, message: str) -> None:
+    options = {"music": tracks, "prompts": ["a"], "track_offset_seconds": 0.4} | change
+    if options["music"] == 0:
+        options["music"] = tracks[:1]
+    with pytest.raises(ValueError, match=message):
+        requests(RequestsSpec(**options))

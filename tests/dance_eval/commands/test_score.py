@@ -3,6 +3,7 @@ import json
 import runpy
 import shutil
 import sys
+from pydoc import locate
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ import yaml
 from dance_eval.commands.options import read_metrics
 from dance_eval.loading import EvaluationError
 from dance_eval.metrics.beat_alignment import BeatAlignment
-from dance_eval.metrics.beat_coverage import BeatCoverage
+from dance_eval.metrics.beat_energy import BeatEnergy
 from dance_eval.metrics.clip_folder import ClipListError
+from dance_eval.metrics.lag_response import LagResponse
 from dance_eval.metrics.report import ReportError
+from dance_eval.metrics.tempo_response import TempoResponse
 from evaluate import main
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
@@ -29,7 +32,8 @@ from tests.scored_dances import (
     write_dance,
 )
 
-NAMES = ["beat_alignment", "beat_alignment_over_music", "beat_coverage"]
+RHYTHM = ["beat_alignment", "beat_alignment_over_music", "beat_coverage"]
+NAMES = [*RHYTHM, "lag_response", "beat_energy", "tempo_response"]
 
 
 def test_dances_on_the_beat_score_high_and_others_at_chance(dances, tmp_path, capsys):
@@ -74,9 +78,7 @@ def test_the_shipped_config_states_the_defaults():
     specs = yaml.safe_load((ROOT / "dance_eval" / "configs" / "metrics.yaml").read_text())
     assert [spec["init_args"]["name"] for spec in specs] == NAMES
     for spec in specs:
-        kind = {"BeatAlignment": BeatAlignment, "BeatCoverage": BeatCoverage}[
-            spec["class_path"].rpartition(".")[2]
-        ]
+        kind = locate(spec["class_path"])
         arguments = spec["init_args"]
         direction = {"over_music": "music"}.get(arguments["name"][15:], "kinematic")
         assert arguments.pop("average_over", direction) == direction
@@ -147,7 +149,7 @@ def test_every_failure_is_counted_with_its_reason_and_ends_nothing(
     assert failures["clip0.mp4"] == {"brightness": "RuntimeError: out of memory"}
     assert "mean_level" in failures["silent.mp4"]["brightness"]
     assert "silent.json" in failures["silent.mp4"]["beat_alignment"]
-    assert set(failures["unknown.mp4"]) == set(NAMES)
+    assert set(failures["unknown.mp4"]) == {*RHYTHM, "beat_energy"}
     for file in ("broken.mp4", "empty.mp4", "gone.mp4"):
         assert set(failures[file]) == {"brightness", *NAMES}
         assert file in failures[file]["brightness"]
@@ -237,7 +239,11 @@ def test_tables_of_a_finished_evaluation(dances, tmp_path, capsys):
     file = tmp_path / "tables" / "table.csv"
     main(["table", str(output), "--format=csv", f"--output={file}"])
     rows = list(csv.DictReader(file.open()))
-    assert len(rows) == 2 * len(NAMES) * len(BeatAlignment.value_names)
+    other = LagResponse.value_names + BeatEnergy.value_names + TempoResponse().value_names
+    num_values = len(RHYTHM) * len(BeatAlignment.value_names) + len(other)
+    assert len(rows) == 2 * num_values
+    assert document["systems"]["on_beat"]["beat_energy/at_beats"]["mean"] < 0.7
+    assert document["systems"]["off_beat"]["beat_energy/at_beats"]["mean"] > 0.9
     row = next(row for row in rows if (row["system"], row["metric"]) == ("off_beat", SCORE))
     assert float(row["low"]) == document["systems"]["off_beat"][SCORE]["low"]
     assert int(row["n"]) == NUM_CLIPS

@@ -76,6 +76,8 @@ RUN_BY = {
     "test_the_better_wins_in_both_orders_and_a_bias_is_stated",
     "python -m small_world.experiments.keep_table": "tests/small_world/experiments/"
     "test_keep_table.py::test_a_complete_table_is_copied_under_the_sweep_s_name",
+    "python -m small_world.experiments.changed_clips CLIPS/ground_truth": "tests/small_world/"
+    "experiments/test_changed_clips.py::test_late_dances_follow_their_sound",
     "python -m musicinfuser.app": "tests/app/test_options.py::"
     "test_the_small_mochi_dances_out_of_the_box",
 }

@@ -138,6 +138,15 @@ def test_scores_against_chance_come_first_and_counts_below(page, report):
     assert text.index("beat_alignment/num_music_beats") > places[-1]
 
 
+def test_the_page_begins_with_whether_the_music_is_followed(page):
+    text = page.text[page.text.rindex("Does it follow the music?") : page.text.rindex("Scores")]
+    asked = ["lag: slope", "silence: motion", "tempo 0.75", "tempo 1.25", "another track: beat"]
+    places = [text.index(control) for control in asked]
+    assert places == sorted(places)
+    for reason in ("shifted audio", "silent audio", "other tempo", "mismatched audio"):
+        assert f"- (no {reason})" in text
+
+
 def test_scores_differences_and_plots_are_there(page, report):
     document = json.loads((report / "metrics.json").read_text())
     summary = document["systems"]["truth"]["beat_alignment/score"]

@@ -44,6 +44,7 @@ from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.memory.settings import MemorySettings
+from musicinfuser.networks.audio_encoder import mixed_layers
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
@@ -148,6 +149,7 @@ class MusicInfuserModule(L.LightningModule):
                 lora=self.lora_spec,
                 audio_width=self.audio_width,
                 audio_resampling=self.audio_resampling,
+                audio_layers=mixed_layers(self.encoders.audio),
                 audio_times=self.encoders.audio.times,
                 latent_times=LatentTimes(frame_seconds=1 / self.sampling.fps),
                 memory=self.memory,
@@ -338,6 +340,7 @@ class MusicInfuserModule(L.LightningModule):
             "lora": asdict(self.lora_spec) if self.lora_spec else None,
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
+            **({"audio_layers": layers} if (layers := mixed_layers(self.encoders.audio)) else {}),
         }
 
     def _uniform(self, sample_index: int, purpose: str) -> Tensor:

@@ -113,7 +113,7 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
         "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
     }
     spec = module.encoders.spec
-    if spec.audio_features != TransformersAudio.features:
+    if (spec.audio_features, spec.audio_layer == "all") != (TransformersAudio.features, False):
         del expected["audio_encoder"]
         audio = module.encoders.audio
         # Of an encoder of the Hub that is not on this machine nobody knows the width.

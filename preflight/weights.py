@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModel, T5Config, T5EncoderModel
+from transformers import AutoModel, T5Config, T5EncoderModel
 
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import looked_for
 from musicinfuser.label_files import read_json
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.combined_audio import audio_encoder_of
@@ -86,20 +86,15 @@ def encoder_parts(spec: EncodersSpec) -> list[Part]:
     found = [p for p in audio_encoder_of(asdict(spec)).parts if isinstance(p, TransformersAudio)]
     for number, audio in enumerate(found, 1):
         name = AUDIO_ENCODER if number == 1 else f"{AUDIO_ENCODER} {number}"
-        build = partial(_audio_encoder, layer=audio.layer)
+        build = partial(_audio_encoder, audio=audio)
         parts.append(Part(name, audio.source, audio.subfolder, "model", build))
     return parts
 
 
-def _audio_encoder(config: dict[str, Any], *, layer: int | None) -> nn.Module:
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise UserError(
-            f"audio_encoder: its config.json names the model_type {kind!r}, which transformers "
-            "does not know; give a wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
-        )
-    encoder = AutoModel.from_config(CONFIG_MAPPING[kind].from_dict(config))
-    check_audio_encoder(encoder, str(config.get("_name_or_path") or kind), layer=layer)
+def _audio_encoder(config: dict[str, Any], *, audio: TransformersAudio) -> nn.Module:
+    encoder = AutoModel.from_config(audio.network_config(config))
+    kind = config.get("_name_or_path") or config["model_type"]
+    check_audio_encoder(encoder, str(kind), layer=audio.layer)
     return encoder
 
 

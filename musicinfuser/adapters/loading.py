@@ -124,7 +124,7 @@ def check_belongs(
                 f"it takes audio features of {ours.audio_width} channels, the audio encoder gives "
                 f"{now.width}"
             )
-        if layer is not None and layer > depth:
+        if isinstance(layer, int) and layer > depth:
             problems.append(f"it takes layer {layer}, the audio encoder has {depth}")
     if problems:
         raise AdapterMismatchError(

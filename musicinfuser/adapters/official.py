@@ -221,6 +221,11 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
     only = replace(
         settings, audio_resampling="nearest", zica=ZicaSpec(num_heads=settings.zica.num_heads)
     )
+    if settings.audio_layers:
+        raise AdapterFileError(
+            "the authors' format knows one hidden state of wav2vec 2.0; this adapter mixes all "
+            "layers of an encoder."
+        )
     mine, theirs = flatten(settings.comparable()), flatten(only.comparable())
     for name in sorted(theirs, reverse=True):  # ZICA's first
         if mine[name] != theirs[name]:

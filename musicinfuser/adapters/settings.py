@@ -42,6 +42,8 @@ class AdapterSettings:
     audio_resampling: AudioResampling
     zica: ZicaSpec
     lora: LoraSpec | None
+    audio_layers: tuple[tuple[int, ...], ...] | None = None
+    """Of features with hidden states to mix: number and width of each group of channels."""
 
     @classmethod
     def from_model_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -64,6 +66,7 @@ class AdapterSettings:
             audio_resampling=stored.get("audio_resampling", "nearest"),
             zica=ZicaSpec.from_stored(stored),
             lora=LoraSpec(**stored["lora"]) if stored.get("lora") else None,
+            audio_layers=tuple(map(tuple, stored.get("audio_layers") or ())) or None,
         )
 
     def music_config(self) -> dict[str, Any]:
@@ -74,12 +77,15 @@ class AdapterSettings:
             "backbone_layers": self.num_layers,
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
+            **self._stored_layers(),
             **self.zica.stored(),
         }
 
     def as_yaml(self) -> str:
         """For who has no configuration of the training."""
         settings = asdict(self) | {"layers": list(self.layers)}
+        settings = {n: v for n, v in settings.items() if n != "audio_layers"}
+        settings |= self._stored_layers()
         return yaml.safe_dump({"adapter": settings}, sort_keys=False)
 
     def comparable(self) -> dict[str, Any]:
@@ -93,9 +99,14 @@ class AdapterSettings:
             del found["num_layers"]
         else:
             del found["lora"]["share_qkv_a"]
-        for name in () if self.layers else ("zica", "audio_width", "audio_resampling"):
+        about_audio = ("zica", "audio_width", "audio_resampling", "audio_layers")
+        for name in () if self.layers else about_audio:
             del found[name]
         return found
+
+    def _stored_layers(self) -> dict[str, Any]:
+        """Nothing where none are mixed, as in older files."""
+        return {"audio_layers": [list(g) for g in self.audio_layers]} if self.audio_layers else {}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,15 @@ BUILT_IN = {
     "encoder": "musicinfuser.networks.transformers_audio.TransformersAudio",
     "log_mel": "musicinfuser.networks.log_mel.LogMel",
     "rhythm": "musicinfuser.networks.rhythm.Rhythm",
+    "mert": "musicinfuser.networks.mert.Mert",
+    "muq": "musicinfuser.networks.muq.MuQ",
 }
 COMBINED = "combined"
 """Features of several encoders; configs give a list of these instead."""
+
+
+AudioLayer = int | Literal["all"] | None
+"""Which hidden state: its number, None for the last, or ``all``, which are mixed in training."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class AudioPart:
     """Hub id or folder of its weights; null takes ``encoders.audio`` and its subfolder."""
     subfolder: str | None = None
     """Folder of the weights inside ``source``."""
-    layer: int | None = None
+    layer: AudioLayer = None
     """Its hidden state, as ``encoders.audio_layer``; null is the last."""
 
 
@@ -51,7 +57,7 @@ class AudioIdentity:
 
     features: str = "encoder"
     """As ``encoders.audio_features``."""
-    layer: int | None = None
+    layer: AudioLayer = None
     """As ``encoders.audio_layer``: None is the last hidden state."""
     encoder: str | None = None
     """Hub id, or a folder, which then is absolute or starts with a dot."""
@@ -104,10 +110,11 @@ class AudioIdentity:
             return " with ".join(map(str, self.parts))
         if self.features == "log_mel":
             return f"log-mel spectrograms of {self.width or 80} bands"
-        if self.features != "encoder":
+        if self.features != "encoder" and self.kind is None:
             weights = f", weights {self.weights}" if self.weights else ""
             return f"{self.features} ({self.rate_hz:g} Hz, {self.width} channels{weights})"
-        layer = "the last hidden state" if self.layer is None else f"layer {self.layer}"
+        names: dict[Any, str] = {None: "the last hidden state", "all": "all hidden states"}
+        layer = names.get(self.layer, f"layer {self.layer}")
         as_is = "waveforms as they are" if self.normalises is False else None
         known = (self.kind, self.weights and f"weights {self.weights}", as_is)
         marks = ", ".join(filter(None, known))
@@ -139,7 +146,8 @@ class AudioIdentity:
         if self.parts and len(self.parts) == len(other.parts):
             pairs = zip(self.parts, other.parts, strict=True)
             return all(a.can_be_told_from(b) for a, b in pairs)
-        if self.features != "encoder" or None not in (self.weights, other.weights):
+        has_weights = self.features == "encoder" or self.kind is not None
+        if not has_weights or None not in (self.weights, other.weights):
             return True
         names = [Path(source or "").name for source in (self.encoder, other.encoder)]
         return names[0] != "" and names[0] == names[1]
@@ -169,7 +177,7 @@ class AudioEncoder:
         cls.features = cls.__dict__.get("features", f"{cls.__module__}.{cls.__qualname__}")
 
     def __init__(
-        self, source: str = "", subfolder: str | None = None, *, layer: int | None = None
+        self, source: str = "", subfolder: str | None = None, *, layer: AudioLayer = None
     ) -> None:
         """Note where weights are, if it has any; none are read yet.
 
@@ -193,6 +201,11 @@ class AudioEncoder:
     def parts(self) -> "tuple[AudioEncoder, ...]":
         """What it is made of: itself, unless it combines several."""
         return (self,)
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """How its channels are made up: ``(1, width)``, or hidden states and the width of each."""
+        return ((1, self.width),)
 
     @property
     def module(self) -> nn.Module | None:
@@ -220,6 +233,12 @@ class AudioEncoder:
     def fingerprint(self) -> str:
         """The same in one line, for the clips of a cache."""
         return str(self.identity())
+
+
+def mixed_layers(encoder: AudioEncoder) -> list[list[int]] | None:
+    """`AudioEncoder.layers` as plain values where there are hidden states to mix, else None."""
+    layers = [list(group) for group in encoder.layers]
+    return layers if any(number > 1 for number, _ in layers) else None
 
 
 def audio_encoder_class(features: str) -> type[AudioEncoder]:

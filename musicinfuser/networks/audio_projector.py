@@ -1,5 +1,6 @@
 """Audio features to the width of the transformer, one token per latent frame (section 5.1)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +21,9 @@ class AudioProjector(nn.Module):
     picked for each, not averaged; at 73 frames, 124 of wav2vec 2.0 become 13. Our additions look at
     times in seconds: ``centre`` picks the feature at the middle of each latent frame's window,
     ``average`` takes the mean of all features in it.
+
+    Features that hold all hidden states of an encoder are mixed first: a softmax over learned
+    numbers, which are zero at first, so that training starts from the mean of the states.
     """
 
     times = AudioTimes()
@@ -28,11 +32,28 @@ class AudioProjector(nn.Module):
     """When the latent frames are; set where another backbone's or frame rate's are used."""
 
     def __init__(
-        self, audio_width: int, width: int, resampling: AudioResampling = "nearest"
+        self,
+        audio_width: int,
+        width: int,
+        resampling: AudioResampling = "nearest",
+        layers: Sequence[Sequence[int]] | None = None,
     ) -> None:
+        """Build it; None of ``layers`` mixes nothing, else they are as `AudioEncoder.layers`."""
         super().__init__()
+        self.audio_width, self.layers = audio_width, layers
+        mixed_width = audio_width
+        if layers:
+            right = sum(number * each for number, each in layers)
+            if right != audio_width:
+                raise UserError(
+                    f"model.audio_width is {audio_width}, but all hidden states together have "
+                    f"{right} channels; set it to {right}."
+                )
+            mixed_width = sum(each for _, each in layers)
+            sizes = [number for number, _ in layers if number > 1]
+            self.layer_logits = nn.ParameterList(torch.zeros(number) for number in sizes)
         self.projection = nn.Sequential(
-            nn.Linear(audio_width, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(mixed_width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.resampling = resampling
 
@@ -49,12 +70,14 @@ class AudioProjector(nn.Module):
         Raises:
             UserError: The features have another number of channels.
         """
-        num_channels, expected = audio_features.shape[-1], self.projection[0].in_features
-        if num_channels != expected:
+        num_channels = audio_features.shape[-1]
+        if num_channels != self.audio_width:
             raise UserError(
-                f"model.audio_width is {expected}, but the audio features have {num_channels} "
-                f"channels; set it to {num_channels}."
+                f"model.audio_width is {self.audio_width}, but the audio features have "
+                f"{num_channels} channels; set it to {num_channels}."
             )
+        if self.layers:
+            audio_features = self._mixed(audio_features)
         projected = self.projection(audio_features)
         if self.resampling == "nearest":
             resampled = F.interpolate(projected.transpose(1, 2), num_latent_frames, mode="nearest")
@@ -63,6 +86,19 @@ class AudioProjector(nn.Module):
             self.resampling, projected.shape[1], num_latent_frames, self.times, self.latent_times
         )
         return weights.to(projected.device, projected.dtype, non_blocking=True) @ projected
+
+    def _mixed(self, audio_features: Tensor) -> Tensor:
+        """Each encoder's hidden states as one, ``(B, S, mixed width)``."""
+        assert self.layers is not None
+        found, logits = [], iter(self.layer_logits)
+        sizes = [number * each for number, each in self.layers]
+        pieces = audio_features.split(sizes, dim=-1)
+        for (number, each), piece in zip(self.layers, pieces, strict=True):
+            if number > 1:
+                shares = next(logits).softmax(dim=0).to(piece.dtype)
+                piece = (piece.unflatten(-1, (number, each)) * shares[:, None]).sum(dim=-2)
+            found.append(piece)
+        return torch.cat(found, dim=-1)
 
 
 def resampling_weights(

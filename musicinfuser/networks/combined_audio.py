@@ -46,6 +46,11 @@ class CombinedAudio(AudioEncoder):
         """What it is made of, in the order of its channels."""
         return self._parts
 
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Those of its parts, in order."""
+        return tuple(group for part in self._parts for group in part.layers)
+
     @cached_property
     def module(self) -> nn.Module | None:  # type: ignore[override]
         """The networks of its parts; None if none has weights."""

@@ -50,8 +50,9 @@ class EncodersSpec:
     ``rhythm``: 35 channels by librosa; or the class path of an `AudioEncoder` of your own. A list
     concatenates several, each a name or a group with a ``source`` and ``layer`` of its own.
     ``audio_width`` must be the width of all together."""
-    audio_layer: int | None = None
-    """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer."""
+    audio_layer: int | Literal["all"] | None = None
+    """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer. ``all``
+    keeps every one; the audio projector learns how much of each to take."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
     max_text_tokens: int = MAX_TEXT_TOKENS

@@ -32,6 +32,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         audio_resampling: AudioResampling = "nearest",
         audio_encoder: str | None = None,
         origin: dict[str, Any] | None = None,
+        audio_layers: list[list[int]] | None = None,
         **zica: Any,
     ) -> None:
         """Build the adapter.
@@ -45,6 +46,8 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             audio_encoder: Hub id or folder of the wav2vec 2.0 it was trained with; None if nobody
                 said.
             origin: What it was trained with, as `Origin.stored` has it; None if nobody said.
+            audio_layers: Of features with all hidden states of an encoder, ``[number, width]`` of
+                each group of channels; None where nothing is mixed.
             **zica: As `ZicaSpec.stored` names them, and ``init``.
         """
         super().__init__()
@@ -53,7 +56,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.layers = tuple(layers)
         self.zica = build_zica(width, spec, self.layers)
         tokens = spec.inner_width(width)
-        self.audio_projector = AudioProjector(audio_width, tokens, audio_resampling)
+        self.audio_projector = AudioProjector(audio_width, tokens, audio_resampling, audio_layers)
         self.audio_projector.times = self.trained_with.audio.times
 
     @staticmethod

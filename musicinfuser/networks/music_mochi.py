@@ -64,6 +64,7 @@ class MusicMochi(nn.Module):
         lora: LoraSpec | None,
         audio_width: int = 768,
         audio_resampling: AudioResampling = "nearest",
+        audio_layers: Sequence[Sequence[int]] | None = None,
         audio_times: AudioTimes = AudioTimes(),  # noqa: B008 - frozen
         latent_times: LatentTimes = LatentTimes(),  # noqa: B008 - frozen
         memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
@@ -78,6 +79,7 @@ class MusicMochi(nn.Module):
             lora: LoRA settings, or None for no LoRA.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
             audio_resampling: How audio features become one token per latent frame.
+            audio_layers: As `AudioEncoder.layers`, of features with hidden states to mix.
             audio_times: When those features are.
             latent_times: When latent frames are, by the VAE and the frame rate (Mochi: 6, 1/30 s).
             memory: What is kept on the device, recomputed and compiled.
@@ -104,6 +106,7 @@ class MusicMochi(nn.Module):
                     config.num_attention_heads * config.attention_head_dim, list(chosen),
                     config.num_layers, audio_width, audio_resampling, **zica.stored(),
                     init=zica.init,
+                    audio_layers=[list(group) for group in audio_layers] if audio_layers else None,
                 )  # fmt: skip
                 adapter.audio_projector.times = audio_times
                 adapter.audio_projector.latent_times = latent_times

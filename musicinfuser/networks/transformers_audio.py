@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
+    CONFIG_MAPPING,
     AutoFeatureExtractor,
     AutoModel,
+    PreTrainedConfig,
     PreTrainedModel,
     Wav2Vec2BertModel,
 )
@@ -20,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
-from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity
+from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity, AudioLayer
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
 from musicinfuser.pretrained_sources import (
     find_local,
@@ -47,7 +48,7 @@ class TransformersAudio(AudioEncoder):
         source: str = WAV2VEC_HUB_ID,
         subfolder: str | None = None,
         *,
-        layer: int | None = None,
+        layer: AudioLayer = None,
         model: PreTrainedModel | None = None,
         extractor: Any = None,
     ) -> None:
@@ -56,7 +57,8 @@ class TransformersAudio(AudioEncoder):
         Args:
             source: Hub id or folder.
             subfolder: Folder of the encoder inside.
-            layer: Which hidden state; None is the last one, normalised.
+            layer: Which hidden state; None is the last one, normalised; ``all`` are every one side
+                by side, the one before the first layer at first.
             model: One in memory, in place of ``source``.
             extractor: Its feature extractor.
         """
@@ -76,7 +78,8 @@ class TransformersAudio(AudioEncoder):
         self._normalises = prepared.get("do_normalize")
         self._stacked = prepared.get("stride")
         self.rate_hz = prepared.get("sampling_rate") or self.rate_hz
-        self.width = self._config.get("hidden_size", self.width)
+        self._hidden_width = self._config.get("hidden_size", self.width)
+        self.width = self._num_states * self._hidden_width
         if strides := self._config.get("conv_stride"):
             self.hop, self.window = prod(strides), 1
             for kernel, stride in zip(
@@ -87,6 +90,16 @@ class TransformersAudio(AudioEncoder):
             # w2v-BERT: spectra of 25 ms every 10 ms, `stride` of them to a token.
             self.hop = stacked * self.rate_hz // 100
             self.window = self.hop + (self.rate_hz // 1000) * (SPECTRUM_MS - SPECTRUM_HOP_MS)
+
+    @property
+    def _num_states(self) -> int:
+        """Of its channels: one, or what enters the first layer and what each layer gives."""
+        return self._config.get("num_hidden_layers", 12) + 1 if self.layer == "all" else 1
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """The hidden states that its channels are, and the width of each."""
+        return ((self._num_states, self._hidden_width),)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -119,7 +132,8 @@ class TransformersAudio(AudioEncoder):
             values = extracted[self.module.main_input_name].to(device, self.module.dtype)
             if self.layer is None:
                 return self.module(values).last_hidden_state
-            return self.module(values, output_hidden_states=True).hidden_states[self.layer]
+            states = self.module(values, output_hidden_states=True).hidden_states
+            return torch.cat(states, dim=-1) if self.layer == "all" else states[self.layer]
 
     def identity(self) -> AudioIdentity:
         """What its files say, and a fingerprint of its weights; of weights little is read."""
@@ -128,12 +142,13 @@ class TransformersAudio(AudioEncoder):
         if Path(name).is_dir() and not looks_local(name):
             name = f"./{name}"  # a folder can be told from a Hub id
         return AudioIdentity(
+            self.features,
             layer=self.layer,
             encoder=name or None,
             kind=self._config.get("model_type"),
             weights=self._weights(),
             rate_hz=self.rate_hz / self.hop if is_known else None,
-            width=self._config.get("hidden_size"),
+            width=self.width if "hidden_size" in self._config else None,
             normalises=self._normalises,
             window_seconds=self.window / self.rate_hz if is_known else None,
         )
@@ -145,6 +160,20 @@ class TransformersAudio(AudioEncoder):
         found = fingerprint_folder(self._folder) if self._folder else self.source
         return found if self.layer is None else f"{found}, layer {self.layer}"
 
+    def network_config(self, config: dict[str, Any]) -> PreTrainedConfig:
+        """Of the network that a ``config.json`` describes.
+
+        Raises:
+            UserError: transformers does not know it.
+        """
+        kind = config.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            raise UserError(
+                f"audio_encoder: its config.json names the model_type {kind!r}, which transformers "
+                "does not know; give a wav2vec 2.0, HuBERT, WavLM or data2vec (encoders.audio)."
+            )
+        return CONFIG_MAPPING[kind].from_dict(config)
+
     def _weights(self) -> str | None:
         if self._folder is None:
             model = self.__dict__.get("module")
@@ -152,13 +181,13 @@ class TransformersAudio(AudioEncoder):
         # Whoever needs the weights says what is wrong with them.
         with suppress(UserError, KeyError, ValueError):
             # In files of a model with a head, names start with what the model calls its base.
-            base = MODEL_MAPPING[type(AutoConfig.for_model(self._config["model_type"]))]
+            base = MODEL_MAPPING[type(self.network_config(self._config))]
             prefix = f"{base.base_model_prefix}."
             return fingerprint_weights(mapped_weights(self._folder), prefix=prefix)
         return None
 
 
-def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None) -> None:
+def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: AudioLayer) -> None:
     """Refuse a model that takes no waveforms or has no such layer.
 
     Raises:
@@ -170,7 +199,7 @@ def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: int | None
             "wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT (encoders.audio)."
         )
     num_layers = part.config.num_hidden_layers
-    if layer is not None and layer > num_layers:
+    if isinstance(layer, int) and layer > num_layers:
         raise UserError(
             f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
             f"{num_layers}."

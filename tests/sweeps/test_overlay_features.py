@@ -21,6 +21,10 @@ ROWS = {
     "audio_layer_6": ("encode/audio_layer_6", 96),
     "audio_hubert": ("encode/audio_hubert", 96),
     "audio_log_mel": ("encode/audio_log_mel", 80),
+    "audio_layer_mixture": ("encode/audio_layer_mixture", 8 * 96),
+    "audio_rhythm": ("encode/audio_rhythm", 35),
+    "small/audio_rhythm": ("encode/audio_rhythm", 35),
+    "small/audio_rhythm_and_wav2vec": ("encode/audio_rhythm_and_wav2vec", 131),
     "small/audio_layer_1": (None, 96),
     "small/audio_log_mel": ("encode/audio_log_mel", 80),
 }
@@ -73,7 +77,14 @@ def features(parts: Path, two_videos: Path, tmp_path_factory: pytest.TempPathFac
     return encode
 
 
-@pytest.mark.parametrize("row", ROWS)
+WITH_LIBROSA = {row for row in ROWS if "rhythm" in row}
+
+
+@pytest.mark.parametrize(
+    "row",
+    # librosa compiles itself on first use
+    [pytest.param(r, marks=pytest.mark.slow) if r in WITH_LIBROSA else r for r in ROWS],
+)
 def test_a_step_on_other_features(parts: Path, features, row: str) -> None:  # noqa: ANN001
     encoding, width = ROWS[row]
     arguments = [f"--config={ABLATIONS}/{encoding}.yaml"] if encoding else []
@@ -91,8 +102,13 @@ def test_a_step_on_other_features(parts: Path, features, row: str) -> None:  # n
     overlay = f"--config={ABLATIONS}/{row}.yaml"
     where = f"--data.init_args.cache_dir={cache}"
     less = ("--model.init_args.layers=[0]", "--data.init_args.validation_source=null")
-    trained = one_step(parser, parts, cache, (*less, overlay, *places, where))
+    places_too = [*places, where]
+    if row == "audio_layer_mixture":  # the encoder here is smaller than the overlay's
+        places_too.append(f"--model.init_args.audio_width={width}")
+    trained = one_step(parser, parts, cache, (*less, overlay, *places_too))
     assert any(name.startswith("zica.") for name in trained.moved)
+    mixture = "audio_projector.layer_logits.0"
+    assert (mixture in trained.start) == (row == "audio_layer_mixture")
     # What was trained takes audio features as the cache holds them, and the usual cache is refused.
     encoders = trained.module.encoders
     check_encoders(cache, read_headers(cache)[0].recipe, encoders)

@@ -17,6 +17,10 @@ NUM_BLOCKS, WIDTH = 6, 128
 # Their caches are not the others': test_overlay_features.py.
 OTHER_FEATURES = {
     *("audio_layer_6", "audio_log_mel", "audio_hubert"),
+    *("audio_layer_mixture", "audio_rhythm", "audio_rhythm_and_wav2vec", "audio_mert", "audio_muq"),
+    *("small/audio_rhythm", "small/audio_rhythm_and_wav2vec"),
+    *("encode/audio_layer_mixture", "encode/audio_rhythm", "encode/audio_rhythm_and_wav2vec"),
+    *("encode/audio_mert", "encode/audio_muq"),
     *("small/audio_layer_1", "small/audio_log_mel", "small/encode"),
     *("encode/audio_layer_6", "encode/audio_log_mel", "encode/audio_hubert"),
 }

@@ -56,6 +56,32 @@ ONE_THING: dict[str, dict[str, Any]] = {
         f"{M}.audio_width": 80,
         f"{D}.cache_dir": "cache/audio_log_mel",
     },
+    "audio_rhythm": {
+        f"{M}.encoders.audio_features": "rhythm",
+        f"{M}.audio_width": 35,
+        f"{D}.cache_dir": "cache/audio_rhythm",
+    },
+    "audio_rhythm_and_wav2vec": {
+        f"{M}.encoders.audio_features": ["encoder", "rhythm"],
+        f"{M}.audio_width": 803,
+        f"{D}.cache_dir": "cache/audio_rhythm_and_wav2vec",
+    },
+    "audio_layer_mixture": {
+        f"{M}.encoders.audio_layer": "all",
+        f"{M}.audio_width": 9984,
+        f"{D}.cache_dir": "cache/audio_layer_mixture",
+    },
+    "audio_mert": {
+        f"{M}.encoders.audio_features": "mert",
+        f"{M}.encoders.audio": "m-a-p/MERT-v1-95M",
+        f"{D}.cache_dir": "cache/audio_mert",
+    },
+    "audio_muq": {
+        f"{M}.encoders.audio_features": "muq",
+        f"{M}.encoders.audio": "OpenMuQ/MuQ-large-msd-iter",
+        f"{M}.audio_width": 1024,
+        f"{D}.cache_dir": "cache/audio_muq",
+    },
     "audio_hubert": {
         f"{M}.encoders.audio": "facebook/hubert-base-ls960",
         f"{D}.cache_dir": "cache/audio_hubert",
@@ -76,6 +102,16 @@ SMALL_THING: dict[str, dict[str, Any]] = {
         f"{M}.encoders.audio_features": "log_mel",
         f"{M}.audio_width": 80,
         f"{D}.cache_dir": "runs/ablations/cache_audio_log_mel",
+    },
+    "small/audio_rhythm": {
+        f"{M}.encoders.audio_features": "rhythm",
+        f"{M}.audio_width": 35,
+        f"{D}.cache_dir": "runs/ablations/cache_audio_rhythm",
+    },
+    "small/audio_rhythm_and_wav2vec": {
+        f"{M}.encoders.audio_features": ["encoder", "rhythm"],
+        f"{M}.audio_width": 131,
+        f"{D}.cache_dir": "runs/ablations/cache_audio_rhythm_and_wav2vec",
     },
     # Without attention there are no positions to know.
     "feature_addition": {

@@ -1,0 +1,92 @@
+"""MuQ, an encoder of music, by the package of its authors."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity, AudioLayer
+from musicinfuser.networks.weights_fingerprint import fingerprint_weights
+from musicinfuser.pretrained_sources import missing_weights_named
+
+MUQ_HUB_ID = "OpenMuQ/MuQ-large-msd-iter"
+DEPTH = 12
+"""Its layers."""
+
+
+class MuQ(AudioEncoder):
+    """A hidden state of MuQ (arXiv 2501.01108), in fp32: 25 per second at 24 kHz, 1,024 channels.
+
+    Needs ``pip install muq`` (code MIT, weights CC BY-NC 4.0). Its spectra are centred and padded;
+    the first feature, half of which is padding, is left out, so feature k is centred at
+    40 (k + 1) ms, as `times` says.
+    """
+
+    features = "muq"
+    takes_layer = True
+    rate_hz, hop, window, width = 24_000, 960, 1_920, 1_024
+
+    def __init__(
+        self, source: str = MUQ_HUB_ID, subfolder: str | None = None, *, layer: AudioLayer = None
+    ) -> None:
+        """Note where its weights are; arguments as those of `AudioEncoder`."""
+        super().__init__(source or MUQ_HUB_ID, subfolder, layer=layer)
+        self.width *= self.layers[0][0]
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """The hidden states that its channels are, and the width of each."""
+        return ((DEPTH + 1 if self.layer == "all" else 1, type(self).width),)
+
+    @cached_property
+    def module(self) -> nn.Module:  # type: ignore[override]
+        """The network, frozen.
+
+        Raises:
+            UserError: The package is not installed, or it has no such layer.
+            MissingWeightsError: Nothing loadable there.
+        """
+        try:
+            import muq
+        except ImportError as error:
+            raise UserError(
+                f"encoders.audio_features: muq needs the package muq; pip install muq ({error})."
+            ) from error
+        source = self.source
+        with missing_weights_named("MuQ", source, self.subfolder):
+            model: Any = muq.MuQ.from_pretrained(
+                f"{source}/{self.subfolder}" if self.subfolder else source
+            )
+        depth = model.config.encoder_depth
+        if isinstance(self.layer, int) and self.layer > depth:
+            raise UserError(
+                f"encoders.audio_layer is {self.layer}, but {source} has {depth} layers; use 0 to "
+                f"{depth}."
+            )
+        return model.float().eval().requires_grad_(False)
+
+    def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """Hidden states ``(B, S, 1024)`` of ``(B, num_samples)`` at 24 kHz in [-1, 1]."""
+        with torch.autocast(device.type, enabled=False):
+            found = self.module(waveforms.to(device).float(), output_hidden_states=True)
+        if self.layer == "all":
+            chosen = torch.cat(found.hidden_states, dim=-1)
+        else:
+            chosen = found.hidden_states[-1 if self.layer is None else self.layer]
+        return chosen[:, 1 : 1 + self.num_features(waveforms.shape[1])]
+
+    def identity(self) -> AudioIdentity:
+        """Its source and layer, and a fingerprint of its weights once they are loaded."""
+        loaded = self.__dict__.get("module")
+        return AudioIdentity(
+            self.features,
+            layer=self.layer,
+            encoder=self.source,
+            kind="muq",
+            weights=None if loaded is None else fingerprint_weights(loaded.state_dict()),
+            rate_hz=self.rate_hz / self.hop,
+            width=self.width,
+            window_seconds=self.times.window_seconds,
+        )

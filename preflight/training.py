@@ -90,7 +90,12 @@ def _unlearned(module: MusicInfuserModule, settings: Settings) -> str:
     """A warning where a run is within what was measured to learn nothing; empty elsewhere."""
     spec, depth = module.zica_spec, module.adapted.backbone.config.num_layers
     blocks, steps = UNLEARNED
-    is_measured = spec.form == "cross_attention" and spec.frame_window is None
+    features = module.encoders.spec.audio_features
+    is_measured = (
+        features == TransformersAudio.features
+        and spec.form == "cross_attention"
+        and spec.frame_window is None
+    )
     is_short = depth <= blocks and settings.trainer["max_steps"] <= steps
     is_fresh = settings.groups.get("init_adapter") is None
     if not module.adapted.layers or spec.positions != "none":

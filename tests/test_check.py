@@ -86,6 +86,12 @@ def test_a_run_that_was_measured_to_learn_nothing_from_audio_is_told(check: Call
         ["--model.init_args.layers=[]"],
     ):
         assert said(*elsewhere) == 0, elsewhere
+    other = (
+        "--model.init_args.encoders.audio_features=log_mel",
+        "--model.init_args.audio_width=80",
+    )
+    report = check(*other)  # of which the cache has none
+    assert "zica_time" not in dict(report.sections)["training"] and report.problems
 
 
 def test_samples_of_the_caches_clips_are_named(check: Callable, cache: Path) -> None:

@@ -39,6 +39,8 @@ SHIPPED = {
         for name in (
             "longer",
             "tempo",
+            "lag",
+            "silence",
             "seeds",
             "tracks",
             "group",

@@ -81,7 +81,13 @@ def run(settings: Namespace) -> None:
     metrics, specs = read_metrics(settings.metrics)
     document = score_folders(settings, metrics, specs)
     print_summary(document)
-    if not any(record["values"] or record["features"] for record in document["clips"]):
+    # A description alone, such as a motion curve, is no score where all else failed.
+    is_scored = any(
+        record["values"] or (record["features"] and not record["failures"])
+        for record in document["clips"]
+    )
+    summaries = (summary for own in document["systems"].values() for summary in own.values())
+    if not is_scored and all(summary["mean"] is None for summary in summaries):
         raise EvaluationError(
             f"None of the {len(document['clips'])} clips could be scored; the reasons are in "
             f"{settings.output}."

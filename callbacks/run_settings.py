@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import lightning.pytorch as L
@@ -121,9 +121,13 @@ def _of(holder: object, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Attributes that are there; groups of options as dicts."""
     values: dict[str, Any] = {n: getattr(holder, n) for n in names if hasattr(holder, n)}
     return {
-        f"{prefix}.{name.removesuffix('_spec')}": vars(value) if is_dataclass(value) else value
-        for name, value in values.items()
+        f"{prefix}.{name.removesuffix('_spec')}": _plain(value) for name, value in values.items()
     }
+
+
+def _plain(value: Any) -> Any:
+    """A group of options as a dict, the groups within it too, as checkpoints hold plain values."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _clips(data: object) -> dict[str, str]:

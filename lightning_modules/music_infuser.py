@@ -22,6 +22,7 @@ from lightning_modules.checkpointing import (
     check_checkpoint_origin,
     keep_adapters,
 )
+from lightning_modules.counterfactual import changed_audio, check_batch, counterfactual_loss
 from lightning_modules.encoding import check_encoders
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
@@ -134,6 +135,7 @@ class MusicInfuserModule(L.LightningModule):
         elif isinstance(data, DanceDataModule):
             data.setup("validate")
             assert data.recipe is not None
+            check_batch(self.objective.counterfactual, data.batch_size)
             check_encoders(data.cache_dir, data.recipe, self.encoders)
 
     def configure_model(self) -> None:
@@ -205,8 +207,26 @@ class MusicInfuserModule(L.LightningModule):
         sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
         losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
         loss = losses.mean()
-        self.step_means.log(self, {"train/loss": loss}, prog_bar=True)
+        values = {"train/loss": loss}
+        if self.objective.counterfactual.weight:
+            loss = loss + self._counterfactual(batch, sigma, losses, values)
+        self.step_means.log(self, values, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
+
+    def _counterfactual(
+        self, batch: ClipBatch, sigma: Tensor, own: Tensor, values: dict[str, Tensor]
+    ) -> Tensor:
+        """The weighted term, at the noise of ``own``; adds what is logged to ``values``."""
+        spec = self.objective.counterfactual
+        hop = self.encoders.audio.times.hop_seconds
+        audio = changed_audio(spec, batch, seed=self.seed, hop_seconds=hop)
+        changed = self.velocity_losses(batch, sigma, audio=audio, purpose="training")
+        heard = batch.music_weight
+        term = counterfactual_loss(own, changed, margin=spec.margin, heard=heard).mean()
+        values["train/counterfactual_loss"] = term
+        # Of samples without music it is 0, and was never anything else.
+        values["train/counterfactual_gap"] = (changed - own).detach().mean()
+        return spec.weight * term
 
     def on_validation_epoch_start(self) -> None:
         """Forget the clips of a validation that was given up."""

@@ -52,6 +52,9 @@ def test_each_changed_setting_is_named_in_a_line_of_its_own(resume: Callable) ->
         "--model.init_args.objective.latent_space=authors": [
             "model.objective.latent_space: normalised {}, authors {}"
         ],
+        "--model.init_args.objective.counterfactual.weight=2": [
+            "model.objective.counterfactual.weight: 0.0 {}, 2.0 {}"
+        ],
         "--beta_annealing.initial=5": ["beta_annealing.initial: 3.0 {}, 5.0 {}"],
         "--beta_annealing.half_life_steps=9": ["beta_annealing.half_life_steps: 200 {}, 9 {}"],
         "--trainer.precision=bf16-mixed": ["trainer.precision: 32-true {}, bf16-mixed {}"],

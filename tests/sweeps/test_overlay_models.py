@@ -168,6 +168,7 @@ CASES: dict[str, Case] = {
     "base_prompt_0": (captions, 0.0, []),
     "base_prompt_100": (captions, 1.0, []),
     "music_dropout": (lacking, set(map(frozenset, ("", *DROPPED))), []),
+    "counterfactual": (lambda of: of.module.objective.counterfactual.weight, 1.0, []),
     "no_wild": (lambda of: of.sources, {"aist"}, []),
     "data_half": (num_clips, {}, []),
     "data_quarter": (num_clips, {}, []),

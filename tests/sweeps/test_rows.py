@@ -43,6 +43,7 @@ ONE_THING: dict[str, dict[str, Any]] = {
     "zica_no_positions": {},  # base.yaml has none; small.yaml does
     "lora_visual": {f"{M}.lora.streams": "visual"},
     "music_dropout": {f"{D}.music_dropout": 0.1, f"{D}.both_dropout": 0.05},
+    "counterfactual": {f"{M}.objective.counterfactual.weight": 1.0},
     "music_guidance_3": {f"{M}.sampling.music_guidance_scale": 3.0},
     "data_half": {f"{D}.training_share": 0.5},
     "data_quarter": {f"{D}.training_share": 0.25},

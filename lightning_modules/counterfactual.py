@@ -1,0 +1,71 @@
+"""The counterfactual term: a clip with changed music must be predicted worse than with its own.
+
+The idea, to train on the same clip with music that is not its own, is CAT-LoRA's; the form is
+ours. A hinge bounds it, and the loss with the own music stays in it: to harm a prediction whatever
+the music is lowers nothing, as both losses rise alike.
+"""
+
+import torch
+from torch import Tensor
+
+from datamodules.batch import ClipBatch
+from lightning_modules.settings import CounterfactualSpec
+from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
+
+# One latent frame of Mochi's is 0.2 s: of less ZICA may see nothing. More than 0.5 s is a beat.
+SHIFT_SECONDS = (0.2, 0.5)
+
+
+def check_batch(spec: CounterfactualSpec, batch_size: int) -> None:
+    """Refuse a batch that has no other clip.
+
+    Raises:
+        UserError: ``kind`` is ``other`` and a batch has one clip.
+    """
+    if spec.weight and spec.kind == "other" and batch_size < 2:
+        raise UserError(
+            f"model.objective.counterfactual.kind is other, but data.batch_size is {batch_size}: "
+            "the other clip is of the same batch; use 2 or more, or kind shifted or silent."
+        )
+
+
+def changed_audio(
+    spec: CounterfactualSpec, batch: ClipBatch, *, seed: int, hop_seconds: float
+) -> Tensor | None:
+    """The music a batch is predicted worse with, ``(B, S, audio width)``; None is none.
+
+    Args:
+        spec: Which change: ``shifted`` rolls each clip's features by `SHIFT_SECONDS`, earlier or
+            later, as drawn for its sample; ``other`` is the batch's next clip's.
+        batch: Encoded clips.
+        seed: The run's.
+        hop_seconds: Between two features.
+    """
+    if spec.kind == "silent":
+        return None
+    if spec.kind == "other":
+        return batch.audio.roll(-1, dims=0)
+    low, high = SHIFT_SECONDS
+    rolled = []
+    for audio, index in zip(batch.audio, batch.sample_index, strict=True):
+        drawn = torch.rand(2, generator=generator(seed, index, "counterfactual shift")).tolist()
+        steps = max(1, round((low + (high - low) * drawn[0]) / hop_seconds))
+        rolled.append(audio.roll(steps if drawn[1] < 0.5 else -steps, dims=0))
+    return torch.stack(rolled)
+
+
+def counterfactual_loss(
+    own: Tensor, changed: Tensor, *, margin: float, heard: Tensor | None
+) -> Tensor:
+    """relu((1 + margin) own - changed) per sample, the margin's own loss without a gradient.
+
+    Args:
+        own: ``(B,)`` losses with the clips' own music.
+        changed: ``(B,)`` losses with changed music, at the same noise.
+        margin: By what share of ``own`` the other should be worse; a share, as losses differ
+            between noise levels.
+        heard: ``(B,)``, 0 for samples whose music was dropped, which have no term; None for none.
+    """
+    losses = (margin * own.detach() + own - changed).relu()
+    return losses if heard is None else losses * heard

@@ -15,6 +15,7 @@ from musicinfuser.app.generator import Generator
 from musicinfuser.app.options import parse
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.networks.audio_encoder import AudioPart, mixed_layers
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
@@ -42,10 +43,11 @@ def train(small_parts: Path, tmp_path: Path):
         given = {"audio": mochi, "audio_subfolder": "audio_encoder"} | heard
         spec = EncodersSpec(mochi=mochi, dtype="float32", **given)
         backbone = BackboneSpec(pretrained=mochi, dtype="float32")
+        ears = Encoders(spec).audio
         model = MusicMochi(
             build_backbone(backbone), layers=[0, 2], zica=ZicaSpec(num_heads=4),
             lora=LoraSpec(rank=2, alpha=6.0),
-            audio_width=80 if spec.audio_features == "log_mel" else 96,
+            audio_width=ears.width, audio_layers=mixed_layers(ears),
         )  # fmt: skip
         with_trained_values(model)
         folder = tmp_path / name
@@ -70,8 +72,11 @@ def train(small_parts: Path, tmp_path: Path):
         {"audio_layer": 2},
         {"audio_features": "log_mel"},
         {"audio": "encoder"},
+        {"audio_layer": "all"},
+        {"audio_features": ["encoder", "log_mel"]},
+        {"audio_features": ["log_mel", AudioPart("encoder", layer=1)], "audio": "encoder"},
     ],
-    ids=["last", "layer 0", "layer 2", "log-mel", "hubert"],
+    ids=["last", "layer 0", "layer 2", "log-mel", "hubert", "all layers", "both", "both, hubert"],
 )
 def test_it_hears_what_the_adapter_was_trained_on(
     train, small_parts: Path, song: str, encoder: Path, tmp_path: Path, heard: dict

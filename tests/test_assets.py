@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
 from torch import nn
-from transformers import T5EncoderModel, Wav2Vec2Model
+from transformers import T5EncoderModel, Wav2Vec2BertModel
 
 from datamodules import AISTDataset, YouTubeDataset
 from datamodules.batch import collate
@@ -19,7 +19,6 @@ from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.data.music_dataset import Excerpts, compose_pieces
 from small_world.generator import make_small_world
 from small_world.parts import TextToVideoModule
-from small_world.parts.audio_encoder import normalise_loudness
 from small_world.parts.autoencoder import psnr
 from tests.conftest import ROOT
 from tests.datamodules.conftest import cut
@@ -67,7 +66,9 @@ def test_diffusers_reads_the_folder() -> None:
     assert isinstance(pipeline.transformer, MochiTransformer3DModel)
     assert isinstance(pipeline.vae, AutoencoderKLMochi)
     assert isinstance(pipeline.text_encoder, T5EncoderModel)
-    assert isinstance(Wav2Vec2Model.from_pretrained(FOLDER, subfolder="audio_encoder"), nn.Module)
+    assert isinstance(
+        Wav2Vec2BertModel.from_pretrained(FOLDER, subfolder="audio_encoder"), nn.Module
+    )
 
 
 def test_the_base_knows_its_dancers_and_reads_its_prompts() -> None:
@@ -118,7 +119,7 @@ def test_clips_come_back_and_latents_are_normal(
 def test_a_line_through_the_features_finds_the_beat(encoders: Encoders) -> None:
     """Ridge regression from features to the meter, on pieces of which neither heard any."""
     pieces = compose_pieces(40, name="test of the shipped encoder", seed=77)
-    excerpts = Excerpts(pieces, num_samples=40_000, seed=77)
+    excerpts = Excerpts(pieces, num_samples=40_000, seed=77, window=560)
     features, targets = [], []
     for i in range(96):
         _, waveform, meter = excerpts[i]
@@ -144,7 +145,6 @@ def test_loudness_does_not_matter(encoders: Encoders) -> None:
     torch.testing.assert_close(
         louder, encoders.encode_audio(waveform, device=CPU), rtol=1e-3, atol=1e-3
     )
-    assert torch.isfinite(normalise_loudness(waveform)).all()
 
 
 def test_card_names_the_commands() -> None:

@@ -16,14 +16,18 @@ class PartDataModule(L.LightningDataModule):
     Args:
         batch_size: Samples per process and batch.
         collate: Samples to a batch.
+        num_workers: Processes that make training samples.
     """
 
     training: Dataset
     validation: Dataset
     validation_batch_size: int
 
-    def __init__(self, *, batch_size: int, collate: Callable[[list], Any]) -> None:
+    def __init__(
+        self, *, batch_size: int, collate: Callable[[list], Any], num_workers: int = 0
+    ) -> None:
         super().__init__()
+        self.num_workers = num_workers
         self.batch_size = self.validation_batch_size = batch_size
         self.collate = collate
 
@@ -36,7 +40,12 @@ class PartDataModule(L.LightningDataModule):
         """Batches from the trainer's current step to its last."""
         assert self.trainer is not None
         batches = StepIndexedBatches(range(2**62), batch_size=self.batch_size, trainer=self.trainer)
-        return DataLoader(self.training, batch_sampler=batches, collate_fn=self.collate)
+        return DataLoader(
+            self.training,
+            batch_sampler=batches,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+        )
 
     def val_dataloader(self) -> DataLoader:
         """The same samples every time."""

@@ -1,26 +1,55 @@
-"""Excerpts of generated music with its meter, for training the small audio encoder to find beats.
+"""Excerpts of music with known beats, for training the small audio encoder to find them.
 
-The pieces are composed for this alone: none of them plays in a small world's videos.
+Two kinds: the generator's synthetic pieces, and pieces played by sampled instruments, which are
+changed as recordings are. All are composed for this alone: none plays in a small world's videos.
 """
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+from transformers import AutoFeatureExtractor
 
+from musicinfuser import keyed_random
 from musicinfuser.keyed_random import generator
 from small_world.data.base import PartDataModule
-from small_world.generator.music import STYLES, Piece, compose
+from small_world.generator.band import SampledInstruments, compose_score
+from small_world.generator.music import BEATS_PER_BAR, STYLES, compose
+from small_world.generator.sound_changes import change_sound
 
 RATE_HZ = 16_000
-# wav2vec 2.0: a token every 20 ms, each from 25 ms of sound.
-TOKEN_SECONDS, TOKEN_SPAN_SECONDS = 0.02, 0.025
+# A token every 20 ms; wav2vec 2.0 makes each of 25 ms of sound, w2v-BERT of 35 ms.
+TOKEN_HOP, WAV2VEC_WINDOW, BERT_WINDOW = 320, 400, 560
 MIN_BPM, MAX_BPM = 70.0, 145.0
+FASTEST_BPM = 148.0
+"""Dancers of the small world take every second beat of faster music."""
+
+NUM_BARS = 10
+CHANGED = 0.75
+"""Share of training excerpts that are changed as recordings are, where a soundfont is given."""
 # Cycles to follow, in beats: the beat, kick against snare, the bar.
 CYCLES_BEATS = (1, 2, 4)
+LENGTHS = ((1.0, 0.6), (2.0, 0.3), (4.0, 0.1))
+"""Lengths of training excerpts, as multiples of the given one, and their shares."""
+
+
+@dataclass(frozen=True, eq=False)
+class BeatPiece:
+    """Music and the beats to dance to; its clock starts at the first one."""
+
+    samples: NDArray[np.int16]
+    """``(S,)`` at 16 kHz."""
+    beats_seconds: NDArray[np.float64]
+    beats_per_bar: int
 
 
 class MusicBatch(NamedTuple):
@@ -30,14 +59,37 @@ class MusicBatch(NamedTuple):
     waveforms: Tensor
     """``(B, num_samples)`` at 16 kHz."""
     meter: Tensor
-    """``(B, num_tokens, len(CYCLES_BEATS))``: position within each cycle, in [0, 1)."""
+    """``(B, num_tokens, len(CYCLES_BEATS))``: position within each cycle, in [0, 1); NaN where the
+    music has no such cycle."""
+    features: Tensor | None = None
+    """What the encoder's feature extractor makes of the waveforms, if it was asked to."""
 
 
 class Excerpts(Dataset[tuple[int, Tensor, Tensor]]):
-    """Random excerpts; piece and start follow from the sample index alone."""
+    """Random excerpts; piece, start and changes follow from the sample index alone.
 
-    def __init__(self, pieces: list[Piece], *, num_samples: int, seed: int) -> None:
+    Args:
+        pieces: What to cut from.
+        num_samples: Length of an excerpt.
+        seed: Seed of all draws.
+        same_length: Samples in a row that share a longer length, drawn by `LENGTHS`; 0: all have
+            the given one.
+        changed: Share of excerpts changed as recordings are.
+        window: Samples that a token is made of.
+    """
+
+    def __init__(
+        self,
+        pieces: list[BeatPiece],
+        *,
+        num_samples: int,
+        seed: int,
+        same_length: int = 0,
+        changed: float = 0.0,
+        window: int = WAV2VEC_WINDOW,
+    ) -> None:
         self.pieces, self.num_samples, self.seed = pieces, num_samples, seed
+        self.same_length, self.changed, self.window = same_length, changed, window
 
     def __len__(self) -> int:
         """Pieces to draw from."""
@@ -47,40 +99,89 @@ class Excerpts(Dataset[tuple[int, Tensor, Tensor]]):
         """Sample index, waveform ``(num_samples,)`` and meter ``(num_tokens, 3)``."""
         stream = generator(self.seed, sample_index, "excerpt")
         piece = self.pieces[int(torch.randint(len(self.pieces), (), generator=stream))]
-        last = len(piece.beats_seconds) * piece.beat_seconds - self.num_samples / RATE_HZ
-        start_seconds = torch.rand((), generator=stream).item() * last
-        first = round(start_seconds * RATE_HZ)
-        waveform = torch.from_numpy(piece.waveform[0, first : first + self.num_samples])
-        return sample_index, waveform, meter_of(piece, first / RATE_HZ, self.num_samples)
+        num_samples = self._num_samples(sample_index)
+        last = piece.beats_seconds[-1] - num_samples / RATE_HZ
+        first = max(round(torch.rand((), generator=stream).item() * last * RATE_HZ), 0)
+        cut = np.zeros(num_samples, np.float32)
+        found = piece.samples[first : first + num_samples]
+        cut[: len(found)] = found / np.float32(32767)
+        if torch.rand((), generator=stream).item() < self.changed:
+            key = keyed_random.key(self.seed, sample_index, "changes of sound")
+            cut = change_sound(cut, RATE_HZ, np.random.default_rng(key))
+        meter = meter_of(piece, first / RATE_HZ, num_samples, self.window)
+        return sample_index, torch.from_numpy(cut), meter
+
+    def _num_samples(self, sample_index: int) -> int:
+        if not self.same_length:
+            return self.num_samples
+        group = sample_index // self.same_length
+        drawn = torch.rand((), generator=generator(self.seed, group, "length")).item()
+        for times, share in LENGTHS:
+            if (drawn := drawn - share) < 0:
+                return round(times * self.num_samples)
+        return self.num_samples
 
 
-def num_tokens(num_samples: int) -> int:
-    """Tokens wav2vec 2.0 makes of so many samples: its windows of 400, 320 apart."""
-    return (num_samples - 400) // 320 + 1
+def num_tokens(num_samples: int, window: int = WAV2VEC_WINDOW) -> int:
+    """Tokens an encoder makes of so many samples: one every 320, each of ``window``."""
+    return (num_samples - window) // TOKEN_HOP + 1
 
 
-def meter_of(piece: Piece, start_seconds: float, num_samples: int) -> Tensor:
-    """Where the middle of each token lies in each cycle, ``(num_tokens, 3)`` in [0, 1)."""
-    centres = torch.arange(num_tokens(num_samples)) * TOKEN_SECONDS + TOKEN_SPAN_SECONDS / 2
-    beats = (start_seconds + centres.double()) / piece.beat_seconds
-    return torch.stack([(beats / cycle) % 1.0 for cycle in CYCLES_BEATS], dim=1).float()
+def meter_of(
+    piece: BeatPiece, start_seconds: float, num_samples: int, window: int = WAV2VEC_WINDOW
+) -> Tensor:
+    """Where the middle of each token lies in each cycle, ``(num_tokens, 3)`` in [0, 1) or NaN."""
+    centres = (np.arange(num_tokens(num_samples, window)) * TOKEN_HOP + window / 2) / RATE_HZ
+    at = np.interp(
+        start_seconds + centres, piece.beats_seconds, np.arange(len(piece.beats_seconds))
+    )
+    cycles = [
+        (at / cycle) % 1.0 if piece.beats_per_bar % cycle == 0 else np.full(len(at), np.nan)
+        for cycle in CYCLES_BEATS
+    ]
+    return torch.from_numpy(np.stack(cycles, axis=1)).float()
 
 
-def compose_pieces(num_pieces: int, *, name: str, seed: int) -> list[Piece]:
-    """Pieces of all genres in turn, with tempi of their own."""
+def compose_pieces(num_pieces: int, *, name: str, seed: int) -> list[BeatPiece]:
+    """Synthetic pieces of all genres in turn, with tempi of their own."""
     genres, pieces = sorted(STYLES), []
     for number in tqdm(range(num_pieces), desc=f"composing ({name})", disable=num_pieces < 50):
         stream = generator(seed, number, f"tempo of {name}")
         bpm = MIN_BPM * math.pow(MAX_BPM / MIN_BPM, torch.rand((), generator=stream).item())
         genre = genres[number % len(genres)]
-        pieces.append(compose(f"{name} {number}", genre=genre, bpm=bpm, seed=seed, rate_hz=RATE_HZ))
+        made = compose(f"{name} {number}", genre=genre, bpm=bpm, seed=seed, rate_hz=RATE_HZ)
+        beats = np.arange(len(made.beats_seconds) + 1, dtype=np.float64) * made.beat_seconds
+        pieces.append(BeatPiece(_stored(made.waveform[0]), beats, BEATS_PER_BAR))
     return pieces
 
 
-def collate_excerpts(excerpts: list[tuple[int, Tensor, Tensor]]) -> MusicBatch:
-    """Stack excerpts."""
+def play_pieces(num_pieces: int, *, name: str, seed: int, soundfont: str | Path) -> list[BeatPiece]:
+    """Pieces of sampled instruments; of fast music every second beat counts."""
+    band, pieces = SampledInstruments(soundfont, rate_hz=RATE_HZ), []
+    for number in tqdm(range(num_pieces), desc=f"playing ({name})", disable=num_pieces < 50):
+        score = compose_score(f"{name} {number}", seed=seed, num_bars=NUM_BARS)
+        beats, per_bar = score.beats_seconds, score.beats_per_bar
+        if score.bpm > FASTEST_BPM:
+            beats, per_bar = beats[::2], per_bar // 2
+        pieces.append(BeatPiece(_stored(band.play(score)), beats, per_bar))
+    return pieces
+
+
+def _stored(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    return (waveform * 32767).astype(np.int16)
+
+
+def collate_excerpts(
+    excerpts: list[tuple[int, Tensor, Tensor]], extractor: Callable[..., Any] | None = None
+) -> MusicBatch:
+    """Stack excerpts, with what a feature extractor of transformers makes of them."""
     indices, waveforms, meters = zip(*excerpts, strict=True)
-    return MusicBatch(tuple(indices), torch.stack(waveforms), torch.stack(meters))
+    features = None
+    if extractor is not None:
+        sounds = [waveform.numpy() for waveform in waveforms]
+        made = extractor(sounds, sampling_rate=RATE_HZ, return_tensors="pt")
+        features = made[extractor.model_input_names[0]]  # type: ignore[attr-defined]
+    return MusicBatch(tuple(indices), torch.stack(waveforms), torch.stack(meters), features)
 
 
 class MusicDataModule(PartDataModule):
@@ -91,35 +192,59 @@ class MusicDataModule(PartDataModule):
         *,
         batch_size: int,
         seed: int,
+        extractor: str | None = None,
+        soundfont: str | None = None,
         excerpt_seconds: float = 2.5,
         num_pieces: int = 600,
+        num_played_pieces: int = 0,
         num_validation_pieces: int = 60,
         num_validation_excerpts: int = 240,
+        num_workers: int = 0,
     ) -> None:
         """Set up; music is composed in `setup`.
 
         Args:
             batch_size: Excerpts per process and batch.
             seed: Seed of pieces and excerpts.
-            excerpt_seconds: Length; 2.5 s go with 73 frames.
-            num_pieces: Pieces to train on.
-            num_validation_pieces: Further pieces to validate with.
+            extractor: Folder with the ``preprocessor_config.json`` of the encoder's feature
+                extractor; None gives waveforms only.
+            soundfont: An sf2 file to play pieces with; None: synthetic pieces only.
+            excerpt_seconds: Length; 2.5 s go with 73 frames. With a soundfont some batches have
+                twice or four times as much, since videos may be longer.
+            num_pieces: Synthetic pieces to train on.
+            num_played_pieces: Pieces of sampled instruments to train on.
+            num_validation_pieces: Further pieces of each kind to validate with.
             num_validation_excerpts: Excerpts of those.
+            num_workers: Processes that make excerpts.
         """
-        super().__init__(batch_size=batch_size, collate=collate_excerpts)
-        self.seed = seed
+        extracted = AutoFeatureExtractor.from_pretrained(extractor) if extractor else None
+        collate = functools.partial(collate_excerpts, extractor=extracted)
+        super().__init__(batch_size=batch_size, collate=collate, num_workers=num_workers)
+        self.seed, self.soundfont = seed, soundfont
+        self.window = BERT_WINDOW if hasattr(extracted, "stride") else WAV2VEC_WINDOW
         self.num_samples = round(excerpt_seconds * RATE_HZ)
-        self.num_pieces, self.num_validation_pieces = num_pieces, num_validation_pieces
+        self.num_pieces, self.num_played_pieces = num_pieces, num_played_pieces
+        self.num_validation_pieces = num_validation_pieces
         self.num_validation_excerpts = num_validation_excerpts
 
     def setup(self, stage: str) -> None:
         """Compose."""
         super().setup(stage)
-        options = {"num_samples": self.num_samples, "seed": self.seed}
-        training = compose_pieces(self.num_pieces, name="training", seed=self.seed)
-        held_out = compose_pieces(self.num_validation_pieces, name="validation", seed=self.seed)
-        self.training = Excerpts(training, **options)
-        self.validation = Excerpts(held_out, **options)
+        training = self._pieces("training", self.num_pieces, self.num_played_pieces)
+        num_held_out = self.num_validation_pieces
+        held_out = self._pieces("validation", num_held_out, num_held_out)
+        make = functools.partial(
+            Excerpts, num_samples=self.num_samples, seed=self.seed, window=self.window
+        )
+        self.training, self.validation = make(training), make(held_out)
+        if self.soundfont:
+            self.training.same_length, self.training.changed = self.batch_size, CHANGED
+
+    def _pieces(self, name: str, num_synthetic: int, num_played: int) -> list[BeatPiece]:
+        pieces = compose_pieces(num_synthetic, name=name, seed=self.seed)
+        if self.soundfont is None:
+            return pieces
+        return pieces + play_pieces(num_played, name=name, seed=self.seed, soundfont=self.soundfont)
 
     def val_dataloader(self) -> DataLoader:
         """The same excerpts every time."""
@@ -127,5 +252,5 @@ class MusicDataModule(PartDataModule):
             self.validation,
             sampler=range(self.num_validation_excerpts),
             batch_size=self.batch_size,
-            collate_fn=collate_excerpts,
+            collate_fn=self.collate,
         )

@@ -1,6 +1,7 @@
 """What a small world is made from."""
 
 import argparse
+import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,6 +9,7 @@ from docstring_parser import parse
 
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_number
+from small_world.generator.band import play_piece
 from small_world.generator.music import NUM_BEATS, Piece, compose
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
@@ -36,6 +38,8 @@ class SmallWorldRecipe:
             16:9.
         audio_rate_hz: Sample rate of all sound.
         audio_channels: 1 or 2.
+        soundfont: A General MIDI soundfont, sf2: sampled instruments play the music. Empty: it is
+            synthesised.
     """
 
     seed: int = 0
@@ -52,6 +56,7 @@ class SmallWorldRecipe:
     height: int = 108
     audio_rate_hz: int = 24000
     audio_channels: int = 1
+    soundfont: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of their range."""
@@ -73,8 +78,11 @@ class SmallWorldRecipe:
 
     def compose(self, name: str, *, genre: str, bpm: float) -> Piece:
         """A piece of this world's music."""
+        make = (
+            functools.partial(play_piece, soundfont=self.soundfont) if self.soundfont else compose
+        )
         rate_hz, num_channels = self.audio_rate_hz, self.audio_channels
-        return compose(
+        return make(
             name, genre=genre, bpm=bpm, seed=self.seed, rate_hz=rate_hz, num_channels=num_channels
         )
 

@@ -1,69 +1,76 @@
-"""AudioEncoderModule: trains a small `Wav2Vec2Model` to find beats, for the small world."""
+"""AudioEncoderModule: trains a small audio encoder to find beats, for the small world."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import PreTrainedModel, Wav2Vec2BertModel, Wav2Vec2Model
 
+from musicinfuser.errors import UserError
+from musicinfuser.label_files import read_json
 from small_world.parts.small_part import SmallPartModule
 
 if TYPE_CHECKING:
     from small_world.data.music_dataset import MusicBatch
 
 CYCLES = ("beat", "two_beats", "bar")
+KINDS = {"wav2vec2": Wav2Vec2Model, "wav2vec2-bert": Wav2Vec2BertModel}
 
 
 class AudioEncoderModule(SmallPartModule):
     """Every token of the encoder tells where in the beat, the pair of beats and the bar it lies.
 
     A linear head reads the three positions as points on circles; it is thrown away afterwards.
-    Runs in fp32 only: features of this encoder change with precision.
+    Runs in fp32 only: features of this encoder change with precision. ``config.json`` names its
+    kind in ``model_type``; the feature extractor's ``preprocessor_config.json`` lies beside it.
     """
 
     part = "audio encoder"
     validated = tuple(f"{name}_error" for name in CYCLES)
-    encoder: Wav2Vec2Model
+    encoder: PreTrainedModel
 
     def build(self) -> None:
         """The encoder and its head."""
-        self.encoder = self.read_or_build(Wav2Vec2Model)
+        config = self.config or f"{self.pretrained}/audio_encoder/config.json"
+        self.folder = Path(str(config)).parent
+        kind = read_json(self.folder / "config.json").get("model_type", "wav2vec2")
+        self.encoder = self.read_or_build(KINDS[kind])
         self.head = nn.Linear(self.encoder.config.hidden_size, 2 * len(CYCLES))
 
-    def points(self, waveforms: Tensor) -> Tensor:
+    def points(self, features: Tensor | None) -> Tensor:
         """Where the head places each token: ``(B, num_tokens, 3, 2)``, cosine and sine.
 
-        Takes waveforms, ``(B, num_samples)`` at 16 kHz.
+        ``features`` are what the encoder's feature extractor makes of a batch.
         """
-        features = self.encoder(normalise_loudness(waveforms)).last_hidden_state
-        return self.head(features).unflatten(-1, (len(CYCLES), 2))
+        if features is None:
+            raise UserError("the audio encoder's training needs data.extractor.")
+        hidden = self.encoder(features).last_hidden_state
+        return self.head(hidden).unflatten(-1, (len(CYCLES), 2))
 
     def training_step(self, batch: "MusicBatch", batch_idx: int) -> Tensor:
-        """Squared distance to the points on the three circles."""
-        loss = (self.points(batch.waveforms) - on_circle(batch.meter)).square().mean()
+        """Squared distance to the points on the three circles, where the music has them."""
+        known = ~batch.meter.isnan()
+        points = on_circle(batch.meter.nan_to_num())
+        loss = (self.points(batch.features) - points)[known].square().mean()
         self.step_means.log(self, {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: "MusicBatch", batch_idx: int) -> None:
         """How far off the tokens are, in shares of each cycle; 0.25 is chance."""
-        distance = cycle_distance(self.points(batch.waveforms), batch.meter)
+        distance = cycle_distance(self.points(batch.features), batch.meter)
         for metric, of_cycle in zip(self.means, distance.unbind(-1), strict=True):
-            metric(of_cycle)
+            metric(of_cycle[~of_cycle.isnan()])
 
     def export(self) -> None:
         """Write the encoder without its head, with the feature extractor that goes with it."""
         folder = Path(self.export_dir, "audio_encoder")
         self.encoder.save_pretrained(folder)
-        Wav2Vec2FeatureExtractor().save_pretrained(folder)
-
-
-def normalise_loudness(waveforms: Tensor) -> Tensor:
-    """Zero mean and unit variance per waveform, as wav2vec 2.0's feature extractor does."""
-    mean = waveforms.mean(dim=-1, keepdim=True)
-    variance = waveforms.var(dim=-1, keepdim=True, correction=0)
-    return (waveforms - mean) / (variance + 1e-7).sqrt()
+        name = "preprocessor_config.json"
+        if (self.folder / name).resolve() != (folder / name).resolve():
+            shutil.copy(self.folder / name, folder / name)
 
 
 def on_circle(meter: Tensor) -> Tensor:

@@ -1,20 +1,32 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 
+from small_world.data import music_dataset
 from small_world.data.music_dataset import (
+    BERT_WINDOW,
     CYCLES_BEATS,
+    FASTEST_BPM,
+    LENGTHS,
     MAX_BPM,
     MIN_BPM,
     RATE_HZ,
+    BeatPiece,
+    Excerpts,
     MusicDataModule,
     compose_pieces,
     meter_of,
     num_tokens,
+    play_pieces,
 )
+from small_world.generator.band import Score
 from small_world.generator.music import STYLES, compose
+from tests.conftest import ROOT
+
+BERT = f"{ROOT}/configs/small_world/parts/audio_encoder"
 
 
 def make_data(**options) -> MusicDataModule:
@@ -34,29 +46,88 @@ def make_data(**options) -> MusicDataModule:
     return data
 
 
-def test_tokens_as_wav2vec_counts_them() -> None:
+def silent_piece(*, bpm: float = 120.0, beats_per_bar: int = 4) -> BeatPiece:
+    return BeatPiece(np.zeros(40 * RATE_HZ, np.int16), np.arange(40) * 60 / bpm, beats_per_bar)
+
+
+def test_tokens_as_the_encoders_count_them() -> None:
     assert [num_tokens(n) for n in (400, 719, 720, 40_000)] == [1, 1, 2, 124]
+    assert [num_tokens(n, BERT_WINDOW) for n in (560, 879, 880, 40_000)] == [1, 1, 2, 124]
 
 
 def test_meter_follows_the_beats() -> None:
-    piece = compose("a piece", genre="HO", bpm=120.0, seed=0)  # a beat every half second
-    meter = meter_of(piece, 0.75, RATE_HZ)
-    assert meter.shape == (num_tokens(RATE_HZ), len(CYCLES_BEATS))
-    for token in (0, 7, 48):
-        beats = (0.75 + 0.02 * token + 0.0125) / 0.5
-        expected = [beats % 1, beats / 2 % 1, beats / 4 % 1]
-        assert meter[token].tolist() == pytest.approx(expected, abs=1e-6)
+    piece = silent_piece()  # a beat every half second
+    for window in (400, BERT_WINDOW):
+        meter = meter_of(piece, 0.75, RATE_HZ, window)
+        assert meter.shape == (num_tokens(RATE_HZ, window), len(CYCLES_BEATS))
+        for token in (0, 7, 47):
+            beats = (0.75 + 0.02 * token + window / 2 / RATE_HZ) / 0.5
+            expected = [beats % 1, beats / 2 % 1, beats / 4 % 1]
+            assert meter[token].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_uneven_beats_and_bars_of_three() -> None:
+    piece = BeatPiece(np.zeros(8, np.int16), np.array([0.0, 0.4, 1.0]), 3)
+    meter = meter_of(piece, 0.0, RATE_HZ)
+    assert meter[:, 1:].isnan().all()
+    # At 0.6925 s, a bit less than half of the second beat.
+    assert meter[34, 0].item() == pytest.approx((0.6925 - 0.4) / 0.6, abs=1e-6)
 
 
 def test_pieces_cover_genres_and_tempi() -> None:
     pieces = compose_pieces(40, name="test", seed=0)
-    assert {p.genre for p in pieces} == set(STYLES)
-    tempi = sorted(p.bpm for p in pieces)
+    tempi = sorted(60 / (p.beats_seconds[1] - p.beats_seconds[0]) for p in pieces)
     assert MIN_BPM <= tempi[0] < 85 and 125 < tempi[-1] <= MAX_BPM
-    again = compose_pieces(2, name="test", seed=0)
-    assert [(p.name, p.bpm) for p in again] == [(p.name, p.bpm) for p in pieces[:2]]
-    other = compose_pieces(2, name="other", seed=0)
-    assert [p.bpm for p in other] != [p.bpm for p in again]
+    made = compose("test 3", genre=sorted(STYLES)[3], bpm=tempi[0], seed=0, rate_hz=RATE_HZ)
+    assert len(pieces[3].beats_seconds) == len(made.beats_seconds) + 1
+    again, other = (compose_pieces(2, name=name, seed=0) for name in ("test", "other"))
+    assert all(np.array_equal(p.samples, q.samples) for p, q in zip(again, pieces, strict=False))
+    assert not np.array_equal(other[0].samples, again[0].samples)
+
+
+def test_of_fast_music_every_second_beat_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Band:
+        def __init__(self, soundfont: str, *, rate_hz: int) -> None:
+            assert (soundfont, rate_hz) == ("a.sf2", RATE_HZ)
+
+        def play(self, score: Score) -> np.ndarray:
+            return np.full(round(score.duration_seconds * RATE_HZ), 0.5, np.float32)
+
+    monkeypatch.setattr(music_dataset, "SampledInstruments", Band)
+    pieces = play_pieces(30, name="p", seed=1, soundfont="a.sf2")
+    tempi = np.array([60 / np.diff(p.beats_seconds).mean() for p in pieces])
+    assert tempi.max() <= FASTEST_BPM * 1.02 and tempi.min() > 55
+    scores = [music_dataset.compose_score(f"p {n}", seed=1, num_bars=10) for n in range(30)]
+    fast = [score.bpm > FASTEST_BPM for score in scores]
+    assert any(fast) and not all(fast)
+    for piece, score, is_fast in zip(pieces, scores, fast, strict=True):
+        times = score.beats_seconds[::2] if is_fast else score.beats_seconds
+        assert np.array_equal(piece.beats_seconds, times)
+        assert piece.beats_per_bar == score.beats_per_bar // (2 if is_fast else 1)
+
+
+def test_longer_excerpts_come_in_whole_batches() -> None:
+    excerpts = Excerpts([silent_piece()], num_samples=8000, seed=0, same_length=4)
+    lengths = [[len(excerpts[4 * batch + i][1]) for i in range(4)] for batch in range(60)]
+    assert all(len(set(batch)) == 1 for batch in lengths)
+    assert {batch[0] for batch in lengths} == {round(times * 8000) for times, _ in LENGTHS}
+
+
+def test_some_excerpts_are_changed() -> None:
+    pieces = compose_pieces(1, name="test", seed=0)
+    plain = Excerpts(pieces, num_samples=8000, seed=0)
+    changed = Excerpts(pieces, num_samples=8000, seed=0, changed=0.5)
+    same = [torch.equal(plain[i][1], changed[i][1]) for i in range(20)]
+    assert 4 <= sum(same) <= 16
+    assert all(torch.equal(plain[i][2], changed[i][2]) for i in range(20))
+    assert torch.equal(changed[3][1], changed[3][1])
+
+
+def test_batches_hold_what_the_extractor_makes() -> None:
+    data = make_data(extractor=BERT)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.features.shape == (3, num_tokens(RATE_HZ, BERT_WINDOW), 160)
+    assert batch.meter.shape == (3, num_tokens(RATE_HZ, BERT_WINDOW), 3)
 
 
 def test_excerpts_follow_from_the_sample_index_and_match_their_meter() -> None:
@@ -68,7 +139,7 @@ def test_excerpts_follow_from_the_sample_index_and_match_their_meter() -> None:
     )
     # The waveform is found in one of the pieces, at a place that gives this meter.
     for piece in data.training.pieces:
-        sound = torch.from_numpy(piece.waveform[0])
+        sound = torch.from_numpy(piece.samples.astype(np.float32) / 32767)
         starts = (sound.unfold(0, 64, 1) == waveform[:64]).all(dim=1).nonzero().flatten().tolist()
         for start in starts:
             if torch.equal(sound[start : start + RATE_HZ], waveform):
@@ -88,8 +159,8 @@ def test_batches_start_where_the_run_is() -> None:
 
 def test_validation_pieces_are_never_trained_on() -> None:
     data = make_data()
-    trained = {p.name for p in data.training.pieces}
-    assert trained.isdisjoint(p.name for p in data.validation.pieces)
+    trained = {p.samples.tobytes() for p in data.training.pieces}
+    assert trained.isdisjoint(p.samples.tobytes() for p in data.validation.pieces)
     assert sum(len(b.waveforms) for b in data.val_dataloader()) == 7
     first, second = (next(iter(data.val_dataloader())) for _ in range(2))
     assert torch.equal(first.waveforms, second.waveforms)

@@ -41,7 +41,10 @@ def vae_arguments(media: Path) -> list[str]:
 def audio_encoder_arguments() -> list[str]:
     """Two pieces of music to learn from and two to judge by."""
     return [
-        f"--model.init_args.config={ROOT}/configs/small_world/parts/audio_encoder.json",
+        f"--model.init_args.config={ROOT}/configs/small_world/parts/audio_encoder/config.json",
+        f"--data.init_args.extractor={ROOT}/configs/small_world/parts/audio_encoder",
+        "--data.init_args.soundfont=null",
+        "--data.init_args.num_workers=0",
         "--data.init_args.batch_size=2",
         "--data.init_args.num_pieces=2",
         "--data.init_args.num_validation_pieces=2",

@@ -1,0 +1,98 @@
+"""A test set of recorded music with known beats, which nothing was trained on.
+
+    python -m small_world.experiments.recorded_songs MUSIC OUT
+
+``MUSIC`` is a folder in which Debian's packages of games are unpacked (``apt-get download NAME``,
+``dpkg -x NAME*.deb MUSIC``); recorded_songs.csv names packages, files, and of each an excerpt with
+a steady tempo and its beats, as madmom 0.17 finds them (RNN and DBN) and a straight line fits
+them: within 12 ms, over 24 s. ``OUT`` then holds what test_set writes, without ground truth:
+``music/``, ``truth/``, and the lists ``own.csv``, ``other.csv`` and ``nothing.csv``.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dance_eval.tables import csv_table
+from musicinfuser.atomic_files import write_text
+from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.generation_requests import NO_AUDIO
+from musicinfuser.label_files import read_csv
+from musicinfuser.media.audio import read_audio, write_wav
+from musicinfuser.tables import Row
+
+LIST = Path(__file__).with_name("recorded_songs.csv")
+COLUMNS = ("package", "file", "start_seconds", "bpm", "first_beat_seconds")
+RATE_HZ = 44_100
+EXCERPTS_OF_A_SONG = 2
+EXCERPT_SECONDS, APART_SECONDS = 6.0, 8.0
+PROMPT = "a professional dancer dancing in a studio with a white backdrop"
+
+
+def make_test_set(music: Path, out: Path) -> None:
+    """Cut the excerpts; files that exist are written again.
+
+    Raises:
+        UserError: A song is not there.
+    """
+    songs = [song for _, song in read_csv(LIST, required=COLUMNS)]
+    requests: dict[str, list[Row]] = {"own": [], "other": [], "nothing": []}
+    found = {song["file"]: next(music.rglob(song["file"]), None) for song in songs}
+    if missing := [song for song in songs if found[song["file"]] is None]:
+        first = missing[0]
+        raise UserError(
+            f"{len(missing)} of {len(songs)} songs are not in {music}, {first['file']} first; "
+            f"unpack Debian's {first['package']} there."
+        )
+    names: list[str] = []
+    for song in tqdm(songs, "Cutting songs"):
+        path, period = found[song["file"]], 60 / float(song["bpm"])
+        assert path is not None
+        for number in range(EXCERPTS_OF_A_SONG):
+            start = float(song["start_seconds"]) + number * APART_SECONDS
+            name = f"{len(names):02d}_{path.stem}_{number}"
+            sound = read_audio(
+                path, rate_hz=RATE_HZ, start_seconds=start, duration_seconds=EXCERPT_SECONDS
+            )
+            write_wav(out / "music" / f"{name}.wav", sound, rate_hz=RATE_HZ)
+            first_beat = (float(song["first_beat_seconds"]) - start) % period
+            beats = np.arange(first_beat, EXCERPT_SECONDS, period).round(4).tolist()
+            truth = {"beats_seconds": beats, "bpm": float(song["bpm"]), "music": path.stem}
+            write_text(out / "truth" / f"{name}.json", json.dumps(truth) + "\n")
+            names.append(name)
+    tempi = np.repeat([float(song["bpm"]) for song in songs], EXCERPTS_OF_A_SONG)
+    order = np.argsort(tempi, kind="stable")
+    # In order of tempo the song half a set further on, so that tempi are far apart.
+    other = dict(zip(order, np.roll(order, -len(order) // 2), strict=True))
+    for seed, name in enumerate(names):
+        request: dict[str, str | int] = {
+            "track": f"music/{name}.wav",
+            "prompt": PROMPT,
+            "seed": seed,
+        }
+        requests["own"].append(request)
+        requests["other"].append(request | {"heard": f"music/{names[other[seed]]}.wav"})
+        requests["nothing"].append(request | {"heard": NO_AUDIO})
+    for kind, rows in requests.items():
+        write_text(out / f"{kind}.csv", csv_table(rows))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Read the command line and make the test set."""
+    parser = argparse.ArgumentParser(
+        prog="python -m small_world.experiments.recorded_songs",
+        description="Cut a test set of recorded music with known beats.",
+    )
+    parser.add_argument("music", type=Path, metavar="MUSIC", help="folder with the packages' files")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    options = parser.parse_args(args)
+    make_test_set(options.music, options.out)
+
+
+if __name__ == "__main__":
+    with in_one_sentence("recorded_songs"):
+        main()

@@ -86,8 +86,8 @@ def test_a_report_holds_scores_tables_and_pictures(systems, tmp_path, capsys):
     main(["report", *arguments(systems, tmp_path)])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        "metrics.json", "table.md", "table.tex", "table.csv", "contact_sheet.png", "side_by_side",
-        "index.html",
+        "metrics.json", "metrics.features", "table.md", "table.tex", "table.csv",
+        "contact_sheet.png", "side_by_side", "index.html",
     }  # fmt: skip
     scores = json.loads((tmp_path / "metrics.json").read_text())["systems"]
     assert scores["model"]["beat_alignment/score"]["n"] == 3

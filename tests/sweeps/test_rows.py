@@ -41,6 +41,8 @@ ONE_THING: dict[str, dict[str, Any]] = {
     "zica_rotary": {f"{M}.zica.positions": "rotary"},
     "zica_aligned": {f"{M}.zica.positions": "aligned"},
     "zica_no_positions": {},  # base.yaml has none; small.yaml does
+    "zica_frame_window_1": {f"{M}.zica.frame_window": 1},
+    "zica_query_norm": {f"{M}.zica.query_norm": True},
     "lora_visual": {f"{M}.lora.streams": "visual"},
     "music_dropout": {f"{D}.music_dropout": 0.1, f"{D}.both_dropout": 0.05},
     "counterfactual": {f"{M}.objective.counterfactual.weight": 1.0},
@@ -104,15 +106,20 @@ SMALL_THING: dict[str, dict[str, Any]] = {
         f"{M}.audio_width": 80,
         f"{D}.cache_dir": "runs/ablations/cache_audio_log_mel",
     },
+    "small/audio_log_mel_played": {
+        f"{M}.encoders.audio_features": "log_mel",
+        f"{M}.audio_width": 80,
+        f"{D}.cache_dir": "runs/audio/cache_audio_log_mel",
+    },
     "small/audio_rhythm": {
         f"{M}.encoders.audio_features": "rhythm",
         f"{M}.audio_width": 35,
-        f"{D}.cache_dir": "runs/ablations/cache_audio_rhythm",
+        f"{D}.cache_dir": "runs/audio/cache_audio_rhythm",
     },
     "small/audio_rhythm_and_wav2vec": {
         f"{M}.encoders.audio_features": ["encoder", "rhythm"],
         f"{M}.audio_width": 131,
-        f"{D}.cache_dir": "runs/ablations/cache_audio_rhythm_and_wav2vec",
+        f"{D}.cache_dir": "runs/audio/cache_audio_rhythm_and_wav2vec",
     },
     # Without attention there are no positions to know.
     "feature_addition": {
@@ -120,6 +127,10 @@ SMALL_THING: dict[str, dict[str, Any]] = {
         f"{M}.zica.positions": "none",
     },
     "zica_no_positions": {f"{M}.zica.positions": "none"},
+    "small/zica_frame_window_no_positions": {
+        f"{M}.zica.positions": "none",
+        f"{M}.zica.frame_window": 1,
+    },
     # There, the measured layers are named by their file.
     **{
         f"layers_{name}": {f"{M}.layers.strategy": name, f"{M}.layers.scores": None}
@@ -218,10 +229,14 @@ def test_rows_of_the_small_sweeps_change_one_thing_of_what_they_share() -> None:
         assert found.items() <= expected.items() and found, overlay
 
 
-def test_small_caches_are_where_the_rows_look() -> None:
-    encoded = yaml.safe_load((ABLATIONS / "small" / "encode.yaml").read_text())["data"]["init_args"]
-    assert encoded["cache_dir"] == sweep("small_table1").options[f"{D}.cache_dir"]
-    said = (ROOT / "configs" / "sweeps" / "small_table1.yaml").read_text()
+@pytest.mark.parametrize(
+    ("encode", "name"), [("encode", "small_table1"), ("encode_played", "small_audio")]
+)
+def test_small_caches_are_where_the_rows_look(encode: str, name: str) -> None:
+    overlay = yaml.safe_load((ABLATIONS / "small" / f"{encode}.yaml").read_text())
+    encoded = overlay["data"]["init_args"]
+    assert encoded["cache_dir"] == sweep(name).options[f"{D}.cache_dir"]
+    said = (ROOT / "configs" / "sweeps" / f"{name}.yaml").read_text()
     world = encoded["sources"][0]["init_args"]["root"].removesuffix("/aist")
     assert f"small_world.generator {world} " in said
 

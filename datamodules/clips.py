@@ -140,11 +140,14 @@ class RawClip:
             ``audio_padded_seconds``.
         frames: uint8 RGB in [0, 255], shape (T, H, W, 3).
         waveform: float32 mono in [-1, 1] at the dataset's ``audio_rate_hz``, shape (S,).
+        own_sound: First sample and number of those that belong to the clip, the others being
+            around it; by default all do.
     """
 
     spec: ClipSpec
     frames: torch.Tensor
     waveform: torch.Tensor
+    own_sound: tuple[int, int | None] = (0, None)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
     Attributes:
         source: Name of the data set.
         audio_rate_hz: Sampling rate of the clips' sound; whoever reads them may set another.
+        audio_context_seconds: Sound from before and after each clip that is read with it, as far
+            as its file has some; likewise.
         root: The folder.
         videos: All videos of the folder, also those left out.
         clips: All clips, in a fixed order.
@@ -66,6 +68,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
 
     source: str
     audio_rate_hz = 16_000
+    audio_context_seconds = 0.0
     moved_options = {
         option.name: f"it is shared by all sources now: set data.{option.name}"
         for option in dataclasses.fields(CutSettings)
@@ -151,7 +154,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         """Decode a clip.
 
         Returns:
-            The clip, with ceil(audio_rate_hz * seconds) samples of sound; missing samples at its
+            The clip, with ceil(audio_rate_hz * seconds) samples of sound, and those around it that
+            `audio_context_seconds` asks for; missing samples at its
             end are zeros (authors' code) and ``audio_padded_seconds`` in the attributes says how
             much; they also say what the file was. Or why there is none: unreadable frames or sound,
             or sound below the least loudness.
@@ -160,14 +164,18 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         num_samples = math.ceil(round(rate_hz * settings.clip_seconds, 6))
         try:
             note = FileIdentity.of(spec.path).as_attributes() | {"root": printable(self.root)}
-            waveform = read_audio(
+            # From a whole sample before the clip, so that its own are the same with any context.
+            before = round(min(spec.start_seconds, self.audio_context_seconds) * rate_hz)
+            context = math.ceil(self.audio_context_seconds * rate_hz)
+            heard = read_audio(
                 spec.path,
                 rate_hz=rate_hz,
-                start_seconds=spec.start_seconds,
-                duration_seconds=num_samples / rate_hz,
+                start_seconds=max(spec.start_seconds - before / rate_hz, 0.0),
+                duration_seconds=(before + num_samples + context) / rate_hz,
                 channel=settings.audio_channel,
                 time_limit_seconds=settings.time_limit_seconds,
             )
+            waveform = heard[before : before + num_samples]
             if waveform.shape[-1] == 0:
                 reason = "no sound: the audio ends before the clip starts"
                 return SkippedClip(self.source, spec.path, reason, spec.clip_id)
@@ -194,7 +202,9 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         if missing_seconds > AUDIO_ROUNDING_SECONDS:
             note["audio_padded_seconds"] = f"{missing_seconds:.3f}"
         spec = dataclasses.replace(spec, attributes=spec.attributes | note)
-        return RawClip(spec, frames, fit_length(waveform, num_samples))
+        if missing_seconds > 0:
+            heard = fit_length(heard, before + num_samples)
+        return RawClip(spec, frames, heard, (before, num_samples))
 
     def has_room(self, duration_seconds: float) -> bool:
         """Whether a clip fits between the margins of a video (authors' code)."""

@@ -74,12 +74,15 @@ class EncodingDataModule(HostDataModule):
         """
         self.datasets = [source(self.settings) for source in self.sources]
 
-    def leave_out_encoded(self, recipe: EncodingRecipe, *, audio_rate_hz: int) -> None:
+    def leave_out_encoded(
+        self, recipe: EncodingRecipe, *, audio_rate_hz: int, audio_context_seconds: float = 0.0
+    ) -> None:
         """Compare the cache with what would be encoded, and keep what is missing.
 
         Args:
             recipe: How clips are encoded.
             audio_rate_hz: Sampling rate of the sound that the encoder takes.
+            audio_context_seconds: Sound that it takes from before and after a clip.
 
         Raises:
             CacheError: The cache holds clips made another way.
@@ -88,6 +91,7 @@ class EncodingDataModule(HostDataModule):
         check_caption_encoder(self.cache_dir, recipe)
         for dataset in self.datasets:
             dataset.audio_rate_hz = audio_rate_hz
+            dataset.audio_context_seconds = audio_context_seconds
         specs = [spec for dataset in self.datasets for spec in dataset.clips]
         missing, self.num_of_unknown_videos = not_encoded(self.cache_dir, specs, recipe)
         self.num_found = len(specs) - len(missing)

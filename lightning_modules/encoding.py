@@ -61,7 +61,10 @@ class ClipEncoder(L.LightningModule):
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.recipe = self.recipe_of(data.settings)
-        data.leave_out_encoded(self.recipe, audio_rate_hz=self.encoders.audio.rate_hz)
+        audio = self.encoders.audio
+        data.leave_out_encoded(
+            self.recipe, audio_rate_hz=audio.rate_hz, audio_context_seconds=audio.context_seconds
+        )
 
     def predict_step(
         self, batch: list[str | RawClip | SkippedClip], batch_idx: int
@@ -86,7 +89,7 @@ class ClipEncoder(L.LightningModule):
             del self.encoders.text_encoder  # captions come before clips, and T5 is large
         self.encoders.keep_on(self.device)
         mean, logvar = self.encoders.encode_video(clip.frames[None], device=self.device)
-        audio = self.encoders.encode_audio(clip.waveform[None], device=self.device)
+        audio = self.encoders.encode_audio(clip.waveform[None], *clip.own_sound, device=self.device)
         return EncodedClip(clip.spec, mean[0].cpu(), logvar[0].cpu(), audio[0].cpu())
 
     def recipe_of(self, settings: CutSettings) -> EncodingRecipe:

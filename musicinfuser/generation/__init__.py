@@ -7,6 +7,7 @@ from musicinfuser.generation.clip import (
     audio_seconds,
     cut_span,
     generate,
+    heard_from,
     read_track,
     write_clip,
 )

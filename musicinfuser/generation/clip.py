@@ -89,9 +89,9 @@ def generate(
         OutOfMemoryError: The device's memory is too small; says which option to use.
     """
     windows = sampling.windows(request.num_frames) if request.in_windows else None
-    rate_hz = encoders.audio.rate_hz
+    rate_hz, context_seconds = encoders.audio.rate_hz, encoders.audio.context_seconds
     request, sound, waveform, padded_seconds = read_track(
-        request, fps=sampling.fps, rate_hz=rate_hz, windows=windows
+        request, fps=sampling.fps, rate_hz=rate_hz, windows=windows, context_seconds=context_seconds
     )
     audio: AudioConditioning | None = None
     encode_audio = partial(encoders.encode_audio, device=device)
@@ -101,8 +101,10 @@ def generate(
         )
         if sound is not None:
             audio = audio_by_windows(
-                encode_audio, sound[None], windows, fps=sampling.fps, rate_hz=rate_hz
-            )
+                encode_audio, sound[None], windows, fps=sampling.fps, rate_hz=rate_hz,
+                first=round(min(heard_from(request), context_seconds) * rate_hz),
+                span_seconds=audio_seconds(request.num_frames, fps=sampling.fps, windows=windows),
+            )  # fmt: skip
     num_steps = sampling.num_steps - (checkpoint.num_done() if checkpoint else 0)
     num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
@@ -143,12 +145,14 @@ def audio_seconds(num_frames: int, *, fps: float, windows: Windows | None = None
 
 
 def audio_by_windows(
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor, int, int], Tensor],
     sound: Tensor,
     windows: Windows | None,
     *,
     fps: float,
     rate_hz: int = 16_000,
+    first: int = 0,
+    span_seconds: float | None = None,
 ) -> AudioConditioning:
     """Features of the sound, with windows those of each by its first latent frame, on the CPU.
 
@@ -157,20 +161,26 @@ def audio_by_windows(
     starts 6 frames later.
 
     Args:
-        encode: Features ``(B, S, width)`` of ``(B, num_samples)``.
-        sound: ``(B, num_samples)`` over `audio_seconds`.
+        encode: Features ``(B, S, width)`` of a part of ``(B, num_samples)``: its first sample and
+            its length.
+        sound: ``(B, num_samples)`` over `audio_seconds`, and what is heard around it.
         windows: In which the clips are sampled; None for one pass.
         fps: Frame rate of the clips.
         rate_hz: Of the sound.
+        first: Sample of ``sound`` at which the clips begin.
+        span_seconds: Their `audio_seconds`; None: what follows is theirs.
     """
+    num_samples = sound.shape[-1] - first
+    if span_seconds is not None:
+        num_samples = round(span_seconds * rate_hz)
     if windows is None:
-        return encode(sound)
+        return encode(sound, first, num_samples)
     latent_seconds = FRAMES_PER_LATENT / fps
     firsts = [round(s * latent_seconds * rate_hz) for s in windows.starts]
-    length = sound.shape[-1] - firsts[-1]
+    length = num_samples - firsts[-1]
     return {
-        start: encode(sound[:, first : first + length]).cpu()
-        for start, first in zip(windows.starts, firsts, strict=True)
+        start: encode(sound, first + of_window, length).cpu()
+        for start, of_window in zip(windows.starts, firsts, strict=True)
     }
 
 
@@ -180,6 +190,7 @@ def read_track(
     fps: float,
     rate_hz: int = 16_000,
     windows: Windows | None = None,
+    context_seconds: float = 0.0,
 ) -> tuple[GenerationRequest, Tensor | None, Tensor, float]:
     """The sound of a request.
 
@@ -188,10 +199,12 @@ def read_track(
         fps: Frame rate of the clip.
         rate_hz: Of the sound that is conditioned on.
         windows: In which it will be sampled; None for one pass.
+        context_seconds: As `cut_span`'s.
 
     Returns:
         The request with its offset settled; ``(num_samples,)`` at ``rate_hz`` to condition on, over
-        `audio_seconds`, from the track or the audio in its place, None for no audio;
+        `audio_seconds` and the context, from the track or the audio in its place, None for no
+        audio;
         ``(num_samples,)`` of the track at `OUTPUT_RATE_HZ` for the file, as long as the video; and
         the seconds of silence that were added at the end (of the two sounds, the more).
 
@@ -207,17 +220,13 @@ def read_track(
         offset = round(torch.rand((), generator=stream).item() * room, 3)
         request = replace(request, track_offset_seconds=offset)
     assert request.track_offset_seconds is not None
-    sound, padded_seconds = cut_span(
-        request.track, track, request.track_offset_seconds, span_seconds, rate_hz=rate_hz
-    )
+    cut = partial(cut_span, rate_hz=rate_hz, context_seconds=context_seconds)
+    offset_seconds = request.track_offset_seconds
+    sound, padded_seconds = cut(request.track, track, offset_seconds, span_seconds)
     if request.heard_file is not None:
         other = read_audio(request.heard_file, rate_hz=rate_hz)
-        other_offset = request.heard_offset_seconds
-        if other_offset is None:
-            other_offset = request.track_offset_seconds
-        sound, missing_seconds = cut_span(
-            request.heard_file, other, other_offset, span_seconds, rate_hz=rate_hz
-        )
+        offset_seconds = heard_from(request)
+        sound, missing_seconds = cut(request.heard_file, other, offset_seconds, span_seconds)
         padded_seconds = max(padded_seconds, missing_seconds)
     if request.heard == SILENCE:
         sound = torch.zeros_like(sound)
@@ -232,10 +241,28 @@ def read_track(
     return request, None if request.heard == NO_AUDIO else sound, waveform, padded_seconds
 
 
+def heard_from(request: GenerationRequest) -> float:
+    """Second of the track, or of the audio in its place, from which a settled request hears it."""
+    offset_seconds = request.track_offset_seconds
+    if request.heard_file is not None and request.heard_offset_seconds is not None:
+        offset_seconds = request.heard_offset_seconds
+    assert offset_seconds is not None
+    return offset_seconds
+
+
 def cut_span(
-    path: str, sound: Tensor, offset_seconds: float, span_seconds: float, *, rate_hz: int
+    path: str,
+    sound: Tensor,
+    offset_seconds: float,
+    span_seconds: float,
+    *,
+    rate_hz: int,
+    context_seconds: float = 0.0,
 ) -> tuple[Tensor, float]:
-    """A span of a sound, and the seconds of silence added at its end."""
+    """A span of a sound, and the seconds of silence added at its end.
+
+    Before and after it come up to ``context_seconds``, as far as the sound has them.
+    """
     seconds = len(sound) / rate_hz
     if offset_seconds >= seconds:
         raise MediaError(
@@ -244,7 +271,11 @@ def cut_span(
         )
     start, num_samples = round(offset_seconds * rate_hz), round(span_seconds * rate_hz)
     missing_seconds = max(start + num_samples - len(sound), 0) / rate_hz
-    return fit_length(sound[start : start + num_samples], num_samples), missing_seconds
+    span = fit_length(sound[start : start + num_samples], num_samples)
+    before = start - round(min(offset_seconds, context_seconds) * rate_hz)
+    last = start + num_samples
+    after = sound[last : last + round(context_seconds * rate_hz)]
+    return torch.cat([sound[before:start], span, after]), missing_seconds
 
 
 def write_clip(

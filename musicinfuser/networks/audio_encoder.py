@@ -1,7 +1,7 @@
 """Audio encoders: what one states, how it is chosen, and what tells its features from others'."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -73,13 +73,17 @@ class AudioIdentity:
     """Whether waveforms get unit variance first (``do_normalize`` of the feature extractor)."""
     window_seconds: float | None = None
     """Of sound that a feature is made of."""
+    context_seconds: float = 0.0
+    """Of sound heard before and after the clip, as ``encoders.audio_context_seconds``."""
     parts: tuple["AudioIdentity", ...] = ()
     """Of combined features: what each of them is, in the order of the channels."""
 
     def stored(self) -> dict[str, Any]:
-        """As plain values; a single encoder's are as they always were."""
+        """As plain values; a single encoder's without context are as they always were."""
         found = asdict(self)
         del found["parts"]
+        if not self.context_seconds:
+            del found["context_seconds"]
         return found | ({"parts": [part.stored() for part in self.parts]} if self.parts else {})
 
     @classmethod
@@ -106,6 +110,9 @@ class AudioIdentity:
 
     def __str__(self) -> str:
         """In a few words, for a sentence."""
+        if self.context_seconds:
+            alone = replace(self, context_seconds=0.0)
+            return f"{alone}, heard with {self.context_seconds:g} s before and after"
         if self.parts:
             return " with ".join(map(str, self.parts))
         if self.features == "log_mel":
@@ -123,11 +130,15 @@ class AudioIdentity:
     @property
     def is_authors(self) -> bool:
         """Whether the authors' code may use the same: their file names no features."""
+        if self.context_seconds:
+            return False
         return (self.features, self.layer) == ("encoder", None) and self.kind in (None, "wav2vec2")
 
     def differs_from(self, other: "AudioIdentity") -> bool:
         """Whether the same sound gives other features, as far as both are known."""
         if (self.features, self.layer) != (other.features, other.layer):
+            return True
+        if self.context_seconds != other.context_seconds:
             return True
         if len(self.parts) != len(other.parts):
             return True
@@ -171,6 +182,8 @@ class AudioEncoder:
     """Samples that a feature is made of; the sound is not padded."""
     width: int
     """Channels of a feature (``model.audio_width``)."""
+    context_seconds: float = 0.0
+    """Of sound before and after a clip that its features are made with (`InContext`)."""
 
     def __init_subclass__(cls) -> None:
         """Name a class that is not built in by its path."""
@@ -196,6 +209,19 @@ class AudioEncoder:
             device: Where to compute; `module` is there.
         """
         raise NotImplementedError
+
+    def encode_span(
+        self, sound: Tensor, first: int, num_samples: int, *, device: torch.device
+    ) -> Tensor:
+        """Features ``(B, S, width)`` of a part of a sound, as many as it gives by itself.
+
+        Args:
+            sound: ``(B, num)`` at `rate_hz` in [-1, 1].
+            first: Where the part begins, in samples.
+            num_samples: Its length.
+            device: Where to compute; `module` is there.
+        """
+        return self.encode(sound[:, first : first + num_samples], device=device)
 
     @property
     def parts(self) -> "tuple[AudioEncoder, ...]":
@@ -233,6 +259,60 @@ class AudioEncoder:
     def fingerprint(self) -> str:
         """The same in one line, for the clips of a cache."""
         return str(self.identity())
+
+
+class InContext(AudioEncoder):
+    """Another encoder, which hears what comes before and after a clip as well.
+
+    Features are as many and at the same times as without; those of sound that has nothing around
+    it are the same.
+    """
+
+    def __init__(self, encoder: AudioEncoder, context_seconds: float) -> None:
+        """Let ``encoder`` hear up to ``context_seconds`` on each side."""
+        super().__init__(encoder.source, encoder.subfolder, layer=encoder.layer)
+        self._encoder, self.context_seconds = encoder, context_seconds
+        self.rate_hz, self.hop = encoder.rate_hz, encoder.hop
+        self.window, self.width = encoder.window, encoder.width
+        self.encode, self.num_features = encoder.encode, encoder.num_features  # type: ignore[method-assign]
+
+    def encode_span(
+        self, sound: Tensor, first: int, num_samples: int, *, device: torch.device
+    ) -> Tensor:
+        """As of every encoder, with what ``sound`` has around the part."""
+        most = round(self.context_seconds * self.rate_hz)
+        hops_before = min(first, most) // self.hop
+        last = min(first + num_samples + most, sound.shape[1])
+        features = self.encode(sound[:, first - hops_before * self.hop : last], device=device)
+        return features[:, hops_before : hops_before + self.num_features(num_samples)]
+
+    @property
+    def parts(self) -> tuple[AudioEncoder, ...]:
+        """Those of the encoder."""
+        return self._encoder.parts
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Those of the encoder."""
+        return self._encoder.layers
+
+    @property
+    def module(self) -> nn.Module | None:
+        """That of the encoder."""
+        return self._encoder.module
+
+    @property
+    def times(self) -> AudioTimes:
+        """Those of the encoder."""
+        return self._encoder.times
+
+    def identity(self) -> AudioIdentity:
+        """That of the encoder, and the context."""
+        return replace(self._encoder.identity(), context_seconds=self.context_seconds)
+
+    def fingerprint(self) -> str:
+        """That of the encoder, and the context."""
+        return f"{self._encoder.fingerprint()}, {self.context_seconds:g} s around"
 
 
 def mixed_layers(encoder: AudioEncoder) -> list[list[int]] | None:

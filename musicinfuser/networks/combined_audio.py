@@ -15,6 +15,7 @@ from musicinfuser.networks.audio_encoder import (
     AudioIdentity,
     AudioPart,
     AudioTimes,
+    InContext,
     audio_encoder_class,
 )
 
@@ -173,7 +174,7 @@ def audio_encoder_of(encoders: Mapping[str, Any]) -> AudioEncoder:
         audio_encoder_class(part.features)(part.source or "", part.subfolder, layer=part.layer)
         for part in chosen_parts(encoders)
     ]
-    return made[0] if len(made) == 1 else CombinedAudio(made)
+    return _together(made, encoders.get("audio_context_seconds", 0.0))
 
 
 def audio_encoder_again(
@@ -192,4 +193,9 @@ def audio_encoder_again(
         else audio_encoder_class(part.features)(part.encoder or "", layer=part.layer)
         for part in identity.parts or (identity,)
     ]
-    return made[0] if len(made) == 1 else CombinedAudio(made)
+    return _together(made, identity.context_seconds)
+
+
+def _together(made: list[AudioEncoder], context_seconds: float) -> AudioEncoder:
+    encoder = made[0] if len(made) == 1 else CombinedAudio(made)
+    return InContext(encoder, context_seconds) if context_seconds else encoder

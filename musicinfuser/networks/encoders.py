@@ -32,6 +32,7 @@ from musicinfuser.pretrained_sources import (
     looks_local,
     missing_folder,
 )
+from musicinfuser.setting_checks import check_number
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class EncodersSpec:
     audio_layer: int | Literal["all"] | None = None
     """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer. ``all``
     keeps every one; the audio projector learns how much of each to take."""
+    audio_context_seconds: float = 0.0
+    """Ours: the sound before and after a clip that is heard with it, as far as its file has some.
+    What a beat is may not be decided within 2.5 s. 0: the clip's own sound only (authors)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
     max_text_tokens: int = MAX_TEXT_TOKENS
@@ -65,6 +69,7 @@ class EncodersSpec:
     def __post_init__(self) -> None:
         """Check that there are such features, and layers where one is asked for."""
         chosen_parts(asdict(self))
+        check_number("encoders.audio_context_seconds", self.audio_context_seconds, at_least=0)
 
 
 class Encoders:
@@ -224,15 +229,25 @@ class Encoders:
             self.audio.module.to(device)
 
     @torch.no_grad()
-    def encode_audio(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+    def encode_audio(
+        self,
+        waveforms: Tensor,
+        first: int = 0,
+        num_samples: int | None = None,
+        *,
+        device: torch.device,
+    ) -> Tensor:
         """Features ``(B, S, width)`` fp32 on ``device``; 2.5 s give 124 of wav2vec 2.0's.
 
         Args:
-            waveforms: ``(B, num_samples)`` at ``audio.rate_hz`` in [-1, 1].
+            waveforms: ``(B, num)`` at ``audio.rate_hz`` in [-1, 1].
+            first: Sample at which the part begins whose features these are.
+            num_samples: Length of that part; None: to the end.
             device: Where to compute.
         """
+        num_samples = waveforms.shape[1] - first if num_samples is None else num_samples
         with _on(self.audio.module, device):
-            return self.audio.encode(waveforms, device=device)
+            return self.audio.encode_span(waveforms, first, num_samples, device=device)
 
     def fingerprints(self) -> dict[str, str]:
         """What each encoder is: a hash of its files where they are local, else its source.

@@ -84,20 +84,36 @@ class ConditionsMixin:
     def _features(
         self: Any,
         encoder: AudioEncoder,
-        sound: Tensor,
+        sounds: list[Tensor],
         num_videos: int,
+        num_frames: int,
+        start_seconds: float,
         windows: Windows | None,
     ) -> AudioConditioning:
         """Features for every video of each prompt, or those for each window."""
-        device = self._execution_device
+        device, rate_hz = self._execution_device, encoder.rate_hz
 
-        def encode(waveforms: Tensor) -> Tensor:
-            return encoder.encode(waveforms, device=device).repeat_interleave(num_videos, dim=0)
+        def encode(sound: Tensor, first: int, num_samples: int) -> Tensor:
+            features = encoder.encode_span(sound, first, num_samples, device=device)
+            return features.repeat_interleave(num_videos, dim=0)
 
         for part in encoder.parts:
             if part.module is not None and part.module is not self.audio_encoder:
                 part.module.to(device)
-        return audio_by_windows(encode, sound, windows, fps=FPS, rate_hz=encoder.rate_hz)
+        # Sounds that have not the same around them are encoded by themselves.
+        together = len({len(sound) for sound in sounds}) == 1
+        batches = [torch.stack(sounds)] if together else [sound[None] for sound in sounds]
+        found = [
+            audio_by_windows(
+                encode, sound, windows, fps=FPS, rate_hz=rate_hz,
+                first=round(min(start_seconds, encoder.context_seconds) * rate_hz),
+                span_seconds=audio_seconds(num_frames, fps=FPS, windows=windows),
+            )
+            for sound in batches
+        ]  # fmt: skip
+        if isinstance(found[0], Tensor):
+            return torch.cat(found)
+        return {start: torch.cat([of[start] for of in found]) for start in found[0]}
 
 
 def waveforms(
@@ -108,11 +124,12 @@ def waveforms(
     num_frames: int,
     start_seconds: float,
     windows: Windows | None = None,
-) -> Tensor:
-    """The sound of each clip, ``(num_clips, num_samples)`` over `audio_seconds`.
+    context_seconds: float = 0.0,
+) -> list[Tensor]:
+    """The sound of each clip, ``(num_samples,)`` over `audio_seconds` and the context.
 
     ``audio`` is one sound for all clips or a list with one for each; ``windows`` are those in which
-    they will be sampled, None for one pass.
+    they will be sampled, None for one pass; ``context_seconds`` as `cut_span`'s.
 
     Raises:
         MediaError: A sound cannot be read, is silent, or ends before the clip does.
@@ -123,13 +140,17 @@ def waveforms(
             f"audio names {len(audio)} sounds for {num_clips} prompts; give one, or one for each."
         )
     sounds = audio if isinstance(audio, list) else [audio]
-    found = [_span(sound, rate_hz, num_frames, start_seconds, windows) for sound in sounds]
-    return torch.stack(found).expand(num_clips, -1)
+    found = [
+        _span(sound, rate_hz, num_frames, start_seconds, windows, context_seconds)
+        for sound in sounds
+    ]
+    return found if len(found) == num_clips else found * num_clips
 
 
 def _span(
-    audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None
-) -> Tensor:
+    audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None,
+    context_seconds: float,
+) -> Tensor:  # fmt: skip
     name, waveform = _mono(audio, rate_hz)
     span_seconds = audio_seconds(num_frames, fps=FPS, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds, rate_hz=rate_hz)
@@ -147,7 +168,15 @@ def _span(
             f"{name} is silent from second {start_seconds:.2f} on for {span_seconds:.2f} s; choose "
             "another start, or give audio=None for a video without music."
         )
-    return span
+    whole, _ = cut_span(
+        name,
+        waveform,
+        start_seconds,
+        span_seconds,
+        rate_hz=rate_hz,
+        context_seconds=context_seconds,
+    )
+    return whole
 
 
 def _mono(audio: Sound, rate_hz: int) -> tuple[str, Tensor]:

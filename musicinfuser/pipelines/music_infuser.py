@@ -244,6 +244,7 @@ class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipel
             sound = waveforms(
                 audio, rate_hz=encoder.rate_hz, num_clips=num_prompts, num_frames=num_frames,
                 start_seconds=audio_start_seconds, windows=windows,
+                context_seconds=encoder.context_seconds,
             )  # fmt: skip
         with named_out_of_memory("encoding prompt and music", SAMPLING_REMEDY):
             embeds = self.encode_prompt(
@@ -254,7 +255,9 @@ class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipel
             )  # fmt: skip
             conditions = text_conditions(*embeds)
             if encoder is not None:
-                conditions.audio = self._features(encoder, sound, num_videos_per_prompt, windows)
+                conditions.audio = self._features(
+                    encoder, sound, num_videos_per_prompt, num_frames, audio_start_seconds, windows
+                )
         noise = self._noise(shape, generator, latents, windows)
         num_windows = 1 if windows is None else len(windows.starts)
         bar = self.progress_bar(total=num_inference_steps * num_windows)

@@ -6,12 +6,13 @@ changed as recordings are. All are composed for this alone: none plays in a smal
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,7 +23,8 @@ from transformers import AutoFeatureExtractor
 from musicinfuser import keyed_random
 from musicinfuser.keyed_random import generator
 from small_world.data.base import PartDataModule
-from small_world.generator.band import SampledInstruments, compose_score
+from small_world.generator.band import SampledInstruments, Score, compose_score
+from small_world.generator.midi_files import excerpt, read_midi_files
 from small_world.generator.music import BEATS_PER_BAR, STYLES, compose
 from small_world.generator.sound_changes import change_sound
 
@@ -34,11 +36,15 @@ FASTEST_BPM = 148.0
 """Dancers of the small world take every second beat of faster music."""
 
 NUM_BARS = 10
+WRITTEN_SECONDS = 24.0
+"""Length of an excerpt of a written piece."""
+OTHER_SPEED = 0.4
+"""Share of pieces of sampled instruments that are played at another speed."""
 CHANGED = 0.75
-"""Share of training excerpts that are changed as recordings are, where a soundfont is given."""
+"""Share of training excerpts that are changed as recordings are, where soundfonts are given."""
 # Cycles to follow, in beats: the beat, kick against snare, the bar.
 CYCLES_BEATS = (1, 2, 4)
-LENGTHS = ((1.0, 0.6), (2.0, 0.3), (4.0, 0.1))
+LENGTHS = ((1.0, 0.35), (2.0, 0.35), (4.0, 0.3))
 """Lengths of training excerpts, as multiples of the given one, and their shares."""
 
 
@@ -155,20 +161,48 @@ def compose_pieces(num_pieces: int, *, name: str, seed: int) -> list[BeatPiece]:
     return pieces
 
 
-def play_pieces(num_pieces: int, *, name: str, seed: int, soundfont: str | Path) -> list[BeatPiece]:
-    """Pieces of sampled instruments; of fast music every second beat counts."""
-    band, pieces = SampledInstruments(soundfont, rate_hz=RATE_HZ), []
+def play_pieces(
+    num_pieces: int,
+    *,
+    name: str,
+    seed: int,
+    soundfonts: Sequence[str | Path],
+    written: Sequence[Score] = (),
+) -> list[BeatPiece]:
+    """Pieces of sampled instruments, by the soundfonts in turn; of fast music every second beat.
+
+    Args:
+        num_pieces: How many.
+        name: What tells them from others.
+        seed: Of all draws.
+        soundfonts: To play with.
+        written: Pieces to play excerpts of; without any they are composed.
+    """
+    bands = [SampledInstruments(soundfont, rate_hz=RATE_HZ) for soundfont in soundfonts]
+    pieces = []
     for number in tqdm(range(num_pieces), desc=f"playing ({name})", disable=num_pieces < 50):
-        score = compose_score(f"{name} {number}", seed=seed, num_bars=NUM_BARS)
-        beats, per_bar = score.beats_seconds, score.beats_per_bar
-        if score.bpm > FASTEST_BPM:
+        draw = np.random.default_rng(keyed_random.key(seed, number, f"playing of {name}"))
+        band = bands[int(draw.integers(len(bands)))]
+        if written:
+            score = written[int(draw.integers(len(written)))]
+            score = excerpt(score, draw, seconds=WRITTEN_SECONDS)
+        else:
+            score = compose_score(f"{name} {number}", seed=seed, num_bars=NUM_BARS)
+        sound, beats, per_bar = band.play(score), score.beats_seconds, score.beats_per_bar
+        bpm = score.bpm
+        if draw.random() < OTHER_SPEED:
+            # Played faster or slower as a record is, which changes the pitch of drums too.
+            speed = float(np.exp(draw.uniform(-0.15, 0.15)))
+            sound = soxr.resample(sound, RATE_HZ * speed, RATE_HZ)
+            beats, bpm = beats / speed, bpm * speed
+        if bpm > FASTEST_BPM:
             beats, per_bar = beats[::2], per_bar // 2
-        pieces.append(BeatPiece(_stored(band.play(score)), beats, per_bar))
+        pieces.append(BeatPiece(_stored(sound), beats, per_bar))
     return pieces
 
 
 def _stored(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
-    return (waveform * 32767).astype(np.int16)
+    return (np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
 def collate_excerpts(
@@ -193,10 +227,12 @@ class MusicDataModule(PartDataModule):
         batch_size: int,
         seed: int,
         extractor: str | None = None,
-        soundfont: str | None = None,
+        soundfonts: Sequence[str] = (),
+        midi: str | None = None,
         excerpt_seconds: float = 2.5,
         num_pieces: int = 600,
         num_played_pieces: int = 0,
+        num_written_pieces: int = 0,
         num_validation_pieces: int = 60,
         num_validation_excerpts: int = 240,
         num_workers: int = 0,
@@ -208,11 +244,13 @@ class MusicDataModule(PartDataModule):
             seed: Seed of pieces and excerpts.
             extractor: Folder with the ``preprocessor_config.json`` of the encoder's feature
                 extractor; None gives waveforms only.
-            soundfont: An sf2 file to play pieces with; None: synthetic pieces only.
-            excerpt_seconds: Length; 2.5 s go with 73 frames. With a soundfont some batches have
+            soundfonts: Files (sf2 or sf3) to play pieces with; none: synthetic pieces only.
+            midi: Folder with MIDI files, of which ``num_written_pieces`` excerpts are played.
+            excerpt_seconds: Length; 2.5 s go with 73 frames. With soundfonts some batches have
                 twice or four times as much, since videos may be longer.
             num_pieces: Synthetic pieces to train on.
             num_played_pieces: Pieces of sampled instruments to train on.
+            num_written_pieces: Excerpts of MIDI files to train on; none are validated with.
             num_validation_pieces: Further pieces of each kind to validate with.
             num_validation_excerpts: Excerpts of those.
             num_workers: Processes that make excerpts.
@@ -220,10 +258,11 @@ class MusicDataModule(PartDataModule):
         extracted = AutoFeatureExtractor.from_pretrained(extractor) if extractor else None
         collate = functools.partial(collate_excerpts, extractor=extracted)
         super().__init__(batch_size=batch_size, collate=collate, num_workers=num_workers)
-        self.seed, self.soundfont = seed, soundfont
+        self.seed, self.soundfonts, self.midi = seed, soundfonts, midi
         self.window = BERT_WINDOW if hasattr(extracted, "stride") else WAV2VEC_WINDOW
         self.num_samples = round(excerpt_seconds * RATE_HZ)
         self.num_pieces, self.num_played_pieces = num_pieces, num_played_pieces
+        self.num_written_pieces = num_written_pieces
         self.num_validation_pieces = num_validation_pieces
         self.num_validation_excerpts = num_validation_excerpts
 
@@ -231,20 +270,27 @@ class MusicDataModule(PartDataModule):
         """Compose."""
         super().setup(stage)
         training = self._pieces("training", self.num_pieces, self.num_played_pieces)
+        if self.midi and self.num_written_pieces:
+            training += play_pieces(
+                self.num_written_pieces, name="written", seed=self.seed,
+                soundfonts=self.soundfonts, written=read_midi_files(self.midi),
+            )  # fmt: skip
         num_held_out = self.num_validation_pieces
         held_out = self._pieces("validation", num_held_out, num_held_out)
         make = functools.partial(
             Excerpts, num_samples=self.num_samples, seed=self.seed, window=self.window
         )
         self.training, self.validation = make(training), make(held_out)
-        if self.soundfont:
+        if self.soundfonts:
             self.training.same_length, self.training.changed = self.batch_size, CHANGED
 
     def _pieces(self, name: str, num_synthetic: int, num_played: int) -> list[BeatPiece]:
         pieces = compose_pieces(num_synthetic, name=name, seed=self.seed)
-        if self.soundfont is None:
+        if not self.soundfonts:
             return pieces
-        return pieces + play_pieces(num_played, name=name, seed=self.seed, soundfont=self.soundfont)
+        return pieces + play_pieces(
+            num_played, name=name, seed=self.seed, soundfonts=self.soundfonts
+        )
 
     def val_dataloader(self) -> DataLoader:
         """The same excerpts every time."""

@@ -29,7 +29,9 @@ LIST = Path(__file__).with_name("recorded_songs.csv")
 COLUMNS = ("package", "file", "start_seconds", "bpm", "first_beat_seconds")
 RATE_HZ = 44_100
 EXCERPTS_OF_A_SONG = 2
-EXCERPT_SECONDS, APART_SECONDS = 6.0, 8.0
+APART_SECONDS = 8.0
+BEFORE_SECONDS, EXCERPT_SECONDS = 6.0, 14.5
+"""A clip starts so long after its excerpt: audio encoders may hear what is around it."""
 PROMPT = "a professional dancer dancing in a studio with a white backdrop"
 
 
@@ -53,7 +55,8 @@ def make_test_set(music: Path, out: Path) -> None:
         path, period = found[song["file"]], 60 / float(song["bpm"])
         assert path is not None
         for number in range(EXCERPTS_OF_A_SONG):
-            start = float(song["start_seconds"]) + number * APART_SECONDS
+            clip_start = float(song["start_seconds"]) + number * APART_SECONDS
+            start = clip_start - BEFORE_SECONDS
             name = f"{len(names):02d}_{path.stem}_{number}"
             sound = read_audio(
                 path, rate_hz=RATE_HZ, start_seconds=start, duration_seconds=EXCERPT_SECONDS
@@ -69,8 +72,9 @@ def make_test_set(music: Path, out: Path) -> None:
     # In order of tempo the song half a set further on, so that tempi are far apart.
     other = dict(zip(order, np.roll(order, -len(order) // 2), strict=True))
     for seed, name in enumerate(names):
-        request: dict[str, str | int] = {
+        request: dict[str, str | int | float] = {
             "track": f"music/{name}.wav",
+            "track_offset_seconds": BEFORE_SECONDS,
             "prompt": PROMPT,
             "seed": seed,
         }

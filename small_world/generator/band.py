@@ -169,7 +169,7 @@ class _Players:
         # How far apart players are, in seconds, and how much a hit may be missed or added.
         self.spread = draw.uniform(0.0, 0.012)
         self.missed, self.added = draw.uniform(0, 0.12), draw.uniform(0, 0.06)
-        self.level = {part: draw.uniform(0.55, 1.0) for part in ("drums", BASS, CHORD, LEAD, PAD)}
+        self.level = {part: draw.uniform(0.3, 1.0) for part in ("drums", BASS, CHORD, LEAD, PAD)}
         self.steps_per_bar = len(bass)
         self.melody: dict[tuple[int, int], int] = {}
 

@@ -6,7 +6,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Draw = np.random.Generator
 
-SHARES = {"tone": 0.7, "room": 0.4, "level": 0.4, "drive": 0.3, "band": 0.15, "noise": 0.4}
+SHARES = {
+    "tone": 0.7,
+    "room": 0.4,
+    "level": 0.4,
+    "drive": 0.3,
+    "band": 0.15,
+    "notch": 0.25,
+    "noise": 0.4,
+}
 """How often each change is made; each is drawn by itself."""
 
 
@@ -20,7 +28,7 @@ def change_sound(waveform: Array, rate_hz: int, draw: Draw) -> Array:
     """
     changes = {
         "room": _room, "tone": _tone, "level": _level, "drive": _drive, "band": _band,
-        "noise": _noise,
+        "notch": _notch, "noise": _noise,
     }  # fmt: skip
     sound = waveform.astype(np.float32)
     for name, change in changes.items():
@@ -42,6 +50,13 @@ def _band(sound: Array, rate_hz: int, draw: Draw) -> Array:
         else (20.0, draw.uniform(1500, 5000))
     )
     return _filter(sound, rate_hz, [low / 2, low, high, 1.5 * high], [-50, 0, 0, -50])
+
+
+def _notch(sound: Array, rate_hz: int, draw: Draw) -> Array:
+    """One to two octaves are 20 dB softer: what is heard there must be heard elsewhere."""
+    low = float(np.exp(draw.uniform(np.log(40), np.log(3000))))
+    high = low * 2 ** draw.uniform(1, 2)
+    return _filter(sound, rate_hz, [low / 1.2, low, high, high * 1.2], [0, -20, -20, 0])
 
 
 def _room(sound: Array, rate_hz: int, draw: Draw) -> Array:

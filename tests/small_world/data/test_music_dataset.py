@@ -94,7 +94,8 @@ def test_of_fast_music_every_second_beat_counts(monkeypatch: pytest.MonkeyPatch)
             return np.full(round(score.duration_seconds * RATE_HZ), 0.5, np.float32)
 
     monkeypatch.setattr(music_dataset, "SampledInstruments", Band)
-    pieces = play_pieces(30, name="p", seed=1, soundfont="a.sf2")
+    monkeypatch.setattr(music_dataset, "OTHER_SPEED", 0.0)
+    pieces = play_pieces(30, name="p", seed=1, soundfonts=["a.sf2"])
     tempi = np.array([60 / np.diff(p.beats_seconds).mean() for p in pieces])
     assert tempi.max() <= FASTEST_BPM * 1.02 and tempi.min() > 55
     scores = [music_dataset.compose_score(f"p {n}", seed=1, num_bars=10) for n in range(30)]
@@ -104,6 +105,36 @@ def test_of_fast_music_every_second_beat_counts(monkeypatch: pytest.MonkeyPatch)
         times = score.beats_seconds[::2] if is_fast else score.beats_seconds
         assert np.array_equal(piece.beats_seconds, times)
         assert piece.beats_per_bar == score.beats_per_bar // (2 if is_fast else 1)
+
+
+def test_pieces_are_played_at_other_speeds_by_all_soundfonts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[str] = []
+
+    class Band:
+        def __init__(self, soundfont: str, *, rate_hz: int) -> None:
+            self.soundfont = soundfont
+
+        def play(self, score: Score) -> np.ndarray:
+            """A click on every beat."""
+            used.append(self.soundfont)
+            sound = np.zeros(round(score.duration_seconds * RATE_HZ), np.float32)
+            sound[(score.beats_seconds * RATE_HZ).round().astype(int)] = 1.0
+            return sound
+
+    monkeypatch.setattr(music_dataset, "SampledInstruments", Band)
+    written = Score("march", 90.0, np.arange(64) * 2 / 3, 4, {})
+    pieces = play_pieces(24, name="p", seed=1, soundfonts=["a.sf2", "b.sf3"], written=[written])
+    assert set(used) == {"a.sf2", "b.sf3"}
+    tempi = [round(60 / np.diff(p.beats_seconds).mean(), 3) for p in pieces]
+    assert len(set(tempi)) == len(tempi) and 60 < min(tempi) and max(tempi) < 140
+    for piece in pieces:
+        # The click of a beat is where its time says, at whatever speed.
+        for beat in piece.beats_seconds[2:-2]:
+            at = round(beat * RATE_HZ)
+            near = np.abs(piece.samples[at - 800 : at + 800].astype(int))
+            assert abs(int(near.argmax()) - 800) <= 2
 
 
 def test_longer_excerpts_come_in_whole_batches() -> None:

@@ -13,7 +13,7 @@ from small_world.experiments import recorded_songs
 RATE_HZ = 16_000
 
 
-def write_clicks(path: Path, *, bpm: float, first: float, seconds: float = 24.0) -> None:
+def write_clicks(path: Path, *, bpm: float, first: float, seconds: float = 30.0) -> None:
     sound = np.zeros(round(seconds * RATE_HZ), np.float32)
     for beat in np.arange(first, seconds, 60 / bpm):
         sound[round(beat * RATE_HZ)] = 1.0
@@ -29,7 +29,7 @@ def test_excerpts_keep_their_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rows.writerow(recorded_songs.COLUMNS)
         for name, bpm in tempi.items():
             write_clicks(tmp_path / "music" / "deep" / f"{name}.wav", bpm=bpm, first=0.3)
-            rows.writerow(["game-data", f"deep/{name}.wav", 5.0, bpm, 0.3])
+            rows.writerow(["game-data", f"deep/{name}.wav", 7.0, bpm, 0.3])
     monkeypatch.setattr(recorded_songs, "LIST", tmp_path / "songs.csv")
     recorded_songs.main([str(tmp_path / "music"), str(tmp_path / "out")])
     names = sorted(path.stem for path in (tmp_path / "out/music").iterdir())
@@ -40,12 +40,13 @@ def test_excerpts_keep_their_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         clicks = np.flatnonzero(np.abs(sound.numpy()).reshape(-1) > 0.25).astype(float) / RATE_HZ
         found = [clicks[np.abs(clicks - beat).argmin()] for beat in truth["beats_seconds"]]
         assert found == pytest.approx(truth["beats_seconds"], abs=0.001)
-        assert len(truth["beats_seconds"]) == pytest.approx(6 * truth["bpm"] / 60, abs=1)
+        assert len(truth["beats_seconds"]) == pytest.approx(14.5 * truth["bpm"] / 60, abs=1)
     lists = {
         kind: list(csv.DictReader(open(tmp_path / f"out/{kind}.csv")))
         for kind in ("own", "other", "nothing")
     }
     assert [row["track"] for row in lists["own"]] == [f"music/{name}.wav" for name in names]
+    assert {row["track_offset_seconds"] for row in lists["own"]} == {"6.0"}
     for row in lists["other"]:
         assert row["heard"][9] != row["track"][9]
     assert sorted(row["heard"] for row in lists["other"]) == [f"music/{n}.wav" for n in names]

@@ -43,7 +43,8 @@ def audio_encoder_arguments() -> list[str]:
     return [
         f"--model.init_args.config={ROOT}/configs/small_world/parts/audio_encoder/config.json",
         f"--data.init_args.extractor={ROOT}/configs/small_world/parts/audio_encoder",
-        "--data.init_args.soundfont=null",
+        "--data.init_args.soundfonts=[]",
+        "--data.init_args.midi=null",
         "--data.init_args.num_workers=0",
         "--data.init_args.batch_size=2",
         "--data.init_args.num_pieces=2",

@@ -111,9 +111,10 @@ class ConditionsMixin:
             )
             for sound in batches
         ]  # fmt: skip
-        if isinstance(found[0], Tensor):
-            return torch.cat(found)
-        return {start: torch.cat([of[start] for of in found]) for start in found[0]}
+        if windows is None:
+            return torch.cat([of for of in found if isinstance(of, Tensor)])
+        of_windows = [of for of in found if not isinstance(of, Tensor)]
+        return {start: torch.cat([of[start] for of in of_windows]) for start in windows.starts}
 
 
 def waveforms(

@@ -1,16 +1,20 @@
 """What a small world is made from."""
 
 import argparse
+import dataclasses
 import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from docstring_parser import parse
 
+from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_number
 from small_world.generator.band import play_piece
 from small_world.generator.music import NUM_BEATS, Piece, compose
+from small_world.generator.sound_changes import change_sound
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
 MIN_HEIGHT_PX = 32
@@ -38,8 +42,10 @@ class SmallWorldRecipe:
             16:9.
         audio_rate_hz: Sample rate of all sound.
         audio_channels: 1 or 2.
-        soundfont: A General MIDI soundfont, sf2: sampled instruments play the music. Empty: it is
-            synthesised.
+        soundfont: A General MIDI soundfont, sf2 or sf3: sampled instruments play the music; of
+            several, separated by commas, each piece takes one. Empty: it is synthesised.
+        changed_sound: The sound of each piece is changed as recordings change it: rooms, tone,
+            level, noise.
     """
 
     seed: int = 0
@@ -57,6 +63,7 @@ class SmallWorldRecipe:
     audio_rate_hz: int = 24000
     audio_channels: int = 1
     soundfont: str = ""
+    changed_sound: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of their range."""
@@ -78,13 +85,20 @@ class SmallWorldRecipe:
 
     def compose(self, name: str, *, genre: str, bpm: float) -> Piece:
         """A piece of this world's music."""
-        make = (
-            functools.partial(play_piece, soundfont=self.soundfont) if self.soundfont else compose
-        )
-        rate_hz, num_channels = self.audio_rate_hz, self.audio_channels
-        return make(
-            name, genre=genre, bpm=bpm, seed=self.seed, rate_hz=rate_hz, num_channels=num_channels
-        )
+        make, rate_hz = compose, self.audio_rate_hz
+        if self.soundfont:
+            draw = np.random.default_rng(keyed_random.key(self.seed, name, "soundfont"))
+            soundfont = str(draw.choice(self.soundfont.split(",")))
+            make = functools.partial(play_piece, soundfont=soundfont)
+        piece = make(
+            name, genre=genre, bpm=bpm, seed=self.seed, rate_hz=rate_hz,
+            num_channels=self.audio_channels,
+        )  # fmt: skip
+        if not self.changed_sound:
+            return piece
+        draw = np.random.default_rng(keyed_random.key(self.seed, name, "changes of sound"))
+        changed = change_sound(piece.waveform.mean(axis=0), rate_hz, draw)
+        return dataclasses.replace(piece, waveform=np.stack([changed] * self.audio_channels))
 
 
 def even(length: float) -> int:

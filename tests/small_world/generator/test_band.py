@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,16 +117,29 @@ def test_sampled_instruments_start_on_time() -> None:
 def test_a_world_is_played_in_styles_of_four_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(band, "compose_score", lambda name, **how: made.append(how) or name)
     player = SimpleNamespace(play=lambda score, seconds: np.full(round(seconds), 0.5, np.float32))
-    monkeypatch.setattr(band, "instruments", lambda soundfont, rate_hz: player)
     made: list[dict] = []
-    recipe = SmallWorldRecipe(seed=3, audio_channels=2, audio_rate_hz=8000, soundfont="a.sf2")
+    fonts: set[str] = set()
+    monkeypatch.setattr(band, "instruments", lambda font, rate_hz: fonts.add(font) or player)
+    recipe = SmallWorldRecipe(seed=3, audio_channels=2, audio_rate_hz=8000, soundfont="a.sf2,b.sf3")
     for number in range(40):
         piece = recipe.compose(f"piece {number}", genre="HO", bpm=80.0)
         assert (piece.genre, piece.bpm, piece.rate_hz) == ("HO", 80.0, 8000)
         assert piece.waveform.shape == (2, round((NUM_BEATS + TAIL_BEATS) * 0.75))
     assert all(how["bpm"] == 80.0 and how["is_steady"] and how["seed"] == 3 for how in made)
+    assert fonts == {"a.sf2", "b.sf3"}
     styles = {how["style"] for how in made}
     assert len(styles) > 5 and styles.isdisjoint({"waltz", "trap", "punk", "drum_and_bass"})
+
+
+def test_a_world_may_sound_as_recordings_do() -> None:
+    plain = SmallWorldRecipe(audio_rate_hz=8000, audio_channels=2)
+    changed = dataclasses.replace(plain, changed_sound=True)
+    for name in ("a", "b"):
+        before, after = (w.compose(name, genre="HO", bpm=100.0) for w in (plain, changed))
+        assert after.waveform.shape == before.waveform.shape and after.bpm == before.bpm
+        assert not np.allclose(after.waveform, before.waveform, atol=0.01)
+        again = changed.compose(name, genre="HO", bpm=100.0)
+        np.testing.assert_array_equal(again.waveform, after.waveform)
 
 
 def test_a_steady_piece_keeps_its_tempo() -> None:

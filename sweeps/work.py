@@ -136,10 +136,20 @@ def check_unchanged(run: Run) -> None:
             )
 
 
-def _renamed(settings: Any) -> Any:
+def _renamed(settings: Any, group: str = "") -> Any:
     """Settings with the names of today in place of those of an earlier version."""
     if isinstance(settings, dict):
-        return {RENAMED_KEYS.get(key, key): _renamed(value) for key, value in settings.items()}
+        found: dict[str, Any] = {}
+        for key, value in settings.items():
+            *groups, leaf = RENAMED_KEYS[key].split(".") if key in RENAMED_KEYS else [key]
+            # What lies in the group that a key moved to is of today.
+            if groups == [group]:
+                groups = []
+            node = found
+            for name in groups:
+                node = node.setdefault(name, {})
+            node[leaf] = _renamed(value, leaf)
+        return found
     if isinstance(settings, list):
         return [_renamed(value) for value in settings]
     return (new_name(settings) or settings) if isinstance(settings, str) else settings

@@ -187,6 +187,17 @@ def test_runs_that_noted_no_inputs_are_taken_as_they_are(
     assert calls(world) == ["fit", "predict", "predict"]
 
 
+def test_settings_of_today_stay_and_those_of_before_get_their_names(tmp_path: Path) -> None:
+    def recorded(model: dict[str, object]) -> dict[str, object]:
+        fit = {"settings": {"config": {"model": {"init_args": model}}}}
+        write_state(tmp_path, {"stages": {"fit": fit}, "failure": None})
+        return read_state(tmp_path)["stages"]["fit"]["settings"]["config"]["model"]["init_args"]
+
+    today = {"memory": {"compile_blocks": False, "gradient_checkpointing": "none"}}
+    assert recorded(today) == today
+    assert recorded(today["memory"]) == today
+
+
 def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, read_digest = [], hashlib.file_digest
 

@@ -25,8 +25,10 @@ ROWS = {
     "audio_rhythm": ("encode/audio_rhythm", 35),
     "small/audio_rhythm": ("encode/audio_rhythm", 35),
     "small/audio_rhythm_and_wav2vec": ("encode/audio_rhythm_and_wav2vec", 131),
+    "small/audio_rhythm_average": ("encode/audio_rhythm", 35),
     "small/audio_layer_1": (None, 96),
     "small/audio_log_mel": ("encode/audio_log_mel", 80),
+    "small/audio_log_mel_played": ("encode/audio_log_mel", 80),
 }
 
 

@@ -22,6 +22,7 @@ OTHER_FEATURES = {
     *("encode/audio_layer_mixture", "encode/audio_rhythm", "encode/audio_rhythm_and_wav2vec"),
     *("encode/audio_mert", "encode/audio_muq"),
     *("small/audio_layer_1", "small/audio_log_mel", "small/encode"),
+    *("small/audio_rhythm_average", "small/audio_log_mel_played", "small/encode_played"),
     *("encode/audio_layer_6", "encode/audio_log_mel", "encode/audio_hubert"),
 }
 
@@ -151,6 +152,13 @@ CASES: dict[str, Case] = {
     "zica_rotary": (attention, PAPER | {"depends on order": True}, []),
     "zica_aligned": (attention, PAPER | {"depends on order": True, "starts aligned": True}, []),
     "zica_no_positions": (attention, PAPER, ALIGNED),
+    "zica_frame_window_1": (attention, PAPER | {"depends on order": True}, []),
+    "zica_query_norm": (lambda of: of.zica[0].normalised, True, []),
+    "small/zica_frame_window_no_positions": (
+        attention,
+        PAPER | {"depends on order": True},
+        ALIGNED,
+    ),
     "lora_rank_16": (lora, LORA | {"ranks": {16}}, []),
     "no_lora": (lora, {"ranks": set(), "factor": None, "on text": False, "trains": False}, []),
     "lora_visual": (lora, LORA | {"on text": False}, []),

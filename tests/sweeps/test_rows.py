@@ -109,7 +109,14 @@ SMALL_THING: dict[str, dict[str, Any]] = {
     "small/audio_log_mel_played": {
         f"{M}.encoders.audio_features": "log_mel",
         f"{M}.audio_width": 80,
+        f"{M}.audio_resampling": "average",
         f"{D}.cache_dir": "runs/audio/cache_audio_log_mel",
+    },
+    "small/audio_rhythm_average": {
+        f"{M}.encoders.audio_features": "rhythm",
+        f"{M}.audio_width": 35,
+        f"{M}.audio_resampling": "average",
+        f"{D}.cache_dir": "runs/audio/cache_audio_rhythm",
     },
     "small/audio_rhythm": {
         f"{M}.encoders.audio_features": "rhythm",
@@ -119,6 +126,7 @@ SMALL_THING: dict[str, dict[str, Any]] = {
     "small/audio_rhythm_and_wav2vec": {
         f"{M}.encoders.audio_features": ["encoder", "rhythm"],
         f"{M}.audio_width": 131,
+        f"{M}.audio_resampling": "average",
         f"{D}.cache_dir": "runs/audio/cache_audio_rhythm_and_wav2vec",
     },
     # Without attention there are no positions to know.

@@ -59,6 +59,7 @@ class MuQ(AudioEncoder):
             model: Any = muq.MuQ.from_pretrained(
                 f"{source}/{self.subfolder}" if self.subfolder else source
             )
+        model.model.conformer = _Conformer(model.model.conformer)
         depth = model.config.encoder_depth
         if isinstance(self.layer, int) and self.layer > depth:
             raise UserError(
@@ -90,3 +91,34 @@ class MuQ(AudioEncoder):
             width=self.width,
             window_seconds=self.times.window_seconds,
         )
+
+
+class _Conformer(nn.Module):
+    """MuQ's encoder; transformers 5 gives hidden states to models of its own only (muq 0.1.0)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        encoder.config._attn_implementation = "eager"  # type: ignore[union-attr]
+        self.encoder = encoder
+
+    def forward(
+        self, x: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = True
+    ) -> dict[str, Any]:
+        """What transformers 4 gave: the input of each layer, and the normalised output."""
+        states: list[Tensor] = []
+        layers: Any = self.encoder.layers
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, given, named: states.append(
+                    given[0] if given else named["hidden_states"]
+                ),
+                with_kwargs=True,
+            )
+            for layer in layers
+        ]
+        try:
+            last = self.encoder(x, attention_mask=attention_mask).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {"hidden_states": (*states, last), "last_hidden_state": last}

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2FeatureExtractor,
+)
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_encoder import AudioTimes, audio_encoder_class
@@ -121,25 +126,38 @@ def test_muq_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert audio_encoder_again(encoder.identity()).identity() == encoder.identity()
 
 
-def test_muq_is_the_package_s() -> None:
+def test_muq_is_the_package_s(tmp_path: Path) -> None:
+    """Against its layers one by one: under transformers 5 the package finds no hidden states."""
     muq = pytest.importorskip("muq", reason="the optional package muq is not installed")
     stat = {"melspec_2048_mean": 0.0, "melspec_2048_std": 10.0}
-    attention = {
-        "num_attention_heads": 2, "intermediate_size": 16, "hidden_act": "swish",
-        "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
-        "layer_norm_eps": 1e-5, "position_embeddings_type": "rotary", "layerdrop": 0.0,
-        "rotary_embedding_base": 10_000, "conv_depthwise_kernel_size": 5,
-        "conformer_conv_dropout": 0.0, "max_source_positions": 500,
-    }  # fmt: skip
+    attention = Wav2Vec2ConformerConfig(
+        num_attention_heads=2, intermediate_size=16, hidden_size=16, num_hidden_layers=2,
+        position_embeddings_type="rotary", conv_depthwise_kernel_size=5,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    ).to_dict()  # fmt: skip
+    # The package turns names to attributes, which numbers cannot be.
+    attention = {k: v for k, v in attention.items() if k not in ("id2label", "label2id")}
     config = muq.MuQConfig(
         encoder_dim=16, encoder_depth=2, conv_dim=8, stat=stat, w2v2_config=attention
     )
-    model = muq.MuQ(config).eval()
-    encoder = MuQ("random")
-    encoder.__dict__["module"], encoder.width = model, 16
-    sound = 0.1 * torch.randn(1, 60_000, generator=torch.Generator().manual_seed(1))
+    muq.MuQ(config).save_pretrained(tmp_path)
+    network = muq.MuQ.from_pretrained(tmp_path).eval().model
+    network.conformer.config._attn_implementation = "eager"
+    sound = 0.1 * torch.randn(2, 60_000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        features = encoder.encode(sound, device=CPU)
-        states = model(sound, output_hidden_states=True)
-    assert features.shape == (1, encoder.num_features(60_000), 16)
-    assert torch.equal(features, states.last_hidden_state[:, 1:62])
+        spectra = network.normalize(network.preprocessing(sound, features=["melspec_2048"]))
+        hidden = network.conv(spectra["melspec_2048"])
+        positions, states = network.conformer.embed_positions(hidden), []
+        for layer in network.conformer.layers:
+            states.append(hidden)
+            hidden = layer(hidden, relative_position_embeddings=positions)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        states.append(network.conformer.layer_norm(hidden))
+    for layer, expected in {None: states[-1], 1: states[1], "all": torch.cat(states, -1)}.items():
+        encoder = MuQ(str(tmp_path), layer=layer)
+        with torch.no_grad():
+            features = encoder.encode(sound, device=CPU)
+        assert features.shape[1] == encoder.num_features(60_000) == 61
+        torch.testing.assert_close(features, expected[:, 1:62])
+    identity = encoder.identity()
+    assert identity.weights and str(identity).startswith("all hidden states of")

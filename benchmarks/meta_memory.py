@@ -30,7 +30,8 @@ from lightning_modules.settings import OptimizerSpec
 from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_tokens
 from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
-from musicinfuser.networks.music_mochi import NOT_STREAMED, MusicMochi
+from musicinfuser.networks.backbones import Mochi
+from musicinfuser.networks.music_mochi import MusicMochi
 from preflight.memory import BYTES_PER_TRAINED, frozen_bytes
 
 POLICIES = ("full", "self_attention", "attention", "none")
@@ -199,7 +200,7 @@ def _without_memory(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
                 # Of parameters that have just been replaced.
                 with patch("musicinfuser.memory.streaming.own_pages", _bytes):
                     model.streamed = StreamedBlocks(
-                        model.backbone.transformer_blocks, leave=NOT_STREAMED
+                        model.backbone.transformer_blocks, leave=Mochi.not_streamed
                     )
             yield "cpu"
         return
@@ -208,7 +209,7 @@ def _without_memory(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
     # Rotations go through an autocast region that the meta device does not have.
     heads, channels = model.backbone.pos_frequencies.shape[1:]
     tables = lambda t, h, w, _: (torch.empty(t * h * w, heads, channels, device="meta"),) * 2  # noqa: E731
-    model._rotary = tables  # type: ignore[assignment]
+    model.kind.rotary = tables  # type: ignore[attr-defined]
     yield "meta"
 
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import MemorySettings
-from musicinfuser.networks.backbone import MOCHI_CONFIG, BackboneSpec, build_backbone
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.setting_differences import laid_over

@@ -31,8 +31,8 @@ from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import posterior_sample
-from musicinfuser.networks.adapted_block import compiled_run, run_block
 from musicinfuser.networks.attention import JointAttention
+from musicinfuser.networks.backbones.mochi import compiled_run, run_block
 from musicinfuser.networks.music_mochi import MusicMochi
 
 POLICY_WORDS = ("full", "self_attention", "attention", "none")
@@ -144,7 +144,9 @@ class TrainingStep:
             text = torch.nn.functional.pad(text, (0, 0, 0, STOCK_TEXT_TOKENS - length))
             mask = torch.arange(STOCK_TEXT_TOKENS, device=self.device) < length
             told = {"encoder_attention_mask": mask[None]}
-        return self.model(noisy, text, (1 - sigma) * 1000, audio_features=clip.audio, **told)
+        return self.model(
+            noisy, text, self.model.timestep(sigma), audio_features=clip.audio, **told
+        )
 
     def _precision(self) -> Any:
         if not self.is_mixed:

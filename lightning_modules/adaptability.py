@@ -67,13 +67,13 @@ class LayerAdaptabilityModule(L.LightningModule):
     def depth(self) -> int:
         """Number of blocks; only after `configure_model`."""
         assert self.model is not None
-        return len(self.model.backbone.transformer_blocks)
+        return len(self.model.kind.blocks)
 
     def choices(self) -> dict[str, Any]:
         """What decides the clips, as json has it."""
         encoders = asdict(self.encoders.spec)
         found: dict[str, Any] = {
-            "backbone": asdict(self.backbone_spec),
+            "backbone": self.backbone_spec.stored(),
             # No audio is used.
             "encoders": {k: v for k, v in encoders.items() if not k.startswith("audio")},
             "sampling": asdict(self.sampling),

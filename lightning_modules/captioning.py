@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from datamodules.captioning import Stills
 from datamodules.clips import SkippedClip
-from musicinfuser.networks.backbone import MOCHI_HUB_ID
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, cut_note
 from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained

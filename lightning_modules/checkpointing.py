@@ -79,6 +79,4 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
 
 def architecture(model: MusicMochi) -> dict[str, Any]:
     """The backbone's sizes, for the settings of a checkpoint."""
-    config = model.backbone.config
-    names = ("num_layers", "num_attention_heads", "attention_head_dim", "text_embed_dim")
-    return {name: config[name] for name in names}
+    return model.kind.sizes

@@ -38,7 +38,7 @@ def latent_checkpoint(
         "cell": asdict(request),  # the key in folders of earlier versions
         "sampling": asdict(module.sampling),
         "model": module.model_settings(),
-        "backbone": asdict(module.backbone_spec),
+        "backbone": module.backbone_spec.stored(),
         "weights": module.backbone_spec.fingerprint(),
         "encoders": module.encoders.fingerprints(),
         "adapters": _adapters_hash(module),

@@ -311,8 +311,9 @@ class MusicInfuserModule(L.LightningModule):
         else:
             target = normalise(velocity_target(latents, noise), mean, std)
         predicted = self.adapted(
-            interpolate(latents, noise, sigma), batch.text, (1 - sigma) * 1000,
-            audio_features=audio, text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
+            interpolate(latents, noise, sigma), batch.text,
+            self.adapted.timestep(sigma), audio_features=audio,
+            text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
         )  # fmt: skip
         return velocity_loss(predicted, target)
 

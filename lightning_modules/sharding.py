@@ -12,7 +12,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
 
 
@@ -30,12 +29,13 @@ def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
         mesh_dim_names=("copy", "share"),
     )
     unsharded = {p for p in model.parameters() if p.requires_grad}
-    for block in model.backbone.transformer_blocks:
+    for block in model.kind.blocks:
+        layers = model.kind.modulation_layers(block)
         if model.memory.modulations_on_host:
-            unsharded |= {p for layer in modulation_layers(block) for p in layer.parameters()}
-        else:
-            fully_shard(modulation_layers(block), mesh=mesh)
-    for part in (*model.backbone.transformer_blocks, model):
+            unsharded |= {p for layer in layers for p in layer.parameters()}
+        elif layers:
+            fully_shard(layers, mesh=mesh)
+    for part in (*model.kind.blocks, model):
         fully_shard(part, mesh=mesh, ignored_params=unsharded)
 
 

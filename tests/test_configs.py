@@ -11,7 +11,7 @@ import yaml
 
 from lightning_modules import MusicInfuserModule
 from lightning_modules.cli import MusicInfuserCLI
-from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from preflight.memory import total_bytes, training_rows
 from preflight.training import training_sizes
 from tests.conftest import ROOT

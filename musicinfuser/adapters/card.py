@@ -6,7 +6,7 @@ import yaml
 
 from musicinfuser.adapters.settings import Adapter
 from musicinfuser.html_pages import render
-from musicinfuser.networks.backbone import MOCHI_HUB_ID
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID
 
 NOT_KNOWN = "not known"

@@ -13,7 +13,7 @@ from torch import Tensor
 from musicinfuser.adapters.official_keys import KeyRule, backbone_rules
 from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.atomic_files import atomic_folder, write_text
-from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.safetensors_files import StoredTensor, opened, read_header, stream_tensors
 
 OutputType = Literal["bfloat16", "float32"]

@@ -12,8 +12,9 @@ from torch import Tensor
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.encoders import EncodersSpec
-from musicinfuser.networks.lora import QKV_GROUPS, LoraSpec, is_lora_name
+from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
@@ -195,7 +196,7 @@ def adapter_of_checkpoint(path: str | Path) -> tuple[Adapter, dict[str, Any]]:
     settings = AdapterSettings.from_model_settings(stored["model"])
     if settings.lora is not None and settings.lora.share_qkv_a:
         # The A of k and v is that of q; here it has their names too.
-        for first, *others in QKV_GROUPS:
+        for first, *others in Mochi.lora_shared_a:
             for name in [name for name in tensors if f".{first}.lora_A." in name]:
                 for other in others:
                     tensors[name.replace(f".{first}.", f".{other}.")] = tensors[name]

@@ -266,7 +266,7 @@ def denoise(
             return model(
                 latents,
                 features,
-                (1 - sigma) * 1000,
+                model.timestep(sigma),
                 audio_features=None if drop_audio else conditions.audio_from(start),
                 text_lengths=lengths or (features.shape[1],) * len(features),
                 skip_layers=skip_layers,

@@ -1,34 +1,22 @@
-"""The frozen text-to-video transformer: diffusers' Mochi, from weights or from a config."""
+"""The frozen text-to-video transformer of diffusers, from weights or from a config."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import MochiTransformer3DModel
+from torch import Tensor
 
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
+from musicinfuser.networks.backbones import FAMILIES, Backbone, backbone_of, family_named
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 from musicinfuser.setting_checks import check_file
 
-MOCHI_HUB_ID = "genmo/mochi-1-preview"
-# The published architecture of genmo/mochi-1-preview.
-MOCHI_CONFIG: dict[str, Any] = {
-    "patch_size": 2,
-    "num_attention_heads": 24,
-    "attention_head_dim": 128,
-    "num_layers": 48,
-    "pooled_projection_dim": 1536,
-    "in_channels": 12,
-    "qk_norm": "rms_norm",
-    "text_embed_dim": 4096,
-    "time_embed_dim": 256,
-    "activation_fn": "swiglu",
-    "max_sequence_length": 256,
-}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -41,19 +29,29 @@ class BackboneSpec:
     subfolder: str | None = "transformer"
     """Folder of the transformer inside ``pretrained``."""
     config: str | None = None
-    """A ``config.json`` of ``MochiTransformer3DModel``: random weights, for tests and timing."""
+    """A ``config.json`` of the transformer: random weights, for tests and timing."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type the frozen weights are held in."""
     seed: int = 0
     """Seed of random weights; no effect with ``pretrained``."""
+    family: str = "mochi"
+    """``mochi``, ``wan`` (Wan 2.1 T2V) or ``wan_5b`` (Wan 2.2 TI2V 5B)."""
 
     def __post_init__(self) -> None:
-        """Exactly one source."""
+        """Exactly one source, of a family there is."""
+        family_named(self.family)
         if (self.pretrained is None) == (self.config is None):
             raise UserError(
                 "model.backbone needs exactly one of `pretrained` (hub id or folder) and `config` "
                 "(a config.json, random weights)."
             )
+
+    def stored(self) -> dict[str, Any]:
+        """As files of earlier versions have it, which know Mochi only: else with its family."""
+        found = asdict(self)
+        if self.family == "mochi":
+            del found["family"]
+        return found
 
     def fingerprint(self) -> str | None:
         """A hash of the weights; None of random ones and of those that are not on this machine."""
@@ -61,57 +59,97 @@ class BackboneSpec:
         return fingerprint_folder(folder) if folder else None
 
 
-def build_backbone(spec: BackboneSpec) -> MochiTransformer3DModel:
-    """The frozen transformer, without gradient anywhere.
+def build_backbone(spec: BackboneSpec) -> Any:
+    """The frozen transformer, of its family's ``model_class``, without gradient anywhere.
 
     Under ``torch.device("meta")`` only names, shapes and types are made, without reading weights.
 
     Raises:
         MissingWeightsError: ``spec.pretrained`` or ``spec.config`` cannot be found.
+        UserError: What is found is of another family, or cannot be adapted.
     """
+    kind = family_named(spec.family)
     dtype, is_meta = DTYPES[spec.dtype], torch.get_default_device().type == "meta"
     if spec.config is not None or is_meta:
         # Without the weights torch would draw: each is written once, by us.
         with torch.device("meta"):
-            backbone = MochiTransformer3DModel.from_config(backbone_config(spec)).to(dtype)
+            backbone = kind.model_class.from_config(backbone_config(spec))
+            _cast(backbone, dtype)
         if not is_meta:
             backbone.to_empty(device=torch.get_default_device())
+            kind.restore_buffers(backbone)
             initialise_randomly(backbone, seed=spec.seed)
     else:
         assert spec.pretrained is not None
-        backbone = load_pretrained(
-            MochiTransformer3DModel, spec.pretrained, spec.subfolder, dtype=dtype
-        )
+        kind.check_source(spec.pretrained)
+        with suppress(MissingWeightsError):  # on the Hub; looked at again below
+            backbone_config(spec)
+        backbone = load_pretrained(kind.model_class, spec.pretrained, spec.subfolder, dtype=dtype)
+        _check_family(kind, backbone.config, spec.pretrained)
     return backbone.requires_grad_(False)
 
 
+def _cast(backbone: Any, dtype: torch.dtype) -> None:
+    """Give parameters a type, but for those that diffusers keeps in fp32 when it loads them."""
+    kept = set(backbone._keep_in_fp32_modules or ())
+    for name, parameter in backbone.named_parameters():
+        if kept.isdisjoint(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+
+
+def _check_family(kind: type[Backbone], config: Mapping[str, Any], where: object) -> None:
+    """Refuse the config of another family's transformer, as far as it says what it is."""
+    found = config.get("_class_name", kind.model_class.__name__)
+    suits = "in_channels" not in config or kind.suits(config)
+    if found == kind.model_class.__name__ and suits:
+        return
+    others = [
+        name
+        for name, other in FAMILIES.items()
+        if other.model_class.__name__ == found and other.suits(config)
+    ]
+    remedy = f"set model.backbone.family to {others[0]}" if others else "give another base"
+    raise UserError(
+        f"{where} is no transformer of the family {kind.family}, but a {found} of other sizes or "
+        f"kind; {remedy}."
+    )
+
+
 def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
-    """The architecture of ``spec`` without its weights."""
+    """The architecture of ``spec`` without its weights; errors as of `build_backbone`."""
+    kind = family_named(spec.family)
     if spec.config is not None:
         check_file("model.backbone.config", spec.config, error=MissingWeightsError)
-        return json.loads(Path(spec.config).read_text())
-    assert spec.pretrained is not None
-    path = Path(spec.pretrained, spec.subfolder or "", "config.json")
+        path = Path(spec.config)
+    else:
+        assert spec.pretrained is not None
+        path = Path(spec.pretrained, spec.subfolder or "", "config.json")
+        if Path(spec.pretrained).is_dir():
+            kind.check_source(spec.pretrained)
     if path.is_file():
-        return json.loads(path.read_text())
-    if spec.pretrained == MOCHI_HUB_ID:
-        return MOCHI_CONFIG
+        config = json.loads(path.read_text())
+        _check_family(kind, config, path)
+        return config
+    if (published := kind.published.get(spec.pretrained or "")) is not None:
+        return dict(published)
     raise MissingWeightsError(
         f"{path} does not exist{looked_for(path)}, so the architecture is unknown."
     )
 
 
-def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None:
+def initialise_randomly(backbone: Any, *, seed: int) -> None:
     """Give a backbone weights that depend on nothing but ``seed`` and the parameter's name.
 
     Matrices get the spread of torch's linear layers, biases a small one, weights of norms are one;
-    ``pos_frequencies``, zeros in diffusers, become random directions that tell positions apart.
+    what is neither, its family knows (`Backbone.random_values`).
     """
+    kind = backbone_of(backbone)
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
             stream = generator(seed, name, "backbone init")
-            if name == "pos_frequencies":
-                values = _random_frequencies(parameter.shape, stream)
+            values: Tensor | None = kind.random_values(name, parameter.shape, stream)
+            if values is not None:
+                pass
             elif parameter.dim() > 1:
                 fan_in = parameter[0].numel()
                 values = torch.randn(parameter.shape, generator=stream) * (3 * fan_in) ** -0.5
@@ -120,15 +158,3 @@ def initialise_randomly(backbone: MochiTransformer3DModel, *, seed: int) -> None
             else:
                 values = torch.ones(parameter.shape)
             parameter.copy_(values)
-
-
-def _random_frequencies(shape: torch.Size, stream: torch.Generator) -> torch.Tensor:
-    """Rotations ``(3, heads, channels)`` in radians per unit of time, height and width.
-
-    Random directions, 0.08 to 2 radians from one latent frame to the next; Mochi's height and width
-    run over a range of about 192 whatever the clip's size, so they turn 48 times slower.
-    """
-    directions = torch.randn(shape, generator=stream)
-    directions = directions / directions.norm(dim=0, keepdim=True)
-    magnitudes = 0.08 * (2 / 0.08) ** torch.rand(shape[1:], generator=stream)
-    return directions * magnitudes / torch.tensor([1.0, 48.0, 48.0])[:, None, None]

@@ -15,7 +15,8 @@ from musicinfuser.clip_size import check_clip_size
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.audio_encoder import AudioEncoder, AudioPart
-from musicinfuser.networks.backbone import DTYPES, MOCHI_HUB_ID
+from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.combined_audio import audio_encoder_of, chosen_parts
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffusers import MochiTransformer3DModel
-
+from musicinfuser.errors import UserError
+from musicinfuser.networks.backbones import Backbone, Mochi, backbone_of
 from musicinfuser.setting_checks import check_number
 
 ADAPTER_NAME = "default"
-_VISUAL = ("to_q", "to_k", "to_v", r"to_out\.0")
-_TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-# Groups whose A matrix the authors share, because their q, k and v are one fused layer.
-QKV_GROUPS = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class LoraSpec:
     streams: Literal["both", "visual"] = "both"
     """``both`` adapts the projections of video and text (authors' code); ``visual`` of video."""
     share_qkv_a: bool = False
-    """Train one A for q, k and v of a stream, as the authors' fused layers do."""
+    """Train one A for q, k and v of a stream, as the authors' fused layers do; of Mochi only."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -33,28 +29,33 @@ class LoraSpec:
         check_number("lora.alpha", self.alpha, above=0)
 
 
-def target_pattern(spec: LoraSpec) -> str:
-    """The anchored pattern of adapted modules.
-
-    Full paths, because the bare suffix ``to_q`` would also hit ``time_embed.pooler.to_q``.
-    """
-    names = _VISUAL + (_TEXT if spec.streams == "both" else ())
-    return rf"transformer_blocks\.\d+\.attn1\.({'|'.join(names)})"
+def target_pattern(spec: LoraSpec, kind: type[Backbone] = Mochi) -> str:
+    """The anchored pattern of adapted modules of a family."""
+    return kind.lora_pattern(spec.streams)
 
 
-def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
+def add_lora(backbone: Any, spec: LoraSpec) -> set[str]:
     """Inject LoRA layers and return the names of their parameters within the backbone.
 
     The adapters compute in the type of their input: a backbone in bf16 needs autocast, under which
     adapters, their gradients and the optimizer stay in fp32.
+
+    Raises:
+        UserError: A is to be shared, but the family's projections do not read the same.
     """
     from peft import LoraConfig
 
+    kind = backbone_of(backbone)
+    if spec.share_qkv_a and not kind.lora_shared_a:
+        raise UserError(
+            f"lora.share_qkv_a is for fused layers, which {kind.family} does not have; set it to "
+            "false."
+        )
     backbone.add_adapter(
         LoraConfig(
             r=spec.rank,
             lora_alpha=spec.alpha,
-            target_modules=target_pattern(spec),
+            target_modules=target_pattern(spec, type(kind)),
             init_lora_weights=True,
         ),
         adapter_name=ADAPTER_NAME,
@@ -64,8 +65,8 @@ def add_lora(backbone: MochiTransformer3DModel, spec: LoraSpec) -> set[str]:
             # peft would copy the input of every layer to fp32 because the adapters are, and
             # autocast would copy it back. Without, autocast lowers the adapters: fewer bytes.
             layer.cast_input_dtype_enabled = False
-    for block in backbone.transformer_blocks if spec.share_qkv_a else ():
-        for group in QKV_GROUPS:
+    for block in kind.blocks if spec.share_qkv_a else ():
+        for group in kind.lora_shared_a:
             named: list[Any] = [getattr(block.attn1, name, None) for name in group]
             layers = [layer for layer in named if ADAPTER_NAME in getattr(layer, "lora_A", {})]
             for layer in layers[1:]:

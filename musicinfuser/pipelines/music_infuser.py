@@ -32,7 +32,7 @@ from musicinfuser.generation import (
     denoise,
 )
 from musicinfuser.memory.out_of_memory import named_out_of_memory
-from musicinfuser.networks.adapted_block import adapt_blocks
+from musicinfuser.networks.backbones import backbone_of
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
@@ -98,7 +98,7 @@ class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipel
         if transformer is not None:
             if zica is not None:
                 check_belongs(zica, transformer, audio_encoder, feature_extractor)
-            adapt_blocks(transformer)
+            backbone_of(transformer).adapt_blocks()
 
     def enable_model_cpu_offload(
         self, gpu_id: int | None = None, device: torch.device | str | None = None

@@ -125,7 +125,10 @@ class TextToVideoModule(SmallPartModule):
             max_tokens=self.max_text_tokens,
         )
         predicted = self.model(
-            interpolate(latents, noise, sigma), text, (1 - sigma) * 1000, text_lengths=lengths
+            interpolate(latents, noise, sigma),
+            text,
+            self.model.timestep(sigma),
+            text_lengths=lengths,
         )
         return velocity_loss(predicted, velocity_target(latents, noise))
 

@@ -9,12 +9,12 @@ from diffusers import MochiTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from musicinfuser.networks.backbone import (
-    MOCHI_HUB_ID,
     BackboneSpec,
     backbone_config,
     build_backbone,
     initialise_randomly,
 )
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.pretrained_sources import MissingWeightsError
 
 
@@ -129,6 +129,12 @@ def test_config_is_read_without_weights(small_parts, config_path):
     assert backbone_config(BackboneSpec(pretrained=str(small_parts))) == expected
     assert backbone_config(BackboneSpec(config=config_path)) == expected
     assert backbone_config(BackboneSpec(pretrained=MOCHI_HUB_ID))["num_layers"] == 48
+
+
+def test_files_name_the_family_where_it_is_not_mochi():
+    kept = {"pretrained": "a", "subfolder": "t", "config": None, "dtype": "float32", "seed": 3}
+    assert BackboneSpec(**kept).stored() == kept
+    assert BackboneSpec(**kept, family="wan").stored() == kept | {"family": "wan"}
 
 
 def test_errors(tmp_path):

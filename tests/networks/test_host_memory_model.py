@@ -8,7 +8,7 @@ import torch
 from musicinfuser.generation import SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.memory.streaming import ALIGNMENT
-from musicinfuser.networks.music_mochi import NOT_STREAMED
+from musicinfuser.networks.backbones import Mochi
 from tests.networks.late_copies import copy_late
 from tests.networks.watched_memory import WatchedMemory
 
@@ -64,7 +64,7 @@ def streamed_names(model):
         for name, p in model.named_parameters()
         if not p.requires_grad
         and name.startswith("backbone.transformer_blocks.")
-        and not name.split(".", 3)[3].startswith(NOT_STREAMED)
+        and not name.split(".", 3)[3].startswith(Mochi.not_streamed)
     }
 
 

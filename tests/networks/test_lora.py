@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from musicinfuser.networks.audio_projector import AudioProjector
-from musicinfuser.networks.backbone import MOCHI_HUB_ID, BackboneSpec, build_backbone
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.layer_selection import LayerStrategy
 from musicinfuser.networks.lora import (
     ADAPTER_NAME,

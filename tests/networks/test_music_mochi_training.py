@@ -178,7 +178,8 @@ def test_one_block_of_full_width_forward_and_backward():
 
     from diffusers import MochiTransformer3DModel
 
-    from musicinfuser.networks.backbone import MOCHI_CONFIG, MOCHI_HUB_ID, initialise_randomly
+    from musicinfuser.networks.backbone import initialise_randomly
+    from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG, MOCHI_HUB_ID
 
     assert BackboneSpec(pretrained=MOCHI_HUB_ID).subfolder == "transformer"
     config = json.loads(json.dumps(MOCHI_CONFIG)) | {"num_layers": 1}

@@ -7,7 +7,7 @@ from diffusers import MochiTransformer3DModel
 from benchmarks.meta_memory import LiveBytes, attention_as_on_a_gpu
 from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.memory.settings import MemorySettings
-from musicinfuser.networks.backbone import MOCHI_CONFIG
+from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
@@ -113,7 +113,7 @@ def kept_bytes(num_blocks: int, *, layers: list[int], gradient_checkpointing: st
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()
     # Rotations go through an autocast region that the meta device does not have.
-    model._rotary = lambda t, h, w, device: (torch.empty(t * h * w, 24, 64, device="meta"),) * 2
+    model.kind.rotary = lambda t, h, w, device: (torch.empty(t * h * w, 24, 64, device="meta"),) * 2
     with torch.device("meta"), attention_as_on_a_gpu(), LiveBytes(model.parameters()) as live:
         out = model(
             torch.empty(1, 12, 13, 60, 106),

@@ -8,7 +8,7 @@ from datamodules import DanceDataModule
 from datamodules.batch import ClipBatch, collate
 from lightning_modules.settings import OptimizerSpec
 from musicinfuser.keyed_random import generator
-from musicinfuser.networks.adapted_block import run_block
+from musicinfuser.networks.backbones.mochi import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.parts.text_to_video import TextToVideoModule
 from tests.small_world.parts.part_training import base_arguments, train_part

@@ -1,0 +1,50 @@
+"""The text-to-video transformers that can be adapted, one file for each family."""
+
+from typing import Any
+
+from musicinfuser.errors import UserError
+from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.backbones.mochi import Mochi
+from musicinfuser.networks.backbones.wan import Wan, Wan5B
+
+FAMILIES: dict[str, type[Backbone]] = {kind.family: kind for kind in (Mochi, Wan, Wan5B)}
+"""By the name that configs and files use."""
+
+
+def family_named(name: str) -> type[Backbone]:
+    """A family by its name in configs and files.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in FAMILIES:
+        raise UserError(f"there is no backbone {name!r}; choose {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
+
+
+def backbone_of(model: Any) -> Backbone:
+    """A transformer of diffusers with what is particular about its family.
+
+    Raises:
+        UserError: It is of no family.
+    """
+    for kind in FAMILIES.values():
+        if isinstance(model, kind.model_class) and kind.suits(model.config):
+            return kind(model)
+    raise UserError(
+        f"a {type(model).__name__} of these sizes cannot be adapted; give one of "
+        f"{', '.join(FAMILIES)}."
+    )
+
+
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "Given",
+    "Mochi",
+    "Stream",
+    "Wan",
+    "Wan5B",
+    "backbone_of",
+    "family_named",
+]

@@ -1,0 +1,174 @@
+"""What an adapted transformer asks of its backbone: all that one family does unlike another.
+
+Shape legend: B batch, C latent channels, T latent frames, H and W latent height and width,
+N visual tokens, L text tokens, S audio tokens, D width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.memory.settings import GradientCheckpointing
+
+Stream = tuple[Tensor, ...]
+"""What blocks change, the visual tokens ``(B, N, D)`` first: of Mochi also the text."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What blocks and head read and none of them changes; nothing in it needs a gradient.
+
+    The stream is not in it: blocks that are recomputed hold this until backward, all of them.
+    """
+
+    shared: tuple[Any, ...]
+    """For every block alike: masks, rotations, text that is no stream."""
+    of_block: Sequence[Any]
+    """For each block its own: what the noise level makes of it."""
+    of_head: Any
+    """For the head: what the noise level makes of it."""
+    latent_shape: torch.Size
+    """``(B, C, T, H, W)``."""
+
+
+class Backbone(ABC):
+    """A frozen transformer of diffusers and what is particular about its family.
+
+    No module: the transformer's parameters keep their names. A family is known by ``family`` in
+    configs and files, and states its facts as attributes of the class, which need no weights.
+    """
+
+    family: ClassVar[str]
+    model_class: ClassVar[type[Any]]
+    published: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Architectures by Hub id, for what is planned before weights are there."""
+    blocks_name: ClassVar[str]
+    """The attribute of the model that lists its blocks."""
+    stored_sizes: ClassVar[tuple[str, ...]]
+    """Entries of the model's config that an adapter must agree with."""
+    lora_visual: ClassVar[tuple[str, ...]]
+    """Projections of the visual stream within a block, as regular expressions."""
+    lora_text: ClassVar[tuple[str, ...]]
+    """Projections that text goes through, likewise."""
+    lora_shared_a: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of projections of ``attn1`` that may share their A; none where the option is refused.
+    """
+    not_streamed: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names within a block that run before the blocks do."""
+
+    def __init__(self, model: Any) -> None:
+        """Take a transformer of this family; it is not changed."""
+        self.model = model
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks in their order."""
+        return getattr(self.model, self.blocks_name)
+
+    @property
+    def width(self) -> int:
+        """Channels of the visual stream."""
+        return self.model.config.num_attention_heads * self.model.config.attention_head_dim
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What the settings of a checkpoint say of the backbone."""
+        return {name: self.model.config[name] for name in self.stored_sizes}
+
+    # What is known without a model.
+
+    @classmethod
+    def suits(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a config of ``model_class`` is of this family, where a class serves several."""
+        return True
+
+    @classmethod  # noqa: B027 - most have nothing to refuse
+    def check_source(cls, source: str) -> None:
+        """Refuse weights that this family cannot run, where the source says so (`UserError`)."""
+
+    @classmethod
+    def lora_pattern(cls, streams: str) -> str:
+        """The anchored pattern of adapted modules; ``streams`` as in `LoraSpec`.
+
+        Full paths: the bare suffix ``to_q`` would also hit ``time_embed.pooler.to_q`` of Mochi.
+        """
+        names = cls.lora_visual + (cls.lora_text if streams == "both" else ())
+        return rf"{cls.blocks_name}\.\d+\.({'|'.join(names)})"
+
+    @classmethod
+    def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:
+        """Random values of a parameter that is unlike a linear layer's; None of all others."""
+        return None
+
+    @classmethod  # noqa: B027 - most have none
+    def restore_buffers(cls, model: Any) -> None:
+        """Compute what a model holds beside its parameters, after it was given empty memory."""
+
+    # What is done with a model.
+
+    @abstractmethod
+    def adapt_blocks(self) -> None:
+        """Replace the blocks, once, by ones that take audio, with the same weights and names.
+
+        Raises:
+            UserError: Blocks have hooks, which belong to the ones that would be replaced.
+        """
+
+    @abstractmethod
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The number that the backbone knows a noise level ``(B,)`` in [0, 1] by, fp32."""
+
+    @abstractmethod
+    def embed(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None,
+        lengths: tuple[int, ...] | None,
+    ) -> tuple[Stream, Given]:
+        """What goes into the first block; arguments as of `MusicMochi.forward`.
+
+        Raises:
+            UserError: Latents that cannot be cut into patches, or text that is too long.
+        """
+
+    @abstractmethod
+    def run_block(
+        self,
+        index: int,
+        zica: nn.Module | None,
+        audio_weight: Tensor | None,
+        given: Given,
+        policy: GradientCheckpointing,
+        *inputs: Tensor | None,
+    ) -> Stream:
+        """A block with its audio; ``inputs``, which may need a gradient: the stream, then audio."""
+
+    @abstractmethod
+    def head(self, visual: Tensor, given: Given) -> Tensor:
+        """The velocity z - eps ``(B, C, T, H, W)``, towards the data whatever the base predicts."""
+
+    @abstractmethod
+    def compiled_run(self) -> Callable[..., Any]:
+        """What runs a block and its audio, compiled for all blocks of the family."""
+
+    def keep_modulations_on_host(self) -> None:
+        """Hold the layers in host memory that give the blocks' modulations.
+
+        Raises:
+            UserError: The family has no such layers.
+        """
+        raise UserError(
+            f"memory.modulations_on_host is for layers that {self.family} does not have; set it to "
+            "false."
+        )
+
+    def modulation_layers(self, block: nn.Module) -> list[nn.Module]:
+        """Layers of a block that run before the blocks do: gathered apart where it is sharded."""
+        return []

@@ -1,0 +1,256 @@
+"""Mochi 1: joint attention of a video and a text stream, velocity z - eps, time from noise on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import MochiTransformer3DModel
+from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.memory.offload_hooks import is_hooked
+from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.adapted_block import (
+    BlockAudio,
+    adapt_blocks,
+    compiled,
+    parts_of,
+    recomputed,
+)
+from musicinfuser.networks.attention import JointAttention, RotaryTables
+from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.modulation import (
+    Modulations,
+    PrecomputedModulation,
+    compute_modulations,
+    modulation_layers,
+)
+from musicinfuser.networks.text_tokens import trim_text
+
+MOCHI_HUB_ID = "genmo/mochi-1-preview"
+# The published architecture of genmo/mochi-1-preview.
+MOCHI_CONFIG: dict[str, Any] = {
+    "patch_size": 2,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "num_layers": 48,
+    "pooled_projection_dim": 1536,
+    "in_channels": 12,
+    "qk_norm": "rms_norm",
+    "text_embed_dim": 4096,
+    "time_embed_dim": 256,
+    "activation_fn": "swiglu",
+    "max_sequence_length": 256,
+}
+# Under its own name: diffusers marks the class as opaque to torch's compiler.
+_mochi_forward = MochiTransformerBlock.forward
+
+
+class AdaptedBlock(MochiTransformerBlock):
+    """One of Mochi's blocks with its own weights, given its modulation and its audio adapter.
+
+    Recomputing and compiling happen inside of ``forward``: hooks on the block, such as those that
+    gather weights, run around them, once in the forward pass.
+    """
+
+    def __init__(self, block: MochiTransformerBlock) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(block.__dict__)
+        self.attn1.processor = JointAttention()
+        self.norm1 = PrecomputedModulation(block.norm1, stream=0)
+        self.norm1_context = PrecomputedModulation(block.norm1_context, stream=1)
+        self.run: Callable[..., tuple[Tensor, Tensor]] = run_block
+        """`run_block`, or what was compiled of it."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Modulations | Tensor,
+        encoder_attention_mask: Tensor | None,
+        image_rotary_emb: tuple[Tensor, Tensor],
+        audio: BlockAudio | None = None,
+        policy: GradientCheckpointing = "none",
+    ) -> tuple[Tensor, Tensor]:
+        """Run the block, then its audio adapter.
+
+        Args:
+            hidden_states: ``(B, N, D)`` visual tokens.
+            encoder_hidden_states: ``(B, L, Dy)`` text tokens; L may be 0.
+            temb: The block's modulations; or the condition ``(B, W)`` they come from, as diffusers'
+                own ``forward`` gives it.
+            encoder_attention_mask: ``(B, L)`` bool, True = valid; None = all are.
+            image_rotary_emb: cos and sin, ``(N, H, d / 2)`` each.
+            audio: Audio and its adapter; None for neither.
+            policy: What is kept for backward.
+
+        Returns:
+            Visual and text tokens, of the shapes they came in.
+        """
+        mask = encoder_attention_mask
+        if isinstance(temb, Tensor):
+            text_dtype = encoder_hidden_states.dtype
+            temb = compute_modulations([self], temb, text_dtype=text_dtype)[0]
+            mask = None if mask is None else mask.bool()
+        if self.run is not run_block:
+            # One graph for all lengths of captions but 0 and 1, instead of one for the first.
+            for tensor in (encoder_hidden_states, mask):
+                if tensor is not None:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 1)
+        zica, tokens, weight = parts_of(audio)
+        return self.run(
+            self, zica, policy, hidden_states, encoder_hidden_states, temb, mask, image_rotary_emb,
+            tokens, weight,
+        )  # fmt: skip
+
+
+def run_block(
+    block: AdaptedBlock,
+    zica: nn.Module | None,
+    policy: GradientCheckpointing,
+    visual: Tensor,
+    text: Tensor,
+    modulations: Modulations,
+    mask: Tensor | None,
+    rotary: tuple[Tensor, Tensor],
+    audio: Tensor | None,
+    audio_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A block and its adapter as one unit of recomputation, of which ``policy`` says what is kept.
+
+    Every block comes through here as an argument, so that what is compiled for one serves all of
+    its kind; nothing that tells blocks apart, such as an index, may be looked at.
+    """
+
+    def block_and_zica(visual: Tensor) -> tuple[Tensor, Tensor]:
+        visual, new_text = _mochi_forward(block, visual, text, modulations, mask, rotary)
+        return visual if zica is None else zica(visual, audio, audio_weight), new_text
+
+    return recomputed(block_and_zica, visual, policy)
+
+
+def compiled_run(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
+    """`run_block` compiled for all blocks of a model, one whole graph for each kind of block."""
+    return compiled(run_block, backend)
+
+
+class Mochi(Backbone):
+    """What is particular about Mochi."""
+
+    family = "mochi"
+    model_class = MochiTransformer3DModel
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {MOCHI_HUB_ID: MOCHI_CONFIG}
+    blocks_name = "transformer_blocks"
+    stored_sizes = ("num_layers", "num_attention_heads", "attention_head_dim", "text_embed_dim")
+    lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
+    lora_text = tuple(
+        rf"attn1\.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    )
+    # The authors' q, k and v are one fused layer with one A.
+    lora_shared_a = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
+    not_streamed = ("norm1.linear", "norm1_context.linear")
+
+    def __init__(self, model: MochiTransformer3DModel) -> None:
+        """Take a transformer; rotations of its last size of clip are kept."""
+        super().__init__(model)
+        self.rotary = RotaryTables(model)
+
+    @classmethod
+    def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:
+        """Of ``pos_frequencies``, zeros in diffusers: directions that tell positions apart."""
+        return _random_frequencies(shape, stream) if name == "pos_frequencies" else None
+
+    def adapt_blocks(self) -> None:
+        """Modulations then come from outside, and attention takes no padding."""
+        adapt_blocks(self.blocks, AdaptedBlock)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """From 0 at noise to 1000 at data (diffusers' convention)."""
+        return (1 - sigma) * 1000
+
+    def embed(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None,
+        lengths: tuple[int, ...] | None,
+    ) -> tuple[Stream, Given]:
+        """Video and text streams; padding is cut before the first block."""
+        model, patch = self.model, self.model.config.patch_size
+        batch_size, _, num_frames, height, width = latents.shape
+        if height % patch or width % patch:
+            raise UserError(
+                f"latents of {height}x{width} cannot be cut into patches of {patch}x{patch}."
+            )
+        text, text_mask, block_mask = trim_text(text, mask, lengths)
+        latents = latents.to(model.dtype)
+        temb, text = model.time_embed(
+            timestep, text.to(model.dtype), text_mask, hidden_dtype=latents.dtype
+        )
+        visual = model.patch_embed(latents.permute(0, 2, 1, 3, 4).flatten(0, 1))
+        visual = visual.unflatten(0, (batch_size, -1)).flatten(1, 2)
+        rotary = self.rotary(num_frames, height // patch, width // patch, visual.device)
+        # Offloaded blocks have their weights while they run, so each finds its own modulations.
+        of_block: Sequence[Modulations | Tensor] = (
+            [temb] * len(self.blocks)
+            if any(is_hooked(block) for block in self.blocks)
+            else compute_modulations(self.blocks, temb, text_dtype=text.dtype)
+        )
+        return (visual, text), Given((block_mask, rotary), of_block, temb, latents.shape)
+
+    def run_block(
+        self,
+        index: int,
+        zica: nn.Module | None,
+        audio_weight: Tensor | None,
+        given: Given,
+        policy: GradientCheckpointing,
+        *inputs: Tensor | None,
+    ) -> Stream:
+        """A block with its audio: video and text."""
+        (visual, text, audio), (mask, rotary) = inputs, given.shared
+        return self.blocks[index](
+            hidden_states=visual, encoder_hidden_states=text, temb=given.of_block[index],
+            encoder_attention_mask=mask, image_rotary_emb=rotary,
+            audio=BlockAudio.of(zica, audio, audio_weight), policy=policy,
+        )  # fmt: skip
+
+    def head(self, visual: Tensor, given: Given) -> Tensor:
+        """The velocity, which Mochi predicts as it is wanted here."""
+        model, patch = self.model, self.model.config.patch_size
+        batch_size, _, num_frames, height, width = given.latent_shape
+        visual = model.proj_out(model.norm_out(visual, given.of_head))
+        visual = visual.reshape(
+            batch_size, num_frames, height // patch, width // patch, patch, patch, -1
+        )
+        return visual.permute(0, 6, 1, 2, 4, 3, 5).reshape(
+            batch_size, -1, num_frames, height, width
+        )
+
+    def compiled_run(self) -> Callable[..., Any]:
+        """`run_block`, compiled."""
+        return compiled_run()
+
+    def keep_modulations_on_host(self) -> None:
+        """27 % of Mochi's weights."""
+        for module in self.model.modules():
+            if isinstance(module, PrecomputedModulation):
+                module.keep_on_host()
+
+    def modulation_layers(self, block: nn.Module) -> list[nn.Module]:
+        """One for video, one for text."""
+        return modulation_layers(block)
+
+
+def _random_frequencies(shape: torch.Size, stream: torch.Generator) -> Tensor:
+    """Rotations ``(3, heads, channels)`` in radians per unit of time, height and width.
+
+    Random directions, 0.08 to 2 radians from one latent frame to the next; Mochi's height and width
+    run over a range of about 192 whatever the clip's size, so they turn 48 times slower.
+    """
+    directions = torch.randn(shape, generator=stream)
+    directions = directions / directions.norm(dim=0, keepdim=True)
+    magnitudes = 0.08 * (2 / 0.08) ** torch.rand(shape[1:], generator=stream)
+    return directions * magnitudes / torch.tensor([1.0, 48.0, 48.0])[:, None, None]

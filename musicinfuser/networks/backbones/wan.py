@@ -1,0 +1,285 @@
+"""Wan 2.1 T2V (1.3B, 14B) and Wan 2.2 TI2V 5B as text-to-video: one stream, velocity eps - z.
+
+Blocks attend to the text, which none of them changes. Numbers of architectures: the configs of
+Wan's code (github.com/Wan-Video, wan/configs), which diffusers' folders repeat.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
+
+from musicinfuser.errors import UserError
+from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.adapted_block import (
+    BlockAudio,
+    adapt_blocks,
+    compiled,
+    parts_of,
+    recomputed,
+)
+from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.text_tokens import trim_text
+from musicinfuser.pretrained_sources import find_local, looks_local
+
+WAN_1B_HUB_ID = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+WAN_14B_HUB_ID = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+WAN_5B_HUB_ID = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+WAN_1B_CONFIG: dict[str, Any] = {
+    "patch_size": [1, 2, 2],
+    "num_attention_heads": 12,
+    "attention_head_dim": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 8960,
+    "num_layers": 30,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "eps": 1e-6,
+    "rope_max_seq_len": 1024,
+}
+WAN_14B_CONFIG = WAN_1B_CONFIG | {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
+WAN_5B_CONFIG = WAN_1B_CONFIG | {
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+}
+TEXT_TOKENS = 512
+"""Tokens that text is filled up to with zeros; Wan was trained to attend to these too."""
+_wan_forward = WanTransformerBlock.forward
+
+
+class AdaptedWanBlock(WanTransformerBlock):
+    """One of Wan's blocks with its own weights, given its audio adapter.
+
+    Recomputing and compiling happen inside of ``forward``, as in Mochi's.
+    """
+
+    def __init__(self, block: WanTransformerBlock) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(block.__dict__)
+        self.run: Callable[..., Tensor] = run_block
+        """`run_block`, or what was compiled of it."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        rotary_emb: tuple[Tensor, Tensor],
+        audio: BlockAudio | None = None,
+        policy: GradientCheckpointing = "none",
+    ) -> Tensor:
+        """Run the block, then its audio adapter.
+
+        Args:
+            hidden_states: ``(B, N, D)`` visual tokens.
+            encoder_hidden_states: ``(B, 512, D)`` text.
+            temb: ``(B, 6, D)``, what the noise level makes of scales, shifts and gates.
+            rotary_emb: cos and sin, ``(1, N, 1, d)`` each.
+            audio: Audio and its adapter; None for neither.
+            policy: What is kept for backward.
+
+        Returns:
+            ``(B, N, D)``.
+        """
+        zica, tokens, weight = parts_of(audio)
+        return self.run(
+            self, zica, policy, hidden_states, encoder_hidden_states, temb, rotary_emb, tokens,
+            weight,
+        )  # fmt: skip
+
+
+def run_block(
+    block: AdaptedWanBlock,
+    zica: nn.Module | None,
+    policy: GradientCheckpointing,
+    visual: Tensor,
+    text: Tensor,
+    modulation: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    audio: Tensor | None,
+    audio_weight: Tensor | None = None,
+) -> Tensor:
+    """A block and its adapter as one unit of recomputation; nothing here tells blocks apart."""
+
+    def block_and_zica(visual: Tensor) -> Tensor:
+        visual = _wan_forward(block, visual, text, modulation, rotary)
+        return visual if zica is None else zica(visual, audio, audio_weight)
+
+    return recomputed(block_and_zica, visual, policy)
+
+
+class Wan(Backbone):
+    """What is particular about Wan 2.1."""
+
+    family = "wan"
+    model_class = WanTransformer3DModel
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        WAN_1B_HUB_ID: WAN_1B_CONFIG,
+        WAN_14B_HUB_ID: WAN_14B_CONFIG,
+    }
+    latent_channels = 16
+    blocks_name = "blocks"
+    stored_sizes = (
+        "num_layers", "num_attention_heads", "attention_head_dim", "text_dim", "in_channels",
+    )  # fmt: skip
+    lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
+    # Text is no stream: the attention that reads it has these in the place of Mochi's.
+    lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """With the family: the 5B is as wide as Mochi."""
+        return {"family": self.family, **super().sizes}
+
+    @classmethod
+    def suits(cls, config: Mapping[str, Any]) -> bool:
+        """By the latents it takes; Wan that takes a picture too is of no family."""
+        takes_picture = config.get("image_dim") or config.get("added_kv_proj_dim")
+        return config["in_channels"] == cls.latent_channels and not takes_picture
+
+    @classmethod
+    def check_source(cls, source: str) -> None:
+        """Refuse checkpoints with two experts, of which one folder is half."""
+        index = _model_index(source)
+        if index.get("boundary_ratio") is not None or find_local(source, "transformer_2"):
+            raise UserError(
+                f"{source} has two transformers, one for high noise and one for low (Wan 2.2 A14B);"
+                " only one can be adapted: take Wan 2.1, or the 5B of Wan 2.2."
+            )
+
+    @classmethod
+    def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:
+        """Of the tables of scales and shifts, which are no matrices: as diffusers draws them."""
+        if not name.endswith("scale_shift_table"):
+            return None
+        return torch.randn(shape, generator=stream) * shape[-1] ** -0.5
+
+    @classmethod
+    def restore_buffers(cls, model: Any) -> None:
+        """The rotations are in no state dict; they are fp32 whatever the weights are."""
+        config = model.config
+        old = model.rope.freqs_cos
+        with torch.device(old.device):
+            model.rope = WanRotaryPosEmbed(
+                config.attention_head_dim, config.patch_size, config.rope_max_seq_len
+            )
+
+    def adapt_blocks(self) -> None:
+        """Attention stays diffusers'."""
+        adapt_blocks(self.blocks, AdaptedWanBlock)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """From 1000 at noise to 0 at data."""
+        return sigma * 1000
+
+    def embed(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None,
+        lengths: tuple[int, ...] | None,
+    ) -> tuple[Stream, Given]:
+        """The video stream; the text, filled up with zeros, is the same for all blocks.
+
+        Every token of a clip has the same noise level, also with TI2V, whose pipeline gives one for
+        each token: off by 2e-7 of the velocity in fp32, and ``(B, N, 6, D)`` smaller.
+        """
+        model, dtype = self.model, self.model.patch_embedding.weight.dtype
+        _, rows, columns = model.config.patch_size
+        height, width = latents.shape[3:]
+        if height % rows or width % columns:
+            raise UserError(
+                f"latents of {height}x{width} cannot be cut into patches of {rows}x{columns}."
+            )
+        if model.rope.freqs_cos.dtype != torch.float32:
+            raise UserError(
+                "Wan's rotations and norms must stay in fp32; load it with model.backbone.dtype "
+                "bfloat16 and train with trainer.precision bf16-mixed instead of bf16-true."
+            )
+        latents, text = latents.to(dtype), _filled_up(text.to(dtype), mask, lengths)
+        rotary = model.rope(latents)
+        # As in WanPipeline, which knows no autocast: each part has the type of its weights.
+        with torch.autocast(latents.device.type, enabled=False):
+            visual = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+            time, modulation, text, _ = model.condition_embedder(timestep, text, None)
+        of_block = [modulation.unflatten(1, (6, -1))] * len(self.blocks)
+        return (visual,), Given((text, rotary), of_block, time, latents.shape)
+
+    def run_block(
+        self,
+        index: int,
+        zica: nn.Module | None,
+        audio_weight: Tensor | None,
+        given: Given,
+        policy: GradientCheckpointing,
+        *inputs: Tensor | None,
+    ) -> Stream:
+        """A block with its audio: the video."""
+        (visual, audio), (text, rotary) = inputs, given.shared
+        heard = BlockAudio.of(zica, audio, audio_weight)
+        modulation = given.of_block[index]
+        return (self.blocks[index](visual, text, modulation, rotary, audio=heard, policy=policy),)
+
+    def head(self, visual: Tensor, given: Given) -> Tensor:
+        """The velocity with its sign turned: Wan predicts eps - z. No bit is lost by that."""
+        model = self.model
+        table = model.scale_shift_table.to(visual.device) + given.of_head.unsqueeze(1)
+        shift, scale = table.chunk(2, dim=1)
+        with torch.autocast(visual.device.type, enabled=False):
+            visual = (model.norm_out(visual.float()) * (1 + scale) + shift).type_as(visual)
+            visual = model.proj_out(visual)
+        batch_size, _, *sizes = given.latent_shape
+        patch = model.config.patch_size
+        counts = [size // side for size, side in zip(sizes, patch, strict=True)]
+        visual = visual.reshape(batch_size, *counts, *patch, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return -visual.reshape(batch_size, -1, *sizes)
+
+    def compiled_run(self) -> Callable[..., Any]:
+        """`run_block`, compiled."""
+        return compiled(run_block)
+
+
+class Wan5B(Wan):
+    """What is particular about Wan 2.2 TI2V 5B: another VAE, so other latents."""
+
+    family = "wan_5b"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {WAN_5B_HUB_ID: WAN_5B_CONFIG}
+    latent_channels = 48
+
+
+def _filled_up(text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None) -> Tensor:
+    """Text ``(B, L, width)`` with zeros after each sample's own tokens, ``(B, 512, width)``."""
+    text, _, is_own = trim_text(text, mask, lengths)
+    if text.shape[1] > TEXT_TOKENS:
+        raise UserError(
+            f"a text has {text.shape[1]} tokens, but Wan reads {TEXT_TOKENS}; set "
+            f"model.encoders.max_text_tokens to {TEXT_TOKENS}."
+        )
+    if is_own is not None:
+        text = text.masked_fill(~is_own[..., None], 0)
+    return F.pad(text, (0, 0, 0, TEXT_TOKENS - text.shape[1]))
+
+
+def _model_index(source: str) -> dict[str, Any]:
+    """What a pipeline's folder says of itself; nothing where that is not known."""
+    path = Path(source, "model_index.json")
+    # Not there, not to be had, or not json: whoever needs the weights says what is wrong.
+    with suppress(OSError, ValueError):
+        if not path.is_file() and not looks_local(source):
+            path = Path(hf_hub_download(source, path.name))
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}

@@ -1,0 +1,102 @@
+"""Small parts of Wan with random weights, of the real classes and in their layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from musicinfuser.networks.backbone import initialise_randomly
+
+TRANSFORMER: dict[str, Any] = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 64,
+    "freq_dim": 64,
+    "ffn_dim": 256,
+    "num_layers": 3,
+}
+VAE: dict[str, Any] = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
+# Wan 2.2's VAE: patches of 2x2 pixels, blocks with a shortcut, 48 channels.
+VAE_5B: dict[str, Any] = VAE | {
+    "z_dim": 48,
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.1 * i for i in range(48)],
+    "latents_std": [1 + 0.02 * i for i in range(48)],
+}
+TEXT: dict[str, Any] = {
+    "vocab_size": 384,
+    "d_model": 64,
+    "d_kv": 32,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+}
+
+
+def transformer(**changes: Any) -> WanTransformer3DModel:
+    """Three blocks of width 128 in fp32; nothing in it is zero."""
+    model = WanTransformer3DModel(**(TRANSFORMER | changes)).eval()
+    initialise_randomly(model, seed=0)
+    return model.requires_grad_(False)
+
+
+def vae(**changes: Any) -> AutoencoderKLWan:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoencoderKLWan(**(VAE | changes)).eval()
+
+
+def text_encoder() -> UMT5EncoderModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return UMT5EncoderModel(UMT5Config(**TEXT)).eval()
+
+
+def pipeline(scheduler: Any, *, model: WanTransformer3DModel | None = None) -> WanPipeline:
+    """diffusers' own pipeline of the small parts, as it comes."""
+    made = WanPipeline(
+        tokenizer=ByT5Tokenizer(), text_encoder=text_encoder(), vae=vae(), scheduler=scheduler,
+        transformer=transformer() if model is None else model,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def write_parts(folder: Path, *, is_5b: bool = False) -> Path:
+    """A folder as diffusers' pipelines have it."""
+    channels = {"in_channels": 48, "out_channels": 48} if is_5b else {}
+    transformer(**channels).save_pretrained(folder / "transformer")
+    vae(**(VAE_5B if is_5b else {})).save_pretrained(folder / "vae")
+    text_encoder().save_pretrained(folder / "text_encoder")
+    ByT5Tokenizer().save_pretrained(folder / "tokenizer")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "WanPipeline",
+        "boundary_ratio": None,
+        "expand_timesteps": is_5b,
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", "ByT5Tokenizer"],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": [None, None],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

@@ -14,8 +14,13 @@ from train import main
 
 NUM_STEPS, GLOBAL_BATCH = 4, 4
 TWO = (f"--config={ROOT}/configs/ddp.yaml", "--trainer.devices=2", "--data.init_args.batch_size=2")
-# In a step one process may have samples with music only and the other none.
-DROPOUTS = ("--data.init_args.music_dropout=0.4", "--data.init_args.both_dropout=0.2")
+# In a step one process may have samples with music only and the other none; each batch is
+# predicted with changed music too.
+DROPOUTS = (
+    "--data.init_args.music_dropout=0.4",
+    "--data.init_args.both_dropout=0.2",
+    "--model.init_args.objective.counterfactual.weight=0.5",
+)
 SHARDED = (f"--config={ROOT}/configs/sharded.yaml", *TWO, "--data.init_args.max_validation_clips=2")
 
 
@@ -132,7 +137,7 @@ def test_what_is_logged_is_over_all_processes(one_and_two: tuple[Path, Path]) ->
     compared = {key for key in one if key[0] not in own}
     assert {name for name, _ in compared} >= {
         "train/loss", "train/loss_aist", "train/loss_youtube", "train/grad_norm_zica",
-        "train/grad_norm_lora", "train/grad_norm_max", "val/loss", "val/loss_other_music",
+        "train/grad_norm_lora", "train/grad_norm_max", "train/counterfactual_loss", "val/loss", "val/loss_other_music",
         "val/music_gap",
     }  # fmt: skip
     for key in compared:

@@ -26,7 +26,7 @@ def demo(tmp_path):
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         lines = ended.stdout.splitlines()
-        return [line.split()[0] for line in lines if line[1:2] == "/" or "and for" in line]
+        return [line.split()[0] for line in lines if line[1:2] == "/" or "your song," in line]
 
     for name in FOLDERS:
         (tmp_path / "runs/demo" / name).mkdir(parents=True)
@@ -62,8 +62,12 @@ def test_a_song_is_danced_to_once(demo, tmp_path):
     song = tmp_path / "my song.mp3"
     song.touch()
     (tmp_path / "runs/demo/videos/your_song").mkdir()
-    assert demo(f"MUSIC={song}") == ["and"]
+    assert demo(f"MUSIC={song}") == ["your"]
     assert demo(f"MUSIC={song}") == []
-    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt") == ["and"]
+    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt") == ["your"]
     song.write_bytes(b"another")
-    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt") == ["and"]
+    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt") == ["your"]
+    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt", "START=20") == ["your"]
+    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt", "START=20", "DURATION=5") == [
+        "your"
+    ]

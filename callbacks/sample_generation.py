@@ -24,7 +24,7 @@ from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
-from musicinfuser.clip_size import check_clip_size
+from musicinfuser.clip_size import check_clip_size, geometry_of
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
@@ -88,24 +88,27 @@ class SampleGeneration(StepCallback):
         num_logged_frames: int = 8,
         held_out_clips: int = 2,
         held_out_steps: int = 32,
+        family: str = "mochi",
     ) -> None:
         """Choose what to watch.
 
         Args:
             every_n_steps: Optimizer steps between samples; 0 switches sampling off.
             requests: Tracks, prompts and seeds; empty for clips of the cache's held-out music.
-            num_frames: Frames per clip, 6k + 1, of named requests.
+            num_frames: Frames per clip, of Mochi 6k + 1, of named requests.
             height: Pixels, likewise.
             width: Pixels, likewise.
             num_logged_frames: Frames of a clip in the logged picture.
             held_out_clips: How many, where no requests are named.
             held_out_steps: Sampling steps of these, if ``model.sampling`` has more; named requests
                 take all of those.
+            family: As ``model.backbone.family``: which sizes clips can have.
         """
         check_number("sample_generation.every_n_steps", every_n_steps, at_least=0)
         check_number("sample_generation.held_out_clips", held_out_clips, at_least=1)
         check_number("sample_generation.held_out_steps", held_out_steps, at_least=1)
-        check_clip_size(num_frames, height, width)  # also where no requests are named
+        # Also where no requests are named.
+        check_clip_size(num_frames, height, width, geometry=geometry_of(family))
         self.every_n_steps, self.num_logged_frames = every_n_steps, num_logged_frames
         self.held_out_clips, self.held_out_steps = held_out_clips, held_out_steps
         self._held_out: list[GenerationRequest] = []

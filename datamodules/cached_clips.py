@@ -16,6 +16,7 @@ from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
+    caption_path,
     captions_missing,
     read_caption,
     read_clip,
@@ -181,8 +182,11 @@ def _item(
     other_audio: Tensor | None = None,
 ) -> ClipItem:
     tensors = read_clip(header.path)
-    # A dropped caption has the width of any other.
-    text = _features(cache_dir, caption or header.base_caption)[: None if caption else 0]
+    if caption or caption_path(cache_dir, "").is_file():
+        text = _features(cache_dir, caption)
+    else:
+        # No tokens, of the width of any other caption.
+        text = _features(cache_dir, header.base_caption)[:0]
     return ClipItem(
         sample_index=sample_index,
         clip_id=header.clip_id,

@@ -18,7 +18,7 @@ from datamodules.generation_requests import (
 )
 from datamodules.loader_processes import HostDataModule, outlive_first_signal
 from datamodules.mixing import Mixture, StepIndexedBatches
-from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes
+from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import (
@@ -64,12 +64,14 @@ class DanceDataModule(HostDataModule):
         music_dropout: float = 0.0,
         both_dropout: float = 0.0,
         generation: RequestsSpec | None = None,
+        family: str = "mochi",
     ) -> None:
         """Set up; nothing is read before `setup`.
 
         Args:
             cache_dir: Folder the encode job wrote.
-            num_frames: Frames per clip, 6k + 1 (section 5.1: about 2.5 s; authors' code: 73).
+            num_frames: Frames per clip, of Mochi 6k + 1 (section 5.1: about 2.5 s; authors' code:
+                73).
             height: Pixels (480) of the clips, unless there are ``buckets``, and of what `predict`
                 makes.
             width: Pixels (848), likewise.
@@ -91,10 +93,12 @@ class DanceDataModule(HostDataModule):
                 arXiv 2608.16220: 0.1).
             both_dropout: Share of samples without text and music (authors: 0; SingDance: 0.05).
             generation: What `predict` makes.
+            family: As ``model.backbone.family``: which sizes clips can have.
         """
         super().__init__(num_workers)
-        check_clip_size(num_frames, height, width)
-        self.sizes = clip_sizes(num_frames, height, width, buckets)
+        self.geometry = geometry = geometry_of(family)
+        check_clip_size(num_frames, height, width, geometry=geometry)
+        self.sizes = clip_sizes(num_frames, height, width, buckets, geometry=geometry)
         check_number("data.caption_dropout", caption_dropout, at_least=0, at_most=1)
         check_number("data.music_dropout", music_dropout, at_least=0, at_most=1)
         check_number("data.both_dropout", both_dropout, at_least=0, at_most=1)
@@ -289,7 +293,7 @@ class DanceDataModule(HostDataModule):
                 "`--data.generation.music=[song.mp3] --data.generation.prompts=['a dance video']`."
             )
         size = {"num_frames": self.num_frames, "height": self.height, "width": self.width}
-        requests = make_requests(spec, **size, fps=self.fps)
+        requests = make_requests(spec, **size, fps=self.fps, geometry=self.geometry)
         write_tempi(spec)
         require_sounds(requests)
         if spec.finished is None:

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.loader_processes import HostDataModule
-from musicinfuser.clip_size import clip_sizes
+from musicinfuser.clip_size import clip_sizes, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.media.errors import printable
@@ -21,6 +21,7 @@ from musicinfuser.media.latents import (
     ClipHeader,
     EncodingRecipe,
     OutdatedClip,
+    caption_path,
     captions_missing,
     check_caption_encoder,
     clip_path,
@@ -45,6 +46,7 @@ class EncodingDataModule(HostDataModule):
         sources: list[Callable[[CutSettings], ClipDataset]],
         *,
         num_workers: int = 2,
+        family: str = "mochi",
         **settings: Any,
     ) -> None:
         """Set up; folders are looked at in `setup`.
@@ -53,11 +55,15 @@ class EncodingDataModule(HostDataModule):
             cache_dir: Where the cache goes or grows.
             sources: Datasets of raw clips, by class path.
             num_workers: Processes that decode ahead.
-            **settings: As `CutSettings` takes them, for all sources; sizes must suit Mochi.
+            family: Of the backbone that the clips are for: which sizes they can have.
+            **settings: As `CutSettings` takes them, for all sources.
         """
         super().__init__(num_workers)
         self.settings = cut = CutSettings(**settings)
-        self.sizes = clip_sizes(cut.num_frames, cut.height, cut.width, cut.buckets)
+        self.geometry = geometry_of(family)
+        self.sizes = clip_sizes(
+            cut.num_frames, cut.height, cut.width, cut.buckets, geometry=self.geometry
+        )
         if not sources:
             raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
@@ -75,7 +81,12 @@ class EncodingDataModule(HostDataModule):
         self.datasets = [source(self.settings) for source in self.sources]
 
     def leave_out_encoded(
-        self, recipe: EncodingRecipe, *, audio_rate_hz: int, audio_context_seconds: float = 0.0
+        self,
+        recipe: EncodingRecipe,
+        *,
+        audio_rate_hz: int,
+        audio_context_seconds: float = 0.0,
+        reads_empty_text: bool = False,
     ) -> None:
         """Compare the cache with what would be encoded, and keep what is missing.
 
@@ -83,6 +94,7 @@ class EncodingDataModule(HostDataModule):
             recipe: How clips are encoded.
             audio_rate_hz: Sampling rate of the sound that the encoder takes.
             audio_context_seconds: Sound that it takes from before and after a clip.
+            reads_empty_text: Whether an empty caption has features, which dropped ones will show.
 
         Raises:
             CacheError: The cache holds clips made another way.
@@ -100,6 +112,8 @@ class EncodingDataModule(HostDataModule):
         if self.trainer is None or self.trainer.is_global_zero:
             write_outdated(self.cache_dir, self.outdated)
         self.captions = captions_missing(self.cache_dir, specs)
+        if reads_empty_text and specs and not caption_path(self.cache_dir, "").is_file():
+            self.captions = ["", *self.captions]
         clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         self.missing = Subset(clips, missing)
 

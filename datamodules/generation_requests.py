@@ -11,6 +11,7 @@ from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
+from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
@@ -56,7 +57,7 @@ class RequestsSpec:
     track_offset_seconds: float | None = 0.0
     """Where a clip starts in its track; null draws a start per track and seed (authors' code)."""
     num_frames: int | None = None
-    """Frames per clip, 6k + 1, if not those of the training clips (authors' code: 145)."""
+    """Frames per clip, of Mochi 6k + 1, if not those of the training clips (authors' code: 145)."""
     num_seconds: float | None = None
     """Instead of frames: seconds per clip, however many, sampled in overlapping windows
     (``model.sampling``); ``.inf`` is all of each track, and no clip outlasts its track."""
@@ -75,13 +76,19 @@ class RequestsSpec:
 
 
 def make_requests(
-    spec: RequestsSpec, *, num_frames: int, height: int, width: int, fps: float = 30.0
+    spec: RequestsSpec,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    fps: float = 30.0,
+    geometry: LatentGeometry = MOCHI,
 ) -> list[GenerationRequest]:
     """All requests: tracks outermost, or in the order of the list.
 
     Raises:
-        UserError: No prompt or seed, a file that does not exist, a size Mochi cannot take, settings
-            that exclude each other, or a list that cannot be read.
+        UserError: No prompt or seed, a file that does not exist, a size the backbone cannot take,
+            settings that exclude each other, or a list that cannot be read.
         MediaError: A track whose length is needed cannot be read.
     """
     if spec.num_seconds is not None:
@@ -92,6 +99,7 @@ def make_requests(
         )
     if spec.num_frames is not None:
         num_frames = spec.num_frames
+    check_clip_size(num_frames, height, width, geometry=geometry)
     blank = GenerationRequest(
         "music",
         "",
@@ -108,7 +116,7 @@ def make_requests(
             *("music", "music_dir", "prompts", "seeds", "tempo", "heard"),
         )
         lists = [spec.requests] if isinstance(spec.requests, str) else spec.requests
-        return read_requests(lists, blank, num_seconds=spec.num_seconds, fps=fps)
+        return read_requests(lists, blank, num_seconds=spec.num_seconds, fps=fps, geometry=geometry)
     prompts, tracks = _prompts(spec.prompts), _tracks(spec)
     starts: Sequence[tuple[Path, float | None]]
     starts = [(track, spec.track_offset_seconds) for track in tracks]
@@ -122,7 +130,8 @@ def make_requests(
     for track, start_seconds in starts:
         own = replace(blank, track=str(track), track_offset_seconds=start_seconds)
         if spec.num_seconds is not None:
-            frames = frames_of(own, num_seconds=spec.num_seconds, fps=fps)
+            seconds = spec.num_seconds
+            frames = frames_of(own, num_seconds=seconds, fps=fps, geometry=geometry)
             own = replace(own, num_frames=frames, in_windows=True)
         sounds = [own]
         if spec.heard != RequestsSpec().heard:

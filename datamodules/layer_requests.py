@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.loader_processes import HostDataModule
 from musicinfuser.atomic_files import write_text
+from musicinfuser.clip_size import check_clip_size, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest, LayerRequest
 from musicinfuser.label_files import read_json
@@ -27,6 +28,7 @@ class LayerRequestsDataModule(HostDataModule):
         num_frames: int,
         height: int,
         width: int,
+        family: str = "mochi",
     ) -> None:
         """Set up.
 
@@ -34,15 +36,17 @@ class LayerRequestsDataModule(HostDataModule):
             output_dir: Where clips and scores go; what is there already is not made again.
             prompts: What is generated, the same for every layer.
             seeds: Of the noise, the same for every layer and prompt.
-            num_frames: Frames per clip, 6k + 1.
+            num_frames: Frames per clip, of Mochi 6k + 1.
             height: Pixels.
             width: Pixels.
+            family: As ``model.backbone.family``: which sizes clips can have.
         """
         super().__init__()
         for name, given in (("prompts", prompts), ("seeds", seeds)):
             if not given or len(set(given)) < len(given):
                 raise UserError(f"data.{name} is empty or repeats itself; name each once.")
         self.output_dir = output_dir
+        check_clip_size(num_frames, height, width, geometry=geometry_of(family))
         size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
         # The base model takes no audio.
         self.requests = [GenerationRequest("", p, seed, **size) for p in prompts for seed in seeds]

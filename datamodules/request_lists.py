@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from musicinfuser.clip_size import frames_within
+from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, frames_within
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import read_csv
@@ -27,6 +27,7 @@ def read_requests(
     *,
     num_seconds: float | None = None,
     fps: float = 30.0,
+    geometry: LatentGeometry = MOCHI,
 ) -> list[GenerationRequest]:
     """Read lists of requests.
 
@@ -39,6 +40,7 @@ def read_requests(
         default: What a line leaves out.
         num_seconds: In place of its ``num_frames``, for clips in windows.
         fps: Frame rate of the clips.
+        geometry: Of the backbone that takes them.
 
     Raises:
         UserError: With file and line: text that is no such list, a file that does not exist, a
@@ -68,8 +70,9 @@ def read_requests(
                 heard_offset_seconds=_number(row, "heard_offset_seconds", float),
             )
             if num_seconds is not None and not row.get("num_frames"):
-                frames = frames_of(request, num_seconds=num_seconds, fps=fps)
+                frames = frames_of(request, num_seconds=num_seconds, fps=fps, geometry=geometry)
                 request = replace(request, num_frames=frames, in_windows=True)
+            check_clip_size(request.num_frames, request.height, request.width, geometry=geometry)
             place = f"line {line}" if len(paths) == 1 else f"line {line} of {path}"
             if (first := seen.setdefault(request.file_stem(), place)) != place:
                 raise UserError(f"repeats {first}; give it another seed, or leave it out.")
@@ -112,8 +115,10 @@ def _listed_file(folder: Path, column: str, text: str) -> str:
     )
 
 
-def frames_of(request: GenerationRequest, *, num_seconds: float, fps: float) -> int:
-    """The most frames, 6k + 1, that last at most so long and end with their music.
+def frames_of(
+    request: GenerationRequest, *, num_seconds: float, fps: float, geometry: LatentGeometry = MOCHI
+) -> int:
+    """The most frames, of Mochi 6k + 1, that last at most so long and end with their music.
 
     ``num_seconds`` is infinite for all there are. Where the start of the clip in its track is yet
     to be drawn, room is left for it.
@@ -124,7 +129,7 @@ def frames_of(request: GenerationRequest, *, num_seconds: float, fps: float) -> 
     # Audio conditioning takes a little more than a clip's length, which should not be silence.
     beyond = clip_audio_seconds(1, fps=fps) - 1 / fps
     left = _seconds(request.track) - (request.track_offset_seconds or 0.0) - beyond
-    num_frames = frames_within(min(num_seconds, left), fps=fps)
+    num_frames = frames_within(min(num_seconds, left), fps=fps, geometry=geometry)
     if left < num_seconds < math.inf:
         rank_zero_info(
             f"{request.track} ends before {num_seconds:g} s are over; its clip lasts "

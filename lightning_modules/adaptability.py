@@ -1,6 +1,5 @@
 """LayerAdaptabilityModule: the base, guided away from itself without one layer (section 4.1)."""
 
-from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as L
@@ -19,6 +18,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.setting_differences import without_defaults
 
 
 class LayerAdaptabilityModule(L.LightningModule):
@@ -71,12 +71,12 @@ class LayerAdaptabilityModule(L.LightningModule):
 
     def choices(self) -> dict[str, Any]:
         """What decides the clips, as json has it."""
-        encoders = asdict(self.encoders.spec)
+        encoders = without_defaults(self.encoders.spec, "family")
         found: dict[str, Any] = {
             "backbone": self.backbone_spec.stored(),
             # No audio is used.
             "encoders": {k: v for k, v in encoders.items() if not k.startswith("audio")},
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.stored(),
             "layer_scale": self.layer_scale,
         }
         if weights := self.backbone_spec.fingerprint():

@@ -63,8 +63,9 @@ class ClipEncoder(L.LightningModule):
         self.recipe = self.recipe_of(data.settings)
         audio = self.encoders.audio
         data.leave_out_encoded(
-            self.recipe, audio_rate_hz=audio.rate_hz, audio_context_seconds=audio.context_seconds
-        )
+            self.recipe, audio_rate_hz=audio.rate_hz, audio_context_seconds=audio.context_seconds,
+            reads_empty_text=self.encoders.family.reads_empty_text,
+        )  # fmt: skip
 
     def predict_step(
         self, batch: list[str | RawClip | SkippedClip], batch_idx: int

@@ -36,7 +36,7 @@ def latent_checkpoint(
     total = module.sampling.num_steps
     made_by = {
         "cell": asdict(request),  # the key in folders of earlier versions
-        "sampling": asdict(module.sampling),
+        "sampling": module.sampling.stored(),
         "model": module.model_settings(),
         "backbone": module.backbone_spec.stored(),
         "weights": module.backbone_spec.fingerprint(),

@@ -36,7 +36,7 @@ from lightning_modules.sharding import (
 )
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
-from musicinfuser.clip_size import LatentTimes
+from musicinfuser.clip_size import LatentTimes, geometry_of
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
@@ -141,6 +141,7 @@ class MusicInfuserModule(L.LightningModule):
     def configure_model(self) -> None:
         """Read the backbone and add the adapters, once."""
         if self.model is None:
+            geometry = geometry_of(self.backbone_spec.family)
             # Unknown without its config: weights on the Hub. The model looks again.
             with suppress(MissingWeightsError):
                 select_layers(self.layers, backbone_config(self.backbone_spec)["num_layers"])
@@ -153,7 +154,7 @@ class MusicInfuserModule(L.LightningModule):
                 audio_resampling=self.audio_resampling,
                 audio_layers=mixed_layers(self.encoders.audio),
                 audio_times=self.encoders.audio.times,
-                latent_times=LatentTimes(frame_seconds=1 / self.sampling.fps),
+                latent_times=LatentTimes(geometry.temporal, 1 / self.sampling.fps),
                 memory=self.memory,
                 seed=self.seed,
             )

@@ -1,4 +1,4 @@
-"""Which clip sizes Mochi can take, and which of several sizes suits a video."""
+"""Which clip sizes a backbone can take, and which of several sizes suits a video."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,51 @@ from fractions import Fraction
 
 from musicinfuser.errors import UserError
 
-PATCH = 2
-FRAMES_PER_LATENT = 6
-"""Of Mochi's VAE; the first latent frame of a video stands for one frame only."""
+
+@dataclass(frozen=True)
+class LatentGeometry:
+    """How clips become latents and latents tokens; the first latent frame stands for one frame."""
+
+    title: str
+    """For sentences."""
+    temporal: int
+    """Frames that each further latent frame stands for."""
+    spatial: int
+    """Pixels per latent along a side."""
+    channels: int
+    """Of the latents."""
+    fps: float
+    """Frame rate of the videos the backbone was trained on."""
+    patch: int = 2
+    """Latents per token along a side."""
+
+    @property
+    def unit(self) -> int:
+        """Heights and widths in pixels are multiples of it."""
+        return self.spatial * self.patch
+
+
+GEOMETRIES = {
+    "mochi": LatentGeometry("Mochi", temporal=6, spatial=8, channels=12, fps=30.0),
+    "wan": LatentGeometry("Wan", temporal=4, spatial=8, channels=16, fps=16.0),
+    "wan_5b": LatentGeometry("Wan's 5B", temporal=4, spatial=16, channels=48, fps=24.0),
+}
+"""By family, as in ``model.backbone.family``; `musicinfuser.networks.backbones` has the rest.
+Sources: Genmo's and Wan's configs (``vae_stride``, ``sample_fps``)."""
+MOCHI = GEOMETRIES["mochi"]
+FRAMES_PER_LATENT = MOCHI.temporal
+
+
+def geometry_of(family: str) -> LatentGeometry:
+    """The geometry of a family.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if family not in GEOMETRIES:
+        raise UserError(f"there is no backbone {family!r}; choose {', '.join(GEOMETRIES)}.")
+    return GEOMETRIES[family]
+
 
 ClipSize = tuple[int, int]
 """Height and width in pixels."""
@@ -24,57 +66,66 @@ class LatentTimes:
     """Mochi: 30 frames per second."""
 
 
+def check_frames(num_frames: int, geometry: LatentGeometry = MOCHI) -> None:
+    """Refuse frame counts that do not become latent frames: Mochi's are 6k + 1 (`UserError`)."""
+    temporal = geometry.temporal
+    if num_frames < 1 or num_frames % temporal != 1:
+        lower = max((num_frames - 1) // temporal, 0) * temporal + 1
+        raise UserError(
+            f"num_frames is {num_frames}; {geometry.title} takes {temporal}k + 1 frames, e.g. "
+            f"{lower} or {lower + temporal}."
+        )
+
+
 def check_clip_size(
-    num_frames: int, height: int, width: int, *, temporal: int = FRAMES_PER_LATENT, spatial: int = 8
+    num_frames: int, height: int, width: int, *, geometry: LatentGeometry = MOCHI
 ) -> None:
-    """Refuse frame counts that are not 6k + 1 and sizes that cannot become patches.
+    """Refuse frame counts and sides that cannot become patches: Mochi's sides are multiples of 16.
 
     Args:
         num_frames: Frames of a clip.
         height: Pixels.
         width: Pixels.
-        temporal: Frames per latent frame (Mochi's VAE: 6).
-        spatial: Pixels per latent along a side (8); the transformer then takes 2x2 patches.
+        geometry: Of the backbone that takes the clip.
 
     Raises:
         ValueError: Names the offending number and the nearest ones that work.
     """
-    if num_frames < 1 or num_frames % temporal != 1:
-        lower = max((num_frames - 1) // temporal, 0) * temporal + 1
-        raise UserError(
-            f"num_frames is {num_frames}; Mochi takes {temporal}k + 1 frames, e.g. {lower} or "
-            f"{lower + temporal}."
-        )
-    unit = spatial * PATCH
+    check_frames(num_frames, geometry)
+    unit = geometry.unit
     for name, value in (("height", height), ("width", width)):
         if value < unit or value % unit:
             nearest = max(round(value / unit), 1) * unit
             raise UserError(f"{name} is {value} px; it must be a multiple of {unit}: {nearest}.")
 
 
-def num_latent_frames(num_frames: int, *, temporal: int = FRAMES_PER_LATENT) -> int:
-    """Latent frames of a clip: 73 -> 13."""
-    return (num_frames - 1) // temporal + 1
+def num_latent_frames(num_frames: int, *, geometry: LatentGeometry = MOCHI) -> int:
+    """Latent frames of a clip: 73 -> 13 of Mochi."""
+    return (num_frames - 1) // geometry.temporal + 1
 
 
-def frames_within(seconds: float, *, fps: float) -> int:
-    """The most frames that Mochi can take, 6k + 1, and that last at most so long; at least 1."""
-    # A rounding error must not cost six frames.
+def frames_within(seconds: float, *, fps: float, geometry: LatentGeometry = MOCHI) -> int:
+    """The most frames that a backbone can take and that last at most so long; at least 1."""
+    # A rounding error must not cost a latent frame.
     most = max(math.floor(seconds * fps + 1e-6) - 1, 0)
-    return most - most % FRAMES_PER_LATENT + 1
+    return most - most % geometry.temporal + 1
 
 
 def latent_shape(
-    num_frames: int, height: int, width: int, *, channels: int = 12
+    num_frames: int, height: int, width: int, *, geometry: LatentGeometry = MOCHI
 ) -> tuple[int, int, int, int]:
-    """``(C, T, H, W)`` of a clip's latents: 73x480x848 -> 12x13x60x106."""
-    return channels, num_latent_frames(num_frames), height // 8, width // 8
+    """``(C, T, H, W)`` of a clip's latents: 73x480x848 -> 12x13x60x106 of Mochi."""
+    side = geometry.spatial
+    frames = num_latent_frames(num_frames, geometry=geometry)
+    return geometry.channels, frames, height // side, width // side
 
 
-def num_visual_tokens(num_frames: int, height: int, width: int) -> int:
-    """Tokens of a clip in the transformer: 73x480x848 -> 20,670."""
-    _, frames, rows, columns = latent_shape(num_frames, height, width)
-    return frames * (rows // PATCH) * (columns // PATCH)
+def num_visual_tokens(
+    num_frames: int, height: int, width: int, *, geometry: LatentGeometry = MOCHI
+) -> int:
+    """Tokens of a clip in the transformer: 73x480x848 -> 20,670 of Mochi."""
+    _, frames, rows, columns = latent_shape(num_frames, height, width, geometry=geometry)
+    return frames * (rows // geometry.patch) * (columns // geometry.patch)
 
 
 def size_name(size: ClipSize) -> str:
@@ -83,21 +134,27 @@ def size_name(size: ClipSize) -> str:
 
 
 def clip_sizes(
-    num_frames: int, height: int, width: int, buckets: Sequence[ClipSize] | None
+    num_frames: int,
+    height: int,
+    width: int,
+    buckets: Sequence[ClipSize] | None,
+    *,
+    geometry: LatentGeometry = MOCHI,
 ) -> tuple[ClipSize, ...]:
     """The sizes of ``data.buckets``, or where it is None the one of ``data.height`` and ``width``.
 
     Args:
-        num_frames: Frames of a clip, 6k + 1.
+        num_frames: Frames of a clip.
         height: Pixels; not looked at if there are buckets, nor is the width.
         width: Pixels.
         buckets: Height and width of each size.
+        geometry: Of the backbone that takes the clips.
 
     Raises:
-        ValueError: No size, one twice, or one that Mochi cannot take.
+        ValueError: No size, one twice, or one that the backbone cannot take.
     """
     if buckets is None:
-        check_clip_size(num_frames, height, width)
+        check_clip_size(num_frames, height, width, geometry=geometry)
         return ((height, width),)
     if not buckets:
         raise UserError(
@@ -107,7 +164,7 @@ def clip_sizes(
     sizes = tuple((rows, columns) for rows, columns in buckets)
     for size in sizes:
         try:
-            check_clip_size(num_frames, *size)
+            check_clip_size(num_frames, *size, geometry=geometry)
         except UserError as error:
             raise UserError(f"data.buckets, {size_name(size)}: {error}") from error
         if sizes.count(size) > 1:

@@ -1,6 +1,7 @@
 """Groups of settings laid over each other, and what differs between two of them."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 
@@ -13,6 +14,18 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
             value = laid_over(old, value)
         merged[key] = value
     return merged
+
+
+def without_defaults(spec: Any, *names: str) -> dict[str, Any]:
+    """A dataclass as a mapping, without options of these names that have their default.
+
+    For options that are younger than the files that it is compared with.
+    """
+    found = asdict(spec)
+    for name in names:
+        if found[name] == getattr(type(spec), name):
+            del found[name]
+    return found
 
 
 def differences(

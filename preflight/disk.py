@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from musicinfuser.clip_size import latent_shape
+from musicinfuser.clip_size import LatentGeometry, latent_shape
 from musicinfuser.media.audio import clip_audio_seconds
 from musicinfuser.networks.audio_encoder import AudioEncoder
 from preflight.report import Report, count, gigabytes
@@ -35,11 +35,11 @@ def clip_bytes(
     *,
     fps: float,
     value_bytes: int,
-    latent_channels: int,
+    geometry: LatentGeometry,
     audio: AudioEncoder,
 ) -> int:
     """Size of an encoded clip: mean and log variance of its latents, and its audio features."""
-    latents = math.prod(latent_shape(num_frames, height, width, channels=latent_channels))
+    latents = math.prod(latent_shape(num_frames, height, width, geometry=geometry))
     num_samples = math.ceil(audio.rate_hz * clip_audio_seconds(num_frames, fps=fps))
     features = audio.num_features(num_samples) * audio.width
     return 2 * latents * value_bytes + features * FP32_BYTES + HEADER_BYTES

@@ -119,7 +119,7 @@ def check_growth(
             *size,
             fps=data.settings.fps,
             value_bytes=value_bytes,
-            latent_channels=parts["vae"].config["latent_channels"],
+            geometry=data.geometry,
             audio=module.encoders.audio,
         )
         for size in data.sizes

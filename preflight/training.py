@@ -141,7 +141,9 @@ def training_sizes(
     settings: Settings, module: MusicInfuserModule, data: DanceDataModule
 ) -> memory.TrainingSizes:
     """What the memory of a run depends on; the module has its model on the meta device."""
-    tokens = max(num_visual_tokens(data.num_frames, *size) for size in data.sizes)
+    tokens = max(
+        num_visual_tokens(data.num_frames, *size, geometry=data.geometry) for size in data.sizes
+    )
     return memory.TrainingSizes.of(
         module.adapted,
         num_tokens=data.batch_size * tokens,

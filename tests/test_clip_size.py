@@ -1,11 +1,17 @@
 import pytest
 
 from musicinfuser.clip_size import (
+    GEOMETRIES,
+    MOCHI,
+    LatentGeometry,
     check_clip_size,
     clip_sizes,
+    frames_within,
+    geometry_of,
     latent_shape,
     nearest_size,
     num_latent_frames,
+    num_visual_tokens,
     size_name,
 )
 
@@ -41,18 +47,35 @@ def test_sides_that_do_not_fit_name_the_nearest(height, width, message):
 
 
 def test_other_compressions():
-    check_clip_size(9, 24, 48, temporal=4, spatial=4)
-    with pytest.raises(ValueError, match=r"4k \+ 1 frames, e\.g\. 5 or 9"):
-        check_clip_size(7, 24, 48, temporal=4, spatial=4)
+    small = LatentGeometry("Small", temporal=4, spatial=4, channels=16, fps=30.0)
+    check_clip_size(9, 24, 48, geometry=small)
+    with pytest.raises(ValueError, match=r"Small takes 4k \+ 1 frames, e\.g\. 5 or 9"):
+        check_clip_size(7, 24, 48, geometry=small)
     with pytest.raises(ValueError, match="multiple of 8: 16"):
-        check_clip_size(9, 18, 48, temporal=4, spatial=4)
+        check_clip_size(9, 18, 48, geometry=small)
+    assert latent_shape(9, 24, 48, geometry=small) == (16, 3, 6, 12)
+
+
+def test_sizes_of_every_family():
+    wan, wan_5b = GEOMETRIES["wan"], GEOMETRIES["wan_5b"]
+    assert latent_shape(81, 480, 832, geometry=wan) == (16, 21, 60, 104)
+    assert num_visual_tokens(81, 480, 832, geometry=wan) == 32_760
+    assert latent_shape(121, 704, 1280, geometry=wan_5b) == (48, 31, 44, 80)
+    assert num_visual_tokens(121, 704, 1280, geometry=wan_5b) == 27_280
+    check_clip_size(81, 480, 832, geometry=wan)
+    with pytest.raises(ValueError, match="height is 496 px; it must be a multiple of 32: 512"):
+        check_clip_size(73, 496, 832, geometry=wan_5b)
+    with pytest.raises(ValueError, match=r"num_frames is 75; Wan takes 4k \+ 1 frames, e\.g\. 73"):
+        check_clip_size(75, 480, 832, geometry=wan)
+    assert [frames_within(s, fps=16.0, geometry=wan) for s in (0, 1, 5.06, 5.1)] == [1, 13, 77, 81]
+    assert geometry_of("mochi") is MOCHI
+    with pytest.raises(ValueError, match="no backbone 'ltx'; choose mochi, wan, wan_5b"):
+        geometry_of("ltx")
 
 
 def test_latent_frames_and_shape():
     assert [num_latent_frames(n) for n in (1, 7, 73, 145)] == [1, 2, 13, 25]
-    assert num_latent_frames(9, temporal=4) == 3
     assert latent_shape(73, 480, 848) == (12, 13, 60, 106)
-    assert latent_shape(7, 32, 48, channels=16) == (16, 2, 4, 6)
 
 
 def test_one_size_or_several():

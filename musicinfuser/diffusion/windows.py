@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.guidance import Denoiser
 
 
@@ -28,6 +29,8 @@ class Windows:
     repeats_noise: bool = False
     """Whether frames a window length apart start from the same noise: every window then starts
     from that of the first, in another order, so that what it shows looks alike."""
+    frames_per_latent: int = FRAMES_PER_LATENT
+    """Frames that a latent frame stands for."""
 
     @cached_property
     def starts(self) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation.sampling import (
     AudioConditioning,
@@ -139,8 +138,8 @@ def audio_seconds(num_frames: int, *, fps: float, windows: Windows | None = None
     """
     if windows is None:
         return clip_audio_seconds(num_frames, fps=fps)
-    of_window = FRAMES_PER_LATENT * (windows.length - 1) + 1
-    last_start = windows.starts[-1] * FRAMES_PER_LATENT / fps
+    of_window = windows.frames_per_latent * (windows.length - 1) + 1
+    last_start = windows.starts[-1] * windows.frames_per_latent / fps
     return last_start + clip_audio_seconds(of_window, fps=fps)
 
 
@@ -157,8 +156,8 @@ def audio_by_windows(
     """Features of the sound, with windows those of each by its first latent frame, on the CPU.
 
     Each window's sound is encoded by itself, as that of a training clip is. Latent frame k of a
-    clip is shown up to frame 6k, wherever a window starts, so each latent frame further on sound
-    starts 6 frames later.
+    clip of Mochi's is shown up to frame 6k, wherever a window starts, so each latent frame further
+    on sound starts 6 frames later.
 
     Args:
         encode: Features ``(B, S, width)`` of a part of ``(B, num_samples)``: its first sample and
@@ -175,7 +174,7 @@ def audio_by_windows(
         num_samples = round(span_seconds * rate_hz)
     if windows is None:
         return encode(sound, first, num_samples)
-    latent_seconds = FRAMES_PER_LATENT / fps
+    latent_seconds = windows.frames_per_latent / fps
     firsts = [round(s * latent_seconds * rate_hz) for s in windows.starts]
     length = num_samples - firsts[-1]
     return {

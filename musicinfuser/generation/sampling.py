@@ -13,7 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser import keyed_random
-from musicinfuser.clip_size import FRAMES_PER_LATENT, latent_shape, num_latent_frames
+from musicinfuser.clip_size import (
+    check_clip_size,
+    geometry_of,
+    latent_shape,
+    num_latent_frames,
+)
 from musicinfuser.diffusion.guidance import Denoiser, guidance_away, once_per_step, text_guidance
 from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows, in_windows
@@ -22,6 +27,7 @@ from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.setting_checks import check_choice, check_number
+from musicinfuser.setting_differences import without_defaults
 
 WindowNoise = Literal["repeated", "independent"]
 # Windows as long as the authors' training clips.
@@ -52,6 +58,8 @@ class SamplingSpec:
     window_noise: WindowNoise = "repeated"
     """Of clips in windows: ``repeated``: all windows start from the noise of the first, so that
     the dancer changes less (after FreeNoise, arXiv 2310.15169); ``independent``: as in one pass."""
+    family: str = "mochi"
+    """As ``model.backbone.family``: which frame counts windows can have."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -59,26 +67,35 @@ class SamplingSpec:
         check_number("sampling.guidance_scale", self.guidance_scale, at_least=0)
         check_number("sampling.music_guidance_scale", self.music_guidance_scale, at_least=0)
         check_choice("sampling.window_noise", self.window_noise, get_args(WindowNoise))
-        if self.window_frames < 7 or self.window_frames % FRAMES_PER_LATENT != 1:
+        temporal = geometry_of(self.family).temporal
+        if self.window_frames <= temporal or self.window_frames % temporal != 1:
+            example = 12 * temporal + 1
             raise UserError(
-                f"sampling.window_frames is {self.window_frames}; use 6k + 1 from 7 on, e.g. 73."
+                f"sampling.window_frames is {self.window_frames}; use {temporal}k + 1 from "
+                f"{temporal + 1} on, e.g. {example}."
             )
         overlap, most = self.window_overlap_frames, self.window_frames - 1
-        if not 0 < overlap < self.window_frames or overlap % FRAMES_PER_LATENT:
+        if not 0 < overlap < self.window_frames or overlap % temporal:
             raise UserError(
                 f"sampling.window_overlap_frames is {overlap}; windows of {self.window_frames} "
-                f"frames can share 6k frames, {FRAMES_PER_LATENT} to {most}."
+                f"frames can share {temporal}k frames, {temporal} to {most}."
             )
+
+    def stored(self) -> dict[str, Any]:
+        """What decides clips, as older files have it: without what only other families change."""
+        return without_defaults(self, "family")
 
     def windows(self, num_frames: int) -> Windows | None:
         """Windows over a clip's latent frames; None where one pass holds it."""
         if num_frames <= self.window_frames:
             return None
+        geometry = geometry_of(self.family)
         return Windows(
-            num_latent_frames(num_frames),
-            length=num_latent_frames(self.window_frames),
-            overlap=self.window_overlap_frames // FRAMES_PER_LATENT,
+            num_latent_frames(num_frames, geometry=geometry),
+            length=num_latent_frames(self.window_frames, geometry=geometry),
+            overlap=self.window_overlap_frames // geometry.temporal,
             repeats_noise=self.window_noise == "repeated",
+            frames_per_latent=geometry.temporal,
         )
 
 
@@ -180,12 +197,9 @@ def sample_latents(
         windows: As in `denoise`.
         **options: ``by_layer``, ``progress`` and ``on_window`` of `denoise`.
     """
-    channels, num_frames, *area = latent_shape(
-        request.num_frames,
-        request.height,
-        request.width,
-        channels=model.backbone.config.in_channels,
-    )
+    size, geometry = (request.num_frames, request.height, request.width), model.kind.geometry
+    check_clip_size(*size, geometry=geometry)
+    channels, num_frames, *area = latent_shape(*size, geometry=geometry)
     # Drawn on the CPU so that a seed means the same picture on every device; no draw depends on how
     # many windows there are.
     stream = keyed_random.generator(request.seed, 0, "sampling noise")

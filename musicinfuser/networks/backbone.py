@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from musicinfuser.keyed_random import generator
 from musicinfuser.networks.backbones import FAMILIES, Backbone, backbone_of, family_named
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 from musicinfuser.setting_checks import check_file
+from musicinfuser.setting_differences import without_defaults
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -48,10 +49,7 @@ class BackboneSpec:
 
     def stored(self) -> dict[str, Any]:
         """As files of earlier versions have it, which know Mochi only: else with its family."""
-        found = asdict(self)
-        if self.family == "mochi":
-            del found["family"]
-        return found
+        return without_defaults(self, "family")
 
     def fingerprint(self) -> str | None:
         """A hash of the weights; None of random ones and of those that are not on this machine."""

@@ -1,4 +1,4 @@
-"""The frozen encoders: Mochi's VAE, T5, and that of the audio (section 5.1: wav2vec 2.0)."""
+"""The frozen encoders: VAE, T5, and that of the audio (section 5.1: wav2vec 2.0)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,26 +7,21 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKLMochi
 from torch import Tensor
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer
 
-from musicinfuser.clip_size import check_clip_size
+from musicinfuser.clip_size import check_clip_size, geometry_of
+from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.audio_encoder import AudioEncoder, AudioPart
 from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.combined_audio import audio_encoder_of, chosen_parts
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, warn_of_cut
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID
-from musicinfuser.networks.vae_memory import (
-    PIECE_LATENT_FRAMES,
-    TILE_SIZES,
-    decode_pieces,
-    tile_size_for,
-    use_tiles,
-)
+from musicinfuser.networks.vae_memory import TILE_SIZES
 from musicinfuser.pretrained_sources import (
     find_local,
     load_pretrained,
@@ -41,7 +36,8 @@ class EncodersSpec:
     """Where the frozen encoders come from."""
 
     mochi: str = MOCHI_HUB_ID
-    """Hub id or folder with ``vae``, ``text_encoder`` and ``tokenizer`` in it."""
+    """Hub id or folder of the base, Mochi or another, with ``vae``, ``text_encoder`` and
+    ``tokenizer`` in it."""
     audio: str = WAV2VEC_HUB_ID
     """Hub id or folder of a wav2vec 2.0, or of another encoder of transformers that takes
     waveforms, such as HuBERT or WavLM."""
@@ -59,16 +55,20 @@ class EncodersSpec:
     """Ours: the sound before and after a clip that is heard with it, as far as its file has some.
     What a beat is may not be decided within 2.5 s. 0: the clip's own sound only (authors)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision."""
+    """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision; so
+    does the VAE of Wan."""
     max_text_tokens: int = MAX_TEXT_TOKENS
-    """T5 tokens after which captions are cut, with a word (Mochi: 256)."""
+    """T5 tokens after which captions are cut, with a word (Mochi: 256, Wan: 512)."""
     vae_tiling: bool | None = None
     """Encode and decode in tiles: slower, with less memory, with faint seams. By default clips are
     encoded whole, and decoded in tiles only where the GPU's free memory is too small: of 256 px,
     or smaller ones if it must be (192 px for 145 frames on 24 GB)."""
+    family: str = "mochi"
+    """As ``model.backbone.family``: which VAE and T5 these are."""
 
     def __post_init__(self) -> None:
         """Check that there are such features, and layers where one is asked for."""
+        family_named(self.family)
         chosen_parts(asdict(self))
         check_number("encoders.audio_context_seconds", self.audio_context_seconds, at_least=0)
 
@@ -78,20 +78,32 @@ class Encoders:
 
     def __init__(self, spec: EncodersSpec) -> None:
         self.spec = spec
+        self.family = family_named(spec.family)
+        self.geometry = geometry_of(spec.family)
         self._captions: dict[str, Tensor] = {}
 
     @cached_property
-    def vae(self) -> AutoencoderKLMochi:
-        """Mochi's VAE, frozen."""
-        dtype = DTYPES[self.spec.dtype]
-        vae = load_pretrained(AutoencoderKLMochi, self.spec.mochi, "vae", dtype=dtype)
+    def vae(self) -> Any:
+        """The family's VAE, frozen.
+
+        Raises:
+            UserError: Its latents have another number of channels than the family's.
+        """
+        kind, source = self.family.vae, self.spec.mochi
+        dtype = kind.dtype or DTYPES[self.spec.dtype]
+        vae = load_pretrained(kind.model_class, source, "vae", dtype=dtype)
+        if (channels := vae.config[kind.channels_key]) != self.geometry.channels:
+            raise UserError(
+                f"the VAE of {source} makes latents of {channels} channels, but {self.spec.family} "
+                f"takes {self.geometry.channels}; give model.encoders the folder of that base."
+            )
         return vae.eval().requires_grad_(False)
 
     @cached_property
-    def text_encoder(self) -> T5EncoderModel:
+    def text_encoder(self) -> Any:
         """T5, frozen."""
-        dtype = DTYPES[self.spec.dtype]
-        part = load_pretrained(T5EncoderModel, self.spec.mochi, "text_encoder", dtype=dtype)
+        kind, dtype = self.family.text_encoder_class, DTYPES[self.spec.dtype]
+        part = load_pretrained(kind, self.spec.mochi, "text_encoder", dtype=dtype)
         return part.eval().requires_grad_(False)
 
     @cached_property
@@ -102,28 +114,27 @@ class Encoders:
     @cached_property
     def latents_mean(self) -> Tensor:
         """``(C,)`` mean of the VAE's latents, fp32 on the CPU."""
-        return torch.tensor(self.vae.config.latents_mean, dtype=torch.float32)
+        return self.family.vae.statistics(self.vae.config)[0]
 
     @cached_property
     def latents_std(self) -> Tensor:
         """``(C,)`` spread of the VAE's latents, its scaling factor included."""
-        std = torch.tensor(self.vae.config.latents_std, dtype=torch.float32)
-        return std / self.vae.config.scaling_factor
+        return self.family.vae.statistics(self.vae.config)[1]
 
     @torch.no_grad()
     def encode_video(self, frames: Tensor, *, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents.
 
         Args:
-            frames: ``(B, T, H, W, 3)`` uint8; T = 6k + 1, H and W multiples of 16.
+            frames: ``(B, T, H, W, 3)`` uint8; of Mochi T = 6k + 1, H and W multiples of 16.
             device: Where to compute.
 
         Returns:
-            Two ``(B, C, (T - 1) / 6 + 1, H / 8, W / 8)``, in VAE units, on ``device``.
+            Two ``(B, C, t, h, w)`` as `latent_shape` says, in VAE units, on ``device``.
         """
         self.check_size(*frames.shape[1:4])
         with _on(self.vae, device) as vae:
-            use_tiles(vae, TILE_SIZES[0] if self.spec.vae_tiling else None)
+            self.family.vae.use_tiles(vae, TILE_SIZES[0] if self.spec.vae_tiling else None)
             pixels = frames.to(device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
             with torch.autocast(device.type, enabled=False):
                 distribution = vae.encode(pixels).latent_dist
@@ -137,10 +148,11 @@ class Encoders:
             latents: ``(B, C, T, H, W)``, as sampled.
 
         Returns:
-            ``(B, 6 (T - 1) + 1, 8 H, 8 W, 3)`` uint8 on the CPU.
+            ``(B, num_frames, height, width, 3)`` uint8 on the CPU: of Mochi 6 (T - 1) + 1 frames of
+            8 H x 8 W.
         """
         with _on(self.vae, latents.device) as vae:
-            use_tiles(vae, self._tile_size(latents.shape, latents.device))
+            self.family.vae.use_tiles(vae, self._tile_size(latents.shape, latents.device))
             return self._frames(latents)
 
     def decode_pieces(self, latents: Tensor, *, device: torch.device) -> Iterator[Tensor]:
@@ -151,14 +163,14 @@ class Encoders:
             device: Where to compute; the VAE stays there until the last piece is taken.
 
         Yields:
-            ``(B, num_frames, 8 H, 8 W, 3)`` uint8 on the CPU; together what `decode_video` gives.
+            ``(B, num_frames, height, width, 3)`` uint8 on the CPU; together what `decode_video`
+            gives.
         """
-        batch, channels, num_frames, *area = latents.shape
-        # What the convolutions keep of the piece before takes as much as a latent frame does.
-        piece = min(num_frames, PIECE_LATENT_FRAMES + 1)
+        kind, (batch, channels, num_frames, *area) = self.family.vae, latents.shape
+        piece = min(num_frames, kind.piece_latents)
         with _on(self.vae, device) as vae:
-            use_tiles(vae, self._tile_size((batch, channels, piece, *area), device))
-            yield from decode_pieces(lambda z: self._frames(z.to(device)), vae, latents)
+            kind.use_tiles(vae, self._tile_size((batch, channels, piece, *area), device))
+            yield from kind.decode_pieces(lambda z: self._frames(z.to(device)), vae, latents)
 
     def _frames(self, latents: Tensor) -> Tensor:
         """uint8 ``(B, T, H, W, 3)`` on the CPU of normalised latents where the VAE is."""
@@ -175,13 +187,15 @@ class Encoders:
         """T5 features of each caption, cut to its valid tokens.
 
         Args:
-            captions: Texts; an empty one gives zero tokens (authors' code zeroes empty prompts).
+            captions: Texts; an empty one gives zero tokens (authors' code zeroes empty prompts), or
+                where the family reads it, its own.
             device: Where to compute.
 
         Returns:
             One ``(num_tokens, width)`` tensor per caption, on the CPU, in the encoder's type.
         """
-        missing = [c for c in dict.fromkeys(captions) if c and c not in self._captions]
+        is_read = {c: bool(c) or self.family.reads_empty_text for c in captions}
+        missing = [c for c in is_read if is_read[c] and c not in self._captions]
         if missing:
             features = self.iterate_captions(missing, device=device)
             self._captions |= zip(missing, features, strict=True)
@@ -190,7 +204,7 @@ class Encoders:
         else:
             width, dtype = self.text_encoder.config.d_model, self.text_encoder.dtype
             empty = torch.zeros(0, width, dtype=dtype)
-        return [self._captions[c] if c else empty for c in captions]
+        return [self._captions[c] if is_read[c] else empty for c in captions]
 
     def take_captions(self, features: Mapping[str, Tensor]) -> None:
         """Take features ``(num_tokens, width)`` made before, so that T5 stays unloaded."""
@@ -203,14 +217,14 @@ class Encoders:
         """Features of many captions, one at a time; T5 stays on ``device`` meanwhile.
 
         Args:
-            captions: Texts, none empty.
+            captions: Texts; empty ones only where the family reads them.
             device: Where to compute.
 
         Yields:
             ``(num_tokens, width)`` on the CPU; nothing is kept.
         """
         with _on(self.text_encoder, device) as text_encoder:
-            for caption in captions:
+            for caption in map(self.family.cleaned, captions):
                 tokens = self._tokenizer(
                     caption,
                     max_length=self.spec.max_text_tokens,
@@ -266,21 +280,14 @@ class Encoders:
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Refuse clips the VAE cannot take (see `check_clip_size`)."""
-        vae = self.vae
-        check_clip_size(
-            num_frames,
-            height,
-            width,
-            temporal=vae.temporal_compression_ratio,
-            spatial=vae.spatial_compression_ratio,
-        )
+        check_clip_size(num_frames, height, width, geometry=self.geometry)
 
     def _tile_size(self, shape: Sequence[int], device: torch.device) -> int | None:
         if self.spec.vae_tiling is not None or device.type != "cuda":
             return TILE_SIZES[0] if self.spec.vae_tiling else None
         torch.cuda.empty_cache()
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        return tile_size_for(shape, free_bytes)
+        return self.family.vae.tile_size(shape, free_bytes)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -232,7 +232,7 @@ class MusicInfuserPipeline(PretrainedMixin, ConditionsMixin, Latents, MochiPipel
         num_clips = num_prompts * num_videos_per_prompt
         shape = (
             num_clips,
-            *latent_shape(num_frames, height, width, channels=self.transformer.config.in_channels),
+            *latent_shape(num_frames, height, width),
         )
         if latents is not None and latents.shape != shape:
             raise UserError(

@@ -9,7 +9,8 @@ from diffusers import AutoencoderKLMochi
 from diffusers.video_processor import VideoProcessor
 from transformers import ByT5Tokenizer, T5EncoderModel, Wav2Vec2Model
 
-from musicinfuser.networks.encoders import Encoders, EncodersSpec, tile_size_for, use_tiles
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.vae_memory import tile_size_for, use_tiles
 from musicinfuser.pretrained_sources import MissingWeightsError
 
 CPU = torch.device("cpu")

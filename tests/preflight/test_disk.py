@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from musicinfuser.clip_size import MOCHI
 from musicinfuser.media.latents import clip_paths
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from preflight.disk import (
@@ -23,7 +24,7 @@ def test_size_of_a_clip_at_full_size() -> None:
         848,
         fps=30.0,
         value_bytes=2,
-        latent_channels=12,
+        geometry=MOCHI,
         audio=TransformersAudio(),
     )
     assert size == pytest.approx(2 * 992_160 * 2 + 124 * 768 * 4, rel=0.01)
@@ -36,7 +37,7 @@ def test_size_of_a_clip_is_that_of_its_file(small_cache: Path, small_parts: Path
         32,
         fps=30.0,
         value_bytes=4,
-        latent_channels=12,
+        geometry=MOCHI,
         audio=TransformersAudio(str(small_parts), "audio_encoder"),
     )
     for path in clip_paths(small_cache):

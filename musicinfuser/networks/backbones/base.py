@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from musicinfuser.clip_size import GEOMETRIES, LatentGeometry
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.vaes import Vae
 
 Stream = tuple[Tensor, ...]
 """What blocks change, the visual tokens ``(B, N, D)`` first: of Mochi also the text."""
@@ -60,6 +62,12 @@ class Backbone(ABC):
     """
     not_streamed: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names within a block that run before the blocks do."""
+    vae: ClassVar[type[Vae]]
+    """What makes latents of videos."""
+    text_encoder_class: ClassVar[type[Any]]
+    text_config_class: ClassVar[type[Any]]
+    reads_empty_text: ClassVar[bool] = False
+    """Whether an empty text has tokens; else it has none."""
 
     def __init__(self, model: Any) -> None:
         """Take a transformer of this family; it is not changed."""
@@ -76,6 +84,11 @@ class Backbone(ABC):
         return self.model.config.num_attention_heads * self.model.config.attention_head_dim
 
     @property
+    def geometry(self) -> LatentGeometry:
+        """How clips become latents and latents tokens."""
+        return GEOMETRIES[self.family]
+
+    @property
     def sizes(self) -> dict[str, Any]:
         """What the settings of a checkpoint say of the backbone."""
         return {name: self.model.config[name] for name in self.stored_sizes}
@@ -90,6 +103,11 @@ class Backbone(ABC):
     @classmethod  # noqa: B027 - most have nothing to refuse
     def check_source(cls, source: str) -> None:
         """Refuse weights that this family cannot run, where the source says so (`UserError`)."""
+
+    @classmethod
+    def cleaned(cls, text: str) -> str:
+        """A text as the backbone's own pipeline hands it to the tokenizer."""
+        return text
 
     @classmethod
     def lora_pattern(cls, streams: str) -> str:

@@ -7,6 +7,7 @@ import torch
 from diffusers import MochiTransformer3DModel
 from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
 
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import is_hooked
@@ -27,6 +28,7 @@ from musicinfuser.networks.modulation import (
     modulation_layers,
 )
 from musicinfuser.networks.text_tokens import trim_text
+from musicinfuser.networks.vaes import MochiVae
 
 MOCHI_HUB_ID = "genmo/mochi-1-preview"
 # The published architecture of genmo/mochi-1-preview.
@@ -150,6 +152,8 @@ class Mochi(Backbone):
     # The authors' q, k and v are one fused layer with one A.
     lora_shared_a = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
     not_streamed = ("norm1.linear", "norm1_context.linear")
+    vae = MochiVae
+    text_encoder_class, text_config_class = T5EncoderModel, T5Config
 
     def __init__(self, model: MochiTransformer3DModel) -> None:
         """Take a transformer; rotations of its last size of clip are kept."""

@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
 
+from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.adapted_block import (
@@ -28,6 +31,7 @@ from musicinfuser.networks.adapted_block import (
 )
 from musicinfuser.networks.backbones.base import Backbone, Given, Stream
 from musicinfuser.networks.text_tokens import trim_text
+from musicinfuser.networks.vaes import WanVae
 from musicinfuser.pretrained_sources import find_local, looks_local
 
 WAN_1B_HUB_ID = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -130,7 +134,6 @@ class Wan(Backbone):
         WAN_1B_HUB_ID: WAN_1B_CONFIG,
         WAN_14B_HUB_ID: WAN_14B_CONFIG,
     }
-    latent_channels = 16
     blocks_name = "blocks"
     stored_sizes = (
         "num_layers", "num_attention_heads", "attention_head_dim", "text_dim", "in_channels",
@@ -138,6 +141,9 @@ class Wan(Backbone):
     lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     # Text is no stream: the attention that reads it has these in the place of Mochi's.
     lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
+    vae = WanVae
+    text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
+    reads_empty_text = True  # one token, the end
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -148,7 +154,7 @@ class Wan(Backbone):
     def suits(cls, config: Mapping[str, Any]) -> bool:
         """By the latents it takes; Wan that takes a picture too is of no family."""
         takes_picture = config.get("image_dim") or config.get("added_kv_proj_dim")
-        return config["in_channels"] == cls.latent_channels and not takes_picture
+        return config["in_channels"] == GEOMETRIES[cls.family].channels and not takes_picture
 
     @classmethod
     def check_source(cls, source: str) -> None:
@@ -159,6 +165,11 @@ class Wan(Backbone):
                 f"{source} has two transformers, one for high noise and one for low (Wan 2.2 A14B);"
                 " only one can be adapted: take Wan 2.1, or the 5B of Wan 2.2."
             )
+
+    @classmethod
+    def cleaned(cls, text: str) -> str:
+        """Entities of html and runs of spaces resolved; broken UTF-8 where ftfy is installed."""
+        return prompt_clean(text)
 
     @classmethod
     def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:
@@ -258,7 +269,6 @@ class Wan5B(Wan):
 
     family = "wan_5b"
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {WAN_5B_HUB_ID: WAN_5B_CONFIG}
-    latent_channels = 48
 
 
 def _filled_up(text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None) -> Tensor:

@@ -1,0 +1,128 @@
+"""What the VAEs of families of backbones do unlike each other."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKLMochi, AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from diffusers.models.autoencoders.vae import DecoderOutput
+from torch import Tensor
+
+from musicinfuser.networks.vae_memory import (
+    PIECE_LATENT_FRAMES,
+    decode_pieces,
+    tile_size_for,
+    use_tiles,
+)
+
+Decode = Callable[[Tensor], Tensor]
+"""What gives frames of latents ``(B, C, t, h, w)`` by ``vae.decode``."""
+
+
+class Vae(ABC):
+    """What is particular about the VAEs of one class of diffusers; each is given where used."""
+
+    model_class: ClassVar[type[Any]]
+    dtype: ClassVar[torch.dtype | None] = None
+    """The type it has to be held in; None: any, as ``encoders.dtype``."""
+    channels_key: ClassVar[str]
+    """Entry of its config with the number of latent channels."""
+    piece_latents: ClassVar[int]
+    """Latent frames that are decoded at a time, those that are remembered included."""
+    trained_on_means: ClassVar[bool] = False
+    """Whether its backbone was trained on the means of latents, not on draws around them."""
+
+    @classmethod
+    def statistics(cls, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean and spread ``(C,)`` of its latents, fp32 on the CPU."""
+        mean, std = (
+            torch.tensor(config[key], dtype=torch.float32)
+            for key in ("latents_mean", "latents_std")
+        )
+        return mean, std / config.get("scaling_factor", 1.0)
+
+    @classmethod
+    def tile_size(cls, shape: Sequence[int], free_bytes: float) -> int | None:
+        """Side in pixels of tiles to decode latents ``(B, C, T, h, w)`` in; None: decode whole."""
+        return None
+
+    @classmethod
+    def use_tiles(cls, vae: Any, size: int | None) -> None:
+        """Have it work in tiles of a side in pixels, or on whole clips."""
+        use_tiles(vae, size)
+
+    @classmethod
+    @abstractmethod
+    def decode_pieces(cls, decode: Decode, vae: Any, latents: Tensor) -> Iterator[Tensor]:
+        """Frames of latents ``(B, C, T, h, w)``, a piece at a time; together what is decoded whole.
+
+        Between pieces the VAE may not be used.
+        """
+
+
+class MochiVae(Vae):
+    """Decodes a second at a time, and in tiles where that is too much."""
+
+    model_class = AutoencoderKLMochi
+    channels_key = "latent_channels"
+    piece_latents = PIECE_LATENT_FRAMES + 1
+
+    @classmethod
+    def tile_size(cls, shape: Sequence[int], free_bytes: float) -> int | None:
+        """By the memory of its decoder."""
+        return tile_size_for(shape, free_bytes)
+
+    @classmethod
+    def decode_pieces(cls, decode: Decode, vae: Any, latents: Tensor) -> Iterator[Tensor]:
+        """As `vae_memory.decode_pieces`."""
+        return decode_pieces(decode, vae, latents)
+
+
+class WanVae(Vae):
+    """Decodes a latent frame at a time anyway; its norms want fp32, as WanPipeline's examples do.
+
+    Wan's own code takes the mean of the posterior (``vae2_1.py``, ``encode``).
+    """
+
+    model_class = AutoencoderKLWan
+    dtype = torch.float32
+    channels_key = "z_dim"
+    piece_latents = 1
+    trained_on_means = True
+
+    @classmethod
+    def decode_pieces(cls, decode: Decode, vae: Any, latents: Tensor) -> Iterator[Tensor]:
+        """A latent frame at a time; with tiles, whose edges are blended, all at once."""
+        if vae.use_tiling:
+            yield decode(latents)
+            return
+        vae.clear_cache()
+        for i in range(latents.shape[2]):
+            with _going_on(vae, is_first=i == 0), torch.no_grad():
+                frames = decode(latents[:, :, i : i + 1])
+            yield frames
+        vae.clear_cache()
+
+
+@contextmanager
+def _going_on(vae: AutoencoderKLWan, *, is_first: bool) -> Iterator[None]:
+    """Within, ``vae.decode`` takes one latent frame and remembers those that it got before."""
+
+    def decode(z: Tensor, return_dict: bool = True) -> DecoderOutput:
+        vae._conv_idx = [0]
+        pixels = vae.decoder(
+            vae.post_quant_conv(z), feat_cache=vae._feat_map, feat_idx=vae._conv_idx,
+            first_chunk=is_first,
+        )  # fmt: skip
+        if vae.config.patch_size is not None:
+            pixels = unpatchify(pixels, patch_size=vae.config.patch_size)
+        return DecoderOutput(sample=pixels.clamp(-1.0, 1.0))
+
+    vae._decode = decode
+    try:
+        yield
+    finally:
+        del vae._decode

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 # Config -> verb and the files it is laid over.
 SHIPPED = {
     "base": ("fit", ["base"]),
+    "recommended": ("fit", ["base", "recommended"]),
     "small_world/small": ("fit", ["base", "small_world/small"]),
     "encode": ("predict", ["encode"]),
     "caption": ("predict", ["caption"]),
@@ -108,8 +109,14 @@ PROFILE = {
         "offload_inputs",
     )
 }
-# Overlays of how a run is carried out, and all they set; none touches the recipe.
+# Overlays and all they set; but for `recommended`, none touches the recipe.
 OVERLAYS = {
+    "recommended": {
+        "model.init_args.zica.positions",
+        "model.init_args.audio_resampling",
+        "model.init_args.objective.counterfactual.weight",
+        "model.init_args.sampling.music_guidance_scale",
+    },
     "profiles/80gb": PROFILE,
     "profiles/40gb": PROFILE,
     "profiles/24gb": PROFILE,

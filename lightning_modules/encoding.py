@@ -8,6 +8,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
+from musicinfuser.errors import UserError
 from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.setting_differences import differences
@@ -58,8 +59,15 @@ class ClipEncoder(L.LightningModule):
 
         Raises:
             CacheError: The cache holds clips made another way.
+            UserError: The clips are for another family of backbones.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        mine = self.encoders.geometry
+        if (clips := getattr(data, "geometry", mine)) != mine:
+            raise UserError(
+                f"model.encoders.family is {self.encoders.spec.family}, but data.family has clips "
+                f"of {clips.title}; give both the same."
+            )
         self.recipe = self.recipe_of(data.settings)
         audio = self.encoders.audio
         data.leave_out_encoded(

@@ -38,7 +38,7 @@ from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.clip_size import LatentTimes, geometry_of
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
-from musicinfuser.diffusion.noise_levels import beta_quantile
+from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
@@ -48,6 +48,7 @@ from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.audio_encoder import mixed_layers
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec, backbone_config, build_backbone
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
@@ -114,6 +115,13 @@ class MusicInfuserModule(L.LightningModule):
                 "memory.stream_blocks and memory.offload_inputs bring them and their inputs from "
                 "the host; set either shard_backbone or the other two to false."
             )
+        for name, family in (("encoders", encoders.family), ("sampling", sampling.family)):
+            if family != backbone.family:
+                raise UserError(
+                    f"model.backbone.family is {backbone.family}, but model.{name}.family is "
+                    f"{family}; give both the same."
+                )
+        self.family = family_named(backbone.family)
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
@@ -128,8 +136,24 @@ class MusicInfuserModule(L.LightningModule):
         self._said_deaf = False
 
     def before_run(self, cli: LightningCLI) -> None:
-        """Refuse missing encoders, and a cache that others made, before any weights are read."""
-        data = cli.datamodule
+        """Refuse what cannot be before any weights are read.
+
+        A precision or clips that do not suit the backbone, missing encoders, a cache that others
+        made.
+        """
+        data, precision = cli.datamodule, cli.trainer.precision
+        kept = self.family.model_class._keep_in_fp32_modules
+        if kept and precision in ("bf16-true", "16-true"):
+            raise UserError(
+                f"trainer.precision is {precision}, but parts of {self.family.family} must stay in "
+                "fp32; set bf16-mixed."
+            )
+        geometry = getattr(data, "geometry", self.encoders.geometry)
+        if geometry != self.encoders.geometry:
+            raise UserError(
+                f"model.backbone.family is {self.family.family}, but data.family has clips of "
+                f"{geometry.title}; give both the same."
+            )
         if cli.subcommand == "predict":
             self.encoders.fingerprints()
         elif isinstance(data, DanceDataModule):
@@ -199,13 +223,16 @@ class MusicInfuserModule(L.LightningModule):
         return parts
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss at noise levels drawn from Beta(1, beta) (section 4.2).
+        """The loss at noise levels drawn from Beta(1, beta) (section 4.2), moved as asked.
 
         Returns:
             ``loss``; for who watches also ``losses`` and ``sigma`` of each sample, ``(B,)``.
         """
         u = torch.stack([self._uniform(i, "sigma") for i in batch.sample_index])
-        sigma = beta_quantile(u, self.noise_beta).to(self.device, non_blocking=True)
+        sigma = beta_quantile(u, self.noise_beta)
+        if self.objective.noise_levels == "family":
+            sigma = shifted(sigma, self.family.training_shift(self.sampling.shift))
+        sigma = sigma.to(self.device, non_blocking=True)
         losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
         loss = losses.mean()
         values = {"train/loss": loss}
@@ -300,11 +327,10 @@ class MusicInfuserModule(L.LightningModule):
             ``(B,)`` fp32.
         """
         noise = self._noise(batch, f"{purpose} noise")
-        latents = posterior_sample(
-            batch.latent_mean.float(),
-            batch.latent_logvar.float(),
-            self._noise(batch, f"{purpose} posterior"),
-        )
+        latents = batch.latent_mean.float()
+        if not self.family.vae.trained_on_means:
+            posterior = self._noise(batch, f"{purpose} posterior")
+            latents = posterior_sample(latents, batch.latent_logvar.float(), posterior)
         mean, std = batch.latents_mean, batch.latents_std
         if self.objective.latent_space == "normalised":
             latents = normalise(latents, mean, std)

@@ -40,6 +40,13 @@ class ObjectiveSpec:
     VAE units and only the target normalised, as the authors' code does."""
     counterfactual: CounterfactualSpec = CounterfactualSpec()
     """The same clips with changed music; the validation looks at other music anyway."""
+    noise_levels: Literal["family", "plain"] = "family"
+    """``family``: what is drawn from Beta(1, beta) is moved towards noise as far as the backbone's
+    own levels are (Mochi: not; Wan: ``sampling.shift``). ``plain``: it is not moved."""
+
+    def __post_init__(self) -> None:
+        """Check the choice."""
+        check_choice("objective.noise_levels", self.noise_levels, ("family", "plain"))
 
 
 @dataclass(frozen=True)

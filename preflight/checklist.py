@@ -5,6 +5,7 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
 from lightning_modules import ClipEncoder, MusicInfuserModule
 from musicinfuser.networks.backbone import DTYPES
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.encoders import EncodersSpec
 from preflight import memory, training
 from preflight.cache import check_cache
@@ -52,14 +53,15 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
     check_growth(data, module, specs, parts, report)
     if lacks_parts(module, parts):
         return
-    sizes = _encoder_bytes(parts, spec)
+    sizes, vae = _encoder_bytes(parts, spec), module.encoders.family.vae
     memory_rows = memory.encoding_rows(
         text_bytes=sizes["text_encoder"],
         vae_bytes=sizes["vae"],
         audio_bytes=sizes.get("audio_encoder", 0.0),
-        num_pixels=data.settings.num_frames * max(height * width for height, width in data.sizes),
-        channels=parts["vae"].config["encoder_block_out_channels"][0],
-        value_bytes=DTYPES[spec.dtype].itemsize,
+        num_pixels=int(min(data.settings.num_frames, vae.encoded_frames))
+        * max(height * width for height, width in data.sizes),
+        channels=vae.first_channels(parts["vae"].config),
+        value_bytes=(vae.dtype or DTYPES[spec.dtype]).itemsize,
         is_tiled=bool(spec.vae_tiling),
     )
     host = memory.host_bytes(weights=sum(sizes.values()), num_workers=data.num_workers)
@@ -108,9 +110,10 @@ def _check_weights(
 
 
 def _encoder_bytes(parts: dict[str, CheckedPart], spec: EncodersSpec) -> dict[str, float]:
-    """Of each encoder; the audio encoder is always held in fp32."""
+    """Of each encoder; the audio encoder is always held in fp32, as some VAEs are."""
     value_bytes = DTYPES[spec.dtype].itemsize
-    held = {"vae": value_bytes, "text_encoder": value_bytes, "audio_encoder": memory.FP32_BYTES}
+    vae_bytes = (family_named(spec.family).vae.dtype or DTYPES[spec.dtype]).itemsize
+    held = {"vae": vae_bytes, "text_encoder": value_bytes, "audio_encoder": memory.FP32_BYTES}
     return {
         name: float(held[name] * sum(p.numel() for p in part.skeleton.parameters()))
         for name, part in parts.items()

@@ -25,7 +25,6 @@ import torch
 from torch import nn
 
 from musicinfuser.memory.settings import GradientCheckpointing
-from musicinfuser.networks.modulation import modulation_layers
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
@@ -70,8 +69,8 @@ def frozen_bytes(model: nn.Module) -> int:
 
 def modulation_bytes_on_host(model: MusicMochi) -> int:
     """Bytes of the modulations' weights that stay in the host's memory."""
-    blocks = model.backbone.transformer_blocks if model.memory.modulations_on_host else ()
-    layers = (layer for block in blocks for layer in modulation_layers(block))
+    blocks = model.kind.blocks if model.memory.modulations_on_host else ()
+    layers = (layer for block in blocks for layer in model.kind.modulation_layers(block))
     return sum(layer.get_parameter("weight").nbytes for layer in layers)
 
 
@@ -110,25 +109,28 @@ class TrainingSizes:
     """Whether the blocks' inputs are in the host's memory between forward and backward pass."""
     num_averages: int = 0
     """Running averages of the trained weights that are kept beside them."""
+    text_attentions: int = 0
+    """Of a block, to text alone."""
     num_shares: int = 1
     """Devices that the frozen weights are spread over."""
 
     @classmethod
     def of(cls, model: MusicMochi, **others: int) -> Self:
         """The sizes of a model; ``others`` are tokens, averages and shares."""
-        feed_forward = model.backbone.transformer_blocks[0].ff.net[2]
+        feed_forward = model.kind.feed_forward(model.kind.blocks[0])
         return cls(
             frozen_bytes=frozen_bytes(model),
             num_trained=num_trained(model),
             width=feed_forward.out_features,
             inner_width=feed_forward.in_features,
-            num_blocks=len(model.backbone.transformer_blocks),
+            num_blocks=len(model.kind.blocks),
             num_audio_blocks=len(model.layers),
             value_bytes=feed_forward.weight.element_size(),
             gradient_checkpointing=model.memory.gradient_checkpointing,
             on_host_bytes=modulation_bytes_on_host(model),
             streamed_bytes=streamed_bytes(model),
             offload_inputs=model.memory.offload_inputs,
+            text_attentions=model.kind.text_attentions,
             **others,
         )
 
@@ -143,7 +145,7 @@ def activation_bytes(sizes: TrainingSizes) -> float:
 
     What is recomputed keeps every block's input and, for one block at a time, all it needs;
     `attention` keeps a value of width D per token and attention as well, with its normalisers,
-    `self_attention` the same without those to audio.
+    `self_attention` the same without those to audio and to text alone.
     """
     per_width = input_bytes(sizes)
     block = KEPT_WIDTHS * per_width
@@ -156,7 +158,8 @@ def activation_bytes(sizes: TrainingSizes) -> float:
     between = float(num_inputs * per_width)
     if sizes.gradient_checkpointing in ("self_attention", "attention"):
         hears = sizes.gradient_checkpointing == "attention"
-        num_attentions = sizes.num_blocks + hears * sizes.num_audio_blocks
+        others = sizes.num_audio_blocks + sizes.text_attentions * sizes.num_blocks
+        num_attentions = sizes.num_blocks + hears * others
         between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
     return between + block + min(sizes.num_audio_blocks, 1) * audio + rotary
 

@@ -111,11 +111,15 @@ def _unlearned(module: MusicInfuserModule, settings: Settings) -> str:
 
 def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], report: Report) -> None:
     """Note sizes of the encoders that do not fit the model's."""
-    backbone = module.adapted.backbone.config
+    kind, backbone = module.family, module.adapted.backbone.config
     expected = {
         "audio_encoder": ("hidden_size", module.audio_width, "model.audio_width"),
-        "text_encoder": ("d_model", backbone["text_embed_dim"], "the backbone's text_embed_dim"),
-        "vae": ("latent_channels", backbone["in_channels"], "the backbone's in_channels"),
+        "text_encoder": (
+            "d_model",
+            backbone[kind.text_width_key],
+            f"the backbone's {kind.text_width_key}",
+        ),
+        "vae": (kind.vae.channels_key, backbone["in_channels"], "the backbone's in_channels"),
     }
     spec = module.encoders.spec
     if (spec.audio_features, spec.audio_layer == "all") != (TransformersAudio.features, False):

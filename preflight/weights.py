@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from torch import nn
-from transformers import AutoModel, T5Config, T5EncoderModel
+from transformers import AutoModel
 
 from musicinfuser.errors import looked_for
 from musicinfuser.label_files import read_json
 from musicinfuser.networks.backbone import BackboneSpec
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.combined_audio import audio_encoder_of
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
@@ -69,18 +69,20 @@ def backbone_parts(spec: BackboneSpec) -> list[Part]:
     """The transformer; nothing where its weights are random."""
     if spec.pretrained is None:
         return []
-    build = MochiTransformer3DModel.from_config
+    build = family_named(spec.family).model_class.from_config
     name = "diffusion_pytorch_model"
     return [Part("transformer", spec.pretrained, spec.subfolder, name, build)]
 
 
 def encoder_parts(spec: EncodersSpec) -> list[Part]:
     """VAE, T5 and, where its features are used, wav2vec 2.0 or its like."""
+    kind = family_named(spec.family)
+    build_vae = kind.vae.model_class.from_config
     parts = [
-        Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", AutoencoderKLMochi.from_config),
+        Part("vae", spec.mochi, "vae", "diffusion_pytorch_model", build_vae),
         Part(
             "text_encoder", spec.mochi, "text_encoder", "model",
-            lambda config: T5EncoderModel(T5Config.from_dict(config)),
+            lambda config: kind.text_encoder_class(kind.text_config_class.from_dict(config)),
         ),
     ]  # fmt: skip
     found = [p for p in audio_encoder_of(asdict(spec)).parts if isinstance(p, TransformersAudio)]

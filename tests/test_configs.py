@@ -21,6 +21,11 @@ SHIPPED = {
     "base": ("fit", ["base"]),
     "recommended": ("fit", ["base", "recommended"]),
     "small_world/small": ("fit", ["base", "small_world/small"]),
+    "wan_1b": ("fit", ["base", "wan_1b"]),
+    "wan_14b": ("fit", ["base", "wan_14b"]),
+    "wan_5b": ("fit", ["base", "wan_5b"]),
+    "wan_encode": ("predict", ["encode", "wan_encode"]),
+    "wan_5b_encode": ("predict", ["encode", "wan_5b_encode"]),
     "encode": ("predict", ["encode"]),
     "caption": ("predict", ["caption"]),
     "adaptability": ("validate", ["adaptability"]),
@@ -151,10 +156,16 @@ def test_base_is_the_profile_for_80_gb() -> None:
     assert base.items() >= profile.items()
 
 
-@pytest.mark.parametrize(("name", "gigabytes"), [("80gb", 52), ("40gb", 39), ("24gb", 19)])
-def test_profiles_take_the_memory_they_say(name: str, gigabytes: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "gigabytes", "frames"),
+    [
+        *(("profiles/80gb", 52, 73), ("profiles/40gb", 39, 73), ("profiles/24gb", 19, 73)),
+        *(("wan_1b", 18, 81), ("wan_14b", 81, 81), ("wan_5b", 37, 121)),
+    ],
+)
+def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int) -> None:
     """The estimate that `check` prints, of the model at full size."""
-    config = config_arguments(f"profiles/{name}")
+    config = config_arguments(name)
     cli = MusicInfuserCLI([*config, "--trainer.accelerator=cpu"], run=False)
     with torch.device("meta"):
         cli.model.configure_model()
@@ -163,8 +174,8 @@ def test_profiles_take_the_memory_they_say(name: str, gigabytes: int) -> None:
     needed = total_bytes(training_rows(sizes)) / 1e9
     assert needed == pytest.approx(gigabytes, abs=0.5)
     assert (
-        f"# About {gigabytes} GB at 73 frames"
-        in (ROOT / "configs" / "profiles" / f"{name}.yaml").read_text()
+        f"# About {gigabytes} GB at {frames} frames"
+        in (ROOT / "configs" / f"{name}.yaml").read_text()
     )
 
 

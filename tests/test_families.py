@@ -3,10 +3,12 @@
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from datamodules.generation_requests import RequestsSpec, make_requests
 from datamodules.layer_requests import LayerRequestsDataModule
 from musicinfuser.clip_size import GEOMETRIES
+from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.generation.clip import audio_seconds
 from musicinfuser.networks.backbones import FAMILIES
@@ -34,9 +36,20 @@ def test_windows_of_wan():
         SamplingSpec(50, 6.0, window_frames=81)
 
 
+def test_noise_levels():
+    wan = SamplingSpec(4, 6.0, shift=3.0, window_frames=81, window_overlap_frames=40, family="wan")
+    torch.testing.assert_close(wan.noise_levels(), torch.tensor([1, 0.9, 0.75, 0.5, 0]))
+    assert FAMILIES["wan"].training_shift(None) == 5.0 and FAMILIES["wan_5b"].training_shift(8) == 8
+    mochi = SamplingSpec(64, 6.0)
+    assert torch.equal(mochi.noise_levels(), linear_quadratic_sigmas(64))
+    assert FAMILIES["mochi"].training_shift(None) == 1.0
+    with pytest.raises(ValueError, match=r"shift is 3, but Mochi's noise levels are bent"):
+        SamplingSpec(64, 6.0, shift=3.0)
+
+
 def test_files_name_the_family_where_it_is_not_mochi():
     plain = SamplingSpec(64, 6.0)
-    assert plain.stored().keys() == asdict(plain).keys() - {"family"}
+    assert plain.stored().keys() == asdict(plain).keys() - {"family", "shift"}
     assert SamplingSpec(64, 6.0, family="wan", window_overlap_frames=36).stored()["family"] == "wan"
 
 

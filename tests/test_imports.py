@@ -43,7 +43,8 @@ TABLE: dict[str, set[str]] = {
     "musicinfuser.diffusion": BASE,
     "musicinfuser.memory": BASE,
     # Sound is resampled in one place, for features of several rates too.
-    "musicinfuser.networks": BASE | inside("musicinfuser", "memory", "media"),
+    # A backbone says at which noise levels it is sampled.
+    "musicinfuser.networks": BASE | inside("musicinfuser", "diffusion", "memory", "media"),
     "musicinfuser.generation": BASE | METHOD,
     "musicinfuser.adapters": BASE | inside("musicinfuser", "memory", "networks"),
     "musicinfuser.convert": BASE | {"musicinfuser.adapters"},

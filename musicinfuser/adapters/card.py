@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import yaml
 
 from musicinfuser.adapters.settings import Adapter
+from musicinfuser.clip_size import geometry_of
 from musicinfuser.html_pages import render
 from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID
@@ -34,14 +35,14 @@ def model_card(adapter: Adapter, facts: CardFacts) -> str:
         "library_name": "diffusers",
         "pipeline_tag": "text-to-video",
         "license": facts.license,
-        "tags": ["music", "dance", "lora", "mochi", "musicinfuser"],
+        "tags": ["music", "dance", "lora", adapter.settings.family, "musicinfuser"],
     }
-    zica = adapter.settings.zica.stored()
+    zica, title = adapter.settings.zica.stored(), geometry_of(adapter.settings.family).title
     return (
         render(
             "adapter_card.md",
             header=yaml.safe_dump(header, sort_keys=False).rstrip(),
-            base=facts.base_model if is_known else "a Mochi whose weights are not known",
+            base=facts.base_model if is_known else f"a {title} whose weights are not known",
             loaded=facts.base_model if is_known else "BASE_MODEL",
             facts=facts,
             settings=adapter.settings,

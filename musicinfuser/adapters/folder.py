@@ -140,11 +140,12 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
     plain = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "target_modules": target_pattern(lora),
+        "target_modules": target_pattern(lora, settings.kind),
         "lora_dropout": 0.0,
         "bias": "none",
     }
-    ours = {"width": settings.width, "num_layers": settings.num_layers, "lora": asdict(lora)}
+    ours: dict[str, Any] = {"width": settings.width, "num_layers": settings.num_layers}
+    ours |= {"lora": asdict(lora)} | settings.kind.stored_family()
     metadata = {
         "format": "pt",
         _LORA_METADATA_KEY: json.dumps({f"{_DIFFUSERS}{k}": v for k, v in plain.items()}),
@@ -165,7 +166,7 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
         inference_mode=True,
     )
     config.auto_mapping = {
-        "base_model_class": "MochiTransformer3DModel",
-        "parent_library": "diffusers.models.transformers.transformer_mochi",
+        "base_model_class": settings.kind.model_class.__name__,
+        "parent_library": settings.kind.model_class.__module__,
     }
     config.save_pretrained(str(folder))

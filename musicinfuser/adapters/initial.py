@@ -12,6 +12,7 @@ from musicinfuser.adapters.folder import MUSIC_FILE, is_adapter_folder, is_music
 from musicinfuser.adapters.official import read_official_adapter
 from musicinfuser.adapters.settings import AdapterFileError, AdapterSettings, read_checkpoint
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.origin import Origin
@@ -123,6 +124,8 @@ def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor
 
 def _from_official(path: Path, model: MusicMochi) -> tuple[dict[str, Tensor], Origin]:
     """The authors' file says only some settings; which blocks it may leave to the model."""
+    if (family := model.kind.family) != Mochi.family:
+        raise AdapterFileError(f"{path} is an adapter of Mochi, the model is of {family}.")
     if model.lora is None:
         raise AdapterFileError(f"{path} needs LoRA settings to agree; the model has no LoRA.")
     try:

@@ -10,6 +10,7 @@ from transformers import AutoFeatureExtractor
 
 from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.errors import UserError
+from musicinfuser.networks.backbones import backbone_of
 from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.origin import Origin, frozen_weights
@@ -107,6 +108,8 @@ def check_belongs(
     ours, base, trained = zica.config, transformer.config, zica.trained_with
     width = base.num_attention_heads * base.attention_head_dim
     problems = []
+    if zica.family != (family := backbone_of(transformer).family):
+        problems.append(f"it is of {zica.family}, the base of {family}")
     if ours.width != width:
         problems.append(f"it is {ours.width} channels wide, the base {width}")
     if ours.backbone_layers not in (None, base.num_layers):

@@ -22,6 +22,7 @@ from musicinfuser.adapters.official_keys import (
 from musicinfuser.adapters.settings import SETTINGS_KEY, Adapter, AdapterFileError, AdapterSettings
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.memory.settings import GradientCheckpointing, MemorySettings
+from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.layer_selection import (
     ADAPTABLE_LAYERS_OF_MOCHI,
     DEPTH_OF_MOCHI,
@@ -212,6 +213,10 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
         UserError: A tensor of their format is missing; names it.
     """
     settings, lora = adapter.settings, adapter.settings.lora
+    if settings.family != Mochi.family:
+        raise AdapterFileError(
+            f"the authors' format holds adapters of Mochi; this one is of {settings.family}."
+        )
     if lora is None or lora.streams != "both" or not settings.layers:
         raise AdapterFileError(
             "the authors' format needs ZICA and LoRA on both streams (lora.streams: both)."

@@ -12,7 +12,7 @@ from torch import Tensor
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.audio_projector import AudioResampling
 from musicinfuser.networks.backbone import BackboneSpec
-from musicinfuser.networks.backbones import Mochi
+from musicinfuser.networks.backbones import Backbone, family_named
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -45,6 +45,8 @@ class AdapterSettings:
     lora: LoraSpec | None
     audio_layers: tuple[tuple[int, ...], ...] | None = None
     """Of features with hidden states to mix: number and width of each group of channels."""
+    family: str = "mochi"
+    """Of the transformer; that of Mochi is as wide as one of Wan's."""
 
     @classmethod
     def from_model_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -53,7 +55,9 @@ class AdapterSettings:
         width = backbone["num_attention_heads"] * backbone["attention_head_dim"]
         depth, zica = backbone["num_layers"], ZicaSpec(**settings["zica"])
         return replace(
-            cls.from_folder({**settings, "width": width, "num_layers": depth}), zica=zica
+            cls.from_folder({**settings, "width": width, "num_layers": depth}),
+            zica=zica,
+            family=backbone.get("family", cls.family),
         )
 
     @classmethod
@@ -68,6 +72,7 @@ class AdapterSettings:
             zica=ZicaSpec.from_stored(stored),
             lora=LoraSpec(**stored["lora"]) if stored.get("lora") else None,
             audio_layers=tuple(map(tuple, stored.get("audio_layers") or ())) or None,
+            family=stored.get("family", cls.family),
         )
 
     def music_config(self) -> dict[str, Any]:
@@ -80,13 +85,19 @@ class AdapterSettings:
             "audio_resampling": self.audio_resampling,
             **self._stored_layers(),
             **self.zica.stored(),
+            **self.kind.stored_family(),
         }
+
+    @property
+    def kind(self) -> type[Backbone]:
+        """What is particular about the transformer's family."""
+        return family_named(self.family)
 
     def as_yaml(self) -> str:
         """For who has no configuration of the training."""
         settings = asdict(self) | {"layers": list(self.layers)}
-        settings = {n: v for n, v in settings.items() if n != "audio_layers"}
-        settings |= self._stored_layers()
+        settings = {n: v for n, v in settings.items() if n not in ("audio_layers", "family")}
+        settings |= self._stored_layers() | self.kind.stored_family()
         return yaml.safe_dump({"adapter": settings}, sort_keys=False)
 
     def comparable(self) -> dict[str, Any]:
@@ -196,7 +207,7 @@ def adapter_of_checkpoint(path: str | Path) -> tuple[Adapter, dict[str, Any]]:
     settings = AdapterSettings.from_model_settings(stored["model"])
     if settings.lora is not None and settings.lora.share_qkv_a:
         # The A of k and v is that of q; here it has their names too.
-        for first, *others in Mochi.lora_shared_a:
+        for first, *others in settings.kind.lora_shared_a:
             for name in [name for name in tensors if f".{first}.lora_A." in name]:
                 for other in others:
                     tensors[name.replace(f".{first}.", f".{other}.")] = tensors[name]

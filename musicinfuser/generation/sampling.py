@@ -20,10 +20,11 @@ from musicinfuser.clip_size import (
     num_latent_frames,
 )
 from musicinfuser.diffusion.guidance import Denoiser, guidance_away, once_per_step, text_guidance
-from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample, linear_quadratic_sigmas
+from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample
 from musicinfuser.diffusion.windows import Windows, in_windows
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.setting_checks import check_choice, check_number
@@ -47,7 +48,7 @@ class SamplingSpec:
     negative_prompt: str = ""
     """Prompt of the unconditional branch; empty means zero text tokens."""
     linear_threshold: float = LINEAR_THRESHOLD
-    """Noise removed in the linear half of the schedule (0.025)."""
+    """Of Mochi: noise removed in the linear half of the schedule (0.025)."""
     fps: float = 30.0
     """Frame rate of the model's videos."""
     window_frames: int = WINDOW_FRAMES
@@ -59,7 +60,10 @@ class SamplingSpec:
     """Of clips in windows: ``repeated``: all windows start from the noise of the first, so that
     the dancer changes less (after FreeNoise, arXiv 2310.15169); ``independent``: as in one pass."""
     family: str = "mochi"
-    """As ``model.backbone.family``: which frame counts windows can have."""
+    """As ``model.backbone.family``: which noise levels there are, and which frame counts windows
+    can have."""
+    shift: float | None = None
+    """Of Wan: how far noise levels are moved towards noise; null is 5."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -67,6 +71,8 @@ class SamplingSpec:
         check_number("sampling.guidance_scale", self.guidance_scale, at_least=0)
         check_number("sampling.music_guidance_scale", self.music_guidance_scale, at_least=0)
         check_choice("sampling.window_noise", self.window_noise, get_args(WindowNoise))
+        check_number("sampling.shift", self.shift, above=0, hint=", or null")
+        self.noise_levels()
         temporal = geometry_of(self.family).temporal
         if self.window_frames <= temporal or self.window_frames % temporal != 1:
             example = 12 * temporal + 1
@@ -83,7 +89,13 @@ class SamplingSpec:
 
     def stored(self) -> dict[str, Any]:
         """What decides clips, as older files have it: without what only other families change."""
-        return without_defaults(self, "family")
+        return without_defaults(self, "family", "shift")
+
+    def noise_levels(self) -> Tensor:
+        """``(num_steps + 1,)`` from 1 to 0, fp32 on the CPU."""
+        return family_named(self.family).noise_levels(
+            self.num_steps, linear_threshold=self.linear_threshold, shift=self.shift
+        )
 
     def windows(self, num_frames: int) -> Windows | None:
         """Windows over a clip's latent frames; None where one pass holds it."""
@@ -307,7 +319,7 @@ def denoise(
         if windows is None
         else in_windows(guided, windows, device=conditions.text.device, on_window=on_window)
     )
-    sigmas = linear_quadratic_sigmas(sampling.num_steps, threshold=sampling.linear_threshold)
     return euler_sample(
-        velocity, noise, sigmas, first_step=first_step, progress=progress, on_step_end=on_step_end
-    )
+        velocity, noise, sampling.noise_levels(), first_step=first_step, progress=progress,
+        on_step_end=on_step_end,
+    )  # fmt: skip

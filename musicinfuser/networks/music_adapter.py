@@ -11,7 +11,7 @@ from musicinfuser.networks.zica import ZicaSpec, build_zica
 
 
 class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """What conditions a Mochi on audio (section 4.3), without the Mochi.
+    """What conditions a backbone on audio (section 4.3), without the backbone.
 
     ``save_pretrained`` writes ``config.json`` and ``diffusion_pytorch_model.safetensors`` with the
     names that `MusicMochi` has: ``zica.<block>.*`` and ``audio_projector.*``. `MusicMochi` holds
@@ -48,11 +48,14 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             origin: What it was trained with, as `Origin.stored` has it; None if nobody said.
             audio_layers: Of features with all hidden states of an encoder, ``[number, width]`` of
                 each group of channels; None where nothing is mixed.
-            **zica: As `ZicaSpec.stored` names them, and ``init``.
+            **zica: As `ZicaSpec.stored` names them, and ``init``; also ``family``, if the backbone
+                is not of Mochi's.
         """
         super().__init__()
         spec = ZicaSpec.from_stored(zica)
-        self.register_to_config(**spec.stored())
+        # Not an argument of its own, which would be in the configs of Mochi too.
+        said = {"family": zica["family"]} if "family" in zica else {}
+        self.register_to_config(**spec.stored(), **said)
         self.layers = tuple(layers)
         self.zica = build_zica(width, spec, self.layers)
         tokens = spec.inner_width(width)
@@ -62,7 +65,13 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @staticmethod
     def _get_init_keys(input_class: Any) -> set[str]:
         """The arguments that diffusers takes from a ``config.json``."""
-        return ConfigMixin._get_init_keys(input_class) - {"zica"} | ZicaSpec().stored().keys()
+        own = ConfigMixin._get_init_keys(input_class) - {"zica"}
+        return own | {"family"} | ZicaSpec().stored().keys()
+
+    @property
+    def family(self) -> str:
+        """Of the backbone it belongs to; a config that does not say it is of Mochi."""
+        return self.config.get("family", "mochi")
 
     @property
     def trained_with(self) -> Origin:

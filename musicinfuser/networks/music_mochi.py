@@ -100,7 +100,7 @@ class MusicMochi(nn.Module):
             if chosen:
                 adapter = MusicAdapter(
                     kind.width, list(chosen), depth, audio_width, audio_resampling,
-                    **zica.stored(),
+                    **zica.stored(), **kind.stored_family(),
                     init=zica.init,
                     audio_layers=[list(group) for group in audio_layers] if audio_layers else None,
                 )  # fmt: skip

@@ -32,6 +32,8 @@ class Vae(ABC):
     """Entry of its config with the number of latent channels."""
     piece_latents: ClassVar[int]
     """Latent frames that are decoded at a time, those that are remembered included."""
+    encoded_frames: ClassVar[float] = float("inf")
+    """Frames that are encoded at a time."""
     trained_on_means: ClassVar[bool] = False
     """Whether its backbone was trained on the means of latents, not on draws around them."""
 
@@ -43,6 +45,11 @@ class Vae(ABC):
             for key in ("latents_mean", "latents_std")
         )
         return mean, std / config.get("scaling_factor", 1.0)
+
+    @classmethod
+    @abstractmethod
+    def first_channels(cls, config: Mapping[str, Any]) -> int:
+        """Channels of its encoder at full resolution."""
 
     @classmethod
     def tile_size(cls, shape: Sequence[int], free_bytes: float) -> int | None:
@@ -71,6 +78,11 @@ class MochiVae(Vae):
     piece_latents = PIECE_LATENT_FRAMES + 1
 
     @classmethod
+    def first_channels(cls, config: Mapping[str, Any]) -> int:
+        """64 of the published one."""
+        return config["encoder_block_out_channels"][0]
+
+    @classmethod
     def tile_size(cls, shape: Sequence[int], free_bytes: float) -> int | None:
         """By the memory of its decoder."""
         return tile_size_for(shape, free_bytes)
@@ -91,7 +103,13 @@ class WanVae(Vae):
     dtype = torch.float32
     channels_key = "z_dim"
     piece_latents = 1
+    encoded_frames = 4
     trained_on_means = True
+
+    @classmethod
+    def first_channels(cls, config: Mapping[str, Any]) -> int:
+        """96 of the published one; of patches, with Wan 2.2, which have a quarter of the places."""
+        return config["base_dim"] // (config.get("patch_size") or 1) ** 2
 
     @classmethod
     def decode_pieces(cls, decode: Decode, vae: Any, latents: Tensor) -> Iterator[Tensor]:

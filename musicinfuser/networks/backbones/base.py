@@ -47,12 +47,18 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     model_class: ClassVar[type[Any]]
+    pipeline: ClassVar[str]
+    """diffusers' own pipeline, which takes the LoRA of an exported folder."""
+    music_pipeline: ClassVar[str | None] = None
+    """Ours, which takes the whole folder; None where there is none yet."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Architectures by Hub id, for what is planned before weights are there."""
     blocks_name: ClassVar[str]
     """The attribute of the model that lists its blocks."""
     stored_sizes: ClassVar[tuple[str, ...]]
     """Entries of the model's config that an adapter must agree with."""
+    text_width_key: ClassVar[str]
+    """Entry of the model's config with the width of the text encoder's features."""
     lora_visual: ClassVar[tuple[str, ...]]
     """Projections of the visual stream within a block, as regular expressions."""
     lora_text: ClassVar[tuple[str, ...]]
@@ -66,6 +72,8 @@ class Backbone(ABC):
     """What makes latents of videos."""
     text_encoder_class: ClassVar[type[Any]]
     text_config_class: ClassVar[type[Any]]
+    text_attentions: ClassVar[int] = 0
+    """Of a block, to text alone."""
     reads_empty_text: ClassVar[bool] = False
     """Whether an empty text has tokens; else it has none."""
 
@@ -91,7 +99,8 @@ class Backbone(ABC):
     @property
     def sizes(self) -> dict[str, Any]:
         """What the settings of a checkpoint say of the backbone."""
-        return {name: self.model.config[name] for name in self.stored_sizes}
+        config = self.model.config
+        return self.stored_family() | {name: config[name] for name in self.stored_sizes}
 
     # What is known without a model.
 
@@ -103,6 +112,27 @@ class Backbone(ABC):
     @classmethod  # noqa: B027 - most have nothing to refuse
     def check_source(cls, source: str) -> None:
         """Refuse weights that this family cannot run, where the source says so (`UserError`)."""
+
+    @classmethod
+    @abstractmethod
+    def noise_levels(
+        cls, num_steps: int, *, linear_threshold: float, shift: float | None
+    ) -> Tensor:
+        """Levels to sample at, falling from 1 to 0, ``(num_steps + 1,)`` fp32 on the CPU.
+
+        Raises:
+            UserError: No step, or an option that the family's levels do not have.
+        """
+
+    @classmethod
+    def training_shift(cls, shift: float | None) -> float:
+        """How far levels of training are moved towards noise, as `shifted` says; 1: not at all."""
+        return 1.0
+
+    @classmethod
+    def stored_family(cls) -> dict[str, str]:
+        """The family as files say it."""
+        return {"family": cls.family}
 
     @classmethod
     def cleaned(cls, text: str) -> str:
@@ -186,6 +216,10 @@ class Backbone(ABC):
             f"memory.modulations_on_host is for layers that {self.family} does not have; set it to "
             "false."
         )
+
+    @abstractmethod
+    def feed_forward(self, block: nn.Module) -> nn.Linear:
+        """The layer that brings a block's feed-forward back to the width of the stream."""
 
     def modulation_layers(self, block: nn.Module) -> list[nn.Module]:
         """Layers of a block that run before the blocks do: gathered apart where it is sharded."""

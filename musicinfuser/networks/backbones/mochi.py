@@ -9,6 +9,7 @@ from diffusers.models.transformers.transformer_mochi import MochiTransformerBloc
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import is_hooked
 from musicinfuser.memory.settings import GradientCheckpointing
@@ -142,9 +143,11 @@ class Mochi(Backbone):
 
     family = "mochi"
     model_class = MochiTransformer3DModel
+    pipeline, music_pipeline = "MochiPipeline", "MusicInfuserPipeline"
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {MOCHI_HUB_ID: MOCHI_CONFIG}
     blocks_name = "transformer_blocks"
-    stored_sizes = ("num_layers", "num_attention_heads", "attention_head_dim", "text_embed_dim")
+    text_width_key = "text_embed_dim"
+    stored_sizes = ("num_layers", "num_attention_heads", "attention_head_dim", text_width_key)
     lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     lora_text = tuple(
         rf"attn1\.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -164,6 +167,23 @@ class Mochi(Backbone):
     def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:
         """Of ``pos_frequencies``, zeros in diffusers: directions that tell positions apart."""
         return _random_frequencies(shape, stream) if name == "pos_frequencies" else None
+
+    @classmethod
+    def noise_levels(
+        cls, num_steps: int, *, linear_threshold: float, shift: float | None
+    ) -> Tensor:
+        """Linear, then quadratic (Genmo's and the authors')."""
+        if shift is not None:
+            raise UserError(
+                f"sampling.shift is {shift:g}, but Mochi's noise levels are bent by "
+                "sampling.linear_threshold; set shift to null."
+            )
+        return linear_quadratic_sigmas(num_steps, threshold=linear_threshold)
+
+    @classmethod
+    def stored_family(cls) -> dict[str, str]:
+        """Nothing: what does not say it is Mochi's, as all files once were."""
+        return {}
 
     def adapt_blocks(self) -> None:
         """Modulations then come from outside, and attention takes no padding."""
@@ -242,6 +262,10 @@ class Mochi(Backbone):
         for module in self.model.modules():
             if isinstance(module, PrecomputedModulation):
                 module.keep_on_host()
+
+    def feed_forward(self, block: Any) -> nn.Linear:
+        """Of the video."""
+        return block.ff.net[2]
 
     def modulation_layers(self, block: nn.Module) -> list[nn.Module]:
         """One for video, one for text."""

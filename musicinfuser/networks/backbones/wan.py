@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from musicinfuser.clip_size import GEOMETRIES
+from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.adapted_block import (
@@ -33,6 +34,7 @@ from musicinfuser.networks.backbones.base import Backbone, Given, Stream
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.vaes import WanVae
 from musicinfuser.pretrained_sources import find_local, looks_local
+from musicinfuser.setting_checks import check_number
 
 WAN_1B_HUB_ID = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 WAN_14B_HUB_ID = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
@@ -61,6 +63,8 @@ WAN_5B_CONFIG = WAN_1B_CONFIG | {
 }
 TEXT_TOKENS = 512
 """Tokens that text is filled up to with zeros; Wan was trained to attend to these too."""
+# Wan's code for text-to-video (``generate.py``); its README asks 8 to 12 of the 1.3B.
+DEFAULT_SHIFT = 5.0
 _wan_forward = WanTransformerBlock.forward
 
 
@@ -130,25 +134,23 @@ class Wan(Backbone):
 
     family = "wan"
     model_class = WanTransformer3DModel
+    pipeline = "WanPipeline"
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         WAN_1B_HUB_ID: WAN_1B_CONFIG,
         WAN_14B_HUB_ID: WAN_14B_CONFIG,
     }
     blocks_name = "blocks"
+    text_width_key = "text_dim"
     stored_sizes = (
-        "num_layers", "num_attention_heads", "attention_head_dim", "text_dim", "in_channels",
+        "num_layers", "num_attention_heads", "attention_head_dim", text_width_key, "in_channels",
     )  # fmt: skip
     lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     # Text is no stream: the attention that reads it has these in the place of Mochi's.
     lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     vae = WanVae
     text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
+    text_attentions = 1
     reads_empty_text = True  # one token, the end
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """With the family: the 5B is as wide as Mochi."""
-        return {"family": self.family, **super().sizes}
 
     @classmethod
     def suits(cls, config: Mapping[str, Any]) -> bool:
@@ -165,6 +167,20 @@ class Wan(Backbone):
                 f"{source} has two transformers, one for high noise and one for low (Wan 2.2 A14B);"
                 " only one can be adapted: take Wan 2.1, or the 5B of Wan 2.2."
             )
+
+    @classmethod
+    def noise_levels(
+        cls, num_steps: int, *, linear_threshold: float, shift: float | None
+    ) -> Tensor:
+        """Even ones, shifted towards noise, as in Wan's code (``fm_solvers.py``)."""
+        check_number("the number of sampling steps", num_steps, at_least=1)
+        even = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+        return shifted(even, cls.training_shift(shift)).float()
+
+    @classmethod
+    def training_shift(cls, shift: float | None) -> float:
+        """As in sampling."""
+        return DEFAULT_SHIFT if shift is None else shift
 
     @classmethod
     def cleaned(cls, text: str) -> str:
@@ -262,6 +278,10 @@ class Wan(Backbone):
     def compiled_run(self) -> Callable[..., Any]:
         """`run_block`, compiled."""
         return compiled(run_block)
+
+    def feed_forward(self, block: Any) -> nn.Linear:
+        """The only one."""
+        return block.ffn.net[2]
 
 
 class Wan5B(Wan):

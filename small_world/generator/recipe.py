@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -85,7 +86,8 @@ class SmallWorldRecipe:
 
     def compose(self, name: str, *, genre: str, bpm: float) -> Piece:
         """A piece of this world's music."""
-        make, rate_hz = compose, self.audio_rate_hz
+        make: Callable[..., Piece] = compose
+        rate_hz = self.audio_rate_hz
         if self.soundfont:
             draw = np.random.default_rng(keyed_random.key(self.seed, name, "soundfont"))
             soundfont = str(draw.choice(self.soundfont.split(",")))

@@ -70,7 +70,7 @@ NUM_CLIPS ?= 8
 # With MUSIC=song.mp3: what is danced, from which second of the song, and for how long.
 PROMPT ?= a professional dancer dancing in a studio with a white backdrop
 START ?= 0
-DURATION ?= 10
+DURATION ?= 5
 
 ADAPT := --data.init_args.max_validation_clips 16 --trainer.max_steps 130 \
 	--sample_generation.every_n_steps 65 $(FIT)

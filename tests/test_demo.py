@@ -68,6 +68,6 @@ def test_a_song_is_danced_to_once(demo, tmp_path):
     song.write_bytes(b"another")
     assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt") == ["your"]
     assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt", "START=20") == ["your"]
-    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt", "START=20", "DURATION=5") == [
+    assert demo(f"MUSIC={song}", "PROMPT=a man in a green shirt", "START=20", "DURATION=9") == [
         "your"
     ]

@@ -283,7 +283,8 @@ def test_a_seed_is_the_same_noise_for_every_track_and_prompt(
     module, firsts = cli.model, {}
 
     class Recorder(torch.nn.Module):
-        backbone = module.adapted.backbone
+        def __getattr__(self, name):
+            return getattr(module.adapted, name)
 
         def forward(self, latents, *arguments, **options):
             firsts.setdefault(self.name, latents.clone())

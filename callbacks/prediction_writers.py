@@ -1,5 +1,6 @@
 """What predict jobs make goes to disk as soon as it is made: videos, a cache of clips, captions."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ ROWS_PER_TABLE = 200
 """A table of captions is written anew with each caption; this many keep that cheap."""
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter, ABC):
     """Writes each result of a batch with `write`, atomically; skipped clips are kept for a list."""
 
     def __init__(self) -> None:
@@ -48,9 +49,9 @@ class PredictionWriter(BasePredictionWriter):
             else:
                 self.num_written += self.write(trainer, pl_module, result)
 
+    @abstractmethod
     def write(self, trainer: L.Trainer, module: Any, result: Any) -> bool:
         """Write one result; False if there is nothing in it to write."""
-        raise NotImplementedError
 
     @staticmethod
     def skipped_row(clip: SkippedClip) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Audio encoders: what one states, how it is chosen, and what tells its features from others'."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
@@ -74,7 +75,7 @@ class AudioIdentity:
     window_seconds: float | None = None
     """Of sound that a feature is made of."""
     context_seconds: float = 0.0
-    """Of sound heard before and after the clip, as ``encoders.audio_context_seconds``."""
+    """Of sound encoded before and after the clip: ``encoders.audio_context_seconds``."""
     parts: tuple["AudioIdentity", ...] = ()
     """Of combined features: what each of them is, in the order of the channels."""
 
@@ -112,7 +113,7 @@ class AudioIdentity:
         """In a few words, for a sentence."""
         if self.context_seconds:
             alone = replace(self, context_seconds=0.0)
-            return f"{alone}, heard with {self.context_seconds:g} s before and after"
+            return f"{alone}, with {self.context_seconds:g} s of context before and after"
         if self.parts:
             return " with ".join(map(str, self.parts))
         if self.features == "log_mel":
@@ -164,7 +165,7 @@ class AudioIdentity:
         return names[0] != "" and names[0] == names[1]
 
 
-class AudioEncoder:
+class AudioEncoder(ABC):
     """Waveforms to features, frozen.
 
     A subclass states the four numbers below and writes `encode`; with weights, also `module`.
@@ -201,6 +202,7 @@ class AudioEncoder:
         """
         self.source, self.subfolder, self.layer = source, subfolder, layer
 
+    @abstractmethod
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
         """Features ``(B, S, width)`` fp32 on ``device``.
 
@@ -208,7 +210,6 @@ class AudioEncoder:
             waveforms: ``(B, num_samples)`` at `rate_hz` in [-1, 1].
             device: Where to compute; `module` is there.
         """
-        raise NotImplementedError
 
     def encode_span(
         self, sound: Tensor, first: int, num_samples: int, *, device: torch.device
@@ -262,19 +263,26 @@ class AudioEncoder:
 
 
 class InContext(AudioEncoder):
-    """Another encoder, which hears what comes before and after a clip as well.
+    """Another encoder, given what comes before and after a clip as well.
 
     Features are as many and at the same times as without; those of sound that has nothing around
     it are the same.
     """
 
     def __init__(self, encoder: AudioEncoder, context_seconds: float) -> None:
-        """Let ``encoder`` hear up to ``context_seconds`` on each side."""
+        """Give ``encoder`` up to ``context_seconds`` on each side."""
         super().__init__(encoder.source, encoder.subfolder, layer=encoder.layer)
         self._encoder, self.context_seconds = encoder, context_seconds
         self.rate_hz, self.hop = encoder.rate_hz, encoder.hop
         self.window, self.width = encoder.window, encoder.width
-        self.encode, self.num_features = encoder.encode, encoder.num_features  # type: ignore[method-assign]
+
+    def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
+        """As the encoder: all of a sound."""
+        return self._encoder.encode(waveforms, device=device)
+
+    def num_features(self, num_samples: int) -> int:
+        """As many as the encoder gives."""
+        return self._encoder.num_features(num_samples)
 
     def encode_span(
         self, sound: Tensor, first: int, num_samples: int, *, device: torch.device

@@ -1,5 +1,6 @@
 """What the training modules of all parts of the small Mochi have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from musicinfuser.pretrained_sources import load_pretrained
 from musicinfuser.throw_away import throw_away_mode
 
 
-class SmallPartModule(L.LightningModule):
+class SmallPartModule(L.LightningModule, ABC):
     """Trains one network, made from a config or read from weights, and exports it.
 
     A subclass names its `part`, builds it in `build` and writes it in `export`. Its validation
@@ -68,9 +69,9 @@ class SmallPartModule(L.LightningModule):
             self.build()
         self._is_built = True
 
+    @abstractmethod
     def build(self) -> None:
         """Set the networks as attributes; random weights follow from the seed."""
-        raise NotImplementedError
 
     def read_or_build(self, kind: Any) -> Any:
         """The network of a class of diffusers or transformers.
@@ -105,9 +106,9 @@ class SmallPartModule(L.LightningModule):
         if self.trainer.is_global_zero and not throw_away_mode(self.trainer):
             self.export()
 
+    @abstractmethod
     def export(self) -> None:
         """Write the trained part to its folder."""
-        raise NotImplementedError
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, warm-up and decay counted in optimizer steps."""

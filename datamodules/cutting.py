@@ -167,7 +167,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             # From a whole sample before the clip, so that its own are the same with any context.
             before = round(min(spec.start_seconds, self.audio_context_seconds) * rate_hz)
             context = math.ceil(self.audio_context_seconds * rate_hz)
-            heard = read_audio(
+            sound = read_audio(
                 spec.path,
                 rate_hz=rate_hz,
                 start_seconds=max(spec.start_seconds - before / rate_hz, 0.0),
@@ -175,7 +175,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 channel=settings.audio_channel,
                 time_limit_seconds=settings.time_limit_seconds,
             )
-            waveform = heard[before : before + num_samples]
+            waveform = sound[before : before + num_samples]
             if waveform.shape[-1] == 0:
                 reason = "no sound: the audio ends before the clip starts"
                 return SkippedClip(self.source, spec.path, reason, spec.clip_id)
@@ -203,8 +203,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             note["audio_padded_seconds"] = f"{missing_seconds:.3f}"
         spec = dataclasses.replace(spec, attributes=spec.attributes | note)
         if missing_seconds > 0:
-            heard = fit_length(heard, before + num_samples)
-        return RawClip(spec, frames, heard, (before, num_samples))
+            sound = fit_length(sound, before + num_samples)
+        return RawClip(spec, frames, sound, (before, num_samples))
 
     def has_room(self, duration_seconds: float) -> bool:
         """Whether a clip fits between the margins of a video (authors' code)."""

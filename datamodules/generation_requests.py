@@ -68,7 +68,7 @@ class RequestsSpec:
     tempo: TempoSpec | None = None
     """Every track at several tempi, each clip from the same moment of the music."""
     heard: list[float | str] = field(default_factory=lambda: [0.0])
-    """What the model hears, a clip for each: a number is the track so many seconds late (from an
+    """The audio conditioning, a clip for each: a number is the track so many seconds late (from an
     earlier start), ``silence`` a silent sound, ``another track`` the next one of the music,
     ``nothing`` the model without its audio layers. The clips keep the sound of their track."""
     finished: FinishedSpec | None = None

@@ -56,7 +56,7 @@ def changed_audio(
 
 
 def counterfactual_loss(
-    own: Tensor, changed: Tensor, *, margin: float, heard: Tensor | None
+    own: Tensor, changed: Tensor, *, margin: float, has_music: Tensor | None
 ) -> Tensor:
     """relu((1 + margin) own - changed) per sample, the margin's own loss without a gradient.
 
@@ -65,7 +65,8 @@ def counterfactual_loss(
         changed: ``(B,)`` losses with changed music, at the same noise.
         margin: By what share of ``own`` the other should be worse; a share, as losses differ
             between noise levels.
-        heard: ``(B,)``, 0 for samples whose music was dropped, which have no term; None for none.
+        has_music: ``(B,)``, 0 for samples whose music was dropped, which have no term; None: all
+            have theirs.
     """
     losses = (margin * own.detach() + own - changed).relu()
-    return losses if heard is None else losses * heard
+    return losses if has_music is None else losses * has_music

@@ -10,14 +10,14 @@ from torch import Tensor
 from dance_eval.metrics.intervals import bootstrap_mean
 
 GAP_KEY = "musicinfuser_music_gap"
-DEAF = (
+IGNORED_AUDIO = (
     "after {step} steps, another clip's music changes the validation loss by {gap}: the model "
-    "hardly listens, if at all; try zica.positions: aligned, a zica.frame_window or "
-    "data.music_dropout, or go on (validation.warn_deaf_after: null is silent)."
+    "hardly follows audio, if at all; try zica.positions: aligned, a zica.frame_window or "
+    "data.music_dropout, or go on (validation.warn_ignored_audio_after: null is silent)."
 )
 # The small world's runs that learned nothing from audio had gaps of 0.03 % in all three seeds,
 # which an interval may tell from 0; those that listen, 19 % (results/zica_time.json).
-DEAF_GAP = 0.001
+LEAST_GAP = 0.001
 
 
 class MusicGap:

@@ -27,7 +27,7 @@ from lightning_modules.encoding import check_encoders
 from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
-from lightning_modules.music_gap import DEAF, DEAF_GAP, GAP_KEY, MusicGap, gap_text
+from lightning_modules.music_gap import GAP_KEY, IGNORED_AUDIO, LEAST_GAP, MusicGap, gap_text
 from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
@@ -133,7 +133,7 @@ class MusicInfuserModule(L.LightningModule):
         self.music_gap = MusicGap()
         self.last_gap: dict[str, Any] | None = None
         """What the last validation found, with its step; checkpoints keep it."""
-        self._said_deaf = False
+        self._said_ignored = False
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse what cannot be before any weights are read.
@@ -249,8 +249,9 @@ class MusicInfuserModule(L.LightningModule):
         hop = self.encoders.audio.times.hop_seconds
         audio = changed_audio(spec, batch, seed=self.seed, hop_seconds=hop)
         changed = self.velocity_losses(batch, sigma, audio=audio, purpose="training")
-        heard = batch.music_weight
-        term = counterfactual_loss(own, changed, margin=spec.margin, heard=heard).mean()
+        term = counterfactual_loss(
+            own, changed, margin=spec.margin, has_music=batch.music_weight
+        ).mean()
         values["train/counterfactual_loss"] = term
         # Of samples without music it is 0, and was never anything else.
         values["train/counterfactual_gap"] = (changed - own).detach().mean()
@@ -296,11 +297,11 @@ class MusicInfuserModule(L.LightningModule):
         for end in ("low", "high"):
             self.log(f"val/music_gap_{end}", found[end], sync_dist=True)
         self.last_gap = found | {"step": self.trainer.global_step}
-        after, step = self.validation.warn_deaf_after, self.trainer.global_step
+        after, step = self.validation.warn_ignored_audio_after, self.trainer.global_step
         is_due = self.trainer.state.fn == "fit" and after is not None and step >= after
-        if is_due and found["low"] <= DEAF_GAP and not self._said_deaf:
-            self._said_deaf = True
-            rank_zero_warn(DEAF.format(step=step, gap=gap_text(found)))
+        if is_due and found["low"] <= LEAST_GAP and not self._said_ignored:
+            self._said_ignored = True
+            rank_zero_warn(IGNORED_AUDIO.format(step=step, gap=gap_text(found)))
 
     def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of requests; songs in windows show how far each is."""
@@ -320,7 +321,7 @@ class MusicInfuserModule(L.LightningModule):
             batch: Encoded clips.
             sigma: ``(B,)`` noise levels.
             audio: ``(B, S, audio width)``; None for no music. Samples whose music the batch says
-                was dropped do not hear it either.
+                was dropped are not conditioned on it either.
             purpose: Separates the noise of training from that of validation.
 
         Returns:

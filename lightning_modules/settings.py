@@ -80,15 +80,20 @@ class ValidationSpec:
     sigmas: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
     """Fixed levels, our choice; music matters most where little of the motion is left to see."""
 
-    warn_deaf_after: int | None = 1000
+    warn_ignored_audio_after: int | None = 1000
     """From so many optimizer steps on, warn once if the interval of the gap between other music and
     own holds 0, or less than 0.1 % of the loss; null never. A quarter of the recipe's 4,000; on the
-    small world models that listen show it by 300 (small_world/experiments/results/zica_time.md)."""
+    small world it shows by step 300 (small_world/experiments/results/zica_time.md)."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         hint = ", or null for no warning"
-        check_number("validation.warn_deaf_after", self.warn_deaf_after, at_least=1, hint=hint)
+        check_number(
+            "validation.warn_ignored_audio_after",
+            self.warn_ignored_audio_after,
+            at_least=1,
+            hint=hint,
+        )
         if not self.sigmas or not all(0 < sigma <= 1 for sigma in self.sigmas):
             raise UserError(f"validation.sigmas is {self.sigmas}; give levels above 0, up to 1.")
         if len(set(self.sigmas)) < len(self.sigmas):

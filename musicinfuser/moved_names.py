@@ -34,6 +34,7 @@ RENAMED_KEYS = {
     "modulations_on_host": "memory.modulations_on_host",
     "stream_blocks": "memory.stream_blocks",
     "offload_inputs": "memory.offload_inputs",
+    "warn_deaf_after": "warn_ignored_audio_after",
 }
 """Keys of a config, by their last part, and their name of today in the same group."""
 

@@ -1,4 +1,4 @@
-"""Sound around a clip that is heard with it (`encoders.audio_context_seconds`)."""
+"""Sound around a clip that is encoded with it (`encoders.audio_context_seconds`)."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,12 @@ from datamodules import YouTubeDataset
 from datamodules.clips import CutSettings
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
-from musicinfuser.generation import audio_by_windows, audio_seconds, heard_from, read_track
+from musicinfuser.generation import (
+    audio_by_windows,
+    audio_offset_seconds,
+    audio_seconds,
+    read_track,
+)
 from musicinfuser.generation_requests import SILENCE, GenerationRequest
 from musicinfuser.media.audio import write_wav
 from musicinfuser.media.video_writing import write_video
@@ -25,8 +30,8 @@ RATE_HZ, HOP, WINDOW = 16_000, 320, 400
 PARTS = {"mochi": "nowhere", "audio": "nowhere", "audio_features": "log_mel"}
 
 
-class Hears(AudioEncoder):
-    """Of each feature: its first sample, and the first and last sample of all that is heard."""
+class Marks(AudioEncoder):
+    """Of each feature: its first sample, and the first and last sample of all that is encoded."""
 
     rate_hz, hop, window, width = RATE_HZ, HOP, WINDOW, 3
 
@@ -48,8 +53,8 @@ def features_of(encoder: AudioEncoder, sound: torch.Tensor, first: int, num: int
 
 def test_features_keep_their_number_and_times() -> None:
     sound, first, num = ramp(10.0), 3 * RATE_HZ + 7, RATE_HZ
-    alone = features_of(Hears(), sound, first, num)
-    inside = features_of(InContext(Hears(), 2.0), sound, first, num)
+    alone = features_of(Marks(), sound, first, num)
+    inside = features_of(InContext(Marks(), 2.0), sound, first, num)
     assert torch.equal(alone[:, 0], first + HOP * torch.arange(len(alone)))
     assert torch.equal(inside[:, 0], alone[:, 0])
     assert alone[0, 1:].tolist() == [first, first + num - 1]
@@ -57,12 +62,12 @@ def test_features_keep_their_number_and_times() -> None:
 
 
 def test_context_ends_where_the_sound_does() -> None:
-    encoder, sound = InContext(Hears(), 2.0), ramp(2.0)
+    encoder, sound = InContext(Marks(), 2.0), ramp(2.0)
     first = RATE_HZ + 100  # in whole hops before it, 100 samples are left over
     found = features_of(encoder, sound, first, RATE_HZ // 2)
     assert found[0].tolist() == [first, 100, len(sound) - 1]
     own = ramp(1.0)
-    assert torch.equal(features_of(encoder, own, 0, RATE_HZ), features_of(Hears(), own, 0, RATE_HZ))
+    assert torch.equal(features_of(encoder, own, 0, RATE_HZ), features_of(Marks(), own, 0, RATE_HZ))
 
 
 def test_it_is_chosen_in_the_config_and_told_from_none() -> None:
@@ -72,7 +77,7 @@ def test_it_is_chosen_in_the_config_and_told_from_none() -> None:
     assert (context.width, context.times, context.layers) == (80, plain.times, plain.layers)
     identity = context.identity()
     assert identity == replace(plain.identity(), context_seconds=1.5)
-    assert str(identity).endswith("of 80 bands, heard with 1.5 s before and after")
+    assert str(identity).endswith("of 80 bands, with 1.5 s of context before and after")
     assert identity.differs_from(plain.identity()) and not identity.differs_from(identity)
     assert AudioIdentity.from_stored(identity.stored()) == identity
     assert "context_seconds" not in plain.identity().stored(), "stored as it always was"
@@ -103,9 +108,9 @@ def request(song: str, **changes: object) -> GenerationRequest:
 def test_a_track_is_read_with_what_is_around_the_clip(song: str) -> None:
     span = round(0.5 * RATE_HZ)
     _, own, _, _ = read_track(request(song), fps=30.0)
-    _, heard, _, padded = read_track(request(song), fps=30.0, context_seconds=2.0)
-    assert len(own) == span and len(heard) == span + 4 * RATE_HZ and padded == 0
-    assert torch.equal(heard[2 * RATE_HZ : 2 * RATE_HZ + span], own)
+    _, sound, _, padded = read_track(request(song), fps=30.0, context_seconds=2.0)
+    assert len(own) == span and len(sound) == span + 4 * RATE_HZ and padded == 0
+    assert torch.equal(sound[2 * RATE_HZ : 2 * RATE_HZ + span], own)
     start = request(song, track_offset_seconds=0.5)
     assert len(read_track(start, fps=30.0, context_seconds=2.0)[1]) == span + 2.5 * RATE_HZ
     # At the end silence fills the clip's own span, and nothing comes after it.
@@ -113,14 +118,14 @@ def test_a_track_is_read_with_what_is_around_the_clip(song: str) -> None:
     _, last, _, padded = read_track(end, fps=30.0, context_seconds=2.0)
     assert len(last) == 2 * RATE_HZ + span and not last[-RATE_HZ // 5 :].any() and padded > 0.2
     silent = read_track(request(song, heard=SILENCE), fps=30.0, context_seconds=2.0)[1]
-    assert silent.shape == heard.shape and not silent.any()
+    assert silent.shape == sound.shape and not silent.any()
     other = request(song, heard=song, heard_offset_seconds=1.0)
-    assert (heard_from(other), heard_from(request(song))) == (1.0, 5.0)
+    assert (audio_offset_seconds(other), audio_offset_seconds(request(song))) == (1.0, 5.0)
     assert len(read_track(other, fps=30.0, context_seconds=2.0)[1]) == span + 3 * RATE_HZ
 
 
-def test_windows_hear_what_is_around_each() -> None:
-    encoder, windows, sound = InContext(Hears(), 1.0), Windows(8, length=3, overlap=1), ramp(9.0)
+def test_windows_have_the_context_around_each() -> None:
+    encoder, windows, sound = InContext(Marks(), 1.0), Windows(8, length=3, overlap=1), ramp(9.0)
     first, span_seconds = 2 * RATE_HZ, audio_seconds(43, fps=30.0, windows=windows)
 
     def encode(sound: torch.Tensor, first: int, num: int) -> torch.Tensor:
@@ -134,9 +139,9 @@ def test_windows_hear_what_is_around_each() -> None:
         assert features[0, 0].tolist() == [begin, begin - RATE_HZ, begin + 1.5 * RATE_HZ - 1]
 
 
-def test_a_pipeline_hears_as_a_request_does(song: str) -> None:
+def test_a_pipeline_conditions_as_a_request_does(song: str) -> None:
     """Sounds that have not the same around them are each encoded as alone."""
-    encoder = InContext(Hears(), 2.0)
+    encoder = InContext(Marks(), 2.0)
     size = {"rate_hz": RATE_HZ, "num_frames": 13, "start_seconds": 5.0, "context_seconds": 2.0}
     short = (0.1 * torch.randn(6 * RATE_HZ, generator=torch.manual_seed(1)), RATE_HZ)
     sounds = waveforms([song, short], num_clips=2, **size)
@@ -147,8 +152,8 @@ def test_a_pipeline_hears_as_a_request_does(song: str) -> None:
         _execution_device = CPU
 
     found = Pipeline()._features(encoder, sounds, 2, 13, 5.0, None)
-    _, heard, _, _ = read_track(request(song), fps=30.0, context_seconds=2.0)
-    expected = features_of(encoder, heard, 2 * RATE_HZ, RATE_HZ // 2)
+    _, sound, _, _ = read_track(request(song), fps=30.0, context_seconds=2.0)
+    expected = features_of(encoder, sound, 2 * RATE_HZ, RATE_HZ // 2)
     assert torch.equal(found[0], expected) and torch.equal(found[1], expected)
     assert found.shape == (4, 24, 3) and not torch.equal(found[2], expected)
 

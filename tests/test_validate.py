@@ -121,9 +121,9 @@ def test_the_numbers_are_means_over_clips_and_levels(validate: Callable) -> None
     assert found["val/music_gap_sigma_0.20"] == pytest.approx(gap, abs=1e-6)
 
 
-def deaf_warnings(record) -> list[str]:
+def gap_warnings(record) -> list[str]:
     said = [str(w.message) for w in record]
-    return [s for s in said if "the model hardly listens" in s]
+    return [s for s in said if "the model hardly follows audio" in s]
 
 
 def test_a_run_that_does_not_listen_is_told_once(
@@ -132,15 +132,15 @@ def test_a_run_that_does_not_listen_is_told_once(
     """With a rate of zero ZICA stays at zero, and no other music changes anything."""
     options = (ALL, "--trainer.max_steps=3", "--trainer.val_check_interval=1")
     frozen = "--model.init_args.optimizer.lr=1e-30"
-    after = "--model.init_args.validation.warn_deaf_after={}"
+    after = "--model.init_args.validation.warn_ignored_audio_after={}"
     for number, said in (("2", 1), ("4", 0), ("null", 0)):
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
             run_cli("fit", *options, frozen, after.format(number), cache=small_cache,
                     root=tmp_path / number)  # fmt: skip
-        assert len(deaf_warnings(record)) == said
+        assert len(gap_warnings(record)) == said
         if said:
-            [sentence] = deaf_warnings(record)
+            [sentence] = gap_warnings(record)
             assert sentence.startswith("after 2 steps, another clip's music changes")
             assert "by 0.00 % [" in sentence and "(3 clips)" in sentence and sentence.endswith(".")
     # What the last checkpoint knows is on the page of `check`.

@@ -122,13 +122,13 @@ def test_a_song_is_the_integration_of_blended_guided_velocities(model, encoders,
     latents = torch.randn(1, 12, 8, 4, 6, generator=keyed_random.generator(4, 0, "sampling noise"))
     sigmas = linear_quadratic_sigmas(2)
 
-    def velocity(part, start, sigma, *, has_text=True, is_deaf=False):
+    def velocity(part, start, sigma, *, has_text=True, drop_audio=False):
         sound = heard[None, 3200 * start : 3200 * start + 8000]
         features = text[None] if has_text else text[None, :0]
         with torch.no_grad():
             return model(
                 part, features, (1 - sigma) * 1000,
-                audio_features=None if is_deaf else encoders.encode_audio(sound, device=CPU),
+                audio_features=None if drop_audio else encoders.encode_audio(sound, device=CPU),
                 text_lengths=(features.shape[1],),
             )  # fmt: skip
 
@@ -137,7 +137,11 @@ def test_a_song_is_the_integration_of_blended_guided_velocities(model, encoders,
         for start, weights in zip(windows.starts, windows.weights, strict=True):
             part = latents[:, :, start : start + 3]
             v_c, v_un = (velocity(part, start, sigma, has_text=has) for has in (True, False))
-            v = v_un + 3.0 * (v_c - v_un) + 1.0 * (v_c - velocity(part, start, sigma, is_deaf=True))
+            v = (
+                v_un
+                + 3.0 * (v_c - v_un)
+                + 1.0 * (v_c - velocity(part, start, sigma, drop_audio=True))
+            )
             blended[:, :, start : start + 3] += weights[:, None, None] * v
         latents = latents + (sigmas[i] - sigmas[i + 1]) * blended
     expected = encoders.decode_video(latents)[0]

@@ -2,8 +2,8 @@
 
 CAT-LoRA asks whether silence suppresses the beat; the form is ours. The same request is generated
 with silence in place of its track (configs/control/silence.yaml), and how much moves at the beats
-of the track is compared with how much moves in all. A model that danced by its ears has no way to
-know these beats any more.
+of the track is compared with how much moves in all. A model that follows audio has no way to know
+these beats any more.
 """
 
 import numpy as np

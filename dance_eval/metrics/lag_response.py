@@ -23,7 +23,7 @@ from musicinfuser.generation_requests import SHIFTED
 from musicinfuser.setting_checks import check_number
 
 SLOPES = np.linspace(-1.5, 1.5, 601)
-"""Slopes that are tried. As many lie below that of a deaf model, 0, as above it."""
+"""Slopes that are tried. As many lie below that of a model that ignores audio, 0, as above it."""
 _EVEN = 1e-6
 """Agreements nearer than this are equal; the slope nearest to 0 is taken."""
 
@@ -103,16 +103,16 @@ class LagResponse(CurveSetMetric):
 
     A group is the clips of one folder that share music, start, prompt and seed; those of systems
     called ``<name>, shifted audio`` belong to ``<name>``. The shift of a clip is its start in the
-    track minus where the model heard the track from (``heard_offset_seconds``).
+    track minus where the audio conditioning starts (``heard_offset_seconds``).
 
     Values, over groups with clips at two or more shifts:
-        slope: Mean of `lag_slope`: 1 for a dance that follows, 0 for a deaf model.
+        slope: Mean of `lag_slope`: 1 for a dance that follows, 0 for one that ignores audio.
         agreement: Mean correlation of the motion of two clips at that slope.
         num_without_slope: Groups with shifted clips of which none can be told: a clip alone, clips
             of unlike length or rate or too short, or nothing that moves.
 
     Args:
-        max_shift_seconds: Clips that hear their track from further away are no part of it.
+        max_shift_seconds: Clips conditioned on their track from further away are no part of it.
         smoothing_seconds: Gaussian over the motion curve, 0 or more.
         motion: The motion curve; None takes the difference of frames.
     """

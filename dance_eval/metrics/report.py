@@ -261,7 +261,7 @@ def headline_rows(document: Document) -> list[Row]:
 
 FOLLOWS = "does it follow the music?"
 _TEMPO = re.compile(r"median_ratio_x([\d.]+)$")
-_FIRST = frozenset({FOLLOWS, "follows", "deaf"})
+_FIRST = frozenset({FOLLOWS, "follows", "ignores it"})
 # The last two are names of versions before 0.2.
 _CONTROL = re.compile(
     r" at tempo \d+(?:\.\d+)?$|, (?:shifted|silent|mismatched|no) audio$|"
@@ -272,9 +272,9 @@ _CONTROL = re.compile(
 def following_rows(document: Document) -> list[Row]:
     """Whether each system follows its music: lag, silence, tempo and another track.
 
-    One row per control, with what a dance that follows and a deaf model would have, and one column
-    per system, whose controls are folded into it. Cells say ``mean [low, high] (n = count)``, or
-    "-" and why there is nothing. Values are known by the last part of their names, so metrics may
+    One row per control, with what a dance that follows and one that ignores it would have, and one
+    column per system, whose controls are folded into it. Cells say ``mean [low, high] (n = N)``,
+    or "-" and why there is nothing. Values are known by the last part of their names: metrics may
     be called as one likes: ``slope`` (`LagResponse`), ``at_beats`` (`BeatEnergy`), ``median_ratio``
     (`TempoResponse`), and the first value beside a level of ``chance``.
     """
@@ -301,8 +301,8 @@ def following_rows(document: Document) -> list[Row]:
         own = cell(system, name, "")
         return text if text is None or text[0] == "-" or own is None else f"{text}; own sound {own}"
 
-    def row(asked: str, follows: str, deaf: str, cells: Mapping[str, str | None]) -> Row:
-        return {FOLLOWS: asked, "follows": follows, "deaf": deaf, **cells}
+    def row(asked: str, follows: str, ignores: str, cells: Mapping[str, str | None]) -> Row:
+        return {FOLLOWS: asked, "follows": follows, "ignores it": ignores, **cells}
 
     rows = [
         row(

@@ -4,10 +4,10 @@ from musicinfuser.generation.clip import (
     OUTPUT_RATE_HZ,
     GeneratedClip,
     audio_by_windows,
+    audio_offset_seconds,
     audio_seconds,
     cut_span,
     generate,
-    heard_from,
     read_track,
     write_clip,
 )

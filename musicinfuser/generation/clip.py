@@ -101,7 +101,7 @@ def generate(
         if sound is not None:
             audio = audio_by_windows(
                 encode_audio, sound[None], windows, fps=sampling.fps, rate_hz=rate_hz,
-                first=round(min(heard_from(request), context_seconds) * rate_hz),
+                first=round(min(audio_offset_seconds(request), context_seconds) * rate_hz),
                 span_seconds=audio_seconds(request.num_frames, fps=sampling.fps, windows=windows),
             )  # fmt: skip
     num_steps = sampling.num_steps - (checkpoint.num_done() if checkpoint else 0)
@@ -162,7 +162,7 @@ def audio_by_windows(
     Args:
         encode: Features ``(B, S, width)`` of a part of ``(B, num_samples)``: its first sample and
             its length.
-        sound: ``(B, num_samples)`` over `audio_seconds`, and what is heard around it.
+        sound: ``(B, num_samples)`` over `audio_seconds`, and the context around it.
         windows: In which the clips are sampled; None for one pass.
         fps: Frame rate of the clips.
         rate_hz: Of the sound.
@@ -224,7 +224,7 @@ def read_track(
     sound, padded_seconds = cut(request.track, track, offset_seconds, span_seconds)
     if request.heard_file is not None:
         other = read_audio(request.heard_file, rate_hz=rate_hz)
-        offset_seconds = heard_from(request)
+        offset_seconds = audio_offset_seconds(request)
         sound, missing_seconds = cut(request.heard_file, other, offset_seconds, span_seconds)
         padded_seconds = max(padded_seconds, missing_seconds)
     if request.heard == SILENCE:
@@ -240,8 +240,8 @@ def read_track(
     return request, None if request.heard == NO_AUDIO else sound, waveform, padded_seconds
 
 
-def heard_from(request: GenerationRequest) -> float:
-    """Second of the track, or of the audio in its place, from which a settled request hears it."""
+def audio_offset_seconds(request: GenerationRequest) -> float:
+    """Where the audio conditioning of a settled request starts in its track or other audio."""
     offset_seconds = request.track_offset_seconds
     if request.heard_file is not None and request.heard_offset_seconds is not None:
         offset_seconds = request.heard_offset_seconds

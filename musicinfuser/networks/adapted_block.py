@@ -32,7 +32,7 @@ class BlockAudio:
     def of(
         cls, zica: nn.Module | None, tokens: Tensor | None, weight: Tensor | None
     ) -> "BlockAudio | None":
-        """None where a block has no adapter, or no audio to hear."""
+        """None where a block has no adapter, or no audio."""
         return None if zica is None or tokens is None else cls(zica, tokens, weight)
 
 

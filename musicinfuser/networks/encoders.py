@@ -52,7 +52,7 @@ class EncodersSpec:
     """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer. ``all``
     keeps every one; the audio projector learns how much of each to take."""
     audio_context_seconds: float = 0.0
-    """Ours: the sound before and after a clip that is heard with it, as far as its file has some.
+    """Ours: sound before and after a clip that is encoded with it, as far as its file has some.
     What a beat is may not be decided within 2.5 s. 0: the clip's own sound only (authors)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of VAE and T5. wav2vec 2.0 always runs in fp32: its features change with precision; so

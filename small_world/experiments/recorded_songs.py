@@ -31,7 +31,7 @@ RATE_HZ = 44_100
 EXCERPTS_OF_A_SONG = 2
 APART_SECONDS = 8.0
 BEFORE_SECONDS, EXCERPT_SECONDS = 6.0, 14.5
-"""A clip starts so long after its excerpt: audio encoders may hear what is around it."""
+"""A clip starts so long after its excerpt: audio encoders may be given the context."""
 PROMPT = "a professional dancer dancing in a studio with a white backdrop"
 
 

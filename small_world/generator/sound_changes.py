@@ -53,7 +53,7 @@ def _band(sound: Array, rate_hz: int, draw: Draw) -> Array:
 
 
 def _notch(sound: Array, rate_hz: int, draw: Draw) -> Array:
-    """One to two octaves are 20 dB softer: what is heard there must be heard elsewhere."""
+    """One to two octaves are 20 dB softer: beats must be told from the others."""
     low = float(np.exp(draw.uniform(np.log(40), np.log(3000))))
     high = low * 2 ** draw.uniform(1, 2)
     return _filter(sound, rate_hz, [low / 1.2, low, high, high * 1.2], [0, -20, -20, 0])

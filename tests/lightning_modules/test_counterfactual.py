@@ -52,12 +52,12 @@ def test_the_term_asks_for_a_margin_and_no_more() -> None:
     own = torch.tensor([1.0, 1.0, 2.0, 1.0], requires_grad=True)
     changed = torch.tensor([1.0, 1.2, 2.1, 0.7], requires_grad=True)
     heard = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    found = counterfactual_loss(own, changed, margin=0.1, heard=heard)
+    found = counterfactual_loss(own, changed, margin=0.1, has_music=heard)
     assert found.tolist() == pytest.approx([0.1, 0.0, 0.1, 0.0], abs=1e-6)
     found.sum().backward()
     # What raises both losses alike lowers nothing.
     assert own.grad.tolist() == [1, 0, 1, 0] and changed.grad.tolist() == [-1, 0, -1, 0]
-    assert counterfactual_loss(own, changed, margin=0.1, heard=None)[3].item() > 0.3
+    assert counterfactual_loss(own, changed, margin=0.1, has_music=None)[3].item() > 0.3
 
 
 @pytest.mark.parametrize("kind", ["shifted", "silent", "other"])

@@ -127,7 +127,7 @@ def test_guidance_identities(loaded, song):
     assert torch.equal(conditional, of(1.0)) and torch.equal(unconditional, of(0.0))
     assert distance(of(1.0, prompt="a tree"), unconditional) < 1e-5
     assert distance(of(6.0), unconditional + 6 * (conditional - unconditional)) < 1e-5
-    deaf = latents_of(loaded, num_inference_steps=1, guidance_scale=1.0)
-    assert distance(deaf, conditional) > 1e-4
-    louder = of(6.0) + 2 * (conditional - deaf)
-    assert distance(of(6.0, 3.0), louder) < 1e-5
+    without = latents_of(loaded, num_inference_steps=1, guidance_scale=1.0)
+    assert distance(without, conditional) > 1e-4
+    guided = of(6.0) + 2 * (conditional - without)
+    assert distance(of(6.0, 3.0), guided) < 1e-5

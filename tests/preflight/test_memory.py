@@ -142,11 +142,11 @@ def test_shares_of_activations_are_what_is_kept() -> None:
     listening = kept_bytes(2, layers=[0], gradient_checkpointing="attention")
     heard = listening - kept_bytes(2, layers=[], gradient_checkpointing="attention")
     assert heard / per_width == pytest.approx(KEPT_ATTENTION_WIDTHS, rel=0.02)
-    deaf, listening = (
+    without, with_audio = (
         kept_bytes(2, layers=layers, gradient_checkpointing="self_attention")
         for layers in ([], [0])
     )
-    assert abs(listening - deaf) / per_width < 0.02
+    assert abs(with_audio - without) / per_width < 0.02
 
 
 def test_activations_grow_with_what_they_are_made_of() -> None:

@@ -257,9 +257,11 @@ class Wan(Backbone):
     ) -> Stream:
         """A block with its audio: the video."""
         (visual, audio), (text, rotary) = inputs, given.shared
-        heard = BlockAudio.of(zica, audio, audio_weight)
-        modulation = given.of_block[index]
-        return (self.blocks[index](visual, text, modulation, rotary, audio=heard, policy=policy),)
+        visual = self.blocks[index](
+            visual, text, given.of_block[index], rotary,
+            audio=BlockAudio.of(zica, audio, audio_weight), policy=policy,
+        )  # fmt: skip
+        return (visual,)
 
     def head(self, visual: Tensor, given: Given) -> Tensor:
         """The velocity with its sign turned: Wan predicts eps - z. No bit is lost by that."""

@@ -1,7 +1,8 @@
 """Excerpts of music with known beats, for training the small audio encoder to find them.
 
-Two kinds: the generator's synthetic pieces, and pieces played by sampled instruments, which are
-changed as recordings are. All are composed for this alone: none plays in a small world's videos.
+Three kinds: the generator's synthetic pieces, and played by sampled instruments, composed ones and
+excerpts of what people wrote. Played ones are changed as recordings are. None of these pieces plays
+in a small world's videos.
 """
 
 import functools
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import librosa
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -193,7 +194,7 @@ def play_pieces(
         if draw.random() < OTHER_SPEED:
             # Played faster or slower as a record is, which changes the pitch of drums too.
             speed = float(np.exp(draw.uniform(-0.15, 0.15)))
-            sound = soxr.resample(sound, RATE_HZ * speed, RATE_HZ)
+            sound = librosa.resample(sound, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
             beats, bpm = beats / speed, bpm * speed
         if bpm > FASTEST_BPM:
             beats, per_bar = beats[::2], per_bar // 2

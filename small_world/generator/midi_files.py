@@ -6,6 +6,7 @@ Debian has some: ``openttd-openmsx`` (files), ``freedoom`` (inside its two .wad 
 import dataclasses
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ NEAR = 0.08
 def read_midi_files(folder: str | Path) -> list[Score]:
     """The pieces below a folder that have four steady beats to the bar and are played on them.
 
+    Of what cannot be read as MIDI the names are said in one warning.
+
     Raises:
         UserError: There is none, or pretty_midi is not installed.
     """
@@ -39,18 +42,21 @@ def read_midi_files(folder: str | Path) -> list[Score]:
         raise UserError(
             "music of MIDI files needs pretty_midi: pip install pretty_midi==0.2.11"
         ) from error
-    scores, seen = [], set()
+    scores, seen, unreadable = [], set(), []
     for name, content in tqdm(sorted(_midi_files(Path(folder))), "reading MIDI files"):
         if content in seen:
             continue
         seen.add(content)
         try:
             midi = pretty_midi.PrettyMIDI(io.BytesIO(content))
-        except Exception:  # noqa: BLE001, S112 -- files of the wild: what cannot be read is left out
+        except Exception as error:  # noqa: BLE001 -- files of the wild raise anything
+            unreadable.append(f"{name} ({error})")
             continue
         score = _score(name, midi)
         if score is not None and is_on_the_beat(score):
             scores.append(score)
+    if unreadable:
+        warnings.warn(f"not read as MIDI below {folder}: {', '.join(unreadable)}.", stacklevel=2)
     if not scores:
         raise UserError(f"no MIDI file with steady beats below {folder}; name another folder.")
     return scores
@@ -117,7 +123,7 @@ def _share_at(starts: NDArray[np.float64], beats: NDArray[np.float64], at: float
 
 
 def _score(name: str, midi: "pretty_midi.PrettyMIDI") -> Score | None:  # type: ignore[name-defined] # noqa: F821
-    """None where a bar has not four beats."""
+    """None where a bar has not four beats; instruments beyond 15 are left out."""
     if any(change.numerator != BEATS_PER_BAR for change in midi.time_signature_changes):
         return None
     beats = np.asarray(midi.get_beats(), np.float64)

@@ -343,7 +343,7 @@ def following_rows(document: Document) -> list[Row]:
             text += f", chance {chance['mean']:.3f}"
         cells[system] = beside(text, system, rhythm)
     what = rhythm.partition("/")[0].replace("_", " ") if rhythm else "beats"
-    asked = f"another track: {what} with the track not heard"
+    asked = f"another track: {what} with the track shown"
     rows.append(row(asked, "chance", "as with its own sound", cells))
     return rows
 

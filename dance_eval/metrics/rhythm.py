@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from dance_eval.metrics.clip import ClipMetric, MotionCurve, ScoredClip
-from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, kinematic_beats
+from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, Minima, kinematic_beats
 from musicinfuser.keyed_random import generator
 from musicinfuser.setting_checks import check_number
 
@@ -68,6 +68,8 @@ class RhythmMetric(ClipMetric):
     Args:
         smoothing_seconds: Gaussian over the motion curve; 0.0833 s is 2.5 frames at 30 fps.
         num_shifts: Circular shifts per clip.
+        minima: ``"interpolated"`` finds rests between frames; ``"sampled"`` takes the frame pair
+            with the least motion, as AIST++'s and Bailando's code do.
         motion: The motion curve, such as `optical_flow.OpticalFlow`; None takes the difference of
             frames.
     """
@@ -82,6 +84,7 @@ class RhythmMetric(ClipMetric):
         *,
         smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS,
         num_shifts: int = 1000,
+        minima: Minima = "interpolated",
         motion: MotionCurve | None = None,
         name: str,
     ) -> None:
@@ -89,9 +92,10 @@ class RhythmMetric(ClipMetric):
         check_number("num_shifts", num_shifts, at_least=2, hint=", for a z score")
         self.smoothing_seconds = smoothing_seconds
         self.num_shifts = num_shifts
+        self.minima = minima
         self.motion = motion
         # A setting that is out of range should be refused now, not after the first clip.
-        kinematic_beats(torch.zeros(0), fps=1.0, smoothing_seconds=smoothing_seconds)
+        self._beats(torch.zeros(0), fps=1.0)
 
     @abstractmethod
     def score_moments(
@@ -104,8 +108,12 @@ class RhythmMetric(ClipMetric):
 
     def motion_moments(self, clip: ScoredClip) -> torch.Tensor:
         """Kinematic beats of a clip in seconds, shape (K,)."""
-        curve = clip.motion_curve(self.motion)
-        return kinematic_beats(curve, fps=clip.fps, smoothing_seconds=self.smoothing_seconds)
+        return self._beats(clip.motion_curve(self.motion), fps=clip.fps)
+
+    def _beats(self, curve: torch.Tensor, *, fps: float) -> torch.Tensor:
+        return kinematic_beats(
+            curve, fps=fps, smoothing_seconds=self.smoothing_seconds, minima=self.minima
+        )
 
     def music_moments(self, clip: ScoredClip) -> torch.Tensor:
         """Music beats of a clip in seconds, in [0, duration), shape (M,)."""

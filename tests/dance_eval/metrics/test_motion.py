@@ -120,7 +120,9 @@ def test_smoothing_is_given_in_seconds(fps):
 
 def test_a_change_is_dated_between_its_two_frames():
     frames = frames_of_levels(10, 30, 35, 60, 60, 60, 80)
-    beats = kinematic_beats(frame_difference(frames), fps=10.0, smoothing_seconds=0.0)
+    beats = kinematic_beats(
+        frame_difference(frames), fps=10.0, smoothing_seconds=0.0, minima="sampled"
+    )
     # The smallest change is from frame 1 to frame 2; frames 3 to 5 are two equal changes of zero.
     assert beats.tolist() == pytest.approx([0.15, 0.4])
 

@@ -36,7 +36,6 @@ from lightning_modules.sharding import (
 )
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
-from musicinfuser.clip_size import LatentTimes, geometry_of
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 from musicinfuser.errors import UserError
@@ -165,7 +164,6 @@ class MusicInfuserModule(L.LightningModule):
     def configure_model(self) -> None:
         """Read the backbone and add the adapters, once."""
         if self.model is None:
-            geometry = geometry_of(self.backbone_spec.family)
             # Unknown without its config: weights on the Hub. The model looks again.
             with suppress(MissingWeightsError):
                 select_layers(self.layers, backbone_config(self.backbone_spec)["num_layers"])
@@ -178,7 +176,7 @@ class MusicInfuserModule(L.LightningModule):
                 audio_resampling=self.audio_resampling,
                 audio_layers=mixed_layers(self.encoders.audio),
                 audio_times=self.encoders.audio.times,
-                latent_times=LatentTimes(geometry.temporal, 1 / self.sampling.fps),
+                fps=self.sampling.fps,
                 memory=self.memory,
                 seed=self.seed,
             )
@@ -390,6 +388,7 @@ class MusicInfuserModule(L.LightningModule):
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
             **({"audio_layers": layers} if (layers := mixed_layers(self.encoders.audio)) else {}),
+            **({"fps": fps} if (fps := self.sampling.fps) != self.encoders.geometry.fps else {}),
         }
 
     def _uniform(self, sample_index: int, purpose: str) -> Tensor:

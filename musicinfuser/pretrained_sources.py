@@ -1,11 +1,12 @@
 """Finding pretrained parts on disk or on the Hub, with a clear word when they are missing."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from musicinfuser.errors import UserError, looked_for
@@ -43,6 +44,29 @@ def find_local(source: str, subfolder: str | None) -> Path | None:
     except HFValidationError:
         return None
     return Path(config).parent if isinstance(config, str) else None
+
+
+def model_index(source: str) -> dict[str, Any]:
+    """What a pipeline's folder or Hub id says of itself; nothing where that is not known."""
+    path = Path(source, "model_index.json")
+    # Not to be had: whoever needs the weights says what is wrong.
+    with suppress(OSError, HFValidationError):
+        if not path.is_file() and not looks_local(source):
+            path = Path(hf_hub_download(source, path.name))
+    return _json_of(path)
+
+
+def part_config(source: str, subfolder: str) -> dict[str, Any]:
+    """The config of a part that is on this machine; nothing of one that is not."""
+    folder = find_local(source, subfolder)
+    return _json_of(folder / "config.json") if folder else {}
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):  # not there, or no json
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def load_pretrained(part: Any, source: str, subfolder: str | None, **kwargs: Any) -> Any:

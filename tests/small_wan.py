@@ -1,6 +1,7 @@
 """Small parts of Wan with random weights, of the real classes and in their layout."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from musicinfuser.networks.backbone import initialise_randomly
+from musicinfuser.adapters.card import CardFacts
+from musicinfuser.adapters.folder import write_folder
+from musicinfuser.adapters.settings import adapter_of_model
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone, initialise_randomly
+from musicinfuser.networks.lora import LoraSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
+from tests.adapted import with_trained_values
 
 TRANSFORMER: dict[str, Any] = {
     "patch_size": (1, 2, 2),
@@ -48,6 +56,7 @@ TEXT: dict[str, Any] = {
     "feed_forward_proj": "gated-gelu",
     "dropout_rate": 0.0,
 }
+LORA, ZICA = LoraSpec(rank=2, alpha=6.0), ZicaSpec(num_heads=4, positions="aligned")
 
 
 def transformer(**changes: Any) -> WanTransformer3DModel:
@@ -99,4 +108,29 @@ def write_parts(folder: Path, *, is_5b: bool = False) -> Path:
         "vae": ["diffusers", "AutoencoderKLWan"],
     }
     (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def trained_on(parts: Path, family: str) -> MusicMochi:
+    """Adapters as training might leave them, on a base of any family: nothing is zero."""
+    spec = BackboneSpec(pretrained=str(parts), dtype="float32", family=family)
+    model = MusicMochi(
+        build_backbone(spec), layers=[0, 2], zica=ZICA, lora=LORA, audio_width=96,
+        audio_resampling="centre",
+    )  # fmt: skip
+    return with_trained_values(model)
+
+
+def write_adapter(folder: Path, model: MusicMochi) -> Path:
+    """The adapters of `trained_on`, written as AdapterExport does."""
+    settings = {
+        "backbone": model.kind.sizes,
+        "layers": list(model.layers),
+        "zica": asdict(ZICA),
+        "lora": asdict(LORA),
+        "audio_width": 96,
+        "audio_resampling": "centre",
+    }
+    adapter = adapter_of_model(model, settings)
+    write_folder(folder, adapter, facts=CardFacts(), config=adapter.settings.as_yaml())
     return folder

@@ -11,7 +11,10 @@ import yaml
 
 from lightning_modules import MusicInfuserModule
 from lightning_modules.cli import MusicInfuserCLI
+from musicinfuser.clip_size import GEOMETRIES
+from musicinfuser.networks.backbones import FAMILIES
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
+from musicinfuser.networks.backbones.wan import DEFAULT_SHIFT
 from preflight.memory import total_bytes, training_rows
 from preflight.training import training_sizes
 from tests.conftest import ROOT
@@ -298,3 +301,21 @@ def test_runs_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "fit", *config_arguments("base")]
     done = subprocess.run([*command, "--print_config"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("name", ["wan_1b", "wan_14b", "wan_5b"])
+def test_configs_of_wan_say_what_the_pipeline_means_by_default(name: str) -> None:
+    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    model, data = (config[group]["init_args"] for group in ("model", "data"))
+    kind = FAMILIES[model["backbone"]["family"]]
+    usual = kind.usual_of(kind.published[model["backbone"]["pretrained"]])
+    sampling = model["sampling"]
+    assert (data["num_frames"], data["height"], data["width"]) == (
+        usual.num_frames, usual.height, usual.width,
+    )  # fmt: skip
+    for key in ("num_steps", "guidance_scale", "negative_prompt"):
+        assert sampling[key] == getattr(usual, key), key
+    assert sampling["shift"] == (usual.shift or DEFAULT_SHIFT)
+    assert data["fps"] == GEOMETRIES[kind.family].fps
+    assert sampling["window_frames"] == usual.num_frames
+    assert model["encoders"]["max_text_tokens"] == usual.text_tokens

@@ -100,7 +100,9 @@ def _read(
         )
     if path.suffix != ".safetensors":
         stored, tensors, origin = read_checkpoint(path)
-        _check({"model": settings}, {"model": stored["model"]}, path, "checkpoint")
+        # A fresh run may be of another frame rate.
+        mine, theirs = ({**s, "fps": None} for s in (settings, stored["model"]))
+        _check({"model": mine}, {"model": theirs}, path, "checkpoint")
         return tensors, origin
     tensors, _ = read_tensors(path)
     if any(n.startswith(("zica.", "audio_projector.")) or is_lora_name(n) for n in tensors):
@@ -115,6 +117,9 @@ def _read(
 
 def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], Origin]:
     adapter, mine = read_folder(path), AdapterSettings.from_model_settings(settings)
+    theirs = adapter.settings.family
+    if theirs != mine.family:
+        raise AdapterFileError(f"{path} is an adapter of {theirs}, the model is of {mine.family}.")
     if is_music_folder(path):
         mine = replace(mine, lora=None)  # of which ``zica`` says nothing
     _check(mine.comparable(), adapter.settings.comparable(), path, "folder")

@@ -4,18 +4,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from diffusers import MochiTransformer3DModel
 from torch import nn
 from transformers import AutoFeatureExtractor
 
 from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.errors import UserError
-from musicinfuser.networks.backbones import backbone_of
+from musicinfuser.networks.backbones import backbone_of, families_of
 from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.origin import Origin, frozen_weights
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
-from musicinfuser.pretrained_sources import load_pretrained
+from musicinfuser.pretrained_sources import load_pretrained, part_config
 from musicinfuser.safetensors_files import read_header
 
 LORA_NAME = "musicinfuser"
@@ -32,7 +31,7 @@ def adapter_parts(
 
     Args:
         adapter: Folder or Hub id with ``zica`` in it and, optionally, ``audio_encoder``.
-        base: Folder or Hub id of the Mochi it is for.
+        base: Folder or Hub id of the base it is for.
         audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
             adapter's own, or the one its config names, or, where it names none, that in the base's
             folder if it may be the one it was trained with, or else that one itself (the authors',
@@ -42,8 +41,12 @@ def adapter_parts(
 
     Raises:
         MissingWeightsError: Something is not there; says what.
+        AdapterMismatchError: The base is of another family, as far as its config is here.
     """
     zica = load_pretrained(MusicAdapter, adapter, "zica")
+    for kind in families_of(part_config(base, "transformer")):
+        if problems := _of_another_family(zica, kind.family):
+            raise _mismatch(problems)
     _complete(zica, adapter)
     trained = zica.trained_with
     if other := trained.other_weights(Origin(trained.audio, frozen_weights(base))):
@@ -96,7 +99,7 @@ def _complete(zica: MusicAdapter, adapter: str) -> None:
 
 def check_belongs(
     zica: MusicAdapter,
-    transformer: MochiTransformer3DModel,
+    transformer: Any,
     audio_encoder: Any,
     feature_extractor: Any = None,
 ) -> None:
@@ -107,9 +110,7 @@ def check_belongs(
     """
     ours, base, trained = zica.config, transformer.config, zica.trained_with
     width = base.num_attention_heads * base.attention_head_dim
-    problems = []
-    if zica.family != (family := backbone_of(transformer).family):
-        problems.append(f"it is of {zica.family}, the base of {family}")
+    problems = _of_another_family(zica, backbone_of(transformer).family)
     if ours.width != width:
         problems.append(f"it is {ours.width} channels wide, the base {width}")
     if ours.backbone_layers not in (None, base.num_layers):
@@ -130,10 +131,7 @@ def check_belongs(
         if isinstance(layer, int) and layer > depth:
             problems.append(f"it takes layer {layer}, the audio encoder has {depth}")
     if problems:
-        raise AdapterMismatchError(
-            f"the adapter and the base do not belong together: {'; '.join(problems)}; load the "
-            "adapter with the base it was trained on."
-        )
+        raise _mismatch(problems)
     if now is None:
         return
     path, remedy = ours.get("_name_or_path"), "load it with the audio encoder it was trained with"
@@ -142,6 +140,18 @@ def check_belongs(
         remedy=remedy,
     ):  # fmt: skip
         warnings.warn(note, stacklevel=2)
+
+
+def _of_another_family(zica: MusicAdapter, family: str) -> list[str]:
+    same = zica.family == family
+    return [] if same else [f"it is of {zica.family}, the base of {family}"]
+
+
+def _mismatch(problems: list[str]) -> AdapterMismatchError:
+    return AdapterMismatchError(
+        f"the adapter and the base do not belong together: {'; '.join(problems)}; load the "
+        "adapter with the base it was trained on."
+    )
 
 
 def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
@@ -159,7 +169,7 @@ def load_lora(pipeline: Any, source: str, *, name: str = LORA_NAME) -> None:
     pipeline.load_lora_weights(source, weight_name=LORA_FILE, adapter_name=name)
 
 
-def _check_lora(path: Path, transformer: MochiTransformer3DModel) -> None:
+def _check_lora(path: Path, transformer: nn.Module) -> None:
     """Refuse a LoRA of another base before anything is changed."""
     shapes = {name: stored.shape for name, stored in read_header(path).items()}
     layers = {n: m for n, m in transformer.named_modules() if isinstance(m, nn.Linear)}

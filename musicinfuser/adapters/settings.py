@@ -47,6 +47,8 @@ class AdapterSettings:
     """Of features with hidden states to mix: number and width of each group of channels."""
     family: str = "mochi"
     """Of the transformer; that of Mochi is as wide as one of Wan's."""
+    fps: float | None = None
+    """Frames per second of its videos; None: the family's."""
 
     @classmethod
     def from_model_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -73,6 +75,7 @@ class AdapterSettings:
             lora=LoraSpec(**stored["lora"]) if stored.get("lora") else None,
             audio_layers=tuple(map(tuple, stored.get("audio_layers") or ())) or None,
             family=stored.get("family", cls.family),
+            fps=stored.get("fps"),
         )
 
     def music_config(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class AdapterSettings:
             **self._stored_layers(),
             **self.zica.stored(),
             **self.kind.stored_family(),
+            **self._stored_fps(),
         }
 
     @property
@@ -96,8 +100,9 @@ class AdapterSettings:
     def as_yaml(self) -> str:
         """For who has no configuration of the training."""
         settings = asdict(self) | {"layers": list(self.layers)}
-        settings = {n: v for n, v in settings.items() if n not in ("audio_layers", "family")}
-        settings |= self._stored_layers() | self.kind.stored_family()
+        named = ("audio_layers", "family", "fps")
+        settings = {name: value for name, value in settings.items() if name not in named}
+        settings |= self._stored_layers() | self.kind.stored_family() | self._stored_fps()
         return yaml.safe_dump({"adapter": settings}, sort_keys=False)
 
     def comparable(self) -> dict[str, Any]:
@@ -107,6 +112,7 @@ class AdapterSettings:
         about it is void.
         """
         found = asdict(self) | {"zica": self.zica.stored()}
+        del found["fps"]
         if self.lora is None:
             del found["num_layers"]
         else:
@@ -115,6 +121,9 @@ class AdapterSettings:
         for name in () if self.layers else about_audio:
             del found[name]
         return found
+
+    def _stored_fps(self) -> dict[str, Any]:
+        return {} if self.fps is None else {"fps": self.fps}
 
     def _stored_layers(self) -> dict[str, Any]:
         """Nothing where none are mixed, as in older files."""

@@ -11,17 +11,16 @@ import torch
 
 from musicinfuser import keyed_random
 from musicinfuser.adapters.loading import adapter_parts, check_belongs, load_lora
-from musicinfuser.app.options import default_settings
-from musicinfuser.clip_size import check_clip_size
+from musicinfuser.app.options import default_settings, shortest_seconds
+from musicinfuser.clip_size import GEOMETRIES, LatentGeometry, check_clip_size
 from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, SamplingSpec, read_track, write_clip
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.memory.out_of_memory import named_out_of_memory
+from musicinfuser.networks.backbones import families_of
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.pipelines.conditions import FPS
-from musicinfuser.pipelines.music_infuser import MusicInfuserPipeline
-
-SECONDS_PER_LATENT = 6 / FPS
+from musicinfuser.pipelines.of_any_family import pipeline_for
+from musicinfuser.pretrained_sources import part_config
 
 
 class StoppedError(Exception):
@@ -37,7 +36,7 @@ class FormInput:
     prompt: str
     seed: int
     seconds: float
-    """Length of the video, rounded to 6k + 1 frames."""
+    """Length of the video, rounded to frames that the model can make."""
     start_seconds: float
     """Where in the song it begins."""
     adapter: str
@@ -46,9 +45,9 @@ class FormInput:
     music_guidance_scale: float
 
 
-def num_frames_of(seconds: float) -> int:
-    """6k + 1 frames that last ``seconds`` but for one frame: 2.4 s are 73."""
-    return 6 * max(round(seconds / SECONDS_PER_LATENT), 1) + 1
+def num_frames_of(seconds: float, geometry: LatentGeometry, fps: float) -> int:
+    """Frames of a backbone that last ``seconds`` but for one: 2.4 s are 73 of Mochi."""
+    return geometry.temporal * max(round(seconds * fps / geometry.temporal), 1) + 1
 
 
 class Generator:
@@ -68,7 +67,7 @@ class Generator:
             MissingWeightsError: Weights are not there.
             AdapterMismatchError: An adapter is of another base; says where.
             OutOfMemoryError: The device is too small; says which option to use.
-            UserError: A size Mochi cannot take, or no such device.
+            UserError: A size the model cannot take, or no such device.
         """
         self.offload = options.offload
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -80,8 +79,9 @@ class Generator:
         on_gpu = torch.device(self.device).type == "cuda"
         if self.offload != "none" and not on_gpu:
             raise UserError(f"--offload {self.offload} needs a GPU; the device is {self.device}.")
-        # Before anything large is read.
-        check_clip_size(7, options.height or 16, options.width or 16)
+        # Before anything large is read, as far as the model's config is on this machine.
+        for kind in families_of(part_config(options.model, "transformer")):
+            _check_options(options, GEOMETRIES[kind.family], GEOMETRIES[kind.family].fps)
         dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
         parts: dict[str, Any] = {}
         zicas: dict[str, MusicAdapter] = {}
@@ -93,7 +93,8 @@ class Generator:
             )  # fmt: skip
             parts = found | {part: value for part, value in parts.items() if value is not None}
             zicas[name] = found["zica"]
-        pipeline = MusicInfuserPipeline.from_pretrained(options.model, dtype=dtype, **parts)
+        pipeline_class = pipeline_for(options.model)
+        pipeline = pipeline_class.from_pretrained(options.model, dtype=dtype, **parts)
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline, self.adapters = pipeline, dict[str, tuple[MusicAdapter, str | None]]()
         for number, (name, folder) in enumerate(options.adapter.items()):
@@ -105,6 +106,14 @@ class Generator:
             load_lora(pipeline, folder, name=lora)
             has_lora = lora in getattr(pipeline.transformer, "peft_config", {})
             self.adapters[name] = zicas[name], lora if has_lora else None
+        self.geometry, self.fps = pipeline.kind.geometry, zicas[next(iter(zicas))].fps
+        _check_options(options, self.geometry, self.fps)
+        for name, zica in zicas.items():
+            if zica.fps != self.fps:
+                raise UserError(
+                    f"the adapter {name} was trained on {zica.fps:g} frames per second, another "
+                    f"one on {self.fps:g}; open a page for each."
+                )
         self.defaults = default_settings(pipeline.transformer, options)
         if options.vae_tiling:
             pipeline.vae.enable_tiling()
@@ -113,6 +122,15 @@ class Generator:
         remedy = {"none": "add --offload model", "model": "use --offload group"}
         with named_out_of_memory("the model", remedy.get(self.offload, "use a larger device")):
             self.choose(next(iter(self.adapters)))
+
+    @property
+    def seconds_per_latent(self) -> float:
+        """By which a video can be longer."""
+        return shortest_seconds(self.geometry, self.fps)
+
+    def num_frames(self, seconds: float) -> int:
+        """As `num_frames_of` of this model."""
+        return num_frames_of(seconds, self.geometry, self.fps)
 
     def choose(self, name: str) -> None:
         """Condition the pipeline on music through one of its adapters.
@@ -164,11 +182,15 @@ class Generator:
         """
         request = GenerationRequest(
             track=form.song, prompt=form.prompt, seed=form.seed,
-            num_frames=num_frames_of(form.seconds), height=self.defaults.height,
+            num_frames=self.num_frames(form.seconds), height=self.defaults.height,
             width=self.defaults.width, track_offset_seconds=form.start_seconds,
             heard=None if with_music else NO_AUDIO,
         )  # fmt: skip
-        sampling = SamplingSpec(form.num_steps, form.guidance_scale, form.music_guidance_scale)
+        defaults, kind = self.defaults, self.pipeline.kind
+        sampling = SamplingSpec(
+            form.num_steps, form.guidance_scale, form.music_guidance_scale, fps=self.fps,
+            negative_prompt=defaults.negative_prompt, family=kind.family,
+        )  # fmt: skip
 
         def callback(_: Any, step: int, timestep: Any, tensors: dict) -> dict:
             on_step(step + 1)
@@ -183,6 +205,7 @@ class Generator:
                     width=request.width, num_frames=request.num_frames,
                     num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
                     music_guidance_scale=sampling.music_guidance_scale,
+                    negative_prompt=sampling.negative_prompt,
                     # As `predict` draws it.
                     generator=keyed_random.generator(request.seed, 0, "sampling noise"),
                     output_type="pt", callback_on_step_end=callback,
@@ -191,8 +214,19 @@ class Generator:
                 # Also where a callback ended the call.
                 self.pipeline.maybe_free_model_hooks()
         frames = (output.frames[0].float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        _, _, sound, padded_seconds = read_track(request, fps=FPS)
+        _, _, sound, padded_seconds = read_track(request, fps=self.fps)
         # Visitors see the name of their song, not where the server keeps it.
         shown = replace(request, track=Path(form.song).name)
-        clip = GeneratedClip(shown, frames, sound, padded_seconds, FPS)
+        clip = GeneratedClip(shown, frames, sound, padded_seconds, self.fps)
         return folder / write_clip(folder, clip, sampling=sampling, system=form.adapter).file
+
+
+def _check_options(options: argparse.Namespace, geometry: LatentGeometry, fps: float) -> None:
+    """Refuse sizes and lengths that a model cannot make (`UserError`)."""
+    unit = geometry.unit
+    check_clip_size(1, options.height or unit, options.width or unit, geometry=geometry)
+    shortest = shortest_seconds(geometry, fps)
+    if options.max_seconds < shortest:
+        raise UserError(
+            f"--max_seconds is {options.max_seconds:g}; the shortest video lasts {shortest:.2g} s."
+        )

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from musicinfuser.app.generator import FormInput, Generator, StoppedError, num_frames_of
+from musicinfuser.app.generator import FormInput, Generator, StoppedError
 from musicinfuser.errors import UserError, printable, user_error
 from musicinfuser.generation import OUTPUT_RATE_HZ
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, wav_bytes
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.text_tokens import cut_note
-from musicinfuser.pipelines.conditions import FPS
 
 MAX_STEPS = 128
 # At which songs are read to look at their length and loudness.
@@ -54,7 +53,7 @@ class Handlers:
             return ""
         try:
             self._check_length(seconds)
-            start, span = start_seconds or 0.0, num_frames_of(seconds) / FPS
+            start, span = start_seconds or 0.0, self._span(seconds)
             whole = song_seconds(song, start_seconds=start, span_seconds=span)
             rate = OUTPUT_RATE_HZ
             sound = read_audio(song, rate_hz=rate, start_seconds=start, duration_seconds=span)
@@ -99,11 +98,11 @@ class Handlers:
                 text = error_message(error, song=form.song, offload=self.generator.offload)
                 yield replace(shown, status=note(text, is_problem=True))
             else:
-                length = f"{num_frames_of(form.seconds) / FPS:.1f} s"
+                length = f"{self._span(form.seconds):.1f} s"
                 text = f"Done: {length}, seed {form.seed}, {form.num_steps} steps."
                 if compare:
                     text += " Play the first one; the other runs with it."
-                if cut := cut_note(form.prompt, self.generator.pipeline.tokenizer):
+                if cut := self._cut_note(form.prompt):
                     text += f" The prompt {cut}"
                 yield replace(shown, status=note(text))
             finally:
@@ -152,8 +151,17 @@ class Handlers:
         if not 1 <= form.num_steps <= MAX_STEPS:
             raise UserError(f"{form.num_steps} steps were asked for; give 1 to {MAX_STEPS}.")
         self._check_length(form.seconds)
-        span = num_frames_of(form.seconds) / FPS
+        span = self._span(form.seconds)
         song_seconds(form.song, start_seconds=form.start_seconds, span_seconds=span)
+
+    def _span(self, seconds: float) -> float:
+        """Seconds of a video that was asked to last so long."""
+        return self.generator.num_frames(seconds) / self.generator.fps
+
+    def _cut_note(self, prompt: str) -> str | None:
+        pipeline = self.generator.pipeline
+        max_tokens = pipeline.kind.usual.text_tokens
+        return cut_note(pipeline.kind.cleaned(prompt), pipeline.tokenizer, max_tokens=max_tokens)
 
     def _check_length(self, seconds: float) -> None:
         if not (math.isfinite(seconds) and 0 < seconds <= self.max_seconds):

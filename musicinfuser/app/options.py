@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from musicinfuser.clip_size import LatentGeometry
 from musicinfuser.errors import UserError
+from musicinfuser.networks.backbones import backbone_of
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SHIPPED_MODEL, SHIPPED_ADAPTER = ASSETS / "small-mochi", ASSETS / "small-adapter"
@@ -17,7 +19,6 @@ HOW_TO_ADAPT = (
     "train one and write it to a folder, e.g. `make demo` and `python -m musicinfuser.convert "
     "checkpoint runs/demo/adapted/checkpoints/last.ckpt FOLDER`, and give --adapter FOLDER"
 )
-MOCHI_WIDTH = 3072
 SMALL_PROMPTS = {
     "Break, a man in the studio": "a professional male dancer executing Break movements in a "
     "minimalist studio space in a basic dance setting, shot from a front view",
@@ -36,14 +37,16 @@ class DefaultSettings:
     """Settings a page starts with."""
 
     height: int
-    """Pixels, a multiple of 16."""
+    """Pixels."""
     width: int
-    """Pixels, a multiple of 16."""
+    """Pixels."""
     num_steps: int
     guidance_scale: float
     music_guidance_scale: float
     prompts: dict[str, str]
     """Examples by short names, at least one."""
+    negative_prompt: str = ""
+    """Of the unconditional branch."""
 
 
 _SETTINGS = {"height": int, "width": int, "num_steps": int, "guidance_scale": float}
@@ -52,19 +55,24 @@ _SETTINGS = {"height": int, "width": int, "num_steps": int, "guidance_scale": fl
 def default_settings(
     transformer: Any, options: argparse.Namespace | None = None
 ) -> DefaultSettings:
-    """For Mochi those of section 5.1 and Table 9, for any other those of the small model.
+    """For a base of a published size its own and Table 9, for any other those of the small model.
 
     Args:
-        transformer: diffusers' `MochiTransformer3DModel`; the published width means Mochi.
+        transformer: Of diffusers, of one of the families.
         options: Of `parse`; those that were given count.
     """
     given: dict[str, Any] = {name: getattr(options, name, None) for name in _SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
-    config = transformer.config
-    if config.num_attention_heads * config.attention_head_dim == MOCHI_WIDTH:
+    kind = backbone_of(transformer)
+    if kind.is_published(transformer.config):
+        usual = kind.usual_of(transformer.config)
         table = yaml.safe_load((ASSETS / "table9_prompts.yaml").read_text(encoding="utf-8"))
         prompts = {shorten(text, 56): text for text in table["prompts"]}
-        return replace(DefaultSettings(480, 848, 64, 6.0, 1.0, prompts), **given)
+        found = DefaultSettings(
+            usual.height, usual.width, usual.num_steps, usual.guidance_scale, 1.0, prompts,
+            usual.negative_prompt,
+        )  # fmt: skip
+        return replace(found, **given)
     # Music guidance 3 keeps the beat best there (assets/small-mochi/README.md).
     return replace(DefaultSettings(64, 64, 20, 3.0, 3.0, SMALL_PROMPTS), **given)
 
@@ -80,7 +88,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="A page in the browser: drop a song, get a dance. Needs the extra `demo`.",
     )
     add = parser.add_argument
-    add("--model", default=str(SHIPPED_MODEL), help="folder or Hub id of a Mochi")
+    add("--model", default=str(SHIPPED_MODEL), help="folder or Hub id of a Mochi or a Wan")
     add(
         "--adapter", nargs="+", metavar="[NAME=]FOLDER",
         help="folders or Hub ids of adapters to choose from; default: the one that ships for the "
@@ -100,10 +108,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--offload", choices=["none", "model", "group"], default="none", help=offload)
     add("--vae_tiling", action="store_true", help="decode in tiles, for less memory")
     options = parser.parse_args(arguments)
-    if options.max_seconds < 0.2:
-        raise UserError(
-            f"--max_seconds is {options.max_seconds:g}; the shortest video lasts 0.2 s."
-        )
     is_shipped = Path(options.model).resolve() == SHIPPED_MODEL and SHIPPED_ADAPTER.is_dir()
     if not options.adapter and not is_shipped:
         raise UserError(
@@ -112,6 +116,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         )
     options.adapter = _named(options.adapter or [str(SHIPPED_ADAPTER)])
     return options
+
+
+def shortest_seconds(geometry: LatentGeometry, fps: float) -> float:
+    """By which a video can be longer, and the length of the shortest but for one frame."""
+    return geometry.temporal / fps
 
 
 def _positive(text: str) -> float:

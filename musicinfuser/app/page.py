@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musicinfuser.app.generator import SECONDS_PER_LATENT, FormInput
+from musicinfuser.app.generator import FormInput
 from musicinfuser.app.handlers import MAX_STEPS, Handlers, note
 from musicinfuser.errors import UserError
 
@@ -22,7 +22,8 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
 
     defaults = handlers.generator.defaults
     names, prompts = list(handlers.generator.adapters), list(defaults.prompts.values())
-    longest = int(handlers.max_seconds / SECONDS_PER_LATENT + 1e-6) * SECONDS_PER_LATENT
+    step_seconds = handlers.generator.seconds_per_latent
+    longest = int(handlers.max_seconds / step_seconds + 1e-6) * step_seconds
     is_small = defaults.height < PIXELATED_BELOW
 
     def ready(is_ready: bool) -> tuple[Any, Any]:
@@ -78,7 +79,7 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
                     api_visibility="private",
                 )  # fmt: skip
                 seconds = gr.Slider(
-                    SECONDS_PER_LATENT, longest, min(2.4, longest), step=SECONDS_PER_LATENT,
+                    step_seconds, longest, min(2.4, longest), step=step_seconds,
                     label="Length in seconds", elem_id="seconds",
                 )  # fmt: skip
                 with gr.Row():

@@ -13,7 +13,7 @@ from torch import Tensor
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
-from musicinfuser.networks.backbones import FAMILIES, Backbone, backbone_of, family_named
+from musicinfuser.networks.backbones import Backbone, backbone_of, families_of, family_named
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 from musicinfuser.setting_checks import check_file
 from musicinfuser.setting_differences import without_defaults
@@ -101,12 +101,8 @@ def _check_family(kind: type[Backbone], config: Mapping[str, Any], where: object
     suits = "in_channels" not in config or kind.suits(config)
     if found == kind.model_class.__name__ and suits:
         return
-    others = [
-        name
-        for name, other in FAMILIES.items()
-        if other.model_class.__name__ == found and other.suits(config)
-    ]
-    remedy = f"set model.backbone.family to {others[0]}" if others else "give another base"
+    others = families_of(config)
+    remedy = f"set model.backbone.family to {others[0].family}" if others else "give another base"
     raise UserError(
         f"{where} is no transformer of the family {kind.family}, but a {found} of other sizes or "
         f"kind; {remedy}."

@@ -5,6 +5,7 @@ from typing import Any
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
+from musicinfuser.clip_size import LatentTimes, geometry_of
 from musicinfuser.networks.audio_projector import AudioProjector, AudioResampling
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec, build_zica
@@ -49,29 +50,37 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
             audio_layers: Of features with all hidden states of an encoder, ``[number, width]`` of
                 each group of channels; None where nothing is mixed.
             **zica: As `ZicaSpec.stored` names them, and ``init``; also ``family``, if the backbone
-                is not of Mochi's.
+                is not of Mochi's, and ``fps``, if it was trained at another rate than the
+                family's.
         """
         super().__init__()
         spec = ZicaSpec.from_stored(zica)
         # Not an argument of its own, which would be in the configs of Mochi too.
-        said = {"family": zica["family"]} if "family" in zica else {}
+        said = {name: zica[name] for name in ("family", "fps") if name in zica}
         self.register_to_config(**spec.stored(), **said)
         self.layers = tuple(layers)
         self.zica = build_zica(width, spec, self.layers)
         tokens = spec.inner_width(width)
         self.audio_projector = AudioProjector(audio_width, tokens, audio_resampling, audio_layers)
         self.audio_projector.times = self.trained_with.audio.times
+        frames = geometry_of(self.family).temporal
+        self.audio_projector.latent_times = LatentTimes(frames, 1 / self.fps)
 
     @staticmethod
     def _get_init_keys(input_class: Any) -> set[str]:
         """The arguments that diffusers takes from a ``config.json``."""
         own = ConfigMixin._get_init_keys(input_class) - {"zica"}
-        return own | {"family"} | ZicaSpec().stored().keys()
+        return own | {"family", "fps"} | ZicaSpec().stored().keys()
 
     @property
     def family(self) -> str:
         """Of the backbone it belongs to; a config that does not say it is of Mochi."""
         return self.config.get("family", "mochi")
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the videos it was trained on."""
+        return self.config.get("fps") or geometry_of(self.family).fps
 
     @property
     def trained_with(self) -> Origin:

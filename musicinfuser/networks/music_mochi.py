@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from musicinfuser import keyed_random
-from musicinfuser.clip_size import LatentTimes
 from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.offload_hooks import lora_scaled, run_with_hooks
 from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
@@ -60,7 +59,7 @@ class MusicMochi(nn.Module):
         audio_resampling: AudioResampling = "nearest",
         audio_layers: Sequence[Sequence[int]] | None = None,
         audio_times: AudioTimes = AudioTimes(),  # noqa: B008 - frozen
-        latent_times: LatentTimes = LatentTimes(),  # noqa: B008 - frozen
+        fps: float | None = None,
         memory: MemorySettings = MemorySettings(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
@@ -76,7 +75,7 @@ class MusicMochi(nn.Module):
             audio_resampling: How audio features become one token per latent frame.
             audio_layers: As `AudioEncoder.layers`, of features with hidden states to mix.
             audio_times: When those features are.
-            latent_times: When latent frames are, by the VAE and the frame rate (Mochi: 6, 1/30 s).
+            fps: Frames per second of the videos; None: the family's (Mochi: 30).
             memory: What is kept on the device, recomputed and compiled.
             seed: Seed of the adapters' initialisation.
 
@@ -98,14 +97,16 @@ class MusicMochi(nn.Module):
             torch.manual_seed(keyed_random.key(seed, 0, "adapter init"))
             lora_names = add_lora(backbone, lora) if lora else set()
             if chosen:
+                said: dict[str, Any] = dict(kind.stored_family())
+                if fps not in (None, kind.geometry.fps):
+                    said["fps"] = fps
                 adapter = MusicAdapter(
                     kind.width, list(chosen), depth, audio_width, audio_resampling,
-                    **zica.stored(), **kind.stored_family(),
+                    **zica.stored(), **said,
                     init=zica.init,
                     audio_layers=[list(group) for group in audio_layers] if audio_layers else None,
                 )  # fmt: skip
                 adapter.audio_projector.times = audio_times
-                adapter.audio_projector.latent_times = latent_times
         self._use_adapter(adapter)
         for name, parameter in self.named_parameters():
             in_backbone = name.startswith("backbone.")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicinfuser.clip_size import frames_within
+from musicinfuser.clip_size import LatentGeometry, frames_within
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
 from musicinfuser.generation import (
@@ -29,24 +29,30 @@ from musicinfuser.setting_checks import check_number
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
 
-FPS = 30.0
-NUM_FRAMES = 73
-"""Where a call names no length (authors' training clips)."""
 _LENGTH_RATE_HZ = 16_000
 """At which sounds are read to measure their length."""
 
 
 def frames_asked(
-    num_frames: int | None, num_seconds: float | None, audio: Any, start_seconds: float
+    num_frames: int | None,
+    num_seconds: float | None,
+    audio: Any,
+    start_seconds: float,
+    *,
+    usual: int,
+    fps: float,
+    geometry: LatentGeometry,
 ) -> int:
     """Frames of a call's videos; infinite seconds are up to the end of the shortest sound.
+
+    ``usual`` are those of a call that names no length; ``fps`` and ``geometry`` are the model's.
 
     Raises:
         UserError: Both are given, no length, or no sound to tell an infinite one by.
         MediaError: A sound cannot be read.
     """
     if num_seconds is None:
-        return NUM_FRAMES if num_frames is None else num_frames
+        return usual if num_frames is None else num_frames
     if num_frames is not None:
         raise UserError(
             f"num_seconds is {num_seconds:g}, but num_frames is {num_frames} too; give one of them."
@@ -58,11 +64,11 @@ def frames_asked(
         sounds = audio if isinstance(audio, list) else [audio]
         lengths = [len(_mono(s, _LENGTH_RATE_HZ)[1]) / _LENGTH_RATE_HZ for s in sounds]
         num_seconds = min(lengths, default=0.0) - start_seconds
-    return frames_within(num_seconds, fps=FPS)
+    return frames_within(num_seconds, fps=fps, geometry=geometry)
 
 
 class ConditionsMixin:
-    """What a call of `MusicInfuserPipeline` does with its audio."""
+    """What a call of a pipeline does with its audio."""
 
     def _audio_encoder(self: Any) -> AudioEncoder:
         """That of the adapter, with this pipeline's parts."""
@@ -105,9 +111,9 @@ class ConditionsMixin:
         batches = [torch.stack(sounds)] if together else [sound[None] for sound in sounds]
         found = [
             audio_by_windows(
-                encode, sound, windows, fps=FPS, rate_hz=rate_hz,
+                encode, sound, windows, fps=self.fps, rate_hz=rate_hz,
                 first=round(min(start_seconds, encoder.context_seconds) * rate_hz),
-                span_seconds=audio_seconds(num_frames, fps=FPS, windows=windows),
+                span_seconds=audio_seconds(num_frames, fps=self.fps, windows=windows),
             )
             for sound in batches
         ]  # fmt: skip
@@ -124,6 +130,8 @@ def waveforms(
     num_clips: int,
     num_frames: int,
     start_seconds: float,
+    fps: float,
+    geometry: LatentGeometry,
     windows: Windows | None = None,
     context_seconds: float = 0.0,
 ) -> list[Tensor]:
@@ -142,7 +150,7 @@ def waveforms(
         )
     sounds = audio if isinstance(audio, list) else [audio]
     found = [
-        _span(sound, rate_hz, num_frames, start_seconds, windows, context_seconds)
+        _span(sound, rate_hz, num_frames, start_seconds, windows, context_seconds, fps, geometry)
         for sound in sounds
     ]
     return found if len(found) == num_clips else found * num_clips
@@ -150,18 +158,18 @@ def waveforms(
 
 def _span(
     audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None,
-    context_seconds: float,
+    context_seconds: float, fps: float, geometry: LatentGeometry,
 ) -> Tensor:  # fmt: skip
     name, waveform = _mono(audio, rate_hz)
-    span_seconds = audio_seconds(num_frames, fps=FPS, windows=windows)
+    span_seconds = audio_seconds(num_frames, fps=fps, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds, rate_hz=rate_hz)
     left_seconds = len(waveform) / rate_hz - start_seconds
     # The span is longer than the clip by up to 0.14 s, which may be missing.
-    if left_seconds < num_frames / FPS:
-        most = frames_within(left_seconds, fps=FPS)
+    if left_seconds < num_frames / fps:
+        most = frames_within(left_seconds, fps=fps, geometry=geometry)
         raise MediaError(
             f"{name} has {left_seconds:.2f} s of sound from second {start_seconds:.2f} on, but "
-            f"{num_frames} frames last {num_frames / FPS:.2f} s; ask for num_frames={most} or "
+            f"{num_frames} frames last {num_frames / fps:.2f} s; ask for num_frames={most} or "
             "fewer, for num_seconds=math.inf to end with the sound, or start earlier."
         )
     if loudness_dbfs(span) < SILENCE_DBFS:
@@ -204,21 +212,26 @@ def _mono(audio: Sound, rate_hz: int) -> tuple[str, Tensor]:
 
 
 def text_conditions(
-    text: Tensor, mask: Tensor, negative: Tensor | None, negative_mask: Tensor | None
+    text: Tensor,
+    mask: Tensor | None,
+    negative: Tensor | None,
+    negative_mask: Tensor | None,
 ) -> Conditions:
     """Features and lengths without the padding that no prompt of the batch needs.
 
     Args:
         text: ``(B, L, width)`` right-padded.
-        mask: ``(B, L)``, nonzero = valid.
+        mask: ``(B, L)``, nonzero = valid; None = all are, padding too.
         negative: As ``text``; None where the negative prompts are not used; so is its mask.
         negative_mask: As ``mask``.
     """
-    if negative is None or negative_mask is None:
-        negative, negative_mask = text[:, :0], mask[:, :0]
+    if negative is None:
+        negative, negative_mask = text[:, :0], None
     cut = []
     for features, valid in ((text, mask), (negative, negative_mask)):
-        lengths = tuple(valid.bool().sum(dim=1).tolist())
+        lengths = (features.shape[1],) * len(features)
+        if valid is not None:
+            lengths = tuple(valid.bool().sum(dim=1).tolist())
         cut.append((features[:, : max(lengths)], lengths))
     (text, lengths), (negative, negative_lengths) = cut
     return Conditions(text, negative, None, lengths, negative_lengths)

@@ -7,17 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicinfuser.clip_size import FRAMES_PER_LATENT
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.latent_space import denormalise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
-from musicinfuser.networks.vae_memory import decode_pieces
 
 DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"
 
 
 class Latents:
-    """What `MusicInfuserPipeline` starts from, and what it makes of it with its VAE."""
+    """What a pipeline starts from, and what it makes of it with its VAE."""
 
     def decode_pieces(self: Any, latents: Tensor) -> Iterator[Tensor]:
         """Frames of long videos, a second or so at a time: none has to be held whole.
@@ -43,9 +41,11 @@ class Latents:
         given: Tensor | None,
         windows: Windows | None,
     ) -> Tensor:
-        """``(B, C, T, H / 8, W / 8)`` fp32 on the device, or in windows on the host."""
+        """``shape`` fp32 on the device, or in windows on the host."""
         device = self._execution_device
         batch, channels, num_latents, height, width = shape
+        geometry = self.kind.geometry
+        side = geometry.spatial
         drawn_on = device
         if windows is not None:
             num_latents = windows.num_drawn if given is None else num_latents
@@ -54,8 +54,8 @@ class Latents:
             # One on the device cannot draw elsewhere.
             drawn_on = device if first is None else first.device
         noise = self.prepare_latents(
-            batch, channels, 8 * height, 8 * width, FRAMES_PER_LATENT * (num_latents - 1) + 1,
-            torch.float32, drawn_on, generator, given,
+            batch, channels, side * height, side * width,
+            geometry.temporal * (num_latents - 1) + 1, torch.float32, drawn_on, generator, given,
         ).to(device)  # fmt: skip
         return noise if windows is None or given is not None else windows.noise(noise)
 
@@ -78,12 +78,11 @@ class Latents:
     def _pieces(self: Any, latents: Tensor) -> Iterator[Tensor]:
         device = self._execution_device
         with named_out_of_memory("decoding the latents", DECODING_REMEDY):
-            yield from decode_pieces(lambda z: self._pixels(z.to(device)), self.vae, latents)
+            decode = lambda z: self._pixels(z.to(device))  # noqa: E731
+            yield from self.kind.vae.decode_pieces(decode, self.vae, latents)
 
     def _pixels(self: Any, latents: Tensor) -> Tensor:
         """``(B, 3, T, H, W)`` about [-1, 1], in the VAE's type."""
-        config = self.vae.config
-        mean = torch.tensor(config.latents_mean, device=latents.device)
-        std = torch.tensor(config.latents_std, device=latents.device) / config.scaling_factor
+        mean, std = (t.to(latents.device) for t in self.kind.vae.statistics(self.vae.config))
         scaled = denormalise(latents, mean, std).to(self.vae.dtype)
         return self.vae.decode(scaled, return_dict=False)[0]

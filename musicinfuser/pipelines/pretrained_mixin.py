@@ -1,20 +1,40 @@
 """A pipeline with its adapter from and to one folder."""
 
 import os
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import MochiPipeline
+from diffusers import DiffusionPipeline
 
 from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.adapters.loading import adapter_parts, load_lora
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import without_lora
-from musicinfuser.pretrained_sources import missing_weights_named
+from musicinfuser.networks.backbones import FAMILIES, Backbone, backbone_of
+from musicinfuser.pretrained_sources import missing_weights_named, model_index
 
 
-class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
-    """How `MusicInfuserPipeline` is loaded and saved."""
+class PretrainedMixin(DiffusionPipeline):  # type: ignore[misc]
+    """How a pipeline is loaded and saved, and what it knows of its backbone."""
+
+    family: ClassVar[type[Backbone]]
+    """The backbone's, or one that shares its pipeline."""
+
+    @property
+    def kind(self) -> Backbone:
+        """The transformer with what is particular about its family."""
+        return backbone_of(self.transformer)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the videos: those the adapter was trained at."""
+        return self.kind.geometry.fps if self.zica is None else self.zica.fps
+
+    @classmethod
+    def _check_pipeline(cls, right: str | None, what: str) -> None:
+        """Refuse what belongs into another pipeline of ours, ``right``."""
+        if right not in (None, cls.family.music_pipeline):
+            raise UserError(f"{what} is of another family of backbones; use {right}.")
 
     @classmethod
     def from_pretrained(
@@ -24,30 +44,36 @@ class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
         adapter: str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Load a whole pipeline, or a Mochi with an adapter of ours.
+        """Load a whole pipeline, or a base with an adapter of ours.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id of a pipeline that `save_pretrained`
-                wrote, or of any Mochi in diffusers' layout.
+                wrote, or of any base of the family in diffusers' layout.
             adapter: Folder or Hub id with ``zica`` and, optionally, LoRA weights and
                 ``audio_encoder``, which is otherwise looked for beside the base.
             **kwargs: As diffusers takes them: ``dtype``, components by their names, ...;
-                ``audio_encoder`` may also be a folder or Hub id. Audio encoder and adapter stay in
-                fp32 whatever ``dtype`` is.
+                ``audio_encoder`` may also be a folder or Hub id. Audio encoder, adapter and
+                Wan's VAE stay in fp32 whatever ``dtype`` is.
 
         Raises:
             MissingWeightsError: Weights are not there; says which and how to get them.
             AdapterMismatchError: Adapter and base do not belong together; says where.
+            UserError: The base belongs into another pipeline, or has two transformers.
         """
         source = str(pretrained_model_name_or_path)
+        cls._check_pipeline(music_pipeline_of(source), source)
+        cls.family.check_source(source)
         if adapter is not None:
             names = ("audio_encoder", "feature_extractor")
             given = {name: kwargs.pop(name, None) for name in names}
             kwargs |= adapter_parts(str(adapter), base=source, **given)
         dtype = kwargs.get("dtype")
         if isinstance(dtype, torch.dtype):
-            kwargs["dtype"] = {"default": dtype, "audio_encoder": torch.float32}
-        with missing_weights_named("MusicInfuserPipeline", source):
+            kept = {"audio_encoder": torch.float32}
+            if cls.family.vae.dtype is not None:
+                kept["vae"] = cls.family.vae.dtype
+            kwargs["dtype"] = {"default": dtype, **kept}
+        with missing_weights_named(cls.__name__, source):
             pipeline = super().from_pretrained(source, **kwargs)
         if pipeline.config.has_lora:
             load_lora(pipeline, source)
@@ -82,3 +108,10 @@ class PretrainedMixin(MochiPipeline):  # type: ignore[misc]
             )  # fmt: skip
         with without_lora(self.transformer):
             super().save_pretrained(save_directory, **kwargs)
+
+
+def music_pipeline_of(source: str) -> str | None:
+    """Which pipeline of ours a folder or Hub id of a pipeline is for; None where none is known."""
+    name = model_index(source).get("_class_name")
+    kinds = [k for k in FAMILIES.values() if name in (k.pipeline, k.music_pipeline)]
+    return kinds[0].music_pipeline if kinds else None

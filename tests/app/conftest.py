@@ -8,7 +8,13 @@ import torch
 from musicinfuser.app.generator import FormInput, Generator
 from musicinfuser.app.options import parse
 from musicinfuser.media.audio import write_wav
-from tests.pipeline.conftest import adapter, trained  # noqa: F401 - fixtures
+from tests.pipeline.conftest import (  # noqa: F401 - fixtures
+    adapter,
+    trained,
+    wan_adapter,
+    wan_parts,
+    wan_trained,
+)
 
 RATE_HZ = 22_050
 
@@ -29,9 +35,9 @@ def songs(tmp_path_factory):
 def load_generator(small_parts, adapter):  # noqa: F811 - a fixture
     """``load_generator(*arguments)``: what the command line would load, at 32x48."""
 
-    def load(*arguments, adapters=(f"random={adapter}",)):
+    def load(*arguments, model=small_parts, adapters=(f"random={adapter}",)):
         size = ["--height=32", "--width=48", "--num_steps=2", "--device=cpu"]
-        given = [f"--model={small_parts}", *size, *arguments]
+        given = [f"--model={model}", *size, *arguments]
         return Generator(parse([*given, "--adapter", *adapters]))
 
     return load

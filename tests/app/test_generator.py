@@ -1,19 +1,24 @@
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
+import av
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from musicinfuser.adapters.loading import LORA_FILE, AdapterMismatchError
 from musicinfuser.app.generator import num_frames_of
+from musicinfuser.app.handlers import Handlers
 from musicinfuser.app.options import default_settings
+from musicinfuser.clip_size import MOCHI
 from musicinfuser.generation import OUTPUT_RATE_HZ, SamplingSpec, generate
 from musicinfuser.generation_requests import NO_AUDIO, GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import read_clip
 from musicinfuser.media.video_writing import write_video
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
+from musicinfuser.networks.backbones.wan import WAN_1B_HUB_ID
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 
@@ -27,21 +32,26 @@ def frames_of(path):
     return read_clip(path, start_seconds=0, num_frames=7, height=32, width=48, crop=None).float()
 
 
+def predicted(form, model, parts, small_parts, *, num_frames, with_music=True, **sampling):
+    """The clip of a form as `predict` makes it."""
+    audio = {"audio": str(small_parts), "audio_subfolder": "audio_encoder"}
+    family = model.kind.family
+    encoders = Encoders(EncodersSpec(mochi=str(parts), **audio, dtype="float32", family=family))
+    request = GenerationRequest(
+        track=form.song, prompt=form.prompt, seed=form.seed, num_frames=num_frames, height=32,
+        width=48, track_offset_seconds=0.5, heard=None if with_music else NO_AUDIO,
+    )  # fmt: skip
+    spec = SamplingSpec(2, 2.0, family=family, **sampling)
+    return generate(model, encoders, request, spec, device=torch.device("cpu"))
+
+
 @pytest.mark.parametrize("with_music", [True, False])
 def test_the_form_gives_what_predict_gives(
     generator, form, trained, small_parts, tmp_path, with_music
 ):
     path, steps = make(generator, form, tmp_path / "page", with_music=with_music)
     assert steps == [1, 2]
-    parts = str(small_parts)
-    encoders = Encoders(
-        EncodersSpec(mochi=parts, audio=parts, audio_subfolder="audio_encoder", dtype="float32")
-    )
-    request = GenerationRequest(
-        track=form.song, prompt=form.prompt, seed=form.seed, num_frames=7, height=32, width=48,
-        track_offset_seconds=0.5, heard=None if with_music else NO_AUDIO,
-    )  # fmt: skip
-    clip = generate(trained, encoders, request, SamplingSpec(2, 2.0), device=torch.device("cpu"))
+    clip = predicted(form, trained, small_parts, small_parts, num_frames=7, with_music=with_music)
     write_video(
         tmp_path / "clip.mp4", clip.frames, fps=30, audio=clip.waveform,
         audio_rate_hz=OUTPUT_RATE_HZ,
@@ -51,6 +61,35 @@ def test_the_form_gives_what_predict_gives(
     if with_music:
         other, _ = make(generator, replace(form, seed=4), tmp_path / "other")
         assert (frames_of(path) - frames_of(other)).abs().mean() > 5
+
+
+def test_a_wan_dances_too(
+    load_generator, wan_parts, wan_adapter, wan_trained, small_parts, form, tmp_path
+):
+    ears = f"--audio_encoder={small_parts}/audio_encoder"
+    generator = load_generator(ears, model=wan_parts, adapters=(wan_adapter,))
+    assert generator.seconds_per_latent == 0.25 and generator.num_frames(0.6) == 9
+    form = replace(form, adapter="wan", seconds=0.5)
+    path, steps = make(generator, form, tmp_path / "page")
+    assert steps == [1, 2] and video_file_fps(path) == 16
+    clip = predicted(form, wan_trained, wan_parts, small_parts, num_frames=9, fps=16.0)
+    write_video(
+        tmp_path / "clip.mp4", clip.frames, fps=16, audio=clip.waveform,
+        audio_rate_hz=OUTPUT_RATE_HZ,
+    )  # fmt: skip
+    assert (frames_of(path) - frames_of(tmp_path / "clip.mp4")).abs().mean() < 0.5
+    assert torch.equal(read_audio(path), read_audio(tmp_path / "clip.mp4"))
+    handlers = Handlers(generator, max_seconds=2.0)
+    handlers.begin("a visitor")
+    *_, last = handlers.generate(form, "a visitor", compare=False)
+    assert "Done: 0.6 s" in last.status
+    with pytest.raises(ValueError, match="the base of mochi"):
+        load_generator(ears, adapters=(wan_adapter,))
+
+
+def video_file_fps(path):
+    with av.open(str(path)) as video:
+        return video.streams.video[0].average_rate
 
 
 def test_each_adapter_is_itself(load_generator, generator, adapter, form, tmp_path):
@@ -79,6 +118,8 @@ def test_what_does_not_belong_together_is_said(load_generator, adapter, small_pa
         load_generator("--model=./no-mochi", f"--audio_encoder={small_parts}/audio_encoder")
     with pytest.raises(ValueError, match="height is 40 px"):
         load_generator("--height=40")
+    with pytest.raises(ValueError, match="shortest video lasts 0.2 s"):
+        load_generator("--max_seconds=0.1")
     with pytest.raises(ValueError, match="--offload model needs a GPU"):
         load_generator("--offload=model")
     with pytest.raises(ValueError, match="--device abacus is not there"):
@@ -93,19 +134,23 @@ def test_what_does_not_belong_together_is_said(load_generator, adapter, small_pa
 
 
 def test_lengths_are_what_mochi_takes():
-    assert [num_frames_of(seconds) for seconds in (0.01, 0.2, 2.4, 2.5, 4.8)] == [
+    assert [num_frames_of(seconds, MOCHI, 30.0) for seconds in (0.01, 0.2, 2.4, 2.5, 4.8)] == [
         7, 7, 73, 73, 145,
     ]  # fmt: skip
 
 
-def test_mochi_starts_where_the_paper_did(generator):
-    config = SimpleNamespace(num_attention_heads=24, attention_head_dim=128)
-    mochi, small = (
-        default_settings(SimpleNamespace(config=config)),
-        default_settings(generator.pipeline.transformer),
-    )
+def test_a_published_base_starts_where_it_was_published(generator):
+    with torch.device("meta"):
+        mochi, wan = (
+            default_settings(build_backbone(BackboneSpec(pretrained=hub_id, family=family)))
+            for hub_id, family in ((MOCHI_HUB_ID, "mochi"), (WAN_1B_HUB_ID, "wan"))
+        )
+    small = default_settings(generator.pipeline.transformer)
     assert (mochi.height, mochi.width, mochi.num_steps, mochi.guidance_scale) == (480, 848, 64, 6.0)
     assert len(mochi.prompts) == 10 and all("dancer" in text for text in mochi.prompts.values())
+    assert mochi.negative_prompt == small.negative_prompt == ""
+    assert (wan.height, wan.width, wan.num_steps, wan.guidance_scale) == (480, 832, 50, 6.0)
+    assert wan.prompts == mochi.prompts and wan.negative_prompt.startswith("色调艳丽")
     assert (small.height, small.width, small.num_steps) == (64, 64, 20)
     assert (generator.defaults.height, generator.defaults.num_steps) == (32, 2)
 

@@ -15,6 +15,7 @@ from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
+from tests import small_wan
 from tests.adapted import with_trained_values
 
 SIZE = {"num_frames": 13, "height": 32, "width": 48}
@@ -47,6 +48,24 @@ def adapter(trained: MusicMochi, small_parts: Path, tmp_path_factory) -> str:
         transformer_lora_adapter_metadata=trained.backbone.peft_config["default"].to_dict(),
     )
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def wan_parts(tmp_path_factory) -> Path:
+    return small_wan.write_parts(tmp_path_factory.mktemp("wan") / "small-wan")
+
+
+@pytest.fixture(scope="session")
+def wan_trained(wan_parts) -> MusicMochi:
+    """As ``trained``, of a Wan."""
+    return small_wan.trained_on(wan_parts, "wan")
+
+
+@pytest.fixture(scope="session")
+def wan_adapter(wan_trained, tmp_path_factory) -> str:
+    """The folder of an export."""
+    folder = tmp_path_factory.mktemp("wan_adapter") / "wan"
+    return str(small_wan.write_adapter(folder, wan_trained))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from musicinfuser.clip_size import MOCHI
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio, write_wav
@@ -129,7 +130,7 @@ def test_what_does_not_fit_is_said(loaded, song, changes, message):
 def test_the_part_of_a_sound_that_is_asked_for_is_not_silent():
     sound = 0.1 * torch.randn(3 * RATE_HZ)
     sound[RATE_HZ : 2 * RATE_HZ] = 0
-    size = {"rate_hz": RATE_HZ, "num_clips": 1, "num_frames": 13}
+    size = {"rate_hz": RATE_HZ, "num_clips": 1, "num_frames": 13, "fps": 30.0, "geometry": MOCHI}
     [span] = waveforms((sound, RATE_HZ), **size, start_seconds=2.25)
     assert torch.equal(span, sound[9 * RATE_HZ // 4 : 11 * RATE_HZ // 4])
     with pytest.raises(MediaError, match=r"is silent from second 1\.25 on for 0\.50 s"):
@@ -138,7 +139,8 @@ def test_the_part_of_a_sound_that_is_asked_for_is_not_silent():
 
 def test_a_song_without_an_end_lasts_as_long_as_the_shortest_sound():
     sounds = [(torch.ones(seconds * RATE_HZ), RATE_HZ) for seconds in (2, 1, 3)]
-    assert frames_asked(None, math.inf, sounds, 0.25) == 19  # 0.75 s are 22 frames
+    found = frames_asked(None, math.inf, sounds, 0.25, usual=73, fps=30.0, geometry=MOCHI)
+    assert found == 19  # 0.75 s are 22 frames
 
 
 def test_the_longest_clip_that_is_offered_is_taken(loaded, song):

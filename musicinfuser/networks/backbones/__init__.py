@@ -1,5 +1,6 @@
 """The text-to-video transformers that can be adapted, one file for each family."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from musicinfuser.errors import UserError
@@ -20,6 +21,15 @@ def family_named(name: str) -> type[Backbone]:
     if name not in FAMILIES:
         raise UserError(f"there is no backbone {name!r}; choose {', '.join(FAMILIES)}.")
     return FAMILIES[name]
+
+
+def families_of(config: Mapping[str, Any]) -> list[type[Backbone]]:
+    """Families that a transformer may be of by its ``config.json``: one, or none."""
+    return [
+        kind
+        for kind in FAMILIES.values()
+        if config.get("_class_name") == kind.model_class.__name__ and kind.suits(config)
+    ]
 
 
 def backbone_of(model: Any) -> Backbone:
@@ -46,5 +56,6 @@ __all__ = [
     "Wan",
     "Wan5B",
     "backbone_of",
+    "families_of",
     "family_named",
 ]

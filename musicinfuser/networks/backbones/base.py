@@ -38,6 +38,27 @@ class Given:
     """``(B, C, T, H, W)``."""
 
 
+@dataclass(frozen=True)
+class Usual:
+    """What clips and their sampling are where a call says nothing, as the base was published."""
+
+    num_frames: int
+    """Of a clip, and of a window of a longer one."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    num_steps: int
+    guidance_scale: float
+    """Of text."""
+    text_tokens: int
+    """Tokens of a text that the backbone reads."""
+    negative_prompt: str = ""
+    """What its own program samples away from."""
+    shift: float | None = None
+    """Of noise levels towards noise; None: the family's."""
+
+
 class Backbone(ABC):
     """A frozen transformer of diffusers and what is particular about its family.
 
@@ -49,8 +70,10 @@ class Backbone(ABC):
     model_class: ClassVar[type[Any]]
     pipeline: ClassVar[str]
     """diffusers' own pipeline, which takes the LoRA of an exported folder."""
-    music_pipeline: ClassVar[str | None] = None
-    """Ours, which takes the whole folder; None where there is none yet."""
+    music_pipeline: ClassVar[str]
+    """Ours, which takes the whole folder."""
+    usual: ClassVar[Usual]
+    """What a call of the pipeline means where it says nothing; see `usual_of`."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Architectures by Hub id, for what is planned before weights are there."""
     blocks_name: ClassVar[str]
@@ -133,6 +156,19 @@ class Backbone(ABC):
     def stored_family(cls) -> dict[str, str]:
         """The family as files say it."""
         return {"family": cls.family}
+
+    @classmethod
+    def usual_of(cls, config: Mapping[str, Any]) -> Usual:
+        """``usual`` of the checkpoint with this config, where those of a family differ."""
+        return cls.usual
+
+    @classmethod
+    def is_published(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a model has the size of one that was published."""
+        sizes = ("num_layers", "num_attention_heads", "attention_head_dim")
+        return any(
+            all(config[name] == known[name] for name in sizes) for known in cls.published.values()
+        )
 
     @classmethod
     def cleaned(cls, text: str) -> str:

@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_mochi import MochiTransformerBloc
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
+from musicinfuser.diffusion.sampler import NUM_STEPS, linear_quadratic_sigmas
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import is_hooked
 from musicinfuser.memory.settings import GradientCheckpointing
@@ -21,14 +21,14 @@ from musicinfuser.networks.adapted_block import (
     recomputed,
 )
 from musicinfuser.networks.attention import JointAttention, RotaryTables
-from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.backbones.base import Backbone, Given, Stream, Usual
 from musicinfuser.networks.modulation import (
     Modulations,
     PrecomputedModulation,
     compute_modulations,
     modulation_layers,
 )
-from musicinfuser.networks.text_tokens import trim_text
+from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, trim_text
 from musicinfuser.networks.vaes import MochiVae
 
 MOCHI_HUB_ID = "genmo/mochi-1-preview"
@@ -144,6 +144,8 @@ class Mochi(Backbone):
     family = "mochi"
     model_class = MochiTransformer3DModel
     pipeline, music_pipeline = "MochiPipeline", "MusicInfuserPipeline"
+    # Authors' training clips, section 5.1 (guidance) and Genmo's size.
+    usual = Usual(73, 480, 848, NUM_STEPS, 6.0, MAX_TEXT_TOKENS)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {MOCHI_HUB_ID: MOCHI_CONFIG}
     blocks_name = "transformer_blocks"
     text_width_key = "text_embed_dim"

@@ -4,18 +4,16 @@ Blocks attend to the text, which none of them changes. Numbers of architectures:
 Wan's code (github.com/Wan-Video, wan/configs), which diffusers' folders repeat.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
-from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -30,10 +28,10 @@ from musicinfuser.networks.adapted_block import (
     parts_of,
     recomputed,
 )
-from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.backbones.base import Backbone, Given, Stream, Usual
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.vaes import WanVae
-from musicinfuser.pretrained_sources import find_local, looks_local
+from musicinfuser.pretrained_sources import find_local, model_index, part_config
 from musicinfuser.setting_checks import check_number
 
 WAN_1B_HUB_ID = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -63,6 +61,12 @@ WAN_5B_CONFIG = WAN_1B_CONFIG | {
 }
 TEXT_TOKENS = 512
 """Tokens that text is filled up to with zeros; Wan was trained to attend to these too."""
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
+    "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，"
+    "形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""Wan's code (``shared_config.py``, ``sample_neg_prompt``)."""
 # Wan's code for text-to-video (``generate.py``); its README asks 8 to 12 of the 1.3B.
 DEFAULT_SHIFT = 5.0
 _wan_forward = WanTransformerBlock.forward
@@ -134,7 +138,9 @@ class Wan(Backbone):
 
     family = "wan"
     model_class = WanTransformer3DModel
-    pipeline = "WanPipeline"
+    pipeline, music_pipeline = "WanPipeline", "MusicInfuserWanPipeline"
+    # Wan's code (wan/configs, generate.py).
+    usual = Usual(81, 480, 832, 50, 5.0, TEXT_TOKENS, NEGATIVE_PROMPT)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         WAN_1B_HUB_ID: WAN_1B_CONFIG,
         WAN_14B_HUB_ID: WAN_14B_CONFIG,
@@ -160,13 +166,37 @@ class Wan(Backbone):
 
     @classmethod
     def check_source(cls, source: str) -> None:
-        """Refuse checkpoints with two experts, of which one folder is half."""
-        index = _model_index(source)
-        if index.get("boundary_ratio") is not None or find_local(source, "transformer_2"):
-            raise UserError(
-                f"{source} has two transformers, one for high noise and one for low (Wan 2.2 A14B);"
-                " only one can be adapted: take Wan 2.1, or the 5B of Wan 2.2."
-            )
+        """Refuse checkpoints with two experts, of which one folder is half.
+
+        By what the pipeline's folder says of itself, the second folder, or a name; the config of
+        one of its transformers alone is that of Wan 2.1's 14B.
+        """
+        index = model_index(source)
+        second = index.get("transformer_2") or [None]
+        read_from = part_config(source, "transformer").get("_name_or_path") or ""
+        named = f"{Path(source).name} {read_from}"
+        if (
+            index.get("boundary_ratio") is not None
+            or second[0] is not None
+            or find_local(source, "transformer_2")
+            or "a14b" in named.lower()
+        ):
+            cls.refuse_two_experts(source)
+
+    @classmethod
+    def refuse_two_experts(cls, source: str) -> NoReturn:
+        """Say why a checkpoint with two transformers is not taken (`UserError`)."""
+        raise UserError(
+            f"{source} has two transformers, one for high noise and one for low (Wan 2.2 A14B); "
+            "only one can be adapted: take Wan 2.1, or the 5B of Wan 2.2."
+        )
+
+    @classmethod
+    def usual_of(cls, config: Mapping[str, Any]) -> Usual:
+        """Wan's README asks guidance 6 and a shift of 8 to 12 of the 1.3B."""
+        known = (WAN_1B_CONFIG[name] for name in ("num_layers", "num_attention_heads"))
+        is_1b = (config["num_layers"], config["num_attention_heads"]) == tuple(known)
+        return replace(cls.usual, guidance_scale=6.0, shift=8.0) if is_1b else cls.usual
 
     @classmethod
     def noise_levels(
@@ -290,6 +320,7 @@ class Wan5B(Wan):
     """What is particular about Wan 2.2 TI2V 5B: another VAE, so other latents."""
 
     family = "wan_5b"
+    usual = Usual(121, 704, 1280, 50, 5.0, TEXT_TOKENS, NEGATIVE_PROMPT)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {WAN_5B_HUB_ID: WAN_5B_CONFIG}
 
 
@@ -304,14 +335,3 @@ def _filled_up(text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | Non
     if is_own is not None:
         text = text.masked_fill(~is_own[..., None], 0)
     return F.pad(text, (0, 0, 0, TEXT_TOKENS - text.shape[1]))
-
-
-def _model_index(source: str) -> dict[str, Any]:
-    """What a pipeline's folder says of itself; nothing where that is not known."""
-    path = Path(source, "model_index.json")
-    # Not there, not to be had, or not json: whoever needs the weights says what is wrong.
-    with suppress(OSError, ValueError):
-        if not path.is_file() and not looks_local(source):
-            path = Path(hf_hub_download(source, path.name))
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}

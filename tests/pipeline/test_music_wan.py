@@ -1,0 +1,257 @@
+"""MusicInfuserWanPipeline: against diffusers' own, against predict, from and to folders."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+from musicinfuser import MusicInfuserPipeline, MusicInfuserWanPipeline, keyed_random
+from musicinfuser.adapters.folder import LORA_FILE
+from musicinfuser.adapters.loading import AdapterMismatchError, load_lora
+from musicinfuser.generation import SamplingSpec, generate
+from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.backbones import Wan
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.pipelines import calling
+from tests import small_wan
+from tests.pipeline.conftest import distance, latents_of, quiet
+from tests.small_wan import trained_on, write_adapter
+
+SIZE = {"num_frames": 9, "height": 32, "width": 48}
+
+
+@pytest.fixture(scope="module")
+def parts_5b(tmp_path_factory):
+    return small_wan.write_parts(tmp_path_factory.mktemp("wan_5b") / "small-5b", is_5b=True)
+
+
+@pytest.fixture(scope="module")
+def load(wan_parts, wan_adapter, small_parts):
+    """``load(base, **options)``: our pipeline with the adapter."""
+
+    def load(base=wan_parts, **options):
+        ears = {"audio_encoder": small_parts / "audio_encoder"}
+        given = {"adapter": wan_adapter, **ears, **options}
+        return quiet(MusicInfuserWanPipeline.from_pretrained(base, **given))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def loaded(load):
+    return load()
+
+
+def latents(pipeline, prompt="a dancer", **changes):
+    return latents_of(pipeline, prompt, **(SIZE | changes))
+
+
+@pytest.mark.parametrize("is_5b", [False, True])
+def test_without_music_latents_are_those_of_wan_pipeline(wan_parts, parts_5b, is_5b, monkeypatch):
+    """On its noise levels; the 5B's pipeline gives every token a level of its own."""
+    source = parts_5b if is_5b else wan_parts
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    plain = quiet(WanPipeline.from_pretrained(source, scheduler=scheduler))
+    settings = {
+        "num_inference_steps": 4,
+        "guidance_scale": 5.0,
+        "negative_prompt": ["blurred, static", ""],
+        "prompt": ["a dancer", "a much longer prompt &amp; more"],
+        "height": 64,
+        "width": 64,
+        "num_videos_per_prompt": 2,
+    }
+    expected = latents(plain, **settings)
+    levels = scheduler.sigmas.clone()
+    monkeypatch.setattr(Wan, "noise_levels", classmethod(lambda cls, *args, **options: levels))
+    found = latents(quiet(MusicInfuserWanPipeline.from_pretrained(source)), **settings)
+    assert found.shape == ((4, 48, 3, 4, 4) if is_5b else (4, 16, 3, 8, 8))
+    if is_5b:
+        assert distance(found, expected) < 2e-6
+    else:
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("seconds", [None, 21 / 16])
+def test_it_makes_what_predict_makes(wan_trained, loaded, wan_parts, small_parts, song, seconds):
+    """In one pass and in windows, each with its own sound and rate."""
+    audio = {"audio": str(small_parts), "audio_subfolder": "audio_encoder"}
+    encoders = Encoders(EncodersSpec(mochi=str(wan_parts), **audio, dtype="float32", family="wan"))
+    frames, windowed = (9, False) if seconds is None else (21, True)
+    request = GenerationRequest(
+        song, "a dancer", 4, frames, 32, 48, track_offset_seconds=0.25, in_windows=windowed
+    )
+    sampling = SamplingSpec(
+        2, 3.0, 1.5, fps=16.0, window_frames=9, window_overlap_frames=4, family="wan", shift=5.0
+    )
+    clip = generate(wan_trained, encoders, request, sampling, device=torch.device("cpu"))
+    expected = torch.cat([clip.frames, *clip.more_frames])
+    video = loaded(
+        "a dancer", song, height=32, width=48, num_frames=None if windowed else frames,
+        num_seconds=seconds, num_inference_steps=2, guidance_scale=3.0, music_guidance_scale=1.5,
+        audio_start_seconds=0.25, window_frames=9, shift=5.0, output_type="pt",
+        generator=keyed_random.generator(4, 0, "sampling noise"),
+    ).frames  # fmt: skip
+    assert video.shape == (1, frames, 3, 32, 48)
+    difference = (video[0].permute(0, 2, 3, 1) * 255).round() - expected.float()
+    assert difference.abs().max() <= 1 and difference.abs().mean() < 0.01
+    assert (expected[0].float() - expected[-1].float()).abs().mean() > 0.1
+
+
+def test_a_saved_pipeline_comes_back_whole(loaded, song, tmp_path):
+    loaded.save_pretrained(tmp_path)
+    again = quiet(MusicInfuserWanPipeline.from_pretrained(tmp_path))
+    assert isinstance(again, WanPipeline)
+    settings = {"audio": song, "num_inference_steps": 1, "num_videos_per_prompt": 2}
+    assert torch.equal(latents(again, **settings), latents(loaded, **settings))
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "MusicInfuserWanPipeline" and index["has_lora"]
+    plain = WanTransformer3DModel.from_pretrained(tmp_path / "transformer")
+    assert not any("lora" in name for name in plain.state_dict())
+
+
+def test_wan_pipeline_takes_the_lora(wan_adapter, wan_trained, wan_parts):
+    """On its own it gives what our model does without audio, as LoRA and merged."""
+    pipeline = quiet(WanPipeline.from_pretrained(wan_parts))
+    pipeline.load_lora_weights(wan_adapter, weight_name=LORA_FILE)
+    stream = torch.Generator().manual_seed(5)
+    z, text = torch.randn(1, 16, 3, 4, 6, generator=stream), torch.randn(1, 512, 64)
+    timestep = torch.tensor([500.0])
+    with torch.no_grad():
+        ours = wan_trained(z, text, timestep, text_lengths=(512,))
+        theirs = pipeline.transformer(z, timestep, text, return_dict=False)[0]
+        assert torch.equal(theirs, -ours)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        fused = pipeline.transformer(z, timestep, text, return_dict=False)[0]
+        bare = quiet(WanPipeline.from_pretrained(wan_parts)).transformer
+        without = bare(z, timestep, text, return_dict=False)[0]
+    assert distance(fused, theirs) < 1e-5 < 1e-3 < distance(without, theirs)
+
+
+def test_what_a_call_means_is_the_base_s(loaded, monkeypatch):
+    """A base of the 1.3B's depth and heads has its shift and guidance; others the family's."""
+    sizes = {"num_layers": 30, "num_attention_heads": 12, "attention_head_dim": 128}
+    usual = Wan.usual_of(sizes)
+    assert (usual.guidance_scale, usual.shift, usual.num_frames) == (6.0, 8.0, 81)
+    usual = Wan.usual_of(loaded.transformer.config)
+    assert (usual.guidance_scale, usual.shift, usual.num_steps) == (5.0, None, 50)
+    asked = []
+
+    def noted(model, conditions, noise, sampling, **options):
+        asked.append((sampling, tuple(noise.shape)))
+        return noise
+
+    monkeypatch.setattr(calling, "denoise", noted)
+    loaded("a dancer", height=32, width=32, output_type="latent")
+    sampling, shape = asked[0]
+    assert shape == (1, 16, 21, 4, 4) and sampling.fps == 16.0
+    assert (sampling.num_steps, sampling.guidance_scale, sampling.family) == (50, 5.0, "wan")
+    assert (sampling.window_frames, sampling.window_overlap_frames) == (81, 40)
+
+
+def test_callbacks_see_the_noise_as_diffusers_counts_it(loaded):
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append((float(timestep), float(pipe.current_timestep)))
+        return {}
+
+    latents(loaded, callback_on_step_end=look, shift=3.0)
+    assert seen == [(1000.0, 1000.0), (750.0, 750.0)]
+
+
+def test_group_offload_of_diffusers(loaded, song):
+    fresh = quiet(MusicInfuserWanPipeline(**copy.deepcopy(loaded.components)))
+    expected = latents(fresh, audio=song)
+    fresh.enable_group_offload(
+        torch.device("cpu"), exclude_modules=["vae"], offload_type="leaf_level"
+    )
+    assert torch.equal(latents(fresh, audio=song), expected)
+
+
+def test_in_bf16_what_must_stays_fp32(load, song):
+    pipeline = load(dtype=torch.bfloat16)
+    assert pipeline.transformer.dtype == torch.bfloat16
+    for part in (pipeline.vae, pipeline.audio_encoder, pipeline.zica):
+        assert part.dtype == torch.float32
+    found = latents(pipeline, audio=song)
+    assert found.dtype == torch.float32 and found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_frames": 13, "height": 40}, "height is 40 px; it must be a multiple of 16"),
+        ({"num_frames": 7}, r"num_frames is 7; Wan takes 4k \+ 1 frames, e.g. 5 or 9"),
+        ({"window_frames": 10}, r"window_frames is 10; use 4k \+ 1"),
+        ({"shift": 0.0}, "sampling.shift is 0"),
+        ({"latents": torch.zeros(1, 16, 3, 4, 4)}, r"need \(1, 16, 3, 4, 6\)"),
+        ({"num_frames": 49}, "2.00 s of sound .* 49 frames last 3.06 s; ask for num_frames=29"),
+    ],
+)
+def test_what_does_not_fit_is_said(loaded, song, changes, message):
+    with pytest.raises(ValueError, match=message):
+        latents(loaded, audio=song, **changes)
+
+
+def test_sizes_of_the_5b(parts_5b):
+    pipeline = quiet(MusicInfuserWanPipeline.from_pretrained(parts_5b))
+    with pytest.raises(ValueError, match="height is 48 px; it must be a multiple of 32"):
+        latents(pipeline, height=48, width=32)
+
+
+def test_families_are_not_taken_for_each_other(
+    load, wan_parts, parts_5b, wan_adapter, small_parts, tmp_path
+):
+    with pytest.raises(ValueError, match="another family of backbones; use MusicInfuserWanPipel"):
+        MusicInfuserPipeline.from_pretrained(wan_parts)
+    with pytest.raises(ValueError, match="another family of backbones; use MusicInfuserPipeline"):
+        load(small_parts)
+    with pytest.raises(AdapterMismatchError, match="it is of wan, the base of wan_5b; load"):
+        load(parts_5b)
+    # As wide as the base, as the published Mochi is as wide as the 5B.
+    mochi = write_adapter(tmp_path / "mochi", trained_on(small_parts, "mochi"))
+    assert json.loads((mochi / "zica" / "config.json").read_text())["width"] == 128
+    for base in (wan_parts, parts_5b):
+        with pytest.raises(AdapterMismatchError, match="it is of mochi, the base of wan"):
+            load(base, adapter=mochi)
+    with pytest.raises(AdapterMismatchError, match="it is of wan, the base of mochi"):
+        MusicInfuserPipeline.from_pretrained(small_parts, adapter=wan_adapter)
+    # Of the LoRA alone.
+    (mochi / "zica" / "config.json").unlink()
+    pipeline = load(adapter=None, audio_encoder=None)
+    with pytest.raises(AdapterMismatchError, match=r"the base has no transformer_blocks\.0\."):
+        load_lora(pipeline, str(mochi))
+
+
+@pytest.mark.parametrize("sign", ["folder", "index", "boundary", "name", "path"])
+def test_two_experts_are_refused(wan_parts, load, tmp_path, sign):
+    base = tmp_path / ("Wan2.2-T2V-A14B-Diffusers" if sign == "name" else "base")
+    shutil.copytree(wan_parts, base)
+    index = json.loads((base / "model_index.json").read_text())
+    if sign == "folder":
+        shutil.copytree(base / "transformer", base / "transformer_2")
+    elif sign == "index":
+        index["transformer_2"] = index["transformer"]
+    elif sign == "boundary":
+        index["boundary_ratio"] = 0.875
+    elif sign == "path":
+        config = json.loads((base / "transformer" / "config.json").read_text())
+        config["_name_or_path"] = "/models/Wan2.2-T2V-A14B-Diffusers/transformer"
+        (base / "transformer" / "config.json").write_text(json.dumps(config))
+    (base / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="has two transformers, one for high noise and one for"):
+        load(base)
+    with pytest.raises(ValueError, match="has two transformers, one for high noise and one for"):
+        build_backbone(BackboneSpec(pretrained=str(base), family="wan"))
+
+
+def test_two_transformers_given_by_hand_are_refused(loaded):
+    parts = {**loaded.components, "transformer_2": loaded.transformer}
+    with pytest.raises(ValueError, match="this base has two transformers"):
+        MusicInfuserWanPipeline(**parts)

@@ -21,9 +21,10 @@ from callbacks.ema import averaged_weights
 from callbacks.sigterm import NOTICE
 from callbacks.step_callback import StepCallback
 from dance_eval.metrics.beat_alignment import BeatAlignment
+from dance_eval.metrics.beat_trackers import BEAT_RATE_HZ
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from dance_eval.metrics.music_beats import MusicBeats
 from musicinfuser.clip_size import check_clip_size, geometry_of
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip

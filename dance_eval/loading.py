@@ -5,10 +5,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dance_eval.metrics.beat_trackers import BEAT_RATE_HZ
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips
 from dance_eval.metrics.matching import Pieces
-from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from dance_eval.metrics.music_beats import MusicBeats
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.video import probe_video, read_clip
@@ -43,7 +44,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         prompt=entry.prompt,
         path=entry.path,
         track=entry.track,
-        music_bpm=functools.partial(beats.bpm, entry),
+        music_tempo=functools.partial(beats.tempo, entry),
     )
 
 

@@ -10,8 +10,9 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from dance_eval.loading import EvaluationError
+from dance_eval.metrics.beat_trackers import TrackerName, beat_tracker
 from dance_eval.metrics.clip import NamedMetric
-from dance_eval.metrics.music_beats import BEAT_RATE_HZ, MusicBeats
+from dance_eval.metrics.music_beats import MusicBeats
 from dance_eval.metrics.report import Document
 from musicinfuser.errors import UserError, user_error
 from musicinfuser.label_files import read_yaml
@@ -33,29 +34,47 @@ def add_decoding_options(parser: ArgumentParser) -> None:
         "--music_beats",
         type=Literal["tracked", "truth"],
         default="tracked",
-        help="Track beats with librosa, or read <track stem>.json.",
+        help="Track beats, or read <track stem>.json.",
     )
     parser.add_argument(
         "--beats_folder", type=Path | None, default=None, help="Where <track stem>.json lies."
     )
-    parser.add_argument("--start_bpm", type=PositiveFloat, default=120.0, help="For tracked beats.")
+    parser.add_argument(
+        "--beat_tracker",
+        type=TrackerName,
+        default="librosa",
+        help="aistpp: librosa as AIST++ calls it. The last three are programs (dance_eval/workers)",
+    )
+    parser.add_argument(
+        "--beat_python", type=Path | None, default=None, help="Python of the program's environment."
+    )
+    parser.add_argument(
+        "--beat_weights", type=Path | None, default=None, help="Checkpoint of Beat This!."
+    )
+    parser.add_argument("--start_bpm", type=PositiveFloat, default=120.0, help="For librosa.")
     parser.add_argument(
         "--known_tempo",
         type=bool,
         default=True,
         help="Track beats near the tempo that a list (column bpm) or an AIST name says.",
     )
-    parser.add_argument("--tightness", type=PositiveFloat, default=100.0, help="For tracked beats.")
+    parser.add_argument("--tightness", type=PositiveFloat, default=100.0, help="For librosa.")
 
 
 def music_beats(settings: Namespace) -> MusicBeats:
     """Where beats come from, by the options of `add_decoding_options`."""
-    return MusicBeats(
-        functools.partial(read_audio, rate_hz=BEAT_RATE_HZ),
-        mode=settings.music_beats,
-        folder=settings.beats_folder,
+    tracker = beat_tracker(
+        settings.beat_tracker,
         start_bpm=settings.start_bpm,
         tightness=settings.tightness,
+        python=settings.beat_python,
+        weights=settings.beat_weights,
+    )
+    return MusicBeats(
+        functools.partial(read_audio, rate_hz=tracker.rate_hz),
+        mode=settings.music_beats,
+        folder=settings.beats_folder,
+        tracker=tracker,
         use_known_tempo=settings.known_tempo,
     )
 

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, TypeVar
 import torch
 import torchmetrics
 
+from dance_eval.metrics.beat_trackers import LibrosaBeats
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import MeanInterval
 from dance_eval.metrics.matching import Pieces
 from dance_eval.metrics.motion import frame_difference
-from dance_eval.metrics.music_beats import beats_in_clip, track_beats
+from dance_eval.metrics.music_beats import MusicTempo, beats_in_clip
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import key as draw_key
 
@@ -38,7 +39,7 @@ class ScoredClip:
         prompt: The text that the clip was generated for, where it is known.
         path: The file, where there is one.
         track: The music as the list of clips names it.
-        music_bpm: Gives the tempo of the beats that were read, None before; or None.
+        music_tempo: Gives the tempo of the beats that were read, None before; or None.
     """
 
     frames: torch.Tensor
@@ -51,7 +52,7 @@ class ScoredClip:
     prompt: str | None = None
     path: Path | None = None
     track: str | None = None
-    music_bpm: Callable[[], float | None] | None = None
+    music_tempo: Callable[[], MusicTempo | None] | None = None
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -76,7 +77,7 @@ class ScoredClip:
         elif self.beats_seconds is not None:
             beats = self.beats_seconds
         elif self.waveform is not None:
-            beats = track_beats(self.waveform, rate_hz=self.rate_hz)
+            beats = LibrosaBeats()(self.waveform, rate_hz=self.rate_hz).seconds
         else:
             raise UserError(f"{self.name}: has no soundtrack to find beats in.")
         return beats_in_clip(beats, duration_seconds=self.duration_seconds)

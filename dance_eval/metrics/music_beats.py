@@ -1,4 +1,4 @@
-"""Beats of the music, tracked by librosa or known, and its tempo where a name or list says it."""
+"""Beats of the music, tracked or known, and its tempo where a name or list says it."""
 
 import json
 import os
@@ -6,26 +6,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
+from dance_eval.metrics.beat_trackers import (
+    TEMPO_TOLERANCE,
+    BeatTracker,
+    LibrosaBeats,
+    TrackedBeats,
+)
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.matching import Pieces, name_of
 from musicinfuser.aist_music import MUSIC_BPM, music_code
 from musicinfuser.errors import UserError
 
-ONSET_HOP_SAMPLES = 512
-# 60 onset values per second, as in AIST++'s released code (sr = 60 * 512). At 16 kHz the same hop
-# would put beats on a grid of 32 ms, coarser than half the kernel of the beat score.
-BEAT_RATE_HZ = 60 * ONSET_HOP_SAMPLES
-# Width of the prior around a known tempo; librosa's own is 1. Half and double tempo lie ten widths
-# away, and a track that is played a little faster than its name says does not.
-_KNOWN_OCTAVES = 0.1
 TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
 """End of a file's or folder's name that says at how many times its tempo a track is played."""
-TOLERANCE = 0.08
-"""Tempi further apart than this share are named as different; a tracker's grid is 2 to 5 %."""
 
 
 def tempo_of(path: str | Path) -> tuple[str, float]:
@@ -60,51 +57,6 @@ def known_bpm(entry: ClipEntry) -> float | None:
     name, factor = tempo_of(place_of(entry, entry.track))
     code = music_code(name)
     return None if code is None else MUSIC_BPM[code] * factor
-
-
-def track_beats(
-    waveform: torch.Tensor,
-    *,
-    rate_hz: int,
-    start_bpm: float = 120.0,
-    tightness: float = 100.0,
-    known_bpm: float | None = None,
-) -> torch.Tensor:
-    """Find the beats of a waveform with librosa's dynamic programming tracker.
-
-    The first call in a fresh installation takes about 20 seconds, because librosa compiles itself.
-    Beats come out 10 to 20 ms after the true onset, a delay of the onset envelope that is left in,
-    as in published scores. Takes float32 mono in [-1, 1], shape (S,), at best at `BEAT_RATE_HZ`, to
-    ascending times in seconds, float64; none for silence.
-
-    The tracker expects ``start_bpm`` at first, or looks near ``known_bpm`` only: from the former
-    alone librosa takes half or double the tempo of many pieces below 80 and above 140 beats per
-    minute. The tightness says how closely beats follow it; 100 is librosa's and AIST++'s value.
-    """
-    if waveform.ndim != 1:
-        raise ValueError(
-            f"A waveform of shape {tuple(waveform.shape)} is not mono; average its channels first."
-        )
-    import librosa
-
-    if len(waveform) < 2 * ONSET_HOP_SAMPLES:
-        return torch.zeros(0, dtype=torch.float64)
-    # beat_track's own envelope takes the median over bands, which is zero throughout for sounds
-    # that fill less than half of the spectrum; the mean is what AIST++'s code uses.
-    grid: dict[str, Any] = {"sr": rate_hz, "hop_length": ONSET_HOP_SAMPLES}
-    envelope = librosa.onset.onset_strength(y=waveform.cpu().numpy(), **grid)
-    bpm = None
-    if known_bpm is not None:
-        bpm = librosa.feature.tempo(
-            onset_envelope=envelope, start_bpm=known_bpm, std_bpm=_KNOWN_OCTAVES, **grid
-        )
-    # Trimming would drop the first and last beats of a track where they are soft; clips often start
-    # there.
-    _, beats = librosa.beat.beat_track(
-        onset_envelope=envelope, bpm=bpm, start_bpm=start_bpm, tightness=tightness, units="time",
-        trim=False, **grid,
-    )  # fmt: skip
-    return torch.as_tensor(beats, dtype=torch.float64)
 
 
 def read_numbers(path: Path | str, field: str, form: str) -> torch.Tensor:
@@ -142,19 +94,27 @@ def beats_in_clip(
     return times[(times >= 0) & (times < duration_seconds)]
 
 
+class MusicTempo(NamedTuple):
+    """How fast the music of a clip is, in beats per minute."""
+
+    bpm: float
+    """From the median time between beats."""
+    other_bpm: tuple[float, ...]
+    """What the tracker finds from other start tempi, where that is another tempo."""
+
+
 @dataclass
 class MusicBeats:
     """Where the music beats of all clips of one evaluation come from, each file read once.
 
     Args:
-        read_waveform: Reads a media file as mono at `BEAT_RATE_HZ`, shape (S,).
-        mode: ``"tracked"``: librosa on the whole track if the clip's list names one, else on the
-            clip's own sound. ``"truth"``: a JSON file beside the track (or beside the clip, if no
-            track is named) of the same stem, as `read_known_beats` reads it.
+        read_waveform: Reads a media file as mono at the tracker's rate, shape (S,).
+        mode: ``"tracked"``: the tracker on the whole track if the clip's list names one, else on
+            the clip's own sound. ``"truth"``: a JSON file beside the track (or beside the clip, if
+            no track is named) of the same stem, as `read_known_beats` reads it.
         folder: Where the JSON files lie instead: ``a/audio.json`` for a track ``music/a/audio.wav``
             if it is there, else ``audio.json``.
-        start_bpm: As in `track_beats`.
-        tightness: As in `track_beats`.
+        tracker: What finds the beats.
         use_known_tempo: Whether to track near the tempo that a list or an AIST name says; AIST++'s
             code does not.
     """
@@ -162,10 +122,9 @@ class MusicBeats:
     read_waveform: Callable[[Path], torch.Tensor]
     mode: Literal["tracked", "truth"] = "tracked"
     folder: Path | None = None
-    start_bpm: float = 120.0
-    tightness: float = 100.0
+    tracker: BeatTracker = field(default_factory=LibrosaBeats)
     use_known_tempo: bool = True
-    _beats: dict[tuple[Path, float | None], torch.Tensor] = field(
+    _beats: dict[tuple[Path, float | None], TrackedBeats] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -187,7 +146,9 @@ class MusicBeats:
         return "track", entry.file_of(entry.track) or entry.folder / entry.track
 
     def check(self, entries: Sequence[ClipEntry]) -> None:
-        """`UserError` if one file would give the known beats of two pieces of music."""
+        """`UserError` if the tracker cannot run, or one file would give beats of two pieces."""
+        if self.mode == "tracked":
+            self.tracker.check()
         if self.mode != "truth" or self.folder is None:
             return
         pieces, users = Pieces(entries), dict[Path, ClipEntry]()
@@ -204,7 +165,7 @@ class MusicBeats:
     def key(self, entry: ClipEntry) -> list[str | float]:
         """Everything that the beats of a clip depend on."""
         kind, path = self.source(entry)
-        settings = [] if kind == "truth" else [self.start_bpm, self.tightness]
+        settings = [] if kind == "truth" else self.tracker.identity
         if (known := self._prior(entry)) is not None:
             settings.append(known)
         digest = content_digest(path) or "missing"
@@ -225,17 +186,15 @@ class MusicBeats:
             )
         place = path, self._prior(entry)
         if place not in self._beats and kind == "truth":
-            self._beats[place] = read_known_beats(path)
+            self._beats[place] = TrackedBeats(read_known_beats(path))
         elif place not in self._beats:
-            self._beats[place] = track_beats(
+            self._beats[place] = self.tracker(
                 self.read_waveform(path),
-                rate_hz=BEAT_RATE_HZ,
-                start_bpm=self.start_bpm,
-                tightness=self.tightness,
+                rate_hz=self.tracker.rate_hz,
                 known_bpm=self._prior(entry),
             )
         return beats_in_clip(
-            self._beats[place],
+            self._beats[place].seconds,
             offset_seconds=0.0 if kind == "clip" else entry.track_offset_seconds,
             duration_seconds=duration_seconds,
         )
@@ -244,12 +203,12 @@ class MusicBeats:
         """The tempo near which beats are tracked."""
         return known_bpm(entry) if self.mode == "tracked" and self.use_known_tempo else None
 
-    def bpm(self, entry: ClipEntry) -> float | None:
-        """Tempo of the beats that `read` found, from the median time between them; None without."""
-        beats = self._beats.get((self.source(entry)[1], self._prior(entry)))
-        if beats is None or len(beats) < 2:
+    def tempo(self, entry: ClipEntry) -> MusicTempo | None:
+        """Tempo of the beats that `read` found; None without."""
+        found = self._beats.get((self.source(entry)[1], self._prior(entry)))
+        if found is None or len(found.seconds) < 2:
             return None
-        return 60 / float(beats.diff().median())
+        return MusicTempo(60 / float(found.seconds.diff().median()), found.other_bpm)
 
 
 def tempo_disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -258,7 +217,7 @@ def tempo_disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     found = {
         r.get("beats_file") or r["file"]: (r["music_bpm"], r["known_bpm"])
         for r in known
-        if abs(r["music_bpm"] / r["known_bpm"] - 1) > TOLERANCE
+        if abs(r["music_bpm"] / r["known_bpm"] - 1) > TEMPO_TOLERANCE
     }
     if not found:
         return []
@@ -269,6 +228,26 @@ def tempo_disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     num = len({r.get("beats_file") or r["file"] for r in known})
     return [
         f"Beats are at another tempo than the known one in {len(found)} of {num} files: {listed}."
+    ]
+
+
+def uncertain_tempi(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on music in records of metrics.json whose tempo depends on the start tempo."""
+    tracked = {
+        r.get("beats_file") or r["file"]: (r["music_bpm"], r.get("other_bpm") or [])
+        for r in records
+        if r.get("music_bpm")
+    }
+    unsure = {file: found for file, found in tracked.items() if found[1]}
+    if not unsure:
+        return []
+    listed = "; ".join(
+        f"{Path(file).name} at {bpm:.0f} bpm or {' or '.join(f'{other:.0f}' for other in others)}"
+        for file, (bpm, others) in unsure.items()
+    )
+    return [
+        f"The tempo depends on the tempo that the tracker starts from in {len(unsure)} of "
+        f"{len(tracked)} files: {listed}. Say which it is in the column bpm of clips.csv."
     ]
 
 
@@ -290,7 +269,7 @@ def beat_sources(records: Sequence[Mapping[str, Any]]) -> list[str]:
     if missing := len(records) - len(there):
         clips = "clip" if missing == 1 else "clips"
         lines.append(f"Music beats of {missing} {clips}: none, the file they lie in is not there.")
-    return lines + tempo_disagreements(records)
+    return lines + tempo_disagreements(records) + uncertain_tempi(records)
 
 
 _SOURCES = {

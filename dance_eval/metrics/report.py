@@ -111,6 +111,7 @@ class _Clip(_Checked):
     track_offset_seconds: float = 0.0
     seed: int | None = None
     music_bpm: float | None = None
+    other_bpm: list[float] | None = None
     known_bpm: float | None = None
     fps: float | None = None
     num_frames: NonNegativeInt | None = None

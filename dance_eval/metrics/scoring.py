@@ -27,6 +27,7 @@ from musicinfuser.safetensors_files import save_tensors
 # Starting processes takes as long as scoring about so many clips.
 CLIPS_PER_WORKER = 8
 SHAPE_FIELDS = ("num_frames", "fps")
+TEMPO_FIELDS = ("music_bpm", "other_bpm")
 _ENTRY_FIELDS = (
     *("file", "system", "track", "track_offset_seconds", "prompt", "seed"),
     *("heard", "heard_offset_seconds"),
@@ -77,6 +78,7 @@ def start_record(
         "music_beats": kind,
         "beats_file": os.path.normpath(beats_file) if beats_file.is_file() else None,
         "music_bpm": None,
+        "other_bpm": None,
         "known_bpm": known_bpm(entry),
         "sha256": digest,
         **dict.fromkeys(SHAPE_FIELDS),
@@ -108,7 +110,10 @@ def take_known(
         if None not in map(clip.get, SHAPE_FIELDS)
     }
     scored = {
-        (clip["sha256"], metric, clip["keys"][metric]): (values, clip.get("music_bpm"))
+        (clip["sha256"], metric, clip["keys"][metric]): (
+            values,
+            {name: clip[name] for name in TEMPO_FIELDS if clip.get(name) is not None},
+        )
         for clip in earlier
         if "keys" in clip
         for metric, values in clip["values"].items()
@@ -121,11 +126,11 @@ def take_known(
                 if key and read_description(features, record, metric.name) is not None:
                     record["features"][metric.name] = description_name(record, metric.name)
             else:
-                values, bpm = scored.get((record["sha256"], metric.name, key), (None, None))
+                values, tempo = scored.get((record["sha256"], metric.name, key), (None, {}))
                 assert isinstance(metric, ClipMetric)
                 if values is not None and metric.is_final(values):
                     record["values"][metric.name] = values
-                    record["music_bpm"] = bpm or record["music_bpm"]
+                    record.update(tempo)
 
 
 def description_name(record: Document, metric: str) -> str:
@@ -223,8 +228,11 @@ class Scorer:
                 raise
             except Exception as error:
                 found["failures"][metric.name] = reason(error)
-        bpm = clip.music_bpm() if clip.music_bpm is not None else None
-        return found if bpm is None else found | {"music_bpm": round(bpm, 2)}
+        tempo = clip.music_tempo() if clip.music_tempo is not None else None
+        if tempo is None:
+            return found
+        others = [round(bpm, 2) for bpm in tempo.other_bpm]
+        return found | {"music_bpm": round(tempo.bpm, 2), "other_bpm": others}
 
     def _describe(self, metric: SetMetric, clip: ScoredClip, record: Document) -> str:
         numbers = metric.describe(clip).detach().cpu().double()

@@ -3,16 +3,19 @@ import json
 import pytest
 import torch
 
+from dance_eval.metrics.beat_trackers import BEAT_RATE_HZ, LibrosaBeats
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import (
-    BEAT_RATE_HZ,
     MusicBeats,
     beats_in_clip,
     read_known_beats,
-    track_beats,
 )
 from tests.dancing_square import click_track
+
+
+def track_beats(waveform, *, rate_hz, **settings):
+    return LibrosaBeats(**settings)(waveform, rate_hz=rate_hz).seconds
 
 
 @pytest.mark.slow  # librosa compiles itself on first use
@@ -165,8 +168,8 @@ def test_the_key_follows_everything_the_beats_depend_on(tmp_path):
     clip = entry(tmp_path, track="song.wav")
     keys = [
         MusicBeats(no_sound).key(clip),
-        MusicBeats(no_sound, start_bpm=90.0).key(clip),
-        MusicBeats(no_sound, tightness=10.0).key(clip),
+        MusicBeats(no_sound, tracker=LibrosaBeats(start_bpm=90.0)).key(clip),
+        MusicBeats(no_sound, tracker=LibrosaBeats(tightness=10.0)).key(clip),
         MusicBeats(no_sound, mode="truth").key(clip),
         MusicBeats(no_sound).key(entry(tmp_path, track="song.wav", track_offset_seconds=1.0)),
     ]

@@ -152,7 +152,7 @@ class SampleGeneration(StepCallback):
     def _choose(self, trainer: L.Trainer, module: Any) -> list[GenerationRequest]:
         data: Any = getattr(trainer, "datamodule", None)
         chosen: dict[GenerationRequest, Tensor] = {}
-        reason = self.obstacle(module)
+        reason = self.obstacle(module, data)
         try:
             if reason is None and hasattr(data, "held_out_requests"):
                 chosen = data.held_out_requests(self.held_out_clips)
@@ -163,12 +163,16 @@ class SampleGeneration(StepCallback):
         if not requests:
             rank_zero_warn(NO_SAMPLES.format(reason or "there is no cache of clips"))
             return []
-        module.encoders.take_captions({request.prompt: text for request, text in chosen.items()})
+        texts = {request.prompt: text for request, text in chosen.items()}
+        negative = module.sampling.negative_prompt
+        if negative and (features := data.cached_text(negative)) is not None:
+            texts[negative] = features
+        module.encoders.take_captions(texts)
         return requests
 
     @staticmethod
-    def obstacle(module: Any) -> str | None:
-        """Why a model cannot make samples of a cache's clips; None if it can."""
+    def obstacle(module: Any, data: Any) -> str | None:
+        """Why a model cannot make samples of the clips of ``data``'s cache; None if it can."""
         if not hasattr(module, "encoders"):
             return "the model generates no clips"
         if module.is_sharded:
@@ -180,7 +184,8 @@ class SampleGeneration(StepCallback):
             for audio in module.encoders.audio.parts
             if isinstance(audio, TransformersAudio)
         ]
-        if module.sampling.negative_prompt:
+        negative = module.sampling.negative_prompt
+        if negative and not (hasattr(data, "has_text") and data.has_text(negative)):
             parts.append(("text encoder", spec.mochi, "text_encoder"))
         for name, source, subfolder in parts:
             if find_local(source, subfolder) is None:

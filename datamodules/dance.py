@@ -26,6 +26,7 @@ from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
     EncodingRecipe,
+    caption_path,
     check_caption_encoder,
     clip_paths,
     read_caption,
@@ -283,6 +284,14 @@ class DanceDataModule(HostDataModule):
         """
         requests = held_out_requests(self._read_cache(), num_clips)
         return {request: read_caption(self.cache_dir, request.prompt) for request in requests}
+
+    def cached_text(self, text: str) -> torch.Tensor | None:
+        """Features ``(num_tokens, width)`` of any text that the cache holds; else None."""
+        return read_caption(self.cache_dir, text) if self.has_text(text) else None
+
+    def has_text(self, text: str) -> bool:
+        """Whether the cache holds a text's features."""
+        return caption_path(self.cache_dir, text).is_file()
 
     def _requests(self) -> list[GenerationRequest]:
         """What `predict` makes, less what is finished; sounds are written and tried."""

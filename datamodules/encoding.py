@@ -86,7 +86,7 @@ class EncodingDataModule(HostDataModule):
         *,
         audio_rate_hz: int,
         audio_context_seconds: float = 0.0,
-        reads_empty_text: bool = False,
+        more_captions: Sequence[str] = (),
     ) -> None:
         """Compare the cache with what would be encoded, and keep what is missing.
 
@@ -94,7 +94,7 @@ class EncodingDataModule(HostDataModule):
             recipe: How clips are encoded.
             audio_rate_hz: Sampling rate of the sound that the encoder takes.
             audio_context_seconds: Sound that it takes from before and after a clip.
-            reads_empty_text: Whether an empty caption has features, which dropped ones will show.
+            more_captions: Texts to encode besides those of the clips.
 
         Raises:
             CacheError: The cache holds clips made another way.
@@ -112,8 +112,9 @@ class EncodingDataModule(HostDataModule):
         if self.trainer is None or self.trainer.is_global_zero:
             write_outdated(self.cache_dir, self.outdated)
         self.captions = captions_missing(self.cache_dir, specs)
-        if reads_empty_text and specs and not caption_path(self.cache_dir, "").is_file():
-            self.captions = ["", *self.captions]
+        if specs:
+            more = [t for t in more_captions if not caption_path(self.cache_dir, t).is_file()]
+            self.captions = [*more, *self.captions]
         clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         self.missing = Subset(clips, missing)
 

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from datamodules.captioning import Stills
 from datamodules.clips import SkippedClip
-from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
+from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
-from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS, cut_note
+from musicinfuser.networks.text_tokens import cut_note
 from musicinfuser.pretrained_sources import MissingWeightsError, load_pretrained
 
 
@@ -34,20 +34,27 @@ class VideoCaptioner(L.LightningModule):
     def __init__(
         self,
         captioner: CaptionerSpec,
-        text_encoder: str = MOCHI_HUB_ID,
-        max_text_tokens: int = MAX_TEXT_TOKENS,
+        text_encoder: str | None = None,
+        max_text_tokens: int | None = None,
+        family: str = "mochi",
     ) -> None:
         """Set up; the model is loaded once, when the job starts.
 
         Args:
             captioner: Model and question.
-            text_encoder: Hub id or folder of the Mochi that will read the captions: its tokenizer
+            text_encoder: Hub id or folder of the base that will read the captions: its tokenizer
                 finds those that are too long. If it is not on this machine, the encode job warns.
-            max_text_tokens: What is read of a caption.
+                Null is the family's (of several, the first).
+            max_text_tokens: What is read of a caption; null is what the family reads (Mochi: 256,
+                Wan: 512).
+            family: As ``model.backbone.family`` of the training.
         """
         super().__init__()
         self.spec = captioner
-        self.text_encoder, self.max_text_tokens = text_encoder, max_text_tokens
+        kind = family_named(family)
+        self.text_encoder = text_encoder or next(iter(kind.published))
+        self.max_text_tokens = max_text_tokens or kind.usual.text_tokens
+        self._cleaned = kind.cleaned
         self._tokenizer: Any = None
         self.captioner: Captioner | None = None
 
@@ -79,7 +86,7 @@ class VideoCaptioner(L.LightningModule):
                 stacklevel=2,
             )
         if self._tokenizer is not None:
-            cut = cut_note(text, self._tokenizer, max_tokens=self.max_text_tokens)
+            cut = cut_note(self._cleaned(text), self._tokenizer, max_tokens=self.max_text_tokens)
             if cut is not None:
                 warnings.warn(f"{video.file}: the caption {cut}", stacklevel=2)
         return Caption(video.path, video.file, text)

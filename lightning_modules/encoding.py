@@ -72,7 +72,7 @@ class ClipEncoder(L.LightningModule):
         audio = self.encoders.audio
         data.leave_out_encoded(
             self.recipe, audio_rate_hz=audio.rate_hz, audio_context_seconds=audio.context_seconds,
-            reads_empty_text=self.encoders.family.reads_empty_text,
+            more_captions=self.encoders.family.texts_beside_captions(),
         )  # fmt: skip
 
     def predict_step(

@@ -221,7 +221,11 @@ def held_out_samples(settings: Settings) -> list[str]:
     if not 0 < samples.every_n_steps <= settings.trainer["max_steps"]:
         return []
     try:
-        reason = None if settings.model is None else SampleGeneration.obstacle(settings.model)
+        reason = (
+            None
+            if settings.model is None
+            else SampleGeneration.obstacle(settings.model, settings.data)
+        )
         if reason is None and isinstance(settings.data, DanceDataModule):
             headers = read_headers(settings.data.cache_dir)
             requests = held_out_requests(headers, samples.held_out_clips)

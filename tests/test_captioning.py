@@ -12,7 +12,10 @@ import pytest
 
 from datamodules import CaptioningDataModule, YouTubeDataset
 from datamodules.captions import read_captions
+from lightning_modules import VideoCaptioner
 from lightning_modules.cli import CheckCLI
+from musicinfuser.networks.backbones import FAMILIES
+from musicinfuser.networks.captioner import CaptionerSpec
 from tests.conftest import ROOT, write_moving_square
 from tests.datamodules.conftest import cut
 from tests.small_captioner import write_small_captioner
@@ -202,3 +205,18 @@ def test_check(arguments: list[str], root: Path, captioner: Path) -> None:
     )
     assert any("/no/such is not a folder" in problem for problem in problems)
     assert any("nobody/captioner is not on this machine. Download" in p for p in problems)
+
+
+def test_captions_are_cut_where_the_family_cuts_them() -> None:
+    spec = CaptionerSpec("anywhere")
+    found = {}
+    for family in FAMILIES:
+        job = VideoCaptioner(spec, family=family)
+        found[family] = (job.text_encoder, job.max_text_tokens)
+    assert found == {
+        "mochi": ("genmo/mochi-1-preview", 256),
+        "wan": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 512),
+        "wan_5b": ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 512),
+    }
+    job = VideoCaptioner(spec, text_encoder="elsewhere", max_text_tokens=9, family="wan")
+    assert (job.text_encoder, job.max_text_tokens) == ("elsewhere", 9)

@@ -204,7 +204,7 @@ def test_what_stands_in_the_way(
         is_sharded=changes.get("is_sharded", False),
         sampling=SamplingSpec(2, 6.0, negative_prompt=changes.get("negative", "")),
     )
-    found = SampleGeneration.obstacle(module)
+    found = SampleGeneration.obstacle(module, None)
     assert found == reason if reason is None else found.startswith(reason.format(parts))
 
 

@@ -152,6 +152,15 @@ def test_other_rates_are_sampled_at_thirty(media, source_fps):
         assert media.numbers(clip) == list(range(15, 63, 2))
 
 
+def test_frames_at_sixteen_are_late_by_less_than_a_frame_of_the_source(media):
+    """As docs/backbones.md says: of 60 frames per second, by 0, 12.5, 8.3 and 4.2 ms in turn."""
+    path = media.write(times=[k / 60 for k in range(70)])
+    numbers = media.numbers(read(path, num_frames=16, fps=16))
+    assert numbers == [15 * (i // 4) + (0, 3, 7, 11)[i % 4] for i in range(16)]
+    late = [1000 * (i / 16 - number / 60) for i, number in enumerate(numbers)]
+    assert late[:4] == pytest.approx([0, 12.5, 8.333, 4.167], abs=1e-3)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
 def test_time_zero_is_the_first_frame(media, suffix):
     path = media.write("late" + suffix, times=[1.7 + t for t in CFR_30])

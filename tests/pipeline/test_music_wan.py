@@ -9,13 +9,16 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 
 from musicinfuser import MusicInfuserPipeline, MusicInfuserWanPipeline, keyed_random
-from musicinfuser.adapters.folder import LORA_FILE
+from musicinfuser.adapters.folder import LORA_FILE, read_folder
 from musicinfuser.adapters.loading import AdapterMismatchError, load_lora
+from musicinfuser.clip_size import LatentTimes
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pipelines import calling
 from tests import small_wan
 from tests.pipeline.conftest import distance, latents_of, quiet
@@ -152,6 +155,31 @@ def test_what_a_call_means_is_the_base_s(loaded, monkeypatch):
     assert shape == (1, 16, 21, 4, 4) and sampling.fps == 16.0
     assert (sampling.num_steps, sampling.guidance_scale, sampling.family) == (50, 5.0, "wan")
     assert (sampling.window_frames, sampling.window_overlap_frames) == (81, 40)
+
+
+def test_videos_have_the_rate_the_adapter_was_trained_at(wan_adapter, load, song, tmp_path):
+    folder = tmp_path / "at_20"
+    shutil.copytree(wan_adapter, folder)
+    path = folder / "zica" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fps": 20.0}))
+    assert read_folder(folder).settings.fps == 20.0
+    pipeline = load(adapter=folder)
+    assert pipeline.fps == 20.0
+    assert pipeline.zica.audio_projector.latent_times == LatentTimes(4, 1 / 20)
+    with pytest.raises(ValueError, match=r"49 frames last 2\.45 s; ask for num_frames=37"):
+        latents(pipeline, audio=song, num_frames=49)
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert MusicInfuserWanPipeline.from_pretrained(tmp_path / "saved").fps == 20.0
+
+
+def test_a_model_tells_its_adapter_a_rate_that_is_not_the_family_s(wan_parts):
+    def rate(**options):
+        backbone = build_backbone(BackboneSpec(pretrained=str(wan_parts), family="wan"))
+        model = MusicMochi(backbone, layers=[0], zica=ZicaSpec(), lora=None, **options)
+        return model.adapter.config.get("fps"), model.audio_projector.latent_times.frame_seconds
+
+    assert rate(fps=20.0) == (20.0, 1 / 20)
+    assert rate(fps=16.0) == rate() == (None, 1 / 16)
 
 
 def test_callbacks_see_the_noise_as_diffusers_counts_it(loaded):

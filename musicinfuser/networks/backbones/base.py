@@ -163,6 +163,16 @@ class Backbone(ABC):
         return cls.usual
 
     @classmethod
+    def texts_beside_captions(cls) -> tuple[str, ...]:
+        """Texts whose features a cache holds besides those of its captions.
+
+        What a dropped caption shows, and what samples are guided away from, so that the text
+        encoder need not be there while training.
+        """
+        empty = ("",) if cls.reads_empty_text else ()
+        return empty + ((cls.usual.negative_prompt,) if cls.usual.negative_prompt else ())
+
+    @classmethod
     def is_published(cls, config: Mapping[str, Any]) -> bool:
         """Whether a model has the size of one that was published."""
         sizes = ("num_layers", "num_attention_heads", "attention_head_dim")

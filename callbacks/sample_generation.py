@@ -25,7 +25,7 @@ from dance_eval.metrics.beat_trackers import BEAT_RATE_HZ
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import MusicBeats
-from musicinfuser.clip_size import check_clip_size, geometry_of
+from musicinfuser.clip_size import check_clip_size, check_takes_image, geometry_of
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
@@ -58,6 +58,8 @@ class SampleRequest:
     """Another file the clip is conditioned on in place of the track, or ``nothing``."""
     heard_offset_seconds: float | None = None
     """Where in it; null is the offset in the track."""
+    image: str | None = None
+    """A picture that becomes the first frame, of a backbone that can begin with one."""
 
 
 class SampleGeneration(StepCallback):
@@ -117,6 +119,9 @@ class SampleGeneration(StepCallback):
         self._beats = MusicBeats(partial(read_audio, rate_hz=BEAT_RATE_HZ))
         size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
         self.requests = [GenerationRequest(**vars(request), **size) for request in requests or []]
+        if any(request.image for request in self.requests):
+            what = "an image is given in sample_generation.requests"
+            check_takes_image(geometry_of(family), what)
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse what cannot be: a sharded backbone runs on all processes at once.
@@ -142,7 +147,7 @@ class SampleGeneration(StepCallback):
 
     def missing_tracks(self) -> list[str]:
         """A sentence for each file that is named and not there."""
-        files = [file for request in self.requests for file in (request.track, request.heard_file)]
+        files = [f for r in self.requests for f in (r.track, r.heard_file, r.image)]
         return [
             f"sample_generation.requests names {file}, which does not exist{looked_for(file)}."
             for file in files

@@ -12,6 +12,7 @@ from datamodules.generation_requests import (
     RequestsSpec,
     held_out_requests,
     make_requests,
+    require_pictures,
     require_sounds,
     unfinished,
     write_tempi,
@@ -305,6 +306,7 @@ class DanceDataModule(HostDataModule):
         requests = make_requests(spec, **size, fps=self.fps, geometry=self.geometry)
         write_tempi(spec)
         require_sounds(requests)
+        require_pictures(requests)
         if spec.finished is None:
             return requests
         left = unfinished(requests, spec.finished)

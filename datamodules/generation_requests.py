@@ -11,13 +11,14 @@ from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
-from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size
+from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, check_takes_image
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.latents import CacheError, ClipHeader
+from musicinfuser.media.pictures import read_picture
 from musicinfuser.setting_checks import check_file, check_number
 
 AUDIO_SUFFIXES = (
@@ -71,6 +72,9 @@ class RequestsSpec:
     """The audio conditioning, a clip for each: a number is the track so many seconds late (from an
     earlier start), ``silence`` a silent sound, ``another track`` the next one of the music,
     ``nothing`` the model without its audio layers. The clips keep the sound of their track."""
+    image: str | None = None
+    """A picture that every clip begins with, of a backbone that can (``wan_5b``): its largest box
+    of the clip's aspect, from the middle, resized. In a list a column ``image`` names it."""
     finished: FinishedSpec | None = None
     """Leave out clips that are complete in a folder, so that a command that was cut off goes on."""
 
@@ -100,6 +104,9 @@ def make_requests(
     if spec.num_frames is not None:
         num_frames = spec.num_frames
     check_clip_size(num_frames, height, width, geometry=geometry)
+    if spec.image is not None:
+        check_file("data.generation.image", spec.image)
+        check_takes_image(geometry, f"data.generation.image is {spec.image}")
     blank = GenerationRequest(
         "music",
         "",
@@ -108,6 +115,7 @@ def make_requests(
         height=height,
         width=width,
         track_offset_seconds=spec.track_offset_seconds,
+        image=spec.image,
     )
     if spec.requests is not None:
         _refuse_both(
@@ -211,6 +219,17 @@ def require_sounds(requests: Sequence[GenerationRequest]) -> None:
         raise MediaError(f"{several if len(errors) > 1 else ''}{errors[0]}")
 
 
+def require_pictures(requests: Sequence[GenerationRequest]) -> None:
+    """Refuse to start with a picture that cannot be read.
+
+    Raises:
+        MediaError: What is wrong with the first.
+    """
+    asked = {(r.image, r.height, r.width) for r in requests if r.image is not None}
+    for image, height, width in sorted(asked):
+        read_picture(image, height=height, width=width)
+
+
 def unfinished(
     requests: Sequence[GenerationRequest], spec: FinishedSpec
 ) -> list[GenerationRequest]:
@@ -220,8 +239,9 @@ def unfinished(
     """
 
     def identity(values: dict[str, Any]) -> tuple[Any, ...]:
-        # Descriptions from before there were windows do not name them.
-        return tuple(({"in_windows": False} | values)[f.name] for f in fields(GenerationRequest))
+        # Descriptions from before there were windows or pictures do not name them.
+        younger = {"in_windows": False, "image": None}
+        return tuple((younger | values)[f.name] for f in fields(GenerationRequest))
 
     found = set()
     for path in sorted(Path(spec.folder).glob("*.json")):

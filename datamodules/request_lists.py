@@ -10,7 +10,13 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, frames_within
+from musicinfuser.clip_size import (
+    MOCHI,
+    LatentGeometry,
+    check_clip_size,
+    check_takes_image,
+    frames_within,
+)
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import read_csv
@@ -18,7 +24,10 @@ from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.setting_checks import check_file
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
-OPTIONAL_COLUMNS = ("track_offset_seconds", "num_frames", "heard", "heard_offset_seconds")
+SOUND = "an audio file or a video"
+OPTIONAL_COLUMNS = (
+    "track_offset_seconds", "num_frames", "heard", "heard_offset_seconds", "image",
+)  # fmt: skip
 
 
 def read_requests(
@@ -34,9 +43,10 @@ def read_requests(
     Args:
         lists: csv files in UTF-8 whose first line names the columns: ``track``, ``prompt``,
             ``seed`` and, if wanted, ``track_offset_seconds``, ``num_frames``, ``heard`` (an audio
-            file or video that conditions in place of the track, ``silence`` or ``nothing``) and
-            ``heard_offset_seconds`` (the offset in the track, where left empty). Files are looked
-            for from the list's folder, then from the working directory.
+            file or video that conditions in place of the track, ``silence`` or ``nothing``),
+            ``heard_offset_seconds`` (the offset in the track, where left empty) and ``image`` (a
+            picture that becomes the first frame). Files are looked for from the list's folder, then
+            from the working directory.
         default: What a line leaves out.
         num_seconds: In place of its ``num_frames``, for clips in windows.
         fps: Frame rate of the clips.
@@ -61,14 +71,17 @@ def read_requests(
             start_seconds = default.track_offset_seconds
             request = replace(
                 default,
-                track=_listed_file(path.parent, "track", row["track"]),
+                track=_listed_file(path.parent, "track", row["track"], SOUND),
                 prompt=row["prompt"],
                 seed=_number(row, "seed", int),
                 num_frames=_number(row, "num_frames", int, default.num_frames),
                 track_offset_seconds=_number(row, "track_offset_seconds", float, start_seconds),
                 heard=_heard(path.parent, row.get("heard", "")),
                 heard_offset_seconds=_number(row, "heard_offset_seconds", float),
+                image=_image(path.parent, row.get("image", "")) or default.image,
             )
+            if request.image is not None:
+                check_takes_image(geometry)
             if num_seconds is not None and not row.get("num_frames"):
                 frames = frames_of(request, num_seconds=num_seconds, fps=fps, geometry=geometry)
                 request = replace(request, num_frames=frames, in_windows=True)
@@ -99,12 +112,16 @@ def _number(row: dict[str, str], name: str, kind: Callable[[str], Any], default:
 def _heard(folder: Path, text: str) -> str | None:
     if text in ("", SILENCE, NO_AUDIO):
         return text or None
-    return _listed_file(folder, "heard", text)
+    return _listed_file(folder, "heard", text, SOUND)
 
 
-def _listed_file(folder: Path, column: str, text: str) -> str:
+def _image(folder: Path, text: str) -> str | None:
+    return _listed_file(folder, "image", text, "a picture") if text else None
+
+
+def _listed_file(folder: Path, column: str, text: str, kind: str) -> str:
     if not text:
-        raise UserError(f"{column} is empty; name an audio file or a video.")
+        raise UserError(f"{column} is empty; name {kind}.")
     # A text in the wrong column can be too long for a file name.
     with suppress(OSError):
         for path in (folder / text, Path(text)):

@@ -10,7 +10,6 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as L
 from tqdm import tqdm
 
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation import LatentCheckpoint
 from musicinfuser.generation_requests import GenerationRequest
 
@@ -35,7 +35,7 @@ def latent_checkpoint(
         return None
     total = module.sampling.num_steps
     made_by = {
-        "cell": asdict(request),  # the key in folders of earlier versions
+        "cell": request.stored(),  # the key in folders of earlier versions
         "sampling": module.sampling.stored(),
         "model": module.model_settings(),
         "backbone": module.backbone_spec.stored(),
@@ -44,6 +44,8 @@ def latent_checkpoint(
         "adapters": _adapters_hash(module),
         "precision": module.trainer.precision,
     }
+    if request.image is not None:
+        made_by["image"] = file_digest(Path(request.image))
 
     def on_saved(num_done: int) -> None:
         leave_unless_done(module.trainer, num_done, total, f"steps of a song to {request.track}")

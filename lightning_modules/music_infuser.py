@@ -36,7 +36,13 @@ from lightning_modules.sharding import (
 )
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
-from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
+from musicinfuser.clip_size import check_takes_image, geometry_of
+from musicinfuser.diffusion.flow import (
+    interpolate,
+    velocity_loss,
+    velocity_target,
+    with_first_given,
+)
 from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, SamplingSpec, generate
@@ -121,13 +127,18 @@ class MusicInfuserModule(L.LightningModule):
                     f"{family}; give both the same."
                 )
         self.family = family_named(backbone.family)
+        if share := objective.first_frame_probability:
+            what = f"model.objective.first_frame_probability is {share:g}"
+            check_takes_image(geometry_of(backbone.family), what)
         self.seed, self.init_adapter, self.shard_backbone = seed, init_adapter, shard_backbone
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
         self.model: MusicMochi | None = None
-        # Per noise level, with a clip's own music and with another clip's.
-        num_losses = 2 * len(validation.sigmas)
+        # Per noise level, with a clip's own music and with another clip's; where first frames are
+        # given in training, all that once more with them.
+        self.validates_first = (False, True) if objective.first_frame_probability else (False,)
+        num_losses = 2 * len(validation.sigmas) * len(self.validates_first)
         self.validation_losses = torch.nn.ModuleList(MeanMetric() for _ in range(num_losses))
         self.music_gap = MusicGap()
         self.last_gap: dict[str, Any] | None = None
@@ -152,6 +163,11 @@ class MusicInfuserModule(L.LightningModule):
             raise UserError(
                 f"model.backbone.family is {self.family.family}, but data.family has clips of "
                 f"{geometry.title}; give both the same."
+            )
+        if self.objective.first_frame_probability and getattr(data, "num_frames", None) == 1:
+            raise UserError(
+                "model.objective.first_frame_probability gives the first frame, but "
+                "data.num_frames is 1, so nothing is left to learn; set one of them higher or to 0."
             )
         if cli.subcommand == "predict":
             self.encoders.fingerprints()
@@ -231,22 +247,28 @@ class MusicInfuserModule(L.LightningModule):
         if self.objective.noise_levels == "family":
             sigma = shifted(sigma, self.family.training_shift(self.sampling.shift))
         sigma = sigma.to(self.device, non_blocking=True)
-        losses = self.velocity_losses(batch, sigma, audio=batch.audio, purpose="training")
+        first = self._first_given(batch)
+        losses = self.velocity_losses(
+            batch, sigma, audio=batch.audio, purpose="training", first_given=first
+        )
         loss = losses.mean()
         values = {"train/loss": loss}
         if self.objective.counterfactual.weight:
-            loss = loss + self._counterfactual(batch, sigma, losses, values)
+            loss = loss + self._counterfactual(batch, sigma, losses, values, first)
         self.step_means.log(self, values, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
     def _counterfactual(
-        self, batch: ClipBatch, sigma: Tensor, own: Tensor, values: dict[str, Tensor]
-    ) -> Tensor:
+        self, batch: ClipBatch, sigma: Tensor, own: Tensor, values: dict[str, Tensor],
+        first_given: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         """The weighted term, at the noise of ``own``; adds what is logged to ``values``."""
         spec = self.objective.counterfactual
         hop = self.encoders.audio.times.hop_seconds
         audio = changed_audio(spec, batch, seed=self.seed, hop_seconds=hop)
-        changed = self.velocity_losses(batch, sigma, audio=audio, purpose="training")
+        changed = self.velocity_losses(
+            batch, sigma, audio=audio, purpose="training", first_given=first_given
+        )
         term = counterfactual_loss(
             own, changed, margin=spec.margin, has_music=batch.music_weight
         ).mean()
@@ -260,27 +282,32 @@ class MusicInfuserModule(L.LightningModule):
         self.music_gap = MusicGap()
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Losses at fixed noise levels with the clip's own music and with another clip's."""
+        """Losses at fixed noise levels with the clip's own music and with another clip's.
+
+        Where training gives first frames to some samples, also with the first frame given.
+        """
         metrics, noted = iter(self.validation_losses), []
-        for level in self.validation.sigmas:
-            sigma = torch.full((len(batch),), level, device=self.device)
-            purpose = f"validation {level}"
-            for audio in (batch.audio, batch.other_audio):
-                losses = self.velocity_losses(batch, sigma, audio=audio, purpose=purpose)
-                next(metrics).update(losses)  # type: ignore[operator]
-                noted.append(losses)
+        for is_given in self.validates_first:
+            first = torch.ones(len(batch), dtype=torch.bool, device=self.device)
+            for level in self.validation.sigmas:
+                sigma = torch.full((len(batch),), level, device=self.device)
+                for audio in (batch.audio, batch.other_audio):
+                    losses = self.velocity_losses(
+                        batch, sigma, audio=audio, purpose=f"validation {level}",
+                        first_given=first if is_given else None,
+                    )  # fmt: skip
+                    next(metrics).update(losses)  # type: ignore[operator]
+                    if not is_given:
+                        noted.append(losses)
         self.music_gap.update(batch.sample_index, noted)
 
     def on_validation_epoch_end(self) -> None:
         """Log the losses, and how much worse other music makes them; say it if that is nothing."""
-        found = [metric.compute() for metric in self.validation_losses]  # type: ignore[operator]
-        own, other = torch.stack(found[::2]), torch.stack(found[1::2])
-        for name, gap in zip(self.validation.names, other / own - 1, strict=True):
-            self.log(f"val/music_gap_sigma_{name}", gap, sync_dist=True)
-        self.log("val/loss", own.mean(), prog_bar=True, sync_dist=True)
-        self.log("val/loss_other_music", other.mean(), sync_dist=True)
-        gap = other.mean() / own.mean() - 1
-        self.log("val/music_gap", gap, prog_bar=True, sync_dist=True)
+        losses = [metric.compute() for metric in self.validation_losses]  # type: ignore[operator]
+        num_levels = len(self.validation.sigmas)
+        for is_given in self.validates_first:
+            found, losses = losses[: 2 * num_levels], losses[2 * num_levels :]
+            self._log_losses(found, "_first_frame" if is_given else "")
         for metric in self.validation_losses:
             metric.reset()  # type: ignore[operator]
         clips = self.trainer.datamodule.validation_clips  # type: ignore[attr-defined]
@@ -289,6 +316,17 @@ class MusicInfuserModule(L.LightningModule):
         )
         if gap_of_clips is not None:
             self._note_gap(gap_of_clips)
+
+    def _log_losses(self, found: list[Tensor], suffix: str) -> None:
+        """Log the losses of each level, own music and other in turn; names end with ``suffix``."""
+        own, other = torch.stack(found[::2]), torch.stack(found[1::2])
+        for name, gap in zip(self.validation.names, other / own - 1, strict=True):
+            self.log(f"val/music_gap_sigma_{name}{suffix}", gap, sync_dist=True)
+        is_main = not suffix
+        self.log(f"val/loss{suffix}", own.mean(), prog_bar=is_main, sync_dist=True)
+        self.log(f"val/loss_other_music{suffix}", other.mean(), sync_dist=True)
+        gap = other.mean() / own.mean() - 1
+        self.log(f"val/music_gap{suffix}", gap, prog_bar=is_main, sync_dist=True)
 
     def _note_gap(self, found: dict[str, Any]) -> None:
         """Log the gap's interval; warn once of a run that has come far and has none."""
@@ -311,8 +349,9 @@ class MusicInfuserModule(L.LightningModule):
             return [make(r, checkpoint=latent_checkpoint(self, r)) for r in batch]
 
     def velocity_losses(
-        self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str
-    ) -> Tensor:
+        self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str,
+        first_given: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The squared error of the velocity per sample.
 
         Args:
@@ -321,6 +360,8 @@ class MusicInfuserModule(L.LightningModule):
             audio: ``(B, S, audio width)``; None for no music. Samples whose music the batch says
                 was dropped are not conditioned on it either.
             purpose: Separates the noise of training from that of validation.
+            first_given: ``(B,)`` bool, samples whose first latent frame is given: it has no noise
+                and does not count; None: no sample's is.
 
         Returns:
             ``(B,)`` fp32.
@@ -336,12 +377,15 @@ class MusicInfuserModule(L.LightningModule):
             target = velocity_target(latents, noise)
         else:
             target = normalise(velocity_target(latents, noise), mean, std)
+        levels = sigma
+        if first_given is not None:
+            levels = with_first_given(sigma, latents.shape[2], first_given)
         predicted = self.adapted(
-            interpolate(latents, noise, sigma), batch.text,
-            self.adapted.timestep(sigma), audio_features=audio,
+            interpolate(latents, noise, levels), batch.text,
+            self.adapted.timestep(levels), audio_features=audio,
             text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
         )  # fmt: skip
-        return velocity_loss(predicted, target)
+        return velocity_loss(predicted, target, first_given=first_given)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the adapters, warm-up and decay counted in optimizer steps."""
@@ -393,6 +437,14 @@ class MusicInfuserModule(L.LightningModule):
 
     def _uniform(self, sample_index: int, purpose: str) -> Tensor:
         return torch.rand((), generator=generator(self.seed, sample_index, purpose))
+
+    def _first_given(self, batch: ClipBatch) -> Tensor | None:
+        """Samples whose first frame was drawn to be given, ``(B,)`` bool; None where no one's."""
+        share = self.objective.first_frame_probability
+        if not share:
+            return None
+        drawn = [self._uniform(i, "first frame").item() < share for i in batch.sample_index]
+        return torch.tensor(drawn).to(self.device, non_blocking=True) if any(drawn) else None
 
     def _noise(self, batch: ClipBatch, purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]

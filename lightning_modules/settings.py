@@ -43,10 +43,15 @@ class ObjectiveSpec:
     noise_levels: Literal["family", "plain"] = "family"
     """``family``: what is drawn from Beta(1, beta) is moved towards noise as far as the backbone's
     own levels are (Mochi: not; Wan: ``sampling.shift``). ``plain``: it is not moved."""
+    first_frame_probability: float = 0.0
+    """Share of samples whose first latent frame is given: it has no noise and does not count in the
+    loss, as in generation from a picture. For backbones that can begin with one (``wan_5b``)."""
 
     def __post_init__(self) -> None:
         """Check the choice."""
         check_choice("objective.noise_levels", self.noise_levels, ("family", "plain"))
+        share = self.first_frame_probability
+        check_number("objective.first_frame_probability", share, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)

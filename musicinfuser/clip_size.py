@@ -24,6 +24,8 @@ class LatentGeometry:
     """Frame rate of the videos the backbone was trained on."""
     patch: int = 2
     """Latents per token along a side."""
+    takes_image: bool = False
+    """Whether a clip can begin with a given picture."""
 
     @property
     def unit(self) -> int:
@@ -34,7 +36,9 @@ class LatentGeometry:
 GEOMETRIES = {
     "mochi": LatentGeometry("Mochi", temporal=6, spatial=8, channels=12, fps=30.0),
     "wan": LatentGeometry("Wan", temporal=4, spatial=8, channels=16, fps=16.0),
-    "wan_5b": LatentGeometry("Wan's 5B", temporal=4, spatial=16, channels=48, fps=24.0),
+    "wan_5b": LatentGeometry(
+        "Wan's 5B", temporal=4, spatial=16, channels=48, fps=24.0, takes_image=True
+    ),
 }
 """By family, as in ``model.backbone.family``; `musicinfuser.networks.backbones` has the rest.
 Sources: Genmo's and Wan's configs (``vae_stride``, ``sample_fps``)."""
@@ -51,6 +55,16 @@ def geometry_of(family: str) -> LatentGeometry:
     if family not in GEOMETRIES:
         raise UserError(f"there is no backbone {family!r}; choose {', '.join(GEOMETRIES)}.")
     return GEOMETRIES[family]
+
+
+def check_takes_image(geometry: LatentGeometry, what: str = "an image is given") -> None:
+    """Refuse a first picture that ``what`` asks for where there can be none (`UserError`)."""
+    if not geometry.takes_image:
+        able = " or ".join(name for name, other in GEOMETRIES.items() if other.takes_image)
+        raise UserError(
+            f"{what}, but {geometry.title} cannot begin a clip with a picture; leave it out, or "
+            f"take a backbone of the family {able}."
+        )
 
 
 ClipSize = tuple[int, int]

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musicinfuser.errors import UserError
+from musicinfuser.setting_differences import without_defaults
 
 # Lists the generated clips of a folder, one json object per line.
 MANIFEST_NAME = "manifest.jsonl"
@@ -17,6 +19,9 @@ SILENCE = "silence"
 """In place of a file in ``heard``: the model with its audio layers, which get a silent sound."""
 SHIFTED = "shifted audio"
 """What is added to the name of a system for clips that hear their track earlier or later."""
+
+FIRST_PICTURE = "first picture"
+"""Likewise for clips that begin with a given picture."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class GenerationRequest:
     """Where in ``heard`` it starts; None is the offset in the track."""
     in_windows: bool = False
     """Whether it is sampled in overlapping windows where it is longer than one."""
+    image: str | None = None
+    """A picture that becomes the first frame, of a backbone that can begin with one: its largest
+    box of the clip's aspect, from the middle, resized."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -72,7 +80,12 @@ class GenerationRequest:
     def control(self) -> str:
         """What sets the clip apart from the same system's clips with their own track."""
         names = {None: "", NO_AUDIO: "no audio", SILENCE: "silent audio"}
-        return names.get(self.heard, SHIFTED if self.heard == self.track else "mismatched audio")
+        heard = names.get(self.heard, SHIFTED if self.heard == self.track else "mismatched audio")
+        return ", ".join(filter(None, (heard, self.image and FIRST_PICTURE)))
+
+    def stored(self) -> dict[str, Any]:
+        """What decides the clip, as older files have it: without an image that is not given."""
+        return without_defaults(self, "image")
 
     def file_stem(self) -> str:
         """A readable file name, unique among requests that differ."""
@@ -86,6 +99,9 @@ class GenerationRequest:
             hears = f"_hears-{slug(Path(self.heard).stem, max_length=20, max_bytes=40)}"
         if self.in_windows:
             identity += "|in windows"
+        if self.image is not None:
+            identity += f"|begins with {self.image}"
+            hears += f"_from-{slug(Path(self.image).stem, max_length=20, max_bytes=40)}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         return f"{slug(self.track_name)}_{slug(self.prompt)}_seed{self.seed}{hears}_{digest}"
 

@@ -68,7 +68,7 @@ def test_every_combination_becomes_a_video_with_its_music(
             "file", "system", "track", "track_offset_seconds", "prompt", "seed", "num_frames",
             "fps", "height", "width", "num_steps", "guidance_scale", "music_guidance_scale",
             "padded_seconds", "heard", "heard_offset_seconds", "in_windows", "window_frames",
-            "window_overlap_frames", "window_noise", "sha256",
+            "window_overlap_frames", "window_noise", "image", "sha256",
         }  # fmt: skip
         assert (row["num_frames"], row["height"], row["width"], row["fps"]) == (13, 32, 32, 30.0)
         assert (row["num_steps"], row["guidance_scale"], row["padded_seconds"]) == (2, 6.0, 0.0)

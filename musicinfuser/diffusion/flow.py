@@ -4,16 +4,42 @@ z_sigma = (1 - sigma) z + sigma eps; the network predicts the velocity z - eps (
 terms the denoiser of eq. 1 is D(z_sigma) = z_sigma + sigma * velocity.
 """
 
+import torch
 from torch import Tensor
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape ``(B,)`` so that it broadcasts over ``like`` ``(B, ...)``."""
+    """Reshape ``(B,)``, or ``(B, T)``, so that it broadcasts over ``like`` ``(B, C, T, H, W)``."""
+    if values.dim() == 2:
+        return values[:, None, :, None, None]
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def with_first_given(sigma: Tensor, num_frames: int, is_given: Tensor | None = None) -> Tensor:
+    """Levels of each latent frame, ``(B, T)``: 0 for a first one that is given, no noise at all.
+
+    Args:
+        sigma: ``(B,)``.
+        num_frames: T.
+        is_given: ``(B,)`` bool, whether a sample's first frame is; None: all are.
+    """
+    levels = sigma[:, None].repeat(1, num_frames)
+    if is_given is None:
+        levels[:, 0] = 0
+    else:
+        levels[:, 0] = torch.where(is_given, 0, sigma)
+    return levels
+
+
+def begun_with(first: Tensor | None, latents: Tensor) -> Tensor:
+    """Latents ``(B, C, T, H, W)`` with ``first`` ``(B, C, 1, H, W)`` in place of their first."""
+    if first is None:
+        return latents
+    return torch.cat([first.to(latents), latents[:, :, first.shape[2] :]], dim=2)
+
+
 def interpolate(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """z_sigma for latents and noise ``(B, C, T, H, W)`` at levels ``(B,)``."""
+    """z_sigma for latents and noise ``(B, C, T, H, W)`` at levels ``(B,)`` or ``(B, T)``."""
     sigma = per_sample(sigma, latents)
     return (1 - sigma) * latents + sigma * noise
 
@@ -23,9 +49,23 @@ def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
     return latents - noise
 
 
-def velocity_loss(predicted: Tensor, target: Tensor) -> Tensor:
+def velocity_loss(
+    predicted: Tensor, target: Tensor, *, first_given: Tensor | None = None
+) -> Tensor:
     """Mean squared error per sample, ``(B,)``, in fp32.
 
     Up to the factor sigma^2 this is eq. 1's objective, since D - y = sigma * (predicted - target).
+
+    Args:
+        predicted: ``(B, C, T, H, W)``.
+        target: Likewise.
+        first_given: ``(B,)`` bool, samples whose first latent frame is given and does not count;
+            None: all frames of all count.
     """
-    return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
+    squared = (predicted.float() - target.float()).square()
+    if first_given is None:
+        return squared.flatten(1).mean(dim=1)
+    of_frames = squared.mean(dim=(1, 3, 4))
+    counts = torch.ones_like(of_frames)
+    counts[:, 0] = (~first_given).to(counts)
+    return (of_frames * counts).sum(dim=1) / counts.sum(dim=1)

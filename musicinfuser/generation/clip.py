@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from musicinfuser import keyed_random
+from musicinfuser.clip_size import check_takes_image
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation.sampling import (
     AudioConditioning,
@@ -21,6 +22,7 @@ from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationReques
 from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import ManifestEntry, write_generated
+from musicinfuser.media.pictures import read_picture
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.encoders import Encoders
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -75,7 +77,7 @@ def generate(
     Args:
         model: The adapted transformer, on ``device``.
         encoders: Frozen encoders; moved to ``device`` while used.
-        request: Track, prompt, seed, size, and the audio if it is not the track.
+        request: Track, prompt, seed, size, the audio if it is not the track, and a first picture.
         sampling: Steps and guidance.
         device: Where to compute; run under autocast for a bf16 backbone.
         progress: Wraps the range of sampling steps.
@@ -84,9 +86,15 @@ def generate(
             None saves nothing.
 
     Raises:
-        MediaError: The track or other audio cannot be read, or has no sound at its offset.
+        MediaError: The track, other audio or picture cannot be read, or the track has no sound at
+            its offset.
+        UserError: A picture, and a backbone that cannot begin with one.
         OutOfMemoryError: The device's memory is too small; says which option to use.
     """
+    picture = None
+    if request.image is not None:
+        check_takes_image(model.kind.geometry)
+        picture = read_picture(request.image, height=request.height, width=request.width)
     windows = sampling.windows(request.num_frames) if request.in_windows else None
     rate_hz, context_seconds = encoders.audio.rate_hz, encoders.audio.context_seconds
     request, sound, waveform, padded_seconds = read_track(
@@ -94,7 +102,8 @@ def generate(
     )
     audio: AudioConditioning | None = None
     encode_audio = partial(encoders.encode_audio, device=device)
-    with named_out_of_memory("encoding prompt and music", ENCODING_REMEDY):
+    first_frame = None
+    with named_out_of_memory("encoding prompt, music and picture", ENCODING_REMEDY):
         text, negative = encoders.encode_captions(
             [request.prompt, sampling.negative_prompt], device=device
         )
@@ -104,12 +113,15 @@ def generate(
                 first=round(min(audio_offset_seconds(request), context_seconds) * rate_hz),
                 span_seconds=audio_seconds(request.num_frames, fps=sampling.fps, windows=windows),
             )  # fmt: skip
+        if picture is not None:
+            first_frame = encoders.encode_picture(picture, device=device)
     num_steps = sampling.num_steps - (checkpoint.num_done() if checkpoint else 0)
     num_windows = num_steps * (len(windows.starts) if windows else 0)
     with named_out_of_memory("sampling", SAMPLING_REMEDY):
         latents = sample_latents(
-            model, text=text, negative=negative, audio=audio, request=request, sampling=sampling,
-            device=device, checkpoint=checkpoint, windows=windows, progress=progress,
+            model, text=text, negative=negative, audio=audio, first_frame=first_frame,
+            request=request, sampling=sampling, device=device, checkpoint=checkpoint,
+            windows=windows, progress=progress,
             on_window=None if on_window is None else partial(on_window, num_windows),
         )  # fmt: skip
     more_frames: Iterable[Tensor] = ()

@@ -15,10 +15,12 @@ from torch import Tensor
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import (
     check_clip_size,
+    check_takes_image,
     geometry_of,
     latent_shape,
     num_latent_frames,
 )
+from musicinfuser.diffusion.flow import begun_with, with_first_given
 from musicinfuser.diffusion.guidance import Denoiser, guidance_away, once_per_step, text_guidance
 from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample
 from musicinfuser.diffusion.windows import Windows, in_windows
@@ -188,6 +190,7 @@ def sample_latents(
     text: Tensor,
     negative: Tensor,
     audio: AudioConditioning | None,
+    first_frame: Tensor | None = None,
     request: GenerationRequest,
     sampling: SamplingSpec,
     device: torch.device,
@@ -202,6 +205,7 @@ def sample_latents(
         text: ``(L, text width)`` features of the prompt.
         negative: ``(L', text width)`` features of the negative prompt; both may be empty.
         audio: As in `Conditions`, for one clip.
+        first_frame: Likewise.
         request: Seed and size.
         sampling: Steps and guidance.
         device: Where to compute; latents in windows stay on the CPU.
@@ -218,7 +222,9 @@ def sample_latents(
     num_drawn = num_frames if windows is None else windows.num_drawn
     noise = torch.randn(1, channels, num_drawn, *area, generator=stream)
     noise = noise.to(device) if windows is None else windows.noise(noise)
-    conditions = Conditions(text[None].to(device), negative[None].to(device), audio)
+    conditions = Conditions(
+        text[None].to(device), negative[None].to(device), audio, first_frame=first_frame
+    )
     if checkpoint is not None:
         options["first_step"], noise = checkpoint.resume(noise)
         options["on_step_end"] = checkpoint.save
@@ -239,6 +245,9 @@ class Conditions:
     """Valid tokens of each prompt; None is all."""
     negative_lengths: tuple[int, ...] | None = None
     """Valid tokens of each negative prompt; None is all."""
+    first_frame: Tensor | None = None
+    """``(B, C, 1, H, W)`` normalised latents of the pictures that the clips begin with, as
+    `Encoders.encode_picture` gives them; None for none."""
 
     def audio_from(self, start: int) -> Tensor | None:
         """Features for the window that starts at a latent frame, on the device of the text."""
@@ -264,6 +273,10 @@ def denoise(
 ) -> Tensor:
     """Normalised latents of a batch, of the shape of ``noise``, fp32: the one way to sample.
 
+    A first frame that is given takes the place of the latents' own in all that the model sees of
+    them, and has no noise, as in `WanImageToVideoPipeline` of diffusers; of clips in windows the
+    first window begins with it.
+
     Args:
         model: The adapted transformer.
         conditions: Looked at anew in each step.
@@ -277,7 +290,12 @@ def denoise(
         first_step: As in `euler_sample`.
         on_step_end: As in `euler_sample`.
         lora_scale: Times what each LoRA counts.
+
+    Raises:
+        UserError: A first frame is given, and the backbone cannot begin with one.
     """
+    if conditions.first_frame is not None:
+        check_takes_image(model.kind.geometry)
 
     def denoiser(
         start: int,
@@ -289,6 +307,9 @@ def denoise(
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             features = conditions.negative if is_negative else conditions.text
             lengths = conditions.negative_lengths if is_negative else conditions.text_lengths
+            if start == 0 and conditions.first_frame is not None:
+                latents = begun_with(conditions.first_frame, latents)
+                sigma = with_first_given(sigma, latents.shape[2])
             return model(
                 latents,
                 features,
@@ -319,7 +340,8 @@ def denoise(
         if windows is None
         else in_windows(guided, windows, device=conditions.text.device, on_window=on_window)
     )
-    return euler_sample(
+    latents = euler_sample(
         velocity, noise, sampling.noise_levels(), first_step=first_step, progress=progress,
         on_step_end=on_step_end,
     )  # fmt: skip
+    return begun_with(conditions.first_frame, latents)

@@ -201,7 +201,7 @@ def read_clip(
             )
         rgb = full_range_rgb(frame, reformatter, decoding)
         image = np.rot90(rgb, _quarter_turns(frame))
-        pixels = _cropped(image, size, crop, height, width, path)
+        pixels = cropped(image, size, crop, height, width, path)
         clip[first:last] = (
             sdr_from_hdr(pixels, frame.color_trc) if pixels.is_floating_point() else pixels
         )
@@ -294,7 +294,7 @@ def _shown_size(stream: "VideoStream", frame: "VideoFrame") -> tuple[int, int]:
     return (height, width) if _quarter_turns(frame) % 2 else (width, height)
 
 
-def _cropped(
+def cropped(
     image: np.ndarray,
     shown: tuple[int, int],
     crop: CropBox | None,

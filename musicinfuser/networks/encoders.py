@@ -140,6 +140,26 @@ class Encoders:
                 distribution = vae.encode(pixels).latent_dist
         return distribution.mean, distribution.logvar
 
+    def encode_picture(self, picture: Tensor, *, device: torch.device) -> Tensor:
+        """Latents of a picture as the first of a clip's.
+
+        The first latent frame of a video is that of its first picture alone: the VAEs of families
+        that begin with one are causal.
+
+        Args:
+            picture: ``(H, W, 3)`` uint8, as `media.pictures` gives it.
+            device: Where to compute.
+
+        Returns:
+            ``(1, C, 1, h, w)`` normalised, fp32, on ``device``.
+        """
+        latents, _ = self.encode_video(picture[None, None], device=device)
+        mean, std = (
+            t.to(device).reshape(1, -1, 1, 1, 1) for t in (self.latents_mean, self.latents_std)
+        )
+        # Times the reciprocal, as in diffusers' pipeline: a quotient may have another last bit.
+        return (latents.float() - mean) * (1 / std)
+
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
         """Pixels of normalised latents.

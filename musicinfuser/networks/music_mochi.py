@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from musicinfuser import keyed_random
+from musicinfuser.clip_size import check_takes_image
 from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.offload_hooks import lora_scaled, run_with_hooks
 from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
@@ -157,7 +158,7 @@ class MusicMochi(nn.Module):
             block.run = run
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What ``forward`` takes for noise levels ``(B,)`` in [0, 1], fp32."""
+        """What ``forward`` takes for noise levels ``(B,)`` or ``(B, T)`` in [0, 1], fp32."""
         return self.kind.timestep(sigma)
 
     def trainable_names(self) -> set[str]:
@@ -184,7 +185,8 @@ class MusicMochi(nn.Module):
         Args:
             hidden_states: ``(B, C, T, H, W)`` noisy latents, normalised; H and W even.
             encoder_hidden_states: ``(B, L, text width)`` T5 features, right-padded.
-            timestep: ``(B,)`` fp32, as `timestep` gives it.
+            timestep: ``(B,)`` fp32, as `timestep` gives it; or ``(B, T)``, one for each latent
+                frame, of a backbone that can begin with a picture: given frames have no noise.
             encoder_attention_mask: ``(B, L)``, nonzero = valid. Read on the device; for parity
                 and pipelines. Give this or ``text_lengths``.
             audio_features: ``(B, S, audio_width)``; None switches ZICA off.
@@ -200,8 +202,9 @@ class MusicMochi(nn.Module):
             ``(B, C, T, H, W)`` in the backbone's type.
 
         Raises:
-            ValueError: Not exactly one of mask and lengths, sizes that cannot be patched, or blocks
-                to skip that do not exist or while gradients are on.
+            ValueError: Not exactly one of mask and lengths, sizes that cannot be patched, noise
+                levels per frame of a backbone that has one, or blocks to skip that do not exist or
+                while gradients are on.
         """
         run = partial(
             self._velocity, hidden_states, encoder_hidden_states, timestep, encoder_attention_mask,
@@ -223,6 +226,8 @@ class MusicMochi(nn.Module):
         skip_layers: tuple[int, ...],
     ) -> Tensor:
         kind = self.kind
+        if timestep.dim() == 2:
+            check_takes_image(kind.geometry)
         if skip_layers:
             check_skipped(skip_layers, depth=len(kind.blocks))
         stream, given = kind.embed(

@@ -3,10 +3,12 @@
     python -m small_world.experiments.whole_song music runs/whole_song
     python train.py predict ... --data.init_args.generation.requests runs/whole_song/requests.csv
     python -m small_world.experiments.whole_song measure runs/whole_song/videos --out OUT.json
+    python -m small_world.experiments.whole_song colours runs/wan_5b/videos --out OUT.json
 
 The whole command is in docs/generation.md. The songs are held-out pieces of worlds that no training
 uses. Motion is the speed of joints that a probe finds in the pixels, and the difference of frames.
-Every video counts once in the intervals.
+Every video counts once in the intervals. ``colours`` looks at colours alone, of videos of any
+backbone in windows: how far they move away from the first frame, such as a picture that was given.
 """
 
 import argparse
@@ -169,6 +171,38 @@ def figures_of(videos: Sequence[dict]) -> list[Figure]:
     ]
 
 
+def colours_from_first(looks: Tensor, num_frames: int) -> dict[str, float]:
+    """Distances in RGB of the first frame, the first ``num_frames`` and the last, each to each.
+
+    Args:
+        looks: ``(T, 3)``, see `look`.
+        num_frames: Of a window.
+    """
+    start, first, last = looks[0], looks[:num_frames].mean(dim=0), looks[-num_frames:].mean(dim=0)
+    return {
+        "first frame to first window": float((first - start).norm()),
+        "first frame to last window": float((last - start).norm()),
+        "first window to last": float((last - first).norm()),
+    }
+
+
+def colour_figures(videos: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], dict]:
+    """Means over videos with their intervals, and what was found of each."""
+    found = {}
+    for row in rows:
+        frames = read_clip(
+            videos / row["file"], start_seconds=0.0, num_frames=row["num_frames"], height=SIDE,
+            width=SIDE, fps=row["fps"], crop=None,
+        )  # fmt: skip
+        found[row["file"]] = colours_from_first(look(frames), row["window_frames"])
+    figures = []
+    for what in next(iter(found.values())):
+        mean = bootstrap_mean([of[what] for of in found.values()], seed=0, name=what)
+        note = f"{mean.text()}, n = {mean.num_values}; distance in RGB"
+        figures.append(Figure(f"colours, {what}", mean.mean, "", note=note))
+    return figures, found
+
+
 def write_music(folder: Path, *, num_songs: int, seconds: float) -> None:
     """A wav per song, its beats beside it, and the list of requests."""
     known, rows = tables(), list[Row]()
@@ -211,9 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     music.add_argument("folder", type=Path)
     music.add_argument("--songs", type=int, default=32)
     music.add_argument("--seconds", type=float, default=13.0)
-    measure = commands.add_parser("measure", help="measure videos of these requests")
-    measure.add_argument("videos", type=Path, help="folder with manifest.jsonl")
-    measure.add_argument("--out", type=Path, required=True, help="the result, a .json file")
+    helps = {"measure": "measure videos of these requests", "colours": "of any videos in windows"}
+    for name, what in helps.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("videos", type=Path, help="folder with manifest.jsonl")
+        command.add_argument("--out", type=Path, required=True, help="the result, a .json file")
     settings = parser.parse_args(arguments)
     if settings.command == "music":
         write_music(settings.folder, num_songs=settings.songs, seconds=settings.seconds)
@@ -221,6 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for _, row in read_json_lines(settings.videos / "manifest.jsonl")]
     if not all(row.get("window_frames") for row in rows):
         raise SystemExit(f"{settings.videos}: has videos without windows; ask for more seconds.")
+    if settings.command == "colours":
+        figures, found = colour_figures(settings.videos, rows)
+        write_result(
+            settings.out, "small_world.whole_song", figures, settings=settings, details=found
+        )
+        return
     names = ("window_frames", "window_overlap_frames")
     spec = SamplingSpec(1, 1.0, **{name: rows[0][name] for name in names})
     plan = spec.windows(rows[0]["num_frames"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from datamodules.aist_names import tables
 from datamodules.generation_requests import RequestsSpec, held_out_tracks, make_requests
 from datamodules.request_lists import read_requests
 from datamodules.track_tempi import TempoSpec
+from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.generation_requests import GenerationRequest
 
 HELD_OUT = (
@@ -204,6 +206,33 @@ def test_a_list_of_requests(listed: Path) -> None:
     listed.write_text("seed,track,prompt\n1,own.wav,a\n")
     spec = RequestsSpec(requests=str(listed), num_frames=13, track_offset_seconds=None)
     assert requests(spec) == [GenerationRequest(f"{folder}/own.wav", "a", 1, 13, 32, 48, None)]
+
+
+def test_a_list_of_first_pictures(listed: Path) -> None:
+    """Beside the list, as tracks are; a line without one has that of the whole command, if any."""
+    for name in ("a.png", "b.png"):
+        (listed.parent / name).touch()
+    listed.write_text("track,prompt,seed,image\nown.wav,a,0,a.png\nown.wav,a,0,\nown.wav,a,1,\n")
+    options: dict = {"num_frames": 9, "height": 32, "width": 64, "geometry": GEOMETRIES["wan_5b"]}
+    folder, spec = listed.parent, RequestsSpec(requests=str(listed), num_frames=9)
+    found = make_requests(spec, **options)
+    assert [request.image for request in found] == [f"{folder}/a.png", None, None]
+    assert [request.control for request in found] == ["first picture", "", ""]
+    stems = [request.file_stem() for request in found]
+    assert "_from-a_" in stems[0] and len(set(stems)) == 3
+    assert "image" not in found[1].stored() and found[0].stored()["image"] == f"{folder}/a.png"
+    given = make_requests(replace(spec, image=f"{folder}/b.png"), **options)
+    assert [Path(r.image or "").name for r in given] == ["a.png", "b.png", "b.png"]
+    both = replace(found[0], heard="nothing")
+    assert both.control == "no audio, first picture"
+    with pytest.raises(
+        ValueError, match="line 2: an image is given, but Mochi cannot begin a clip"
+    ):
+        requests(RequestsSpec(requests=str(listed)))
+    asked = RequestsSpec(music=[f"{folder}/own.wav"], prompts=["a"], image=f"{folder}/b.png")
+    message = "generation.image is .*b.png, but Mochi cannot begin .* of the family wan_5b"
+    with pytest.raises(ValueError, match=message):
+        requests(asked)
 
 
 @pytest.mark.parametrize(

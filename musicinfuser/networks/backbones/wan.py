@@ -98,7 +98,8 @@ class AdaptedWanBlock(WanTransformerBlock):
         Args:
             hidden_states: ``(B, N, D)`` visual tokens.
             encoder_hidden_states: ``(B, 512, D)`` text.
-            temb: ``(B, 6, D)``, what the noise level makes of scales, shifts and gates.
+            temb: ``(B, 6, D)``, what the noise level makes of scales, shifts and gates; where
+                tokens differ in it ``(B, N, 6, D)``.
             rotary_emb: cos and sin, ``(1, N, 1, d)`` each.
             audio: Audio and its adapter; None for neither.
             policy: What is kept for backward.
@@ -252,8 +253,9 @@ class Wan(Backbone):
     ) -> tuple[Stream, Given]:
         """The video stream; the text, filled up with zeros, is the same for all blocks.
 
-        Every token of a clip has the same noise level, also with TI2V, whose pipeline gives one for
-        each token: off by 2e-7 of the velocity in fp32, and ``(B, N, 6, D)`` smaller.
+        With one noise level for a clip all its tokens share a modulation, also with TI2V, whose
+        pipeline gives each token one: off by 2e-7 of the velocity in fp32, and ``(B, N, 6, D)``
+        smaller. With one for each latent frame tokens have their own, as in that pipeline.
         """
         model, dtype = self.model, self.model.patch_embedding.weight.dtype
         _, rows, columns = model.config.patch_size
@@ -272,8 +274,16 @@ class Wan(Backbone):
         # As in WanPipeline, which knows no autocast: each part has the type of its weights.
         with torch.autocast(latents.device.type, enabled=False):
             visual = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
-            time, modulation, text, _ = model.condition_embedder(timestep, text, None)
-        of_block = [modulation.unflatten(1, (6, -1))] * len(self.blocks)
+            num_levels = None
+            if timestep.dim() == 2:
+                # Of each token, as there: of fewer rows a product may have other last bits.
+                per_frame = visual.shape[1] // latents.shape[2]
+                timestep = timestep.repeat_interleave(per_frame, dim=1)
+                num_levels, timestep = timestep.shape[1], timestep.flatten()
+            time, modulation, text, _ = model.condition_embedder(
+                timestep, text, None, timestep_seq_len=num_levels
+            )
+        of_block = [modulation.unflatten(-1, (6, -1))] * len(self.blocks)
         return (visual,), Given((text, rotary), of_block, time, latents.shape)
 
     def run_block(
@@ -296,8 +306,9 @@ class Wan(Backbone):
     def head(self, visual: Tensor, given: Given) -> Tensor:
         """The velocity with its sign turned: Wan predicts eps - z. No bit is lost by that."""
         model = self.model
-        table = model.scale_shift_table.to(visual.device) + given.of_head.unsqueeze(1)
-        shift, scale = table.chunk(2, dim=1)
+        # (B, D), or (B, N, D) where tokens have levels of their own.
+        table = model.scale_shift_table.to(visual.device) + given.of_head.unsqueeze(-2)
+        shift, scale = (part.flatten(1, -2) for part in table.chunk(2, dim=-2))
         with torch.autocast(visual.device.type, enabled=False):
             visual = (model.norm_out(visual.float()) * (1 + scale) + shift).type_as(visual)
             visual = model.proj_out(visual)

@@ -59,6 +59,20 @@ def clip():
     )
 
 
+@pytest.fixture(scope="module")
+def base_5b():
+    return small_wan.transformer(in_channels=48, out_channels=48)
+
+
+@pytest.fixture(scope="module")
+def clip_5b(clip):
+    """The same for the 5B, whose first clip begins with a given frame: levels of each frame."""
+    levels = clip.timestep[:, None].repeat(1, 3)
+    levels[0, 0] = 0
+    latents = torch.cat([clip.latents, -clip.latents, 2 * clip.latents], dim=1)
+    return SimpleNamespace(**vars(clip) | {"latents": latents, "timestep": levels})
+
+
 def filled_up(text, lengths=LENGTHS):
     """As WanPipeline gives text: zeros after each sample's own tokens, 512 in all."""
     found = torch.zeros(len(text), 512, text.shape[2], dtype=text.dtype)
@@ -141,24 +155,30 @@ def test_gradients_reach_adapters_alone(make, clip):
         {"gradient_checkpointing": "full", "stream_blocks": True, "offload_inputs": True},
     ],
 )
-def test_no_way_to_save_memory_changes_a_bit(make, clip, ways):
+@pytest.mark.parametrize("is_given", [False, True])
+def test_no_way_to_save_memory_changes_a_bit(make, base, base_5b, clip, clip_5b, ways, is_given):
+    model, clip = (base_5b, clip_5b) if is_given else (base, clip)
     expected, found = (
-        gradients(with_trained_values(make(**changes)), clip) for changes in ({}, ways)
+        gradients(with_trained_values(make(model=model, **changes)), clip) for changes in ({}, ways)
     )
     assert torch.equal(found[0], expected[0])
     assert found[1].keys() == expected[1].keys()
     assert all(torch.equal(found[1][name], gradient) for name, gradient in expected[1].items())
 
 
-def test_compiled_blocks_are_whole_graphs_with_the_same_bits(make, clip):
-    ways = {"gradient_checkpointing": "attention"}
-    expected = gradients(with_trained_values(make(**ways)), clip)
+def test_compiled_blocks_are_whole_graphs_with_the_same_bits(make, base_5b, clip_5b):
+    """With one noise level and with one per frame: the blocks are the 5B's."""
+    ways = {"model": base_5b, "gradient_checkpointing": "attention"}
     model = with_trained_values(make(compile_blocks=True, **ways))
     model.set_block_run(compiled(wan.run_block, backend="eager"))
-    found = gradients(model, clip)
+    for levels in (clip_5b.timestep, clip_5b.timestep[:, 1]):
+        clip = SimpleNamespace(**vars(clip_5b) | {"timestep": levels})
+        expected = gradients(with_trained_values(make(**ways)), clip)
+        model.zero_grad()
+        found = gradients(model, clip)
+        assert torch.equal(found[0], expected[0])
+        assert all(torch.equal(found[1][name], value) for name, value in expected[1].items())
     torch._dynamo.reset()
-    assert torch.equal(found[0], expected[0])
-    assert all(torch.equal(found[1][name], gradient) for name, gradient in expected[1].items())
 
 
 def test_skipped_blocks_and_scaled_lora(base, make, clip):
@@ -248,15 +268,35 @@ def test_what_a_checkpoint_says_of_the_backbone(base):
     }  # fmt: skip
 
 
-def test_one_noise_level_for_all_tokens_is_what_ti2v_means(make, clip):
+def test_one_noise_level_for_all_tokens_is_what_ti2v_means(make, base_5b, clip):
     """diffusers gives TI2V a level for each token, in text-to-video always the same."""
-    base = small_wan.transformer(in_channels=48, out_channels=48)
     latents = torch.cat([clip.latents] * 3, dim=1)
     levels = clip.timestep[:, None].expand(-1, 3 * 2 * 3)
     with torch.no_grad():
-        theirs = base(latents, levels, filled_up(clip.text), return_dict=False)[0]
-        ours = make(model=base)(latents, clip.text, clip.timestep, text_lengths=LENGTHS)
+        theirs = base_5b(latents, levels, filled_up(clip.text), return_dict=False)[0]
+        ours = make(model=base_5b)(latents, clip.text, clip.timestep, text_lengths=LENGTHS)
     assert ((ours + theirs).norm() / theirs.norm()).item() < 2e-6
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_a_noise_level_per_frame_is_one_per_token_of_diffusers(base_5b, make, clip_5b, with_audio):
+    """Bit for bit: a frame here has 2x3 tokens."""
+    tokens = SimpleNamespace(
+        **vars(clip_5b) | {"timestep": clip_5b.timestep.repeat_interleave(6, dim=1)}
+    )
+    with torch.no_grad():
+        out = run(make(model=base_5b), clip_5b, audio=clip_5b.audio if with_audio else None)
+    assert torch.equal(out, -bare(base_5b, tokens))
+
+
+def test_a_given_frame_is_no_noise_to_the_model(make, base_5b, clip_5b):
+    """With the level of its clip the same frame is something else."""
+    model = make(model=base_5b)
+    other = SimpleNamespace(**vars(clip_5b) | {"timestep": clip_5b.timestep[:, 1]})
+    with torch.no_grad():
+        given, without = run(model, clip_5b), run(model, other)
+    assert (given - without)[0].abs().mean() > 1e-4
+    torch.testing.assert_close(given[1], without[1], rtol=0, atol=1e-5)
 
 
 def test_errors(tmp_path, base, make, clip):
@@ -272,6 +312,8 @@ def test_errors(tmp_path, base, make, clip):
     long = pad(clip.text, (0, 0, 0, 500))
     with pytest.raises(ValueError, match="a text has 540 tokens, but Wan reads 512; set model.en"):
         model(clip.latents, long, clip.timestep, text_lengths=(540, 3))
+    with pytest.raises(ValueError, match="Wan cannot begin a clip with a picture; leave"):
+        model(clip.latents, clip.text, torch.ones(2, 3), text_lengths=LENGTHS)
     with pytest.raises(ValueError, match="a WanTransformer3DModel of these sizes cannot be ad"):
         make(model=small_wan.transformer(in_channels=36, out_channels=16))
 

@@ -1,13 +1,23 @@
-"""Latents of the adapted Wan against those of diffusers' `WanPipeline`."""
+"""Latents of the adapted Wan against those of diffusers' `WanPipeline`, and from a picture."""
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+)
+from PIL import Image
+from transformers import ByT5Tokenizer
 
 from musicinfuser.diffusion.guidance import text_guidance
 from musicinfuser.diffusion.sampler import euler_sample
+from musicinfuser.generation import Conditions, SamplingSpec, denoise
+from musicinfuser.media.pictures import fitted_picture
+from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.zica import ZicaSpec
@@ -89,3 +99,79 @@ def test_their_own_scheduler_on_our_velocity_gives_their_latents_bit_for_bit(mod
             predicted = without + GUIDANCE * (-positive(found, timestep[None]) - without)
             found = scheduler.step(predicted, timestep, found, return_dict=False)[0]
     assert torch.equal(found, expected)
+
+
+SIZE = {"height": 32, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """diffusers' pipeline from a picture, of small parts of the 5B, and encoders of the same."""
+    folder = small_wan.write_parts(tmp_path_factory.mktemp("parts"), is_5b=True)
+    encoders = Encoders(EncodersSpec(str(folder), family="wan_5b", max_text_tokens=512,
+                                     dtype="float32"))  # fmt: skip
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=ByT5Tokenizer(), text_encoder=encoders.text_encoder, vae=encoders.vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        transformer=small_wan.transformer(in_channels=48, out_channels=48), expand_timesteps=True,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline, encoders
+
+
+@pytest.fixture(scope="module")
+def picture():
+    pixels = np.random.default_rng(7).integers(0, 256, (*SIZE.values(), 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("with_audio", [False, True])
+def test_from_a_picture_they_are_those_of_the_image_pipeline_bit_for_bit(
+    monkeypatch, begun, picture, with_audio
+):
+    pipeline, encoders = begun
+    # Through the other pipeline: this one cleans prompts with a package that is not needed here.
+    with torch.no_grad():
+        text, negative = (
+            small_wan.pipeline(None).encode_prompt(p, None, False, max_sequence_length=512)[0]
+            for p in (PROMPT, NEGATIVE)
+        )
+    noise = torch.randn(1, 48, 3, 2, 4, generator=torch.Generator().manual_seed(5))
+    expected = pipeline(
+        picture, prompt_embeds=text, negative_prompt_embeds=negative, **SIZE, num_frames=9,
+        num_inference_steps=NUM_STEPS, guidance_scale=GUIDANCE, latents=noise,
+        output_type="latent",
+    ).frames  # fmt: skip
+    model = MusicMochi(
+        copy.deepcopy(pipeline.transformer), layers=[0, 2], zica=ZicaSpec(num_heads=4),
+        lora=LoraSpec(rank=2, alpha=2.0), audio_width=96,
+    )  # fmt: skip
+    first = encoders.encode_picture(fitted_picture(picture, **SIZE), device=torch.device("cpu"))
+    audio = torch.randn(1, 20, 96, generator=torch.Generator().manual_seed(6))
+    lengths = [(int(features[0].any(dim=-1).sum()),) for features in (text, negative)]
+    conditions = Conditions(text, negative, audio if with_audio else None, *lengths, first)
+    monkeypatch.setattr(SamplingSpec, "noise_levels", lambda _: pipeline.scheduler.sigmas)
+    sampling = SamplingSpec(NUM_STEPS, GUIDANCE, family="wan_5b")
+    found = denoise(model, conditions, noise, sampling)
+    assert torch.equal(found, expected)
+    assert torch.equal(found[:, :, :1], first) and (found - noise).abs().mean() > 0.1
+    conditions.first_frame = None
+    without = denoise(model, conditions, noise, sampling)
+    assert (found - without)[:, :, 1:].abs().mean() > 1e-3
+
+
+def test_the_first_latent_frame_of_a_video_is_that_of_its_first_picture(begun):
+    """So a cache holds what a training from pictures needs; up to the last layer, bit for bit.
+
+    That one is a product over all latent frames: of more of them the last bits may differ.
+    """
+    _, encoders = begun
+    stream = torch.Generator().manual_seed(3)
+    frames = torch.randint(0, 256, (1, 9, 32, 64, 3), generator=stream, dtype=torch.uint8)
+    whole, first = (
+        encoders.encode_video(f, device=torch.device("cpu"))[0] for f in (frames, frames[:, :1])
+    )
+    assert (whole[:, :, :1] - first).abs().max() < 1e-6 < 1e-2 < first.abs().mean()
+    frames[:, 1:] = 0
+    other, _ = encoders.encode_video(frames, device=torch.device("cpu"))
+    assert torch.equal(other[:, :, :1], whole[:, :, :1])

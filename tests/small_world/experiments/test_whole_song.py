@@ -1,11 +1,14 @@
 """What the benchmark of songs in windows calls a seam, and what it says of one."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from musicinfuser.atomic_files import write_json_lines
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.media.video_writing import write_video
 from small_world.experiments.whole_song import (
     Song,
     at_seams,
@@ -13,6 +16,7 @@ from small_world.experiments.whole_song import (
     halves,
     look,
     look_changes,
+    main,
     outside_share,
     per_video,
     seam_frames,
@@ -91,3 +95,26 @@ def test_figures_name_their_intervals_and_counts():
     assert figures["beat alignment, first half"].value > 0.9
     assert figures["colours, first window to last"].value == pytest.approx(31.8 * 3**0.5)
     assert figures["colours, within the first window"].value == pytest.approx(3.65 * 3**0.5)
+
+
+def test_colours_that_leave_the_first_frame_are_seen(tmp_path):
+    """Of two videos in windows of 9 frames one keeps its red and one turns blue."""
+    red, blue = torch.tensor([220.0, 20.0, 20.0]), torch.tensor([20.0, 20.0, 220.0])
+    share = torch.linspace(0, 1, 33)[:, None]
+    for name, colours in (("kept", red.repeat(33, 1)), ("turned", red + share * (blue - red))):
+        frames = colours.round().byte()[:, None, None].repeat(1, 64, 64, 1)
+        sound = torch.zeros(44_100 * 33 // 24)
+        write_video(tmp_path / f"{name}.mp4", frames, fps=24, audio=sound, audio_rate_hz=44_100)
+    rows = [
+        {"file": f"{name}.mp4", "num_frames": 33, "fps": 24.0, "window_frames": 9}
+        for name in ("kept", "turned")
+    ]
+    write_json_lines(tmp_path / "manifest.jsonl", rows)
+    main(["colours", str(tmp_path), "--out", str(tmp_path / "colours.json")])
+    kept, turned = json.loads((tmp_path / "colours.json").read_text())["details"].values()
+    assert all(value < 10 for value in kept.values())
+    whole = (blue - red).norm().item()
+    expected = {"to first window": 1 / 8, "to last window": 7 / 8, "first window to last": 3 / 4}
+    for what, portion in expected.items():
+        (value,) = (found for name, found in turned.items() if name.endswith(what))
+        assert value == pytest.approx(portion * whole, abs=25)

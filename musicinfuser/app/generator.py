@@ -43,6 +43,8 @@ class FormInput:
     num_steps: int
     guidance_scale: float
     music_guidance_scale: float
+    image: str | None = None
+    """A file with a picture that becomes the first frame, of a model that can begin with one."""
 
 
 def num_frames_of(seconds: float, geometry: LatentGeometry, fps: float) -> int:
@@ -184,7 +186,7 @@ class Generator:
             track=form.song, prompt=form.prompt, seed=form.seed,
             num_frames=self.num_frames(form.seconds), height=self.defaults.height,
             width=self.defaults.width, track_offset_seconds=form.start_seconds,
-            heard=None if with_music else NO_AUDIO,
+            heard=None if with_music else NO_AUDIO, image=form.image,
         )  # fmt: skip
         defaults, kind = self.defaults, self.pipeline.kind
         sampling = SamplingSpec(
@@ -205,7 +207,7 @@ class Generator:
                     width=request.width, num_frames=request.num_frames,
                     num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
                     music_guidance_scale=sampling.music_guidance_scale,
-                    negative_prompt=sampling.negative_prompt,
+                    negative_prompt=sampling.negative_prompt, image=request.image,
                     # As `predict` draws it.
                     generator=keyed_random.generator(request.seed, 0, "sampling noise"),
                     output_type="pt", callback_on_step_end=callback,
@@ -215,8 +217,9 @@ class Generator:
                 self.pipeline.maybe_free_model_hooks()
         frames = (output.frames[0].float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         _, _, sound, padded_seconds = read_track(request, fps=self.fps)
-        # Visitors see the name of their song, not where the server keeps it.
-        shown = replace(request, track=Path(form.song).name)
+        # Visitors see the names of their files, not where the server keeps them.
+        image = None if form.image is None else Path(form.image).name
+        shown = replace(request, track=Path(form.song).name, image=image)
         clip = GeneratedClip(shown, frames, sound, padded_seconds, self.fps)
         return folder / write_clip(folder, clip, sampling=sampling, system=form.adapter).file
 

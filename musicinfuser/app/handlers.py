@@ -95,7 +95,9 @@ class Handlers:
             except StoppedError:
                 yield replace(shown, status=note("Stopped."))
             except Exception as error:
-                text = error_message(error, song=form.song, offload=self.generator.offload)
+                text = error_message(
+                    error, song=form.song, image=form.image, offload=self.generator.offload
+                )
                 yield replace(shown, status=note(text, is_problem=True))
             else:
                 length = f"{self._span(form.seconds):.1f} s"
@@ -202,11 +204,17 @@ def song_seconds(path: str, *, start_seconds: float, span_seconds: float) -> flo
     return seconds
 
 
-def error_message(error: Exception, *, song: str | None = None, offload: str = "none") -> str:
+def error_message(
+    error: Exception,
+    *,
+    song: str | None = None,
+    image: str | None = None,
+    offload: str = "none",
+) -> str:
     """What a visitor reads of an error; one that is no `UserError` is printed in the terminal.
 
-    The uploaded song is called by its own name without the server's folders; ``offload`` is what
-    the page was started with.
+    The uploaded song and image are called by their own names without the server's folders;
+    ``offload`` is what the page was started with.
     """
     found = user_error(error)
     if isinstance(found, OutOfMemoryError):
@@ -219,9 +227,10 @@ def error_message(error: Exception, *, song: str | None = None, offload: str = "
     else:
         traceback.print_exception(error, file=sys.stderr)
         text = UNKNOWN
-    if song:
-        text = text.replace(song, Path(song).name)
-    is_name_first = song and text.startswith(Path(song).name)
+    names = {path: Path(path).name for path in (song, image) if path}
+    for path, name in names.items():
+        text = text.replace(path, name)
+    is_name_first = any(text.startswith(name) for name in names.values())
     return text if is_name_first else text[:1].upper() + text[1:]
 
 

@@ -36,12 +36,13 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
     def generate(
         song: str | None, prompt: str, start: float | None, seconds: float, seed: float | None,
         adapter: str, steps: float, guidance: float, music_guidance: float, compare: bool,
-        request: gr.Request,
+        image: str | None, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         form = FormInput(
             song=song or "", prompt=prompt or "", seed=int(seed or 0), seconds=float(seconds),
             start_seconds=float(start or 0.0), adapter=adapter, num_steps=int(steps),
             guidance_scale=float(guidance), music_guidance_scale=float(music_guidance),
+            image=image,
         )  # fmt: skip
         before: list[str | None] = []
         for shown in handlers.generate(form, str(request.session_hash), compare=bool(compare)):
@@ -77,6 +78,10 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
                     [[text] for text in prompts], prompt, label="Prompts to try",
                     example_labels=list(defaults.prompts), examples_per_page=5,
                     api_visibility="private",
+                )  # fmt: skip
+                image = gr.File(
+                    label="First picture, if you like; its middle is used", height=100,
+                    visible=handlers.generator.geometry.takes_image, elem_id="image",
                 )  # fmt: skip
                 seconds = gr.Slider(
                     step_seconds, longest, min(2.4, longest), step=step_seconds,
@@ -122,6 +127,7 @@ def build_page(handlers: Handlers, *, max_megabytes: float) -> Any:
         )
         inputs = [
             song, prompt, start, seconds, seed, adapter, steps, guidance, music_guidance, compare,
+            image,
         ]  # fmt: skip
         asked.then(
             generate, inputs, [status, with_music, without_music], concurrency_limit=1, **private

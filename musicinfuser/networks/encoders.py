@@ -140,11 +140,9 @@ class Encoders:
                 distribution = vae.encode(pixels).latent_dist
         return distribution.mean, distribution.logvar
 
+    @torch.no_grad()
     def encode_picture(self, picture: Tensor, *, device: torch.device) -> Tensor:
-        """Latents of a picture as the first of a clip's.
-
-        The first latent frame of a video is that of its first picture alone: the VAEs of families
-        that begin with one are causal.
+        """Latents of a picture as the first of a clip's, by `Vae.first_latents`.
 
         Args:
             picture: ``(H, W, 3)`` uint8, as `media.pictures` gives it.
@@ -153,12 +151,10 @@ class Encoders:
         Returns:
             ``(1, C, 1, h, w)`` normalised, fp32, on ``device``.
         """
-        latents, _ = self.encode_video(picture[None, None], device=device)
-        mean, std = (
-            t.to(device).reshape(1, -1, 1, 1, 1) for t in (self.latents_mean, self.latents_std)
-        )
-        # Times the reciprocal, as in diffusers' pipeline: a quotient may have another last bit.
-        return (latents.float() - mean) * (1 / std)
+        self.check_size(1, *picture.shape[:2])
+        with _on(self.vae, device) as vae:
+            self.family.vae.use_tiles(vae, TILE_SIZES[0] if self.spec.vae_tiling else None)
+            return self.family.vae.first_latents(vae, picture[None].to(device))
 
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:

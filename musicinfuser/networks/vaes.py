@@ -62,6 +62,26 @@ class Vae(ABC):
         use_tiles(vae, size)
 
     @classmethod
+    def first_latents(cls, vae: Any, pictures: Tensor) -> Tensor:
+        """Latents of pictures as the first of clips, ``(B, C, 1, h, w)`` normalised, fp32.
+
+        The first latent frame of a video is that of its first picture alone: the VAEs of families
+        that begin with one are causal.
+
+        Args:
+            vae: Where ``pictures`` are.
+            pictures: ``(B, H, W, 3)`` uint8.
+        """
+        pixels = pictures.permute(0, 3, 1, 2)[:, :, None].to(vae.dtype) / 127.5 - 1
+        with torch.autocast(pixels.device.type, enabled=False):
+            latents = vae.encode(pixels).latent_dist.mean.float()
+        mean, std = (
+            t.to(latents.device).reshape(1, -1, 1, 1, 1) for t in cls.statistics(vae.config)
+        )
+        # Times the reciprocal, as in diffusers' pipeline: a quotient may have another last bit.
+        return (latents - mean) * (1 / std)
+
+    @classmethod
     @abstractmethod
     def decode_pieces(cls, decode: Decode, vae: Any, latents: Tensor) -> Iterator[Tensor]:
         """Frames of latents ``(B, C, T, h, w)``, a piece at a time; together what is decoded whole.

@@ -9,7 +9,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
 from musicinfuser.adapters.loading import check_belongs
-from musicinfuser.clip_size import check_clip_size, latent_shape
+from musicinfuser.clip_size import check_clip_size, check_takes_image, latent_shape
 from musicinfuser.errors import UserError
 from musicinfuser.generation import SamplingSpec, WindowNoise, denoise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
@@ -17,7 +17,9 @@ from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.text_tokens import warn_of_cut
 from musicinfuser.pipelines.conditions import (
     ConditionsMixin,
+    Picture,
     Sound,
+    first_pictures,
     frames_asked,
     text_conditions,
     waveforms,
@@ -128,6 +130,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
         window_overlap_frames: int | None = None,
         window_noise: WindowNoise = "repeated",
         shift: float | None = None,
+        image: Picture | list[Picture] | None = None,
     ) -> Any:
         """Generate videos.
 
@@ -173,14 +176,18 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
                 dancer changes less; ``independent``: as in one pass.
             shift: Of Wan: how far noise levels are moved towards noise; None is 8 of the
                 1.3B and 5 of others.
+            image: Of Wan's 5B: a picture that becomes the first frame, a file or Pillow's, or a
+                list with one per prompt; its largest box of the video's aspect, from the middle, is
+                resized. A video in windows begins with it.
 
         Returns:
             The output object of diffusers' pipeline of the family, or a tuple.
 
         Raises:
-            ValueError: Sizes the backbone cannot take, latents of another shape, or no adapter for
-                audio.
-            MediaError: Audio that cannot be read, is silent, or ends before the video.
+            ValueError: Sizes the backbone cannot take, latents of another shape, no adapter for
+                audio, or an image for a backbone that cannot begin with one.
+            MediaError: Audio that cannot be read, is silent, or ends before the video; an image
+                that cannot be read.
             OutOfMemoryError: The device's memory is too small; says what to call.
         """
         kind = self.kind
@@ -229,6 +236,10 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
                 f"latents have shape {tuple(latents.shape)}; {num_clips} videos of {num_frames} "
                 f"frames of {height}x{width} need {shape}."
             )
+        pictures = None
+        if image is not None:
+            check_takes_image(geometry)
+            pictures = first_pictures(image, num_prompts=num_prompts, height=height, width=width)
         encoder = None if audio is None else self._audio_encoder()
         if audio is not None and encoder is not None:
             sound = waveforms(
@@ -247,6 +258,8 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
                 conditions.audio = self._features(
                     encoder, sound, num_videos_per_prompt, num_frames, audio_start_seconds, windows
                 )
+            if pictures is not None:
+                conditions.first_frame = self._first_frames(pictures, num_videos_per_prompt)
         noise = self._noise(shape, generator, latents, windows)
         num_windows = 1 if windows is None else len(windows.starts)
         bar = self.progress_bar(total=num_inference_steps * num_windows)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from musicinfuser.clip_size import LatentGeometry, frames_within
@@ -21,6 +22,7 @@ from musicinfuser.generation import (
 )
 from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs, read_audio, resample
 from musicinfuser.media.errors import MediaError
+from musicinfuser.media.pictures import fitted_picture, read_picture
 from musicinfuser.networks.audio_encoder import AudioEncoder
 from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.transformers_audio import TransformersAudio
@@ -28,6 +30,9 @@ from musicinfuser.setting_checks import check_number
 
 Sound = str | Path | tuple[np.ndarray | Tensor, int]
 """A file FFmpeg decodes, or samples (S,) or (channels, S) in [-1, 1] with their rate in Hz."""
+
+Picture = str | Path | Image.Image
+"""A file that Pillow reads, or a picture of its."""
 
 _LENGTH_RATE_HZ = 16_000
 """At which sounds are read to measure their length."""
@@ -65,6 +70,29 @@ def frames_asked(
         lengths = [len(_mono(s, _LENGTH_RATE_HZ)[1]) / _LENGTH_RATE_HZ for s in sounds]
         num_seconds = min(lengths, default=0.0) - start_seconds
     return frames_within(num_seconds, fps=fps, geometry=geometry)
+
+
+def first_pictures(
+    image: Picture | list[Picture], *, num_prompts: int, height: int, width: int
+) -> Tensor:
+    """Pictures that videos begin with, as `read_picture` has them, ``(num_prompts, H, W, 3)``.
+
+    Raises:
+        UserError: There are not as many as prompts.
+        MediaError: One cannot be read or used.
+    """
+    images = image if isinstance(image, list) else [image] * num_prompts
+    if len(images) != num_prompts:
+        raise UserError(f"there are {len(images)} images for {num_prompts} prompts; give one each.")
+    size = {"height": height, "width": width}
+    return torch.stack(
+        [
+            fitted_picture(each, **size)
+            if isinstance(each, Image.Image)
+            else read_picture(each, **size)
+            for each in images
+        ]
+    )
 
 
 class ConditionsMixin:

@@ -10,6 +10,7 @@ from torch import Tensor
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.latent_space import denormalise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
+from musicinfuser.pipelines.model_offload import send_away
 
 DECODING_REMEDY = "call pipe.vae.enable_tiling(), with several videos also enable_slicing()"
 
@@ -58,6 +59,12 @@ class Latents:
             geometry.temporal * (num_latents - 1) + 1, torch.float32, drawn_on, generator, given,
         ).to(device)  # fmt: skip
         return noise if windows is None or given is not None else windows.noise(noise)
+
+    def _first_frames(self: Any, pictures: Tensor, num_videos: int) -> Tensor:
+        """Latents ``(B, C, 1, h, w)`` of pictures ``(num_prompts, H, W, 3)``, for every video."""
+        first = self.kind.vae.first_latents(self.vae, pictures.to(self._execution_device))
+        send_away(self.vae)  # until it decodes
+        return first.repeat_interleave(num_videos, dim=0)
 
     def _decode(self: Any, latents: Tensor, output_type: str, *, in_pieces: bool) -> Any:
         """All frames, as diffusers' pipelines give them."""

@@ -25,6 +25,13 @@ class _Together(UserCpuOffloadHook):  # type: ignore[misc]
             hook.offload()
 
 
+def send_away(module: nn.Module) -> None:
+    """Send a model back that has run before its turn; nothing where models are not offloaded."""
+    hook = getattr(module, "_hf_hook", None)
+    if hasattr(hook, "prev_module_hook"):
+        UserCpuOffloadHook(module, hook).offload()
+
+
 def offload_in_turn(stages: Sequence[Sequence[nn.Module | None]]) -> None:
     """Let a model send away all of earlier stages, and none of its own.
 

@@ -1,9 +1,11 @@
+import json
 import shutil
 from dataclasses import replace
 
 import av
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from musicinfuser.adapters.loading import LORA_FILE, AdapterMismatchError
@@ -21,6 +23,7 @@ from musicinfuser.networks.backbones.mochi import MOCHI_HUB_ID
 from musicinfuser.networks.backbones.wan import WAN_1B_HUB_ID
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
+from tests import small_wan
 
 
 def make(generator, form, folder, *, with_music=True):
@@ -32,14 +35,17 @@ def frames_of(path):
     return read_clip(path, start_seconds=0, num_frames=7, height=32, width=48, crop=None).float()
 
 
-def predicted(form, model, parts, small_parts, *, num_frames, with_music=True, **sampling):
+def predicted(
+    form, model, parts, small_parts, *, num_frames, with_music=True, width=48, **sampling
+):
     """The clip of a form as `predict` makes it."""
     audio = {"audio": str(small_parts), "audio_subfolder": "audio_encoder"}
     family = model.kind.family
     encoders = Encoders(EncodersSpec(mochi=str(parts), **audio, dtype="float32", family=family))
     request = GenerationRequest(
         track=form.song, prompt=form.prompt, seed=form.seed, num_frames=num_frames, height=32,
-        width=48, track_offset_seconds=0.5, heard=None if with_music else NO_AUDIO,
+        width=width, track_offset_seconds=0.5, heard=None if with_music else NO_AUDIO,
+        image=form.image,
     )  # fmt: skip
     spec = SamplingSpec(2, 2.0, family=family, **sampling)
     return generate(model, encoders, request, spec, device=torch.device("cpu"))
@@ -85,6 +91,36 @@ def test_a_wan_dances_too(
     assert "Done: 0.6 s" in last.status
     with pytest.raises(ValueError, match="the base of mochi"):
         load_generator(ears, adapters=(wan_adapter,))
+
+
+def test_a_video_begins_with_a_picture(
+    load_generator, wan_parts, wan_adapter, small_parts, form, tmp_path
+):
+    parts = small_wan.write_parts(tmp_path / "parts", is_5b=True)
+    model = small_wan.trained_on(parts, "wan_5b")
+    adapter = small_wan.write_adapter(tmp_path / "wan_5b", model)
+    ears = f"--audio_encoder={small_parts}/audio_encoder"
+    generator = load_generator(ears, "--width=64", model=parts, adapters=(str(adapter),))
+    picture = tmp_path / "secret" / "red.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (90, 70), (220, 30, 30)).save(picture)
+    form = replace(form, adapter="wan_5b", seconds=0.4, image=str(picture))
+    path, _ = make(generator, form, tmp_path / "page")
+    clip = predicted(form, model, parts, small_parts, num_frames=9, width=64, fps=24.0)
+    write_video(
+        tmp_path / "clip.mp4", clip.frames, fps=24, audio=clip.waveform,
+        audio_rate_hz=OUTPUT_RATE_HZ,
+    )  # fmt: skip
+    assert (frames_of(path) - frames_of(tmp_path / "clip.mp4")).abs().mean() < 0.5
+    described = json.loads(path.with_suffix(".json").read_text())
+    assert described["image"] == "red.png"
+    plain, _ = make(generator, replace(form, image=None), tmp_path / "plain")
+    assert (frames_of(path) - frames_of(plain)).abs().mean() > 1
+    picture.write_text("no picture")
+    handlers = Handlers(generator, max_seconds=2.0)
+    handlers.begin("a visitor")
+    *_, last = handlers.generate(form, "a visitor", compare=False)
+    assert "red.png: cannot be read as a picture" in last.status and "secret" not in last.status
 
 
 def video_file_fps(path):

@@ -4,9 +4,16 @@ import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from PIL import Image
 
 from musicinfuser import MusicInfuserPipeline, MusicInfuserWanPipeline, keyed_random
 from musicinfuser.adapters.folder import LORA_FILE, read_folder
@@ -77,6 +84,66 @@ def test_without_music_latents_are_those_of_wan_pipeline(wan_parts, parts_5b, is
         assert distance(found, expected) < 2e-6
     else:
         assert torch.equal(found, expected)
+
+
+def pictures_of(number):
+    """Of the size of a video of the 5B's."""
+    pixels = np.random.default_rng(7).integers(0, 256, (number, 32, 64, 3), dtype=np.uint8)
+    return [Image.fromarray(own) for own in pixels]
+
+
+def test_from_a_picture_latents_are_those_of_the_image_pipeline(parts_5b, monkeypatch, tmp_path):
+    """Bit for bit on its noise levels; of a list each prompt has its own, also from a file."""
+    ours = quiet(MusicInfuserWanPipeline.from_pretrained(parts_5b))
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs = quiet(
+        WanImageToVideoPipeline(
+            ours.tokenizer, ours.text_encoder, ours.vae, scheduler,
+            transformer=WanTransformer3DModel.from_pretrained(parts_5b / "transformer"),
+            expand_timesteps=True,
+        )
+    )  # fmt: skip
+    settings = {"num_inference_steps": 4, "guidance_scale": 5.0, "width": 64}
+    prompts, images = ["a dancer", "a much longer prompt"], pictures_of(2)
+    stream = torch.Generator().manual_seed(2)
+    noise = torch.randn(4, 48, 3, 2, 4, generator=stream)
+    # Prompts as features: theirs cleans them with a package that is not needed here.
+    with torch.no_grad():
+        *text, negative = (
+            ours.encode_prompt(p, None, False, max_sequence_length=512)[0].repeat(2, 1, 1)
+            for p in (*prompts, "blurred, static")
+        )
+    expected = [
+        latents(
+            theirs, image, prompt_embeds=text[i], negative_prompt_embeds=negative,
+            latents=noise[2 * i : 2 * i + 2], **settings,
+        )
+        for i, image in enumerate(images)
+    ]  # fmt: skip
+    levels = scheduler.sigmas.clone()
+    monkeypatch.setattr(Wan, "noise_levels", classmethod(lambda cls, *args, **options: levels))
+    images[1].save(tmp_path / "second.png")
+    for i, image in enumerate([images[0], tmp_path / "second.png"]):
+        found = latents(
+            ours, prompts[i], image=image, negative_prompt="blurred, static",
+            num_videos_per_prompt=2, latents=noise[2 * i : 2 * i + 2], **settings,
+        )  # fmt: skip
+        assert torch.equal(found, expected[i])
+    both = latents(
+        ours, prompts, image=images, negative_prompt="blurred, static", num_videos_per_prompt=2,
+        latents=noise, **settings,
+    )  # fmt: skip
+    assert distance(both, torch.cat(expected)) < 2e-6
+
+
+def test_what_an_image_cannot_be(loaded, parts_5b, tmp_path):
+    with pytest.raises(ValueError, match="an image is given, but Wan cannot begin a clip with a"):
+        latents(loaded, image=pictures_of(1)[0])
+    ours = quiet(MusicInfuserWanPipeline.from_pretrained(parts_5b))
+    with pytest.raises(ValueError, match="there are 2 images for 1 prompts; give one each"):
+        latents(ours, image=pictures_of(2), width=64)
+    with pytest.raises(ValueError, match="none.png: there is no such file"):
+        latents(ours, image=tmp_path / "none.png", width=64)
 
 
 @pytest.mark.parametrize("seconds", [None, 21 / 16])

@@ -68,6 +68,9 @@ RUN_BY = {
     "test_pairs_show_the_two_systems_on_the_same_music",
     "python evaluate.py study analyse": "tests/dance_eval/study/test_analysis.py::"
     "test_tables_plots_and_page_are_written",
+    "python evaluate.py score FOLDER --metrics dance_eval/configs/pose_metrics.yaml": "tests/"
+    "dance_eval/commands/test_pose_metrics.py::"
+    "test_joints_beside_clips_give_all_definitions_beside_each_other",
     "python evaluate.py compare": "tests/dance_eval/judges/test_comparison.py::"
     "test_the_better_wins_in_both_orders_and_a_bias_is_stated",
     "python -m small_world.experiments.keep_table": "tests/small_world/experiments/"

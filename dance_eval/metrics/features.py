@@ -7,6 +7,7 @@ import torch
 from dance_eval.metrics.clip import MetricPart, ScoredClip
 from dance_eval.metrics.motion import GREY_WEIGHTS
 from musicinfuser.errors import UserError
+from musicinfuser.keyed_random import generator
 from musicinfuser.number_names import exact_name
 from musicinfuser.setting_checks import check_number
 
@@ -16,21 +17,55 @@ class FrameFeatures(MetricPart, ABC):
 
     Attributes:
         name: Says which features these are, settings included; equal names mean equal features.
+        ordered: Whether they change with the order of the frames; sets are then also compared by
+            clips whose frames are shuffled.
     """
 
     name: str
+    ordered: bool = False
 
     @abstractmethod
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames, uint8 RGB of shape (T, H, W, 3), to shape (T, D), or (1, D) for the clip."""
 
+    def of_clip(self, clip: ScoredClip, *, order: torch.Tensor | None = None) -> torch.Tensor:
+        """Features of a clip, (T, D) or (1, D); with an order of its frames, of those.
 
-def clip_features(clip: ScoredClip, features: FrameFeatures) -> torch.Tensor:
-    """Features of a clip: the mean over its frames, float64, shape (D,); UserError without any."""
+        A subclass may use more of a clip than its frames.
+        """
+        return self.features(clip.frames if order is None else clip.frames[order])
+
+
+def shuffled_order(clip: ScoredClip) -> torch.Tensor:
+    """A random order of a clip's frames, the same for all that ask."""
+    stream = generator(clip.seed, clip.name, "shuffled frames")
+    return torch.randperm(len(clip.frames), generator=stream)
+
+
+def frame_features(
+    clip: ScoredClip, features: FrameFeatures, *, shuffled: bool = False
+) -> torch.Tensor:
+    """Features of a clip, float64, (T, D) or (1, D), computed once; UserError without frames."""
     if not len(clip.frames):
         raise UserError(f"{clip.name}: has no frames.")
-    found = clip.remembered(("features", features.name), lambda: features.features(clip.frames))
-    return found.detach().cpu().double().mean(dim=0)
+    order = shuffled_order(clip) if shuffled else None
+    found = clip.remembered(
+        ("features", features.name, shuffled), lambda: features.of_clip(clip, order=order)
+    )
+    return found.detach().cpu().double()
+
+
+def clip_features(
+    clip: ScoredClip, features: FrameFeatures, *, shuffled: bool = False
+) -> torch.Tensor:
+    """Features of a clip: the mean over its frames, float64, shape (D,); UserError without any."""
+    return frame_features(clip, features, shuffled=shuffled).mean(dim=0)
+
+
+def with_shuffled(clip: ScoredClip, features: FrameFeatures) -> torch.Tensor:
+    """`clip_features`, and for ordered ones those of the shuffled clip behind them, shape (D',)."""
+    kinds = (False, True) if features.ordered else (False,)
+    return torch.cat([clip_features(clip, features, shuffled=kind) for kind in kinds])
 
 
 class PixelStatistics(FrameFeatures):

@@ -11,7 +11,7 @@ import torch
 
 from dance_eval.metrics.clip import Descriptions, Labels, ScoredClip, SetMetric, Summary, count
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.features import FrameFeatures, clip_features
+from dance_eval.metrics.features import FrameFeatures, frame_features, with_shuffled
 from dance_eval.metrics.intervals import MeanInterval, percentiles
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
@@ -58,59 +58,105 @@ def bootstrap_frechet(
     A resample repeats clips, which makes the distance larger. The interval therefore has the spread
     of the resampled distances, moved to lie around the estimate.
 
-    Samples have the shapes (N1, D) and (N2, D); the other arguments are those of `bootstrap_mean`.
-    The distance stands in place of a mean, without an interval for fewer than three rows on a side,
-    and is missing for fewer than two.
+    Samples have the shapes (N1, D) and (N2, D), or (N1, F, D) and (N2, F, D) where each clip counts
+    F times and is drawn as a whole; the other arguments are those of `bootstrap_mean`. The distance
+    stands in place of a mean, without an interval for fewer than three clips on a side, and is
+    missing for fewer than two.
     """
     if min(len(first), len(second)) < 2:
         return MeanInterval()
-    distance = frechet_distance(first, second)
+
+    def between(one: torch.Tensor, other: torch.Tensor) -> float:
+        return frechet_distance(one.flatten(0, -2), other.flatten(0, -2))
+
+    distance = between(first, second)
     if min(len(first), len(second)) < 3:
         return MeanInterval(distance, num_values=len(first))
     stream = generator(seed, name, "bootstrap")
     resampled = torch.zeros(num_resamples, dtype=torch.float64)
     for index in range(num_resamples):
         rows = [torch.randint(len(x), (len(x),), generator=stream) for x in (first, second)]
-        resampled[index] = frechet_distance(first[rows[0]], second[rows[1]])
+        resampled[index] = between(first[rows[0]], second[rows[1]])
     low, high = percentiles(resampled - resampled.mean() + distance, confidence=confidence)
     return MeanInterval(distance, max(low, 0.0), high, len(first))
+
+
+def standardised(first: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both samples in standard deviations of the reference from its mean, as Bailando's code does.
+
+    What is the same in all of the reference is left out; that code divides it by 1e-10. Samples
+    have the shapes (N1, D) and (N2, D); the results have as many columns or fewer.
+    """
+    spread = reference.std(dim=0, correction=0)
+    varies = spread > 1e-12
+    mean = reference.mean(dim=0)
+    return tuple(((x - mean) / spread)[:, varies] for x in (first, reference))  # type: ignore
 
 
 class FrechetDistance(SetMetric):
     """Frechet distance of each system's clips to those of a reference.
 
+    In `motion_features.KineticFeatures` it is FID_k, in `GeometricFeatures` FID_g.
+
     Values:
         distance: Squared distance with its interval; n is the number of the system's clips.
         num_reference: Clips of the reference.
+        shuffled: The distance of the system's clips with their frames shuffled, for features that
+            depend on their order.
+        reference_to_itself: The distance of one half of the reference to the other, mean over
+            random halves and the range that 95 % of them have: what a perfect system of as many
+            clips would have. Missing for a reference of fewer than 4.
 
     Args:
         features: Named set of features; a clip's are the mean over its frames.
         reference: Name of the system that the others are compared with; its folder must be among
             those scored.
+        standardise: Compare in standard deviations of the reference, as FID_k and FID_g are since
+            Bailando.
+        num_frames: So many frames of each clip, evenly spaced, count one by one; None: their mean.
         num_resamples: Of the interval.
         name: Name in tables; name the features in it.
     """
 
-    value_names = ("distance", "num_reference")
-    combining = frozenset({"reference", "num_resamples"})
+    value_names = ("distance", "num_reference", "shuffled", "reference_to_itself")
+    combining = frozenset({"reference", "standardise", "num_resamples"})
 
     def __init__(
         self,
         *,
         features: FrameFeatures,
         reference: str = "ground truth",
+        standardise: bool = False,
+        num_frames: int | None = None,
         num_resamples: int = 200,
         name: str = "frechet_distance",
     ) -> None:
         super().__init__(name=name, part=features)
         check_number("num_resamples", num_resamples, at_least=1)
+        check_number("num_frames", num_frames, at_least=1)
+        if num_frames is not None and features.ordered:
+            raise UserError(f"{name}: its features are of whole clips; leave out num_frames.")
         self.features = features
         self.reference = reference
+        self.standardise = standardise
+        self.num_frames = num_frames
         self.num_resamples = num_resamples
 
     def describe(self, clip: ScoredClip) -> torch.Tensor:
-        """Features of a clip, shape (D,)."""
-        return clip_features(clip, self.features)
+        """Features of a clip, shape (D,); those of its frames or shuffled frames behind each other.
+
+        `UserError` if it has fewer frames than are asked for.
+        """
+        if self.num_frames is None:
+            return with_shuffled(clip, self.features)
+        found = frame_features(clip, self.features)
+        if len(found) < self.num_frames:
+            raise UserError(
+                f"{clip.name}: has features of {len(found)} frames; num_frames is "
+                f"{self.num_frames}."
+            )
+        places = torch.linspace(0, len(found) - 1, self.num_frames).round().long()
+        return found[places].flatten()
 
     def labels_of(self, entry: ClipEntry, *, system: str) -> tuple[int, ...] | None:
         """Whether the clip is of the reference, which is part of every other system's set."""
@@ -121,28 +167,68 @@ class FrechetDistance(SetMetric):
 
     def require(self, systems: Sequence[str]) -> None:
         """`UserError` if the reference is not among the systems."""
-        if self.reference not in systems:
-            raise UserError(
-                f"{self.name} compares with the system {self.reference!r}, but the folders hold "
-                f"{', '.join(map(repr, systems))}; give its folder too, or name another reference."
-            )
+        require_reference(self.name, self.reference, systems)
 
     def combine(
         self, descriptions: Descriptions, labels: Labels, *, seed: int = 0, confidence: float = 0.95
     ) -> Summary:
-        """Distance with its interval, and the size of the reference."""
+        """Distances with their intervals, and the size of the reference."""
         both: dict[int, list[torch.Tensor]] = {0: [], 1: []}
         for numbers, (is_reference,) in zip(descriptions, labels, strict=True):
             both[is_reference].append(numbers)
-        own, reference = both[0], both[1]
-        distance = MeanInterval()
-        if own and reference:
-            distance = bootstrap_frechet(
-                torch.stack(own),
-                torch.stack(reference),
-                seed=seed,
-                name=f"{self.name}/distance",
-                confidence=confidence,
-                num_resamples=self.num_resamples,
-            )
-        return {"distance": distance, "num_reference": count(len(reference), out_of=len(own))}
+        found = {"distance": MeanInterval(), "shuffled": MeanInterval()}
+        itself = MeanInterval()
+        if both[0] and both[1]:
+            own, shuffled = self._parts(torch.stack(both[0]))
+            reference, _ = self._parts(torch.stack(both[1]))
+            if len(reference) >= 4:
+                itself = self._to_itself(reference, seed=seed, confidence=confidence)
+            for value, sample in (("distance", own), ("shuffled", shuffled)):
+                if sample is not None:
+                    found[value] = bootstrap_frechet(
+                        *self._scaled(sample, reference),
+                        seed=seed,
+                        name=f"{self.name}/{value}",
+                        confidence=confidence,
+                        num_resamples=self.num_resamples,
+                    )
+        number = count(len(both[1]), out_of=len(both[0]))
+        return found | {"num_reference": number, "reference_to_itself": itself}
+
+    def _parts(self, described: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Samples (N, F, D) of N descriptions, and of the shuffled clips where they are there."""
+        if self.features.ordered:
+            own, shuffled = described.chunk(2, dim=1)
+            return own[:, None], shuffled[:, None]
+        return described.unflatten(1, (self.num_frames or 1, -1)), None
+
+    def _scaled(
+        self, first: torch.Tensor, reference: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.standardise:
+            return first, reference
+        one, other = standardised(first.flatten(0, 1), reference.flatten(0, 1))
+        shapes = (first.shape[:2], reference.shape[:2])
+        return one.unflatten(0, shapes[0]), other.unflatten(0, shapes[1])
+
+    def _to_itself(
+        self, reference: torch.Tensor, *, seed: int, confidence: float, num_halves: int = 20
+    ) -> MeanInterval:
+        stream = generator(seed, f"{self.name}/reference", "halves")
+        half = len(reference) // 2
+        distances = torch.zeros(num_halves, dtype=torch.float64)
+        for index in range(num_halves):
+            order = torch.randperm(len(reference), generator=stream)
+            parts = self._scaled(reference[order[:half]], reference[order[half : 2 * half]])
+            distances[index] = frechet_distance(*(part.flatten(0, 1) for part in parts))
+        low, high = percentiles(distances, confidence=confidence)
+        return MeanInterval(float(distances.mean()), low, high, half)
+
+
+def require_reference(name: str, reference: str, systems: Sequence[str]) -> None:
+    """`UserError` if the reference of a metric is not among the systems."""
+    if reference not in systems:
+        raise UserError(
+            f"{name} compares with the system {reference!r}, but the folders hold "
+            f"{', '.join(map(repr, systems))}; give its folder too, or name another reference."
+        )

@@ -9,6 +9,7 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
@@ -74,7 +75,7 @@ class RhythmMetric(ClipMetric):
             frames.
     """
 
-    value_names = (
+    value_names: ClassVar[tuple[str, ...]] = (
         *("score", "chance", "z"),
         *("num_kinematic_beats", "num_music_beats", "without_beats"),
     )
@@ -122,6 +123,20 @@ class RhythmMetric(ClipMetric):
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """The values; `UserError` if the moments of motion or music cannot be had."""
         motion, music = self.motion_moments(clip), self.music_moments(clip)
+        return self.values_of(motion, music, clip=clip, duration_seconds=clip.duration_seconds)
+
+    def values_of(
+        self,
+        motion: torch.Tensor,
+        music: torch.Tensor,
+        *,
+        clip: ScoredClip,
+        duration_seconds: float,
+    ) -> dict[str, float]:
+        """The values of moments, shapes (K,) and (M,), in a clip or a part of it that is so long.
+
+        Times are in seconds from the start of the part, in [0, duration_seconds).
+        """
         counts = {
             "num_kinematic_beats": float(len(motion)),
             "num_music_beats": float(len(music)),
@@ -135,7 +150,7 @@ class RhythmMetric(ClipMetric):
             score_moments,
             motion,
             music,
-            duration_seconds=clip.duration_seconds,
+            duration_seconds=duration_seconds,
             stream=generator(clip.seed, clip.name, "beat shift"),
             num_shifts=self.num_shifts,
         )

@@ -18,13 +18,17 @@ from dance_eval.metrics.matching import start_of
 from musicinfuser.errors import UserError
 
 
+def pairwise_distances(features: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances between all rows of (N, D), float64 (N, N)."""
+    # Not pdist or cdist: both may take the distance through dot products and lose digits.
+    return torch.stack([(features.double() - row).norm(dim=-1) for row in features.double()])
+
+
 def mean_pairwise_distance(features: torch.Tensor) -> float:
     """Mean Euclidean distance over all pairs of (N, D), AIST++'s diversity; `UserError` for one."""
     if len(features) < 2:
         raise UserError(f"{len(features)} clips make no pair; diversity needs at least 2.")
-    # Not pdist or cdist: both may take the distance through dot products and lose digits.
-    gaps = features.double()[:, None] - features.double()[None]
-    distances = gaps.norm(dim=-1)
+    distances = pairwise_distances(features)
     first, second = torch.triu_indices(len(features), len(features), offset=1)
     return float(distances[first, second].mean())
 

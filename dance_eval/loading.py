@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from dance_eval.metrics.beat_trackers import BEAT_RATE_HZ
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry, list_clips
@@ -12,16 +14,22 @@ from dance_eval.metrics.matching import Pieces
 from dance_eval.metrics.music_beats import MusicBeats
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import read_audio
-from musicinfuser.media.video import probe_video, read_clip
+from musicinfuser.media.video import VideoInfo, probe_video, read_clip
 
 
 class EvaluationError(UserError):
     """The evaluation cannot be done as asked. The message is one sentence."""
 
 
-def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int) -> ScoredClip:
-    """Decode one clip, at most ``max_height`` px high; `UserError` if it cannot be read."""
-    info = probe_video(entry.path)
+def read_frames(entry: ClipEntry, *, max_height: int) -> tuple[torch.Tensor, float]:
+    """Frames of a clip, at most ``max_height`` px high, uint8 (T, H, W, 3), and their rate.
+
+    `UserError` if they cannot be read.
+    """
+    return _frames(entry, probe_video(entry.path), max_height=max_height)
+
+
+def _frames(entry: ClipEntry, info: VideoInfo, *, max_height: int) -> tuple[torch.Tensor, float]:
     fps = entry.fps or info.average_fps
     height = min(info.height, max_height)
     frames = read_clip(
@@ -33,6 +41,13 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         fps=fps,
         crop=None,
     )
+    return frames, fps
+
+
+def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int) -> ScoredClip:
+    """Decode one clip, at most ``max_height`` px high; `UserError` if it cannot be read."""
+    info = probe_video(entry.path)
+    frames, fps = _frames(entry, info, max_height=max_height)
     return ScoredClip(
         frames=frames,
         fps=fps,
@@ -45,6 +60,7 @@ def load_clip(entry: ClipEntry, *, beats: MusicBeats, seed: int, max_height: int
         path=entry.path,
         track=entry.track,
         music_tempo=functools.partial(beats.tempo, entry),
+        image=None if entry.image is None else entry.file_of(entry.image) or Path(entry.image),
     )
 
 

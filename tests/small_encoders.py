@@ -1,10 +1,20 @@
-"""CLIP and DINO of the real classes with random weights, small enough for a CPU."""
+"""CLIP, DINO and VideoMAE of the real classes with random weights, small enough for a CPU."""
 
 import string
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    VideoMAEConfig,
+    VideoMAEModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from musicinfuser.keyed_random import generator
 
@@ -62,3 +72,38 @@ def noise(num_frames: int, height: int, width: int, seed: int = 0) -> torch.Tens
     """Frames without any pattern, uint8 (T, H, W, 3)."""
     stream = generator(seed, 0, "test frames")
     return torch.randint(256, (num_frames, height, width, 3), generator=stream, dtype=torch.uint8)
+
+
+def write_small_videomae(folder: Path, *, seed: int = 0) -> str:
+    """A VideoMAE of eight frames."""
+    config = VideoMAEConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=DINO_SIDE,
+        patch_size=PATCH,
+        num_frames=8,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        VideoMAEModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def write_small_dinov2(folder: Path, *, seed: int = 0) -> str:
+    """A DINOv2 whose position embeddings matter."""
+    config = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=DINO_SIDE,
+        patch_size=PATCH,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Dinov2Model(config)
+    model.save_pretrained(folder)
+    return str(folder)

@@ -40,6 +40,7 @@ class ScoredClip:
         path: The file, where there is one.
         track: The music as the list of clips names it.
         music_tempo: Gives the tempo of the beats that were read, None before; or None.
+        image: The picture that the clip was made to begin with, where its list names one.
     """
 
     frames: torch.Tensor
@@ -53,6 +54,7 @@ class ScoredClip:
     path: Path | None = None
     track: str | None = None
     music_tempo: Callable[[], MusicTempo | None] | None = None
+    image: Path | None = None
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

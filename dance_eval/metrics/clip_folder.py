@@ -21,7 +21,7 @@ START_COLUMNS = ("start", "track_offset_seconds")
 """Two names for one thing: that of people and that of a manifest."""
 OPTIONAL_COLUMNS = (
     *(*START_COLUMNS, "prompt", "seed", "heard", "heard_offset_seconds"),
-    *("num_frames", "fps", "bpm", "sha256"),
+    *("num_frames", "fps", "bpm", "sha256", "image"),
 )
 
 
@@ -63,6 +63,8 @@ class ClipEntry:
     """Content of the track when the clip was scored."""
     bpm: float | None = None
     """Tempo of the track as it is played, in beats per minute."""
+    image: str | None = None
+    """A picture that the clip was made to begin with."""
     problem: str | None = None
     """Why the clip cannot be scored, known from the list alone."""
 
@@ -92,8 +94,8 @@ def list_clips(folder: Path | str) -> tuple[list[ClipEntry], list[str]]:
     A manifest is what `train.py predict` writes; of two lines for one file the later counts. A
     clips.csv has the columns file, system, track and, if wanted, start (seconds from the track's
     beginning; or track_offset_seconds), prompt, seed, heard, heard_offset_seconds, num_frames, fps,
-    bpm (of the track) and sha256; mp4 files it leaves out are listed as well. Where no system is
-    named, it is the folder's name.
+    bpm (of the track), sha256 and image (a picture that the clip begins with); mp4 files it leaves
+    out are listed as well. Where no system is named, it is the folder's name.
 
     Returns:
         The clips, sorted by file, and the mp4 files that a manifest leaves out.
@@ -162,6 +164,7 @@ def _entry(folder: Path, default_system: str, row: Mapping[str, Any], place: str
         prompt=text("prompt"),
         seed=number("seed", above=-math.inf, is_whole=True),
         heard=text("heard"),
+        image=text("image"),
         heard_offset_seconds=number("heard_offset_seconds", above=0),
         listed=place,
     )

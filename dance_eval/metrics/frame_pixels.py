@@ -49,6 +49,16 @@ def dino_pixels(frames: Tensor, *, size: int) -> Tensor:
     return normalize(pictures / 255, IMAGENET_MEAN, IMAGENET_STD)
 
 
+def video_pixels(frames: Tensor, *, size: int) -> Tensor:
+    """Frames as VideoMAE's processor gives them: short side to ``size``, centre crop, normalised.
+
+    Bilinear, smoothed. Returns float32, shape (T, 3, size, size).
+    """
+    pictures = resize(_pictures(frames), [size], InterpolationMode.BILINEAR, antialias=True)
+    pictures = center_crop(pictures, [size, size])
+    return normalize(pictures.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
+
+
 def musiq_size(height: int, width: int, *, mode: MusiqResize) -> tuple[int, int]:
     """Height and width of frames that VBench gives to MUSIQ; ``"longer"`` is its default.
 

@@ -1,4 +1,4 @@
-"""CLIP and DINO as encoders of frames, with weights from a folder or the Hub."""
+"""CLIP, DINO and VideoMAE as encoders of frames, with weights from a folder or the Hub."""
 
 import functools
 import math
@@ -9,11 +9,18 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, CLIPModel, CLIPTokenizer, ViTModel
+from transformers import (
+    AutoConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Model,
+    VideoMAEModel,
+    ViTModel,
+)
 
 from dance_eval.metrics.clip import MetricPart
 from dance_eval.metrics.features import FrameFeatures
-from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels
+from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels, video_pixels
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.pretrained_sources import find_local, load_pretrained
@@ -232,6 +239,87 @@ class DinoEncoder(ImageEncoder):
             dino_positions, embeddings.position_embeddings, patch_size=embeddings.patch_size
         )
         return model
+
+
+@dataclass(frozen=True)
+class Dinov2Encoder(ImageEncoder):
+    """DINOv2 (Oquab et al. 2023, arXiv 2304.07193): its class token.
+
+    Frames are resized and cropped as CLIP's own code does, with ImageNet's means: short side 224.
+    """
+
+    kind = "dinov2"
+
+    def embed_images(self, frames: Tensor) -> Tensor:
+        """As in `ImageEncoder`; class tokens of the middle of the frames."""
+        patch = self._config.patch_size
+        size = min(self._config.image_size, 224) // patch * patch
+
+        def embed(model: Any, part: Tensor) -> Tensor:
+            return model(video_pixels(part, size=size).to(model.dtype)).last_hidden_state[:, 0]
+
+        return self._in_parts(frames, embed)
+
+    @staticmethod
+    def _load(source: str, **options: Any) -> nn.Module:
+        return load_pretrained(Dinov2Model, source, None, **options)
+
+
+@dataclass(frozen=True)
+class VideoMaeEncoder(ImageEncoder):
+    """VideoMAE (Tong et al. 2022, arXiv 2203.12602): the mean of its tokens, one vector a clip."""
+
+    kind = "videomae"
+
+    def embed_images(self, frames: Tensor) -> Tensor:
+        """One vector of a clip, float32 (1, D), from as many frames as the model takes.
+
+        They are spread evenly over the clip, which needs no fewer than two; of a clip that has
+        fewer than the model takes, some are taken twice.
+        """
+        number = self._config.num_frames
+        if len(frames) < 2:
+            raise UserError(f"{len(frames)} frames are no video; give at least 2.")
+        places = torch.linspace(0, len(frames) - 1, number).round().long()
+
+        def embed(model: Any, part: Tensor) -> Tensor:
+            pixels = video_pixels(part, size=self._config.image_size).to(model.dtype)
+            return model(pixels[None]).last_hidden_state.mean(dim=1)
+
+        return self._in_parts(frames[places], embed)
+
+    @torch.no_grad()
+    def _in_parts(self, frames: Tensor, embed: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """Not in parts: the frames belong together."""
+        model = self._model
+        return embed(model, frames.to(model.device)).float().cpu()
+
+    @staticmethod
+    def _load(source: str, **options: Any) -> nn.Module:
+        return load_pretrained(VideoMAEModel, source, None, **options)
+
+
+class VideoMaeFeatures(FrameFeatures):
+    """VideoMAE vectors of clips, for distances between sets.
+
+    Fréchet distances in them are of FVD's family, not FVD, whose features are I3D's; they weigh
+    motion more and content less (Ge et al. 2024, arXiv 2404.12391).
+    """
+
+    ordered = True
+
+    def __init__(self, encoder: VideoMaeEncoder) -> None:
+        self.encoder = encoder
+        self.name = f"videomae {encoder.weights} {encoder.dtype}"
+        self.in_workers = encoder.in_workers
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the encoder."""
+        return self.encoder.fingerprints()
+
+    def features(self, frames: Tensor) -> Tensor:
+        """`VideoMaeEncoder.embed_images`, (T, H, W, 3) to float32 (1, D)."""
+        return self.encoder.embed_images(frames)
 
 
 def dino_positions(

@@ -5,11 +5,13 @@
     python evaluate.py table metrics.json --output FOLDER
     python evaluate.py sheet FOLDER [FOLDER ...] --output contact_sheet.png
     python evaluate.py side_by_side FOLDER FOLDER [...] --output FOLDER
+    python evaluate.py pose FOLDER [FOLDER ...] --finder NAME
     python evaluate.py compare FOLDER FOLDER --metrics FILE --output FILE
     python evaluate.py study build FOLDER FOLDER [...] --output FOLDER --raters N
     python evaluate.py study analyse VOTES [...] --key KEY --output FOLDER
 
 `report` is `score`, `table`, `sheet` and `side_by_side` at once, and index.html with all of it.
+`pose` writes the joints of people beside their clips, for metrics that read them.
 `compare` lets a judge see two systems at a time, `study` people. `score` can be stopped and
 repeated: what metrics.json already holds is not computed again. Its fields are described in
 `dance_eval.metrics.report`. Each command is a file of `dance_eval.commands`; `study` is
@@ -22,7 +24,7 @@ from collections.abc import Callable
 
 from jsonargparse import ArgumentParser
 
-from dance_eval.commands import compare, pictures, report, score, table
+from dance_eval.commands import compare, pictures, pose, report, score, table
 from dance_eval.study.commands import add_study, run_study
 from musicinfuser.errors import in_one_sentence
 from musicinfuser.option_parser import OptionParser
@@ -35,6 +37,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[..., None], str
     "side_by_side": (
         pictures.side_by_side_parser, pictures.run_side_by_side, "Show systems beside each other."
     ),
+    "pose": (pose.parser, pose.run, "Find the joints of people in clips."),
     "compare": (compare.parser, compare.run, "Let a judge compare two systems."),
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Joints of people in videos: finders, tracking, and the files that metrics read."""

@@ -71,6 +71,10 @@ RUN_BY = {
     "python evaluate.py score FOLDER --metrics dance_eval/configs/pose_metrics.yaml": "tests/"
     "dance_eval/commands/test_pose_metrics.py::"
     "test_joints_beside_clips_give_all_definitions_beside_each_other",
+    "python evaluate.py score OURS WAN_DANCER": "tests/dance_eval/commands/test_pose_metrics.py::"
+    "test_joints_beside_clips_give_all_definitions_beside_each_other",
+    "python evaluate.py table pose.json pictures.json": "tests/dance_eval/commands/"
+    "test_table_command.py::test_one_papers_table_of_several_files_of_scores",
     "python evaluate.py compare": "tests/dance_eval/judges/test_comparison.py::"
     "test_the_better_wins_in_both_orders_and_a_bias_is_stated",
     "python -m small_world.experiments.keep_table": "tests/small_world/experiments/"

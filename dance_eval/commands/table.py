@@ -1,5 +1,7 @@
 """`evaluate.py table`: a table of scores, printed and written."""
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +26,12 @@ from musicinfuser.tables import markdown_table
 def parser() -> ArgumentParser:
     """The options of `table`."""
     table = OptionParser(description="Write a table of scores.")
-    table.add_argument("metrics_file", type=Path)
+    table.add_argument(
+        "metrics_files",
+        nargs="+",
+        type=Path,
+        help="What `score` wrote; several of the same clips are put together.",
+    )
     table.add_argument(
         "--format",
         type=Literal["markdown", "latex", "csv"] | None,
@@ -33,9 +40,19 @@ def parser() -> ArgumentParser:
     )
     table.add_argument(
         "--layout",
-        type=Literal["auto", "metrics", "paper"],
+        type=Literal[
+            "auto",
+            "metrics",
+            "paper",
+            "musicinfuser",
+            "wan_dancer",
+            "singdance",
+            "mace_dance",
+            "x_dancer",
+        ],
         default="auto",
-        help="All values, the published tables with rows of ours, or what there is of both.",
+        help="All values, all published tables with rows of ours, those of one paper, or what "
+        "there is of both.",
     )
     table.add_argument(
         "--intervals", type=bool, default=False, help="Also in the layout of published tables."
@@ -54,7 +71,7 @@ def run(settings: Namespace) -> None:
 
     `UserError` if the output's name ends in nothing that is known, or the file holds no scores.
     """
-    document = read_report(settings.metrics_file)
+    document = put_together({path: read_report(path) for path in settings.metrics_files})
     form, output, layout = settings.format, settings.output, settings.layout
     suffix = output.suffix if output is not None else ""
     if form is None:
@@ -65,11 +82,14 @@ def run(settings: Namespace) -> None:
                 f"a folder."
             )
         form = forms.get(suffix, "markdown")
-    text = "" if layout == "paper" else _metrics_text(document, form)
-    if layout == "paper" or (layout == "auto" and form != "csv"):
-        only_judged = layout == "auto"
+    text = _metrics_text(document, form) if layout in ("auto", "metrics") else ""
+    if layout not in ("auto", "metrics") or (layout == "auto" and form != "csv"):
         beside = paper_text(
-            document, form=form, intervals=settings.intervals, only_judged=only_judged
+            document,
+            form=form,
+            intervals=settings.intervals,
+            only_judged=layout == "auto",
+            layout=None if layout in ("auto", "paper") else layout,
         )
         text += f"\n{beside}" if text and beside else beside
     print(text, end="")
@@ -77,6 +97,36 @@ def run(settings: Namespace) -> None:
         write_text(output, text)
     elif output is not None:
         write_tables(document, output, intervals=settings.intervals, all_papers=True)
+
+
+def put_together(documents: Mapping[Path, Document]) -> Document:
+    """One document of several that hold different metrics, by their files.
+
+    `UserError` if two give different numbers for one value of a system.
+    """
+    paths = list(documents)
+    if len(paths) == 1:
+        return documents[paths[0]]
+    whole = copy.deepcopy(documents[paths[0]])
+    clips = {_place(clip): clip for clip in whole["clips"]}
+    for path in paths[1:]:
+        for system, values in documents[path]["systems"].items():
+            own = whole["systems"].setdefault(system, {})
+            for name, summary in values.items():
+                if own.setdefault(name, summary)["mean"] != summary["mean"]:
+                    raise EvaluationError(
+                        f"{path}: has another {name} of {system!r} than {paths[0]}; leave one out."
+                    )
+        for clip in documents[path]["clips"]:
+            known = clips.setdefault(_place(clip), clip)
+            if known is not clip:
+                for group in ("values", "failures", "keys"):
+                    known[group] = {**clip.get(group, {}), **known.get(group, {})}
+    return whole | {"clips": list(clips.values())}
+
+
+def _place(clip: Document) -> tuple[str, str, str]:
+    return clip["system"], clip.get("folder", ""), clip.get("file", "")
 
 
 def write_tables(document: Document, folder: Path, *, intervals: bool, all_papers: bool) -> None:

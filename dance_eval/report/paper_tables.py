@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -23,11 +23,14 @@ TOLERANCE = 0.0101
 of both to two digits."""
 SOURCE, CLIPS = "Source", "Clips"
 PUBLISHED = "published"
+NULL_SOURCE = "by chance, or shuffled"
+NULLS = ("chance", "shuffled", "to_other", "scrambled")
+"""Values that say what a metric's first one is by chance: shifted music, shuffled frames, ..."""
 NOTE = (
     "Published rows are copied from the paper; they were scored on other clips. Scores of two "
     "judges are on two scales: one model of the paper has Overall 8.14 with one and 8.33 with the "
-    "other. Bold is the best published and, apart from it, the best measured row; ground truth is "
-    "not compared."
+    "other. A star marks columns of ours that do not compare for a further reason. Bold is the "
+    "best published and, apart from it, the best measured row; ground truth is not compared."
 )
 
 
@@ -42,6 +45,7 @@ class Column:
         values: Names of its value in metrics.json; the first that is there counts. Without a slash
             they are values of a judge's metric.
         mean_of: For an average, the columns it is the mean of; else empty.
+        best: Whether high or low values are better, or neither.
     """
 
     key: str
@@ -49,6 +53,7 @@ class Column:
     group: str
     values: Sequence[str] = ()
     mean_of: Sequence[str] = ()
+    best: Literal["high", "low", "none"] = "high"
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class PublishedTable:
         rows: As printed.
         exceptions: Why an average is not what its printed columns round to, by (row, column).
         num_digits: Digits after the point.
+        layout: What `evaluate.py table --layout` calls the paper.
+        not_comparable: Why our values of a column do not compare with the printed ones, by column.
+        note: What else to say below it.
     """
 
     key: str
@@ -85,6 +93,14 @@ class PublishedTable:
     rows: Sequence[PublishedRow]
     exceptions: Mapping[tuple[str, str], str] = field(default_factory=dict)
     num_digits: int = 2
+    layout: str = ""
+    not_comparable: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """What is printed above each column; a star where our values do not compare."""
+        return {c.key: c.heading + "*" * (c.key in self.not_comparable) for c in self.columns}
 
     @property
     def is_judged(self) -> bool:
@@ -102,6 +118,10 @@ class MeasuredRow:
     system: str
     source: str
     cells: dict[str, MeanInterval]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Of the values in metrics.json, by column."""
+    is_null: bool = False
+    """Whether it holds what the system's values would be by chance."""
 
 
 @functools.cache
@@ -122,7 +142,11 @@ def published_tables() -> tuple[PublishedTable, ...]:
                 PublishedRow(
                     row["row"],
                     row.get("modality"),
-                    dict(zip(names, map(float, row["values"]), strict=True)),
+                    {
+                        name: float(value)
+                        for name, value in zip(names, row["values"], strict=True)
+                        if value is not None
+                    },
                 )
                 for row in entry["rows"]
             ],
@@ -178,8 +202,26 @@ def measured_rows(document: Document, table: PublishedTable) -> list[MeasuredRow
                     cells[column.key] = replace(interval, mean=mean)
             if cells:
                 source = f"measured by {metric}" if table.is_judged else "measured"
-                rows.append(MeasuredRow(system, source, cells))
+                rows.append(MeasuredRow(system, source, cells, found))
+                nulls = {} if table.is_judged else _nulls(found, values)
+                if nulls:
+                    rows.append(MeasuredRow(system, NULL_SOURCE, nulls, is_null=True))
     return rows
+
+
+def _nulls(found: Mapping[str, str], values: Document) -> dict[str, MeanInterval]:
+    """By column, what a system's value would be by chance, where its metric says so."""
+    cells = {}
+    for key, name in found.items():
+        metric = name.partition("/")[0]
+        for null in NULLS:
+            summary = values.get(f"{metric}/{null}")
+            if summary and summary["mean"] is not None:
+                cells[key] = MeanInterval(
+                    summary["mean"], summary["low"], summary["high"], summary["n"]
+                )
+                break
+    return cells
 
 
 def _interval_of_average(
@@ -210,7 +252,7 @@ def paper_rows(
 
     With ``intervals`` measured cells say ``mean [low, high]``.
     """
-    headings = {column.key: column.heading for column in table.columns}
+    headings = table.headings
     rows: list[Row] = []
     for row in table.rows:
         cells: dict[str, Cell] = {table.first_column: row.name}
@@ -231,37 +273,57 @@ def paper_rows(
         for ours in measured
     ]
     references = {name.lower() for name in _data()["reference_systems"]}
+    nulls = {len(table.rows) + n for n, ours in enumerate(measured) if ours.is_null}
+    better = {column.key: column.best for column in table.columns}
     num_published = len(table.rows)
     bold: set[tuple[int, str]] = set()
     for block in (range(num_published), range(num_published, len(rows))):
-        compared = {n: printed[n][1] for n in block if printed[n][0].lower() not in references}
+        compared = {
+            n: printed[n][1]
+            for n in block
+            if printed[n][0].lower() not in references and n not in nulls
+        }
         for key, heading in headings.items():
             values = {
                 n: round(means[key], table.num_digits)
                 for n, means in compared.items()
                 if key in means
             }
-            if len(values) > 1:
-                best = max(values.values())
+            if len(values) > 1 and better[key] != "none":
+                best = (max if better[key] == "high" else min)(values.values())
                 bold |= {(n, heading) for n, value in values.items() if value == best}
     marks = Marks(
         bold=bold,
-        groups={column.heading: column.group for column in table.columns},
+        groups={headings[column.key]: column.group for column in table.columns},
         rules={num_published} if measured else set(),
     )
     return rows, marks
 
 
+def layouts() -> tuple[str, ...]:
+    """The papers whose tables are known, by the names that `evaluate.py table --layout` takes."""
+    return tuple(dict.fromkeys(table.layout for table in published_tables()))
+
+
 def paper_tables(
-    document: Document, *, only_judged: bool
+    document: Document, *, only_judged: bool, layout: str | None = None
 ) -> list[tuple[PublishedTable, list[MeasuredRow]]]:
-    """The published tables with our rows; if asked, only those that a judge of ours filled."""
-    pairs = [(table, measured_rows(document, table)) for table in published_tables()]
+    """The published tables with our rows: of one paper, or only those that a judge filled."""
+    pairs = [
+        (table, measured_rows(document, table))
+        for table in published_tables()
+        if layout in (None, table.layout)
+    ]
     return [(t, rows) for t, rows in pairs if not only_judged or (rows and t.is_judged)]
 
 
 def paper_text(
-    document: Document, *, form: str, intervals: bool = False, only_judged: bool = False
+    document: Document,
+    *,
+    form: str,
+    intervals: bool = False,
+    only_judged: bool = False,
+    layout: str | None = None,
 ) -> str:
     """The tables in the paper's layout.
 
@@ -271,17 +333,17 @@ def paper_text(
             in its first column.
         intervals: Whether measured cells say ``mean [low, high]``.
         only_judged: Leave out tables without a row that a judge of ours filled.
+        layout: One of `layouts`: only the tables of that paper.
 
     Returns:
         Text that ends in a newline, or "" if no table is left.
     """
     parts: list[str] = []
     csv_rows: list[Row] = []
-    for table, measured in paper_tables(document, only_judged=only_judged):
+    for table, measured in paper_tables(document, only_judged=only_judged, layout=layout):
         rows, marks = paper_rows(table, measured, intervals=intervals)
         caption = f"{table.caption} Judge of the published rows: {table.judge}."
-        headings = {column.key: column.heading for column in table.columns}
-        notes = [f"{row}, {headings[key]}: {why}" for (row, key), why in table.exceptions.items()]
+        notes = _notes(table, measured)
         if form == "csv":
             for row in rows:
                 name = {"Table": table.title, "Model": row[table.first_column]}
@@ -298,3 +360,15 @@ def paper_text(
     if not parts:
         return ""
     return "\n".join([f"% {NOTE}\n" if form == "latex" else f"{NOTE}\n", *parts])
+
+
+def _notes(table: PublishedTable, measured: Sequence[MeasuredRow]) -> list[str]:
+    """What stands below a table."""
+    headings = {column.key: column.heading for column in table.columns}
+    notes = [f"{row}, {headings[key]}: {why}" for (row, key), why in table.exceptions.items()]
+    notes += [f"* {headings[key]}: {why}." for key, why in table.not_comparable.items()]
+    names = {key: name for row in measured for key, name in row.names.items()}
+    if not table.is_judged and names:
+        ours = ", ".join(f"{headings[key]} is {name}" for key, name in names.items())
+        notes.append(f"Of ours, {ours}.")
+    return notes + [table.note] * bool(table.note)

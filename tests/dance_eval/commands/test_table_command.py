@@ -67,3 +67,27 @@ def test_without_a_judge_only_our_values_are_shown(tmp_path, capsys):
     assert "published" not in capsys.readouterr().out
     main(["table", str(path), "--layout=paper"])
     assert capsys.readouterr().out.count("### Table ") == 6
+
+
+def test_one_papers_table_of_several_files_of_scores(tmp_path, capsys):
+    """What joints say and what pictures say, scored apart."""
+    paths = []
+    for name, values in (
+        ("pose", {"pose_beats_singdance": {"score": 0.5, "chance": 0.25}}),
+        ("pictures", {"aesthetic_quality": {"score": 0.6}}),
+    ):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(document([record("base", 0, values)])))
+    main(["table", *map(str, paths), "--layout=singdance"])
+    printed = capsys.readouterr().out
+    [row, null] = [line for line in printed.splitlines() if line.startswith("| base")][:2]
+    assert "0.5000" in row and "0.6000" in row and "0.2500" in null
+    assert "Table 1" not in printed and "mean [95%" not in printed
+    other = tmp_path / "other.json"
+    other.write_text(
+        json.dumps(document([record("base", 0, {"aesthetic_quality": {"score": 0.7}})]))
+    )
+    with pytest.raises(EvaluationError, match="another aesthetic_quality/score of 'base'"):
+        main(["table", *map(str, [*paths, other]), "--layout=singdance"])
+    main(["table", str(paths[0]), "--layout=x_dancer"])
+    assert "| X-Dancer" in capsys.readouterr().out

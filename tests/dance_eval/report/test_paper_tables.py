@@ -6,6 +6,7 @@ import pytest
 from dance_eval.report.paper_tables import (
     TOLERANCE,
     average,
+    layouts,
     measured_rows,
     paper_rows,
     paper_text,
@@ -196,3 +197,65 @@ def test_tables_that_no_judge_filled_can_be_left_out():
     assert paper_text(scores, form="markdown", only_judged=True) == ""
     assert paper_text(scores, form="csv", only_judged=True) == ""
     assert "Table 1" in paper_text(scores, form="latex")
+
+
+def scored_by(values):
+    """Two systems with joints scored, and ground truth."""
+    clips = []
+    for number, (system, shift) in enumerate(
+        (("ours", 0.0), ("base", -0.1), ("ground truth", 0.05))
+    ):
+        own = {m: {k: v + shift for k, v in found.items()} for m, found in values.items()}
+        clips.append(record(system, number, own))
+    return document(clips)
+
+
+POSE = {
+    "pose_beats_singdance": {"score": 0.4, "chance": 0.2},
+    "pose_beats_mbcr": {"score": 0.3, "chance": 0.25},
+    "flow_smoothness": {"score": 0.9, "shuffled": 0.5},
+}
+
+
+def test_one_papers_table_has_its_rows_ours_and_what_ours_are_by_chance():
+    text = paper_text(scored_by(POSE), form="markdown", layout="singdance")
+    assert text.count("### SingDance") == 2 and "### Table" not in text
+    table = text[text.index("### SingDance (arXiv 2608.16220), 100") :]
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()]
+    lines = [line for line in lines if len(line) > 3]
+    head = lines[0]
+    assert [name for name in head if name.endswith("*")] == ["BeatAlign*", "MBCR*", "Smoothness*"]
+    rows = {(line[0], line[1]): dict(zip(head, line, strict=True)) for line in lines[2:]}
+    assert rows["SingDance", "published"]["BeatAlign*"] == "**0.3002**"
+    assert rows["ours", "measured"]["BeatAlign*"] == "**0.4000**"
+    assert rows["base", "measured"]["MBCR*"] == "0.2000"
+    assert rows["ours", "by chance, or shuffled"]["BeatAlign*"] == "0.2000"
+    assert rows["ours", "by chance, or shuffled"]["Smoothness*"] == "0.5000"
+    # Ground truth has the highest value and is not the best.
+    assert rows["ground truth", "measured"]["BeatAlign*"] == "0.4500"
+    assert "* Smoothness: comparable only if ours is motion_smoothness" in table
+    assert "BeatAlign is pose_beats_singdance/score" in table
+
+
+def test_what_could_not_be_read_is_empty_and_low_distances_are_better():
+    assert layouts() == ("musicinfuser", "wan_dancer", "singdance", "mace_dance", "x_dancer")
+    values = {"fid_k": {"distance": 5.0, "shuffled": 9.0}, "div_k": {"distance": 3.0}}
+    table = TABLES["mace_dance"]
+    measured = measured_rows(scored_by(values), table)
+    rows, marks = paper_rows(table, measured)
+    assert rows[0].get("FID_k*") is None and rows[1]["FID_k*"] == 16.46
+    by_name = {(row["Model"], row["Source"]): n for n, row in enumerate(rows)}
+    best = by_name["base", "measured"]
+    assert {n for n, name in marks.bold if name == "FID_k*"} == {best}
+    assert not any(name == "DIV_k*" for _, name in marks.bold)
+    text = paper_text(scored_by(values), form="latex", layout="x_dancer")
+    assert "X-Dancer" in text and "507.000" in text and "Only these of its numbers" in text
+    rows = list(
+        csv.DictReader(io.StringIO(paper_text(scored_by(values), form="csv", layout="mace_dance")))
+    )
+    assert {row["Table"] for row in rows} == {"MACE-Dance (arXiv 2512.18181)"}
+    with_reasons = [
+        t for t in published_tables() if t.layout in ("singdance", "mace_dance", "x_dancer")
+    ]
+    for table in with_reasons:
+        assert table.not_comparable.keys() <= {column.key for column in table.columns}

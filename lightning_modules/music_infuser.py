@@ -169,6 +169,11 @@ class MusicInfuserModule(L.LightningModule):
                 "model.objective.first_frame_probability gives the first frame, but "
                 "data.num_frames is 1, so nothing is left to learn; set one of them higher or to 0."
             )
+        fps, asked = getattr(data, "fps", self.sampling.fps), self.sampling.fps
+        if fps != asked:
+            raise UserError(
+                f"data.fps is {fps:g}, but model.sampling.fps is {asked:g}; give both the same."
+            )
         if cli.subcommand == "predict":
             self.encoders.fingerprints()
         elif isinstance(data, DanceDataModule):

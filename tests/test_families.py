@@ -45,11 +45,15 @@ def test_noise_levels():
     assert FAMILIES["mochi"].training_shift(None) == 1.0
     with pytest.raises(ValueError, match=r"shift is 3, but Mochi's noise levels are bent"):
         SamplingSpec(64, 6.0, shift=3.0)
+    with pytest.raises(ValueError, match="solver is unipc, but mochi is sampled by Euler's meth"):
+        SamplingSpec(64, 6.0, solver="unipc")
+    with pytest.raises(ValueError, match="sampling.solver"):
+        SamplingSpec(64, 6.0, solver="heun")
 
 
 def test_files_name_the_family_where_it_is_not_mochi():
     plain = SamplingSpec(64, 6.0)
-    assert plain.stored().keys() == asdict(plain).keys() - {"family", "shift"}
+    assert plain.stored().keys() == asdict(plain).keys() - {"family", "shift", "solver"}
     assert SamplingSpec(64, 6.0, family="wan", window_overlap_frames=36).stored()["family"] == "wan"
 
 

@@ -11,6 +11,7 @@ from callbacks.checkpoint_files import AtomicCheckpointIO, newest_checkpoint
 from dance_eval.metrics.aesthetic_quality import convert_head
 from musicinfuser.adapters.official import read_official_adapter
 from musicinfuser.adapters.settings import adapter_of_checkpoint
+from musicinfuser.diffusion.sampler import Euler
 from musicinfuser.errors import UserError
 from musicinfuser.generation import LatentCheckpoint
 from musicinfuser.media.latents import caption_path, read_caption, read_clip, read_clip_header
@@ -80,7 +81,7 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, reader: st
 def test_a_hostile_latent_checkpoint_counts_as_none(tmp_path: Path) -> None:
     checkpoint, noise = LatentCheckpoint(tmp_path, "song", {}), torch.zeros(1)
     hostile(checkpoint.path)
-    assert checkpoint.resume(noise) == (0, noise)
+    assert checkpoint.resume(noise, Euler(noise)) == (0, noise)
     assert not (tmp_path / "ran").exists()
 
 

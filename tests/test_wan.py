@@ -286,11 +286,12 @@ def test_two_processes_are_one_and_may_share_the_backbone(run, tmp_path):
         assert torch.allclose(weight, two[name], rtol=0, atol=1e-4), name
 
 
-def test_a_whole_song_goes_on_after_any_step_to_the_bit(fitted, media, tmp_path):
+@pytest.mark.parametrize(("solver", "left_after"), [("euler", 2), ("unipc", 1), ("unipc", 3)])
+def test_a_whole_song_goes_on_after_a_step_to_the_bit(fitted, media, tmp_path, solver, left_after):
     """In windows, with text and music guidance."""
     song = str(next((media / "aist").glob("*.mp4")))
     sampling = replace(
-        fitted.sampling, num_steps=3, music_guidance_scale=2.0, window_frames=9,
+        fitted.sampling, num_steps=4, music_guidance_scale=2.0, window_frames=9, solver=solver,
         window_overlap_frames=4,
     )  # fmt: skip
     request = GenerationRequest(song, "a dance", 4, 17, 32, 32, in_windows=True)
@@ -303,7 +304,7 @@ def test_a_whole_song_goes_on_after_any_step_to_the_bit(fitted, media, tmp_path)
     assert len(whole) == 17
 
     def give_up(num_done):
-        if num_done == 2:
+        if num_done == left_after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -313,7 +314,7 @@ def test_a_whole_song_goes_on_after_any_step_to_the_bit(fitted, media, tmp_path)
         checkpoint=LatentCheckpoint(tmp_path, "song", {}),
         progress=lambda each: steps.extend(each) or each,
     )
-    assert steps == [2]
+    assert steps == list(range(left_after, 4))
     assert torch.equal(torch.cat([clip.frames, *clip.more_frames]), whole)
 
 
@@ -365,6 +366,8 @@ def test_a_sweep_trains_makes_and_scores(run, small_parts, media, tmp_path, monk
         (["--model.init_args.encoders.family=mochi"], "model.encoders.family is mochi; give both"),
         (["--data.init_args.family=mochi", "--data.init_args.num_frames=13"], "has clips of Mochi"),
         (["--model.init_args.sampling.shift=0"], "sampling.shift is 0"),
+        (["--model.init_args.sampling.fps=30"], "data.fps is 16, but model.sampling.fps is 30"),
+        (["--data.init_args.fps=24"], "fps: 16.0 in the cache, 24.0 in"),
     ],
 )
 def test_what_is_refused(run, arguments, message, tmp_path, capsys):

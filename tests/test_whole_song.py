@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musicinfuser import keyed_random
-from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
+from musicinfuser.diffusion.sampler import Euler, linear_quadratic_sigmas
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import (
     Conditions,
@@ -235,12 +235,12 @@ def test_a_song_is_resumed_from_its_latent_checkpoint_to_the_bit(model, encoders
 def test_a_latent_checkpoint_that_cannot_be_read_is_left_aside(tmp_path):
     kept = LatentCheckpoint(tmp_path, "song", {})
     noise = torch.randn(1, 2, 3, 4, 4)
-    kept.save(0, noise + 1)
-    step, latents = kept.resume(noise)
+    kept.save(Euler(linear_quadratic_sigmas(2)), 0, noise + 1)
+    step, latents = kept.resume(noise, Euler(linear_quadratic_sigmas(2)))
     assert step == 1
     assert torch.equal(latents, noise + 1)
     kept.path.write_bytes(kept.path.read_bytes()[:40])
-    step, latents = kept.resume(noise)
+    step, latents = kept.resume(noise, Euler(linear_quadratic_sigmas(2)))
     assert step == 0
     assert latents is noise
 

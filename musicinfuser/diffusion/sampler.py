@@ -1,6 +1,8 @@
-"""The one sampler: a noise schedule and Euler's method over a denoiser callable."""
+"""The one sampler: noise levels and steps between them over a denoiser callable."""
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,33 +38,78 @@ def linear_quadratic_sigmas(num_steps: int, *, threshold: float = LINEAR_THRESHO
     return (1 - noise_removed).clamp(min=0).float()
 
 
-def euler_sample(
+class Solver(ABC):
+    """One way to integrate eq. 2 over given noise levels; `sample` is the loop around it."""
+
+    levels: Tensor
+    """``(num_steps + 1,)`` falling from 1 to 0, on the CPU: what the denoiser is asked at."""
+
+    @abstractmethod
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """Latents after a step.
+
+        Args:
+            index: The step's, from 0; steps follow each other.
+            velocity: z - eps at the latents, as `Denoiser` gives it, fp32.
+            latents: ``(B, C, T, H, W)`` fp32.
+        """
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the next step needs besides the latents, by names; nothing of Euler's method."""
+        return {}
+
+    def remember(self, num_done: int, memory: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Go on after ``num_done`` steps of another one, which left ``memory``."""
+
+
+class Euler(Solver):
+    """Euler's method: z <- z + (sigma_i - sigma_{i+1}) v(z, sigma_i)."""
+
+    def __init__(self, levels: Tensor) -> None:
+        """Take the levels, ``(num_steps + 1,)`` fp32 on the CPU."""
+        self.levels = levels
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """A step along the velocity."""
+        length = (self.levels[index] - self.levels[index + 1]).item()
+        step_size = torch.full((len(latents),), length, device=latents.device)
+        return latents + per_sample(step_size, latents) * velocity
+
+
+def sample(
     denoiser: Denoiser,
     noise: Tensor,
-    sigmas: Tensor,
+    solver: Solver,
     *,
     first_step: int = 0,
     on_step_end: Callable[[int, Tensor], Tensor | None] | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
 ) -> Tensor:
-    """Integrate eq. 2 from noise to data: z <- z + (sigma_i - sigma_{i+1}) v(z, sigma_i).
+    """Integrate eq. 2 from noise to data.
 
     Args:
         denoiser: Returns the velocity z - eps.
         noise: ``(B, C, T, H, W)``, kept in fp32 throughout.
-        sigmas: Decreasing levels, ``(num_steps + 1,)``, on the CPU.
-        first_step: The step to start with; ``noise`` are then the latents before it.
+        solver: Noise levels, and what a step between two of them is.
+        first_step: The step to start with; ``noise`` are then the latents before it, and the solver
+            remembers what it needs.
         on_step_end: Called with the step's index and the latents after it; latents it returns take
             their place.
         progress: Wraps the range of steps, e.g. a progress bar.
     """
-    latents = noise.float()
-    steps = range(first_step, len(sigmas) - 1)
+    latents, levels = noise.float(), solver.levels
+    steps = range(first_step, len(levels) - 1)
     for i in progress(steps) if progress else steps:
-        sigma = torch.full((len(latents),), sigmas[i].item(), device=latents.device)
-        step_size = per_sample(torch.full_like(sigma, (sigmas[i] - sigmas[i + 1]).item()), latents)
-        latents = latents + step_size * denoiser(latents, sigma).float()
+        sigma = torch.full(
+            (len(latents),), levels[i].item(), dtype=levels.dtype, device=latents.device
+        )
+        latents = solver.step(i, denoiser(latents, sigma).float(), latents)
         if on_step_end is not None:
             replaced = on_step_end(i, latents)
             latents = latents if replaced is None else replaced.float()
     return latents
+
+
+def euler_sample(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, **options: Any) -> Tensor:
+    """`sample` by Euler's method; ``sigmas`` are the levels, ``options`` those of `sample`."""
+    return sample(denoiser, noise, Euler(sigmas), **options)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,11 +23,11 @@ from musicinfuser.clip_size import (
 )
 from musicinfuser.diffusion.flow import begun_with, with_first_given
 from musicinfuser.diffusion.guidance import Denoiser, guidance_away, once_per_step, text_guidance
-from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, euler_sample
+from musicinfuser.diffusion.sampler import LINEAR_THRESHOLD, Solver, sample
 from musicinfuser.diffusion.windows import Windows, in_windows
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
-from musicinfuser.networks.backbones import family_named
+from musicinfuser.networks.backbones import SolverName, family_named
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.setting_checks import check_choice, check_number
@@ -42,7 +43,7 @@ class SamplingSpec:
     """How latents are sampled."""
 
     num_steps: int
-    """Euler steps (authors' code: 64)."""
+    """Steps (authors' code: 64)."""
     guidance_scale: float
     """Text guidance (section 5.1: 6.0)."""
     music_guidance_scale: float = 1.0
@@ -66,6 +67,9 @@ class SamplingSpec:
     can have."""
     shift: float | None = None
     """Of Wan: how far noise levels are moved towards noise; null is 5."""
+    solver: SolverName = "euler"
+    """``euler``; or of Wan ``unipc``, which its folders name: diffusers' scheduler, on its own
+    noise levels, with more memory of latents."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -74,7 +78,8 @@ class SamplingSpec:
         check_number("sampling.music_guidance_scale", self.music_guidance_scale, at_least=0)
         check_choice("sampling.window_noise", self.window_noise, get_args(WindowNoise))
         check_number("sampling.shift", self.shift, above=0, hint=", or null")
-        self.noise_levels()
+        check_choice("sampling.solver", self.solver, get_args(SolverName))
+        self.make_solver()
         temporal = geometry_of(self.family).temporal
         if self.window_frames <= temporal or self.window_frames % temporal != 1:
             example = 12 * temporal + 1
@@ -91,12 +96,16 @@ class SamplingSpec:
 
     def stored(self) -> dict[str, Any]:
         """What decides clips, as older files have it: without what only other families change."""
-        return without_defaults(self, "family", "shift")
+        return without_defaults(self, "family", "shift", "solver")
 
     def noise_levels(self) -> Tensor:
-        """``(num_steps + 1,)`` from 1 to 0, fp32 on the CPU."""
-        return family_named(self.family).noise_levels(
-            self.num_steps, linear_threshold=self.linear_threshold, shift=self.shift
+        """``(num_steps + 1,)`` from 1 to 0 on the CPU."""
+        return self.make_solver().levels
+
+    def make_solver(self) -> Solver:
+        """What takes the steps of one clip or one batch of them; it may remember earlier ones."""
+        return family_named(self.family).solver(
+            self.solver, self.num_steps, linear_threshold=self.linear_threshold, shift=self.shift
         )
 
     def windows(self, num_frames: int) -> Windows | None:
@@ -163,16 +172,24 @@ class LatentCheckpoint:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return 0
 
-    def resume(self, noise: Tensor) -> tuple[int, Tensor]:
-        """How many steps are done and the latents after them; none and the noise for a new clip."""
+    def resume(self, noise: Tensor, solver: Solver) -> tuple[int, Tensor]:
+        """How many steps are done and the latents after them; none and the noise for a new clip.
+
+        The solver is put where the one was that did them.
+        """
         num_done = self.num_done()
         if num_done == 0:
             return 0, noise
-        return num_done, load_file(self.path)["latents"].to(noise.device)
+        tensors = {name: t.to(noise.device) for name, t in load_file(self.path).items()}
+        latents = tensors.pop("latents")
+        solver.remember(num_done, tensors)
+        return num_done, latents
 
-    def save(self, step: int, latents: Tensor) -> None:
-        """Write the latents after a step, counted from 0; as `euler_sample` calls it."""
-        save_tensors({"latents": latents.cpu()}, self.path, metadata={"num_done": str(step + 1)})
+    def save(self, solver: Solver, step: int, latents: Tensor) -> None:
+        """Write the latents after a step, counted from 0, and what the solver remembers."""
+        tensors = {"latents": latents, **solver.memory()}
+        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+        save_tensors(tensors, self.path, metadata={"num_done": str(step + 1)})
         if self.on_saved is not None:
             self.on_saved(step + 1)
 
@@ -226,8 +243,9 @@ def sample_latents(
         text[None].to(device), negative[None].to(device), audio, first_frame=first_frame
     )
     if checkpoint is not None:
-        options["first_step"], noise = checkpoint.resume(noise)
-        options["on_step_end"] = checkpoint.save
+        options["solver"] = solver = sampling.make_solver()
+        options["first_step"], noise = checkpoint.resume(noise, solver)
+        options["on_step_end"] = partial(checkpoint.save, solver)
     return denoise(model, conditions, noise, sampling, windows=windows, **options)
 
 
@@ -263,6 +281,7 @@ def denoise(
     noise: Tensor,
     sampling: SamplingSpec,
     *,
+    solver: Solver | None = None,
     by_layer: LayerGuidance | None = None,
     windows: Windows | None = None,
     progress: Callable[[range], Iterable[int]] | None = None,
@@ -283,12 +302,13 @@ def denoise(
         noise: ``(B, C, T, H, W)``, on the model's device; with windows anywhere, where the result
             is too.
         sampling: Steps and guidance; prompts are in ``conditions``.
+        solver: What takes the steps; None is a new one, as ``sampling`` says.
         by_layer: Further guidance away from the model without a block; None for none.
         windows: Denoise in windows; None for one pass.
         progress: Wraps the range of steps.
         on_window: Called after each window of each step.
-        first_step: As in `euler_sample`.
-        on_step_end: As in `euler_sample`.
+        first_step: As in `sample`.
+        on_step_end: As in `sample`.
         lora_scale: Times what each LoRA counts.
 
     Raises:
@@ -340,8 +360,8 @@ def denoise(
         if windows is None
         else in_windows(guided, windows, device=conditions.text.device, on_window=on_window)
     )
-    latents = euler_sample(
-        velocity, noise, sampling.noise_levels(), first_step=first_step, progress=progress,
-        on_step_end=on_step_end,
+    latents = sample(
+        velocity, noise, solver or sampling.make_solver(), first_step=first_step,
+        progress=progress, on_step_end=on_step_end,
     )  # fmt: skip
     return begun_with(conditions.first_frame, latents)

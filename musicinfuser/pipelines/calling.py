@@ -13,6 +13,7 @@ from musicinfuser.clip_size import check_clip_size, check_takes_image, latent_sh
 from musicinfuser.errors import UserError
 from musicinfuser.generation import SamplingSpec, WindowNoise, denoise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
+from musicinfuser.networks.backbones import SolverName
 from musicinfuser.networks.music_mochi import MusicMochi
 from musicinfuser.networks.text_tokens import warn_of_cut
 from musicinfuser.pipelines.conditions import (
@@ -130,6 +131,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
         window_overlap_frames: int | None = None,
         window_noise: WindowNoise = "repeated",
         shift: float | None = None,
+        solver: SolverName = "euler",
         image: Picture | list[Picture] | None = None,
     ) -> Any:
         """Generate videos.
@@ -148,7 +150,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
             num_seconds: In place of ``num_frames``: a video as long as a song, in windows that are
                 denoised together and decoded in pieces, so that the device's memory does not grow;
                 infinite is up to the end of the sound. See `decode_pieces`.
-            num_inference_steps: Euler steps, at least 1.
+            num_inference_steps: Steps, at least 1.
             guidance_scale: Text guidance (eq. 3; section 5.1: 6 of Mochi); 1 is the conditional
                 branch, 0 the unconditional one.
             music_guidance_scale: Guidance away from the same prompt without music; 1 is none.
@@ -176,6 +178,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
                 dancer changes less; ``independent``: as in one pass.
             shift: Of Wan: how far noise levels are moved towards noise; None is 8 of the
                 1.3B and 5 of others.
+            solver: ``euler``; of Wan also ``unipc``, its folders' own.
             image: Of Wan's 5B: a picture that becomes the first frame, a file or Pillow's, or a
                 list with one per prompt; its largest box of the video's aspect, from the middle, is
                 resized. A video in windows begins with it.
@@ -221,6 +224,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
             num_inference_steps, guidance_scale, music_guidance_scale, fps=fps,
             window_frames=window_frames, window_overlap_frames=window_overlap_frames,
             window_noise=window_noise, family=kind.family, shift=_or(shift, usual.shift),
+            solver=solver,
         )  # fmt: skip
         windows = None if num_seconds is None else sampling.windows(num_frames)
         self._guidance_scale, self._attention_kwargs = guidance_scale, attention_kwargs

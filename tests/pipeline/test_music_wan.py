@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
@@ -60,11 +61,17 @@ def latents(pipeline, prompt="a dancer", **changes):
     return latents_of(pipeline, prompt, **(SIZE | changes))
 
 
-@pytest.mark.parametrize("is_5b", [False, True])
-def test_without_music_latents_are_those_of_wan_pipeline(wan_parts, parts_5b, is_5b, monkeypatch):
-    """On its noise levels; the 5B's pipeline gives every token a level of its own."""
+@pytest.mark.parametrize(("is_5b", "solver"), [(False, "euler"), (True, "euler"), (False, "unipc")])
+def test_without_music_latents_are_those_of_wan_pipeline(
+    wan_parts, parts_5b, is_5b, solver, monkeypatch
+):
+    """Euler on its noise levels; the 5B's pipeline gives every token a level of its own."""
     source = parts_5b if is_5b else wan_parts
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if solver == "unipc":
+        scheduler = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        )
     plain = quiet(WanPipeline.from_pretrained(source, scheduler=scheduler))
     settings = {
         "num_inference_steps": 4,
@@ -76,9 +83,11 @@ def test_without_music_latents_are_those_of_wan_pipeline(wan_parts, parts_5b, is
         "num_videos_per_prompt": 2,
     }
     expected = latents(plain, **settings)
-    levels = scheduler.sigmas.clone()
-    monkeypatch.setattr(Wan, "noise_levels", classmethod(lambda cls, *args, **options: levels))
-    found = latents(quiet(MusicInfuserWanPipeline.from_pretrained(source)), **settings)
+    if solver == "euler":
+        levels = scheduler.sigmas.clone()
+        monkeypatch.setattr(Wan, "noise_levels", classmethod(lambda cls, *args, **options: levels))
+    pipeline = quiet(MusicInfuserWanPipeline.from_pretrained(source))
+    found = latents(pipeline, **settings, solver=solver, shift=3.0)
     assert found.shape == ((4, 48, 3, 4, 4) if is_5b else (4, 16, 3, 8, 8))
     if is_5b:
         assert distance(found, expected) < 2e-6

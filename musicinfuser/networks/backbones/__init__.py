@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.backbones.base import Backbone, Given, Stream
+from musicinfuser.networks.backbones.base import Backbone, Given, SolverName, Stream
 from musicinfuser.networks.backbones.mochi import Mochi
 from musicinfuser.networks.backbones.wan import Wan, Wan5B
 
@@ -52,6 +52,7 @@ __all__ = [
     "Backbone",
     "Given",
     "Mochi",
+    "SolverName",
     "Stream",
     "Wan",
     "Wan5B",

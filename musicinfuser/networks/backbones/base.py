@@ -7,16 +7,18 @@ N visual tokens, L text tokens, S audio tokens, D width.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from musicinfuser.clip_size import GEOMETRIES, LatentGeometry
+from musicinfuser.diffusion.sampler import Euler, Solver
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.vaes import Vae
 
+SolverName = Literal["euler", "unipc"]
 Stream = tuple[Tensor, ...]
 """What blocks change, the visual tokens ``(B, N, D)`` first: of Mochi also the text."""
 
@@ -146,6 +148,22 @@ class Backbone(ABC):
         Raises:
             UserError: No step, or an option that the family's levels do not have.
         """
+
+    @classmethod
+    def solver(
+        cls, name: SolverName, num_steps: int, *, linear_threshold: float, shift: float | None
+    ) -> Solver:
+        """What integrates from noise to data; arguments as of `noise_levels`.
+
+        Raises:
+            UserError: The family has no such solver.
+        """
+        if name != "euler":
+            raise UserError(
+                f"sampling.solver is {name}, but {cls.family} is sampled by Euler's method; set "
+                "euler."
+            )
+        return Euler(cls.noise_levels(num_steps, linear_threshold=linear_threshold, shift=shift))
 
     @classmethod
     def training_shift(cls, shift: float | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
-from diffusers import WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.diffusion.noise_levels import shifted
+from musicinfuser.diffusion.sampler import Solver
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.adapted_block import (
@@ -28,7 +29,7 @@ from musicinfuser.networks.adapted_block import (
     parts_of,
     recomputed,
 )
-from musicinfuser.networks.backbones.base import Backbone, Given, Stream, Usual
+from musicinfuser.networks.backbones.base import Backbone, Given, SolverName, Stream, Usual
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.vaes import WanVae
 from musicinfuser.pretrained_sources import find_local, model_index, part_config
@@ -209,6 +210,16 @@ class Wan(Backbone):
         return shifted(even, cls.training_shift(shift)).float()
 
     @classmethod
+    def solver(
+        cls, name: SolverName, num_steps: int, *, linear_threshold: float, shift: float | None
+    ) -> Solver:
+        """Euler's method, or `UniPC`, which Wan's folders and its code name."""
+        if name == "unipc":
+            check_number("the number of sampling steps", num_steps, at_least=1)
+            return UniPC(num_steps, shift=cls.training_shift(shift))
+        return super().solver(name, num_steps, linear_threshold=linear_threshold, shift=shift)
+
+    @classmethod
     def training_shift(cls, shift: float | None) -> float:
         """As in sampling."""
         return DEFAULT_SHIFT if shift is None else shift
@@ -241,7 +252,7 @@ class Wan(Backbone):
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """From 1000 at noise to 0 at data."""
-        return sigma * 1000
+        return (sigma * 1000).float()
 
     def embed(
         self,
@@ -333,6 +344,45 @@ class Wan5B(Wan):
     family = "wan_5b"
     usual = Usual(121, 704, 1280, 50, 5.0, TEXT_TOKENS, NEGATIVE_PROMPT)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {WAN_5B_HUB_ID: WAN_5B_CONFIG}
+
+
+class UniPC(Solver):
+    """diffusers' scheduler of Wan's folders: a predictor and a corrector of order 2.
+
+    Its levels and its whole-number timesteps are its own; the velocity's sign is turned for it.
+    """
+
+    def __init__(self, num_steps: int, *, shift: float) -> None:
+        """Set it to the beginning."""
+        self.scheduler = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
+        self.scheduler.set_timesteps(num_steps)
+        self.scheduler.set_begin_index(0)
+        # In double precision times 1000 they are whole again.
+        self.levels = F.pad(self.scheduler.timesteps.double() / 1000, (0, 1))
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """As the scheduler does."""
+        timestep = self.scheduler.timesteps[index]
+        return self.scheduler.step(-velocity, timestep, latents, return_dict=False)[0]
+
+    def memory(self) -> dict[str, Tensor]:
+        """Its last two estimates of the data, and where the last step began."""
+        estimates = [e for e in self.scheduler.model_outputs if e is not None]
+        found = {f"estimate_{i}": estimate for i, estimate in enumerate(estimates)}
+        return found | {"begun_at": self.scheduler.last_sample}
+
+    def remember(self, num_done: int, memory: Mapping[str, Tensor]) -> None:
+        """Put it where another one was."""
+        scheduler, order = self.scheduler, self.scheduler.config.solver_order
+        estimates = [memory[name] for name in sorted(memory) if name.startswith("estimate_")]
+        scheduler.model_outputs = [None] * (order - len(estimates)) + estimates
+        scheduler.last_sample = memory["begun_at"]
+        scheduler.lower_order_nums = min(num_done, order)
+        # Of the step before: it knew one estimate more than steps were done, the last ones fewer.
+        scheduler.this_order = min(order, len(scheduler.timesteps) - (num_done - 1), num_done)
+        scheduler.set_begin_index(num_done)
 
 
 def _filled_up(text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None) -> Tensor:

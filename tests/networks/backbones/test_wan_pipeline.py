@@ -14,9 +14,10 @@ from PIL import Image
 from transformers import ByT5Tokenizer
 
 from musicinfuser.diffusion.guidance import text_guidance
-from musicinfuser.diffusion.sampler import euler_sample
+from musicinfuser.diffusion.sampler import Euler, euler_sample, sample
 from musicinfuser.generation import Conditions, SamplingSpec, denoise
 from musicinfuser.media.pictures import fitted_picture
+from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_mochi import MusicMochi
@@ -82,23 +83,42 @@ def test_euler_on_their_noise_levels_gives_their_latents_bit_for_bit(model, nois
     assert (found - noise).abs().mean() > 0.1
 
 
-def test_their_own_scheduler_on_our_velocity_gives_their_latents_bit_for_bit(model, noise):
-    """UniPC, which Wan's folders name."""
+def test_unipc_gives_their_latents_bit_for_bit(model, noise):
+    """What Wan's folders name, with its own levels and whole-number timesteps."""
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
     pipeline = small_wan.pipeline(scheduler)
     expected = theirs(pipeline, noise)
-    positive, negative = velocities(pipeline, model)
-    scheduler = UniPCMultistepScheduler.from_config(scheduler.config)
-    scheduler.set_timesteps(NUM_STEPS)
-    found = noise
+    denoisers = [
+        lambda latents, sigma, velocity=velocity: velocity(latents, model.timestep(sigma))
+        for velocity in velocities(pipeline, model)
+    ]
+    solver = Wan.solver("unipc", NUM_STEPS, linear_threshold=0.0, shift=3.0)
     with torch.no_grad():
-        for timestep in scheduler.timesteps:
-            without = -negative(found, timestep[None])
-            predicted = without + GUIDANCE * (-positive(found, timestep[None]) - without)
-            found = scheduler.step(predicted, timestep, found, return_dict=False)[0]
+        found = sample(text_guidance(*denoisers, GUIDANCE), noise, solver)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("num_done", [1, 2, 3, 4])
+def test_unipc_goes_on_after_any_step_to_the_bit(noise, num_done):
+    def velocity(latents, sigma):
+        return (latents * sigma.float().view(-1, 1, 1, 1, 1)).sin()
+
+    def made():
+        return Wan.solver("unipc", 5, linear_threshold=0.0, shift=5.0)
+
+    kept = {}
+    solver = made()
+
+    def note(step, latents):
+        kept[step + 1] = latents, {name: t.clone() for name, t in solver.memory().items()}
+
+    whole = sample(velocity, noise, solver, on_step_end=note)
+    latents, memory = kept[num_done]
+    solver = made()
+    solver.remember(num_done, memory)
+    assert torch.equal(sample(velocity, latents, solver, first_step=num_done), whole)
 
 
 SIZE = {"height": 32, "width": 64}
@@ -150,7 +170,7 @@ def test_from_a_picture_they_are_those_of_the_image_pipeline_bit_for_bit(
     audio = torch.randn(1, 20, 96, generator=torch.Generator().manual_seed(6))
     lengths = [(int(features[0].any(dim=-1).sum()),) for features in (text, negative)]
     conditions = Conditions(text, negative, audio if with_audio else None, *lengths, first)
-    monkeypatch.setattr(SamplingSpec, "noise_levels", lambda _: pipeline.scheduler.sigmas)
+    monkeypatch.setattr(SamplingSpec, "make_solver", lambda _: Euler(pipeline.scheduler.sigmas))
     sampling = SamplingSpec(NUM_STEPS, GUIDANCE, family="wan_5b")
     found = denoise(model, conditions, noise, sampling)
     assert torch.equal(found, expected)

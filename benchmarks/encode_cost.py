@@ -21,7 +21,7 @@ from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
 from benchmarks.limits import peak_tflops
 from benchmarks.report import Figure, command_of, parser, timed
-from musicinfuser.clip_size import num_latent_frames
+from musicinfuser.clip_size import MOCHI, latent_shape
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.media.video import aist_crop, probe_video, read_clip
@@ -29,7 +29,7 @@ from musicinfuser.media.video_writing import write_video
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.safetensors_files import save_tensors
 
-FPS = 30.0
+FPS = MOCHI.fps
 # google/t5-v1_1-xxl.
 T5_XXL = {
     "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64,
@@ -92,7 +92,7 @@ def media(settings: argparse.Namespace, folder: Path) -> list[Figure]:
         info.width, info.height, target_height=settings.height, target_width=settings.width
     )
     times: dict[str, list[float]] = {"read the video": [], "read the sound": [], "write": []}
-    latent = (12, num_latent_frames(settings.num_frames), settings.height // 8, settings.width // 8)
+    latent = latent_shape(settings.num_frames, settings.height, settings.width)
     for number in range(settings.repeats):
         start = time.process_time()
         begin = number * (SECONDS_OF_VIDEO - 3) / max(settings.repeats - 1, 1)

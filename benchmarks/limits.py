@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.report import timed
 from musicinfuser.clip_size import num_latent_frames, num_visual_tokens
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 
 Policy = Literal["none", "official", "attention", "self_attention", "full"]
 """What is computed again in the backward pass: nothing; everything but attention, its output
@@ -59,7 +59,7 @@ class Work:
     """Whether LoRA adapts both streams."""
 
     @classmethod
-    def of(cls, model: MusicMochi, settings: argparse.Namespace) -> Self:
+    def of(cls, model: MusicModel, settings: argparse.Namespace) -> Self:
         """The operations of a model on a clip of ``settings``."""
         config, lora = model.backbone.config, model.lora
         width, text_width = (

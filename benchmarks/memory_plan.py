@@ -20,12 +20,12 @@ from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs
 from musicinfuser.clip_size import num_visual_tokens
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.vae_memory import tile_size_for
 from preflight.memory import CONTEXT_BYTES, FP32_BYTES, frozen_on_device, num_trained
 
 
-def copies_on_device(model: MusicMochi) -> int:
+def copies_on_device(model: MusicModel) -> int:
     """Bytes of the streamed weights' copies, which stay between passes."""
     if model.streamed is None:
         return 0
@@ -68,7 +68,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     """Each job's parts and their sum beside the cap."""
     config = read_profile(settings.profile)
 
-    def build() -> MusicMochi:
+    def build() -> MusicModel:
         # Nothing is compiled without a device: these are eager's sums, the larger ones.
         return build_on_meta(
             config, num_layers=settings.layers, size=settings.size, compile_blocks=False
@@ -112,7 +112,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     return figures, details
 
 
-def _rotary_bytes(model: MusicMochi, frames: int, height: int, width: int) -> int:
+def _rotary_bytes(model: MusicModel, frames: int, height: int, width: int) -> int:
     """Cos and sin in fp32, kept from sampling."""
     _, heads, channels = model.backbone.pos_frequencies.shape
     tokens = num_visual_tokens(frames, height, width)

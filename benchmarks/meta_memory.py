@@ -31,7 +31,7 @@ from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_t
 from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.backbones import Mochi
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from preflight.memory import BYTES_PER_TRAINED, frozen_bytes
 
 POLICIES = ("full", "self_attention", "attention", "none")
@@ -128,7 +128,7 @@ def attention_as_on_a_gpu() -> Iterator[None]:
 
 
 def simulated_step(
-    model: MusicMochi, num_frames: int, height: int, width: int, *, autocast: bool = False
+    model: MusicModel, num_frames: int, height: int, width: int, *, autocast: bool = False
 ) -> dict[str, int]:
     """Bytes of one forward and backward pass above the weights.
 
@@ -152,7 +152,7 @@ def simulated_step(
 
 
 @torch.no_grad()
-def simulated_sampling(model: MusicMochi, num_frames: int, height: int, width: int) -> int:
+def simulated_sampling(model: MusicModel, num_frames: int, height: int, width: int) -> int:
     """Most bytes above the weights in a pass of a sampling, under autocast.
 
     Arguments as of `simulated_step`.
@@ -164,7 +164,7 @@ def simulated_sampling(model: MusicMochi, num_frames: int, height: int, width: i
 
 @contextmanager
 def _simulated(
-    model: MusicMochi, size: tuple[int, int, int], *, autocast: bool
+    model: MusicModel, size: tuple[int, int, int], *, autocast: bool
 ) -> Iterator[tuple[LiveBytes, Callable[[], torch.Tensor]]]:
     """A count of what is alive, and the model's forward pass on a clip of a size."""
     config = model.backbone.config
@@ -189,7 +189,7 @@ def _simulated(
 
 
 @contextmanager
-def _without_memory(model: MusicMochi, *, autocast: bool) -> Iterator[str]:
+def _without_memory(model: MusicModel, *, autocast: bool) -> Iterator[str]:
     """A device without memory for the model's weights and everything made meanwhile."""
     if autocast:
         # The meta device has no autocast; fake tensors have all of a CPU's but its memory.
@@ -231,7 +231,7 @@ def deviation_from_a_line(values: Sequence[float], tokens: Sequence[int]) -> flo
     return abs(middle - (low + share * (high - low))) / middle
 
 
-def held_by_training(model: MusicMochi) -> tuple[dict[str, int], int]:
+def held_by_training(model: MusicModel) -> tuple[dict[str, int], int]:
     """Bytes of frozen weights, and of trained weights, gradients and Adam.
 
     Also how many frozen parameters the optimizer holds.

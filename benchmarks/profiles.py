@@ -23,7 +23,7 @@ from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.layer_selection import DEPTH_OF_MOCHI, LayerStrategy
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.setting_differences import laid_over
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -54,10 +54,10 @@ def read_profile(profile: str = "base") -> dict[str, Any]:
 
 
 def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What `MusicMochi` is built with, of ``model.init_args``."""
+    """What `MusicModel` is built with, of ``model.init_args``."""
     given = config["model"]["init_args"]
-    hints = get_type_hints(MusicMochi.__init__)
-    known = inspect.signature(MusicMochi.__init__).parameters
+    hints = get_type_hints(MusicModel.__init__)
+    known = inspect.signature(MusicModel.__init__).parameters
     options = {name: value for name, value in given.items() if name in known}
     # Built by whoever asks; and interpolated from the run's seed, on which nothing here depends.
     for name in ("backbone", "seed"):
@@ -67,14 +67,14 @@ def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_on_meta(
     config: Mapping[str, Any], *, num_layers: int | None = None, size: str = "full", **changes: Any
-) -> MusicMochi:
+) -> MusicModel:
     """The adapted model without weights.
 
     Args:
         config: As `read_profile` gives it.
         num_layers: Blocks; by default all. With fewer, a third of them hear music, evenly spread.
         size: ``full`` or ``small``.
-        changes: Options of `MusicMochi` and `MemorySettings` that replace the profile's.
+        changes: Options of `MusicModel` and `MemorySettings` that replace the profile's.
     """
     with torch.device("meta"):
         return adapted(backbone(config, num_layers=num_layers, size=size), config, **changes)
@@ -97,7 +97,7 @@ def backbone(
         return build_backbone(BackboneSpec(config=str(path), dtype=dtype))
 
 
-def adapted(base: MochiTransformer3DModel, config: Mapping[str, Any], **changes: Any) -> MusicMochi:
+def adapted(base: MochiTransformer3DModel, config: Mapping[str, Any], **changes: Any) -> MusicModel:
     """A backbone of any size with the profile's adapters and ways to run."""
     ways = {name: changes.pop(name) for name in changes.keys() & MemorySettings.__annotations__}
     options = model_options(config) | changes
@@ -107,7 +107,7 @@ def adapted(base: MochiTransformer3DModel, config: Mapping[str, Any], **changes:
         options["layers"] = LayerStrategy("even", max(depth // 3, 1))
     if width != MOCHI_CONFIG["text_embed_dim"]:
         options["audio_width"] = SMALL_AUDIO_WIDTH
-    return MusicMochi(base, **options)
+    return MusicModel(base, **options)
 
 
 def _as_spec(value: Any, hint: Any) -> Any:
@@ -117,7 +117,7 @@ def _as_spec(value: Any, hint: Any) -> Any:
     return specs[0](**value) if isinstance(value, Mapping) and specs else value
 
 
-def audio_width(model: MusicMochi) -> int:
+def audio_width(model: MusicModel) -> int:
     """Channels of the audio features that a model takes."""
     assert model.audio_projector is not None
     first = model.audio_projector.projection[0]

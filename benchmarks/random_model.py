@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.profiles import adapted, audio_width, backbone
-from musicinfuser.clip_size import latent_shape
+from musicinfuser.clip_size import MOCHI, latent_shape
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 
 SPREAD = 0.02
 TOKENS_PER_SECOND = 50
@@ -24,7 +24,7 @@ TOKENS_PER_SECOND = 50
 def random_model(
     config: Mapping[str, Any], device: torch.device, *, num_layers: int | None = None,
     size: str = "full", **changes: Any,
-) -> MusicMochi:  # fmt: skip
+) -> MusicModel:  # fmt: skip
     """The adapted model of a profile on ``device``, with random weights.
 
     All weights pass through the device, which must hold the backbone; a profile that keeps some in
@@ -35,7 +35,7 @@ def random_model(
         device: Where it runs, and where weights are drawn; streams differ between devices.
         num_layers: Blocks; by default all.
         size: ``full`` or ``small``.
-        changes: Options of `MusicMochi` and `MemorySettings` that replace the profile's.
+        changes: Options of `MusicModel` and `MemorySettings` that replace the profile's.
     """
     stream = generator(0, "weights", "random weights", device=device)
     with torch.device("meta"):
@@ -91,9 +91,9 @@ def random_clip(
     num_frames: int, height: int, width: int, *, text_tokens: int, text_width: int,
     audio_width: int, seed: int = 0,
 ) -> RandomClip:  # fmt: skip
-    """A clip of noise at 30 fps: 6k + 1 frames, sides in pixels, widths of features in channels."""
+    """A clip of noise for Mochi: 6k + 1 frames, sides in pixels, widths of features in channels."""
     shape = (1, *latent_shape(num_frames, height, width))
-    audio_tokens = int(clip_audio_seconds(num_frames, fps=30.0) * TOKENS_PER_SECOND) - 1
+    audio_tokens = int(clip_audio_seconds(num_frames, fps=MOCHI.fps) * TOKENS_PER_SECOND) - 1
     stream = generator(seed, "clip", "random clip")
 
     def draw(*sizes: int) -> Tensor:
@@ -107,7 +107,7 @@ def random_clip(
     )
 
 
-def clip_for(model: MusicMochi, settings: argparse.Namespace, device: torch.device) -> RandomClip:
+def clip_for(model: MusicModel, settings: argparse.Namespace, device: torch.device) -> RandomClip:
     """A clip for a model in the host's memory, pinned for a GPU."""
     clip = random_clip(
         settings.frames, settings.height, settings.width, text_tokens=settings.text_tokens,

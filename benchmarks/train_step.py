@@ -33,7 +33,7 @@ from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import posterior_sample
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.backbones.mochi import compiled_run, run_block
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 
 POLICY_WORDS = ("full", "self_attention", "attention", "none")
 COMPILE_WORDS = {"eager": False, "compiled": True}
@@ -55,7 +55,7 @@ class TrainingStep:
     """Data, noise, forward, backward and AdamW, in the order of Lightning's loop."""
 
     def __init__(
-        self, model: MusicMochi, clip: RandomClip, config: Mapping[str, Any], device: torch.device
+        self, model: MusicModel, clip: RandomClip, config: Mapping[str, Any], device: torch.device
     ) -> None:
         """Set up the optimizer.
 

@@ -16,7 +16,7 @@ from musicinfuser.generation_requests import LayerRequest
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.setting_differences import without_defaults
 
@@ -53,13 +53,13 @@ class LayerAdaptabilityModule(L.LightningModule):
         self.backbone_spec, self.sampling, self.layer_scale = backbone, sampling, layer_scale
         self.memory = memory
         self.encoders = Encoders(encoders)
-        self.model: MusicMochi | None = None
+        self.model: MusicModel | None = None
 
     def configure_model(self) -> None:
         """Read the backbone, once."""
         if self.model is None:
             backbone = build_backbone(self.backbone_spec)
-            self.model = MusicMochi(
+            self.model = MusicModel(
                 backbone, layers=[], zica=ZicaSpec(), lora=None, memory=self.memory
             )
 

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from musicinfuser.adapters.settings import SETTINGS_KEY, with_younger_options
 from musicinfuser.errors import UserError
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.setting_differences import differences
 
@@ -79,6 +79,6 @@ def check_checkpoint_origin(checkpoint: dict[str, Any], now: Origin, *, trainer:
             rank_zero_warn(note)
 
 
-def architecture(model: MusicMochi) -> dict[str, Any]:
+def architecture(model: MusicModel) -> dict[str, Any]:
     """The backbone's sizes, for the settings of a checkpoint."""
     return model.kind.sizes

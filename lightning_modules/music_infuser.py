@@ -57,14 +57,14 @@ from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 
 
 class MusicInfuserModule(L.LightningModule):
-    """A frozen Mochi, conditioned on music by trained ZICA and LoRA."""
+    """A frozen base, Mochi or another, conditioned on music by trained ZICA and LoRA."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class MusicInfuserModule(L.LightningModule):
         self.encoders = Encoders(encoders)
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
-        self.model: MusicMochi | None = None
+        self.model: MusicModel | None = None
         # Per noise level, with a clip's own music and with another clip's; where first frames are
         # given in training, all that once more with them.
         self.validates_first = (False, True) if objective.first_frame_probability else (False,)
@@ -188,7 +188,7 @@ class MusicInfuserModule(L.LightningModule):
             # Unknown without its config: weights on the Hub. The model looks again.
             with suppress(MissingWeightsError):
                 select_layers(self.layers, backbone_config(self.backbone_spec)["num_layers"])
-            self.model = MusicMochi(
+            self.model = MusicModel(
                 build_backbone(self.backbone_spec),
                 layers=self.layers,
                 zica=self.zica_spec,
@@ -223,7 +223,7 @@ class MusicInfuserModule(L.LightningModule):
             check_equal_validation(self.trainer)
 
     @property
-    def adapted(self) -> MusicMochi:
+    def adapted(self) -> MusicModel:
         """The model; only after `configure_model`."""
         assert self.model is not None
         return self.model

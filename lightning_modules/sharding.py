@@ -12,10 +12,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 
 
-def shard_backbone(trainer: L.Trainer, model: MusicMochi) -> None:
+def shard_backbone(trainer: L.Trainer, model: MusicModel) -> None:
     """Keep a share of the backbone's weights on each process of a training.
 
     The processes of a node share one copy; a block's weights are gathered where it runs, forward

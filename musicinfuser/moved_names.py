@@ -21,6 +21,8 @@ MOVED = {
     "musicinfuser.metrics.prompt_obedience": _ACCURACY,
     "musicinfuser.metrics.prompt_obedience.PromptObedience": f"{_ACCURACY}.AttributeAccuracy",
     "musicinfuser.metrics.torso_beat": "small_world.metrics.torso_beat_correlation",
+    "musicinfuser.networks.music_mochi": "musicinfuser.networks.music_model",
+    "musicinfuser.networks.music_mochi.MusicMochi": "musicinfuser.networks.music_model.MusicModel",
     "musicinfuser.sweeps": "sweeps",
     "small_world.metrics.attribute_accuracy.PromptObedience": f"{_ACCURACY}.AttributeAccuracy",
     "small_world.metrics.prompt_certainty": _ACCURACY,

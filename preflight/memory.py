@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from musicinfuser.memory.settings import GradientCheckpointing
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
 
@@ -67,19 +67,19 @@ def frozen_bytes(model: nn.Module) -> int:
     return sum(p.nbytes for p in model.parameters() if not p.requires_grad)
 
 
-def modulation_bytes_on_host(model: MusicMochi) -> int:
+def modulation_bytes_on_host(model: MusicModel) -> int:
     """Bytes of the modulations' weights that stay in the host's memory."""
     blocks = model.kind.blocks if model.memory.modulations_on_host else ()
     layers = (layer for block in blocks for layer in model.kind.modulation_layers(block))
     return sum(layer.get_parameter("weight").nbytes for layer in layers)
 
 
-def streamed_bytes(model: MusicMochi) -> int:
+def streamed_bytes(model: MusicModel) -> int:
     """Bytes of the blocks' weights that are copied to the device for their block's turn."""
     return sum(p.nbytes for p in model.streamed.parameters()) if model.streamed else 0
 
 
-def frozen_on_device(model: MusicMochi) -> int:
+def frozen_on_device(model: MusicModel) -> int:
     """Bytes of frozen weights that are neither streamed nor kept on the host."""
     return frozen_bytes(model) - modulation_bytes_on_host(model) - streamed_bytes(model)
 
@@ -115,7 +115,7 @@ class TrainingSizes:
     """Devices that the frozen weights are spread over."""
 
     @classmethod
-    def of(cls, model: MusicMochi, **others: int) -> Self:
+    def of(cls, model: MusicModel, **others: int) -> Self:
         """The sizes of a model; ``others`` are tokens, averages and shares."""
         feed_forward = model.kind.feed_forward(model.kind.blocks[0])
         return cls(

@@ -16,7 +16,7 @@ def with_trained_values(model: nn.Module, *, seed: int = 0) -> nn.Module:
 
 
 def with_memory(changes: dict) -> dict:
-    """Options of `MusicMochi`, those of its `MemorySettings` in their group."""
+    """Options of `MusicModel`, those of its `MemorySettings` in their group."""
     ways = {name: changes[name] for name in changes if name in MemorySettings.__annotations__}
     others = {name: value for name, value in changes.items() if name not in ways}
     return others | {"memory": MemorySettings(**ways)}

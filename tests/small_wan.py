@@ -19,7 +19,7 @@ from musicinfuser.adapters.folder import write_folder
 from musicinfuser.adapters.settings import adapter_of_model
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone, initialise_randomly
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
 
@@ -111,17 +111,17 @@ def write_parts(folder: Path, *, is_5b: bool = False) -> Path:
     return folder
 
 
-def trained_on(parts: Path, family: str) -> MusicMochi:
+def trained_on(parts: Path, family: str) -> MusicModel:
     """Adapters as training might leave them, on a base of any family: nothing is zero."""
     spec = BackboneSpec(pretrained=str(parts), dtype="float32", family=family)
-    model = MusicMochi(
+    model = MusicModel(
         build_backbone(spec), layers=[0, 2], zica=ZICA, lora=LORA, audio_width=96,
         audio_resampling="centre",
     )  # fmt: skip
     return with_trained_values(model)
 
 
-def write_adapter(folder: Path, model: MusicMochi) -> Path:
+def write_adapter(folder: Path, model: MusicModel) -> Path:
     """The adapters of `trained_on`, written as AdapterExport does."""
     settings = {
         "backbone": model.kind.sizes,

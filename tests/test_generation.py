@@ -18,7 +18,7 @@ from musicinfuser.media.errors import MediaError
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
 
@@ -56,7 +56,7 @@ def model(backbone):
 
 
 def new_model(backbone):
-    return MusicMochi(
+    return MusicModel(
         copy.deepcopy(backbone),
         layers=[0, 2],
         zica=ZicaSpec(num_heads=4),

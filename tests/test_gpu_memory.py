@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.random_model import give_weights
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted_blocks import (
     ListeningBlocks,
@@ -118,7 +118,7 @@ def test_a_step_waits_for_nothing() -> None:
         step()
 
 
-def music_mochi(**settings: object) -> MusicMochi:
+def music_mochi(**settings: object) -> MusicModel:
     """24 blocks of width 1024 in fp32 on the CPU: 1.8 GB."""
     with torch.device("meta"):
         backbone = MochiTransformer3DModel(
@@ -127,13 +127,13 @@ def music_mochi(**settings: object) -> MusicMochi:
         )  # fmt: skip
     backbone.to_empty(device="cpu")
     give_weights(backbone, torch.Generator().manual_seed(0))
-    return MusicMochi(
+    return MusicModel(
         backbone, layers=[1, 22], zica=ZicaSpec(), lora=LoraSpec(rank=4, alpha=4),
         audio_width=32, memory=MemorySettings("full", **settings),
     )  # fmt: skip
 
 
-def train_and_sample(model: MusicMochi) -> int:
+def train_and_sample(model: MusicModel) -> int:
     """A step and a pass without gradients; the most bytes that were reserved."""
     stream = torch.Generator("cuda").manual_seed(0)
     latents, text, audio = (

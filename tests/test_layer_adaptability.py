@@ -15,7 +15,7 @@ from musicinfuser.generation import LayerGuidance, SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.conftest import NUM_LAYERS, ROOT
 from tests.ranks import run_ranks
@@ -30,7 +30,7 @@ FOLDERS = ["layer_00", "layer_01", "layer_02", "no_layer_skipped"]
 @pytest.fixture(scope="module")
 def model(small_parts):
     backbone = build_backbone(BackboneSpec(pretrained=str(small_parts), dtype="float32"))
-    return MusicMochi(backbone, layers=[], zica=ZicaSpec(), lora=None)
+    return MusicModel(backbone, layers=[], zica=ZicaSpec(), lora=None)
 
 
 def sample(model, *, by_layer=None, steps=3):

@@ -26,7 +26,7 @@ from musicinfuser.media.audio import write_wav
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
 
@@ -43,7 +43,7 @@ SONG = {"prompt": "a dancer", "seed": 4, "num_frames": 43, "height": 32, "width"
 @pytest.fixture(scope="module")
 def model(small_parts):
     """Adapters as training might leave them: nothing is zero."""
-    model = MusicMochi(
+    model = MusicModel(
         build_backbone(BackboneSpec(pretrained=str(small_parts), dtype="float32")),
         layers=[0, 2],
         zica=ZicaSpec(num_heads=4),

@@ -11,7 +11,7 @@ from musicinfuser.generation import SamplingSpec, generate, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.test_predict import write_tone
 
@@ -27,10 +27,10 @@ def cuda() -> torch.device:
 
 
 @pytest.fixture
-def parts(small_parts: Path, cuda: torch.device) -> tuple[MusicMochi, Encoders]:
+def parts(small_parts: Path, cuda: torch.device) -> tuple[MusicModel, Encoders]:
     folder = str(small_parts)
     backbone = build_backbone(BackboneSpec(pretrained=folder, dtype="float32"))
-    model = MusicMochi(
+    model = MusicModel(
         backbone, layers=[0, 2], zica=ZicaSpec(num_heads=4), lora=None, audio_width=96
     )
     spec = EncodersSpec(

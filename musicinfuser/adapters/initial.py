@@ -14,21 +14,21 @@ from musicinfuser.adapters.settings import AdapterFileError, AdapterSettings, re
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.lora import is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.safetensors_files import read_tensors
 from musicinfuser.setting_differences import differences
 
 
 def load_adapter(
-    path: str | Path, model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
+    path: str | Path, model: MusicModel, settings: dict[str, Any], origin: Origin | None = None
 ) -> list[str]:
     """Put an adapter's weights into a model, all of them or none.
 
     Args:
         path: A checkpoint of a run (its average, where it kept one: that is what the run sampled
             and exported), the authors' ``musicinfuser.safetensors``, a safetensors file with the
-            names of `MusicMochi`, a folder with one such file, or the folder of an export.
+            names of `MusicModel`, a folder with one such file, or the folder of an export.
         model: Names and shapes of its adapters must be the file's.
         settings: What the adapter must have been trained with, `model_settings` of the module.
         origin: The audio features and frozen weights of the run; an adapter that was trained on
@@ -80,9 +80,9 @@ def load_adapter(
 
 
 def _read(
-    path: Path, model: MusicMochi, settings: dict[str, Any]
+    path: Path, model: MusicModel, settings: dict[str, Any]
 ) -> tuple[dict[str, Tensor], Origin]:
-    """An adapter's tensors by the names of `MusicMochi`, and what it was trained with."""
+    """An adapter's tensors by the names of `MusicModel`, and what it was trained with."""
     if path.name == MUSIC_FILE and is_music_folder(path.parent):
         path = path.parent
     if is_adapter_folder(path) or is_music_folder(path):
@@ -127,7 +127,7 @@ def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor
     return adapter.tensors, adapter.origin
 
 
-def _from_official(path: Path, model: MusicMochi) -> tuple[dict[str, Tensor], Origin]:
+def _from_official(path: Path, model: MusicModel) -> tuple[dict[str, Tensor], Origin]:
     """The authors' file says only some settings; which blocks it may leave to the model."""
     if (family := model.kind.family) != Mochi.family:
         raise AdapterFileError(f"{path} is an adapter of Mochi, the model is of {family}.")

@@ -29,7 +29,7 @@ from musicinfuser.networks.layer_selection import (
     select_layers,
 )
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.transformers_audio import WAV2VEC_HUB_ID, TransformersAudio
 from musicinfuser.networks.zica import ZicaSpec
@@ -50,8 +50,8 @@ def load_official(
     *,
     gradient_checkpointing: GradientCheckpointing = "none",
     share_qkv_a: bool = False,
-) -> MusicMochi:
-    """MusicMochi from the authors' backbone and adapter files, in fp32.
+) -> MusicModel:
+    """MusicModel from the authors' backbone and adapter files, in fp32.
 
     Args:
         dit: Genmo's ``dit.safetensors``.
@@ -86,7 +86,7 @@ def load_official(
     assert found.settings.lora is not None
     if share_qkv_a and not found.settings.lora.share_qkv_a:
         raise UserError("this adapter holds an A matrix each for q, k and v; set share_qkv_a off.")
-    model = MusicMochi(
+    model = MusicModel(
         backbone,
         layers=list(found.settings.layers),
         zica=found.settings.zica,
@@ -99,7 +99,7 @@ def load_official(
     return model
 
 
-def save_official(model: MusicMochi, path: str | Path) -> None:
+def save_official(model: MusicModel, path: str | Path) -> None:
     """Write a model's adapters as `write_official_adapter` does."""
     config = model.backbone.config
     stored = {
@@ -120,7 +120,7 @@ def read_official_adapter(
     otherwise: Sequence[int] | None = None,
     option: str = "--layers",
 ) -> Adapter:
-    """The authors' file by the names of `MusicMochi`.
+    """The authors' file by the names of `MusicModel`.
 
     Args:
         path: Their ``musicinfuser.safetensors``, of a transformer of any depth.
@@ -271,7 +271,7 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
     save_tensors(official, path, metadata=metadata)
 
 
-def _adapters(model: MusicMochi) -> dict[str, Tensor]:
+def _adapters(model: MusicModel) -> dict[str, Tensor]:
     """All names, tied ones included: state_dict lists a shared A under each of its names."""
     return {
         name: tensor.detach().cpu()

@@ -95,7 +95,7 @@ def _block_rules(index: int, *, is_last: bool) -> Iterator[KeyRule]:
 
 
 def adapter_rules(depth: int, layers: tuple[int, ...]) -> Iterator[KeyRule]:
-    """The authors' adapter names against MusicMochi's."""
+    """The authors' adapter names against MusicModel's."""
     for position in (0, 2):
         name = f"projection.{position}"
         yield from _linear(f"audio_projection.{name}", f"audio_projector.{name}")

@@ -15,7 +15,7 @@ from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.backbones import Backbone, family_named
 from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 
@@ -132,7 +132,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Tensors by the names they have in `MusicMochi`, tied ones under each of their names."""
+    """Tensors by the names they have in `MusicModel`, tied ones under each of their names."""
 
     settings: AdapterSettings
     tensors: dict[str, Tensor]
@@ -153,7 +153,7 @@ class Adapter:
 
 
 def adapter_of_model(
-    model: MusicMochi, settings: dict[str, Any], origin: Origin | None = None
+    model: MusicModel, settings: dict[str, Any], origin: Origin | None = None
 ) -> Adapter:
     """A copy of a model's adapters on the CPU; ``settings`` as a checkpoint holds them."""
     tensors = {
@@ -172,7 +172,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
     Returns:
         All that it holds under `SETTINGS_KEY`, with the defaults of ZICA's options that are younger
-        than it; the adapters' tensors by the names of `MusicMochi`, tied ones once: the average
+        than it; the adapters' tensors by the names of `MusicModel`, tied ones once: the average
         where the run kept one, as that is what it sampled; and what it was trained with.
 
     Raises:

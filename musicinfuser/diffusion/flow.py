@@ -1,7 +1,7 @@
 """The flow between latents and noise, with sigma in [0, 1] and 1 = noise.
 
-z_sigma = (1 - sigma) z + sigma eps; the network predicts the velocity z - eps (Mochi). In these
-terms the denoiser of eq. 1 is D(z_sigma) = z_sigma + sigma * velocity.
+z_sigma = (1 - sigma) z + sigma eps; the network gives the velocity z - eps. In these terms the
+denoiser of eq. 1 is D(z_sigma) = z_sigma + sigma * velocity.
 """
 
 import torch

@@ -25,7 +25,7 @@ from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.media.pictures import read_picture
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.encoders import Encoders
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 
 # Rate of the sound that goes into the file; that of the conditioning is the audio encoder's.
 OUTPUT_RATE_HZ = 44_100
@@ -59,7 +59,7 @@ class GeneratedClip:
 
 
 def generate(
-    model: MusicMochi,
+    model: MusicModel,
     encoders: Encoders,
     request: GenerationRequest,
     sampling: SamplingSpec,

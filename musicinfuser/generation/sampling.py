@@ -28,7 +28,7 @@ from musicinfuser.diffusion.windows import Windows, in_windows
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbones import SolverName, family_named
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.safetensors_files import save_tensors
 from musicinfuser.setting_checks import check_choice, check_number
 from musicinfuser.setting_differences import without_defaults
@@ -202,7 +202,7 @@ class LatentCheckpoint:
 
 @torch.no_grad()
 def sample_latents(
-    model: MusicMochi,
+    model: MusicModel,
     *,
     text: Tensor,
     negative: Tensor,
@@ -276,7 +276,7 @@ class Conditions:
 
 @torch.no_grad()
 def denoise(
-    model: MusicMochi,
+    model: MusicModel,
     conditions: Conditions,
     noise: Tensor,
     sampling: SamplingSpec,

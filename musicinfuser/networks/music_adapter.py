@@ -15,7 +15,7 @@ class MusicAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """What conditions a backbone on audio (section 4.3), without the backbone.
 
     ``save_pretrained`` writes ``config.json`` and ``diffusion_pytorch_model.safetensors`` with the
-    names that `MusicMochi` has: ``zica.<block>.*`` and ``audio_projector.*``. `MusicMochi` holds
+    names that `MusicModel` has: ``zica.<block>.*`` and ``audio_projector.*``. `MusicModel` holds
     one as ``adapter`` and runs it, so it has no ``forward``.
     """
 

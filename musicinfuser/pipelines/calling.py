@@ -14,7 +14,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.generation import SamplingSpec, WindowNoise, denoise
 from musicinfuser.memory.out_of_memory import named_out_of_memory
 from musicinfuser.networks.backbones import SolverName
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.text_tokens import warn_of_cut
 from musicinfuser.pipelines.conditions import (
     ConditionsMixin,
@@ -294,7 +294,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
             conditions.negative = changed.get("negative_prompt_embeds", conditions.negative)
             return changed.get("latents")
 
-        model = MusicMochi.from_parts(self.transformer, self.zica)
+        model = MusicModel.from_parts(self.transformer, self.zica)
         dtype = self.transformer.dtype
         with (
             named_out_of_memory("sampling", SAMPLING_REMEDY),

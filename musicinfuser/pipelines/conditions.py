@@ -84,12 +84,11 @@ def first_pictures(
     images = image if isinstance(image, list) else [image] * num_prompts
     if len(images) != num_prompts:
         raise UserError(f"there are {len(images)} images for {num_prompts} prompts; give one each.")
-    size = {"height": height, "width": width}
     return torch.stack(
         [
-            fitted_picture(each, **size)
+            fitted_picture(each, height=height, width=width)
             if isinstance(each, Image.Image)
-            else read_picture(each, **size)
+            else read_picture(each, height=height, width=width)
             for each in images
         ]
     )

@@ -14,7 +14,7 @@ from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.memory.settings import MemorySettings
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import load_pretrained
 from musicinfuser.setting_checks import check_number
@@ -30,7 +30,7 @@ class TextToVideoModule(SmallPartModule):
     """The base of the small world: no audio enters, captions are read by a T5 trained with it."""
 
     part = "transformer"
-    model: MusicMochi
+    model: MusicModel
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class TextToVideoModule(SmallPartModule):
     def build(self) -> None:
         """Read transformer, text encoder and tokenizer."""
         backbone = self.read_or_build(MochiTransformer3DModel)
-        self.model = MusicMochi(
+        self.model = MusicModel(
             backbone,
             layers=[],
             zica=ZicaSpec(),

@@ -12,7 +12,7 @@ from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.conftest import ROOT
 from tests.test_resume import assert_equal
@@ -23,7 +23,7 @@ SETTINGS = {"layers": [0, 2], "lora": {"rank": 2}}
 
 @pytest.fixture
 def make(small_parts: Path):
-    def build(**changes) -> MusicMochi:
+    def build(**changes) -> MusicModel:
         settings = {
             "layers": [0, 2],
             "zica": ZicaSpec(num_heads=4),
@@ -31,13 +31,13 @@ def make(small_parts: Path):
             "audio_width": 96,
         }
         backbone = build_backbone(BackboneSpec(pretrained=str(small_parts), dtype="float32"))
-        return MusicMochi(backbone, **(settings | changes))
+        return MusicModel(backbone, **(settings | changes))
 
     return build
 
 
 @pytest.fixture
-def trained(make) -> MusicMochi:
+def trained(make) -> MusicModel:
     model = make()
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -47,18 +47,18 @@ def trained(make) -> MusicMochi:
     return model
 
 
-def adapters(model: MusicMochi) -> dict[str, torch.Tensor]:
+def adapters(model: MusicModel) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def checkpoint(path: Path, model: MusicMochi, **extra) -> Path:
+def checkpoint(path: Path, model: MusicModel, **extra) -> Path:
     state = {f"model.{name}": tensor for name, tensor in adapters(model).items()}
     torch.save({"musicinfuser": {"model": SETTINGS}, "state_dict": state} | extra, path)
     return path
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "official", "ours", "folder"])
-def test_reads_every_format(make, trained: MusicMochi, tmp_path: Path, kind: str) -> None:
+def test_reads_every_format(make, trained: MusicModel, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.safetensors"
     if kind == "checkpoint":
         path = checkpoint(tmp_path / "x.ckpt", trained)
@@ -86,7 +86,7 @@ def test_reads_the_authors_own_file(tmp_path: Path) -> None:
 
 
 def test_a_run_that_averaged_is_read_as_its_average(
-    make, trained: MusicMochi, tmp_path: Path
+    make, trained: MusicModel, tmp_path: Path
 ) -> None:
     average = {f"model.{name}": 2 * tensor for name, tensor in adapters(trained).items()}
     state = {"average": average, "num_updates": 3}
@@ -107,7 +107,7 @@ def test_a_run_that_averaged_is_read_as_its_average(
     ],
 )
 def test_an_official_adapter_of_another_model_is_refused(
-    make, trained: MusicMochi, tmp_path: Path, changes: dict, message: str
+    make, trained: MusicModel, tmp_path: Path, changes: dict, message: str
 ) -> None:
     save_official(trained, tmp_path / "x.safetensors")
     with pytest.raises(AdapterFileError, match=message):
@@ -129,7 +129,7 @@ def test_an_official_adapter_of_another_model_is_refused(
     ],
 )
 def test_other_names_and_shapes_are_refused_and_nothing_is_changed(
-    make, trained: MusicMochi, tmp_path: Path, changes: dict, message: str
+    make, trained: MusicModel, tmp_path: Path, changes: dict, message: str
 ) -> None:
     save_file(adapters(trained), tmp_path / "x.safetensors")
     model = make(**changes)
@@ -139,7 +139,7 @@ def test_other_names_and_shapes_are_refused_and_nothing_is_changed(
     assert_equal(adapters(model), before)
 
 
-def test_tied_matrices_must_be_equal(make, trained: MusicMochi, tmp_path: Path) -> None:
+def test_tied_matrices_must_be_equal(make, trained: MusicModel, tmp_path: Path) -> None:
     save_file(adapters(trained), tmp_path / "x.safetensors")
     tied = make(lora=LoraSpec(rank=2, alpha=2.0, share_qkv_a=True))
     with pytest.raises(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_memory, with_trained_values
 
@@ -34,10 +34,10 @@ def backbone(pristine_backbone: MochiTransformer3DModel) -> MochiTransformer3DMo
 
 
 @pytest.fixture
-def make_model(pristine_backbone: MochiTransformer3DModel) -> Callable[..., MusicMochi]:
-    """``make_model(**changes)``: a fresh MusicMochi on a copy of the backbone."""
+def make_model(pristine_backbone: MochiTransformer3DModel) -> Callable[..., MusicModel]:
+    """``make_model(**changes)``: a fresh MusicModel on a copy of the backbone."""
 
-    def make(*, dtype: torch.dtype = torch.float32, **changes: object) -> MusicMochi:
+    def make(*, dtype: torch.dtype = torch.float32, **changes: object) -> MusicModel:
         settings = {
             "layers": [0, 2],
             "zica": ZicaSpec(num_heads=4),
@@ -45,7 +45,7 @@ def make_model(pristine_backbone: MochiTransformer3DModel) -> Callable[..., Musi
             "audio_width": AUDIO_WIDTH,
         }
         base = copy.deepcopy(pristine_backbone).to(dtype)
-        return MusicMochi(base, **with_memory(settings | changes))
+        return MusicModel(base, **with_memory(settings | changes))
 
     return make
 
@@ -72,7 +72,7 @@ def clip() -> SimpleNamespace:
 
 
 @pytest.fixture
-def randomise() -> Callable[[MusicMochi], MusicMochi]:
+def randomise() -> Callable[[MusicModel], MusicModel]:
     """Give every adapter values as training might, so that nothing is zero."""
     return functools.partial(with_trained_values, seed=3)
 

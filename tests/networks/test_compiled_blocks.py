@@ -13,7 +13,7 @@ from musicinfuser.networks import adapted_block
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones.mochi import compiled_run
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_memory
 from tests.networks.counted_operations import CountedOperations
@@ -32,7 +32,7 @@ def make(small_parts, tmp_path, randomise):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | {"num_layers": num_layers}))
         return randomise(
-            MusicMochi(
+            MusicModel(
                 build_backbone(BackboneSpec(config=str(path), dtype=dtype)),
                 layers=layers,
                 zica=ZicaSpec(num_heads=4),

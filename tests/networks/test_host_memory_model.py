@@ -1,4 +1,4 @@
-"""MusicMochi with weights and inputs of its blocks in host memory: the same bits in less memory."""
+"""MusicModel with weights and inputs of its blocks in host memory: the same bits in less memory."""
 
 from contextlib import nullcontext
 

@@ -16,7 +16,7 @@ from musicinfuser.networks.lora import (
     is_lora_name,
     target_pattern,
 )
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 
 Q, K, V = "to_q", "to_k", "to_v"
@@ -134,7 +134,7 @@ def test_errors(settings, message):
 @pytest.mark.parametrize(("streams", "num_lora"), [("visual", 75_497_472), ("both", 131_825_664)])
 def test_full_size_counts(streams, num_lora, adapted_modules, mochi_shapes):
     with torch.device("meta"):
-        model = MusicMochi(
+        model = MusicModel(
             build_backbone(BackboneSpec(pretrained=MOCHI_HUB_ID)),
             layers=LayerStrategy("adaptability"),
             zica=ZicaSpec(),

@@ -6,7 +6,7 @@ import torch
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 
 # diffusers asks for fp32 autocast, which torch has on CUDA only.
@@ -192,7 +192,7 @@ def test_one_block_of_full_width_forward_and_backward():
     with torch.no_grad():
         expected = backbone(latents, text, timestep, torch.ones(1, 5), return_dict=False)[0]
     expected = deepcopy(expected)
-    model = MusicMochi(
+    model = MusicModel(
         backbone, layers=[0], zica=ZicaSpec(), lora=LoraSpec(rank=64, alpha=64.0),
         memory=MemorySettings("full"),
     )  # fmt: skip

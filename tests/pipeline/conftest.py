@@ -13,7 +13,7 @@ from musicinfuser import MusicInfuserPipeline
 from musicinfuser.media.audio import write_wav
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests import small_wan
 from tests.adapted import with_trained_values
@@ -23,9 +23,9 @@ RATE_HZ = 22_050
 
 
 @pytest.fixture(scope="session")
-def trained(small_parts: Path) -> MusicMochi:
+def trained(small_parts: Path) -> MusicModel:
     """Adapters as training might leave them: nothing is zero."""
-    model = MusicMochi(
+    model = MusicModel(
         build_backbone(BackboneSpec(pretrained=str(small_parts), dtype="float32")),
         layers=[0, 2],
         zica=ZicaSpec(num_heads=4),
@@ -37,7 +37,7 @@ def trained(small_parts: Path) -> MusicMochi:
 
 
 @pytest.fixture(scope="session")
-def adapter(trained: MusicMochi, small_parts: Path, tmp_path_factory) -> str:
+def adapter(trained: MusicModel, small_parts: Path, tmp_path_factory) -> str:
     """A folder with ``zica`` and LoRA."""
     folder = tmp_path_factory.mktemp("adapter")
     trained.adapter.register_to_config(audio_encoder=str(small_parts / "audio_encoder"))
@@ -56,7 +56,7 @@ def wan_parts(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wan_trained(wan_parts) -> MusicMochi:
+def wan_trained(wan_parts) -> MusicModel:
     """As ``trained``, of a Wan."""
     return small_wan.trained_on(wan_parts, "wan")
 

@@ -19,7 +19,7 @@ from musicinfuser.networks.audio_encoder import AudioPart, mixed_layers
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
@@ -44,7 +44,7 @@ def train(small_parts: Path, tmp_path: Path):
         spec = EncodersSpec(mochi=mochi, dtype="float32", **given)
         backbone = BackboneSpec(pretrained=mochi, dtype="float32")
         ears = Encoders(spec).audio
-        model = MusicMochi(
+        model = MusicModel(
             build_backbone(backbone), layers=[0, 2], zica=ZicaSpec(num_heads=4),
             lora=LoraSpec(rank=2, alpha=6.0),
             audio_width=ears.width, audio_layers=mixed_layers(ears),

@@ -25,7 +25,7 @@ from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pipelines import calling
 from tests import small_wan
@@ -251,7 +251,7 @@ def test_videos_have_the_rate_the_adapter_was_trained_at(wan_adapter, load, song
 def test_a_model_tells_its_adapter_a_rate_that_is_not_the_family_s(wan_parts):
     def rate(**options):
         backbone = build_backbone(BackboneSpec(pretrained=str(wan_parts), family="wan"))
-        model = MusicMochi(backbone, layers=[0], zica=ZicaSpec(), lora=None, **options)
+        model = MusicModel(backbone, layers=[0], zica=ZicaSpec(), lora=None, **options)
         return model.adapter.config.get("fps"), model.audio_projector.latent_times.frame_seconds
 
     assert rate(fps=20.0) == (20.0, 1 / 20)

@@ -9,7 +9,7 @@ from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from preflight.memory import (
     KEPT_ATTENTION_WIDTHS,
@@ -103,7 +103,7 @@ def kept_bytes(num_blocks: int, *, layers: list[int], gradient_checkpointing: st
     config = MOCHI_CONFIG | {"num_layers": num_blocks}
     with torch.device("meta"):
         backbone = MochiTransformer3DModel.from_config(config)
-        model = MusicMochi(
+        model = MusicModel(
             backbone,
             layers=layers,
             zica=ZicaSpec(),

@@ -13,7 +13,7 @@ from musicinfuser.adapters.folder import read_folder
 from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.convert import main
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.audio_encoders import write_audio_encoder
 
@@ -91,7 +91,7 @@ def test_both_converted_parts_compute_what_the_authors_recorded(golden, tmp_path
     convert("from-official", golden.adapter, tmp_path / "adapter", "--layers", "1,3")
     backbone = MochiTransformer3DModel.from_pretrained(tmp_path / "transformer")
     adapter = read_folder(tmp_path / "adapter")
-    model = MusicMochi(
+    model = MusicModel(
         backbone.float(), layers=[1, 3], zica=adapter.settings.zica, lora=adapter.settings.lora,
         audio_width=adapter.settings.audio_width,
     )  # fmt: skip

@@ -20,14 +20,14 @@ from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import Adapter, AdapterFileError, adapter_of_model
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.safetensors_files import WeightsFileError
 
 ZICA = ZicaSpec(num_heads=4, positions="rotary")
 
 
-def settings(model: MusicMochi, zica: ZicaSpec = ZICA) -> dict:
+def settings(model: MusicModel, zica: ZicaSpec = ZICA) -> dict:
     return {
         "backbone": architecture(model),
         "layers": list(model.layers),
@@ -38,7 +38,7 @@ def settings(model: MusicMochi, zica: ZicaSpec = ZICA) -> dict:
     }
 
 
-def share(model: MusicMochi, path: Path, **facts: str) -> Adapter:
+def share(model: MusicModel, path: Path, **facts: str) -> Adapter:
     adapter = adapter_of_model(model, settings(model))
     write_folder(path, adapter, facts=CardFacts(**facts), config="seed_everything: 5\n")
     return adapter

@@ -244,7 +244,7 @@ class Backbone(ABC):
         mask: Tensor | None,
         lengths: tuple[int, ...] | None,
     ) -> tuple[Stream, Given]:
-        """What goes into the first block; arguments as of `MusicMochi.forward`.
+        """What goes into the first block; arguments as of `MusicModel.forward`.
 
         Raises:
             UserError: Latents that cannot be cut into patches, or text that is too long.

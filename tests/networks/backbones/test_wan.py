@@ -13,7 +13,7 @@ from musicinfuser.networks.adapted_block import compiled
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones import Wan, Wan5B, wan
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests import small_wan
 from tests.adapted import with_memory, with_trained_values
@@ -38,7 +38,7 @@ def make(base):
             "lora": LoraSpec(rank=2, alpha=2.0),
             "audio_width": AUDIO_WIDTH,
         }
-        return MusicMochi(copy.deepcopy(model), **with_memory(settings | changes))
+        return MusicModel(copy.deepcopy(model), **with_memory(settings | changes))
 
     return build
 

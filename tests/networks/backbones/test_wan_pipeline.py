@@ -20,7 +20,7 @@ from musicinfuser.media.pictures import fitted_picture
 from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.lora import LoraSpec
-from musicinfuser.networks.music_mochi import MusicMochi
+from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests import small_wan
 
@@ -43,7 +43,7 @@ def theirs(pipeline, noise):
 
 @pytest.fixture(scope="module")
 def model():
-    return MusicMochi(
+    return MusicModel(
         copy.deepcopy(small_wan.transformer()), layers=[0, 2], zica=ZicaSpec(num_heads=4),
         lora=LoraSpec(rank=2, alpha=2.0), audio_width=96,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_from_a_picture_they_are_those_of_the_image_pipeline_bit_for_bit(
         num_inference_steps=NUM_STEPS, guidance_scale=GUIDANCE, latents=noise,
         output_type="latent",
     ).frames  # fmt: skip
-    model = MusicMochi(
+    model = MusicModel(
         copy.deepcopy(pipeline.transformer), layers=[0, 2], zica=ZicaSpec(num_heads=4),
         lora=LoraSpec(rank=2, alpha=2.0), audio_width=96,
     )  # fmt: skip

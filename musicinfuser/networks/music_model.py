@@ -1,4 +1,4 @@
-"""MusicMochi: a frozen transformer, Mochi or another, that is conditioned on audio (section 4).
+"""MusicModel: a frozen transformer, Mochi or another, that is conditioned on audio (section 4).
 
 Shape legend: B batch, C latent channels, T latent frames, H and W latent height and width,
 L text tokens, S audio tokens.
@@ -31,7 +31,7 @@ from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.zica import ZicaSpec
 
 
-class MusicMochi(nn.Module):
+class MusicModel(nn.Module):
     """Backbone, LoRA, audio projector and ZICA, with audio an explicit argument.
 
     The backbone's weights are never trained; adapters are held in fp32. With zero-initialised

@@ -44,7 +44,7 @@ def parser() -> ArgumentParser:
         "--output",
         type=Path | None,
         default=None,
-        help="Folder for the files; default: beside the clips, as <stem>.json.",
+        help="Folder for the files, <stem>.joints.json; default: beside the clips.",
     )
     pose.add_argument(
         "--max_height",
@@ -80,7 +80,7 @@ def run(settings: Namespace) -> None:
     finder, tracking = built.finder, built.tracking
     entries, _ = collect_clips(settings.folders)
     track = JointTrack(None if settings.output is None else str(settings.output))
-    targets = [track.file_of(entry.path) for entry in entries]
+    targets = [track.own_file_of(entry.path) for entry in entries]
     if doubled := next((path for path in targets if targets.count(path) > 1), None):
         raise EvaluationError(
             f"--output: two clips would both be {doubled.name}; give one folder at a time."

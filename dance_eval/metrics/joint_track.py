@@ -22,6 +22,7 @@ from dance_eval.metrics.music_beats import read_numbers
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_choice, check_number
 
+JOINTS_SUFFIX = ".joints.json"
 People = Literal["all", "first"]
 """Whose joints count: everybody's, or those of who is seen most and largest."""
 
@@ -125,7 +126,8 @@ class JointTrack(MotionCurve):
     """Mean speed of joints that lie in a file per clip.
 
     Args:
-        folder: Where ``<stem of the clip>.json`` lies; None: beside the clip.
+        folder: Where ``<stem of the clip>.joints.json`` lies, or, without one, ``<stem>.json``;
+            None: beside the clip.
         people: ``"first"``: the person who is seen most and largest.
         least_seconds: What `stretch_of` takes for too little.
     """
@@ -141,8 +143,13 @@ class JointTrack(MotionCurve):
 
     def file_of(self, path: Path) -> Path:
         """The file of joints of a clip."""
-        beside = path.with_suffix(".json")
-        return beside if self.folder is None else Path(self.folder) / beside.name
+        found = self.own_file_of(path)
+        return found if found.is_file() else found.with_name(f"{path.stem}.json")
+
+    def own_file_of(self, path: Path) -> Path:
+        """Where `evaluate.py pose` writes; `predict` keeps other things in ``<stem>.json``."""
+        folder = path.parent if self.folder is None else Path(self.folder)
+        return folder / f"{path.stem}{JOINTS_SUFFIX}"
 
     def files_of(self, path: Path) -> Sequence[Path]:
         """The file of joints."""

@@ -6,12 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    RTDetrForObjectDetection,
-    RTDetrImageProcessor,
-    VitPoseForPoseEstimation,
-    VitPoseImageProcessor,
-)
 
 from dance_eval.pose.finder import Person, PoseFinder
 from musicinfuser.errors import UserError
@@ -130,6 +124,14 @@ class _Networks:
 
 @functools.cache
 def _loaded(detector: str, pose: str, device: str) -> _Networks:
+    # Here, since every command of evaluate.py knows this finder by its name.
+    from transformers import (
+        RTDetrForObjectDetection,
+        RTDetrImageProcessor,
+        VitPoseForPoseEstimation,
+        VitPoseImageProcessor,
+    )
+
     networks = [
         load_pretrained(kind, source, None).eval().requires_grad_(False).to(device)
         for kind, source in (

@@ -3,7 +3,8 @@
 VBench's package brings some 40 others and pins numpy below 2; AMT is for noncommercial use:
 
     python3.11 -m venv ENV
-    ENV/bin/pip install torch torchvision "numpy<2" opencv-python-headless omegaconf tqdm decord
+    ENV/bin/pip install torch torchvision "numpy<2" opencv-python-headless
+    ENV/bin/pip install omegaconf tqdm imageio decord
     ENV/bin/pip install --no-deps vbench==0.1.5
     wget https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth
 

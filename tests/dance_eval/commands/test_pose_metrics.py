@@ -25,7 +25,7 @@ def test_joints_beside_clips_give_all_definitions_beside_each_other(tmp_path):
             # Every joint rests at offset, offset + 0.5 s, ...
             places = home + 20 * torch.cos(2 * torch.pi * times).expand(-1, 17, 2)
             content = {"joints": places.tolist(), "names": list(COCO17), "seen": [[1] * 73]}
-            file.with_suffix(".json").write_text(json.dumps(content))
+            file.with_suffix(".joints.json").write_text(json.dumps(content))
             lines.append(f"{file.name},{system},song.wav")
     (tmp_path / "clips" / "clips.csv").write_text("\n".join(lines) + "\n")
     known_beats(tmp_path / "clips" / "song.json", [0.5 * k for k in range(5)])

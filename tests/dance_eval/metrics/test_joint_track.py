@@ -66,6 +66,10 @@ def test_files_of_another_kind_are_named(tmp_path, text):
 def test_joints_of_another_length_or_none_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"clip\.json"):
         JointTrack().of_clip(clip_at(tmp_path / "clip.mp4"))
+    (tmp_path / "clip.json").write_text("{}")  # `predict` keeps other things here
+    write(tmp_path / "clip.joints.json", swinging_joints())
+    assert len(JointTrack().of_clip(clip_at(tmp_path / "clip.mp4"))) == 59
+    (tmp_path / "clip.joints.json").unlink()
     write(tmp_path / "clip.json", swinging_joints(50))
     with pytest.raises(ValueError, match="50 frames, but the clip has 60"):
         JointTrack().of_clip(clip_at(tmp_path / "clip.mp4"))

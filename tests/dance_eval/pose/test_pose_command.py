@@ -46,17 +46,19 @@ def test_every_video_gets_joints_and_what_was_not_found_is_listed(folder, capsys
     assert "- clips: two.mp4: 2 people." in printed
     assert "one.mp4" not in printed
     assert "1 clips failed:" in printed and "broken.mp4" in printed
-    two = read_people(folder / "two.json")
+    # What `predict` keeps beside a clip is another file.
+    assert not (folder / "two.json").exists()
+    two = read_people(folder / "two.joints.json")
     assert two.places.shape == (2, 40, 17, 2) and two.names == COCO17
     # The larger one comes first, as it was found.
     found = pose_parts.body_at(100 + 5, 100).joints
     torch.testing.assert_close(two.places[0, 5], torch.tensor(found), rtol=0, atol=0.01)
-    content = json.loads((folder / "two.json").read_text())
+    content = json.loads((folder / "two.joints.json").read_text())
     assert content["frame_size"] == [48, 32] and content["made_of"]["finder"] == "scripted a"
     # Again: nothing is left to do but the broken one; with another finder all is.
     main(["pose", str(folder), FINDER])
     assert "0 new, 3 kept" in capsys.readouterr().out and len(calls) == 3
-    (folder / "one.json").unlink()
+    (folder / "one.joints.json").unlink()
     main(["pose", str(folder), FINDER])
     assert "1 new, 2 kept" in capsys.readouterr().out and len(calls) == 4
     main(["pose", str(folder), FINDER, "--finder.mark=b"])
@@ -65,17 +67,17 @@ def test_every_video_gets_joints_and_what_was_not_found_is_listed(folder, capsys
 
 def test_files_of_others_are_left_alone_and_joints_may_lie_elsewhere(folder, tmp_path, capsys):
     truth = json.dumps({"beats_seconds": [0.5]})
-    (folder / "one.json").write_text(truth)
+    (folder / "one.joints.json").write_text(truth)
     main(["pose", str(folder), FINDER])
     assert "was not written by this command; give --output" in capsys.readouterr().out
-    assert (folder / "one.json").read_text() == truth
+    assert (folder / "one.joints.json").read_text() == truth
     main(["pose", str(folder), FINDER, f"--output={tmp_path / 'joints'}"])
     assert "3 new" in capsys.readouterr().out
-    assert read_people(tmp_path / "joints" / "one.json").places.shape == (1, 40, 17, 2)
+    assert read_people(tmp_path / "joints" / "one.joints.json").places.shape == (1, 40, 17, 2)
     other = tmp_path / "other"
     other.mkdir()
     (other / "one.mp4").write_bytes((folder / "one.mp4").read_bytes())
-    with pytest.raises(EvaluationError, match="two clips would both be one.json"):
+    with pytest.raises(EvaluationError, match="two clips would both be one.joints.json"):
         main(["pose", str(folder), str(other), FINDER, f"--output={tmp_path / 'x'}"])
 
 

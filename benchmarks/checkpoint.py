@@ -21,7 +21,6 @@ from benchmarks.report import Figure, command_of, parser, silence_lightning
 from benchmarks.small_run import noise_batch, recipe_module, small_recipe
 from lightning_modules.checkpointing import keep_adapters
 from lightning_modules.cli import MusicInfuserCLI
-from lightning_modules.learning_rate import build_optimizer
 from preflight.memory import frozen_bytes, num_trained
 
 # fp32: the weight, and Adam's two moments.
@@ -55,8 +54,8 @@ def full_state() -> tuple[int, int, int]:
     )  # fmt: skip
     with torch.device("meta"):
         module = recipe_module(cli)
-    spec = module.optimizer_spec
-    optimizer = build_optimizer(module.parameters(), spec, cli.trainer.max_steps)["optimizer"]
+    made = module.optimization.build(module.parameters(), cli.trainer.max_steps)
+    optimizer = made["optimizer"]
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)

@@ -25,8 +25,7 @@ from torch.utils._pytree import tree_iter
 
 from benchmarks.profiles import audio_width, build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
-from lightning_modules.learning_rate import build_optimizer
-from lightning_modules.settings import OptimizerSpec
+from benchmarks.small_run import recipe_optimization
 from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_tokens
 from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
@@ -236,7 +235,7 @@ def held_by_training(model: MusicModel) -> tuple[dict[str, int], int]:
 
     Also how many frozen parameters the optimizer holds.
     """
-    made = build_optimizer(model.parameters(), OptimizerSpec(1e-4, 200, "cosine"), 4000)
+    made = recipe_optimization().build(model.parameters(), 4000)
     held = [p for group in made["optimizer"].param_groups for p in group["params"]]
     trained_state = BYTES_PER_TRAINED * sum(p.numel() for p in held)
     sizes = {"frozen": frozen_bytes(model), "trained_state": trained_state}

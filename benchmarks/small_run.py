@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,19 @@ from torch.utils.data import DataLoader
 from benchmarks.profiles import SMALL_AUDIO_WIDTH, SMALL_CONFIG, read_profile
 from benchmarks.random_model import random_clip
 from datamodules.batch import ClipBatch, ClipItem, collate
-from lightning_modules import MusicInfuserModule
+from lightning_modules import MusicInfuserModule, WarmUp
 from lightning_modules.cli import MusicInfuserCLI
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import is_logged_step
-from lightning_modules.settings import OptimizerSpec
+from lightning_modules.optimization import Optimization
 from musicinfuser.setting_differences import laid_over
 
 TEXT_TOKENS, NUM_LAYERS, WIDTH = 32, 4, 8
+
+
+def recipe_optimization() -> Optimization:
+    """The recipe's optimizer and schedule."""
+    adam = partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.0)
+    return Optimization(adam, partial(WarmUp, warmup_steps=200, decay="cosine"))
 
 
 def recipe_with(root: Path, changes: dict[str, Any], *, max_steps: int) -> MusicInfuserCLI:
@@ -158,7 +164,7 @@ class OneLinear(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's."""
-        return build_optimizer(self.parameters(), OptimizerSpec(1e-4, 200, "cosine"), 10_000)
+        return recipe_optimization().build(self.parameters(), 10_000)
 
 
 class SameBatches(L.LightningDataModule):

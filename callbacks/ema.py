@@ -1,11 +1,12 @@
 """AdapterEMA: a running average of the trained weights, for everything but training."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning.pytorch as L
 from diffusers.training_utils import EMAModel
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -44,6 +45,13 @@ class AdapterEMA(StepCallback):
     def is_in_use(self) -> bool:
         """Whether the module holds the average at this moment."""
         return self._ema is not None and self._ema.temp_stored_params is not None
+
+    def before_run(self, cli: LightningCLI) -> None:
+        """Refuse to average what the optimizer averages."""
+        optimization = getattr(cli.model, "optimization", None)
+        if cli.subcommand == "fit" and optimization is not None and optimization.averages:
+            name = optimization.settings["optimizer"]["class_path"]
+            raise UserError(f"{name} averages the weights itself; take callbacks.AdapterEMA out.")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take up the average of a resumed run; drop that of an earlier one."""
@@ -129,13 +137,16 @@ class AdapterEMA(StepCallback):
 
 @contextmanager
 def averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
-    """The module as it is to be sampled or exported: averaged where the run averages."""
+    """The module as it is to be sampled or exported: averaged where run or optimizer average."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     averages = [c for c in callbacks if isinstance(c, AdapterEMA) and not c.is_in_use]
     for average in averages:
         average.on_validation_start(trainer, pl_module)
     try:
-        yield
+        with ExitStack() as stack:
+            if (given := getattr(pl_module, "given_weights", None)) is not None:
+                stack.enter_context(given.swapped(trainer.optimizers, given=True))
+            yield
     finally:
         for average in averages:
             average.on_validation_end(trainer, pl_module)

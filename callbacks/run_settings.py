@@ -22,7 +22,7 @@ MAX_STEPS = "trainer.max_steps"
 # Options by the attribute that holds them. Others either change no number of a training or, in
 # another place, are refused.
 MODEL = (
-    *("seed", "objective", "optimizer_spec", "noise_shift", "train_text_encoder"),
+    *("seed", "objective", "noise_shift", "train_text_encoder"),
     *("moving_weight", "temporal_weight", "kl_weight"),
 )
 DATA = (
@@ -30,6 +30,11 @@ DATA = (
     *("base_prompt_probability", "training_share", "num_frames", "sizes", "fps"),
 )
 CACHE = ("vae", "text_encoder", "audio_encoder", "audio_channel", "dtype")
+_EARLIER = {
+    "model.optimizer.warmup_steps": "model.schedule.warmup_steps",
+    "model.optimizer.schedule": "model.schedule.decay",
+}
+"""Names of settings in checkpoints of earlier versions, and theirs of today."""
 CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {
     "beta_annealing": (BetaAnnealing, ("initial", "half_life_steps", "mode", "num_steps")),
     "AdapterEMA": (AdapterEMA, ("decay", "start_step", "every_n_steps")),
@@ -71,14 +76,15 @@ def changes(
     Where ``trainer.max_steps`` is another, the checkpoint's learning rate is replaced by that of
     this run's schedule: the first step would be made with the old one.
     """
-    stored = checkpoint.get(RUN_KEY, {})
+    stored = {_EARLIER.get(key, key): value for key, value in checkpoint.get(RUN_KEY, {}).items()}
     now = run_settings(trainer, module)
     for difference in differences({key: now.get(key) for key in stored}, stored):
         yield f"resumed with another setting: {difference}."
-    step, spec = checkpoint["global_step"], getattr(module, "optimizer_spec", None)
-    if spec is None or step >= trainer.max_steps > 0:
+    optimization = getattr(module, "optimization", None)
+    if optimization is None or checkpoint["global_step"] >= trainer.max_steps > 0:
         return
-    if rates := follow_schedule(checkpoint, spec, trainer.max_steps):
+    step, schedule = checkpoint["global_step"], optimization.schedule_of(trainer.max_steps)
+    if schedule is not None and (rates := follow_schedule(checkpoint, schedule)):
         yield (
             f"resumed with another learning rate: it goes on at {rates[1]:.3g}, as this run's "
             f"schedule of {trainer.max_steps} steps has it at step {step}, not at {rates[0]:.3g}, "
@@ -99,8 +105,11 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
         "trainer.gradient_clip_val": trainer.gradient_clip_val,
         "trainer.gradient_clip_algorithm": algorithm and str(algorithm.value),
     }
-    if getattr(getattr(module, "optimizer_spec", None), "schedule", None) == "cosine":
-        found[MAX_STEPS] = trainer.max_steps
+    optimization = getattr(module, "optimization", None)
+    if optimization is not None:
+        found |= {f"model.{group}": named for group, named in optimization.settings.items()}
+        if optimization.depends_on_length:
+            found[MAX_STEPS] = trainer.max_steps
     found |= _of(module, "model", MODEL)
     found |= _of(data, "data", DATA)
     backbone = getattr(module, "backbone_spec", None)
@@ -120,9 +129,7 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
 def _of(holder: object, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Attributes that are there; groups of options as dicts."""
     values: dict[str, Any] = {n: getattr(holder, n) for n in names if hasattr(holder, n)}
-    return {
-        f"{prefix}.{name.removesuffix('_spec')}": _plain(value) for name, value in values.items()
-    }
+    return {f"{prefix}.{name}": _plain(value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

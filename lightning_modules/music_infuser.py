@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -24,11 +24,19 @@ from lightning_modules.checkpointing import (
 )
 from lightning_modules.counterfactual import changed_audio, check_batch, counterfactual_loss
 from lightning_modules.encoding import check_encoders
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
 from lightning_modules.music_gap import GAP_KEY, IGNORED_AUDIO, LEAST_GAP, MusicGap, gap_text
-from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
+from lightning_modules.optimization import (
+    GivenWeights,
+    Optimization,
+    averages,
+    comparable,
+    own_states,
+    plain_states,
+    stored_optimization,
+)
+from lightning_modules.settings import ObjectiveSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
     leave_frozen_to_each_process,
@@ -62,6 +70,9 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 
+TRAINED_KEY = "musicinfuser_trained_weights"
+"""In checkpoints of optimizers that give other weights than they train."""
+
 
 class MusicInfuserModule(L.LightningModule):
     """A frozen base, Mochi or another, conditioned on music by trained ZICA and LoRA."""
@@ -73,8 +84,9 @@ class MusicInfuserModule(L.LightningModule):
         layers: list[int] | LayerStrategy,
         zica: ZicaSpec,
         lora: LoraSpec | None,
-        optimizer: OptimizerSpec,
+        optimizer: OptimizerCallable,
         sampling: SamplingSpec,
+        schedule: LRSchedulerCallable | None = None,
         objective: ObjectiveSpec = ObjectiveSpec(),  # noqa: B008 - frozen
         validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
         audio_width: int = 768,
@@ -92,8 +104,9 @@ class MusicInfuserModule(L.LightningModule):
             layers: Blocks followed by ZICA: indices or a strategy.
             zica: Form of the audio adapters.
             lora: LoRA settings; null for none.
-            optimizer: AdamW and its schedule.
+            optimizer: A torch optimizer by class path, with its arguments.
             sampling: Steps and guidance of generated clips.
+            schedule: Of the learning rate, likewise; null keeps the optimizer's own rate.
             objective: What the loss compares.
             validation: Noise levels of validation.
             audio_width: Channels of the audio features (wav2vec 2.0 base: 768).
@@ -109,7 +122,9 @@ class MusicInfuserModule(L.LightningModule):
         # Frozen weights are dropped from checkpoints; `check_agreement` asserts the rest.
         self.strict_loading = False
         self.backbone_spec, self.layers = backbone, layers
-        self.zica_spec, self.lora_spec, self.optimizer_spec = zica, lora, optimizer
+        self.zica_spec, self.lora_spec = zica, lora
+        self.optimization = Optimization(optimizer, schedule)
+        self.given_weights = GivenWeights()
         self.sampling, self.objective, self.validation = sampling, objective, validation
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
@@ -174,6 +189,8 @@ class MusicInfuserModule(L.LightningModule):
             raise UserError(
                 f"data.fps is {fps:g}, but model.sampling.fps is {asked:g}; give both the same."
             )
+        if cli.subcommand == "fit":
+            self.optimization.check(cli.trainer.strategy.root_device)
         if cli.subcommand == "predict":
             self.encoders.fingerprints()
         elif isinstance(data, DanceDataModule):
@@ -221,6 +238,15 @@ class MusicInfuserModule(L.LightningModule):
         assert self.origin  # now, not when a first checkpoint is due within seconds
         if self.is_sharded:
             check_equal_validation(self.trainer)
+        self.given_weights.put_back(self.trainer.optimizers)
+
+    def on_validation_start(self) -> None:
+        """Validate the weights that the optimizer gives."""
+        self.given_weights.put_in(self.trainer.optimizers)
+
+    def on_validation_end(self) -> None:
+        """Go on from those that it trains."""
+        self.given_weights.put_back(self.trainer.optimizers)
 
     @property
     def adapted(self) -> MusicModel:
@@ -393,22 +419,41 @@ class MusicInfuserModule(L.LightningModule):
         return velocity_loss(predicted, target, first_given=first_given)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW over the adapters, warm-up and decay counted in optimizer steps."""
+        """The optimizer over the adapters, its schedule counted in optimizer steps."""
         if not self.trainable_names():
             raise UserError("nothing to train: no ZICA layers and no LoRA; set model.layers.")
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
+        return self.optimization.build(self.parameters(), self.trainer.max_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adapters; note which model they belong to."""
         keep_adapters(checkpoint, self.trainable_names())
+        if "optimizer_states" in checkpoint:
+            self._keep_trained(checkpoint)
+            checkpoint["optimizer_states"] = plain_states(checkpoint["optimizer_states"])
         checkpoint[SETTINGS_KEY] = {
             "model": self.model_settings(),
-            "optimizer": asdict(self.optimizer_spec),
+            **self.optimization.settings,
             **self.origin.stored(),
             FROZEN_KEY: frozen_names(self.backbone_spec, self.encoders.spec),
         }
         if self.last_gap is not None:
             checkpoint[GAP_KEY] = self.last_gap
+
+    def _keep_trained(self, checkpoint: dict[str, Any]) -> None:
+        """Where the optimizer gives other weights than it trains, keep both."""
+        optimizers = self.trainer.optimizers
+        if not any(map(averages, optimizers)):
+            return
+        adapters = {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+        def copied() -> dict[str, Tensor]:
+            return {name: p.detach().clone() for name, p in adapters.items()}
+
+        with self.given_weights.swapped(optimizers, given=False):
+            checkpoint[TRAINED_KEY] = copied()
+            checkpoint["optimizer_states"] = [o.state_dict() for o in optimizers]
+            with self.given_weights.swapped(optimizers, given=True):
+                checkpoint["state_dict"] = copied()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; to train on, also one of another optimizer.
@@ -416,10 +461,18 @@ class MusicInfuserModule(L.LightningModule):
         The optimizer's state brings its old rate along, so a new one would be ignored.
         """
         settings = {"model": self.model_settings()}
-        if self.trainer.training:
-            settings["optimizer"] = asdict(self.optimizer_spec)
+        stored = checkpoint.get(SETTINGS_KEY)
+        if self.trainer.training and stored is not None:
+            theirs = stored_optimization(stored)
+            mine = comparable(self.optimization.settings, theirs)
+            checkpoint[SETTINGS_KEY] = stored | comparable(theirs, mine)
+            settings |= mine
         check_agreement(checkpoint, settings, self.trainable_names())
         check_checkpoint_origin(checkpoint, self.origin, trainer=self.trainer)
+        if self.trainer.training:
+            checkpoint["state_dict"] = checkpoint.pop(TRAINED_KEY, checkpoint["state_dict"])
+            name = self.optimization.settings["optimizer"]["class_path"]
+            checkpoint["optimizer_states"] = own_states(checkpoint["optimizer_states"], name)
         self.last_gap = checkpoint.get(GAP_KEY)
 
     @cached_property

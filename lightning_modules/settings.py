@@ -55,30 +55,6 @@ class ObjectiveSpec:
 
 
 @dataclass(frozen=True)
-class OptimizerSpec:
-    """AdamW and its learning rate."""
-
-    lr: float
-    """Section 5.1: 1e-4."""
-    warmup_steps: int
-    """Linear from 0 (authors' code: 200)."""
-    schedule: Literal["cosine", "constant"]
-    """After warm-up: down to 0 at the last step (authors' code), or level (the paper names a
-    single rate)."""
-    weight_decay: float = 0.0
-    """Authors' code: 0."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Authors' code: torch's defaults."""
-    eps: float = 1e-8
-    """Authors' code: torch's default."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_number("optimizer.lr", self.lr, above=0)
-        check_number("optimizer.warmup_steps", self.warmup_steps, at_least=0)
-
-
-@dataclass(frozen=True)
 class ValidationSpec:
     """Which noise levels validation looks at, and when it speaks up."""
 

@@ -1,5 +1,7 @@
 """Class paths and keys of an earlier version that configs may still name."""
 
+from typing import Any
+
 _ACCURACY = "small_world.metrics.attribute_accuracy"
 MOVED = {
     "dance_eval.metrics.clip_frame_features": "dance_eval.metrics.image_encoders",
@@ -39,6 +41,29 @@ RENAMED_KEYS = {
     "warn_deaf_after": "warn_ignored_audio_after",
 }
 """Keys of a config, by their last part, and their name of today in the same group."""
+
+MOVED_KEYS = {
+    "optimizer.warmup_steps": "schedule.warmup_steps",
+    "optimizer.schedule": "schedule.decay",
+}
+"""Keys that stand in another group now, both with the group."""
+
+
+def with_schedule(settings: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings of an earlier version, whose optimizer was AdamW with a schedule in it.
+
+    Others come back as they are.
+    """
+    optimizer = settings.get("optimizer")
+    if not isinstance(optimizer, dict) or "class_path" in optimizer or "lr" not in optimizer:
+        return settings
+    moved = {"warmup_steps": "warmup_steps", "schedule": "decay"}
+    own = {key: value for key, value in optimizer.items() if key not in moved}
+    schedule = {new: optimizer[old] for old, new in moved.items() if old in optimizer}
+    return settings | {
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": own},
+        "schedule": {"class_path": "lightning_modules.WarmUp", "init_args": schedule},
+    }
 
 
 def new_name(name: str) -> str | None:

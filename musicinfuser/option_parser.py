@@ -23,13 +23,21 @@ from jsonargparse import ArgumentParser, Namespace
 
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_yaml
-from musicinfuser.moved_names import RENAMED_KEYS, new_name
+from musicinfuser.moved_names import MOVED_KEYS, RENAMED_KEYS, new_name
 from musicinfuser.yaml_places import Source, find
 
 ROOMS = (
     "lightning_modules", "datamodules", "callbacks", "dance_eval", "small_world", "musicinfuser",
     "lightning",
 )  # fmt: skip
+OPTIONAL = {
+    "bitsandbytes": "bitsandbytes>=0.50,<0.51",
+    "came_pytorch": "came-pytorch==0.1.3",
+    "prodigyopt": "prodigyopt>=1.1.2,<2",
+    "schedulefree": "schedulefree>=1.4.1,<2",
+    "torchao": "torchao>=0.18,<0.19",
+}
+"""Packages of optimizers that were run here, with the versions."""
 SUBCLASS_KEYS = ("class_path", "init_args")
 MAX_LISTED = 12
 MAX_LENGTH = 300
@@ -164,6 +172,10 @@ class Explainer:
             return f"{found[2]} is no {found[1]}{hint}"
         if text.startswith("Not a valid subclass of") or text.endswith("is abstract"):
             return self._no_class(mistake)
+        missing = re.search(r"No module named '(\w+)", text)
+        if missing and (pinned := OPTIONAL.get(missing[1])):
+            place = self._place(mistake.path)
+            return f"{place}{missing[1]} is not installed; pip install '{pinned}'."
         class_path, reason = _class_problem(mistake)
         if class_path is not None:
             return f"{self._place(mistake.path, mistake.owner or class_path)}{class_path} {reason}"
@@ -191,6 +203,9 @@ class Explainer:
             if part not in children or i == len(parts) - 1:
                 place = self._place([*mistake.path, *parts[: i + 1]]).removesuffix(": ")
                 named = place if place.endswith(part) else f"{place}: {part}"
+                above = next((key for key in reversed(mistake.path) if key != "init_args"), "")
+                if moved := MOVED_KEYS.get(f"{above}.{part}"):
+                    return f"{named} is called {moved} now."
                 renamed = RENAMED_KEYS.get(part, "")
                 if renamed.partition(".")[0] in children:
                     return f"{named} is called {renamed} now."
@@ -205,14 +220,19 @@ class Explainer:
     def _names(self, owner: str | None) -> set[str]:
         """Dotted names of the options of a class, or of the command line."""
         parser: Any = self.parser
+        given: set[str] = set()
         if owner is not None:
             parser = ArgumentParser(exit_on_error=False)
             kind = "class" if isinstance(made := pkgutil.resolve_name(owner), type) else "function"
             getattr(parser, f"add_{kind}_arguments")(made, fail_untyped=False)
+            # What the program gives to optimizers and their schedules.
+            if {"Optimizer", "LRScheduler"} & {k.__name__ for k in getattr(made, "__mro__", ())}:
+                given = {"params", "optimizer"}
         for command in self.arguments if owner is None else ():
             commands = getattr(parser._subcommands_action, "_name_parser_map", {})
             parser = commands.get(command, parser)
-        return {action.dest for action in parser._actions if action.option_strings} - {"help"}
+        names = {action.dest for action in parser._actions if action.option_strings}
+        return {name for name in names if name.rpartition(".")[2] != "help"} - given
 
     def _no_class(self, mistake: Mistake) -> str:
         """A group that should name a class, and has other keys."""

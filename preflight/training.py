@@ -39,6 +39,8 @@ UNLEARNED = (6, 300)
 def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
     """Give a module its model, names and shapes only; whether that went well."""
     adapter, module.init_adapter = module.init_adapter, None
+    with report.collecting():
+        module.optimization.check()
     with report.collecting(), torch.device("meta"):
         module.configure_model()
         if not module.trainable_names():

@@ -13,7 +13,7 @@ from typing import Any
 
 from musicinfuser import folder_lock
 from musicinfuser.atomic_files import write_text
-from musicinfuser.moved_names import RENAMED_KEYS, new_name
+from musicinfuser.moved_names import RENAMED_KEYS, new_name, with_schedule
 from sweeps import inputs
 from sweeps.gpu_slots import slot_environment
 from sweeps.plan import Run, Stage, checkpoints, differences
@@ -140,7 +140,7 @@ def _renamed(settings: Any, group: str = "") -> Any:
     """Settings with the names of today in place of those of an earlier version."""
     if isinstance(settings, dict):
         found: dict[str, Any] = {}
-        for key, value in settings.items():
+        for key, value in with_schedule(settings).items():
             *groups, leaf = RENAMED_KEYS[key].split(".") if key in RENAMED_KEYS else [key]
             # What lies in the group that a key moved to is of today.
             if groups == [group]:

@@ -86,7 +86,7 @@ def write_overlay(path: Path, parts: Path, cache: Path, settings: argparse.Names
             "encoders": {"mochi": str(parts), "audio": str(parts),
                          "audio_subfolder": "audio_encoder", "dtype": "float32"},
             "audio_width": AUDIO_WIDTH, "layers": [0, 2], "lora": {"rank": 2, "alpha": 2},
-            "optimizer": {"lr": 1e-2, "warmup_steps": 2},
+            "optimizer": {"lr": 1e-2}, "schedule": {"warmup_steps": 2},
             "memory": {"gradient_checkpointing": "none", "compile_blocks": False},
         }},
         "data": {"init_args": {

@@ -86,7 +86,7 @@ def record(run_cli: Callable, cache: Path, root: Path, *, num_steps: int) -> lis
         f"--trainer.max_steps={num_steps}",
         "--trainer.accumulate_grad_batches=2",
         "--data.init_args.batch_size=2",
-        "--model.init_args.optimizer.schedule=constant",
+        "--model.init_args.schedule.decay=constant",
         cache=cache,
         root=root,
     )

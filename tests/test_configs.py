@@ -202,7 +202,8 @@ def test_base_holds_the_numbers_of_the_paper() -> None:
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert config["trainer"]["max_steps"] == 4000
     assert (model["lora"]["rank"], model["lora"]["streams"]) == (64, "both")
-    assert (float(model["optimizer"]["lr"]), model["optimizer"]["warmup_steps"]) == (1e-4, 200)
+    assert float(model["optimizer"]["init_args"]["lr"]) == 1e-4
+    assert model["schedule"]["init_args"]["warmup_steps"] == 200
     assert (model["sampling"]["num_steps"], model["sampling"]["guidance_scale"]) == (64, 6.0)
     assert config["beta_annealing"]["initial"] == 3.0
     assert config["beta_annealing"]["half_life_steps"] == 200

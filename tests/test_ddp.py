@@ -48,7 +48,7 @@ def arguments(
         "--trainer.log_every_n_steps=2",
         "--trainer.val_check_interval=2",
         "--trainer.limit_val_batches=1.0",
-        "--model.init_args.optimizer.schedule=constant",
+        "--model.init_args.schedule.decay=constant",
         # A gradient that is a rounding error would make a step of full length.
         "--model.init_args.optimizer.eps=1e-4",
         parts=parts,
@@ -181,7 +181,7 @@ def test_a_sharded_backbone_changes_nothing(
     validate = cli_arguments(
         "validate", "--trainer.limit_val_batches=1.0", "--data.init_args.max_validation_clips=2",
         f"--ckpt_path={sharded}/checkpoints/last.ckpt", "--model.init_args.shard_backbone=true",
-        "--model.init_args.optimizer.schedule=constant",
+        "--model.init_args.schedule.decay=constant",
         "--trainer.callbacks=[{class_path: callbacks.AdapterEMA}]",
         parts=small_parts, cache=small_cache, root=tmp_path / "validated",
     )  # fmt: skip

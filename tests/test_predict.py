@@ -198,7 +198,7 @@ def test_a_trained_model_is_another_model(run_cli: Callable, small_cache: Path, 
     command = generation(music=str(track), prompts=["p"])
     run_cli("predict", UNTRAINED, *command)
     [plain] = rows(tmp_path)
-    run_cli("fit", "--model.init_args.optimizer.schedule=constant", cache=small_cache)
+    run_cli("fit", "--model.init_args.schedule.decay=constant", cache=small_cache)
     run_cli("predict", *command)
     [trained] = rows(tmp_path)
     assert plain["file"] == trained["file"] and plain["sha256"] != trained["sha256"]

@@ -34,7 +34,7 @@ def arguments(root: Path, parts: Path, cache: Path, *, workers: int, accumulatio
         f"--trainer.accumulate_grad_batches={accumulation}",
         "--data.init_args.batch_size=2",
         f"--data.init_args.num_workers={workers}",
-        "--model.init_args.optimizer.warmup_steps=2",
+        "--model.init_args.schedule.warmup_steps=2",
         parts=parts,
         cache=cache,
         root=root,

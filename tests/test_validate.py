@@ -17,7 +17,7 @@ from train import main
 
 ALL = "--trainer.limit_val_batches=1.0"
 LEVELS = ("0.20", "0.40", "0.60", "0.80", "0.95")
-CONSTANT = "--model.init_args.optimizer.schedule=constant"
+CONSTANT = "--model.init_args.schedule.decay=constant"
 
 
 class Seen(L.Callback):

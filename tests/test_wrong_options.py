@@ -99,6 +99,10 @@ IN_A_CONFIG = {
         "model:\n  init_args: {zica: [1\ndata: 3\n",
         ", line 3: cannot be read as YAML (expected ',' or ']', but got ':').",
     ),
+    "a key that stands in another group": (
+        "model:\n  init_args:\n    optimizer: {lr: 0.1, warmup_steps: 3}\n",
+        ": line 3: model.init_args.optimizer.warmup_steps is called schedule.warmup_steps now.",
+    ),
     "a list": ("- a\n", ": is no config; it must hold keys with values, `key: value`."),
     "a reference to nothing": (
         "model:\n  init_args:\n    seed: ${seed_everythin}\n",
@@ -129,7 +133,23 @@ ON_THE_COMMAND_LINE = {
     ),
     "a wrong type": (
         ["--model.init_args.optimizer.lr=fast"],
-        "--model.init_args.optimizer.lr: fast does not fit; give a number.",
+        "--model.init_args.optimizer.lr: fast does not fit; give a number or a group of keys with "
+        "values.",
+    ),
+    "a key that stands in another group": (
+        ["--model.init_args.optimizer.schedule=constant"],
+        "--model.init_args.optimizer.schedule is called schedule.decay now.",
+    ),
+    "an optimizer of a package that is not there": (
+        ["--model.init_args.optimizer=bitsandbytes.optim.AdamW8bit"],
+        "--model.init_args.optimizer: bitsandbytes is not installed; pip "
+        "install 'bitsandbytes>=0.50,<0.51'.",
+    ),
+    "an argument that an optimizer has not": (
+        ["--model.init_args.optimizer.learning_rate=1"],
+        "--model.init_args.optimizer.learning_rate is not known; known are amsgrad, betas, "
+        "capturable, class_path, differentiable, eps, foreach, fused, init_args, lr, maximize, "
+        "weight_decay.",
     ),
     "a wrong choice of one of two kinds": (
         ["--model.init_args.layers={strategy: best}"],

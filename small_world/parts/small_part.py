@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
-from lightning_modules.learning_rate import build_optimizer
 from lightning_modules.logged_steps import StepMeans
-from lightning_modules.settings import OptimizerSpec
+from lightning_modules.optimization import Optimization
 from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_json
@@ -33,19 +33,21 @@ class SmallPartModule(L.LightningModule, ABC):
 
     def __init__(
         self,
-        optimizer: OptimizerSpec,
+        optimizer: OptimizerCallable,
         export_dir: str,
         config: str | None = None,
         pretrained: str | None = None,
+        schedule: LRSchedulerCallable | None = None,
         seed: int = 42,
     ) -> None:
         """Set up; give ``config`` for a fresh start or ``pretrained`` to go on from weights.
 
         Args:
-            optimizer: AdamW and its schedule.
+            optimizer: A torch optimizer by class path, with its arguments.
             export_dir: Where the trained part goes.
             config: A ``config.json`` of the part's class.
             pretrained: A folder in diffusers' layout with the part in it.
+            schedule: Of the learning rate, likewise; null keeps the optimizer's own rate.
             seed: Seed of the weights and of all draws.
 
         Raises:
@@ -54,7 +56,7 @@ class SmallPartModule(L.LightningModule, ABC):
         super().__init__()
         if (config is None) == (pretrained is None):
             raise UserError("model needs exactly one of `config` and `pretrained`.")
-        self.optimizer_spec, self.export_dir = optimizer, export_dir
+        self.optimization, self.export_dir = Optimization(optimizer, schedule), export_dir
         self.step_means = StepMeans()
         self.config, self.pretrained, self.seed = config, pretrained, seed
         self.means = nn.ModuleList(MeanMetric() for _ in self.validated)
@@ -111,5 +113,5 @@ class SmallPartModule(L.LightningModule, ABC):
         """Write the trained part to its folder."""
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, warm-up and decay counted in optimizer steps."""
-        return build_optimizer(self.parameters(), self.optimizer_spec, self.trainer.max_steps)
+        """The optimizer, its schedule counted in optimizer steps."""
+        return self.optimization.build(self.parameters(), self.trainer.max_steps)

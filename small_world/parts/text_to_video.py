@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers import MochiTransformer3DModel
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
-from lightning_modules.settings import OptimizerSpec, ValidationSpec
+from lightning_modules.settings import ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.keyed_random import generator, normal
@@ -36,12 +37,13 @@ class TextToVideoModule(SmallPartModule):
         self,
         pretrained: str,
         export_dir: str,
-        optimizer: OptimizerSpec,
+        optimizer: OptimizerCallable,
         validation: ValidationSpec = ValidationSpec(),  # noqa: B008 - frozen
         max_text_tokens: int = 256,
         train_text_encoder: bool = True,
         compile_blocks: bool = False,
         noise_shift: float = 1.0,
+        schedule: LRSchedulerCallable | None = None,
         seed: int = 42,
     ) -> None:
         """Set up; weights are read in `configure_model`.
@@ -50,7 +52,7 @@ class TextToVideoModule(SmallPartModule):
             pretrained: A folder with ``transformer``, ``text_encoder`` and ``tokenizer``: random
                 parts for a fresh start, trained ones to go on.
             export_dir: Where the trained parts go, in diffusers' layout.
-            optimizer: AdamW and its schedule.
+            optimizer: A torch optimizer by class path, with its arguments.
             validation: Noise levels of validation.
             max_text_tokens: Tokens after which captions are cut.
             train_text_encoder: Off keeps it as it was read, so that clips encoded with it stay
@@ -60,13 +62,14 @@ class TextToVideoModule(SmallPartModule):
             noise_shift: Noise levels are drawn uniformly and moved towards 1 by so much (1: not at
                 all; `shifted`). Colours of large areas show through almost all noise, so that only
                 the last few per cent teach a model to take them from the text.
+            schedule: Of the learning rate, likewise; null keeps the optimizer's own rate.
             seed: Seed of noise levels and noise.
 
         Raises:
             ValueError: A shift that is not positive.
         """
         self.validated = [f"loss_sigma_{name}" for name in validation.names]
-        super().__init__(optimizer, export_dir, pretrained=pretrained, seed=seed)
+        super().__init__(optimizer, export_dir, pretrained=pretrained, schedule=schedule, seed=seed)
         check_number("noise_shift", noise_shift, above=0, hint=" (1: uniform levels)")
         self.noise_shift, self.validation = noise_shift, validation
         self.max_text_tokens, self.train_text_encoder = max_text_tokens, train_text_encoder

@@ -25,7 +25,7 @@ def test_the_average_is_shared_and_dances_the_same(
         "fit",
         EXPORT,
         EMA,
-        "--model.init_args.optimizer.schedule=constant",
+        "--model.init_args.schedule.decay=constant",
         "--trainer.max_steps=4",
         cache=small_cache,
     )

@@ -120,7 +120,7 @@ def test_resumes_to_the_bit_and_is_what_samples_and_predict_use(
             "fit",
             f"--trainer.callbacks={callbacks}",
             f"--trainer.max_steps={num_steps}",
-            "--model.init_args.optimizer.schedule=constant",
+            "--model.init_args.schedule.decay=constant",
             "--sample_generation.every_n_steps=4",
             f"--sample_generation.requests=[{{track: {track}, prompt: a dance, seed: 5}}]",
             cache=small_cache,

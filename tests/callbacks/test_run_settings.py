@@ -11,9 +11,9 @@ import torch
 
 from callbacks.run_settings import RUN_KEY
 from lightning_modules.learning_rate import follow_schedule
-from lightning_modules.settings import OptimizerSpec
+from tests.lightning_modules.test_learning_rate import curve_of
 
-CONSTANT = "--model.init_args.optimizer.schedule=constant"
+CONSTANT = "--model.init_args.schedule.decay=constant"
 
 
 def said(record: list[warnings.WarningMessage]) -> list[str]:
@@ -179,7 +179,7 @@ def test_rates_of_a_schedule_that_ends_elsewhere(
             {"param_groups": [{"lr": stored} for stored in own]} for own in rates_of(before)
         ],
     }
-    found = follow_schedule(checkpoint, OptimizerSpec(1.0, 10, "cosine"), after)
+    found = follow_schedule(checkpoint, curve_of(after, warmup_steps=10))
     assert found == (rates and pytest.approx(rates, abs=1e-9))
     groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
     assert [[group["lr"] for group in own] for own in groups] == rates_of(after)

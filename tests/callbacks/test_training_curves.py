@@ -58,7 +58,7 @@ def fit(run_cli: Callable, small_cache: Path, tmp_path: Path) -> Callable:
             "--trainer.accumulate_grad_batches=2",
             "--trainer.gradient_clip_val=1e-3",
             "--data.init_args.batch_size=3",
-            "--model.init_args.optimizer.schedule=constant",
+            "--model.init_args.schedule.decay=constant",
             cache=small_cache,
             root=root,
         )

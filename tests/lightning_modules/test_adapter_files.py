@@ -190,7 +190,7 @@ def test_a_run_starts_fresh_from_another_and_a_resumed_one_goes_on(
     assert one["global_step"] == 1
     assert_equal(one["state_dict"], torch.load(first, weights_only=True)["state_dict"])
     assert {int(s["step"]) for s in one["optimizer_states"][0]["state"].values()} == {1}
-    constant = "--model.init_args.optimizer.schedule=constant"
+    constant = "--model.init_args.schedule.decay=constant"
     # Resumed: the checkpoint's weights, not the adapter's.
     fit("parted", constant)
     parted = fit("parted", constant, "--trainer.max_steps=3")

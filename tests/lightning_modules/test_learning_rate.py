@@ -1,14 +1,20 @@
 import math
 
 import pytest
+import torch
 from torch import nn
 
-from lightning_modules.learning_rate import build_optimizer, learning_rate_factor
-from lightning_modules.settings import OptimizerSpec
+from lightning_modules import WarmUp
 
 
-def factor(step: int, schedule: str = "cosine", warmup_steps: int = 200) -> float:
-    return learning_rate_factor(step, OptimizerSpec(1e-4, warmup_steps, schedule), 4000)
+def curve_of(num_steps: int, *, decay: str = "cosine", warmup_steps: int = 200) -> WarmUp:
+    schedule = WarmUp(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), warmup_steps, decay)
+    schedule.num_steps = num_steps
+    return schedule
+
+
+def factor(step: int, decay: str = "cosine", warmup_steps: int = 200) -> float:
+    return curve_of(4000, decay=decay, warmup_steps=warmup_steps).factor(step)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,8 @@ def test_cosine(step: int, expected: float) -> None:
 
 
 def test_rises_to_the_peak_and_falls_from_it() -> None:
-    curve = [factor(step) for step in range(4001)]
+    of = curve_of(4000)
+    curve = [of.factor(step) for step in range(4001)]
     assert curve[:201] == sorted(curve[:201]) and curve[200:] == sorted(curve[200:], reverse=True)
     assert max(curve) == curve[200] == 1.0
 
@@ -44,18 +51,13 @@ def test_without_warm_up() -> None:
 
 
 def test_a_run_shorter_than_its_warm_up_never_peaks() -> None:
-    curve = [learning_rate_factor(s, OptimizerSpec(1e-4, 10, "cosine"), 4) for s in range(5)]
-    assert curve == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    of = curve_of(4, warmup_steps=10)
+    assert [of.factor(s) for s in range(5)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_the_optimizer_is_what_the_settings_say() -> None:
-    trained, frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
-    spec = OptimizerSpec(2e-4, 10, "cosine", weight_decay=0.3, betas=(0.8, 0.95), eps=1e-6)
-    built = build_optimizer([*trained.parameters(), *frozen.parameters()], spec, 100)
-    [group] = built["optimizer"].param_groups
-    named = {name: group[name] for name in ("initial_lr", "lr", "weight_decay", "betas", "eps")}
-    assert named == {
-        "initial_lr": 2e-4, "lr": 0.0, "weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-6
-    }  # fmt: skip
-    assert [id(p) for p in group["params"]] == [id(p) for p in trained.parameters()]
-    assert built["lr_scheduler"]["interval"] == "step"
+def test_its_state_is_torchs() -> None:
+    """Of earlier versions too, which had a LambdaLR there."""
+    plain = torch.optim.lr_scheduler.LambdaLR(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))]), lambda step: 0.0
+    )
+    assert curve_of(10).state_dict().keys() == plain.state_dict().keys()

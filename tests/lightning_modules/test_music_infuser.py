@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from datamodules.batch import ClipBatch, collate
 from lightning_modules import MusicInfuserModule
-from lightning_modules.settings import ObjectiveSpec, OptimizerSpec, ValidationSpec
+from lightning_modules.settings import ObjectiveSpec, ValidationSpec
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import caption_path
 from tests.conftest import cli_arguments
@@ -96,7 +96,7 @@ def test_logged_loss_is_the_papers(
         f"--model.init_args.objective.latent_space={latent_space}",
         "--data.init_args.batch_size=2",
         "--beta_annealing.half_life_steps=2",
-        "--model.init_args.optimizer.schedule=constant",
+        "--model.init_args.schedule.decay=constant",
     ]
     trained = run_cli("fit", *arguments, "--trainer.max_steps=2", cache=small_cache).model
     before = {name: tensor.clone() for name, tensor in trained.adapted.state_dict().items()}
@@ -117,7 +117,7 @@ def test_logged_loss_is_the_papers(
 @pytest.fixture(scope="module")
 def trained(small_parts: Path, small_cache: Path, tmp_path_factory: pytest.TempPathFactory):
     """A run whose adapters are not zero any more; tests only look at it."""
-    steps = ("--trainer.max_steps=3", "--model.init_args.optimizer.schedule=constant")
+    steps = ("--trainer.max_steps=3", "--model.init_args.schedule.decay=constant")
     world = {"parts": small_parts, "cache": small_cache, "root": tmp_path_factory.mktemp("trained")}
     return main(cli_arguments("fit", *steps, **world))
 
@@ -260,7 +260,7 @@ def test_learning_rate_of_a_run(run_cli, small_cache: Path, tmp_path: Path) -> N
     run_cli(
         "fit",
         "--trainer.max_steps=6",
-        "--model.init_args.optimizer.warmup_steps=2",
+        "--model.init_args.schedule.warmup_steps=2",
         "--trainer.callbacks=[{class_path: tests.training_record.TrainingRecord, init_args: "
         f"{{path: {record}}}}}]",
         cache=small_cache,
@@ -309,8 +309,6 @@ def test_nothing_to_train_is_refused(run_cli, small_cache: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OptimizerSpec(0.0, 10, "cosine"), "optimizer.lr is 0.0"),
-        (lambda: OptimizerSpec(1e-4, -1, "cosine"), "warmup_steps is -1"),
         (lambda: ValidationSpec(sigmas=()), "validation.sigmas is"),
         (lambda: ValidationSpec(sigmas=(0.0, 0.5)), "give levels above 0"),
         (lambda: ValidationSpec(sigmas=(1.2,)), "up to 1"),

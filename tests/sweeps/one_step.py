@@ -22,7 +22,7 @@ UNADAPTED = [
     f"--{D}.ratio={{aist: 1, youtube: 1}}",
     f"--{D}.batch_size=2",
     f"--{D}.caption_dropout=0",
-    f"--{M}.optimizer.warmup_steps=0",
+    f"--{M}.schedule.warmup_steps=0",
 ]
 
 

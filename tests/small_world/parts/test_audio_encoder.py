@@ -1,11 +1,11 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2Model
 
-from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.data.music_dataset import MusicBatch
 from small_world.parts.audio_encoder import (
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.small_world.parts.part_training import audio_encoder_arguments, train_part
 
 CONFIG = f"{ROOT}/configs/small_world/parts/audio_encoder/config.json"
-OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
 def make_module(**options) -> AudioEncoderModule:

@@ -1,11 +1,11 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKLMochi
 
-from lightning_modules.settings import OptimizerSpec
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.data.frames import FrameBatch
 from small_world.parts.autoencoder import (
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.small_world.parts.part_training import train_part, vae_arguments
 
 CONFIG = f"{ROOT}/configs/small_world/parts/vae.json"
-OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
 def make_module(**options) -> AutoencoderModule:

@@ -43,7 +43,7 @@ def test_goes_on_to_the_bit(
         "base": base_arguments(small_parts, small_cache),
     }[name]
     # A cosine ends with the last step, which is another one where training is ended sooner.
-    arguments += ["--model.init_args.optimizer={schedule: constant, warmup_steps: 3}"]
+    arguments += ["--model.init_args.schedule={decay: constant, warmup_steps: 3}"]
     steps = noted_steps(MODULES[name], monkeypatch)
 
     def train(folder: str, num_steps: int, *options: str) -> Any:

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -5,14 +6,13 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, T5EncoderModel
 
-from lightning_modules.settings import OptimizerSpec
 from small_world.data.caption_dataset import CaptionBatch
 from small_world.parts.text_encoder import TextEncoderModule, caption_features
 from tests.conftest import ROOT
 from tests.small_world.parts.part_training import text_encoder_arguments, train_part
 
 CONFIG = f"{ROOT}/configs/small_world/parts/text_encoder.json"
-OPTIMIZER = OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
 def make_module(**options) -> TextEncoderModule:

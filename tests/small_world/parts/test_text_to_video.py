@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,6 @@ from diffusers import MochiPipeline
 
 from datamodules import DanceDataModule
 from datamodules.batch import ClipBatch, collate
-from lightning_modules.settings import OptimizerSpec
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.backbones.mochi import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
@@ -17,7 +17,7 @@ from tests.small_world.parts.part_training import base_arguments, train_part
 @pytest.fixture
 def module(small_parts: Path) -> TextToVideoModule:
     module = TextToVideoModule(
-        str(small_parts), "nowhere", OptimizerSpec(lr=1e-3, warmup_steps=0, schedule="constant")
+        str(small_parts), "nowhere", partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
     )
     module.configure_model()
     return module
@@ -45,7 +45,7 @@ def test_trains_and_exports_a_pipeline(
     (export / "vae").symlink_to(small_parts / "vae")
     pipeline = MochiPipeline.from_pretrained(export)
     trained = cli.model.model.backbone.state_dict()
-    start = TextToVideoModule(str(small_parts), "", cli.model.optimizer_spec)
+    start = TextToVideoModule(str(small_parts), "", cli.model.optimization.make_optimizer)
     start.configure_model()
     for name, weight in pipeline.transformer.state_dict().items():
         assert torch.equal(weight, trained[name])
@@ -91,7 +91,9 @@ def test_loss_recomputed(module: TextToVideoModule, batch: ClipBatch, small_part
 def test_noise_levels_are_moved_by_the_shift(
     small_parts: Path, batch: ClipBatch, module: TextToVideoModule
 ) -> None:
-    moved = TextToVideoModule(str(small_parts), "", module.optimizer_spec, noise_shift=4.0)
+    moved = TextToVideoModule(
+        str(small_parts), "", module.optimization.make_optimizer, noise_shift=4.0
+    )
     seen = {}
 
     def velocity_losses(batch: ClipBatch, sigma: torch.Tensor, *, purpose: str) -> torch.Tensor:
@@ -105,13 +107,15 @@ def test_noise_levels_are_moved_by_the_shift(
     )
     torch.testing.assert_close(seen["training"], 4 * u / (1 + 3 * u))
     with pytest.raises(ValueError, match="noise_shift is 0"):
-        TextToVideoModule(str(small_parts), "", module.optimizer_spec, noise_shift=0)
+        TextToVideoModule(str(small_parts), "", module.optimization.make_optimizer, noise_shift=0)
 
 
 def test_a_text_encoder_that_is_kept_gets_no_gradient(
     small_parts: Path, batch: ClipBatch, module: TextToVideoModule
 ) -> None:
-    kept = TextToVideoModule(str(small_parts), "", module.optimizer_spec, train_text_encoder=False)
+    kept = TextToVideoModule(
+        str(small_parts), "", module.optimization.make_optimizer, train_text_encoder=False
+    )
     kept.configure_model()
     kept.log = lambda *_, **__: None
     kept.training_step(batch, 0).backward()
@@ -122,7 +126,9 @@ def test_a_text_encoder_that_is_kept_gets_no_gradient(
 def test_compiled_blocks_give_the_same_loss(
     small_parts: Path, batch: ClipBatch, module: TextToVideoModule
 ) -> None:
-    compiled = TextToVideoModule(str(small_parts), "", module.optimizer_spec, compile_blocks=True)
+    compiled = TextToVideoModule(
+        str(small_parts), "", module.optimization.make_optimizer, compile_blocks=True
+    )
     compiled.configure_model()
     compiled.log = module.log = lambda *_, **__: None
     with torch.no_grad():

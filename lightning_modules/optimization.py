@@ -1,0 +1,348 @@
+"""The optimizer and the schedule that a config names, tried before anything is read or trained."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lightning_modules.learning_rate import WarmUp
+from musicinfuser.errors import UserError
+from musicinfuser.setting_checks import check_number
+
+_TRIED_SHAPE = (64, 128)
+"""Of the parameter that an optimizer is tried on: 8-bit optimizers need 4,096 numbers."""
+_PLAIN = (bool, int, float, str, torch.dtype, type(None))
+_CLASS, _INNER, _CONTEXT, _SHAPE = "tensor class", "inner tensors", "context", "shape"
+
+
+class Optimization:
+    """An optimizer and its schedule, by class path with arguments.
+
+    Attributes:
+        make_optimizer: Takes parameters; ``model.optimizer`` of a config.
+        make_schedule: Takes the optimizer; ``model.schedule``; None keeps the optimizer's own rate.
+    """
+
+    def __init__(
+        self, make_optimizer: OptimizerCallable, make_schedule: LRSchedulerCallable | None
+    ) -> None:
+        """Note both, and make them once.
+
+        Raises:
+            UserError: One of the two cannot be made with these arguments.
+        """
+        self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
+        rate = self.settings["optimizer"].get("lr")
+        if isinstance(rate, int | float):
+            check_number("optimizer.lr", rate, above=0)
+        self.build([nn.Parameter(torch.zeros(_TRIED_SHAPE))], num_steps=1)
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """``optimizer`` and ``schedule`` as plain values: class path and arguments."""
+        return {"optimizer": _named(self.make_optimizer), "schedule": _named(self.make_schedule)}
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the rate of a step depends on ``trainer.max_steps``."""
+        return self.settings["schedule"].get("decay") == "cosine"
+
+    @cached_property
+    def averages(self) -> bool:
+        """Whether the optimizer gives other weights than it trains; see `averages`."""
+        return averages(self.build([nn.Parameter(torch.zeros(1, 1))], num_steps=1)["optimizer"])
+
+    def check(self, device: torch.device | str = "cpu") -> None:
+        """Make one step with a small parameter on a device; the run must be able to.
+
+        Raises:
+            UserError: The optimizer cannot step there.
+        """
+        self._try(torch.device(device))
+
+    @cached_property
+    def state_bytes(self) -> float:
+        """Of the optimizer's state per trained number: 8 of Adam's two moments in fp32."""
+        try:
+            optimizer = self._try(torch.device("cpu"))
+        except UserError:  # runs on another device only
+            return 8.0
+        found = list(_tensors(optimizer.state_dict()["state"]))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in found if tensor.numel() > 1)
+        return size / (_TRIED_SHAPE[0] * _TRIED_SHAPE[1])
+
+    def build(
+        self, parameters: Iterable[nn.Parameter], num_steps: int
+    ) -> OptimizerLRSchedulerConfig:
+        """Both, over what has a gradient, for a run of so many optimizer steps.
+
+        Raises:
+            UserError: One of the two cannot be made with its arguments.
+        """
+        trained = [p for p in parameters if p.requires_grad]
+        with _in_one_sentence("optimizer", self.settings["optimizer"]):
+            optimizer = self.make_optimizer(trained)
+        if not isinstance(optimizer, Optimizer):
+            raise UserError(
+                f"model.optimizer makes a {type(optimizer).__name__}, which is no torch Optimizer; "
+                "name another class."
+            )
+        if self.make_schedule is None:
+            return {"optimizer": optimizer}  # type: ignore[typeddict-item]
+        with _in_one_sentence("schedule", self.settings["schedule"]):
+            scheduler = self.make_schedule(optimizer)
+        if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError(
+                f"model.schedule makes a {type(scheduler).__name__}; name a schedule that follows "
+                "the optimizer's steps and no metric."
+            )
+        if isinstance(scheduler, WarmUp):
+            scheduler.num_steps = num_steps
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+    def schedule_of(self, num_steps: int) -> WarmUp | None:
+        """The curve of a run of so many steps, if it is a `WarmUp`."""
+        made = self.build([nn.Parameter(torch.zeros(1))], num_steps).get("lr_scheduler")
+        scheduler = made and made["scheduler"]  # type: ignore[index,typeddict-item]
+        return scheduler if isinstance(scheduler, WarmUp) else None
+
+    def _try(self, device: torch.device) -> Optimizer:
+        """The optimizer after a step of its own."""
+        parameter = nn.Parameter(torch.zeros(_TRIED_SHAPE, device=device))
+        optimizer: Any = self.build([parameter], num_steps=1)["optimizer"]
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = (parameter - 1).square().sum()
+            value.backward()
+            return value
+
+        with (
+            _in_one_sentence("optimizer", self.settings["optimizer"]),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.compiler.set_stance("force_eager"),
+            torch.enable_grad(),
+        ):
+            if averages(optimizer):
+                optimizer.train()
+            optimizer.step(loss)
+        return optimizer
+
+
+def averages(optimizer: Any) -> bool:
+    """Whether an optimizer trains at other weights than it gives, as schedule-free ones do.
+
+    These have `train` and `eval`, which torch's own have not.
+    """
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+class GivenWeights:
+    """The weights that an optimizer such as schedulefree's gives, in the place of those it trains.
+
+    `put_in` and `put_back` change nothing of the training: what was trained comes back to the bit,
+    which the optimizer's own `train` would only do up to rounding.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is put in."""
+        self._trained: dict[nn.Parameter, Tensor] = {}
+
+    def put_in(self, optimizers: Iterable[Any]) -> None:
+        """Replace the weights of every optimizer that averages; nothing of others."""
+        for optimizer in optimizers:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            if averages(optimizer) and not any(p in self._trained for p in held):
+                self._trained |= {p: p.detach().clone() for p in held}
+                optimizer.eval()
+
+    def put_back(self, optimizers: Iterable[Any]) -> None:
+        """Go on from the weights that are trained."""
+        for optimizer in optimizers:
+            if averages(optimizer):
+                optimizer.train()
+        with torch.no_grad():
+            for parameter, trained in self._trained.items():
+                parameter.copy_(trained)
+        self._trained = {}
+
+    @contextmanager
+    def swapped(self, optimizers: Iterable[Any], *, given: bool) -> Iterator[None]:
+        """For a while the weights that are given, or those that are trained."""
+        optimizers = list(optimizers)
+        was_given = bool(self._trained)
+        change, change_back = self.put_in, self.put_back
+        if not given:
+            change, change_back = self.put_back, self.put_in
+        if was_given == given:
+            yield
+            return
+        change(optimizers)
+        try:
+            yield
+        finally:
+            change_back(optimizers)
+
+
+def plain_states(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Optimizer states with tensors of torch's own kind only, which every reader can load.
+
+    8-bit optimizers keep tensors of classes of their own. `own_states` makes them again.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
+            names, context = value.__tensor_flatten__()
+            return {
+                _CLASS: class_path_of(type(value)),
+                _INNER: {name: plain(getattr(value, name)) for name in names},
+                _CONTEXT: _plain(context),
+                _SHAPE: list(value.shape),
+            }
+        return value
+
+    return [_changed(state, plain) for state in states]
+
+
+def own_states(states: list[dict[str, Any]], class_path: str) -> list[dict[str, Any]]:
+    """What `plain_states` changed, as it was: classes of the package of the optimizer named.
+
+    Raises:
+        UserError: The states are of a class of another package.
+    """
+    package = class_path.partition(".")[0]
+
+    def own(value: Any) -> Any:
+        if not (isinstance(value, dict) and _CLASS in value):
+            return value
+        module, _, name = value[_CLASS].rpartition(".")
+        if module.partition(".")[0] != package:
+            raise UserError(
+                f"the checkpoint's optimizer holds {value[_CLASS]}, which {package} does not have; "
+                "name the optimizer it was trained with."
+            )
+        kind = getattr(importlib.import_module(module), name)
+        inner = {key: own(tensor) for key, tensor in value[_INNER].items()}
+        size = torch.Size(value[_SHAPE])
+        return kind.__tensor_unflatten__(inner, value[_CONTEXT], size, None)
+
+    return [_changed(state, own) for state in states]
+
+
+def stored_optimization(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``optimizer`` and ``schedule`` of a checkpoint, those of earlier versions too.
+
+    These knew AdamW only, and had the schedule in the optimizer's group.
+    """
+    optimizer = dict(settings.get("optimizer", {}))
+    if "class_path" in optimizer or not optimizer:
+        return {"optimizer": optimizer, "schedule": dict(settings.get("schedule", {}))}
+    schedule = {
+        "class_path": class_path_of(WarmUp),
+        "warmup_steps": optimizer.pop("warmup_steps", None),
+        "decay": optimizer.pop("schedule", None),
+    }
+    return {
+        "optimizer": {"class_path": class_path_of(torch.optim.AdamW), **optimizer},
+        "schedule": schedule,
+    }
+
+
+def comparable(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of both groups of a run the arguments that a checkpoint knows too.
+
+    Another version of a library may have others.
+    """
+    return {
+        group: {key: value for key, value in mine[group].items() if key in theirs[group]}
+        if mine[group].get("class_path") == theirs[group].get("class_path")
+        else dict(mine[group])
+        for group in mine
+    }
+
+
+def class_path_of(made: Any) -> str:
+    """The shortest dotted name under which a class or function can be imported."""
+    modules, name = made.__module__.split("."), made.__qualname__
+    for end in range(1, len(modules) + 1):
+        package = ".".join(modules[:end])
+        if getattr(sys.modules.get(package), name, None) is made:
+            return f"{package}.{name}"
+    return f"{made.__module__}.{name}"
+
+
+def _named(factory: Callable[..., Any] | None) -> dict[str, Any]:
+    """A class path and arguments of what jsonargparse or `functools.partial` made of them."""
+    if factory is None:
+        return {"class_path": None}
+    if not isinstance(factory, partial):
+        return {"class_path": class_path_of(factory)}
+    classes = [made for made in (*factory.args, factory.func) if isinstance(made, type)]
+    named = classes[0] if classes else factory.func
+    return {"class_path": class_path_of(named), **_plain(factory.keywords)}
+
+
+def _plain(value: Any) -> Any:
+    """What a checkpoint can hold: values that are none of these as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (
+            type(value)(_plain(inner) for inner in value)
+            if type(value) in (list, tuple)
+            else [_plain(inner) for inner in value]
+        )
+    return value if isinstance(value, _PLAIN) else str(value)
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A nest of dicts and lists with every value changed, from the top."""
+    new = change(value)
+    if new is not value:
+        return new
+    if isinstance(value, dict):
+        return {key: _changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_changed(inner, change) for inner in value]
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of a state, those within tensors of classes of their own too."""
+    [flat] = plain_states([{"state": value}])
+    stack = [flat]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list | tuple):
+            stack.extend(value)
+
+
+@contextmanager
+def _in_one_sentence(group: str, settings: Mapping[str, Any]) -> Iterator[None]:
+    """What a class of any library refuses, as a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(
+            f"model.{group}: {settings['class_path']} cannot be used with its arguments ({reason});"
+            f" change model.{group}.init_args."
+        ) from error

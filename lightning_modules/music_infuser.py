@@ -486,7 +486,7 @@ class MusicInfuserModule(L.LightningModule):
             "backbone": architecture(self.adapted),
             "layers": list(self.adapted.layers),
             "zica": asdict(self.zica_spec),
-            "lora": asdict(self.lora_spec) if self.lora_spec else None,
+            "lora": self.lora_spec.stored() if self.lora_spec else None,
             "audio_width": self.audio_width,
             "audio_resampling": self.audio_resampling,
             **({"audio_layers": layers} if (layers := mixed_layers(self.encoders.audio)) else {}),

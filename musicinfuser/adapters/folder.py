@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from musicinfuser.adapters.card import NOT_KNOWN, CardFacts, model_card
 from musicinfuser.adapters.settings import SETTINGS_KEY, Adapter, AdapterFileError, AdapterSettings
 from musicinfuser.atomic_files import atomic_folder, write_text
 from musicinfuser.label_files import LabelError, read_json
-from musicinfuser.networks.lora import ADAPTER_NAME, target_pattern
+from musicinfuser.networks.lora import ADAPTER_NAME, peft_options
 from musicinfuser.networks.origin import Origin
 from musicinfuser.safetensors_files import read_tensors, save_tensors
 
@@ -137,15 +136,9 @@ def _write_lora(folder: Path, adapter: Adapter, *, base_model: str) -> None:
 
     settings, lora = adapter.settings, adapter.settings.lora
     assert lora is not None
-    plain = {
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "target_modules": target_pattern(lora, settings.kind),
-        "lora_dropout": 0.0,
-        "bias": "none",
-    }
+    plain = peft_options(lora, settings.kind)
     ours: dict[str, Any] = {"width": settings.width, "num_layers": settings.num_layers}
-    ours |= {"lora": asdict(lora)} | settings.kind.stored_family()
+    ours |= {"lora": lora.stored()} | settings.kind.stored_family()
     metadata = {
         "format": "pt",
         _LORA_METADATA_KEY: json.dumps({f"{_DIFFUSERS}{k}": v for k, v in plain.items()}),

@@ -217,9 +217,10 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
         raise AdapterFileError(
             f"the authors' format holds adapters of Mochi; this one is of {settings.family}."
         )
-    if lora is None or lora.streams != "both" or not settings.layers:
+    if lora is None or not lora.is_authors or not settings.layers:
         raise AdapterFileError(
-            "the authors' format needs ZICA and LoRA on both streams (lora.streams: both)."
+            "the authors' format needs ZICA, and LoRA of one rank on the attention of both streams "
+            "(lora.streams: both, no other targets, ranks or dora)."
         )
     assert settings.num_layers is not None
     # The defaults of `ZicaSpec` are the authors' code.

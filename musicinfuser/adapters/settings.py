@@ -113,6 +113,7 @@ class AdapterSettings:
         """
         found = asdict(self) | {"zica": self.zica.stored()}
         del found["fps"]
+        found["lora"] = self.lora and self.lora.stored()
         if self.lora is None:
             del found["num_layers"]
         else:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from musicinfuser.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -58,6 +60,10 @@ def lora_scaled(backbone: nn.Module, scale: float) -> Iterator[None]:
         scale: As in diffusers' ``attention_kwargs={"scale": ...}``; 1 changes nothing.
     """
     layers = [] if scale == 1.0 else list(_lora_layers(backbone).values())
+    if any(any(layer.use_dora.values()) for layer in layers if hasattr(layer, "use_dora")):
+        raise UserError(
+            "the LoRA's scale must be 1: this adapter is a DoRA, whose lengths of rows have none."
+        )
     kept = [dict(layer.scaling) for layer in layers]
     for layer in layers:
         layer.scaling.update({name: scale * value for name, value in layer.scaling.items()})

@@ -88,6 +88,10 @@ class Backbone(ABC):
     """Projections of the visual stream within a block, as regular expressions."""
     lora_text: ClassVar[tuple[str, ...]]
     """Projections that text goes through, likewise."""
+    lora_feed_forward: ClassVar[tuple[str, ...]]
+    """Layers of the feed-forward networks of the visual stream, likewise."""
+    lora_feed_forward_text: ClassVar[tuple[str, ...]] = ()
+    """Of the text stream, where it has its own."""
     lora_shared_a: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of projections of ``attn1`` that may share their A; none where the option is refused.
     """
@@ -204,13 +208,23 @@ class Backbone(ABC):
         return text
 
     @classmethod
-    def lora_pattern(cls, streams: str) -> str:
-        """The anchored pattern of adapted modules; ``streams`` as in `LoraSpec`.
+    def lora_pattern(cls, streams: str, targets: Sequence[str] = ("attention",)) -> str:
+        """The anchored pattern of adapted modules; ``streams`` and ``targets`` as in `LoraSpec`.
 
         Full paths: the bare suffix ``to_q`` would also hit ``time_embed.pooler.to_q`` of Mochi.
         """
-        names = cls.lora_visual + (cls.lora_text if streams == "both" else ())
-        return rf"{cls.blocks_name}\.\d+\.({'|'.join(names)})"
+        layers = [name for names in cls.lora_layers(streams, targets).values() for name in names]
+        return rf"{cls.blocks_name}\.\d+\.({'|'.join(layers)})"
+
+    @classmethod
+    def lora_layers(cls, streams: str, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Adapted layers within a block by what they are: ``text``, else their target."""
+        own = {"attention": cls.lora_visual, "feed_forward": cls.lora_feed_forward}
+        text = {"attention": cls.lora_text, "feed_forward": cls.lora_feed_forward_text}
+        found = {target: own[target] for target in targets}
+        if streams == "both":
+            found["text"] = tuple(name for target in targets for name in text[target])
+        return found
 
     @classmethod
     def random_values(cls, name: str, shape: torch.Size, stream: torch.Generator) -> Tensor | None:

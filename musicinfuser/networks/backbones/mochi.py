@@ -155,6 +155,8 @@ class Mochi(Backbone):
         rf"attn1\.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     )
     # The authors' q, k and v are one fused layer with one A.
+    lora_feed_forward = (r"ff\.net\.0\.proj", r"ff\.net\.2")
+    lora_feed_forward_text = (r"ff_context\.net\.0\.proj", r"ff_context\.net\.2")
     lora_shared_a = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
     not_streamed = ("norm1.linear", "norm1_context.linear")
     vae = MochiVae

@@ -155,6 +155,7 @@ class Wan(Backbone):
     lora_visual = tuple(rf"attn1\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     # Text is no stream: the attention that reads it has these in the place of Mochi's.
     lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
+    lora_feed_forward = (r"ffn\.net\.0\.proj", r"ffn\.net\.2")
     vae = WanVae
     text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
     text_attentions = 1

@@ -118,6 +118,7 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
         folder = find_local(name, backbone.subfolder) if name else None
         found["model.backbone"] = fingerprint_folder(folder) if folder else name
         found["model.backbone.dtype"] = backbone.dtype
+        found["model.backbone.quantize"] = backbone.quantize
     found |= _of(getattr(data, "recipe", None), "cache", CACHE) | _clips(data)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for name, (kind, options) in CALLBACKS.items():

@@ -129,6 +129,11 @@ class MusicInfuserModule(L.LightningModule):
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.memory = memory
+        if shard_backbone and backbone.quantize:
+            raise UserError(
+                "model.shard_backbone shares out weights in their own type; set "
+                "model.backbone.quantize to null."
+            )
         if shard_backbone and (memory.stream_blocks or memory.offload_inputs):
             raise UserError(
                 "model.shard_backbone gathers each block's weights from the devices, "

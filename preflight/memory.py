@@ -26,6 +26,7 @@ from torch import nn
 
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.music_model import MusicModel
+from musicinfuser.networks.quantised import held_bytes
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
 
@@ -64,7 +65,7 @@ def num_trained(model: nn.Module) -> int:
 
 def frozen_bytes(model: nn.Module) -> int:
     """Bytes of the weights that training leaves as they are."""
-    return sum(p.nbytes for p in model.parameters() if not p.requires_grad)
+    return sum(held_bytes(p) for p in model.parameters() if not p.requires_grad)
 
 
 def modulation_bytes_on_host(model: MusicModel) -> int:

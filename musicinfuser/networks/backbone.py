@@ -14,6 +14,7 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.backbones import Backbone, backbone_of, families_of, family_named
+from musicinfuser.networks.quantised import check_quantised, quantise
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 from musicinfuser.setting_checks import check_file
 from musicinfuser.setting_differences import without_defaults
@@ -37,10 +38,13 @@ class BackboneSpec:
     """Seed of random weights; no effect with ``pretrained``."""
     family: str = "mochi"
     """``mochi``, ``wan`` (Wan 2.1 T2V) or ``wan_5b`` (Wan 2.2 TI2V 5B)."""
+    quantize: Literal["int8", "fp8"] | None = None
+    """Keep the weights of the blocks' linear layers in 8 bits; null keeps them in ``dtype``."""
 
     def __post_init__(self) -> None:
         """Exactly one source, of a family there is."""
         family_named(self.family)
+        check_quantised(self.quantize)
         if (self.pretrained is None) == (self.config is None):
             raise UserError(
                 "model.backbone needs exactly one of `pretrained` (hub id or folder) and `config` "
@@ -49,7 +53,7 @@ class BackboneSpec:
 
     def stored(self) -> dict[str, Any]:
         """As files of earlier versions have it, which know Mochi only: else with its family."""
-        return without_defaults(self, "family")
+        return without_defaults(self, "family", "quantize")
 
     def fingerprint(self) -> str | None:
         """A hash of the weights; None of random ones and of those that are not on this machine."""
@@ -59,6 +63,8 @@ class BackboneSpec:
 
 def build_backbone(spec: BackboneSpec) -> Any:
     """The frozen transformer, of its family's ``model_class``, without gradient anywhere.
+
+    With ``spec.quantize`` the blocks' weights are in 8 bits, but for those that are not streamed.
 
     Under ``torch.device("meta")`` only names, shapes and types are made, without reading weights.
 
@@ -84,7 +90,10 @@ def build_backbone(spec: BackboneSpec) -> Any:
             backbone_config(spec)
         backbone = load_pretrained(kind.model_class, spec.pretrained, spec.subfolder, dtype=dtype)
         _check_family(kind, backbone.config, spec.pretrained)
-    return backbone.requires_grad_(False)
+    backbone.requires_grad_(False)
+    if spec.quantize is not None:
+        quantise(getattr(backbone, kind.blocks_name), spec.quantize, leave=kind.not_streamed)
+    return backbone
 
 
 def _cast(backbone: Any, dtype: torch.dtype) -> None:

@@ -1,6 +1,7 @@
 """LoRA on projections of the frozen backbone (section 4.3), through peft."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,10 +104,13 @@ def add_lora(backbone: Any, spec: LoraSpec) -> set[str]:
             f"lora.share_qkv_a is for fused layers, which {kind.family} does not have; set it to "
             "false."
         )
-    backbone.add_adapter(
-        LoraConfig(**peft_options(spec, type(kind)), init_lora_weights=True),
-        adapter_name=ADAPTER_NAME,
-    )
+    with warnings.catch_warnings():
+        # Of a backbone in 8 bits: nothing is merged here.
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
+        backbone.add_adapter(
+            LoraConfig(**peft_options(spec, type(kind)), init_lora_weights=True),
+            adapter_name=ADAPTER_NAME,
+        )
     for layer in backbone.modules():
         if hasattr(layer, "cast_input_dtype_enabled"):
             # peft would copy the input of every layer to fp32 because the adapters are, and

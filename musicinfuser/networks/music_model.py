@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from musicinfuser import keyed_random
 from musicinfuser.clip_size import check_takes_image
+from musicinfuser.errors import UserError
 from musicinfuser.memory.host_memory import kept_on_cpu
 from musicinfuser.memory.offload_hooks import lora_scaled, run_with_hooks
 from musicinfuser.memory.offloaded_checkpointing import OffloadedPass
@@ -28,6 +29,7 @@ from musicinfuser.networks.layer_selection import (
 )
 from musicinfuser.networks.lora import LoraSpec, add_lora
 from musicinfuser.networks.music_adapter import MusicAdapter
+from musicinfuser.networks.quantised import is_quantised
 from musicinfuser.networks.zica import ZicaSpec
 
 
@@ -87,6 +89,8 @@ class MusicModel(nn.Module):
         self.backbone = backbone.requires_grad_(False)
         # Not a module: parameters keep the names they have in checkpoints.
         self.kind = kind = backbone_of(backbone)
+        if is_quantised(backbone):
+            _check_quantised_base(lora, memory)
         kind.adapt_blocks()
         depth = len(kind.blocks)
         chosen = select_layers(layers, depth)
@@ -260,3 +264,17 @@ class MusicModel(nn.Module):
                 stream = offloaded.run(i, partial(run, "none"), inputs, trained)
             del inputs  # what a block was given is not held while the next one runs
         return kind.head(stream[0], given)
+
+
+def _check_quantised_base(lora: LoraSpec | None, memory: MemorySettings) -> None:
+    """Refuse what needs a backbone whose weights are as they were trained."""
+    if memory.stream_blocks:
+        raise UserError(
+            "model.backbone.quantize keeps the blocks' weights on the device, memory.stream_blocks "
+            "in the host's memory; set one of them: null, or false."
+        )
+    if lora is not None and lora.dora:
+        raise UserError(
+            "lora.dora measures the rows of the weights, which model.backbone.quantize changes; "
+            "set lora.dora to false or quantize to null."
+        )

@@ -74,13 +74,13 @@ def run(parts, small_parts, cache, tmp_path_factory):
 @pytest.fixture(scope="module")
 def fitted(run):
     """Three steps in two goes."""
-    run("fit", "--model.init_args.optimizer.schedule=constant")
-    return run("fit", "--model.init_args.optimizer.schedule=constant", "--trainer.max_steps=3")
+    run("fit", "--model.init_args.schedule.decay=constant")
+    return run("fit", "--model.init_args.schedule.decay=constant", "--trainer.max_steps=3")
 
 
 def test_a_resumed_training_is_one_that_ran_through_to_the_bit(fitted, run, tmp_path):
     through = run(
-        "fit", "--model.init_args.optimizer.schedule=constant", "--trainer.max_steps=3",
+        "fit", "--model.init_args.schedule.decay=constant", "--trainer.max_steps=3",
         root=tmp_path,
     ).model  # fmt: skip
     assert through.objective.first_frame_probability == 0.5

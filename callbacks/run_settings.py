@@ -31,8 +31,12 @@ DATA = (
 )
 CACHE = ("vae", "text_encoder", "audio_encoder", "audio_channel", "dtype")
 _EARLIER = {
-    "model.optimizer.warmup_steps": "model.schedule.warmup_steps",
-    "model.optimizer.schedule": "model.schedule.decay",
+    **{
+        f"model.optimizer.{name}": f"model.optimizer.init_args.{name}"
+        for name in ("lr", "weight_decay", "betas", "eps")
+    },
+    "model.optimizer.warmup_steps": "model.schedule.init_args.warmup_steps",
+    "model.optimizer.schedule": "model.schedule.init_args.decay",
 }
 """Names of settings in checkpoints of earlier versions, and theirs of today."""
 CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {

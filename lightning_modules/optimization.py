@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_modules.learning_rate import WarmUp
 from musicinfuser.errors import UserError
+from musicinfuser.moved_names import with_schedule
 from musicinfuser.setting_checks import check_number
 
 _TRIED_SHAPE = (64, 128)
@@ -41,20 +42,20 @@ class Optimization:
             UserError: One of the two cannot be made with these arguments.
         """
         self.make_optimizer, self.make_schedule = make_optimizer, make_schedule
-        rate = self.settings["optimizer"].get("lr")
+        rate = self.settings["optimizer"]["init_args"].get("lr")
         if isinstance(rate, int | float):
             check_number("optimizer.lr", rate, above=0)
         self.build([nn.Parameter(torch.zeros(_TRIED_SHAPE))], num_steps=1)
 
     @cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """``optimizer`` and ``schedule`` as plain values: class path and arguments."""
+        """``optimizer`` and ``schedule`` as a config has them, in plain values."""
         return {"optimizer": _named(self.make_optimizer), "schedule": _named(self.make_schedule)}
 
     @property
     def depends_on_length(self) -> bool:
         """Whether the rate of a step depends on ``trainer.max_steps``."""
-        return self.settings["schedule"].get("decay") == "cosine"
+        return self.settings["schedule"]["init_args"].get("decay") == "cosine"
 
     @cached_property
     def averages(self) -> bool:
@@ -249,14 +250,8 @@ def stored_optimization(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     optimizer = dict(settings.get("optimizer", {}))
     if "class_path" in optimizer or not optimizer:
         return {"optimizer": optimizer, "schedule": dict(settings.get("schedule", {}))}
-    schedule = {
-        "class_path": class_path_of(WarmUp),
-        "warmup_steps": optimizer.pop("warmup_steps", None),
-        "decay": optimizer.pop("schedule", None),
-    }
     return {
-        "optimizer": {"class_path": class_path_of(torch.optim.AdamW), **optimizer},
-        "schedule": schedule,
+        name: with_schedule({"optimizer": optimizer})[name] for name in ("optimizer", "schedule")
     }
 
 
@@ -265,12 +260,12 @@ def comparable(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 
     Another version of a library may have others.
     """
-    return {
-        group: {key: value for key, value in mine[group].items() if key in theirs[group]}
-        if mine[group].get("class_path") == theirs[group].get("class_path")
-        else dict(mine[group])
-        for group in mine
-    }
+    found = {group: dict(mine[group]) for group in mine}
+    for group, named in found.items():
+        if named.get("class_path") == theirs[group].get("class_path"):
+            known = theirs[group].get("init_args", {})
+            named["init_args"] = {k: v for k, v in named["init_args"].items() if k in known}
+    return found
 
 
 def class_path_of(made: Any) -> str:
@@ -286,12 +281,12 @@ def class_path_of(made: Any) -> str:
 def _named(factory: Callable[..., Any] | None) -> dict[str, Any]:
     """A class path and arguments of what jsonargparse or `functools.partial` made of them."""
     if factory is None:
-        return {"class_path": None}
+        return {"class_path": None, "init_args": {}}
     if not isinstance(factory, partial):
-        return {"class_path": class_path_of(factory)}
+        return {"class_path": class_path_of(factory), "init_args": {}}
     classes = [made for made in (*factory.args, factory.func) if isinstance(made, type)]
     named = classes[0] if classes else factory.func
-    return {"class_path": class_path_of(named), **_plain(factory.keywords)}
+    return {"class_path": class_path_of(named), "init_args": _plain(factory.keywords)}
 
 
 def _plain(value: Any) -> Any:

@@ -84,8 +84,8 @@ class Change:
 @pytest.mark.parametrize(
     "change",
     [
-        Change("lr=0.5", "optimizer.lr: 0.01 in the checkpoint, 0.5 in the config"),
-        Change("weight_decay=0.1", "optimizer.weight_decay: 0.0 in the checkpoint, 0.1"),
+        Change("lr=0.5", "optimizer.init_args.lr: 0.01 in the checkpoint, 0.5 in the config"),
+        Change("weight_decay=0.1", "optimizer.init_args.weight_decay: 0.0 in the checkpoint, 0.1"),
     ],
 )
 def test_a_rate_that_would_be_ignored_on_resume_is_refused(

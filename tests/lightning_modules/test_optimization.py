@@ -164,7 +164,9 @@ def test_another_optimizer_does_not_go_on(
     assert "optimizer.class_path: torch.optim.AdamW in the checkpoint, torch.optim.SGD" in str(
         error.value
     )
-    assert "schedule.decay: cosine in the checkpoint, constant in the config" in str(error.value)
+    assert "schedule.init_args.decay: cosine in the checkpoint, constant in the config" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("verb", ["fit", "check"])
@@ -231,9 +233,11 @@ def test_settings_of_an_earlier_version() -> None:
     }  # fmt: skip
     found = stored_optimization({"optimizer": stored})
     assert found["optimizer"]["class_path"] == "torch.optim.AdamW"
-    assert found["optimizer"]["lr"] == 0.1 and "warmup_steps" not in found["optimizer"]
+    arguments = {"lr": 0.1, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
+    assert found["optimizer"]["init_args"] == arguments
     assert found["schedule"] == {
-        "class_path": "lightning_modules.WarmUp", "warmup_steps": 3, "decay": "cosine"
-    }  # fmt: skip
+        "class_path": "lightning_modules.WarmUp",
+        "init_args": {"warmup_steps": 3, "decay": "cosine"},
+    }
     now = Optimization(ADAM, partial(WarmUp, warmup_steps=3)).settings
     assert now["schedule"]["class_path"] == found["schedule"]["class_path"]

@@ -269,9 +269,9 @@ def test_three_times_the_rank_must_be_block_diagonal(golden, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lora": LoraSpec(rank=2, alpha=2.0, streams="visual")}, "LoRA on both streams"),
-        ({"lora": None}, "LoRA on both streams"),
-        ({"layers": []}, "needs ZICA and LoRA"),
+        ({"lora": LoraSpec(rank=2, alpha=2.0, streams="visual")}, "attention of both streams"),
+        ({"lora": None}, "attention of both streams"),
+        ({"layers": []}, "needs ZICA, and LoRA"),
         ({"zica": ZicaSpec(bias=False)}, "knows zica.bias True only; this adapter has False"),
         ({"zica": ZicaSpec(scale="width")}, "knows zica.scale head only"),
         ({"zica": ZicaSpec(form="feature_addition")}, "knows zica.form cross_attention only"),

@@ -83,7 +83,10 @@ OTHER = {
     "strategy": ({"layers": {"strategy": "all"}}, r"layers: \(0, 2\) in the checkpoint, \(0, 1, 2"),
     "heads": ({"zica": {"num_heads": 4}}, "zica.num_heads: 8 in the checkpoint, 4 in the config"),
     "tokens": ({"audio_resampling": "centre"}, "audio_resampling: nearest in the checkpoint"),
-    "rate": ({"optimizer": {"lr": 0.5}}, "optimizer.lr: 0.01 in the checkpoint, 0.5 in the config"),
+    "rate": (
+        {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.5}}},
+        "optimizer.init_args.lr: 0.01 in the checkpoint, 0.5 in the config",
+    ),
 }
 
 

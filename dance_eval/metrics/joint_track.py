@@ -2,7 +2,8 @@
 
 The file is JSON. Its field ``joints`` holds numbers of shape (T, J, D), or (P, T, J, D) for P
 people, with T the frames of the clip, J joints and D of 2 or 3 coordinates in any unit: x, y
-downwards in pictures, or x, y upwards, z. The truth files of the small world are such files.
+downwards in pictures, or x, y upwards, z. The truth files of the small world are such files, with
+their names in ``joint_names``.
 `evaluate.py pose` writes more: ``names``, J names of joints (`skeletons`), and ``seen``, shape
 (P, T), 0 where a person was not found in a frame; places there mean nothing. People who are seen
 most and largest come first, and nobody is two people: a jump from one to the other ends the first.
@@ -79,7 +80,7 @@ def read_people(path: Path | str) -> Joints:
             f"{path}: holds joints of shape {tuple(joints.shape)}; (frames, joints, 2 or 3) with "
             "finite numbers was expected."
         )
-    names = content.get("names")
+    names = content.get("names", content.get("joint_names"))
     if names is not None and len(names) != joints.shape[2]:
         raise UserError(f"{path}: has {len(names)} names for {joints.shape[2]} joints.")
     if len(joints) and "seen" in content:

@@ -6,7 +6,7 @@ import torch
 
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.joint_track import JointTrack, joint_speed, read_joints
+from dance_eval.metrics.joint_track import JointTrack, joint_speed, read_joints, read_people
 
 
 def clip_at(path, *, num_frames=60, beats=(0.5, 1.0, 1.5)):
@@ -75,3 +75,9 @@ def test_joints_of_another_length_or_none_are_named(tmp_path):
         JointTrack().of_clip(clip_at(tmp_path / "clip.mp4"))
     with pytest.raises(ValueError, match="clip on disk"):
         JointTrack()(torch.zeros(3, 4, 4, 3, dtype=torch.uint8))
+
+
+def test_truth_of_the_small_world_names_its_joints(tmp_path):
+    content = {"joints": swinging_joints(), "joint_names": ["left_hip", "right_hip"]}
+    (tmp_path / "clip.json").write_text(json.dumps(content))
+    assert read_people(tmp_path / "clip.json").index("right_hip", "left_hip") == [1, 0]

@@ -2,24 +2,29 @@
 
     python -m benchmarks.memory_plan --profile 24gb --cap_gib 22 \
         --out benchmarks/results/memory_24gb.json
+    python -m benchmarks.memory_plan --profile wan_1b --layers 30 --width 832 --train_frames 81 \
+        --sample_frames 81 --policies full self_attention attention --out RESULT.json
 
 Runs the whole recipe in eager mode with every storage followed (see `benchmarks.meta_memory`):
 adapters in fp32, autocast on, nothing compiled. Each sum is what is on the device at its worst
-moment, with a flat rate for CUDA's context and what the allocator cannot use.
+moment, with a flat rate for CUDA's context and what the allocator cannot use. Of other backbones
+than Mochi decoding is not counted; one that can begin with a picture does so, which takes more.
 """
 
 import argparse
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
 
-from benchmarks.meta_memory import LiveBytes, simulated_sampling, simulated_step
-from benchmarks.profiles import build_on_meta, read_profile
+from benchmarks.meta_memory import POLICIES, LiveBytes, simulated_sampling, simulated_step
+from benchmarks.profiles import build_on_meta, family_of, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.vae import vae_and_inputs
 from musicinfuser.clip_size import num_visual_tokens
+from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.vae_memory import tile_size_for
 from preflight.memory import CONTEXT_BYTES, FP32_BYTES, frozen_on_device, num_trained
@@ -31,8 +36,7 @@ def copies_on_device(model: MusicModel) -> int:
         return 0
     streamed = set(model.streamed.parameters())
     largest = max(
-        sum(p.nbytes for p in block.parameters() if p in streamed)
-        for block in model.backbone.transformer_blocks
+        sum(p.nbytes for p in block.parameters() if p in streamed) for block in model.kind.blocks
     )
     return (model.streamed.ahead + 1) * largest
 
@@ -67,11 +71,12 @@ def decoding(
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Each job's parts and their sum beside the cap."""
     config = read_profile(settings.profile)
+    is_mochi = family_of(config) is Mochi
 
-    def build() -> MusicModel:
+    def build(**ways: Any) -> MusicModel:
         # Nothing is compiled without a device: these are eager's sums, the larger ones.
         return build_on_meta(
-            config, num_layers=settings.layers, size=settings.size, compile_blocks=False
+            config, num_layers=settings.layers, size=settings.size, compile_blocks=False, **ways
         )
 
     model = build()
@@ -87,21 +92,24 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         figures.append(Figure(f"{job}: together", total, "GiB", settings.cap_gib, note))
 
     details: dict[str, Any] = {}
+    begins = model.kind.geometry.takes_image
+    state = {"trained weights and Adam, fp32": 3 * FP32_BYTES * trained}
+    for frames, policy in product(settings.train_frames, settings.policies or [None]):
+        ways = {} if policy is None else {"gradient_checkpointing": policy}
+        step = simulated_step(build(**ways), frames, *area, autocast=True, first_given=begins)
+        job = f"training, {frames} frames" + ("" if policy is None else f", {policy}")
+        details[job] = step
+        add(job, state | {"activations, gradients, copies of weights": step["peak"]})
     for frames in settings.train_frames:
-        step = simulated_step(build(), frames, *area, autocast=True)
-        details[f"training, {frames} frames"] = step
-        state = {"trained weights and Adam, fp32": 3 * FP32_BYTES * trained}
-        add(f"training, {frames} frames", state | {
-            "activations, gradients, copies of weights": step["peak"]})  # fmt: skip
         # AdamW's foreach form makes one temporary list as large as the weights.
         add(f"training, {frames} frames, AdamW's step", state | {
             "gradients and a temporary, fp32": 2 * FP32_BYTES * trained,
             "copies of weights": copies})  # fmt: skip
     weights = {"trained weights, fp32": float(FP32_BYTES * trained)}
     for frames in settings.sample_frames:
-        peak = simulated_sampling(build(), frames, *area)
+        peak = simulated_sampling(build(), frames, *area, first_given=begins)
         add(f"sampling, {frames} frames", weights | {"activations, copies of weights": peak})
-    for frames in settings.sample_frames:
+    for frames in settings.sample_frames if is_mochi else ():
         kept = copies + _rotary_bytes(model, frames, *area)
         held = frozen + weights["trained weights, fp32"] + kept + CONTEXT_BYTES
         free_bytes = (settings.cap_gib or math.inf) * GIB - held
@@ -124,6 +132,7 @@ OPTIONS = parser(
     cap_gib={"type": float, "help": "what may be used of the GPU's memory"},
     train_frames={"nargs": "*", "type": int, "default": [73]},
     sample_frames={"nargs": "*", "type": int, "default": [73, 145]},
+    policies={"nargs": "*", "choices": POLICIES, "help": "of training, if not the profile's"},
 )  # fmt: skip
 main = command_of("memory_plan", OPTIONS, measure)
 

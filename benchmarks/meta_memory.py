@@ -27,6 +27,7 @@ from benchmarks.profiles import audio_width, build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
 from benchmarks.small_run import recipe_optimization
 from musicinfuser.clip_size import latent_shape, num_latent_frames, num_visual_tokens
+from musicinfuser.errors import UserError
 from musicinfuser.memory.host_memory import host_empty
 from musicinfuser.memory.streaming import StreamedBlocks
 from musicinfuser.networks.backbones import Mochi
@@ -127,17 +128,25 @@ def attention_as_on_a_gpu() -> Iterator[None]:
 
 
 def simulated_step(
-    model: MusicModel, num_frames: int, height: int, width: int, *, autocast: bool = False
+    model: MusicModel,
+    num_frames: int,
+    height: int,
+    width: int,
+    *,
+    autocast: bool = False,
+    first_given: bool = False,
 ) -> dict[str, int]:
     """Bytes of one forward and backward pass above the weights.
 
     The model is on the meta device, and its parameters are replaced; with ``autocast`` adapters
-    are kept in fp32 and it runs under autocast. There are 6k + 1 frames; sides are in pixels.
+    are kept in fp32 and it runs under autocast, as all families but Mochi have to. There are as
+    many frames as the family takes, 6k + 1 of Mochi; sides are in pixels. With ``first_given``
+    the clip begins with a given frame.
     ``after_forward`` and ``peak`` are above the weights, ``gradients`` among them at the end;
     ``frozen_gradients`` says how many frozen parameters got one.
     """
     size = (num_frames, height, width)
-    with _simulated(model, size, autocast=autocast) as (live, velocity):
+    with _simulated(model, size, autocast=autocast, first_given=first_given) as (live, velocity):
         loss = velocity().float().square().mean()
         after_forward = live.now
         loss.backward()
@@ -151,26 +160,30 @@ def simulated_step(
 
 
 @torch.no_grad()
-def simulated_sampling(model: MusicModel, num_frames: int, height: int, width: int) -> int:
+def simulated_sampling(
+    model: MusicModel, num_frames: int, height: int, width: int, *, first_given: bool = False
+) -> int:
     """Most bytes above the weights in a pass of a sampling, under autocast.
 
     Arguments as of `simulated_step`.
     """
-    with _simulated(model, (num_frames, height, width), autocast=True) as (live, velocity):
+    size = (num_frames, height, width)
+    with _simulated(model, size, autocast=True, first_given=first_given) as (live, velocity):
         velocity()
     return live.peak
 
 
 @contextmanager
 def _simulated(
-    model: MusicModel, size: tuple[int, int, int], *, autocast: bool
+    model: MusicModel, size: tuple[int, int, int], *, autocast: bool, first_given: bool
 ) -> Iterator[tuple[LiveBytes, Callable[[], torch.Tensor]]]:
     """A count of what is alive, and the model's forward pass on a clip of a size."""
-    config = model.backbone.config
+    kind = model.kind
     lowered: Any = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
     with _without_memory(model, autocast=autocast) as device, torch.device(device):
-        latents = torch.empty(1, *latent_shape(*size))
-        text = torch.empty(1, TEXT_TOKENS, config.text_embed_dim)
+        latents = torch.empty(1, *latent_shape(*size, geometry=kind.geometry))
+        text = torch.empty(1, TEXT_TOKENS, model.backbone.config[kind.text_width_key])
+        levels = torch.empty(1, latents.shape[2]) if first_given else torch.empty(1)
         audio = torch.empty(1, AUDIO_TOKENS, audio_width(model))
         if not autocast:
             audio = audio.bfloat16()
@@ -178,11 +191,11 @@ def _simulated(
         def velocity() -> torch.Tensor:
             with lowered if autocast else nullcontext():
                 return model(
-                    latents, text, torch.empty(1), audio_features=audio,
+                    latents, text, levels, audio_features=audio,
                     text_lengths=(TEXT_TOKENS,),
                 )  # fmt: skip
 
-        live = LiveBytes(model.parameters())
+        live = LiveBytes([*model.parameters(), *model.buffers()])
         with attention_as_on_a_gpu(), live, host_memory_left_out(live):
             yield live, velocity
 
@@ -194,21 +207,26 @@ def _without_memory(model: MusicModel, *, autocast: bool) -> Iterator[str]:
         # The meta device has no autocast; fake tensors have all of a CPU's but its memory.
         with FakeTensorMode(allow_non_fake_inputs=True):
             for module in model.modules():
-                _replace_parameters(module)
+                _replace_weights(module)
             if model.streamed is not None:
                 # Of parameters that have just been replaced.
                 with patch("musicinfuser.memory.streaming.own_pages", _bytes):
                     model.streamed = StreamedBlocks(
-                        model.backbone.transformer_blocks, leave=Mochi.not_streamed
+                        model.kind.blocks, leave=model.kind.not_streamed
                     )
             yield "cpu"
         return
+    if not isinstance(model.kind, Mochi):
+        raise UserError(
+            f"parts of {model.kind.family} stay in fp32, so it is counted with autocast only; give "
+            "--autocast."
+        )
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()
     # Rotations go through an autocast region that the meta device does not have.
     heads, channels = model.backbone.pos_frequencies.shape[1:]
     tables = lambda t, h, w, _: (torch.empty(t * h * w, heads, channels, device="meta"),) * 2  # noqa: E731
-    model.kind.rotary = tables  # type: ignore[attr-defined]
+    model.kind.rotary = tables  # type: ignore[assignment]
     yield "meta"
 
 
@@ -216,11 +234,14 @@ def _bytes(number: int) -> torch.Tensor:
     return torch.empty(number, dtype=torch.uint8)
 
 
-def _replace_parameters(module: nn.Module) -> None:
+def _replace_weights(module: nn.Module) -> None:
     for name, parameter in module._parameters.items():
         if parameter is not None:
             empty = torch.empty(parameter.shape, dtype=parameter.dtype)
             module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def deviation_from_a_line(values: Sequence[float], tokens: Sequence[int]) -> float:

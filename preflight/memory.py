@@ -1,7 +1,8 @@
 """How much memory a run takes, estimated from its sizes.
 
-The shares of activations were counted on the meta device with every storage tracked, at Mochi's
-size, 73 frames of 480x848 and 48 blocks, 16 of them with audio. GiB above the weights:
+The shares of activations, which each family of backbones has, were counted with every storage
+tracked (`benchmarks.meta_memory`). At Mochi's size, 73 frames of 480x848 and 48 blocks, 16 of them
+with audio, in GiB above the weights:
 
     gradient_checkpointing   after the forward pass   at the peak
     full                                        6.1          10.9
@@ -19,22 +20,19 @@ Shape legend: N visual tokens of a batch, D width, F inner width of the feed-for
 
 import os
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.backbones import Mochi
+from musicinfuser.networks.backbones.base import ActivationShares
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.quantised import held_bytes
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
 
-# Kept for a block's backward pass, in values per visual token: 4 of width F, and 20 of width D, of
-# which 16.5 are the block's own (what is kept in fp32 counts twice) and the rest LoRA's inputs.
-KEPT_WIDTHS, KEPT_INNER_WIDTHS = 20, 4
-# The same for cross-attention to audio: input, queries and attended values.
-KEPT_AUDIO_WIDTHS = 3
 # What attention gives: its values, and an fp32 normaliser per head of 128 channels.
 KEPT_ATTENTION_WIDTHS = 1 + 4 / (128 * 2)
 # Inputs of blocks that are on the device at once where the others are in the host's memory.
@@ -45,8 +43,6 @@ KEPT = {
     "attention": "one block recomputed but for attention",
     "none": "all kept",
 }
-# Rotations: cos and sin of half a head's channels in fp32, D values per token.
-ROTARY_BYTES_PER_WIDTH = 4
 # CUDA's context, cuBLAS's workspaces, and what the allocator cannot use.
 CONTEXT_BYTES = 1.5e9
 # fp32 weight, its gradient, and Adam's two moments.
@@ -112,12 +108,16 @@ class TrainingSizes:
     """Running averages of the trained weights that are kept beside them."""
     text_attentions: int = 0
     """Of a block, to text alone."""
+    shares: ActivationShares = Mochi.shares
+    """What a block of the family holds."""
+    first_given: bool = False
+    """Whether clips begin with a given frame, so that tokens have modulations of their own."""
     num_shares: int = 1
     """Devices that the frozen weights are spread over."""
 
     @classmethod
-    def of(cls, model: MusicModel, **others: int) -> Self:
-        """The sizes of a model; ``others`` are tokens, averages and shares."""
+    def of(cls, model: MusicModel, **others: Any) -> Self:
+        """The sizes of a model; ``others`` are those that it does not know."""
         feed_forward = model.kind.feed_forward(model.kind.blocks[0])
         return cls(
             frozen_bytes=frozen_bytes(model),
@@ -132,6 +132,7 @@ class TrainingSizes:
             streamed_bytes=streamed_bytes(model),
             offload_inputs=model.memory.offload_inputs,
             text_attentions=model.kind.text_attentions,
+            shares=model.kind.shares,
             **others,
         )
 
@@ -144,25 +145,39 @@ def input_bytes(sizes: TrainingSizes) -> int:
 def activation_bytes(sizes: TrainingSizes) -> float:
     """Most that is held between forward and backward pass, besides weights and gradients.
 
+    Of a family whose shares are of the start of the backward pass, what gradients take the place of
+    is left out.
+
     What is recomputed keeps every block's input and, for one block at a time, all it needs;
     `attention` keeps a value of width D per token and attention as well, with its normalisers,
     `self_attention` the same without those to audio and to text alone.
     """
-    per_width = input_bytes(sizes)
-    block = KEPT_WIDTHS * per_width
-    block += KEPT_INNER_WIDTHS * sizes.num_tokens * sizes.inner_width * sizes.value_bytes
-    audio = KEPT_AUDIO_WIDTHS * per_width
-    rotary = ROTARY_BYTES_PER_WIDTH * sizes.num_tokens * sizes.width
+    shares, per_width = sizes.shares, input_bytes(sizes)
+    per_inner = sizes.num_tokens * sizes.inner_width * sizes.value_bytes
+    block = shares.widths * per_width + shares.inner_widths * per_inner
+    audio = shares.audio_widths * per_width
+    alike = shares.rotary_bytes * sizes.num_tokens * sizes.width
+    passing = max(shares.passing_widths * per_width, shares.passing_inner_widths * per_inner)
+    if sizes.first_given:
+        of_all, of_block = shares.given_widths
+        alike, block = alike + of_all * per_width, block + of_block * per_width
     if sizes.gradient_checkpointing == "none":
-        return sizes.num_blocks * block + sizes.num_audio_blocks * audio + rotary
+        return sizes.num_blocks * block + sizes.num_audio_blocks * audio + alike + passing
+    between = _kept_of_blocks(sizes)
+    if shares.are_of_start:
+        between = max(between - FP32_BYTES * sizes.num_trained, 0)
+    return between + block + passing + min(sizes.num_audio_blocks, 1) * audio + alike
+
+
+def _kept_of_blocks(sizes: TrainingSizes) -> float:
+    """Bytes that blocks which are recomputed leave between forward and backward pass."""
     num_inputs = INPUTS_ON_DEVICE if sizes.offload_inputs else sizes.num_blocks
-    between = float(num_inputs * per_width)
+    num_kept = float(num_inputs)
     if sizes.gradient_checkpointing in ("self_attention", "attention"):
         hears = sizes.gradient_checkpointing == "attention"
         others = sizes.num_audio_blocks + sizes.text_attentions * sizes.num_blocks
-        num_attentions = sizes.num_blocks + hears * others
-        between += num_attentions * KEPT_ATTENTION_WIDTHS * per_width
-    return between + block + min(sizes.num_audio_blocks, 1) * audio + rotary
+        num_kept += (sizes.num_blocks + hears * others) * KEPT_ATTENTION_WIDTHS
+    return num_kept * input_bytes(sizes)
 
 
 def training_rows(sizes: TrainingSizes) -> list[Row]:

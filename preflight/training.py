@@ -154,6 +154,7 @@ def training_sizes(
         module.adapted,
         num_tokens=data.batch_size * tokens,
         num_averages=_num_averages(settings),
+        first_given=module.objective.first_frame_probability > 0,
         num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
 

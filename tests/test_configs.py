@@ -26,6 +26,7 @@ SHIPPED = {
     "small_world/small": ("fit", ["base", "small_world/small"]),
     "wan_1b": ("fit", ["base", "wan_1b"]),
     "wan_14b": ("fit", ["base", "wan_14b"]),
+    "wan_14b_24gb": ("fit", ["base", "wan_14b", "wan_14b_24gb"]),
     "wan_5b": ("fit", ["base", "wan_5b"]),
     "wan_encode": ("predict", ["encode", "wan_encode"]),
     "wan_5b_encode": ("predict", ["encode", "wan_5b_encode"]),
@@ -40,6 +41,7 @@ SHIPPED = {
     "profiles/80gb": ("fit", ["base", "profiles/80gb"]),
     "profiles/40gb": ("fit", ["base", "profiles/40gb"]),
     "profiles/24gb": ("fit", ["base", "profiles/24gb"]),
+    "profiles/wan_24gb": ("fit", ["base", "wan_1b", "profiles/wan_24gb"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "benchmark": ("predict", ["base", "benchmark"]),
@@ -128,6 +130,8 @@ OVERLAYS = {
     "profiles/80gb": PROFILE,
     "profiles/40gb": PROFILE,
     "profiles/24gb": PROFILE,
+    "profiles/wan_24gb": PROFILE
+    - {f"model.init_args.memory.{name}" for name in ("compile_blocks", "modulations_on_host")},
     "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
     "sharded": {
         "model.init_args.shard_backbone",
@@ -163,7 +167,8 @@ def test_base_is_the_profile_for_80_gb() -> None:
     ("name", "gigabytes", "frames"),
     [
         *(("profiles/80gb", 52, 73), ("profiles/40gb", 39, 73), ("profiles/24gb", 19, 73)),
-        *(("wan_1b", 18, 81), ("wan_14b", 81, 81), ("wan_5b", 37, 121)),
+        *(("wan_1b", 16, 81), ("wan_14b", 75, 81), ("wan_5b", 38, 121)),
+        *(("profiles/wan_24gb", 8, 81), ("wan_14b_24gb", 20, 81)),
     ],
 )
 def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int) -> None:

@@ -17,7 +17,8 @@ from benchmarks.meta_memory import (
 )
 from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.report import GIB, read_figures
-from preflight.memory import frozen_on_device
+from musicinfuser.clip_size import num_visual_tokens
+from preflight.memory import TrainingSizes, frozen_on_device, total_bytes, training_rows
 from tests.conftest import ROOT
 
 LAYERS = 48
@@ -115,6 +116,59 @@ def test_the_plan_for_24_gb_holds() -> None:
     for job in jobs:
         assert totals[f"{job} frames: together"].value < 0.9 * 22
         assert totals[f"{job} frames: together"].limit == 22
+
+
+def gigabytes(name: str) -> dict[str, float]:
+    """The sums of a committed plan by job, in GB."""
+    _, figures = read_figures(ROOT / "benchmarks" / "results" / f"memory_{name}.json")
+    sums = [figure for figure in figures if figure.what.endswith(": together")]
+    return {f.what.removesuffix(": together"): f.value * GIB / 1e9 for f in sums}
+
+
+def test_the_plans_of_wan_hold() -> None:
+    found = gigabytes("wan_1b")
+    for policy, limit in (("full", 13.5), ("self_attention", 16.5), ("attention", 20.5)):
+        assert found[f"training, 81 frames, {policy}"] <= limit
+    assert max(gigabytes("wan_1b_24gb").values()) <= 9
+    assert max(gigabytes("wan_5b").values()) <= 24
+    assert max(gigabytes("wan_14b_24gb").values()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("plan", "profile", "frames", "job"),
+    [
+        ("wan_1b", "wan_1b", 81, "training, 81 frames, self_attention"),
+        ("wan_1b_24gb", "wan_1b+wan_24gb", 81, "training, 81 frames"),
+        ("wan_5b", "wan_5b", 73, "training, 73 frames"),
+        ("wan_14b_24gb", "wan_14b+wan_14b_24gb", 81, "training, 81 frames"),
+    ],
+)
+def test_what_check_estimates_is_near_a_plan(
+    plan: str, profile: str, frames: int, job: str
+) -> None:
+    model = build_on_meta(read_profile(profile), compile_blocks=False)
+    tokens = num_visual_tokens(frames, 480, 832, geometry=model.kind.geometry)
+    begins = model.kind.geometry.takes_image
+    sizes = TrainingSizes.of(model, num_tokens=tokens, first_given=begins)
+    assert total_bytes(training_rows(sizes)) / 1e9 == pytest.approx(gigabytes(plan)[job], rel=0.05)
+
+
+def test_a_small_wan_is_counted_with_autocast_alone(tmp_path: Path) -> None:
+    """All that is there is followed: blocks in host memory, and levels of frames."""
+    model = build_on_meta(
+        read_profile("wan_5b+wan_24gb"), num_layers=3, size="small", compile_blocks=False
+    )
+    with pytest.raises(ValueError, match="parts of wan_5b stay in fp32, so it is counted with"):
+        simulated_step(model, 9, 64, 64)
+    plain = simulated_step(model, 9, 64, 64, autocast=True)
+    assert plain["frozen_gradients"] == 0
+    model = build_on_meta(
+        read_profile("wan_5b+wan_24gb"), num_layers=3, size="small", compile_blocks=False
+    )
+    given = simulated_step(model, 9, 64, 64, autocast=True, first_given=True)
+    assert given["gradients"] == plain["gradients"]
+    # Six values of each channel for each token, in bf16.
+    assert given["after_forward"] - plain["after_forward"] >= 12 * 6 * 128 * 2
 
 
 def test_a_plan_is_the_sum_of_what_is_on_the_device(tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ import pytest
 import torch
 from diffusers import MochiTransformer3DModel
 
-from benchmarks.meta_memory import LiveBytes, attention_as_on_a_gpu
+from benchmarks.meta_memory import LiveBytes, attention_as_on_a_gpu, simulated_step
+from benchmarks.profiles import build_on_meta, read_profile
 from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.memory.settings import MemorySettings
+from musicinfuser.networks.backbones import Mochi, Wan
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from preflight.memory import (
     KEPT_ATTENTION_WIDTHS,
-    KEPT_AUDIO_WIDTHS,
-    KEPT_INNER_WIDTHS,
-    KEPT_WIDTHS,
     TrainingSizes,
     activation_bytes,
     add_memory,
@@ -129,12 +128,12 @@ def test_shares_of_activations_are_what_is_kept() -> None:
     per_width = BASE.num_tokens * BASE.width * BASE.value_bytes
     plain = {"layers": [], "gradient_checkpointing": "none"}
     block = kept_bytes(3, **plain) - kept_bytes(2, **plain)
-    own = block - KEPT_INNER_WIDTHS * BASE.num_tokens * BASE.inner_width * BASE.value_bytes
+    own = block - Mochi.shares.inner_widths * BASE.num_tokens * BASE.inner_width * BASE.value_bytes
     # Autocast gives each of LoRA's four visual inputs a copy that is not counted here.
-    assert own / per_width < KEPT_WIDTHS < own / per_width + 4.5
+    assert own / per_width < Mochi.shares.widths < own / per_width + 4.5
     with_audio = kept_bytes(2, layers=[0], gradient_checkpointing="none")
     audio = with_audio - kept_bytes(2, **plain)
-    assert audio / per_width == pytest.approx(KEPT_AUDIO_WIDTHS, rel=0.05)
+    assert audio / per_width == pytest.approx(Mochi.shares.audio_widths, rel=0.05)
     for policy, expected in (("full", 1), ("attention", 1 + KEPT_ATTENTION_WIDTHS)):
         settings = {"layers": [], "gradient_checkpointing": policy}
         between = kept_bytes(3, **settings) - kept_bytes(2, **settings)
@@ -147,6 +146,38 @@ def test_shares_of_activations_are_what_is_kept() -> None:
         for layers in ([], [0])
     )
     assert abs(with_audio - without) / per_width < 0.02
+
+
+@pytest.mark.parametrize(
+    ("profile", "frames", "policy", "first_given"),
+    [("wan_1b", 81, "full", False), ("wan_5b", 73, "self_attention", True)],
+)
+def test_the_shares_of_wan_come_out_near_what_is_counted(
+    profile: str, frames: int, policy: str, first_given: bool
+) -> None:
+    """Of four blocks at full width; besides there is the head, which holds little of a whole."""
+    model = build_on_meta(
+        read_profile(profile), num_layers=4, gradient_checkpointing=policy, compile_blocks=False
+    )
+    num_tokens = num_visual_tokens(frames, 480, 832, geometry=model.kind.geometry)
+    sizes = TrainingSizes.of(model, num_tokens=num_tokens, first_given=first_given)
+    step = simulated_step(model, frames, 480, 832, autocast=True, first_given=first_given)
+    estimate = activation_bytes(sizes) + 4 * sizes.num_trained
+    assert estimate == pytest.approx(step["peak"], rel=0.1)
+    if not first_given:
+        mochis = replace(sizes, shares=Mochi.shares)
+        assert activation_bytes(mochis) > 1.05 * activation_bytes(sizes)
+
+
+def test_gradients_take_the_place_of_what_leaves() -> None:
+    sizes = replace(BASE, shares=Wan.shares, gradient_checkpointing="full")
+    inputs, gradients = 48 * 20_670 * 3072 * 2, 4 * BASE.num_trained
+    assert 0 < inputs - gradients
+    fewer = activation_bytes(replace(sizes, num_trained=0)) - activation_bytes(sizes)
+    assert fewer == pytest.approx(gradients)
+    # No more leaves than was there.
+    most = activation_bytes(replace(sizes, num_trained=10 * BASE.num_trained))
+    assert activation_bytes(replace(sizes, num_trained=0)) - most == pytest.approx(inputs)
 
 
 def test_activations_grow_with_what_they_are_made_of() -> None:

@@ -41,6 +41,33 @@ class Given:
 
 
 @dataclass(frozen=True)
+class ActivationShares:
+    """What a block holds for its backward pass, per visual token, for the estimate of memory.
+
+    In values of the width D of the stream or the inner width F of the feed-forward layers, of the
+    stream's type (what is kept in fp32 counts twice); counted by `benchmarks.meta_memory`.
+    """
+
+    widths: float
+    """Values of width D, LoRA's inputs among them."""
+    inner_widths: float
+    """Values of width F."""
+    audio_widths: float
+    """Values of width D of attention to audio: input, queries and attended values."""
+    rotary_bytes: float = 0.0
+    """Of the rotations of all blocks, bytes per token and D."""
+    passing_widths: float = 0.0
+    """Of width D, while the backward pass of a block is at its widest: at least so many; or"""
+    passing_inner_widths: float = 0.0
+    """of width F, if these are more."""
+    given_widths: tuple[float, float] = (0.0, 0.0)
+    """Where a first frame is given, more of width D: for all blocks alike, and of a block."""
+    are_of_start: bool = False
+    """Whether they are of the start of the backward pass, when there are no gradients yet: what is
+    kept of blocks then leaves as gradients come, and only the larger of the two counts."""
+
+
+@dataclass(frozen=True)
 class Usual:
     """What clips and their sampling are where a call says nothing, as the base was published."""
 
@@ -76,6 +103,7 @@ class Backbone(ABC):
     """Ours, which takes the whole folder."""
     usual: ClassVar[Usual]
     """What a call of the pipeline means where it says nothing; see `usual_of`."""
+    shares: ClassVar[ActivationShares]
     published: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Architectures by Hub id, for what is planned before weights are there."""
     blocks_name: ClassVar[str]

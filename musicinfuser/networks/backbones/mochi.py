@@ -21,7 +21,7 @@ from musicinfuser.networks.adapted_block import (
     recomputed,
 )
 from musicinfuser.networks.attention import JointAttention, RotaryTables
-from musicinfuser.networks.backbones.base import Backbone, Given, Stream, Usual
+from musicinfuser.networks.backbones.base import ActivationShares, Backbone, Given, Stream, Usual
 from musicinfuser.networks.modulation import (
     Modulations,
     PrecomputedModulation,
@@ -146,6 +146,9 @@ class Mochi(Backbone):
     pipeline, music_pipeline = "MochiPipeline", "MusicInfuserPipeline"
     # Authors' training clips, section 5.1 (guidance) and Genmo's size.
     usual = Usual(73, 480, 848, NUM_STEPS, 6.0, MAX_TEXT_TOKENS)
+    # 20 of width D, of which 16.5 are the block's own. Rotations: cos and sin of half a head's
+    # channels in fp32, D values per token.
+    shares = ActivationShares(20, 4, audio_widths=3, rotary_bytes=4)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {MOCHI_HUB_ID: MOCHI_CONFIG}
     blocks_name = "transformer_blocks"
     text_width_key = "text_embed_dim"

@@ -29,7 +29,14 @@ from musicinfuser.networks.adapted_block import (
     parts_of,
     recomputed,
 )
-from musicinfuser.networks.backbones.base import Backbone, Given, SolverName, Stream, Usual
+from musicinfuser.networks.backbones.base import (
+    ActivationShares,
+    Backbone,
+    Given,
+    SolverName,
+    Stream,
+    Usual,
+)
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.vaes import WanVae
 from musicinfuser.pretrained_sources import find_local, model_index, part_config
@@ -143,6 +150,11 @@ class Wan(Backbone):
     pipeline, music_pipeline = "WanPipeline", "MusicInfuserWanPipeline"
     # Wan's code (wan/configs, generate.py).
     usual = Usual(81, 480, 832, 50, 5.0, TEXT_TOKENS, NEGATIVE_PROMPT)
+    # Counted at the sizes of the 1.3B, the 5B and the 14B; rotations are of one head.
+    shares = ActivationShares(
+        20.4, 1, audio_widths=4, passing_widths=9.5, passing_inner_widths=2, given_widths=(8, 16),
+        are_of_start=True,
+    )  # fmt: skip
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         WAN_1B_HUB_ID: WAN_1B_CONFIG,
         WAN_14B_HUB_ID: WAN_14B_CONFIG,

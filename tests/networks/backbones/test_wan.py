@@ -93,10 +93,12 @@ def run(model, clip, *, audio=None, **options):
     return model(clip.latents, clip.text, clip.timestep, None, audio, **options)
 
 
-@pytest.mark.parametrize("form", ["cross_attention", "feature_addition"])
+@pytest.mark.parametrize(
+    "zica", [ZicaSpec(), ZicaSpec(num_heads=4, width=48), ZicaSpec(form="feature_addition")]
+)
 @pytest.mark.parametrize("with_audio", [True, False])
-def test_equals_the_bare_backbone_bit_for_bit_at_the_start(base, make, clip, form, with_audio):
-    model = make(layers=[0, 1, 2], zica=ZicaSpec(form=form))
+def test_equals_the_bare_backbone_bit_for_bit_at_the_start(base, make, clip, zica, with_audio):
+    model = make(layers=[0, 1, 2], zica=zica)
     with torch.no_grad():
         out = run(model, clip, audio=clip.audio if with_audio else None)
     assert torch.equal(out, -bare(base, clip))
@@ -136,8 +138,10 @@ def gradients(model, clip):
     return out.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_gradients_reach_adapters_alone(make, clip):
-    model = with_trained_values(make())
+@pytest.mark.parametrize("width", [None, 48])
+def test_gradients_reach_adapters_alone(make, clip, width):
+    model = with_trained_values(make(zica=ZicaSpec(num_heads=4, width=width)))
+    assert model.zica["0"].to_q.weight.shape == (width or 128, 128)
     _, found = gradients(model, clip)
     assert found.keys() == model.trainable_names()
     assert all(gradient.any() for name, gradient in found.items() if not name.endswith("k.bias"))

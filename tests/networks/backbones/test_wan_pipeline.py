@@ -145,11 +145,20 @@ def picture():
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("with_audio", [False, True])
+@pytest.mark.parametrize(
+    ("with_audio", "solver"), [(False, "euler"), (True, "euler"), (False, "unipc")]
+)
 def test_from_a_picture_they_are_those_of_the_image_pipeline_bit_for_bit(
-    monkeypatch, begun, picture, with_audio
+    monkeypatch, begun, picture, with_audio, solver
 ):
+    """By Euler's method on its noise levels, and by UniPC on its own."""
     pipeline, encoders = begun
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if solver == "unipc":
+        scheduler = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        )
+    pipeline.register_modules(scheduler=scheduler)
     # Through the other pipeline: this one cleans prompts with a package that is not needed here.
     with torch.no_grad():
         text, negative = (
@@ -170,8 +179,9 @@ def test_from_a_picture_they_are_those_of_the_image_pipeline_bit_for_bit(
     audio = torch.randn(1, 20, 96, generator=torch.Generator().manual_seed(6))
     lengths = [(int(features[0].any(dim=-1).sum()),) for features in (text, negative)]
     conditions = Conditions(text, negative, audio if with_audio else None, *lengths, first)
-    monkeypatch.setattr(SamplingSpec, "make_solver", lambda _: Euler(pipeline.scheduler.sigmas))
-    sampling = SamplingSpec(NUM_STEPS, GUIDANCE, family="wan_5b")
+    if solver == "euler":
+        monkeypatch.setattr(SamplingSpec, "make_solver", lambda _: Euler(scheduler.sigmas))
+    sampling = SamplingSpec(NUM_STEPS, GUIDANCE, family="wan_5b", shift=3.0, solver=solver)
     found = denoise(model, conditions, noise, sampling)
     assert torch.equal(found, expected)
     assert torch.equal(found[:, :, :1], first) and (found - noise).abs().mean() > 0.1

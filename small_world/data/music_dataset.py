@@ -1,8 +1,8 @@
 """Excerpts of music with known beats, for training the small audio encoder to find them.
 
-Three kinds: the generator's synthetic pieces, and played by sampled instruments, composed ones and
-excerpts of what people wrote. Played ones are changed as recordings are. None of these pieces plays
-in a small world's videos.
+Four kinds: the generator's synthetic pieces; played by sampled instruments, composed ones and
+excerpts of what people wrote; and recorded songs. Excerpts are changed as recordings are. None of
+these pieces plays in a small world's videos.
 """
 
 import functools
@@ -23,29 +23,36 @@ from transformers import AutoFeatureExtractor
 
 from musicinfuser import keyed_random
 from musicinfuser.keyed_random import generator
+from musicinfuser.media.audio import read_audio
 from small_world.data.base import PartDataModule
 from small_world.generator.band import SampledInstruments, Score, compose_score
 from small_world.generator.midi_files import excerpt, read_midi_files
 from small_world.generator.music import BEATS_PER_BAR, STYLES, compose
+from small_world.generator.songs import (
+    FASTEST_BPM,
+    TRAINING_SONGS,
+    Song,
+    read_song_list,
+)
 from small_world.generator.sound_changes import change_sound
 
 RATE_HZ = 16_000
 # A token every 20 ms; wav2vec 2.0 makes each of 25 ms of sound, w2v-BERT of 35 ms.
 TOKEN_HOP, WAV2VEC_WINDOW, BERT_WINDOW = 320, 400, 560
 MIN_BPM, MAX_BPM = 70.0, 145.0
-FASTEST_BPM = 148.0
-"""Dancers of the small world take every second beat of faster music."""
 
 NUM_BARS = 10
 WRITTEN_SECONDS = 24.0
-"""Length of an excerpt of a written piece."""
+"""Length of an excerpt of a written piece, and of a recorded song."""
+SONG_SPEED = 0.22
+"""Recorded songs are played up to so much faster or slower (logarithm of the speed)."""
 OTHER_SPEED = 0.4
 """Share of pieces of sampled instruments that are played at another speed."""
 CHANGED = 0.75
 """Share of training excerpts that are changed as recordings are, where soundfonts are given."""
 # Cycles to follow, in beats: the beat, kick against snare, the bar.
 CYCLES_BEATS = (1, 2, 4)
-LENGTHS = ((1.0, 0.35), (2.0, 0.35), (4.0, 0.3))
+LENGTHS = ((1.0, 0.25), (2.0, 0.25), (4.0, 0.3), (6.0, 0.2))
 """Lengths of training excerpts, as multiples of the given one, and their shares."""
 
 
@@ -196,10 +203,43 @@ def play_pieces(
             speed = float(np.exp(draw.uniform(-0.15, 0.15)))
             sound = librosa.resample(sound, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
             beats, bpm = beats / speed, bpm * speed
-        if bpm > FASTEST_BPM:
-            beats, per_bar = beats[::2], per_bar // 2
-        pieces.append(BeatPiece(_stored(sound), beats, per_bar))
+        pieces.append(_piece(sound, beats, per_bar, bpm))
     return pieces
+
+
+def cut_songs(num_pieces: int, *, seed: int, songs: Sequence[Song]) -> list[BeatPiece]:
+    """Pieces of recorded songs, faster or slower; of fast music every second beat."""
+    sounds: dict[int, NDArray[np.float32]] = {}
+    pieces = []
+    for number in tqdm(range(num_pieces), desc="cutting songs", disable=num_pieces < 50):
+        draw = np.random.default_rng(keyed_random.key(seed, number, "cutting of songs"))
+        chosen = int(draw.integers(len(songs)))
+        song, speed = songs[chosen], float(np.exp(draw.uniform(-SONG_SPEED, SONG_SPEED)))
+        if chosen not in sounds:
+            sounds[chosen] = read_audio(
+                song.path, rate_hz=RATE_HZ,
+                start_seconds=song.start_seconds, duration_seconds=song.seconds,
+            ).numpy()  # fmt: skip
+        # A piece begins with a bar.
+        bar = song.beats_per_bar * 60 / song.bpm
+        zero = song.first_beat_seconds - song.start_seconds
+        num_bars = int((song.seconds - zero - WRITTEN_SECONDS * speed) / bar)
+        first = round((zero + bar * int(draw.integers(max(num_bars, 0) + 1))) * RATE_HZ)
+        cut = sounds[chosen][first : first + round(WRITTEN_SECONDS * speed * RATE_HZ)]
+        cut = librosa.resample(cut, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
+        length = speed * len(cut) / RATE_HZ
+        beats = song.beats_seconds(song.first_beat_seconds, length) / speed
+        pieces.append(_piece(cut, beats, song.beats_per_bar, song.bpm * speed))
+    return pieces
+
+
+def _piece(
+    sound: NDArray[np.float32], beats: NDArray[np.float64], beats_per_bar: int, bpm: float
+) -> BeatPiece:
+    """A piece to dance to; of fast music every second beat counts."""
+    if bpm > FASTEST_BPM:
+        beats, beats_per_bar = beats[::2], beats_per_bar // 2
+    return BeatPiece(_stored(sound), beats, beats_per_bar)
 
 
 def _stored(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -230,10 +270,12 @@ class MusicDataModule(PartDataModule):
         extractor: str | None = None,
         soundfonts: Sequence[str] = (),
         midi: str | None = None,
+        songs: str | None = None,
         excerpt_seconds: float = 2.5,
         num_pieces: int = 600,
         num_played_pieces: int = 0,
         num_written_pieces: int = 0,
+        num_song_pieces: int = 0,
         num_validation_pieces: int = 60,
         num_validation_excerpts: int = 240,
         num_workers: int = 0,
@@ -247,11 +289,14 @@ class MusicDataModule(PartDataModule):
                 extractor; None gives waveforms only.
             soundfonts: Files (sf2 or sf3) to play pieces with; none: synthetic pieces only.
             midi: Folder with MIDI files, of which ``num_written_pieces`` excerpts are played.
+            songs: Folder with the packages that training_songs.csv names, of whose songs
+                ``num_song_pieces`` parts are cut.
             excerpt_seconds: Length; 2.5 s go with 73 frames. With soundfonts some batches have
-                twice or four times as much, since videos may be longer.
+                a multiple of it, by `LENGTHS`, since videos may be longer.
             num_pieces: Synthetic pieces to train on.
             num_played_pieces: Pieces of sampled instruments to train on.
             num_written_pieces: Excerpts of MIDI files to train on; none are validated with.
+            num_song_pieces: Parts of recorded songs to train on; none are validated with.
             num_validation_pieces: Further pieces of each kind to validate with.
             num_validation_excerpts: Excerpts of those.
             num_workers: Processes that make excerpts.
@@ -259,11 +304,11 @@ class MusicDataModule(PartDataModule):
         extracted = AutoFeatureExtractor.from_pretrained(extractor) if extractor else None
         collate = functools.partial(collate_excerpts, extractor=extracted)
         super().__init__(batch_size=batch_size, collate=collate, num_workers=num_workers)
-        self.seed, self.soundfonts, self.midi = seed, soundfonts, midi
+        self.seed, self.soundfonts, self.midi, self.songs = seed, soundfonts, midi, songs
         self.window = BERT_WINDOW if hasattr(extracted, "stride") else WAV2VEC_WINDOW
         self.num_samples = round(excerpt_seconds * RATE_HZ)
         self.num_pieces, self.num_played_pieces = num_pieces, num_played_pieces
-        self.num_written_pieces = num_written_pieces
+        self.num_written_pieces, self.num_song_pieces = num_written_pieces, num_song_pieces
         self.num_validation_pieces = num_validation_pieces
         self.num_validation_excerpts = num_validation_excerpts
 
@@ -276,6 +321,9 @@ class MusicDataModule(PartDataModule):
                 self.num_written_pieces, name="written", seed=self.seed,
                 soundfonts=self.soundfonts, written=read_midi_files(self.midi),
             )  # fmt: skip
+        if self.songs and self.num_song_pieces:
+            songs = read_song_list(TRAINING_SONGS, self.songs)
+            training += cut_songs(self.num_song_pieces, seed=self.seed, songs=songs)
         num_held_out = self.num_validation_pieces
         held_out = self._pieces("validation", num_held_out, num_held_out)
         make = functools.partial(

@@ -2,11 +2,10 @@
 
     python -m small_world.experiments.recorded_songs MUSIC OUT
 
-``MUSIC`` is a folder in which Debian's packages of games are unpacked (``apt-get download NAME``,
-``dpkg -x NAME*.deb MUSIC``); recorded_songs.csv names packages, files, and of each an excerpt with
-a steady tempo and its beats, as madmom 0.17 finds them (RNN and DBN) and a straight line fits
-them: within 12 ms, over 24 s. ``OUT`` then holds what test_set writes, without ground truth:
-``music/``, ``truth/``, and the lists ``own.csv``, ``other.csv`` and ``nothing.csv``.
+``MUSIC`` is a folder in which Debian's packages of games are unpacked; recorded_songs.csv names
+packages, files and beats (`small_world.generator.songs`), which a straight line fits within 12 ms
+over 24 s. ``OUT`` then holds what test_set writes, without ground truth: ``music/``, ``truth/``,
+and the lists ``own.csv``, ``other.csv`` and ``nothing.csv``.
 """
 
 import argparse
@@ -19,14 +18,13 @@ from tqdm import tqdm
 
 from dance_eval.tables import csv_table
 from musicinfuser.atomic_files import write_text
-from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.errors import in_one_sentence
 from musicinfuser.generation_requests import NO_AUDIO
-from musicinfuser.label_files import read_csv
 from musicinfuser.media.audio import read_audio, write_wav
 from musicinfuser.tables import Row
+from small_world.generator.songs import read_song_list
 
 LIST = Path(__file__).with_name("recorded_songs.csv")
-COLUMNS = ("package", "file", "start_seconds", "bpm", "first_beat_seconds")
 RATE_HZ = 44_100
 EXCERPTS_OF_A_SONG = 2
 APART_SECONDS = 8.0
@@ -41,33 +39,22 @@ def make_test_set(music: Path, out: Path) -> None:
     Raises:
         UserError: A song is not there.
     """
-    songs = [song for _, song in read_csv(LIST, required=COLUMNS)]
+    songs = read_song_list(LIST, music)
     requests: dict[str, list[Row]] = {"own": [], "other": [], "nothing": []}
-    found = {song["file"]: next(music.rglob(song["file"]), None) for song in songs}
-    if missing := [song for song in songs if found[song["file"]] is None]:
-        first = missing[0]
-        raise UserError(
-            f"{len(missing)} of {len(songs)} songs are not in {music}, {first['file']} first; "
-            f"unpack Debian's {first['package']} there."
-        )
     names: list[str] = []
     for song in tqdm(songs, "Cutting songs"):
-        path, period = found[song["file"]], 60 / float(song["bpm"])
-        assert path is not None
         for number in range(EXCERPTS_OF_A_SONG):
-            clip_start = float(song["start_seconds"]) + number * APART_SECONDS
-            start = clip_start - BEFORE_SECONDS
-            name = f"{len(names):02d}_{path.stem}_{number}"
+            start = song.start_seconds + number * APART_SECONDS - BEFORE_SECONDS
+            name = f"{len(names):02d}_{song.path.stem}_{number}"
             sound = read_audio(
-                path, rate_hz=RATE_HZ, start_seconds=start, duration_seconds=EXCERPT_SECONDS
+                song.path, rate_hz=RATE_HZ, start_seconds=start, duration_seconds=EXCERPT_SECONDS
             )
             write_wav(out / "music" / f"{name}.wav", sound, rate_hz=RATE_HZ)
-            first_beat = (float(song["first_beat_seconds"]) - start) % period
-            beats = np.arange(first_beat, EXCERPT_SECONDS, period).round(4).tolist()
-            truth = {"beats_seconds": beats, "bpm": float(song["bpm"]), "music": path.stem}
+            beats = song.beats_seconds(start, EXCERPT_SECONDS).round(4).tolist()
+            truth = {"beats_seconds": beats, "bpm": song.bpm, "music": song.path.stem}
             write_text(out / "truth" / f"{name}.json", json.dumps(truth) + "\n")
             names.append(name)
-    tempi = np.repeat([float(song["bpm"]) for song in songs], EXCERPTS_OF_A_SONG)
+    tempi = np.repeat([song.bpm for song in songs], EXCERPTS_OF_A_SONG)
     order = np.argsort(tempi, kind="stable")
     # In order of tempo the song half a set further on, so that tempi are far apart.
     other = dict(zip(order, np.roll(order, -len(order) // 2), strict=True))

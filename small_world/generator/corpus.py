@@ -115,7 +115,8 @@ def require_same_settings(path: Path, settings: Mapping[str, Any], *, what: str)
         differing = [
             f"{name.removeprefix('recipe.')} is {found.get(name)}, not {value}"
             for name, value in wanted.items()
-            if found.get(name) != value
+            # What a folder was made before is not in its file.
+            if found.get(name, type(value)()) != value
         ]
         if differing:
             raise UserError(

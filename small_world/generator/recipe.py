@@ -15,6 +15,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_number
 from small_world.generator.band import play_piece
 from small_world.generator.music import NUM_BEATS, Piece, compose
+from small_world.generator.songs import song_piece
 from small_world.generator.sound_changes import change_sound
 
 MIN_BEATS, MAX_BEATS = 2, NUM_BEATS - 4
@@ -45,6 +46,8 @@ class SmallWorldRecipe:
         audio_channels: 1 or 2.
         soundfont: A General MIDI soundfont, sf2 or sf3: sampled instruments play the music; of
             several, separated by commas, each piece takes one. Empty: it is synthesised.
+        songs: A folder with the packages of training_songs.csv: recorded songs are the music, each
+            at the speed that gives it the tempo of the dance.
         changed_sound: The sound of each piece is changed as recordings change it: rooms, tone,
             level, noise.
     """
@@ -64,6 +67,7 @@ class SmallWorldRecipe:
     audio_rate_hz: int = 24000
     audio_channels: int = 1
     soundfont: str = ""
+    songs: str = ""
     changed_sound: bool = False
 
     def __post_init__(self) -> None:
@@ -81,6 +85,8 @@ class SmallWorldRecipe:
         }
         for name, own in limits.items():
             check_number(name, getattr(self, name), **own)
+        if self.songs and self.soundfont:
+            raise UserError("songs and soundfont are both given; the music is of one of them.")
         if self.height % 2:
             raise UserError(f"height is {self.height}; give an even number of rows.")
 
@@ -92,6 +98,8 @@ class SmallWorldRecipe:
             draw = np.random.default_rng(keyed_random.key(self.seed, name, "soundfont"))
             soundfont = str(draw.choice(self.soundfont.split(",")))
             make = functools.partial(play_piece, soundfont=soundfont)
+        if self.songs:
+            make = functools.partial(song_piece, music=self.songs)
         piece = make(
             name, genre=genre, bpm=bpm, seed=self.seed, rate_hz=rate_hz,
             num_channels=self.audio_channels,

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 
+from musicinfuser.media.audio import write_wav
 from small_world.data import music_dataset
 from small_world.data.music_dataset import (
     BERT_WINDOW,
@@ -18,12 +20,14 @@ from small_world.data.music_dataset import (
     Excerpts,
     MusicDataModule,
     compose_pieces,
+    cut_songs,
     meter_of,
     num_tokens,
     play_pieces,
 )
 from small_world.generator.band import Score
 from small_world.generator.music import STYLES, compose
+from small_world.generator.songs import Song
 from tests.conftest import ROOT
 
 BERT = f"{ROOT}/configs/small_world/parts/audio_encoder"
@@ -135,6 +139,32 @@ def test_pieces_are_played_at_other_speeds_by_all_soundfonts(
             at = round(beat * RATE_HZ)
             near = np.abs(piece.samples[at - 800 : at + 800].astype(int))
             assert abs(int(near.argmax()) - 800) <= 2
+
+
+def test_songs_are_cut_at_bars_and_played_at_other_speeds(tmp_path: Path) -> None:
+    """Clicks on beats, louder ones on the first of three; one song is fast, one short."""
+    songs = []
+    for name, bpm, seconds in (("slow", 90.0, 50.0), ("fast", 170.0, 50.0), ("short", 100.0, 12.0)):
+        sound = np.zeros(round(seconds * RATE_HZ), np.float32)
+        for number, time in enumerate(np.arange(2.3, seconds, 60 / bpm)):
+            sound[round(time * RATE_HZ)] = 0.4 if number % 3 else 0.9
+        write_wav(tmp_path / f"{name}.wav", torch.from_numpy(sound), rate_hz=RATE_HZ)
+        songs.append(Song(tmp_path / f"{name}.wav", 2.0, bpm, 2.3, seconds - 2.0, 3))
+    pieces = cut_songs(24, seed=1, songs=songs)
+    tempi = [round(60 / np.diff(piece.beats_seconds).mean(), 3) for piece in pieces]
+    assert len(set(tempi)) == len(tempi) and 60 < min(tempi) and max(tempi) < FASTEST_BPM
+    assert {piece.beats_per_bar for piece in pieces} == {1, 3}
+    for piece in pieces:
+        assert piece.beats_seconds[0] == 0 and len(piece.beats_seconds) >= 10
+        for beat in piece.beats_seconds[1:-2]:
+            at = round(beat * RATE_HZ)
+            near = np.abs(piece.samples[at - 800 : at + 800].astype(int))
+            assert abs(int(near.argmax()) - 800) <= 2
+        if piece.beats_per_bar == 3:
+            loudest = np.abs(piece.samples.astype(int))
+            at = (piece.beats_seconds * RATE_HZ).round().astype(int)
+            loud = [loudest[max(i - 20, 0) : i + 20].max() for i in at[1:-2]]
+            assert min(loud[2::3]) > 1.5 * max(loud[0::3])
 
 
 def test_longer_excerpts_come_in_whole_batches() -> None:

@@ -9,6 +9,7 @@ import torch
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import read_audio, write_wav
 from small_world.experiments import recorded_songs
+from small_world.generator.songs import COLUMNS, TRAINING_SONGS, read_song_list
 
 RATE_HZ = 16_000
 
@@ -26,7 +27,7 @@ def test_excerpts_keep_their_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tempi = {"a": 90.0, "b": 120.0, "c": 150.0}
     with open(tmp_path / "songs.csv", "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(recorded_songs.COLUMNS)
+        rows.writerow(COLUMNS)
         for name, bpm in tempi.items():
             write_clicks(tmp_path / "music" / "deep" / f"{name}.wav", bpm=bpm, first=0.3)
             rows.writerow(["game-data", f"deep/{name}.wav", 7.0, bpm, 0.3])
@@ -56,3 +57,23 @@ def test_excerpts_keep_their_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_missing_song_is_named_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"27 of 27 songs .*battle_theme.*Debian's supertux-data"):
         recorded_songs.make_test_set(tmp_path, tmp_path / "out")
+
+
+def test_the_list_to_learn_from_is_read_whole(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(TRAINING_SONGS.open()))
+    for row in rows:
+        path = tmp_path / row["package"] / row["file"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    songs = read_song_list(TRAINING_SONGS, tmp_path)
+    assert len(songs) == len(rows) > 100
+    assert all(60 < song.bpm < 220 and song.seconds > 20 for song in songs)
+    assert {song.beats_per_bar for song in songs} == {3, 4}
+
+
+def test_no_package_is_both_learned_from_and_tested_with() -> None:
+    learned, tested = (
+        {row["package"] for row in csv.DictReader(path.open())}
+        for path in (TRAINING_SONGS, recorded_songs.LIST)
+    )
+    assert len(learned) > 20 and not learned & tested

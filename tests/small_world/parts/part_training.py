@@ -45,6 +45,7 @@ def audio_encoder_arguments() -> list[str]:
         f"--data.init_args.extractor={ROOT}/configs/small_world/parts/audio_encoder",
         "--data.init_args.soundfonts=[]",
         "--data.init_args.midi=null",
+        "--data.init_args.songs=null",
         "--data.init_args.num_workers=0",
         "--data.init_args.batch_size=2",
         "--data.init_args.num_pieces=2",

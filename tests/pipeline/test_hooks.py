@@ -8,6 +8,7 @@ from accelerate.hooks import CpuOffload
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.group_offloading import GroupOffloadingHook
 
+from musicinfuser.pipelines import model_offload
 from musicinfuser.pipelines.model_offload import offload_in_turn
 from tests.pipeline.conftest import distance, latents_of
 
@@ -125,6 +126,16 @@ def test_model_offload_asks_a_model_that_is_on_the_device():
         model._hf_hook = CpuOffload("meta")
     offload_in_turn([[models[0]], [models[1]], [None, models[2]]])
     assert models[2]._hf_hook.prev_module_hook.model is models[0]
+
+
+def test_a_vae_that_encoded_a_picture_does_not_wait_on_the_device(monkeypatch):
+    """It is sent away as its own hook does it; a model without one is left alone."""
+    hooked, plain, sent = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), []
+    hooked._hf_hook = CpuOffload("meta")
+    monkeypatch.setattr(CpuOffload, "init_hook", lambda self, module: sent.append(module))
+    for model in (plain, hooked):
+        model_offload.send_away(model)
+    assert sent == [hooked]
 
 
 @pytest.mark.gpu

@@ -56,6 +56,8 @@ FIRST_BEAT = 8
 UNEVEN = 0.3
 """Spread of the logarithm of the time from one rest to the next of a dancer who hears nothing."""
 SOURCE_SECONDS_PER_BEAT = 0.4
+MOST_MISSED_SECONDS = 0.2
+"""Less than half of the shortest time between beats."""
 CONTROLS = ("wrong music", "half a beat late", "not heard")
 PROBES = "assets/small-world-probes/pose"
 
@@ -173,7 +175,9 @@ class Dance:
 def rest_times(music: Music, draw: np.random.Generator, *, spread_seconds: float) -> Array:
     """When a dancer rests who hears the music, beat by beat; ascending."""
     beats = music.beats()
-    missed = np.clip(draw.normal(0, spread_seconds, len(beats)), -0.1, 0.1)
+    missed = np.clip(
+        draw.normal(0, spread_seconds, len(beats)), -MOST_MISSED_SECONDS, MOST_MISSED_SECONDS
+    )
     return np.asarray(beats + missed, np.float64)
 
 
@@ -372,7 +376,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_clips", type=int, default=48, help="of the small world")
     parser.add_argument("--real", type=Path, nargs="*", default=[], metavar="VIDEO")
     parser.add_argument("--per_video", type=int, default=2, help="dances made of each video")
-    parser.add_argument("--spread_ms", type=float, default=40.0, help="how far beats are missed")
+    parser.add_argument("--spread_ms", type=float, default=80.0, help="how far beats are missed")
     parser.add_argument("--num_shifts", type=int, default=200, help="per clip, for z")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(args)

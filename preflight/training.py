@@ -155,6 +155,7 @@ def training_sizes(
         num_tokens=data.batch_size * tokens,
         num_averages=_num_averages(settings),
         first_given=module.objective.first_frame_probability > 0,
+        optimizer_bytes=module.optimization.state_bytes,
         num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
 
@@ -187,6 +188,19 @@ def check_memory(
     host = memory.host_bytes(weights=weights, num_workers=data.num_workers)
     rows = memory.training_rows(sizes)
     memory.add_memory("training", rows, report, accelerator=accelerator, host=host)
+    if accelerator != "cpu" and sizes.num_shares == 1 and module.backbone_spec.quantize is None:
+        _add_profiles(module, sizes, report)
+
+
+def _add_profiles(module: MusicInfuserModule, sizes: memory.TrainingSizes, report: Report) -> None:
+    """Add what the same training takes with each profile, and the one for this machine's GPU."""
+    rows, gpus = memory.profile_rows(module.adapted, sizes), memory.gpu_bytes()
+    lines = [table(rows)]
+    if gpus and (name := memory.fitting_profile(rows, min(gpus))):
+        lines.append(f"the fastest that fits this GPU: add --config configs/profiles/{name}.yaml")
+    elif gpus:
+        lines.append("none fits this GPU; take fewer frames, smaller ones, or a larger GPU")
+    report.add("profiles (an estimate)", *lines)
 
 
 def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:

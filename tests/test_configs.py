@@ -15,7 +15,13 @@ from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.networks.backbones import FAMILIES
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.backbones.wan import DEFAULT_SHIFT
-from preflight.memory import total_bytes, training_rows
+from preflight.memory import (
+    PROFILES,
+    fitting_profile,
+    profile_rows,
+    total_bytes,
+    training_rows,
+)
 from preflight.training import training_sizes
 from tests.conftest import ROOT
 
@@ -42,6 +48,8 @@ SHIPPED = {
     "profiles/40gb": ("fit", ["base", "profiles/40gb"]),
     "profiles/24gb": ("fit", ["base", "profiles/24gb"]),
     "profiles/wan_24gb": ("fit", ["base", "wan_1b", "profiles/wan_24gb"]),
+    "profiles/16gb": ("fit", ["base", "profiles/16gb"]),
+    "profiles/8gb": ("fit", ["base", "wan_1b", "profiles/8gb"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "benchmark": ("predict", ["base", "benchmark"]),
@@ -96,6 +104,9 @@ LIKE_TEMPO = [n for n in SHIPPED if n.startswith("control/") and n != "control/t
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_TEMPO else n for n in SHIPPED]
 )
 def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys) -> None:
+    if name in EIGHT_BIT:
+        pytest.importorskip("torchao")
+
     def printed(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
             MusicInfuserCLI([SHIPPED[name][0], *arguments, "--print_config"])
@@ -119,6 +130,7 @@ PROFILE = {
         "offload_inputs",
     )
 }
+EIGHT_BIT = ("profiles/16gb", "profiles/8gb")
 # Overlays and all they set; but for `recommended`, none touches the recipe.
 OVERLAYS = {
     "recommended": {
@@ -132,6 +144,7 @@ OVERLAYS = {
     "profiles/24gb": PROFILE,
     "profiles/wan_24gb": PROFILE
     - {f"model.init_args.memory.{name}" for name in ("compile_blocks", "modulations_on_host")},
+    **dict.fromkeys(EIGHT_BIT, PROFILE | {"model.init_args.optimizer.class_path"}),
     "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
     "sharded": {
         "model.init_args.shard_backbone",
@@ -185,6 +198,39 @@ def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int
         f"# About {gigabytes} GB at {frames} frames"
         in (ROOT / "configs" / f"{name}.yaml").read_text()
     )
+
+
+def test_profiles_are_what_check_counts_with() -> None:
+    """And `check` names the fastest that fits; of Wan only those that Wan can run."""
+    found = {path.stem for path in (ROOT / "configs" / "profiles").glob("*.yaml")}
+    assert found == PROFILES.keys()
+    for name, counted in PROFILES.items():
+        config = yaml.safe_load((ROOT / "configs" / "profiles" / f"{name}.yaml").read_text())
+        options = config["model"]["init_args"]
+        memory = {key: value for key, value in options["memory"].items() if value}
+        memory.pop("compile_blocks", None)
+        expected = {key: value for key, value in counted.items() if value}
+        assert ("optimizer" in options) == (expected.pop("optimizer_bytes", None) is not None)
+        assert memory == expected, name
+    rows = {}
+    for name in ("base", "wan_1b"):
+        cli = MusicInfuserCLI([*config_arguments(name), "--trainer.accelerator=cpu"], run=False)
+        with torch.device("meta"):
+            cli.model.configure_model()
+        settings = SimpleNamespace(trainer={"devices": 1, "callbacks": None})
+        sizes = training_sizes(settings, cli.model, cli.datamodule)
+        rows[name] = profile_rows(cli.model.adapted, sizes)
+    mochi, wan = ({row["profile"]: row for row in rows[name]} for name in rows)
+    gpu = {name: round(float(row["GB on the GPU"]), 1) for name, row in mochi.items()}
+    assert gpu == {"80gb": 52.4, "40gb": 39.0, "24gb": 19.4, "16gb": 15.0}
+    assert float(mochi["24gb"]["GB in host memory"]) == pytest.approx(26, abs=0.1)
+    assert {n: round(float(r["GB on the GPU"]), 1) for n, r in wan.items()} == {
+        "80gb": 20.5, "wan_24gb": 8.3, "8gb": 7.4
+    }  # fmt: skip
+    fitting = [fitting_profile(rows["base"], gb * 1e9) for gb in (80, 47, 24, 17, 12)]
+    assert fitting == ["80gb", "40gb", "24gb", "16gb", None]
+    assert fitting_profile(rows["wan_1b"], 12e9) == "wan_24gb"
+    assert fitting_profile(rows["wan_1b"], 8e9) == "8gb"
 
 
 @pytest.mark.parametrize(

@@ -244,20 +244,99 @@ def is_count(name: str) -> bool:
     return value.startswith(("num_", "without_")) or ":" in metric or name == "clips"
 
 
-def headline_rows(document: Document) -> list[Row]:
-    """The first value of every metric with a level of chance, ``mean [low, high], chance mean``."""
-    rows: list[Row] = []
-    for metric, (name, *others) in _by_metric(document):
-        if f"{metric}/chance" not in others:
-            continue
-        row: dict[str, str | None] = {"score against chance": name.removesuffix("/score")}
-        for system, values in document["systems"].items():
-            score, chance = values.get(name), values.get(f"{metric}/chance")
-            if score and chance and score["mean"] is not None:
-                text = _interval(score, num_scored=score["n"])
-                row[system] = f"{text}, chance {chance['mean']:.3f}"
-        rows.append(row)
-    return rows
+MOST_HEADLINES = 5
+FEW_CLIPS = 20
+
+
+def headlines(document: Document) -> list[Document]:
+    """What can be said of each system, for the first screen: ``system``, ``sentences``, ``rows``.
+
+    There is a row for each of the first five metrics with a level of chance: the system's value
+    beside chance, ground truth and the same system conditioned on another track. The sentences say
+    what follows from the first of them and what does not. Controls and ground truth stand beside
+    others only; if there is nothing else, ground truth has its own.
+    """
+    systems: Document = document["systems"]
+    metrics = [
+        (metric, own[0]) for metric, own in _by_metric(document) if f"{metric}/chance" in own
+    ]
+    truth = next((name for name in systems if is_ground_truth(name)), None)
+    judged = [name for name in systems if not _CONTROL.search(name) and name != truth]
+    found = []
+    for system in judged or [name for name in systems if name == truth]:
+        other = mismatched_control(systems, system)
+        beside = {"ground truth": truth if truth != system else None, "another track": other}
+        rows: list[Row] = []
+        for metric, name in metrics:
+            values = [systems[s or ""].get(name) if s else None for s in beside.values()]
+            own, chance = systems[system].get(name), systems[system].get(f"{metric}/chance")
+            if not own or own["mean"] is None or not chance:
+                continue
+            if not rows:
+                sentences = _conclusions(metric, own, chance["mean"], *values)
+            row = {
+                "score": name.removesuffix("/score"),
+                "value": _interval(own, num_scored=0),
+                "chance": f"{chance['mean']:.3f}",
+            }
+            others = zip(beside, values, strict=True)
+            rows.append(row | {k: (v and _interval(v, num_scored=0)) or "-" for k, v in others})
+        if not rows:
+            sentences = [
+                "No metric that has a level of chance was computed: of music nothing can be said."
+            ]
+        found.append({"system": system, "sentences": sentences, "rows": rows[:MOST_HEADLINES]})
+    return found
+
+
+def is_ground_truth(system: str) -> bool:
+    """Whether a system is called ground truth."""
+    return system.lower().replace("_", " ") == "ground truth"
+
+
+def mismatched_control(systems: Document, system: str) -> str | None:
+    """The name under which a system conditioned on another track is there."""
+    names = (f"{system}, mismatched audio", f"{system}, hears another track")
+    return next((name for name in names if name in systems), None)
+
+
+def _conclusions(
+    metric: str, own: Document, chance: float, truth: Document | None, other: Document | None
+) -> list[str]:
+    what = metric.replace("_", " ")
+    text = f"{what[0].upper()}{what[1:]} is {_interval(own, num_scored=0)}, n = {own['n']}"
+    if own["low"] is None:
+        return [f"{text}: of one clip nothing can be said."]
+    above = own["low"] > chance
+    if above:
+        said = [f"{text}: above chance ({chance:.3f})."]
+    elif own["high"] < chance:
+        said = [f"{text}: below chance ({chance:.3f})."]
+    else:
+        said = [f"{text}: it cannot be told from chance ({chance:.3f})."]
+    if truth is None or truth["mean"] is None:
+        said.append("Without ground truth it cannot be said how much was possible.")
+    elif above and truth["mean"] > chance:
+        share = (own["mean"] - chance) / (truth["mean"] - chance)
+        said.append(f"That is {share:.0%} of the way from chance to ground truth.")
+    if above and (other is None or other["high"] is None):
+        said.append(
+            "Without clips conditioned on another track it cannot be said that it comes from the "
+            "music."
+        )
+    elif above and other is not None:
+        follows = own["low"] > other["high"]
+        said.append(
+            f"With another track it is {_interval(other, num_scored=0)}: "
+            + (
+                "the dance follows its own music."
+                if follows
+                else "that it follows its own music cannot be said, the intervals overlap."
+            )
+        )
+    if own["n"] < FEW_CLIPS:
+        said.append(f"{own['n']} clips are few: other clips may say otherwise.")
+    return said
 
 
 FOLLOWS = "does it follow the music?"
@@ -336,8 +415,7 @@ def following_rows(document: Document) -> list[Row]:
         )
     cells = {}
     for system in columns:
-        other = f"{system}, mismatched audio"
-        other = other if other in systems else f"{system}, hears another track"
+        other = mismatched_control(systems, system) or ""
         text = cell(other, rhythm, "no mismatched audio")
         chance = systems.get(other, {}).get(f"{(rhythm or '').partition('/')[0]}/chance")
         if text and text[0] != "-" and chance:

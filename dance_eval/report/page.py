@@ -22,7 +22,7 @@ from dance_eval.metrics.report import (
     Document,
     compared_rows,
     following_rows,
-    headline_rows,
+    headlines,
     is_count,
     odd_shapes,
 )
@@ -91,7 +91,7 @@ def write_page(
             for sentence in found.get("printed", ())
         ],
         following=following_rows(document),
-        headline=headline_rows(document),
+        headlines=headlines(document),
         values=_ruled([row for row in rows if row not in counts]),
         counts=_ruled(counts),
         meanings=meanings(document),

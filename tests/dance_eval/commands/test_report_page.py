@@ -127,18 +127,26 @@ def test_names_and_prompts_are_text_not_markup(page):
     assert "Dances & <more>" in page.text
 
 
-def test_scores_against_chance_come_first_and_counts_below(page, report):
+def test_the_page_begins_with_what_can_be_said(page, report):
     systems = json.loads((report / "metrics.json").read_text())["systems"]
     score, chance = (systems["truth"][f"beat_alignment/{name}"] for name in ("score", "chance"))
-    text = page.text[page.text.index("Scores score against chance") :]
-    assert f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}], chance " in text
-    first = text.index(f"chance {chance['mean']:.3f}")
-    places = [text.index(name) for name in ("All values", "beat_alignment/z", "Counts")]
-    assert [first, *places] == sorted([first, *places])
+    first = page.text.rindex("What can be said")
+    text = page.text[first : page.text.rindex("Does it follow the music?")]
+    assert (
+        f"Beat alignment is {score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" in text
+    )
+    assert f"chance ({chance['mean']:.3f})" in text and "clips are few" in text
+    assert text.index("truth") < text.index("model")
+
+
+def test_counts_come_below_scores(page):
+    text = page.text[page.text.rindex("Scores mean [95% interval]") :]
+    places = [text.index(name) for name in ("beat_alignment/z", "Counts")]
+    assert places == sorted(places)
     assert text.index("beat_alignment/num_music_beats") > places[-1]
 
 
-def test_the_page_begins_with_whether_the_music_is_followed(page):
+def test_whether_the_music_is_followed_comes_before_scores(page):
     text = page.text[page.text.rindex("Does it follow the music?") : page.text.rindex("Scores")]
     asked = ["lag: slope", "silence: motion", "tempo 0.75", "tempo 1.25", "another track: beat"]
     places = [text.index(control) for control in asked]

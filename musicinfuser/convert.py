@@ -1,8 +1,9 @@
 """Weights from one format to another: ``python -m musicinfuser.convert COMMAND SOURCE TARGET``.
 
 Commands: ``from-official`` (the authors' musicinfuser.safetensors to a folder to share),
-``to-official`` (such a folder back), ``backbone`` (Genmo's dit.safetensors to a transformer folder
-of diffusers) and ``checkpoint`` (a checkpoint of a training to a folder to share). All offline.
+``to-official`` (such a folder back), ``to-comfyui`` (the LoRA of such a folder for ComfyUI),
+``backbone`` (Genmo's dit.safetensors to a transformer folder of diffusers) and ``checkpoint`` (a
+checkpoint of a training to a folder to share). All offline.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from musicinfuser.adapters.card import NOT_KNOWN, CardFacts
+from musicinfuser.adapters.comfyui import write_comfyui_lora
 from musicinfuser.adapters.folder import read_folder, write_folder
 from musicinfuser.adapters.official import read_official_adapter, write_official_adapter
 from musicinfuser.adapters.official_backbone import convert_backbone
@@ -36,6 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_folder(options.target, adapter, facts=facts, config=_settings_text(adapter))
     elif options.command == "to-official":
         write_official_adapter(read_folder(options.source), options.target)
+    elif options.command == "to-comfyui":
+        adapter = read_folder(options.source)
+        write_comfyui_lora(adapter, options.target)
+        if adapter.settings.layers:
+            print(
+                "ZICA and the audio projector, which hear the music, cannot be in a LoRA file: "
+                "this is the adapter's LoRA alone."
+            )
     elif options.command == "backbone":
         convert_backbone(options.source, options.target, dtype=options.dtype)
     else:
@@ -63,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     to_share = "a checkpoint of a training to a folder to share; its average if it has one"
     checkpoint = added("checkpoint", to_share)
     added("to-official", "a folder to share to the authors' musicinfuser.safetensors")
+    added("to-comfyui", "the LoRA of a folder to share to a .safetensors that ComfyUI loads")
     backbone = added("backbone", "Genmo's dit.safetensors to a transformer folder of diffusers")
     for name in ("base_model", "audio_encoder"):
         theirs = getattr(CardFacts, name)

@@ -57,6 +57,8 @@ RUN_BY = {
     "test_the_authors_adapter_and_back_exactly",
     "python -m musicinfuser.convert to-official": "tests/sharing/test_convert.py::"
     "test_the_authors_adapter_and_back_exactly",
+    "python -m musicinfuser.convert to-comfyui": "tests/sharing/test_comfyui.py::"
+    "test_weights_are_those_of_our_lora",
     "python -m musicinfuser.convert backbone": "tests/sharing/test_convert.py::"
     "test_the_backbone_equals_what_training_reads",
     "python -m small_world.generator": "tests/test_end_to_end.py::test_chain",

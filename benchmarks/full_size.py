@@ -110,7 +110,9 @@ class Life:
             found = watch(process) if watch is not None else None
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        self.note(part, seconds=time.monotonic() - began, peak_gib=used.ru_maxrss * 1024 / GIB)
+        seconds, cpu_seconds = time.monotonic() - began, used.ru_utime + used.ru_stime
+        peak = used.ru_maxrss * 1024 / GIB
+        self.note(part, seconds=seconds, cpu_seconds=cpu_seconds, peak_gib=peak)
         if process.returncode != expected:
             raise PartError(f"{part}: exit code {process.returncode}; see {path.name}")
         return found
@@ -120,7 +122,7 @@ class Life:
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawned) as pool:
             began = time.monotonic()
-            found = pool.submit(function, *arguments).result()
+            found = pool.submit(_with_use, function, *arguments).result()
         self.note(part, seconds=time.monotonic() - began, **found)
 
     def config(self) -> Path:
@@ -178,6 +180,12 @@ def _size(settings: argparse.Namespace) -> dict[str, int]:
     return {name: getattr(settings, option) for name, option in names.items()}
 
 
+def _with_use(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a function found, with what its process has used."""
+    found = function(*arguments)
+    return found | {"cpu_seconds": time.process_time(), "peak_gib": _peak_gib()}
+
+
 def _peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
@@ -217,7 +225,7 @@ def write_weights(folder: Path, num_layers: int) -> dict[str, Any]:
     write_text(folder / "model_index.json", json.dumps(index))
     size = sum(path.stat().st_size for path in (folder / "transformer").iterdir())
     parameters = sum(parameter.numel() for parameter in transformer.parameters())
-    return {"peak_gib": _peak_gib(), "file_gib": size / GIB, "parameters": parameters}
+    return {"file_gib": size / GIB, "parameters": parameters}
 
 
 def write_media(folder: Path) -> None:
@@ -354,7 +362,7 @@ def differences(one: Any, other: Any, name: str) -> list[str]:
 def export(life: Life) -> None:
     """The run's adapter as a folder."""
     target = life.folder / "adapter"
-    source = str(life.last("killed"))
+    source = str(life.last("whole"))
     command = ["-m", "musicinfuser.convert", "checkpoint", source, str(target)]
     life.run("export", command)
     files = {path: path.stat().st_size / GIB for path in target.rglob("*.safetensors")}
@@ -380,7 +388,7 @@ def plain_lora(weights: Path, adapter: Path) -> dict[str, Any]:
     ]  # fmt: skip
     if different or not weights_of_lora or len(loaded) != len(weights_of_lora):
         raise PartError(f"load_lora_weights: {len(different)} of {len(own)} differ or are missing")
-    return {"peak_gib": _peak_gib(), "tensors": len(loaded)}
+    return {"tensors": len(loaded)}
 
 
 def own_pipeline(weights: Path, adapter: Path, song: Path, size: dict[str, Any]) -> dict[str, Any]:
@@ -398,7 +406,7 @@ def own_pipeline(weights: Path, adapter: Path, song: Path, size: dict[str, Any])
     ).frames  # fmt: skip
     if not torch.isfinite(frames).all() or frames.shape[1] != size["num_frames"]:
         raise PartError(f"the pipeline's frames are {tuple(frames.shape)}, or not finite")
-    return {"peak_gib": _peak_gib(), "peak_of_loading_gib": loaded, "shape": list(frames.shape)}
+    return {"peak_of_loading_gib": loaded, "shape": list(frames.shape)}
 
 
 def load(life: Life) -> None:
@@ -413,8 +421,8 @@ def predict(life: Life) -> None:
     """A video of four steps with guidance, by the command."""
     asked = {"music": [str(life.song)], "prompts": ["a dancer"], "seeds": [0]}
     option = f"--data.init_args.generation={json.dumps(asked)}"
-    life.run("predict", life.line("predict", "killed", option))
-    manifest = life.folder / "killed" / "videos" / "manifest.jsonl"
+    life.run("predict", life.line("predict", "whole", option))
+    manifest = life.folder / "whole" / "videos" / "manifest.jsonl"
     (row,) = map(json.loads, manifest.read_text().splitlines())
     if row["num_frames"] != life.settings.frames:
         raise PartError(f"predict: a video of {row['num_frames']} frames")
@@ -422,7 +430,7 @@ def predict(life: Life) -> None:
 
 def validate(life: Life) -> None:
     """One held-out clip, at every noise level, with its own and other music."""
-    life.run("validate", life.line("validate", "killed"))
+    life.run("validate", life.line("validate", "whole"))
 
 
 def write_parts(life: Life) -> None:
@@ -435,16 +443,18 @@ def write_parts(life: Life) -> None:
 LIFE = (write_parts, encode, fit, kill_and_resume, export, load, predict, validate)
 
 
+NAMES = [part.__name__ for part in LIFE]
+
+
 def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """All of it, in order; what fails is named, and later parts are still tried."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     life, failed = Life(settings, settings.folder.resolve()), []
     noted = life.folder / PARTS_FILE
     done = read_json(noted) if noted.is_file() else {}
-    names = [part.__name__ for part in LIFE]
-    for part in LIFE[: names.index(settings.until) + 1]:
+    for part in LIFE:
         life.parts |= done.get(part.__name__, {})
-        if part.__name__ in done:
+        if part.__name__ in done or part.__name__ not in settings.parts:
             continue
         before = set(life.parts)
         try:
@@ -460,6 +470,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     for name, found in life.parts.items():
         figures += [
             Figure(f"{name}: on the clock", found["seconds"], "s", note="starting included"),
+            Figure(f"{name}: CPU", found.get("cpu_seconds"), "s"),
             Figure(f"{name}: peak RAM", found["peak_gib"], "GiB"),
         ]
     for name, key, what, unit in (
@@ -481,7 +492,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
 OPTIONS = parser(
     __doc__,
     folder={"type": Path, "required": True, "help": "where the run lives"},
-    until={"choices": [part.__name__ for part in LIFE], "default": LIFE[-1].__name__},
+    parts={"nargs": "+", "choices": NAMES, "default": NAMES, "help": "of the life; all"},
     layers=WAN_1B_CONFIG["num_layers"], frames=9, height=64, width=64,
     steps={"type": int, "default": 3, "help": "optimizer steps, two or more"},
 )  # fmt: skip

@@ -63,7 +63,7 @@ class TrainingStep:
         the clip is in the host's memory, pinned on CUDA.
         """
         self.model, self.clip, self.device = model, clip, device
-        settings = config["model"]["init_args"]["optimizer"]
+        settings = config["model"]["init_args"]["optimizer"]["init_args"]
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trained, lr=float(settings["lr"]), weight_decay=settings["weight_decay"]

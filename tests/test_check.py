@@ -332,7 +332,7 @@ def test_a_checkpoint_of_another_run(
     (problem,) = check("--model.init_args.lora.rank=3").problems
     assert "model.lora.rank: 2 in the checkpoint, 3 in the config" in problem
     (problem,) = check("--model.init_args.optimizer.lr=0.5").problems
-    assert "optimizer.lr: 0.01 in the checkpoint, 0.5 in the config" in problem
+    assert "optimizer.init_args.lr: 0.01 in the checkpoint, 0.5 in the config" in problem
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"PK nothing")
     (problem,) = check(f"--ckpt_path={broken}").problems

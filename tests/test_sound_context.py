@@ -9,6 +9,7 @@ import torch
 
 from datamodules import YouTubeDataset
 from datamodules.clips import CutSettings
+from musicinfuser.clip_size import MOCHI
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
 from musicinfuser.generation import (
@@ -142,7 +143,10 @@ def test_windows_have_the_context_around_each() -> None:
 def test_a_pipeline_conditions_as_a_request_does(song: str) -> None:
     """Sounds that have not the same around them are each encoded as alone."""
     encoder = InContext(Marks(), 2.0)
-    size = {"rate_hz": RATE_HZ, "num_frames": 13, "start_seconds": 5.0, "context_seconds": 2.0}
+    size = {
+        "rate_hz": RATE_HZ, "num_frames": 13, "start_seconds": 5.0, "context_seconds": 2.0,
+        "fps": 30.0, "geometry": MOCHI,
+    }  # fmt: skip
     short = (0.1 * torch.randn(6 * RATE_HZ, generator=torch.manual_seed(1)), RATE_HZ)
     sounds = waveforms([song, short], num_clips=2, **size)
     assert [len(sound) / RATE_HZ for sound in sounds] == [4.5, 3.0]
@@ -150,6 +154,7 @@ def test_a_pipeline_conditions_as_a_request_does(song: str) -> None:
 
     class Pipeline(ConditionsMixin):
         _execution_device = CPU
+        fps = 30.0
 
     found = Pipeline()._features(encoder, sounds, 2, 13, 5.0, None)
     _, sound, _, _ = read_track(request(song), fps=30.0, context_seconds=2.0)

@@ -220,7 +220,7 @@ def test_through_the_door(tmp_path: Path, said: Callable, verb: str) -> None:
 
 
 OF_TRAIN = "fit, validate, test, predict, check, sweep, status"
-OF_EVALUATE = "report, score, table, sheet, side_by_side, compare, study"
+OF_EVALUATE = "report, score, table, sheet, side_by_side, pose, compare, study"
 
 
 @pytest.mark.parametrize(

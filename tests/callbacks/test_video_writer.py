@@ -70,6 +70,7 @@ def test_the_entry_says_what_was_asked_and_how(tmp_path: Path) -> None:
         "padded_seconds": 0.25,
         "heard": None,
         "heard_offset_seconds": None,
+        "image": None,
         "in_windows": False,
         "window_frames": None,
         "window_overlap_frames": None,

@@ -205,7 +205,8 @@ def test_no_overlay_is_untested() -> None:
 
 
 NO_LORA = {f"{M}.lora": None} | {
-    f"{M}.lora.{name}": None for name in ("rank", "alpha", "streams", "share_qkv_a")
+    f"{M}.lora.{name}": None
+    for name in ("rank", "alpha", "targets", "streams", "ranks", "dora", "share_qkv_a")
 }
 
 

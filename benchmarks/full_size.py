@@ -145,6 +145,8 @@ class Life:
             },
             "model": {"init_args": {
                 "backbone": {"pretrained": weights},
+                # A third of the depth, as the recipe's; of two blocks that would be none.
+                "layers": {"num_layers": max(self.settings.layers // 3, 1)},
                 "encoders": {"audio": weights, "audio_subfolder": "audio_encoder"},
                 "sampling": {"num_steps": 4},
             }},

@@ -7,6 +7,7 @@ DIV_g. Joints of pictures have no depth: their kinetic features are in torso len
 with no printed value, and they have no geometric ones.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def _along(vectors: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _JointFeatures(FrameFeatures):
+class _JointFeatures(FrameFeatures, ABC):
     """What the two share: the joints of who is seen most, in the longest stretch."""
 
     joints: JointTrack = JointTrack(people="first")
@@ -193,9 +194,9 @@ class _JointFeatures(FrameFeatures):
             joints = Joints(places, joints.names, joints.source)
         return self.of_joints(joints, fps=clip.fps)[None]
 
+    @abstractmethod
     def of_joints(self, joints: Joints, *, fps: float) -> torch.Tensor:
         """Features of joints that are seen throughout, float64, shape (D,)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A call of a pipeline: from prompts and music to videos, whichever the backbone."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ Encoded = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 None is of features that all count."""
 
 
-class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline):  # type: ignore[misc]
+class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline, ABC):  # type: ignore[misc]
     """What pipelines of all families have in common; each is also diffusers' own of its family.
 
     ``transformer`` is that of the family's own pipeline: LoRA is loaded, weighted and fused as with
@@ -91,13 +92,13 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
         for text in dict.fromkeys(texts):
             warn_of_cut(self.kind.cleaned(text), self.tokenizer, max_tokens=max_tokens)
 
+    @abstractmethod
     def _check_prompts(self, prompts: dict[str, Any], tensor_names: list[str]) -> None:
         """As diffusers' pipeline of the family does; ``prompts`` by their names in a call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _encoded_prompts(self, prompts: dict[str, Any], **options: Any) -> Encoded:
         """By ``encode_prompt`` of diffusers' pipeline of the family."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def __call__(

@@ -54,11 +54,11 @@ TEMPI = (85.0, 135.0)
 """Those of AIST's music, less its slowest."""
 FIRST_BEAT = 8
 UNEVEN = 0.3
-"""Spread of the logarithm of the time from one rest to the next of a dancer who hears nothing."""
+"""Spread of the logarithm of the time from one rest to the next of a dancer to no music."""
 SOURCE_SECONDS_PER_BEAT = 0.4
 MOST_MISSED_SECONDS = 0.2
 """Less than half of the shortest time between beats."""
-CONTROLS = ("wrong music", "half a beat late", "not heard")
+CONTROLS = ("wrong music", "half a beat late", "to no music")
 PROBES = "assets/small-world-probes/pose"
 
 
@@ -165,15 +165,15 @@ class Dance:
     group: str
     """What is independent of others: the dance, or the video it was made of."""
     music: Music
-    heard: torch.Tensor
+    to_music: torch.Tensor
     """uint8 (T, H, W, 3)."""
-    not_heard: torch.Tensor
+    without_music: torch.Tensor
     curves: tuple[torch.Tensor, torch.Tensor] | None
     """Speed of the joints, where they are known, in both."""
 
 
 def rest_times(music: Music, draw: np.random.Generator, *, spread_seconds: float) -> Array:
-    """When a dancer rests who hears the music, beat by beat; ascending."""
+    """When a dancer rests who follows the music, beat by beat; ascending."""
     beats = music.beats()
     missed = np.clip(
         draw.normal(0, spread_seconds, len(beats)), -MOST_MISSED_SECONDS, MOST_MISSED_SECONDS
@@ -208,8 +208,8 @@ def small_world_dances(num: int, *, seed: int, spread_seconds: float) -> list[Da
                 uneven_times(music, draw),
             )
         ]
-        (heard, first), (not_heard, second) = filmed
-        dances.append(Dance(f"dance {number}", music, heard, not_heard, (first, second)))
+        (to_music, first), (without_music, second) = filmed
+        dances.append(Dance(f"dance {number}", music, to_music, without_music, (first, second)))
     return dances
 
 
@@ -250,14 +250,14 @@ def real_dances(
             genre = genres[len(dances) % len(genres)]
             music = _music(draw, f"{video.stem} {len(dances)}", genre, seed)
             start = draw.random()
-            heard, not_heard = (
+            to_music, without_music = (
                 retimed(frames, times, fps=fps, start=start)
                 for times in (
                     rest_times(music, draw, spread_seconds=spread_seconds),
                     uneven_times(music, draw),
                 )
             )
-            dances.append(Dance(str(video), music, heard, not_heard, None))
+            dances.append(Dance(str(video), music, to_music, without_music, None))
     return dances
 
 
@@ -301,10 +301,10 @@ def score_dances(dances: Sequence[Dance], compared: dict[str, Measure]) -> Array
     for number, dance in enumerate(tqdm(dances, "scoring")):
         wrong, half = dances[other[number]].music, dance.music.piece.beat_seconds / 2
         shown = (
-            (dance.heard, dance.music, 0.0),
-            (dance.heard, wrong, 0.0),
-            (dance.heard, dance.music, half),
-            (dance.not_heard, dance.music, 0.0),
+            (dance.to_music, dance.music, 0.0),
+            (dance.to_music, wrong, 0.0),
+            (dance.to_music, dance.music, half),
+            (dance.without_music, dance.music, 0.0),
         )
         for condition, (frames, music, late) in enumerate(shown):
             beats = music.beats(late)

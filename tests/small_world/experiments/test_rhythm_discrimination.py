@@ -63,7 +63,7 @@ def test_the_sound_has_its_beats_where_it_is_said():
 
 def test_a_dance_that_follows_is_told_from_those_that_do_not():
     dances = small_world_dances(6, seed=1, spread_seconds=0.0)
-    assert {dance.heard.shape for dance in dances} == {(NUM_FRAMES, 64, 64, 3)}
+    assert {dance.to_music.shape for dance in dances} == {(NUM_FRAMES, 64, 64, 3)}
     still = BeatAlignment(motion=JOINTS, num_shifts=2, sigma_seconds=1e-6)
     compared = {
         "nothing": Measure(still, "num_kinematic_beats", only_small_world=True),

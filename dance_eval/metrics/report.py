@@ -196,7 +196,7 @@ def odd_shapes(document: Document) -> list[str]:
     ]
 
 
-def _by_metric(document: Document) -> Iterator[tuple[str, list[str]]]:
+def by_metric(document: Document) -> Iterator[tuple[str, list[str]]]:
     """The metrics of all systems, each with the names of its values."""
     names = dict.fromkeys(name for values in document["systems"].values() for name in values)
     for metric, group in itertools.groupby(names, key=lambda name: name.partition("/")[0]):
@@ -218,14 +218,14 @@ def compared_rows(document: Document) -> list[Row]:
         return {first: name, **{system: str(numbers[system]) for system in systems}}
 
     rows: list[Row] = [counts("clips", num_clips)]
-    for metric, own in _by_metric(document):
+    for metric, own in by_metric(document):
         num_scored, num_failed = (
             {s: max(v.get(name, {}).get(count, 0) for name in own) for s, v in systems.items()}
             for count in ("n", "num_failed")
         )
         for name in own:
             row = {
-                system: _interval(values[name], num_scored=num_scored[system])
+                system: interval_text(values[name], num_scored=num_scored[system])
                 for system, values in systems.items()
                 if name in values
             }
@@ -244,106 +244,17 @@ def is_count(name: str) -> bool:
     return value.startswith(("num_", "without_")) or ":" in metric or name == "clips"
 
 
-MOST_HEADLINES = 5
-FEW_CLIPS = 20
-
-
-def headlines(document: Document) -> list[Document]:
-    """What can be said of each system, for the first screen: ``system``, ``sentences``, ``rows``.
-
-    There is a row for each of the first five metrics with a level of chance: the system's value
-    beside chance, ground truth and the same system conditioned on another track. The sentences say
-    what follows from the first of them and what does not. Controls and ground truth stand beside
-    others only; if there is nothing else, ground truth has its own.
-    """
-    systems: Document = document["systems"]
-    metrics = [
-        (metric, own[0]) for metric, own in _by_metric(document) if f"{metric}/chance" in own
-    ]
-    truth = next((name for name in systems if is_ground_truth(name)), None)
-    judged = [name for name in systems if not _CONTROL.search(name) and name != truth]
-    found = []
-    for system in judged or [name for name in systems if name == truth]:
-        other = mismatched_control(systems, system)
-        beside = {"ground truth": truth if truth != system else None, "another track": other}
-        rows: list[Row] = []
-        for metric, name in metrics:
-            values = [systems[s or ""].get(name) if s else None for s in beside.values()]
-            own, chance = systems[system].get(name), systems[system].get(f"{metric}/chance")
-            if not own or own["mean"] is None or not chance:
-                continue
-            if not rows:
-                sentences = _conclusions(metric, own, chance["mean"], *values)
-            row = {
-                "score": name.removesuffix("/score"),
-                "value": _interval(own, num_scored=0),
-                "chance": f"{chance['mean']:.3f}",
-            }
-            others = zip(beside, values, strict=True)
-            rows.append(row | {k: (v and _interval(v, num_scored=0)) or "-" for k, v in others})
-        if not rows:
-            sentences = [
-                "No metric that has a level of chance was computed: of music nothing can be said."
-            ]
-        found.append({"system": system, "sentences": sentences, "rows": rows[:MOST_HEADLINES]})
-    return found
-
-
-def is_ground_truth(system: str) -> bool:
-    """Whether a system is called ground truth."""
-    return system.lower().replace("_", " ") == "ground truth"
-
-
 def mismatched_control(systems: Document, system: str) -> str | None:
     """The name under which a system conditioned on another track is there."""
     names = (f"{system}, mismatched audio", f"{system}, hears another track")
     return next((name for name in names if name in systems), None)
 
 
-def _conclusions(
-    metric: str, own: Document, chance: float, truth: Document | None, other: Document | None
-) -> list[str]:
-    what = metric.replace("_", " ")
-    text = f"{what[0].upper()}{what[1:]} is {_interval(own, num_scored=0)}, n = {own['n']}"
-    if own["low"] is None:
-        return [f"{text}: of one clip nothing can be said."]
-    above = own["low"] > chance
-    if above:
-        said = [f"{text}: above chance ({chance:.3f})."]
-    elif own["high"] < chance:
-        said = [f"{text}: below chance ({chance:.3f})."]
-    else:
-        said = [f"{text}: it cannot be told from chance ({chance:.3f})."]
-    if truth is None or truth["mean"] is None:
-        said.append("Without ground truth it cannot be said how much was possible.")
-    elif above and truth["mean"] > chance:
-        share = (own["mean"] - chance) / (truth["mean"] - chance)
-        said.append(f"That is {share:.0%} of the way from chance to ground truth.")
-    if above and (other is None or other["high"] is None):
-        said.append(
-            "Without clips conditioned on another track it cannot be said that it comes from the "
-            "music."
-        )
-    elif above and other is not None:
-        follows = own["low"] > other["high"]
-        said.append(
-            f"With another track it is {_interval(other, num_scored=0)}: "
-            + (
-                "the dance follows its own music."
-                if follows
-                else "that it follows its own music cannot be said, the intervals overlap."
-            )
-        )
-    if own["n"] < FEW_CLIPS:
-        said.append(f"{own['n']} clips are few: other clips may say otherwise.")
-    return said
-
-
 FOLLOWS = "does it follow the music?"
 _TEMPO = re.compile(r"median_ratio_x([\d.]+)$")
 _FIRST = frozenset({FOLLOWS, "follows", "ignores it"})
 # The last two are names of versions before 0.2.
-_CONTROL = re.compile(
+CONTROL_NAME = re.compile(
     r" at tempo \d+(?:\.\d+)?$|, (?:shifted|silent|mismatched|no) audio$|"
     r", hears (?:another track|nothing)$"
 )
@@ -359,22 +270,22 @@ def following_rows(document: Document) -> list[Row]:
     (`TempoResponse`), and the first value beside a level of ``chance``.
     """
     systems: Document = document["systems"]
-    names = [name for metric, own in _by_metric(document) for name in own]
+    names = [name for metric, own in by_metric(document) for name in own]
     slope, energy = (
         next((name for name in names if name.endswith(f"/{value}")), None)
         for value in ("slope", "at_beats")
     )
     ratios = {found[1]: name for name in names if (found := _TEMPO.search(name))}
     rhythm = next(
-        (own[0] for metric, own in _by_metric(document) if f"{metric}/chance" in own), None
+        (own[0] for metric, own in by_metric(document) if f"{metric}/chance" in own), None
     )
-    columns = list(dict.fromkeys(_CONTROL.sub("", system) for system in systems))
+    columns = list(dict.fromkeys(CONTROL_NAME.sub("", system) for system in systems))
 
     def cell(system: str, name: str | None, control: str) -> str | None:
         summary = systems.get(system, {}).get(name or "")
         if summary is None or summary["mean"] is None:
             return None if control == "" else f"- ({'not measured' if not name else control})"
-        return f"{_interval(summary, num_scored=0)} (n = {summary['n']})"
+        return f"{interval_text(summary, num_scored=0)} (n = {summary['n']})"
 
     def beside(text: str | None, system: str, name: str | None) -> str | None:
         """A value with another sound, then that with the own one."""
@@ -433,7 +344,8 @@ def is_controlled(rows: Sequence[Row]) -> bool:
     return any(str(value)[0] != "-" for value in cells)
 
 
-def _interval(summary: Document, *, num_scored: int) -> str | None:
+def interval_text(summary: Document, *, num_scored: int) -> str | None:
+    """``mean [low, high]`` of a value, with its n if fewer than so many clips have it."""
     text = MeanInterval(summary["mean"], summary["low"], summary["high"]).text()
     count = f" (n = {summary['n']})" if summary["n"] < num_scored else ""
     return f"{text}{count}" if text else None

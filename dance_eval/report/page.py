@@ -22,11 +22,11 @@ from dance_eval.metrics.report import (
     Document,
     compared_rows,
     following_rows,
-    headlines,
     is_count,
     odd_shapes,
 )
 from dance_eval.report.differences import group_rows, paired_differences
+from dance_eval.report.headlines import headlines
 from dance_eval.report.origin import failed_rows, meanings, versions
 from dance_eval.report.paper_tables import NOTE, paper_rows, paper_tables
 from dance_eval.report.players import Embedding, players, strip

@@ -1,6 +1,6 @@
 """The sentences and numbers on the first screen of a report."""
 
-from dance_eval.metrics.report import headlines
+from dance_eval.report.headlines import headlines
 
 
 def summary(mean, *, half=0.05, n=96):

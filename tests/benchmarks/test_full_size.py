@@ -46,7 +46,7 @@ def test_both_pipelines_are_given_an_adapter(
 
 @pytest.mark.slow
 def test_the_whole_life_of_a_run_at_full_size(tmp_path: Path) -> None:
-    """Twenty minutes of CPU, 9 GB of disk."""
+    """Five minutes, 7 GB of memory, 9 GB of disk."""
     out = tmp_path / "result.json"
     assert main(["--out", str(out), "--folder", str(tmp_path / "life")]) == 0
     parts = json.loads(out.read_text())["details"]["parts"]

@@ -27,7 +27,7 @@ lint: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy musicinfuser dance_eval small_world sweeps preflight datamodules \
-		lightning_modules callbacks benchmarks train.py evaluate.py
+		lightning_modules callbacks benchmarks integrations train.py evaluate.py
 
 # What can be measured without a GPU (about fifteen minutes), and the page of all results.
 RESULTS := benchmarks/results

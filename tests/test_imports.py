@@ -25,6 +25,7 @@ PACKAGES = (
     "lightning_modules",
     "datamodules",
     "callbacks",
+    "integrations",
     "train",
     "evaluate",
 )
@@ -52,6 +53,8 @@ TABLE: dict[str, set[str]] = {
     "musicinfuser.app": BASE
     | METHOD
     | inside("musicinfuser", "adapters", "generation", "pipelines"),
+    # In the place of another program, on what is installed.
+    "integrations": BASE | METHOD | inside("musicinfuser", "adapters", "generation", "pipelines"),
     # Judging could be installed alone: of the method it takes media and base modules only.
     "dance_eval": BASE | {"musicinfuser.media"},
     # They run where nothing else of this program can.

@@ -45,18 +45,27 @@ _KINDS: dict[str, tuple[_Kind, _Kind]] = {
 def write_comfyui_lora(adapter: Adapter, path: str | Path) -> None:
     """Write an adapter's LoRA for ComfyUI, whole or not at all; ZICA has no place in such a file.
 
+    Raises:
+        AdapterFileError: As of `comfyui_lora`, or ``path`` is of another type.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise AdapterFileError(
+            f"{path} must end in .safetensors, by which ComfyUI knows the format."
+        )
+    save_tensors(comfyui_lora(adapter), path, metadata={"format": "pt"})
+
+
+def comfyui_lora(adapter: Adapter) -> dict[str, Tensor]:
+    """An adapter's LoRA by the names that ComfyUI's loaders read.
+
     Mochi's q, k and v are one layer there. Where they share one A it stays one; else the layer gets
     the sum of their ranks: A stacked, B block-diagonal. Either way the product is the same.
 
     Raises:
         AdapterFileError: No LoRA, one that ComfyUI would apply otherwise, or tensors missing or
-            left over; names the first. Or ``path`` is of another type.
+            left over; names the first.
     """
     settings, lora = adapter.settings, adapter.settings.lora
-    if Path(path).suffix != ".safetensors":
-        raise AdapterFileError(
-            f"{path} must end in .safetensors, by which ComfyUI knows the format."
-        )
     if lora is None:
         raise AdapterFileError(
             "this adapter has no LoRA, and ZICA and the audio projector cannot be in a LoRA file; "
@@ -103,7 +112,7 @@ def write_comfyui_lora(adapter: Adapter, path: str | Path) -> None:
             f"the adapter's LoRA has {len(left)} tensors that its settings do not name, e.g. "
             f"{min(left)}."
         )
-    save_tensors(written, path, metadata={"format": "pt"})
+    return written
 
 
 def _rules(adapter: Adapter, depth: int) -> Iterator[KeyRule]:

@@ -25,13 +25,14 @@ class AdapterMismatchError(UserError):
 
 
 def adapter_parts(
-    adapter: str, *, base: str, audio_encoder: Any = None, feature_extractor: Any = None
+    adapter: str, *, base: str | None, audio_encoder: Any = None, feature_extractor: Any = None
 ) -> dict[str, Any]:
     """The components of the pipeline that come with an adapter.
 
     Args:
         adapter: Folder or Hub id with ``zica`` in it and, optionally, ``audio_encoder``.
-        base: Folder or Hub id of the base it is for.
+        base: Folder or Hub id of the base it is for; None where there is none in diffusers' layout,
+            so that nothing is compared with it.
         audio_encoder: A wav2vec 2.0 or its like; or its folder or Hub id; None takes the
             adapter's own, or the one its config names, or, where it names none, that in the base's
             folder if it may be the one it was trained with, or else that one itself (the authors',
@@ -44,12 +45,13 @@ def adapter_parts(
         AdapterMismatchError: The base is of another family, as far as its config is here.
     """
     zica = load_pretrained(MusicAdapter, adapter, "zica")
-    for kind in families_of(part_config(base, "transformer")):
+    for kind in families_of(part_config(base, "transformer")) if base else ():
         if problems := _of_another_family(zica, kind.family):
             raise _mismatch(problems)
     _complete(zica, adapter)
     trained = zica.trained_with
-    if other := trained.other_weights(Origin(trained.audio, frozen_weights(base))):
+    now = frozen_weights(base) if base else {}
+    if other := trained.other_weights(Origin(trained.audio, now)):
         warnings.warn(
             f"{adapter} was trained with other frozen weights than those of {base} "
             f"({'; '.join(other.values())}); what it makes of these is not what it was trained to "
@@ -65,7 +67,7 @@ def adapter_parts(
         source = str(audio_encoder)
     elif Path(adapter, "audio_encoder").is_dir():
         source, subfolder = adapter, "audio_encoder"
-    elif named is None and Path(base, "audio_encoder").is_dir():
+    elif named is None and base and Path(base, "audio_encoder").is_dir():
         beside = TransformersAudio(base, "audio_encoder", layer=heard.layer)
         if not heard.differs_from(beside.identity()):
             source, subfolder = base, "audio_encoder"
@@ -108,15 +110,37 @@ def check_belongs(
     Raises:
         AdapterMismatchError: Widths, blocks or audio encoders differ; says which.
     """
-    ours, base, trained = zica.config, transformer.config, zica.trained_with
-    width = base.num_attention_heads * base.attention_head_dim
-    problems = _of_another_family(zica, backbone_of(transformer).family)
+    config = transformer.config
+    check_sizes(
+        zica, audio_encoder, feature_extractor,
+        family=backbone_of(transformer).family,
+        width=config.num_attention_heads * config.attention_head_dim,
+        num_layers=config.num_layers,
+    )  # fmt: skip
+
+
+def check_sizes(
+    zica: MusicAdapter,
+    audio_encoder: Any,
+    feature_extractor: Any = None,
+    *,
+    family: str,
+    width: int,
+    num_layers: int,
+) -> None:
+    """`check_belongs` for a base that is no transformer of diffusers: of a family, by its sizes.
+
+    Raises:
+        AdapterMismatchError: Widths, blocks or audio encoders differ; says which.
+    """
+    ours, trained = zica.config, zica.trained_with
+    problems = _of_another_family(zica, family)
     if ours.width != width:
         problems.append(f"it is {ours.width} channels wide, the base {width}")
-    if ours.backbone_layers not in (None, base.num_layers):
+    if ours.backbone_layers not in (None, num_layers):
         problems.append(
             f"its audio enters after blocks {list(ours.layers)} of {ours.backbone_layers}, the "
-            f"base has {base.num_layers}"
+            f"base has {num_layers}"
         )
     now, heard = None, trained.audio.of_transformers
     if audio_encoder is not None and heard is not None:

@@ -36,6 +36,7 @@ MEASURED := meta_memory loop data checkpoint scaling construction
 bench: .venv/.installed
 	for name in $(MEASURED); do \
 		$(PY) -m benchmarks.$$name --out $(RESULTS)/$$name.json || exit 1; done
+	$(PY) -m benchmarks.plan --out $(RESULTS)/plan.json
 	$(PY) -m benchmarks.meta_memory --out $(RESULTS)/meta_memory_autocast.json --autocast \
 		--policies full self_attention attention --frames 73
 	$(PY) -m benchmarks.memory_plan --profile 24gb --cap_gib 22 --out $(RESULTS)/memory_24gb.json

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.limits import peak_tflops, product_tflops
-from benchmarks.report import GIB, Figure, command_of, parser, timed
+from benchmarks.limits import peak_tflops
+from benchmarks.report import GIB, Figure, command_of, parser
+from musicinfuser.device_speed import product_tflops, timed
 
 # Bytes of a buffer that is copied.
 BUFFER_BYTES = {"cuda": 2 * GIB, "cpu": GIB // 64}

@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
 from benchmarks.limits import peak_tflops
-from benchmarks.report import Figure, command_of, parser, timed
+from benchmarks.report import Figure, command_of, parser
 from musicinfuser.clip_size import MOCHI, latent_shape
+from musicinfuser.device_speed import timed
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds, read_audio
 from musicinfuser.media.video import aist_crop, probe_video, read_clip

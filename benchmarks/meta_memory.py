@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.profiles import audio_width, build_on_meta, read_profile
 from benchmarks.report import GIB, Figure, command_of, parser
@@ -157,6 +158,22 @@ def simulated_step(
         "gradients": sum(p.grad.nbytes for p in have_one if p.grad is not None),
         "frozen_gradients": sum(not p.requires_grad for p in have_one),
     }
+
+
+def counted_step(
+    model: MusicModel, num_frames: int, height: int, width: int, *, first_given: bool = False
+) -> float:
+    """TFLOP of one forward and backward pass as torch counts them, under autocast.
+
+    Arguments as of `simulated_step`; what is computed again is in it.
+    """
+    size = (num_frames, height, width)
+    with (
+        _simulated(model, size, autocast=True, first_given=first_given) as (_, velocity),
+        FlopCounterMode(display=False) as counter,
+    ):
+        velocity().float().square().mean().backward()
+    return counter.get_total_flops() / 1e12
 
 
 @torch.no_grad()

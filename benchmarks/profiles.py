@@ -104,7 +104,10 @@ def backbone(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.json")
         path.write_text(json.dumps(architecture))
-        spec = BackboneSpec(config=str(path), dtype=given["dtype"], family=kind.family)
+        spec = BackboneSpec(
+            config=str(path), dtype=given["dtype"], family=kind.family,
+            quantize=given.get("quantize"),
+        )  # fmt: skip
         return build_backbone(spec)
 
 

@@ -16,6 +16,7 @@ from musicinfuser.clip_size import MOCHI, latent_shape
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds
 from musicinfuser.networks.music_model import MusicModel
+from musicinfuser.networks.work import Work
 
 SPREAD = 0.02
 TOKENS_PER_SECOND = 50
@@ -114,3 +115,10 @@ def clip_for(model: MusicModel, settings: argparse.Namespace, device: torch.devi
         text_width=model.backbone.config.text_embed_dim, audio_width=audio_width(model),
     )  # fmt: skip
     return clip.pinned() if device.type == "cuda" else clip
+
+
+def work_for(model: MusicModel, settings: argparse.Namespace) -> Work:
+    """The operations of a model on a clip of ``settings``; some families fill texts up."""
+    kind = model.kind
+    read = kind.usual.text_tokens if kind.text_attentions else settings.text_tokens
+    return Work.of(model, settings.frames, settings.height, settings.width, text_tokens=read)

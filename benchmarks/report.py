@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -211,24 +210,6 @@ def _driver() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return next(iter(found.stdout.split()), None)
-
-
-def timed(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call, whose work goes to the current stream of ``device``.
-
-    By events on a GPU, which do not count waiting on the host twice.
-    """
-    if device.type != "cuda":
-        began = time.perf_counter()
-        run()
-        return time.perf_counter() - began
-    began_event, ended_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    began_event.record()
-    run()
-    ended_event.record()
-    ended_event.synchronize()
-    return began_event.elapsed_time(ended_event) / 1e3
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

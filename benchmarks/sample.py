@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from benchmarks.device import cap_memory, kernels_of
-from benchmarks.limits import Work, peak_tflops
+from benchmarks.limits import peak_tflops
 from benchmarks.profiles import read_profile
-from benchmarks.random_model import clip_for, random_model
-from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, timed
+from benchmarks.random_model import clip_for, random_model, work_for
+from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser
+from musicinfuser.device_speed import timed
 from musicinfuser.generation import SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 
@@ -56,7 +57,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     results: list[torch.Tensor] = []
     times = [timed(lambda: results.append(sample(settings.steps)), device)
              for _ in range(settings.runs)]  # fmt: skip
-    work = Work.of(model, settings)
+    work = work_for(model, settings)
     best, limit = min(times), work.sampling(settings.steps) / peak
     whole = config["model"]["init_args"]["sampling"]["num_steps"]
     figures = [

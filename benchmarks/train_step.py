@@ -22,10 +22,11 @@ from diffusers.models.attention_processor import MochiAttnProcessor2_0
 from torch import Tensor
 
 from benchmarks.device import cap_memory, kernels_of
-from benchmarks.limits import Work, peak_tflops
+from benchmarks.limits import peak_tflops
 from benchmarks.profiles import model_options, read_profile
-from benchmarks.random_model import RandomClip, clip_for, random_model
-from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, spread, timed
+from benchmarks.random_model import RandomClip, clip_for, random_model, work_for
+from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, spread
+from musicinfuser.device_speed import timed
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
@@ -34,6 +35,7 @@ from musicinfuser.latent_space import posterior_sample
 from musicinfuser.networks.attention import JointAttention
 from musicinfuser.networks.backbones.mochi import compiled_run, run_block
 from musicinfuser.networks.music_model import MusicModel
+from musicinfuser.networks.work import Work
 
 POLICY_WORDS = ("full", "self_attention", "attention", "none")
 COMPILE_WORDS = {"eager": False, "compiled": True}
@@ -176,7 +178,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     step = TrainingStep(model, clip_for(model, settings, device), config, device)
     results, details["failed"] = run_variants(step, variants, settings)
     reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    work = Work.of(model, settings)
+    work = work_for(model, settings)
     details |= {"useful_tflop": work.useful, "reserved": reserved, "variants": results}
     if any(result["compiled"] for result in results.values()):
         counters = torch._dynamo.utils.counters

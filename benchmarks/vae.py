@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.device import cap_memory
 from benchmarks.limits import peak_tflops
 from benchmarks.random_model import give_weights
-from benchmarks.report import GIB, SIZE_OPTIONS, Figure, command_of, parser, timed
+from benchmarks.report import GIB, SIZE_OPTIONS, Figure, command_of, parser
 from musicinfuser.clip_size import latent_shape
+from musicinfuser.device_speed import timed
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.vae_memory import TILE_SIZES, use_tiles
 

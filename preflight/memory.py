@@ -19,7 +19,7 @@ Shape legend: N visual tokens of a batch, D width, F inner width of the feed-for
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -197,76 +197,6 @@ def training_rows(sizes: TrainingSizes) -> list[Row]:
         "context and fragmentation": CONTEXT_BYTES,
     }
     return _rows({what: size for what, size in parts.items() if size})
-
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "80gb": {"gradient_checkpointing": "attention"},
-    "40gb": {"gradient_checkpointing": "full", "modulations_on_host": True},
-    "24gb": {
-        "gradient_checkpointing": "full",
-        "modulations_on_host": True,
-        "stream_blocks": True,
-        "offload_inputs": True,
-    },
-}
-PROFILES["wan_24gb"] = PROFILES["24gb"] | {"modulations_on_host": False}
-EIGHT_BIT_ADAM_BYTES = 2.1
-PROFILES["16gb"] = PROFILES["24gb"] | {"optimizer_bytes": EIGHT_BIT_ADAM_BYTES}
-PROFILES["8gb"] = PROFILES["16gb"] | {"modulations_on_host": False}
-"""What decides about memory in the files of configs/profiles, the fastest first;
-``optimizer_bytes`` per trained parameter where a file names another optimizer."""
-
-
-def profile_sizes(model: MusicModel, sizes: TrainingSizes, name: str) -> TrainingSizes:
-    """The sizes of a run with another of `PROFILES`."""
-    profile = PROFILES[name]
-    frozen = {
-        name: held_bytes(p)
-        for block in model.kind.blocks
-        for name, p in block.named_parameters(prefix=str(id(block)))
-        if not p.requires_grad
-    }
-    layers = [layer for block in model.kind.blocks for layer in model.kind.modulation_layers(block)]
-    modulations = sum(held_bytes(layer.get_parameter("weight")) for layer in layers)
-    kept = sum(held_bytes(p) for layer in layers for p in layer.parameters())
-    return replace(
-        sizes,
-        gradient_checkpointing=profile["gradient_checkpointing"],
-        on_host_bytes=modulations if profile.get("modulations_on_host") else 0,
-        streamed_bytes=sum(frozen.values()) - kept if profile.get("stream_blocks") else 0,
-        offload_inputs=profile.get("offload_inputs", False),
-        optimizer_bytes=profile.get("optimizer_bytes", sizes.optimizer_bytes),
-    )
-
-
-def profile_rows(model: MusicModel, sizes: TrainingSizes) -> list[Row]:
-    """GB on the GPU and of weights and inputs in the host's memory, for each of `PROFILES`.
-
-    Those with modulations on the host are for families that have such layers, and those that say
-    so is off for the others.
-    """
-    rows: list[Row] = []
-    has_modulations = bool(model.kind.modulation_layers(model.kind.blocks[0]))
-    for name, profile in PROFILES.items():
-        if profile.get("modulations_on_host", has_modulations) != has_modulations:
-            continue
-        found = profile_sizes(model, sizes, name)
-        on_host = found.on_host_bytes + found.streamed_bytes
-        on_host += found.num_blocks * input_bytes(found) if found.offload_inputs else 0
-        rows.append(
-            {
-                "profile": name,
-                "GB on the GPU": gigabytes(total_bytes(training_rows(found))),
-                "GB in host memory": gigabytes(on_host),
-            }
-        )
-    return rows
-
-
-def fitting_profile(rows: list[Row], gpu: float) -> str | None:
-    """The first of `profile_rows`, the fastest, that a GPU of so many bytes holds."""
-    fits = (row for row in rows if float(row["GB on the GPU"]) <= gigabytes(gpu))  # type: ignore[arg-type]
-    return next((str(row["profile"]) for row in fits), None)
 
 
 def encoding_rows(

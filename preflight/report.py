@@ -3,7 +3,7 @@
 Each part is built by itself, so that one mistake does not hide the next.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -92,6 +92,8 @@ class Settings:
     """Options of the model, groups of options as their dataclass; those that are wrong are left
     out."""
     ckpt_path: str | None = None
+    configs: Sequence[str] = ()
+    """The files it was given, in their order."""
 
 
 def build(parser: ArgumentParser, config: Namespace, report: Report) -> Settings:
@@ -110,6 +112,7 @@ def build(parser: ArgumentParser, config: Namespace, report: Report) -> Settings
 
     settings = Settings(trainer=one("trainer") or config["trainer"])
     settings.ckpt_path = config.get("ckpt_path")
+    settings.configs = [str(path) for path in config.get("config") or []]
     num_problems = len(report.problems)
     settings.groups = _groups(config["model"], report)
     if len(report.problems) == num_problems:

@@ -24,10 +24,12 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.transformers_audio import TransformersAudio
+from musicinfuser.networks.work import Work
 from musicinfuser.safetensors_files import read_header
 from musicinfuser.tables import Row
 from preflight import memory
 from preflight.disk import check_checkpoints
+from preflight.profiles import add_profiles
 from preflight.report import Report, Settings, table
 from preflight.weights import CheckedPart
 
@@ -189,18 +191,13 @@ def check_memory(
     rows = memory.training_rows(sizes)
     memory.add_memory("training", rows, report, accelerator=accelerator, host=host)
     if accelerator != "cpu" and sizes.num_shares == 1 and module.backbone_spec.quantize is None:
-        _add_profiles(module, sizes, report)
-
-
-def _add_profiles(module: MusicInfuserModule, sizes: memory.TrainingSizes, report: Report) -> None:
-    """Add what the same training takes with each profile, and the one for this machine's GPU."""
-    rows, gpus = memory.profile_rows(module.adapted, sizes), memory.gpu_bytes()
-    lines = [table(rows)]
-    if gpus and (name := memory.fitting_profile(rows, min(gpus))):
-        lines.append(f"the fastest that fits this GPU: add --config configs/profiles/{name}.yaml")
-    elif gpus:
-        lines.append("none fits this GPU; take fewer frames, smaller ones, or a larger GPU")
-    report.add("profiles (an estimate)", *lines)
+        size = max(data.sizes, key=lambda size: size[0] * size[1])
+        work = Work.of(
+            module.adapted, data.num_frames, *size,
+            text_tokens=module.encoders.spec.max_text_tokens,
+        )  # fmt: skip
+        num_clips = data.batch_size * settings.trainer["accumulate_grad_batches"]
+        add_profiles(module.adapted, sizes, work, report, num_clips, configs=settings.configs)
 
 
 def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:

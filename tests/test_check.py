@@ -310,6 +310,23 @@ def test_machines(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check("--trainer.accelerator=gpu").problems == []
 
 
+def test_the_profile_for_this_machine_comes_with_its_work_and_command(
+    check: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(gb: float) -> str:
+        monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [gb * 10**9])
+        return dict(check("--trainer.accelerator=gpu").sections)["profiles (an estimate)"]
+
+    text = said(80)
+    assert "TFLOP per step" in text.splitlines()[0]
+    line, command = text.splitlines()[-2:]
+    assert line.startswith("the fastest that fits this machine is 80gb: ")
+    assert "GB on the GPU, 0 GB in host memory" in line and "TFLOP per step" in line
+    assert command.strip().startswith("python train.py fit --config ")
+    assert command.endswith("--config configs/profiles/80gb.yaml")
+    assert said(0.001).splitlines()[-1].startswith("none fits this machine")
+
+
 def test_a_full_disk(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preflight.disk.free_bytes", lambda path: 1000)
     (problem,) = check().problems

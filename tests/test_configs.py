@@ -15,13 +15,9 @@ from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.networks.backbones import FAMILIES
 from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
 from musicinfuser.networks.backbones.wan import DEFAULT_SHIFT
-from preflight.memory import (
-    PROFILES,
-    fitting_profile,
-    profile_rows,
-    total_bytes,
-    training_rows,
-)
+from musicinfuser.networks.work import Work
+from preflight.memory import total_bytes, training_rows
+from preflight.profiles import PROFILES, fitting_profile, profile_rows
 from preflight.training import training_sizes
 from tests.conftest import ROOT
 
@@ -50,6 +46,8 @@ SHIPPED = {
     "profiles/wan_24gb": ("fit", ["base", "wan_1b", "profiles/wan_24gb"]),
     "profiles/16gb": ("fit", ["base", "profiles/16gb"]),
     "profiles/8gb": ("fit", ["base", "wan_1b", "profiles/8gb"]),
+    "profiles/int8": ("fit", ["base", "profiles/int8"]),
+    "profiles/fp8": ("fit", ["base", "wan_1b", "profiles/fp8"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "benchmark": ("predict", ["base", "benchmark"]),
@@ -104,7 +102,7 @@ LIKE_TEMPO = [n for n in SHIPPED if n.startswith("control/") and n != "control/t
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_TEMPO else n for n in SHIPPED]
 )
 def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys) -> None:
-    if name in EIGHT_BIT:
+    if name in EIGHT_BIT + QUANTISED:
         pytest.importorskip("torchao")
 
     def printed(*arguments: str) -> str:
@@ -131,6 +129,7 @@ PROFILE = {
     )
 }
 EIGHT_BIT = ("profiles/16gb", "profiles/8gb")
+QUANTISED = ("profiles/int8", "profiles/fp8")
 # Overlays and all they set; but for `recommended`, none touches the recipe.
 OVERLAYS = {
     "recommended": {
@@ -145,6 +144,7 @@ OVERLAYS = {
     "profiles/wan_24gb": PROFILE
     - {f"model.init_args.memory.{name}" for name in ("compile_blocks", "modulations_on_host")},
     **dict.fromkeys(EIGHT_BIT, PROFILE | {"model.init_args.optimizer.class_path"}),
+    **dict.fromkeys(QUANTISED, PROFILE | {"model.init_args.backbone.quantize"}),
     "ddp": {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"},
     "sharded": {
         "model.init_args.shard_backbone",
@@ -181,11 +181,13 @@ def test_base_is_the_profile_for_80_gb() -> None:
     [
         *(("profiles/80gb", 52, 73), ("profiles/40gb", 39, 73), ("profiles/24gb", 19, 73)),
         *(("wan_1b", 16, 81), ("wan_14b", 75, 81), ("wan_5b", 38, 121)),
-        *(("profiles/wan_24gb", 8, 81), ("wan_14b_24gb", 20, 81)),
+        *(("profiles/wan_24gb", 8, 81), ("wan_14b_24gb", 20, 81), ("profiles/int8", 37, 73)),
     ],
 )
 def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int) -> None:
     """The estimate that `check` prints, of the model at full size."""
+    if name in QUANTISED:
+        pytest.importorskip("torchao")
     config = config_arguments(name)
     cli = MusicInfuserCLI([*config, "--trainer.accelerator=cpu"], run=False)
     with torch.device("meta"):
@@ -211,6 +213,7 @@ def test_profiles_are_what_check_counts_with() -> None:
         memory.pop("compile_blocks", None)
         expected = {key: value for key, value in counted.items() if value}
         assert ("optimizer" in options) == (expected.pop("optimizer_bytes", None) is not None)
+        assert options.get("backbone", {}).get("quantize") == expected.pop("quantize", None)
         assert memory == expected, name
     rows = {}
     for name in ("base", "wan_1b"):
@@ -219,18 +222,29 @@ def test_profiles_are_what_check_counts_with() -> None:
             cli.model.configure_model()
         settings = SimpleNamespace(trainer={"devices": 1, "callbacks": None})
         sizes = training_sizes(settings, cli.model, cli.datamodule)
-        rows[name] = profile_rows(cli.model.adapted, sizes)
+        data = cli.datamodule
+        clip = (data.num_frames, data.height, data.width)
+        work = Work.of(cli.model.adapted, *clip, text_tokens=256)
+        rows[name] = profile_rows(cli.model.adapted, sizes, work)
     mochi, wan = ({row["profile"]: row for row in rows[name]} for name in rows)
     gpu = {name: round(float(row["GB on the GPU"]), 1) for name, row in mochi.items()}
-    assert gpu == {"80gb": 52.4, "40gb": 39.0, "24gb": 19.4, "16gb": 15.0}
+    assert gpu == {
+        "80gb": 52.4, "40gb": 39.0, "24gb": 19.4, "16gb": 15.0, "int8": 36.9, "fp8": 36.9
+    }  # fmt: skip
+    assert (mochi["80gb"]["TFLOP per step"], mochi["24gb"]["TFLOP per step"]) == (1644, 1902)
     assert float(mochi["24gb"]["GB in host memory"]) == pytest.approx(26, abs=0.1)
     assert {n: round(float(r["GB on the GPU"]), 1) for n, r in wan.items()} == {
-        "80gb": 20.5, "wan_24gb": 8.3, "8gb": 7.4
+        "80gb": 20.5, "wan_24gb": 8.3, "8gb": 7.4, "int8": 11.9, "fp8": 11.9
     }  # fmt: skip
-    fitting = [fitting_profile(rows["base"], gb * 1e9) for gb in (80, 47, 24, 17, 12)]
-    assert fitting == ["80gb", "40gb", "24gb", "16gb", None]
-    assert fitting_profile(rows["wan_1b"], 12e9) == "wan_24gb"
-    assert fitting_profile(rows["wan_1b"], 8e9) == "8gb"
+
+    def fitting(name: str, gpu: float, ram: float = 64) -> str | None:
+        return fitting_profile(rows[name], gpu=gpu * 1e9, ram=ram * 1e9)
+
+    sizes_of_gpus = (80, 47, 24, 17, 12)
+    assert [fitting("base", gb) for gb in sizes_of_gpus] == ["80gb", "40gb", "24gb", "16gb", None]
+    assert (fitting("wan_1b", 12), fitting("wan_1b", 8)) == ("wan_24gb", "8gb")
+    # A host that has no memory to stream from.
+    assert (fitting("base", 38, ram=28), fitting("wan_1b", 12, ram=8)) == ("int8", "int8")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from musicinfuser.errors import UserError
 
 Quantised = Literal["int8", "fp8"]
 TORCHAO = "torchao>=0.18,<0.19"
+QUANTISED_ROW_BYTES: dict[str, int] = {"int8": 5, "fp8": 4}
+"""What a row of weights takes beside a byte for each: its scale in fp32, of int8 a zero point."""
 
 
 def check_quantised(quantize: str | None) -> None:

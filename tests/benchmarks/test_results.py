@@ -4,10 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import checkpoint, construction, data, loop, scaling, scoring
 from benchmarks.profiles import SMALL_CONFIG
 from benchmarks.report import Figure, read_figures, write_result
-from benchmarks.results_table import RESULTS, main, page
+from benchmarks.results_table import RESULTS, SHOWN, main, page, with_table
 
 
 def test_a_result_can_be_read_and_shown(tmp_path: Path) -> None:
@@ -30,6 +32,13 @@ def test_the_committed_page_is_that_of_the_committed_results() -> None:
     for path in RESULTS.rglob("*.json"):
         text = path.read_text()
         assert json.loads(text)["figures"] and "/work" not in text and "/tmp" not in text
+    for name, (path, shown) in SHOWN.items():
+        assert path.read_text() == with_table(path.read_text(), name, shown(RESULTS))
+
+
+def test_a_page_without_the_place_for_a_table_is_named() -> None:
+    with pytest.raises(ValueError, match="once, not 0 times"):
+        with_table("a page", "plan", "| a |")
 
 
 def test_the_loop_is_the_recipes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from benchmarks.limits import Work
+from benchmarks.profiles import build_on_meta, read_profile
 from benchmarks.vae import counted_tflop
 from callbacks import SampleGeneration
 from callbacks.sample_generation import SampleRequest
@@ -22,6 +22,7 @@ from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import read_headers
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
+from musicinfuser.networks.work import Work
 from tests.callbacks.test_sample_generation import PROMPT, manifest, process_of
 from tests.conftest import ROOT
 from tests.handmade_cache import RECIPE, header
@@ -223,7 +224,8 @@ def test_default_samples_take_less_than_a_twentieth_of_the_work() -> None:
     size = argparse.Namespace(
         size="full", frames=data["num_frames"], height=data["height"], width=data["width"]
     )
-    work = Work(rank=model["lora"]["rank"], lora_on_text=True)
+    whole = build_on_meta(read_profile(), compile_blocks=False)
+    work = Work.of(whole, size.frames, size.height, size.width, text_tokens=256)
     assert size.frames == 73 and (size.height, size.width) == (480, 848)
     clip = 2 * num_steps * work.forward + counted_tflop(size, "decode", tiled=False)
     run = (

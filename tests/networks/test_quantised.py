@@ -13,6 +13,7 @@ from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.quantised import held_bytes, is_quantised
 from musicinfuser.networks.zica import ZicaSpec
 from preflight.memory import frozen_bytes
+from preflight.profiles import bytes_saved
 from tests import small_wan
 from tests.adapted import with_memory, with_trained_values
 
@@ -149,3 +150,10 @@ def test_what_cannot_be_beside_it(build, changes, message) -> None:
         build("mochi", "int8", **changes)
     with pytest.raises(UserError, match="model.backbone.quantize is 'int3'; set it to int8, fp8"):
         build("mochi", "int3")
+
+
+@pytest.mark.parametrize("quantize", LIMITS)
+@pytest.mark.parametrize("family", ["mochi", "wan"])
+def test_what_is_saved_is_known_before(build, family, quantize) -> None:
+    plain, model = build(family, None), build(family, quantize)
+    assert frozen_bytes(plain) - frozen_bytes(model) == bytes_saved(plain, quantize) > 0

@@ -125,6 +125,8 @@ class Backbone(ABC):
     """
     not_streamed: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names within a block that run before the blocks do."""
+    text_layers: ClassVar[tuple[str, ...]]
+    """Beginnings of names within a block of the layers that text tokens go through."""
     vae: ClassVar[type[Vae]]
     """What makes latents of videos."""
     text_encoder_class: ClassVar[type[Any]]

@@ -162,6 +162,7 @@ class Mochi(Backbone):
     lora_feed_forward_text = (r"ff_context\.net\.0\.proj", r"ff_context\.net\.2")
     lora_shared_a = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
     not_streamed = ("norm1.linear", "norm1_context.linear")
+    text_layers = ("attn1.add_", "attn1.to_add_out", "ff_context")
     vae = MochiVae
     text_encoder_class, text_config_class = T5EncoderModel, T5Config
 

@@ -168,6 +168,7 @@ class Wan(Backbone):
     # Text is no stream: the attention that reads it has these in the place of Mochi's.
     lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     lora_feed_forward = (r"ffn\.net\.0\.proj", r"ffn\.net\.2")
+    text_layers = ("attn2.to_k", "attn2.to_v")
     vae = WanVae
     text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
     text_attentions = 1

@@ -97,7 +97,7 @@ class CacheWriter(PredictionWriter):
         self.num_padded += "audio_padded_seconds" in spec.attributes
         header = ClipHeader(
             path=clip_path(cache_dir, spec.source, spec.clip_id),
-            recipe=module.recipe.of_size(spec.height, spec.width),
+            recipe=module.recipe.of_shape(*spec.shape),
             source=spec.source,
             clip_id=spec.clip_id,
             caption=spec.caption,

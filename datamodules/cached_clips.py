@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from datamodules.aist_names import tables
 from datamodules.batch import ClipItem
 from datamodules.mixing import SampleKey, permutation
+from musicinfuser.clip_size import ClipShape, names_of
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import (
     CacheError,
@@ -32,6 +34,12 @@ def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
         if header.split == "train" and not is_test_music:
             clips.setdefault(header.source, []).append(header)
     return clips
+
+
+def bucket_names(clips: dict[str, list[ClipHeader]]) -> dict[str, list[str]]:
+    """The bucket of each clip of each source, by name."""
+    names = iter(names_of(header.shape for own in clips.values() for header in own))
+    return {source: list(islice(names, len(own))) for source, own in clips.items()}
 
 
 def share_of(clips: list[ClipHeader], share: float, *, source: str, seed: int) -> list[ClipHeader]:
@@ -112,14 +120,14 @@ class TrainingClips(Dataset[ClipItem]):
 class ValidationClips(Dataset[ClipItem]):
     """Held-out clips, each with its own caption, its own music and another clip's.
 
-    The other clip may have another size: all sounds are of one length.
+    The other clip may have another size, and more frames: its sound is cut to the clip's length.
     """
 
     def __init__(self, clips: Sequence[ClipHeader], *, cache_dir: str | Path) -> None:
         """Pair the clips.
 
         Raises:
-            CacheError: All clips have the same music, so none has another to be compared with.
+            CacheError: A clip has no other to be compared with: of other music, and as long.
         """
         self.clips = list(clips)
         self.cache_dir = Path(cache_dir)
@@ -131,10 +139,10 @@ class ValidationClips(Dataset[ClipItem]):
         return len(self.clips)
 
     def batches(self, indices: Iterable[int], *, batch_size: int) -> list[list[int]]:
-        """Cut a choice of clips into batches of one size each, in the order they are given."""
-        buckets: dict[str, list[int]] = {}
+        """Cut a choice of clips into batches of one shape each, in the order they are given."""
+        buckets: dict[ClipShape, list[int]] = {}
         for index in indices:
-            buckets.setdefault(self.clips[index].bucket, []).append(index)
+            buckets.setdefault(self.clips[index].shape, []).append(index)
         return [
             own[start : start + batch_size]
             for own in buckets.values()
@@ -148,14 +156,19 @@ class ValidationClips(Dataset[ClipItem]):
         return _item(header, index, header.caption, cache_dir=self.cache_dir, other_audio=other)
 
     def _partner(self, index: int) -> int:
-        """The next clip with other music."""
-        for step in range(1, len(self.clips)):
+        """The next clip with other music and at least as many frames."""
+        own, number = self.clips[index], self.clips[index].recipe.num_frames
+        as_long = 0
+        for step in range(len(self.clips)):
             candidate = (index + step) % len(self.clips)
-            if self.clips[candidate].music != self.clips[index].music:
-                return candidate
+            if self.clips[candidate].recipe.num_frames >= number:
+                as_long += 1
+                if self.clips[candidate].music != own.music:
+                    return candidate
+        which = "" if as_long == len(self.clips) else f" of {number} frames or more"
         raise CacheError(
-            f"all {len(self.clips)} validation clips have the music {self.clips[index].music}; "
-            "encode clips of at least two held-out tracks."
+            f"all {as_long} validation clips{which} have the music {own.music}; encode clips of at "
+            f"least two held-out tracks{which and ', or raise data.max_validation_clips'}."
         )
 
 
@@ -182,6 +195,8 @@ def _item(
     other_audio: Tensor | None = None,
 ) -> ClipItem:
     tensors = read_clip(header.path)
+    if other_audio is not None:
+        other_audio = other_audio[: len(tensors["audio"])]
     if caption or caption_path(cache_dir, "").is_file():
         text = _features(cache_dir, caption)
     else:

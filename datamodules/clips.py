@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from musicinfuser.clip_size import ClipSize
+from musicinfuser.clip_size import Bucket, ClipShape, ClipSize, named_shapes
 from musicinfuser.media.audio import clip_audio_seconds
 from musicinfuser.media.audio_decoding import Channel
 from musicinfuser.media.colours import Decoding
@@ -26,11 +26,14 @@ class CutSettings:
     """How clips are cut out of videos and read; the same for all sources of a cache.
 
     Attributes:
-        num_frames: Frames per clip (authors' code: 73, the 2.5 s of section 5.1).
+        num_frames: Frames per clip (authors' code: 73, the 2.5 s of section 5.1), where
+            ``buckets`` names none.
         height: Height of the frames in pixels, where ``buckets`` is None.
         width: Width of the frames in pixels, where ``buckets`` is None.
         buckets: Heights and widths in place of the one size, e.g. ``[[480, 848], [848, 480]]``;
-            each video takes the one whose aspect is nearest to its own.
+            each video takes the one whose aspect is nearest to its own. Frames may stand before
+            them, ``[[73, 480, 848], [145, 480, 848]]``; of the lengths of its size each clip takes
+            the longest that fits.
         fps: Frame rate of the clips.
         audio_channel: ``"mean"`` of all channels, or ``"first"`` as in the authors' code.
         decoding: ``"corrected"``, or ``"plain"`` as in the authors' code: untagged HD is read by
@@ -43,7 +46,7 @@ class CutSettings:
     num_frames: int = 73
     height: int = 480
     width: int = 848
-    buckets: Sequence[ClipSize] | None = None
+    buckets: Sequence[Bucket] | None = None
     fps: float = 30.0
     audio_channel: Channel = "mean"
     decoding: Decoding = "corrected"
@@ -58,9 +61,18 @@ class CutSettings:
         check_choice("audio_channel", self.audio_channel, get_args(Channel))
 
     @property
-    def clip_seconds(self) -> float:
-        """Length of a clip's sound, and of the stretch that is cut: 2.5 s for 73 frames at 30."""
-        return clip_audio_seconds(self.num_frames, fps=self.fps)
+    def shapes(self) -> tuple[ClipShape, ...]:
+        """Frames, height and width of the clips there may be."""
+        return named_shapes(self.num_frames, self.height, self.width, self.buckets)
+
+    def lengths(self, size: ClipSize) -> dict[int, float]:
+        """The frames that clips of a size may have, shortest first, and their seconds.
+
+        The seconds are those of a clip's sound, and of the stretch that is cut: 2.5 for 73 frames
+        at 30 per second.
+        """
+        frames = sorted(n for n, *own in self.shapes if tuple(own) == size)
+        return {n: clip_audio_seconds(n, fps=self.fps) for n in frames}
 
 
 def crop_box(info: VideoInfo, *, size: ClipSize, crop: str) -> CropBox:
@@ -120,6 +132,11 @@ class ClipSpec(SourceVideo):
     height: int
     width: int
     crop: CropMode
+
+    @property
+    def shape(self) -> ClipShape:
+        """Frames, height and width: the clip's bucket."""
+        return self.num_frames, self.height, self.width
 
     @property
     def cut(self) -> dict[str, str]:

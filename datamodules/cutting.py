@@ -36,7 +36,7 @@ from musicinfuser import keyed_random
 from musicinfuser.clip_size import ClipSize, nearest_size
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
-from musicinfuser.media.audio import fit_length, loudness_dbfs, read_audio
+from musicinfuser.media.audio import clip_audio_seconds, fit_length, loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError, printable
 from musicinfuser.media.video import VideoInfo, probe_video, read_clip
 from musicinfuser.setting_checks import check_choice, check_number
@@ -161,7 +161,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             or sound below the least loudness.
         """
         spec, settings, rate_hz = self.clips[index], self.settings, self.audio_rate_hz
-        num_samples = math.ceil(round(rate_hz * settings.clip_seconds, 6))
+        clip_seconds = clip_audio_seconds(spec.num_frames, fps=settings.fps)
+        num_samples = math.ceil(round(rate_hz * clip_seconds, 6))
         try:
             note = FileIdentity.of(spec.path).as_attributes() | {"root": printable(self.root)}
             # From a whole sample before the clip, so that its own are the same with any context.
@@ -206,10 +207,10 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
             sound = fit_length(sound, before + num_samples)
         return RawClip(spec, frames, sound, (before, num_samples))
 
-    def has_room(self, duration_seconds: float) -> bool:
+    def has_room(self, num_frames: int, duration_seconds: float) -> bool:
         """Whether a clip fits between the margins of a video (authors' code)."""
         (whole,) = shots_between((), duration_seconds, edge_margin=self.edge_margin)
-        return whole.reason_to_skip(self.settings.clip_seconds) is None
+        return whole.has_room(clip_audio_seconds(num_frames, fps=self.settings.fps))
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped.append(SkippedClip(self.source, path, reason))
@@ -272,7 +273,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         settings = self.settings
         if settings.buckets is None:
             return (settings.height, settings.width), self.crop
-        height, width = nearest_size(info.width, info.height, settings.buckets)
+        sizes = [(height, width) for _, height, width in settings.shapes]
+        height, width = nearest_size(info.width, info.height, sizes)
         return (height, width), self.crop if width > height else "centre"
 
     def _reason_to_skip(self, info: VideoInfo) -> str | None:
@@ -287,8 +289,8 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 f" {box.width}x{box.height} px, less than {width}x{height};"
                 " set allow_upscaling to keep it"
             )
-        if not self.has_room(info.duration_seconds):
-            clip_seconds = self.settings.clip_seconds
+        num_frames, clip_seconds = next(iter(self.settings.lengths((height, width)).items()))
+        if not self.has_room(num_frames, info.duration_seconds):
             shortest = clip_seconds / (1 - 2 * self.edge_margin)
             return (
                 f"too short: {info.duration_seconds:.2f} s, a clip of {clip_seconds:g} s"
@@ -300,14 +302,16 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         self, video: SourceVideo, cuts_seconds: Sequence[float], options: ShotSettings
     ) -> list[ClipSpec]:
         settings, info = self.settings, self._infos[video.path]
-        clip_seconds, duration_seconds = settings.clip_seconds, info.duration_seconds
+        (height, width), crop = self._size_and_crop(info)
+        lengths, duration_seconds = settings.lengths((height, width)), info.duration_seconds
         shots = shots_between(
             cuts_seconds,
             duration_seconds,
             edge_margin=self.edge_margin,
             margin_seconds=options.margin_seconds,
         )
-        reasons = [shot.reason_to_skip(clip_seconds, options.min_seconds) for shot in shots]
+        shortest = min(lengths.values())
+        reasons = [shot.reason_to_skip(shortest, options.min_seconds) for shot in shots]
         usable = [shot for shot, reason in zip(shots, reasons, strict=True) if reason is None]
         self.num_shots_left_out.update(reason for reason in reasons if reason is not None)
         if not usable:
@@ -320,13 +324,12 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         between_margins = shots[-1].end_seconds - shots[0].start_seconds
         used = sum(shot.seconds for shot in usable) / between_margins
         count = num_crops(duration_seconds * used, crops_per_minute=self.crops_per_minute)
-        (height, width), crop = self._size_and_crop(info)
         specs = []
         for number in range(count):
             clip_id = video.clip_stem if count == 1 else f"{video.clip_stem}.seg{number}"
             stream = keyed_random.generator(settings.seed, clip_id, "clip start")
             draw = torch.rand((), generator=stream, dtype=torch.float64).item()
-            shot, start_seconds = place(draw, usable, clip_seconds=clip_seconds)
+            shot, num_frames, start_seconds = place(draw, usable, lengths=lengths)
             own: dict[str, Any] = {"caption": self.caption(video, clip_id)}
             if len(shots) > 1:
                 own["attributes"] = video.attributes | {"shot": str(shot)}
@@ -336,7 +339,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                     source=self.source,
                     clip_id=clip_id,
                     start_seconds=start_seconds,
-                    num_frames=settings.num_frames,
+                    num_frames=num_frames,
                     height=height,
                     width=width,
                     crop=crop,

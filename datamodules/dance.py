@@ -7,7 +7,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import ClipBatch, collate
-from datamodules.cached_clips import TrainingClips, ValidationClips, clips_to_train_on, share_of
+from datamodules.cached_clips import (
+    TrainingClips,
+    ValidationClips,
+    bucket_names,
+    clips_to_train_on,
+    share_of,
+)
 from datamodules.generation_requests import (
     RequestsSpec,
     held_out_requests,
@@ -19,7 +25,7 @@ from datamodules.generation_requests import (
 )
 from datamodules.loader_processes import HostDataModule, outlive_first_signal
 from datamodules.mixing import Mixture, StepIndexedBatches
-from musicinfuser.clip_size import ClipSize, check_clip_size, clip_sizes, geometry_of
+from musicinfuser.clip_size import Bucket, check_clip_size, clip_shapes, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.latents import (
@@ -51,7 +57,7 @@ class DanceDataModule(HostDataModule):
         num_frames: int,
         height: int,
         width: int,
-        buckets: list[ClipSize] | None = None,
+        buckets: list[Bucket] | None = None,
         ratio: dict[str, int],
         batch_size: int,
         caption_dropout: float,
@@ -73,12 +79,12 @@ class DanceDataModule(HostDataModule):
         Args:
             cache_dir: Folder the encode job wrote.
             num_frames: Frames per clip, of Mochi 6k + 1 (section 5.1: about 2.5 s; authors' code:
-                73).
+                73), where ``buckets`` names none, and of what `predict` makes.
             height: Pixels (480) of the clips, unless there are ``buckets``, and of what `predict`
                 makes.
             width: Pixels (848), likewise.
-            buckets: Heights and widths of the clips, if the cache was encoded for several; all
-                samples of an optimizer step have one.
+            buckets: Heights and widths of the clips, or frames, heights and widths, if the cache
+                was encoded for several; all samples of an optimizer step have one.
             ratio: Whole-number share per source, e.g. ``{aist: 1, youtube: 1}``.
             batch_size: Samples per process and batch.
             caption_dropout: Share of samples without text alone (authors' code: 0.1).
@@ -95,12 +101,12 @@ class DanceDataModule(HostDataModule):
                 arXiv 2608.16220: 0.1).
             both_dropout: Share of samples without text and music (authors: 0; SingDance: 0.05).
             generation: What `predict` makes.
-            family: As ``model.backbone.family``: which sizes clips can have.
+            family: As ``model.backbone.family``: which shapes clips can have.
         """
         super().__init__(num_workers)
         self.geometry = geometry = geometry_of(family)
         check_clip_size(num_frames, height, width, geometry=geometry)
-        self.sizes = clip_sizes(num_frames, height, width, buckets, geometry=geometry)
+        self.shapes = clip_shapes(num_frames, height, width, buckets, geometry=geometry)
         check_number("data.caption_dropout", caption_dropout, at_least=0, at_most=1)
         check_number("data.music_dropout", music_dropout, at_least=0, at_most=1)
         check_number("data.both_dropout", both_dropout, at_least=0, at_most=1)
@@ -134,6 +140,14 @@ class DanceDataModule(HostDataModule):
         self.recipe: EncodingRecipe | None = None
         """How the cache was made; known once a training or validation stage is set up."""
         self._headers: list[ClipHeader] | None = None
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes as checkpoints hold them: with frames only where others than ``num_frames``.
+
+        Checkpoints of runs on clips of one length have held them so before there were others.
+        """
+        return tuple(shape[shape[0] == self.num_frames :] for shape in self.shapes)
 
     def setup(self, stage: str) -> None:
         """Read the cache's headers and check them; for `predict`, the tracks and prompts.
@@ -209,25 +223,28 @@ class DanceDataModule(HostDataModule):
                     f"or have changed ({OUTDATED_LIST_NAME} names them)."
                 )
             recipe = headers[0].recipe
-            self.check_sizes(headers)
+            self.check_shapes(headers)
             check_caption_encoder(self.cache_dir, recipe)
             self._headers, self.recipe = headers, recipe
         return self._headers
 
-    def check_sizes(self, headers: list[ClipHeader]) -> None:
-        """Refuse a cache of clips of other sizes than are asked for.
+    def check_shapes(self, headers: list[ClipHeader]) -> None:
+        """Refuse a cache of clips of other shapes than are asked for.
 
         Raises:
             CacheError: Names everything that differs.
         """
-        recipe, sizes = headers[0].recipe, sorted({header.size for header in headers})
-        asked = {"num_frames": self.num_frames, "fps": self.fps}
-        stored = {name: getattr(recipe, name) for name in asked}
+        recipe, shapes = headers[0].recipe, sorted({header.shape for header in headers})
+        asked, stored = {"fps": self.fps}, {"fps": recipe.fps}
+        first, named = 0, "[frames, height, width]"
+        if all(len({frames for frames, *_ in every}) == 1 for every in (shapes, self.shapes)):
+            asked["num_frames"], stored["num_frames"] = self.shapes[0][0], recipe.num_frames
+            first, named = 1, "[height, width]"
         wrong = differences(asked, stored, where="cache")
-        if not set(sizes) <= set(self.sizes):
-            found, wanted = ([list(size) for size in s] for s in (sizes, self.sizes))
+        found, wanted = ([list(shape[first:]) for shape in s] for s in (shapes, self.shapes))
+        if any(shape not in wanted for shape in found):
             several = " (several are named in data.buckets)" if len(found) > 1 else ""
-            wrong.append(f"[height, width]: {found} in the cache, {wanted} in the config{several}")
+            wrong.append(f"{named}: {found} in the cache, {wanted} in the config{several}")
         if wrong:
             raise CacheError(
                 f"{self.cache_dir} was encoded for other clips ({'; '.join(wrong)}); change "
@@ -242,7 +259,7 @@ class DanceDataModule(HostDataModule):
         trainer = self.trainer
         num_batches = trainer.accumulate_grad_batches * trainer.world_size if trainer else 1
         mixture = Mixture(
-            {source: [h.bucket for h in own] for source, own in clips.items()},
+            bucket_names(clips),
             self.ratio,
             samples_per_step=self.batch_size * num_batches,
             seed=self.seed,

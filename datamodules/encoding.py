@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.loader_processes import HostDataModule
-from musicinfuser.clip_size import clip_sizes, geometry_of
+from musicinfuser.clip_size import clip_shapes, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.media.errors import printable
@@ -55,13 +55,13 @@ class EncodingDataModule(HostDataModule):
             cache_dir: Where the cache goes or grows.
             sources: Datasets of raw clips, by class path.
             num_workers: Processes that decode ahead.
-            family: Of the backbone that the clips are for: which sizes they can have.
+            family: Of the backbone that the clips are for: which shapes they can have.
             **settings: As `CutSettings` takes them, for all sources.
         """
         super().__init__(num_workers)
         self.settings = cut = CutSettings(**settings)
         self.geometry = geometry_of(family)
-        self.sizes = clip_sizes(
+        self.shapes = clip_shapes(
             cut.num_frames, cut.height, cut.width, cut.buckets, geometry=self.geometry
         )
         if not sources:
@@ -176,7 +176,7 @@ def not_encoded(
             missing.append(index)
             continue
         header = read_clip_header(path)
-        differences = header.recipe.differences(recipe.of_size(spec.height, spec.width))
+        differences = header.recipe.differences(recipe.of_shape(*spec.shape))
         if has_changed(header, spec.path):
             missing.append(index)
         else:

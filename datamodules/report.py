@@ -19,6 +19,7 @@ from tqdm.contrib.concurrent import thread_map
 from datamodules.clips import CROPS, crop_box
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR, ClipDataset
 from musicinfuser.atomic_files import write_text
+from musicinfuser.clip_size import names_of
 from musicinfuser.errors import in_one_sentence, looked_for
 from musicinfuser.html_pages import render
 from musicinfuser.label_files import read_json_lines
@@ -100,7 +101,7 @@ def write_report(
             counts=clip_counts(clips),
             left_out=left_out_counts(left_out),
             groups=[
-                *_groups(map(_clip_card, clips), pictures_per_group),
+                *_groups(map(_clip_card, clips, _buckets(clips)), pictures_per_group),
                 *_groups(
                     (_file_card(row) for row in left_out if "file" in row), pictures_per_group
                 ),
@@ -117,12 +118,16 @@ def evenly_chosen(items: Sequence[Item], number: int | None) -> list[Item]:
     return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
 
 
-def _clip_card(clip: ClipHeader) -> Card:
+def _buckets(clips: Iterable[ClipHeader]) -> list[str]:
+    return names_of(clip.shape for clip in clips)
+
+
+def _clip_card(clip: ClipHeader, bucket: str) -> Card:
     own, split = clip.attributes, clip.split.replace("_", " ")
     kinds = [f"{key} {own[key]}" for key in ("genre", "camera") if key in own]
     facts = {
         split: True,
-        clip.bucket: True,
+        bucket: True,
         f"starts at {float(own.get('start_seconds', 'nan')):.2f} s": "start_seconds" in own,
         f"shot {own.get('shot')}": "shot" in own,
         f"music {clip.music}": clip.music,
@@ -240,12 +245,12 @@ def read_left_out(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[Le
     return [*found.values(), *counts]
 
 
-def clip_counts(clips: Iterable[ClipHeader]) -> list[Row]:
-    """Clips and videos of a cache per source, split, genre, camera and size, sorted."""
+def clip_counts(clips: Sequence[ClipHeader]) -> list[Row]:
+    """Clips and videos of a cache per source, split, genre, camera and bucket, sorted."""
     videos: dict[tuple[str, ...], list[str]] = {}
-    for clip in clips:
+    for clip, bucket in zip(clips, _buckets(clips), strict=True):
         genre, camera = (clip.attributes.get(key, "") for key in ("genre", "camera"))
-        group = (clip.source, clip.split, genre, camera, clip.bucket)
+        group = (clip.source, clip.split, genre, camera, bucket)
         videos.setdefault(group, []).append(clip.attributes.get("file", ""))
     names = ("source", "split", "genre", "camera", "size")
     return [

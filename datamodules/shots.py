@@ -94,9 +94,13 @@ class Shot:
         """When a clip must start to end with the shot."""
         return self.end_seconds - clip_seconds
 
+    def has_room(self, clip_seconds: float) -> bool:
+        """Whether a clip of this length fits."""
+        return self.latest_start(clip_seconds) >= self.start_seconds
+
     def reason_to_skip(self, clip_seconds: float, min_seconds: float = 0.0) -> str | None:
         """Why no clip is cut from it, or None."""
-        if self.latest_start(clip_seconds) < self.start_seconds:
+        if not self.has_room(clip_seconds):
             return "shot shorter than a clip"
         return "shot shorter than min_seconds" if self.seconds < min_seconds else None
 
@@ -128,11 +132,17 @@ def shots_between(
     return [Shot(a, max(a, b)) for a, b in zip(starts, ends, strict=True)]
 
 
-def place(draw: float, shots: Sequence[Shot], *, clip_seconds: float) -> tuple[Shot, float]:
-    """Which shot a draw falls into, and the start of the clip there.
+def place(
+    draw: float, shots: Sequence[Shot], *, lengths: Mapping[int, float]
+) -> tuple[Shot, int, float]:
+    """Which shot a draw falls into, and the frames and the start of the clip there.
 
-    Shots are met as often as they are long, starts within one evenly. The draw lies in [0, 1), and
-    no shot is shorter than a clip.
+    Shots are met as often as they are long, starts within one evenly.
+
+    Args:
+        draw: In [0, 1).
+        shots: None is shorter than the shortest clip.
+        lengths: Seconds of a clip by its frames; the most that fit into the shot are taken.
     """
     total = sum(shot.seconds for shot in shots)
     for shot in shots:
@@ -143,8 +153,9 @@ def place(draw: float, shots: Sequence[Shot], *, clip_seconds: float) -> tuple[S
     else:
         # Only rounding leads past the last one.
         draw = share
-    room = shot.latest_start(clip_seconds) - shot.start_seconds
-    return shot, shot.start_seconds + draw / share * room
+    num_frames = max(n for n, seconds in lengths.items() if shot.has_room(seconds))
+    room = shot.latest_start(lengths[num_frames]) - shot.start_seconds
+    return shot, num_frames, shot.start_seconds + draw / share * room
 
 
 def num_crops(duration_seconds: float, *, crops_per_minute: float) -> int:

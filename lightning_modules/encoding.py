@@ -40,7 +40,7 @@ class ClipEncoder(L.LightningModule):
     """Runs the frozen encoders; `callbacks.CacheWriter` writes what it returns.
 
     Attributes:
-        recipe: How clips are made, apart from each one's size; known after `setup`.
+        recipe: How clips are made, apart from each one's shape; known after `setup`.
     """
 
     recipe: EncodingRecipe

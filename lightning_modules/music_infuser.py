@@ -184,10 +184,12 @@ class MusicInfuserModule(L.LightningModule):
                 f"model.backbone.family is {self.family.family}, but data.family has clips of "
                 f"{geometry.title}; give both the same."
             )
-        if self.objective.first_frame_probability and getattr(data, "num_frames", None) == 1:
+        shortest = min((frames for frames, *_ in getattr(data, "shapes", ())), default=None)
+        if self.objective.first_frame_probability and shortest == 1:
             raise UserError(
                 "model.objective.first_frame_probability gives the first frame, but "
-                "data.num_frames is 1, so nothing is left to learn; set one of them higher or to 0."
+                "data.num_frames or a bucket's is 1, so nothing is left to learn; set one of them "
+                "higher or to 0."
             )
         fps, asked = getattr(data, "fps", self.sampling.fps), self.sampling.fps
         if fps != asked:

@@ -62,6 +62,6 @@ def check_equal_validation(trainer: L.Trainer) -> None:
         raise UserError(
             f"the processes have {counts} batches to validate with, but a sharded backbone runs on "
             f"all of them at once; set data.max_validation_clips to a multiple of {len(counts)}, "
-            "with clips of several sizes also data.validation_batch_size to 1, or "
+            "with clips of several sizes or lengths also data.validation_batch_size to 1, or "
             "data.validation_source to null."
         )

@@ -1,7 +1,7 @@
-"""Which clip sizes a backbone can take, and which of several sizes suits a video."""
+"""Which clip shapes a backbone can take, and which of several sizes suits a video."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -69,6 +69,10 @@ def check_takes_image(geometry: LatentGeometry, what: str = "an image is given")
 
 ClipSize = tuple[int, int]
 """Height and width in pixels."""
+ClipShape = tuple[int, int, int]
+"""Frames, and height and width in pixels."""
+Bucket = Sequence[int]
+"""Of ``data.buckets``: height and width, or frames, height and width."""
 
 
 @dataclass(frozen=True)
@@ -142,48 +146,72 @@ def num_visual_tokens(
     return frames * (rows // geometry.patch) * (columns // geometry.patch)
 
 
-def size_name(size: ClipSize) -> str:
-    """Height before width, as in the paper: ``480x848``."""
-    return f"{size[0]}x{size[1]}"
-
-
-def clip_sizes(
-    num_frames: int,
-    height: int,
-    width: int,
-    buckets: Sequence[ClipSize] | None,
-    *,
-    geometry: LatentGeometry = MOCHI,
-) -> tuple[ClipSize, ...]:
-    """The sizes of ``data.buckets``, or where it is None the one of ``data.height`` and ``width``.
+def named_shapes(
+    num_frames: int, height: int, width: int, buckets: Sequence[Bucket] | None
+) -> tuple[ClipShape, ...]:
+    """The shapes that ``data.buckets`` names, or where it is None the one of the other settings.
 
     Args:
-        num_frames: Frames of a clip.
+        num_frames: Frames of a clip, where a bucket names none.
         height: Pixels; not looked at if there are buckets, nor is the width.
         width: Pixels.
-        buckets: Height and width of each size.
-        geometry: Of the backbone that takes the clips.
+        buckets: Height and width of each shape, or its frames, height and width.
 
     Raises:
-        ValueError: No size, one twice, or one that the backbone cannot take.
+        UserError: No bucket, or one of neither two nor three numbers.
     """
     if buckets is None:
-        check_clip_size(num_frames, height, width, geometry=geometry)
-        return ((height, width),)
+        return ((num_frames, height, width),)
     if not buckets:
         raise UserError(
             "data.buckets is empty; name at least one [height, width], or give null to take "
             "data.height and data.width."
         )
-    sizes = tuple((rows, columns) for rows, columns in buckets)
-    for size in sizes:
+    for bucket in buckets:
+        if len(bucket) not in (2, 3):
+            raise UserError(
+                f"data.buckets names {list(bucket)}; a bucket is [height, width], or [frames, "
+                "height, width]."
+            )
+    frames = ((bucket[0] if len(bucket) == 3 else num_frames) for bucket in buckets)
+    return tuple((n, bucket[-2], bucket[-1]) for n, bucket in zip(frames, buckets, strict=True))
+
+
+def clip_shapes(
+    num_frames: int,
+    height: int,
+    width: int,
+    buckets: Sequence[Bucket] | None,
+    *,
+    geometry: LatentGeometry = MOCHI,
+) -> tuple[ClipShape, ...]:
+    """As `named_shapes`, of which a backbone must be able to take every one.
+
+    Raises:
+        UserError: No shape, one twice, or one that the backbone cannot take.
+    """
+    shapes = named_shapes(num_frames, height, width, buckets)
+    if buckets is None:
+        check_clip_size(num_frames, height, width, geometry=geometry)
+        return shapes
+    for shape, name in zip(shapes, names_of(shapes), strict=True):
         try:
-            check_clip_size(num_frames, *size, geometry=geometry)
+            check_clip_size(*shape, geometry=geometry)
         except UserError as error:
-            raise UserError(f"data.buckets, {size_name(size)}: {error}") from error
-        if sizes.count(size) > 1:
-            raise UserError(f"data.buckets names {size_name(size)} twice; name it once.")
-    return sizes
+            raise UserError(f"data.buckets, {name}: {error}") from error
+        if shapes.count(shape) > 1:
+            raise UserError(f"data.buckets names {name} twice; name it once.")
+    return shapes
+
+
+def names_of(shapes: Iterable[ClipShape]) -> list[str]:
+    """A name for each shape: ``480x848``, and ``73x480x848`` where they differ in frames.
+
+    Height before width, as in the paper.
+    """
+    shapes = list(shapes)
+    first = 0 if len({frames for frames, _, _ in shapes}) > 1 else 1
+    return ["x".join(map(str, shape[first:])) for shape in shapes]
 
 
 def nearest_size(width: int, height: int, sizes: Sequence[ClipSize]) -> ClipSize:

@@ -1,16 +1,17 @@
 """The cache of encoded clips, as a training run will find it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from datamodules import DanceDataModule
-from datamodules.cached_clips import check_captions, clips_to_train_on
+from datamodules.cached_clips import bucket_names, check_captions, clips_to_train_on
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
 from datamodules.mixing import Mixture, check_ratio
 from lightning_modules.encoding import check_encoders
-from musicinfuser.clip_size import size_name
+from musicinfuser.clip_size import names_of
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -60,7 +61,7 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
     with report.collecting():
         check_one_recipe(headers)
     with report.collecting():
-        data.check_sizes(headers)
+        data.check_shapes(headers)
     with report.collecting():
         check_caption_encoder(data.cache_dir, recipe, note=False)
     if encoders is not None:
@@ -88,9 +89,8 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
 
 
 def _share_of_steps(data: DanceDataModule, training: dict[str, list[ClipHeader]]) -> str:
-    """How often each size comes; nothing if there is only one."""
-    buckets = {source: [h.bucket for h in clips] for source, clips in training.items()}
-    mixture = Mixture(buckets, data.ratio, samples_per_step=1, seed=data.seed)
+    """How often each shape comes; nothing if there is only one."""
+    mixture = Mixture(bucket_names(training), data.ratio, samples_per_step=1, seed=data.seed)
     if len(mixture.step_shares) == 1:
         return ""
     total = sum(mixture.step_shares.values())
@@ -115,15 +115,18 @@ def _description(data: DanceDataModule, headers: list[ClipHeader], *, num_broken
             "captions missing": sum(not caption_path(folder, t).is_file() for t in texts),
             "share": data.ratio.get(source, 0),
         }
-        if len(data.sizes) > 1:
-            row |= {n: sum(h.bucket == n for h in clips) for n in map(size_name, data.sizes)}
+        if len(data.shapes) > 1:
+            counts = Counter(header.shape for header in clips)
+            row |= {n: counts[s] for n, s in zip(names_of(data.shapes), data.shapes, strict=True)}
         rows.append(row)
-    made_of = ", ".join(sorted({header.bucket for header in headers}))
+    shapes = {header.shape for header in headers}
+    made_of = ", ".join(sorted(names_of(shapes)))
+    frames = "" if len({n for n, *_ in shapes}) > 1 else f"{recipe.num_frames} frames of "
     texts_bytes = sum(p.stat().st_size for p in folder.glob("captions/*.safetensors"))
     return [
         f"{folder}: {count(len(headers), 'clip')} complete, {num_broken} broken; captions "
         f"{gigabytes(texts_bytes):.2f} GB",
-        f"made of {recipe.num_frames} frames of {made_of} at {recipe.fps:g} fps, {recipe.dtype}, "
+        f"made of {frames}{made_of} at {recipe.fps:g} fps, {recipe.dtype}, "
         f"vae {recipe.vae}, text encoder {recipe.text_encoder}, audio encoder "
         f"{recipe.audio_encoder}",
         table(rows),

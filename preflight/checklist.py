@@ -58,8 +58,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
         text_bytes=sizes["text_encoder"],
         vae_bytes=sizes["vae"],
         audio_bytes=sizes.get("audio_encoder", 0.0),
-        num_pixels=int(min(data.settings.num_frames, vae.encoded_frames))
-        * max(height * width for height, width in data.sizes),
+        num_pixels=max(int(min(n, vae.encoded_frames)) * h * w for n, h, w in data.shapes),
         channels=vae.first_channels(parts["vae"].config),
         value_bytes=(vae.dtype or DTYPES[spec.dtype]).itemsize,
         is_tiled=bool(spec.vae_tiling),

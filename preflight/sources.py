@@ -13,7 +13,7 @@ from datamodules.report import left_out_of
 from datamodules.shots import stored_cuts_only
 from lightning_modules import ClipEncoder
 from lightning_modules.captioning import VideoCaptioner
-from musicinfuser.clip_size import ClipSize, size_name
+from musicinfuser.clip_size import ClipShape, names_of
 from musicinfuser.media.latents import OutdatedClip, captions_missing, check_caption_encoder
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.tables import Row
@@ -43,16 +43,16 @@ def check_sources(data: EncodingDataModule, report: Report) -> list[ClipSpec]:
             dataset = source(data.settings)
             data.datasets.append(dataset)
             specs += dataset.clips
-            rows.append(_row(dataset, data.sizes))
+            rows.append(_row(dataset, data.shapes))
             notes += _notes(dataset)
     report.add("sources", table(rows), *notes)
     return specs
 
 
-def _row(dataset: ClipDataset, sizes: Sequence[ClipSize]) -> Row:
+def _row(dataset: ClipDataset, shapes: Sequence[ClipShape]) -> Row:
     videos = {spec.path for spec in dataset.clips}
     splits = Counter(spec.split for spec in dataset.clips)
-    buckets = Counter((spec.height, spec.width) for spec in dataset.clips)
+    buckets = Counter(spec.shape for spec in dataset.clips)
     row: dict[str, Any] = {
         "source": dataset.source,
         "videos used": len(videos),
@@ -63,7 +63,9 @@ def _row(dataset: ClipDataset, sizes: Sequence[ClipSize]) -> Row:
         "skipped": len(dataset.skipped),
         "not selected": sum(dataset.num_not_selected.values()),
     }
-    return row | {size_name(size): buckets[size] for size in sizes if len(sizes) > 1}
+    if len(shapes) > 1:
+        row |= {name: buckets[s] for name, s in zip(names_of(shapes), shapes, strict=True)}
+    return row
 
 
 def _notes(dataset: ClipDataset) -> list[str]:
@@ -114,15 +116,14 @@ def check_growth(
     captions = captions_missing(data.cache_dir, specs)
     value_bytes = DTYPES[module.encoders.spec.dtype].itemsize
     per_clip = {
-        size: clip_bytes(
-            data.settings.num_frames,
-            *size,
+        shape: clip_bytes(
+            *shape,
             fps=data.settings.fps,
             value_bytes=value_bytes,
             geometry=data.geometry,
             audio=module.encoders.audio,
         )
-        for size in data.sizes
+        for shape in data.shapes
     }
     texts = caption_bytes(
         captions,
@@ -130,9 +131,9 @@ def check_growth(
         value_bytes=value_bytes,
         max_tokens=module.encoders.spec.max_text_tokens,
     )
-    sizes = Counter((specs[i].height, specs[i].width) for i in missing)
-    needed = sum(number * per_clip[size] for size, number in sizes.items()) + texts
-    clips = " + ".join(f"{sizes[size]} x {per_clip[size] / 1e6:.3f} MB" for size in data.sizes)
+    shapes = Counter(specs[i].shape for i in missing)
+    needed = sum(number * per_clip[shape] for shape, number in shapes.items()) + texts
+    clips = " + ".join(f"{shapes[s]} x {per_clip[s] / 1e6:.3f} MB" for s in data.shapes)
     folder = Path(data.cache_dir)
     groups: Counter[tuple[str, str]] = Counter((specs[i].source, specs[i].split) for i in missing)
     rows: list[Row] = []

@@ -149,9 +149,7 @@ def training_sizes(
     settings: Settings, module: MusicInfuserModule, data: DanceDataModule
 ) -> memory.TrainingSizes:
     """What the memory of a run depends on; the module has its model on the meta device."""
-    tokens = max(
-        num_visual_tokens(data.num_frames, *size, geometry=data.geometry) for size in data.sizes
-    )
+    tokens = max(num_visual_tokens(*shape, geometry=data.geometry) for shape in data.shapes)
     return memory.TrainingSizes.of(
         module.adapted,
         num_tokens=data.batch_size * tokens,

@@ -47,14 +47,17 @@ def header(cache: Path, clip_id: str, **changes) -> ClipHeader:
 
 
 def write_handmade_clip(cache: Path, clip_id: str, *, number: float = 0.0, **changes) -> ClipHeader:
-    """Latents and audio filled with ``number``; captions get features of their length."""
+    """Latents and audio filled with ``number``, two features of audio per frame.
+
+    Captions get features of their length.
+    """
     made = header(cache, clip_id, **changes)
     shape = latent_shape(made.recipe.num_frames, *made.size)
     write_clip(
         made,
         latent_mean=torch.full(shape, number),
         latent_logvar=torch.full(shape, -number),
-        audio=torch.full((14, 96), number),
+        audio=torch.full((2 * made.recipe.num_frames, 96), number),
     )
     for caption in (made.caption, made.base_caption):
         write_caption(cache, caption, torch.full((len(caption), 64), float(len(caption))))

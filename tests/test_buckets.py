@@ -46,10 +46,10 @@ def mixed_cache(mixed_media: Path, small_parts: Path) -> Path:
 
 def test_each_clip_is_encoded_at_its_own_size(mixed_cache: Path) -> None:
     found = {Path(h.attributes["file"]).stem: h for h in read_headers(mixed_cache)}
-    wide = dict.fromkeys((*AIST, "landscape"), "32x64")
-    tall = dict.fromkeys(("phone", "portrait", TALL_HELD_OUT), "64x32")
-    buckets = {name: header.bucket for name, header in found.items()}
-    assert buckets == wide | tall | {"square": "48x48"}
+    wide = dict.fromkeys((*AIST, "landscape"), (7, 32, 64))
+    tall = dict.fromkeys(("phone", "portrait", TALL_HELD_OUT), (7, 64, 32))
+    buckets = {name: header.shape for name, header in found.items()}
+    assert buckets == wide | tall | {"square": (7, 48, 48)}
     for header in found.values():
         height, width = header.size
         assert read_clip(header.path)["latent_mean"].shape == (12, 2, height // 8, width // 8)
@@ -99,13 +99,13 @@ def test_training_mixes_sizes_and_resumes_to_the_bit(
     whole = record(run_cli, mixed_cache, tmp_path / "whole", num_steps=6)
     record(run_cli, mixed_cache, tmp_path / "parted", num_steps=3)
     assert record(run_cli, mixed_cache, tmp_path / "parted", num_steps=6) == whole
-    bucket = {h.clip_id: h.bucket for h in read_headers(mixed_cache)}
+    bucket = {h.clip_id: h.size for h in read_headers(mixed_cache)}
     steps = [
         {bucket[clip] for line in whole[i : i + 2] for clip in line["clips"]}
         for i in range(0, 12, 2)
     ]
     assert all(len(step) == 1 for step in steps)
-    assert set().union(*steps) == {"32x64", "64x32", "48x48"}
+    assert set().union(*steps) == {(32, 64), (64, 32), (48, 48)}
     assert len({line["loss"] for line in whole}) == 12
     # Half of the 24 samples, as near as whole steps allow: four fifths of the 16 wide ones.
     assert sum(clip in AIST for line in whole for clip in line["clips"]) == 13

@@ -5,14 +5,14 @@ from musicinfuser.clip_size import (
     MOCHI,
     LatentGeometry,
     check_clip_size,
-    clip_sizes,
+    clip_shapes,
     frames_within,
     geometry_of,
     latent_shape,
+    names_of,
     nearest_size,
     num_latent_frames,
     num_visual_tokens,
-    size_name,
 )
 
 WIDE, TALL, SQUARE = (480, 848), (848, 480), (640, 640)
@@ -79,9 +79,18 @@ def test_latent_frames_and_shape():
 
 
 def test_one_size_or_several():
-    assert clip_sizes(73, *WIDE, buckets=None) == (WIDE,)
-    assert clip_sizes(73, 1, 1, buckets=[[848, 480], [640, 640]]) == (TALL, SQUARE)
-    assert size_name(TALL) == "848x480"
+    assert clip_shapes(73, *WIDE, buckets=None) == ((73, *WIDE),)
+    several = clip_shapes(73, 1, 1, buckets=[[848, 480], [640, 640]])
+    assert several == ((73, *TALL), (73, *SQUARE))
+    assert names_of(several) == ["848x480", "640x640"]
+
+
+def test_buckets_may_name_frames():
+    several = clip_shapes(73, 1, 1, buckets=[[480, 848], [145, 480, 848], [7, 640, 640]])
+    assert several == ((73, *WIDE), (145, *WIDE), (7, *SQUARE))
+    assert names_of(several) == ["73x480x848", "145x480x848", "7x640x640"]
+    assert names_of(several[1:2]) == ["480x848"]
+    assert names_of([]) == []
 
 
 @pytest.mark.parametrize(
@@ -90,11 +99,23 @@ def test_one_size_or_several():
         ([], "data.buckets is empty; name at least one"),
         ([WIDE, (848, 484)], "data.buckets, 848x484: width is 484 px; it must be a multiple of 16"),
         ([WIDE, SQUARE, WIDE], "data.buckets names 480x848 twice"),
+        ([WIDE, (73, *WIDE)], "data.buckets names 480x848 twice"),
+        ([WIDE, (1, 73, *WIDE)], r"names \[1, 73, 480, 848\]; a bucket is \[height, width\], or "),
+        ([[480]], r"names \[480\]; a bucket is \[height, width\], or \[frames, height, width\]"),
+        (
+            [WIDE, (144, *WIDE)],
+            r"data.buckets, 144x480x848: num_frames is 144; Mochi takes 6k \+ 1 frames, e.g.",
+        ),
     ],
 )
 def test_buckets_that_cannot_be_used(buckets, message):
     with pytest.raises(ValueError, match=message):
-        clip_sizes(73, *WIDE, buckets=buckets)
+        clip_shapes(73, *WIDE, buckets=buckets)
+
+
+def test_wan_names_its_own_frames():
+    with pytest.raises(ValueError, match=r"83x480x832: num_frames is 83; Wan takes 4k \+ 1 frames"):
+        clip_shapes(81, 1, 1, [[480, 832], [83, 480, 832]], geometry=GEOMETRIES["wan"])
 
 
 @pytest.mark.parametrize(

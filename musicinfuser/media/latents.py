@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicinfuser.atomic_files import write_json_lines, write_text
-from musicinfuser.clip_size import ClipSize, size_name
+from musicinfuser.clip_size import ClipShape, ClipSize
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.label_files import LabelError, read_json, read_json_lines
 from musicinfuser.safetensors_files import save_tensors
@@ -46,8 +46,8 @@ class EncodingRecipe:
     """Everything that decides what is in an encoded clip besides the media itself."""
 
     num_frames: int
+    """Of this clip, as ``height`` and ``width``; all else is the same throughout a cache."""
     height: int
-    """Of this clip, as ``width``; all else is the same throughout a cache."""
     width: int
     fps: float
     audio_channel: str
@@ -67,9 +67,9 @@ class EncodingRecipe:
     decoding: str = "plain"
     """How pictures were read, see `musicinfuser.media.colours.Decoding`; older files are plain."""
 
-    def of_size(self, height: int, width: int) -> "EncodingRecipe":
-        """The same for clips of another size in pixels."""
-        return replace(self, height=height, width=width)
+    def of_shape(self, num_frames: int, height: int, width: int) -> "EncodingRecipe":
+        """The same for clips of another shape."""
+        return replace(self, num_frames=num_frames, height=height, width=width)
 
     def differences(self, other: "EncodingRecipe") -> list[str]:
         """``key: mine, not theirs`` for each field that differs."""
@@ -98,13 +98,13 @@ class ClipHeader:
 
     @property
     def size(self) -> ClipSize:
-        """Height and width in pixels: the clip's bucket."""
+        """Height and width in pixels."""
         return self.recipe.height, self.recipe.width
 
     @property
-    def bucket(self) -> str:
-        """The clip's size as a name: ``480x848``."""
-        return size_name(self.size)
+    def shape(self) -> ClipShape:
+        """Frames, height and width: the clip's bucket."""
+        return self.recipe.num_frames, *self.size
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def read_headers(cache_dir: str | Path) -> list[ClipHeader]:
     """All clips of a cache that count, sorted by source and clip id.
 
     Raises:
-        CacheError: No clips, a broken file, or files made by different recipes, sizes aside.
+        CacheError: No clips, a broken file, or files made by different recipes, shapes aside.
         LabelError: The list of clips that do not count cannot be read.
     """
     every = [read_clip_header(path) for path in clip_paths(cache_dir)]
@@ -307,13 +307,13 @@ def stored_clips(cache_dir: str | Path) -> list[Path]:
 
 
 def check_one_recipe(headers: Sequence[ClipHeader]) -> None:
-    """Refuse clips that were made by different recipes; their sizes may differ.
+    """Refuse clips that were made by different recipes; their shapes may differ.
 
     Raises:
         CacheError: Names two files that differ, and in what.
     """
     for header in headers:
-        differences = header.recipe.differences(headers[0].recipe.of_size(*header.size))
+        differences = header.recipe.differences(headers[0].recipe.of_shape(*header.shape))
         if differences:
             raise CacheError(
                 f"{header.path} and {headers[0].path} were encoded differently ("

@@ -180,7 +180,7 @@ def _require_room(tempo: float, takes: Sequence[Take], dataset: ClipDataset) -> 
         seconds = take.truth["num_frames"] / take.truth["fps"]
         # A dance from the wild is as long at any tempo, one under an AIST name has as many beats.
         seconds /= tempo if take.spec.source == "aist" else 1.0
-        if not dataset.has_room(seconds):
+        if not dataset.has_room(take.spec.num_frames, seconds):
             raise UserError(
                 f"tempo {tempo:g} leaves {seconds:.2f} s of {take.spec.path.name}, too little for "
                 f"{take.spec.num_frames} frames; choose a slower one or fewer frames."

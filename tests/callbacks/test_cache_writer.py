@@ -94,7 +94,7 @@ def test_writes_clip_and_header(world: SimpleNamespace) -> None:
     world.write(encoded())
     path = clip_path(world.cache, "youtube", "clip.seg1")
     found = read_clip_header(path)
-    assert found.recipe == world.module.recipe.of_size(32, 32)
+    assert found.recipe == world.module.recipe.of_shape(7, 32, 32)
     assert (found.source, found.clip_id, found.music, found.split) == (
         "youtube", "clip.seg1", None, "train",
     )  # fmt: skip

@@ -134,9 +134,40 @@ def test_settings_of_the_data_module(tmp_path: Path) -> None:
             **(SIZE | changes),
         )
 
-    assert data().sizes == (WIDE,)
+    assert data().shapes == ((7, *WIDE),)
     several = data(buckets=BUCKETS)
-    assert several.sizes == tuple(BUCKETS)
+    assert several.shapes == tuple((7, *size) for size in BUCKETS)
     assert sizes(several.sources[0](several.settings).clips) == {"portrait": TALL}
     with pytest.raises(ValueError, match="data.buckets, 64x40: width is 40 px"):
         data(buckets=[WIDE, (64, 40)])
+
+
+def test_each_clip_takes_the_longest_length_that_its_video_fills(tmp_path: Path) -> None:
+    """Of its size: 7, 19 and 31 frames last 0.3, 0.7 and 1.1 s, and margins take a tenth."""
+    for name, seconds in {"brief": 0.5, "short": 1.0, "usual": 1.25, "long": 3.0}.items():
+        times = [k / 30 for k in range(round(30 * seconds))]
+        write_media(
+            tmp_path / f"{name}.mp4", times=times, width=128, height=72, audio=sine(440, seconds)
+        )
+    film(tmp_path / "portrait.mp4", 72, 128)
+    buckets = [WIDE, (31, *WIDE), (19, *WIDE), (37, *TALL), TALL]
+    dataset = cut(YouTubeDataset, tmp_path, **SIZE, buckets=buckets)
+    shapes = {Path(spec.attributes["file"]).stem: spec.shape for spec in dataset.clips}
+    assert shapes == {
+        "brief": (7, *WIDE),
+        "short": (19, *WIDE),
+        "usual": (31, *WIDE),
+        "long": (31, *WIDE),
+        "portrait": (7, *TALL),
+    }
+    for clip in dataset:
+        frames, height, width = shapes[Path(clip.spec.attributes["file"]).stem]
+        assert clip.frames.shape == (frames, height, width, 3)
+        first, number = clip.own_sound
+        seconds = {7: 0.3, 19: 0.7, 31: 1.1}[frames]
+        assert (first, number, len(clip.waveform)) == (0, 16_000 * seconds, 16_000 * seconds)
+    alone = cut(YouTubeDataset, tmp_path, **SIZE, buckets=[(31, *WIDE), (37, *TALL)])
+    assert {spec.shape for spec in alone.clips} == {(31, *WIDE)}
+    reasons = {skip.path.stem: skip.reason for skip in alone.skipped}
+    assert reasons["portrait"].startswith("too short: 1.20 s, a clip of 1.3 s with margins needs")
+    assert reasons.keys() == {"brief", "short", "portrait"}

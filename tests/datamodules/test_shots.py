@@ -81,19 +81,30 @@ def test_one_shot_takes_a_draw_as_it_always_was_taken():
         for seconds in (2.9, 7.3, 61.7):
             (whole,) = shots_between([], seconds, edge_margin=0.05)
             earliest, latest = 0.05 * seconds, (1 - 0.05) * seconds - 2.5
-            expected = (whole, earliest + draw * (latest - earliest))
-            assert place(draw, [whole], clip_seconds=2.5) == expected
+            expected = (whole, 73, earliest + draw * (latest - earliest))
+            assert place(draw, [whole], lengths={73: 2.5}) == expected
 
 
 def test_longer_shots_are_met_more_often_and_starts_fill_them():
     shots = [Shot(1.0, 4.0), Shot(6.0, 7.0), Shot(8.0, 16.0)]
-    placed = [place((k + 0.5) / 1200, shots, clip_seconds=1.0) for k in range(1200)]
-    assert [sum(shot is s for s, _ in placed) for shot in shots] == [300, 100, 800]
+    placed = [place((k + 0.5) / 1200, shots, lengths={25: 1.0}) for k in range(1200)]
+    assert [sum(shot is s for s, *_ in placed) for shot in shots] == [300, 100, 800]
     for shot in shots:
-        starts = [start for s, start in placed if s is shot]
+        starts = [start for s, _, start in placed if s is shot]
         assert shot.start_seconds <= min(starts) < shot.start_seconds + 0.01
         assert shot.end_seconds - 1.01 < max(starts) <= shot.end_seconds - 1.0
-    assert place(1 - 2**-53, shots, clip_seconds=1.0)[1] <= 15.0
+    assert place(1 - 2**-53, shots, lengths={25: 1.0})[2] <= 15.0
+
+
+def test_a_clip_is_as_long_as_its_shot_allows():
+    shots, lengths = [Shot(0.0, 1.0), Shot(2.0, 4.5), Shot(6.0, 16.5)], {25: 1.0, 49: 1.7, 73: 2.5}
+    placed = [place((k + 0.5) / 1400, shots, lengths=lengths) for k in range(1400)]
+    taken = {(shots.index(shot), frames) for shot, frames, _ in placed}
+    assert taken == {(0, 25), (1, 73), (2, 73)}
+    assert [sum(shot is s for s, *_ in placed) for shot in shots] == [100, 250, 1050]
+    for shot, frames, start in placed:
+        assert shot.start_seconds <= start <= shot.end_seconds - lengths[frames] + 1e-12
+    assert place(0.5, [Shot(0.0, 2.4)], lengths=lengths)[1] == 49
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])

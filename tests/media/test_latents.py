@@ -80,13 +80,16 @@ def test_headers_come_sorted_by_source_and_clip(tmp_path: Path) -> None:
     ]
 
 
-def test_clips_of_a_cache_may_differ_in_size_alone(tmp_path: Path) -> None:
+def test_clips_of_a_cache_may_differ_in_shape_alone(tmp_path: Path) -> None:
     write_handmade_clip(tmp_path, "a")
-    write_handmade_clip(tmp_path, "b", recipe=replace(RECIPE, height=64, width=48))
+    write_handmade_clip(tmp_path, "b", recipe=RECIPE.of_shape(13, 64, 48))
     one, other = read_headers(tmp_path)
-    assert (one.size, one.bucket) == ((32, 32), "32x32")
-    assert (other.size, other.bucket) == ((64, 48), "64x48")
-    assert read_clip(other.path)["latent_mean"].shape == (12, 2, 8, 6)
+    assert (one.size, one.shape) == ((32, 32), (7, 32, 32))
+    assert (other.size, other.shape) == ((64, 48), (13, 64, 48))
+    assert read_clip(other.path)["latent_mean"].shape == (12, 3, 8, 6)
+    write_handmade_clip(tmp_path, "c", recipe=replace(RECIPE, num_frames=13, fps=25.0))
+    with pytest.raises(CacheError, match=r"encoded differently \(fps: 25.0, not 30.0\)"):
+        read_headers(tmp_path)
 
 
 def test_headers_are_what_they_were_before_clips_had_buckets(tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_headers_are_what_they_were_before_clips_had_buckets(tmp_path: Path) -> 
 
 
 def test_the_shipped_cache_is_read() -> None:
-    assert {h.bucket for h in read_headers(ROOT / "assets" / "small-cache")} == {"64x64"}
+    assert {h.shape for h in read_headers(ROOT / "assets" / "small-cache")} == {(73, 64, 64)}
 
 
 @pytest.mark.parametrize("made", ["no folder", "an empty folder"])
@@ -121,7 +124,6 @@ def test_an_empty_cache_says_what_to_do(tmp_path: Path, made: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_frames", 13),
         ("fps", 25.0),
         ("audio_channel", "first"),
         ("dtype", "bfloat16"),

@@ -17,7 +17,7 @@ from tests.integrations.conftest import CHANNELS, NUM_LATENT
 FOLDER = os.environ.get("COMFYUI_FOLDER")
 pytestmark = pytest.mark.skipif(
     FOLDER is None,
-    reason="COMFYUI_FOLDER names no checkout of ComfyUI, whose code no package registry has",
+    reason="COMFYUI_FOLDER names no checkout of ComfyUI, whose code was found in no registry",
 )
 # Published names of Wan's weights, and diffusers'.
 WAN = {

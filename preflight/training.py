@@ -19,7 +19,7 @@ from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
 from lightning_modules.music_gap import GAP_KEY, gap_text
 from musicinfuser.adapters.initial import load_adapter
-from musicinfuser.clip_size import num_visual_tokens
+from musicinfuser.clip_size import ClipShape, num_visual_tokens
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.lora import is_lora_name
@@ -149,7 +149,7 @@ def training_sizes(
     settings: Settings, module: MusicInfuserModule, data: DanceDataModule
 ) -> memory.TrainingSizes:
     """What the memory of a run depends on; the module has its model on the meta device."""
-    tokens = max(num_visual_tokens(*shape, geometry=data.geometry) for shape in data.shapes)
+    tokens = num_visual_tokens(*_largest(data), geometry=data.geometry)
     return memory.TrainingSizes.of(
         module.adapted,
         num_tokens=data.batch_size * tokens,
@@ -158,6 +158,11 @@ def training_sizes(
         optimizer_bytes=module.optimization.state_bytes,
         num_shares=_num_devices(settings) if module.shard_backbone else 1,
     )
+
+
+def _largest(data: DanceDataModule) -> ClipShape:
+    """The shape of the most tokens."""
+    return max(data.shapes, key=lambda shape: num_visual_tokens(*shape, geometry=data.geometry))
 
 
 def _num_devices(settings: Settings) -> int:
@@ -189,11 +194,8 @@ def check_memory(
     rows = memory.training_rows(sizes)
     memory.add_memory("training", rows, report, accelerator=accelerator, host=host)
     if accelerator != "cpu" and sizes.num_shares == 1 and module.backbone_spec.quantize is None:
-        size = max(data.sizes, key=lambda size: size[0] * size[1])
-        work = Work.of(
-            module.adapted, data.num_frames, *size,
-            text_tokens=module.encoders.spec.max_text_tokens,
-        )  # fmt: skip
+        text_tokens = module.encoders.spec.max_text_tokens
+        work = Work.of(module.adapted, *_largest(data), text_tokens=text_tokens)
         num_clips = data.batch_size * settings.trainer["accumulate_grad_batches"]
         add_profiles(module.adapted, sizes, work, report, num_clips, configs=settings.configs)
 

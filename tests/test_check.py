@@ -313,9 +313,9 @@ def test_machines(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_profile_for_this_machine_comes_with_its_work_and_command(
     check: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def said(gb: float) -> str:
+    def said(gb: float, *options: str) -> str:
         monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [gb * 10**9])
-        return dict(check("--trainer.accelerator=gpu").sections)["profiles (an estimate)"]
+        return dict(check("--trainer.accelerator=gpu", *options).sections)["profiles (an estimate)"]
 
     text = said(80)
     assert "TFLOP per step" in text.splitlines()[0]
@@ -325,6 +325,9 @@ def test_the_profile_for_this_machine_comes_with_its_work_and_command(
     assert command.strip().startswith("python train.py fit --config ")
     assert command.endswith("--config configs/profiles/80gb.yaml")
     assert said(0.001).splitlines()[-1].startswith("none fits this machine")
+    # With buckets, of the one with the most tokens.
+    longest = said(80, "--data.init_args.buckets=[[64,64],[607,32,32],[32,32]]")
+    assert longest == said(80, "--data.init_args.num_frames=607") != text
 
 
 def test_a_full_disk(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

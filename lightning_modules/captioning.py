@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from datamodules.captioning import Stills
 from datamodules.clips import SkippedClip
+from musicinfuser.errors import UserError
 from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.captioner import Captioner, CaptionerSpec
 from musicinfuser.networks.text_tokens import cut_note
@@ -44,7 +45,7 @@ class VideoCaptioner(L.LightningModule):
             captioner: Model and question.
             text_encoder: Hub id or folder of the base that will read the captions: its tokenizer
                 finds those that are too long. If it is not on this machine, the encode job warns.
-                Null is the family's (of several, the first).
+                Null is the family's (of several, the first), if there is one.
             max_text_tokens: What is read of a caption; null is what the family reads (Mochi: 256,
                 Wan: 512).
             family: As ``model.backbone.family`` of the training.
@@ -52,6 +53,11 @@ class VideoCaptioner(L.LightningModule):
         super().__init__()
         self.spec = captioner
         kind = family_named(family)
+        if text_encoder is None and not kind.published:
+            raise UserError(
+                f"model.family is {family}, of which no weights are published; name the folder of "
+                "its text encoder in model.text_encoder."
+            )
         self.text_encoder = text_encoder or next(iter(kind.published))
         self.max_text_tokens = max_text_tokens or kind.usual.text_tokens
         self._cleaned = kind.cleaned

@@ -26,6 +26,7 @@ SHIPPED = {
     "base": ("fit", ["base"]),
     "recommended": ("fit", ["base", "recommended"]),
     "small_world/small": ("fit", ["base", "small_world/small"]),
+    "small_world/small_wan": ("fit", ["base", "small_world/small", "small_world/small_wan"]),
     "wan_1b": ("fit", ["base", "wan_1b"]),
     "wan_14b": ("fit", ["base", "wan_14b"]),
     "wan_14b_24gb": ("fit", ["base", "wan_14b", "wan_14b_24gb"]),
@@ -68,6 +69,10 @@ SHIPPED = {
     },
     "small_world/parts/vae": ("fit", ["small_world/parts/vae"]),
     "small_world/parts/base": ("fit", ["small_world/parts/base"]),
+    "small_world/parts/base_wan": (
+        "fit",
+        ["small_world/parts/base", "small_world/parts/base_wan"],
+    ),
     "small_world/parts/audio_encoder": ("fit", ["small_world/parts/audio_encoder"]),
     "small_world/parts/text_encoder": ("fit", ["small_world/parts/text_encoder"]),
 }

@@ -11,7 +11,9 @@ from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.generation.clip import audio_seconds
-from musicinfuser.networks.backbones import FAMILIES
+from musicinfuser.networks.backbone import BackboneSpec, backbone_config
+from musicinfuser.networks.backbones import FAMILIES, families_of
+from tests.conftest import ROOT
 
 WAN = GEOMETRIES["wan"]
 
@@ -78,3 +80,13 @@ def test_layer_requests_have_sizes_that_the_family_takes(tmp_path):
     LayerRequestsDataModule(**asked, family="wan")
     with pytest.raises(ValueError, match=r"num_frames is 33; Mochi takes 6k \+ 1 frames"):
         LayerRequestsDataModule(**asked)
+
+
+def test_wans_form_on_mochis_latents_is_known_by_their_channels():
+    path = str(ROOT / "configs" / "small_world" / "parts" / "wan.json")
+    config = backbone_config(BackboneSpec(config=path, family="wan_on_mochi"))
+    assert [kind.family for kind in families_of(config)] == ["wan_on_mochi"]
+    ours, mochi = GEOMETRIES["wan_on_mochi"], GEOMETRIES["mochi"]
+    assert (ours.temporal, ours.spatial, ours.fps) == (mochi.temporal, mochi.spatial, mochi.fps)
+    with pytest.raises(ValueError, match="set model.backbone.family to wan_on_mochi"):
+        backbone_config(BackboneSpec(config=path, family="wan"))

@@ -37,7 +37,8 @@ class BackboneSpec:
     seed: int = 0
     """Seed of random weights; no effect with ``pretrained``."""
     family: str = "mochi"
-    """``mochi``, ``wan`` (Wan 2.1 T2V) or ``wan_5b`` (Wan 2.2 TI2V 5B)."""
+    """``mochi``, ``wan`` (Wan 2.1 T2V) or ``wan_5b`` (Wan 2.2 TI2V 5B); ``wan_on_mochi``, for
+    the small world alone: Wan's form on Mochi's latents."""
     quantize: Literal["int8", "fp8"] | None = None
     """Keep the weights of the blocks' linear layers in 8 bits; null keeps them in ``dtype``."""
 

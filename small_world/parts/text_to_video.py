@@ -1,4 +1,4 @@
-"""TextToVideoModule: trains a small Mochi on silent dancers, with its text encoder."""
+"""TextToVideoModule: trains a small Mochi, or another, on silent dancers, with its text encoder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from transformers import AutoTokenizer, T5EncoderModel
 from lightning_modules.settings import ValidationSpec
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import shifted
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import normalise, posterior_sample
 from musicinfuser.memory.settings import MemorySettings
+from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import load_pretrained
@@ -43,6 +45,7 @@ class TextToVideoModule(SmallPartModule):
         train_text_encoder: bool = True,
         compile_blocks: bool = False,
         noise_shift: float = 1.0,
+        backbone: BackboneSpec | None = None,
         schedule: LRSchedulerCallable | None = None,
         seed: int = 42,
     ) -> None:
@@ -62,22 +65,34 @@ class TextToVideoModule(SmallPartModule):
             noise_shift: Noise levels are drawn uniformly and moved towards 1 by so much (1: not at
                 all; `shifted`). Colours of large areas show through almost all noise, so that only
                 the last few per cent teach a model to take them from the text.
+            backbone: A transformer of another family, in fp32, in the place of the Mochi in
+                ``pretrained``; what is exported then is no folder of a pipeline.
             schedule: Of the learning rate, likewise; null keeps the optimizer's own rate.
             seed: Seed of noise levels and noise.
 
         Raises:
-            ValueError: A shift that is not positive.
+            ValueError: A shift that is not positive, or a transformer that is not in fp32.
         """
         self.validated = [f"loss_sigma_{name}" for name in validation.names]
         super().__init__(optimizer, export_dir, pretrained=pretrained, schedule=schedule, seed=seed)
         check_number("noise_shift", noise_shift, above=0, hint=" (1: uniform levels)")
+        if backbone is not None and backbone.dtype != "float32":
+            raise UserError(
+                f"model.backbone.dtype is {backbone.dtype}, but all its weights are trained here; "
+                "set it to float32."
+            )
+        self.backbone = backbone
         self.noise_shift, self.validation = noise_shift, validation
         self.max_text_tokens, self.train_text_encoder = max_text_tokens, train_text_encoder
         self.compile_blocks = compile_blocks
 
     def build(self) -> None:
         """Read transformer, text encoder and tokenizer."""
-        backbone = self.read_or_build(MochiTransformer3DModel)
+        backbone = (
+            self.read_or_build(MochiTransformer3DModel)
+            if self.backbone is None
+            else build_backbone(self.backbone)
+        )
         self.model = MusicModel(
             backbone,
             layers=[],
@@ -136,14 +151,15 @@ class TextToVideoModule(SmallPartModule):
         return velocity_loss(predicted, velocity_target(latents, noise))
 
     def export(self) -> None:
-        """Write the trained parts, and what else a folder of Mochi's needs."""
+        """Write the trained parts, and what else a folder of Mochi's needs, if it is one."""
         folder = Path(self.export_dir)
         # Not where the start was read from.
         self.model.backbone.register_to_config(_name_or_path="")
         self.model.backbone.save_pretrained(folder / "transformer")
         self.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        write_pipeline_rest(folder)
+        if self.backbone is None:
+            write_pipeline_rest(folder)
 
     def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
         shape = batch.latent_mean.shape[1:]

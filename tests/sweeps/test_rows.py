@@ -155,12 +155,13 @@ def sweep(name: str) -> SweepSpec:
 
 
 def in_small_sweeps() -> list[str]:
-    """The overlays of the sweeps on the small world."""
-    small = "configs/small_world/small.yaml"
+    """The ablations of the sweeps on the small world; another base is none."""
+    small, folder = "configs/small_world/small.yaml", Path("configs/ablations")
     specs = [spec for spec in map(sweep, SWEEPS) if small in spec.configs]
     rows = [row for spec in specs for row in all_rows(spec)]
-    paths = [Path(path).relative_to("configs/ablations") for row in rows for path in row.overlays]
-    return list(dict.fromkeys(path.with_suffix("").as_posix() for path in paths))
+    paths = [Path(path) for row in rows for path in row.overlays]
+    names = [p.relative_to(folder).with_suffix("") for p in paths if p.is_relative_to(folder)]
+    return list(dict.fromkeys(name.as_posix() for name in names))
 
 
 def under_small() -> list[str]:

@@ -7,8 +7,11 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.backbones.base import Backbone, Given, SolverName, Stream
 from musicinfuser.networks.backbones.mochi import Mochi
 from musicinfuser.networks.backbones.wan import Wan, Wan5B
+from musicinfuser.networks.backbones.wan_on_mochi import WanOnMochi
 
-FAMILIES: dict[str, type[Backbone]] = {kind.family: kind for kind in (Mochi, Wan, Wan5B)}
+FAMILIES: dict[str, type[Backbone]] = {
+    kind.family: kind for kind in (Mochi, Wan, Wan5B, WanOnMochi)
+}
 """By the name that configs and files use."""
 
 
@@ -56,6 +59,7 @@ __all__ = [
     "Stream",
     "Wan",
     "Wan5B",
+    "WanOnMochi",
     "backbone_of",
     "families_of",
     "family_named",

@@ -38,7 +38,7 @@ from musicinfuser.networks.backbones.base import (
     Usual,
 )
 from musicinfuser.networks.text_tokens import trim_text
-from musicinfuser.networks.vaes import WanVae
+from musicinfuser.networks.vaes import Vae, WanVae
 from musicinfuser.pretrained_sources import find_local, model_index, part_config
 from musicinfuser.setting_checks import check_number
 
@@ -169,7 +169,7 @@ class Wan(Backbone):
     lora_text = tuple(rf"attn2\.{name}" for name in ("to_q", "to_k", "to_v", r"to_out\.0"))
     lora_feed_forward = (r"ffn\.net\.0\.proj", r"ffn\.net\.2")
     text_layers = ("attn2.to_k", "attn2.to_v")
-    vae = WanVae
+    vae: ClassVar[type[Vae]] = WanVae
     text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
     text_attentions = 1
     reads_empty_text = True  # one token, the end
@@ -294,7 +294,8 @@ class Wan(Backbone):
                 "Wan's rotations and norms must stay in fp32; load it with model.backbone.dtype "
                 "bfloat16 and train with trainer.precision bf16-mixed instead of bf16-true."
             )
-        latents, text = latents.to(dtype), _filled_up(text.to(dtype), mask, lengths)
+        latents = latents.to(dtype)
+        text = _filled_up(text.to(dtype), mask, lengths, num_tokens=self.usual.text_tokens)
         rotary = model.rope(latents)
         # As in WanPipeline, which knows no autocast: each part has the type of its weights.
         with torch.autocast(latents.device.type, enabled=False):
@@ -399,14 +400,16 @@ class UniPC(Solver):
         scheduler.set_begin_index(num_done)
 
 
-def _filled_up(text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None) -> Tensor:
-    """Text ``(B, L, width)`` with zeros after each sample's own tokens, ``(B, 512, width)``."""
+def _filled_up(
+    text: Tensor, mask: Tensor | None, lengths: tuple[int, ...] | None, *, num_tokens: int
+) -> Tensor:
+    """Text ``(B, L, width)`` with zeros after each sample's own tokens, to ``num_tokens``."""
     text, _, is_own = trim_text(text, mask, lengths)
-    if text.shape[1] > TEXT_TOKENS:
+    if text.shape[1] > num_tokens:
         raise UserError(
-            f"a text has {text.shape[1]} tokens, but Wan reads {TEXT_TOKENS}; set "
-            f"model.encoders.max_text_tokens to {TEXT_TOKENS}."
+            f"a text has {text.shape[1]} tokens, but Wan reads {num_tokens}; set "
+            f"model.encoders.max_text_tokens to {num_tokens}."
         )
     if is_own is not None:
         text = text.masked_fill(~is_own[..., None], 0)
-    return F.pad(text, (0, 0, 0, TEXT_TOKENS - text.shape[1]))
+    return F.pad(text, (0, 0, 0, num_tokens - text.shape[1]))

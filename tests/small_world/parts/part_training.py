@@ -7,12 +7,18 @@ from tests.conftest import ROOT
 from train import main
 
 
-def train_part(name: str, root: Path, *arguments: str, steps: int = 2) -> Any:
-    """The config of that name among those of the parts; what is trained goes to ``root/export``."""
+def train_part(
+    name: str, root: Path, *arguments: str, steps: int = 2, overlay: str | None = None
+) -> Any:
+    """The config of that name among those of the parts; what is trained goes to ``root/export``.
+
+    ``overlay`` is another one of them, laid over it.
+    """
+    names = [name] if overlay is None else [name, overlay]
     return main(
         [
             "fit",
-            f"--config={ROOT}/configs/small_world/parts/{name}.yaml",
+            *(f"--config={ROOT}/configs/small_world/parts/{n}.yaml" for n in names),
             f"--trainer.default_root_dir={root}",
             "--trainer.accelerator=cpu",
             f"--trainer.max_steps={steps}",

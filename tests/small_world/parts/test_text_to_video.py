@@ -1,17 +1,23 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import MochiPipeline
+from diffusers import MochiPipeline, WanTransformer3DModel
+from torch.nn.functional import pad
 
 from datamodules import DanceDataModule
 from datamodules.batch import ClipBatch, collate
 from musicinfuser.keyed_random import generator
+from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.backbones.mochi import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.parts.text_to_video import TextToVideoModule
+from tests.conftest import ROOT
 from tests.small_world.parts.part_training import base_arguments, train_part
+
+WAN = f"{ROOT}/configs/small_world/parts/wan.json"
 
 
 @pytest.fixture
@@ -137,3 +143,64 @@ def test_compiled_blocks_give_the_same_loss(
     assert all(block.run is blocks[0].run is not run_block for block in blocks)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     assert compiled.state_dict().keys() == module.state_dict().keys()
+
+
+def test_a_base_of_wans_form_trains_on_the_same_clips(
+    small_parts: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    cli = train_part(
+        "base", tmp_path, *base_arguments(small_parts, small_cache),
+        "--model.init_args.train_text_encoder=false", f"--model.init_args.backbone.config={WAN}",
+        overlay="base_wan",
+    )  # fmt: skip
+    assert {"val/loss", "val/loss_sigma_0.90"} <= cli.trainer.callback_metrics.keys()
+    export = tmp_path / "export"
+    assert not (export / "model_index.json").exists()
+    read = WanTransformer3DModel.from_pretrained(export / "transformer").state_dict()
+    trained = cli.model.model.backbone.state_dict()
+    assert all(torch.equal(weight, trained[name]) for name, weight in read.items())
+
+
+def test_loss_of_wans_form_recomputed_by_diffusers(
+    small_parts: Path, batch: ClipBatch, module: TextToVideoModule
+) -> None:
+    optimizer = module.optimization.make_optimizer
+    spec = BackboneSpec(config=WAN, family="wan_on_mochi", dtype="float32")
+    ours = TextToVideoModule(
+        str(small_parts), "", optimizer, train_text_encoder=False, backbone=spec
+    )
+    ours.configure_model()
+    theirs = WanTransformer3DModel.from_config(ours.model.backbone.config)
+    theirs.load_state_dict(ours.model.backbone.state_dict())
+    sigma = torch.tensor([0.2, 0.5, 0.9])
+    batch = replace(batch, captions=("a", "", "a dancer in red"))
+    found = ours.velocity_losses(batch, sigma, purpose="training")
+
+    encoders = Encoders(EncodersSpec(mochi=str(small_parts), dtype="float32"))
+    for row, index in enumerate(batch.sample_index):
+        shape = batch.latent_mean.shape[1:]
+        noise, draw = (
+            torch.randn(shape, generator=generator(42, index, f"training {purpose}"))
+            for purpose in ("noise", "posterior")
+        )
+        latents = batch.latent_mean[row] + (0.5 * batch.latent_logvar[row]).exp() * draw
+        statistics = (batch.latents_mean, batch.latents_std)
+        mean, std = (values.view(-1, 1, 1, 1) for values in statistics)
+        latents = (latents - mean) / std
+        text = torch.zeros(0, 64)
+        if batch.captions[row]:
+            (text,) = encoders.encode_captions([batch.captions[row]], device=torch.device("cpu"))
+        # Wan predicts what leads from data to noise, of times that rise with noise.
+        (away,) = theirs(
+            ((1 - sigma[row]) * latents + sigma[row] * noise)[None],
+            sigma[row][None] * 1000,
+            pad(text, (0, 0, 0, 256 - len(text)))[None],
+            return_dict=False,
+        )
+        expected = (away[0] - (noise - latents)).square().mean()
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
+    found.mean().backward()
+    assert {n for n, p in ours.model.named_parameters() if p.grad is None} == set()
+    with pytest.raises(ValueError, match="dtype is bfloat16, but all its weights are trained"):
+        half = BackboneSpec(config=WAN, family="wan_on_mochi")
+        TextToVideoModule(str(small_parts), "", optimizer, backbone=half)

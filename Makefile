@@ -52,7 +52,8 @@ bench: .venv/.installed
 		--out $(RESULTS)/memory_wan_14b_24gb.json
 	$(PY) -m benchmarks.results_table
 
-# What needs a GPU, in one call of ten minutes; benchmarks/gpu_queue.md says what it needs.
+# What needs a GPU, in one call of ten minutes: one table, and one file that README's is made of.
+# benchmarks/gpu_queue.md says what it needs.
 # `make gpu-check PY=python3 PACKAGES=packages.tar.xz` takes the machine's own Python.
 gpu-check:
 	$(PY) -m benchmarks.gpu_check --out runs/gpu_check $(if $(PACKAGES),--packages $(PACKAGES))

@@ -5,12 +5,13 @@
 Needs PyTorch, NumPy and what ``benchmarks/gpu_queue.md`` lists; ``--packages`` takes those as a
 folder of wheels or one tar archive of them unpacked. Parts run in order of worth, each in a
 process of its own and within its time, so that one that fails or does not fit loses only itself.
-Each part leaves ``<name>.json`` and ``<name>.log``; ``summary.md`` holds all tables. Run it again
-with another ``--out`` and ``--parts`` for what was cut off. ``--try_out`` runs everything small on
-a CPU.
+It prints one table and writes ``gpu_check.json``, with all that its parts found; each part also
+leaves ``<name>.json`` and ``<name>.log``, ``summary.md`` holds the tables of all. ``--try_out``
+runs everything small on a CPU.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -19,11 +20,12 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.report import read_figures, table
+from benchmarks.gpu_figures import figures_of
+from benchmarks.report import Figure, read_figures, result_of, table, write_json
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.tables import Row, markdown_table
@@ -31,11 +33,16 @@ from musicinfuser.tables import Row, markdown_table
 ROOT = Path(__file__).parents[1]
 # Of starting a process, before anything is measured; a part that has less is not begun.
 LEAST_SECONDS = 15.0
+# Before a part is ended, to write what it has.
+WRITING_SECONDS = 8.0
+# Frames that every family takes, and blocks of which a third hears music.
 TRY_OUT = (
-    "--layers", "2", "--size", "small", "--frames", "7", "--height", "32", "--width", "32",
+    "--layers", "3", "--size", "small", "--frames", "13", "--height", "32", "--width", "32",
     "--device", "cpu",
 )  # fmt: skip
-TRY_OUT_LIMIT_S = 120.0
+# Of a part and of all, for a machine that is busy with something else.
+TRY_OUT_LIMIT_S, TRY_OUT_MINUTES = 600.0, 60.0
+MINUTES = 9.6
 
 
 @dataclass(frozen=True)
@@ -47,41 +54,52 @@ class Part:
     limit_s: float
     """When it is ended."""
     arguments: tuple[str, ...] = ()
+    title: str = ""
+    """In the table."""
+    planned: tuple[str, str] | None = None
+    """Backbone and profile of the plan that its memory is compared with."""
 
 
-def _train(profile: str, *variants: str) -> tuple[str, ...]:
-    return ("--profile", profile, "--variants", ",".join(variants))
+def _train(profile: str, *variants: str, steps: int = 3) -> tuple[str, ...]:
+    given = ("--profile", profile, "--variants", ",".join(variants), "--steps", str(steps))
+    return (*given, "--warm_up", "2")
 
 
-# In order of worth. The small ones first: they tell in seconds whether the rest can run.
+WAN = ("--layers", "30", "--frames", "81", "--width", "832")
+# In order of worth. What may take the compiler's time comes last of a part's variants.
 PARTS = (
-    Part("device", "device", 30),
-    Part("train_4_layers", "train_step", 75,
-         (*_train("base", "attention+compiled", "attention+eager", "full+eager", "stock"),
-          "--layers", "4", "--steps", "10", "--warm_up", "2")),
-    Part("train_80gb", "train_step", 170,
-         (*_train("80gb", "profile", "full+compiled", "attention+eager"),
-          "--steps", "8", "--warm_up", "3")),
-    Part("train_40gb", "train_step", 90,
-         (*_train("40gb", "profile"), "--steps", "5", "--warm_up", "3",
-          "--memory_cap_gib", "37")),
-    Part("train_24gb", "train_step", 90,
-         (*_train("24gb", "profile"), "--steps", "5", "--warm_up", "3",
-          "--memory_cap_gib", "22")),
-    Part("sample", "sample", 80,
-         ("--profile", "80gb", "--steps", "16", "--runs", "1")),
-    # Uncompiled, which takes the most memory.
+    Part("device", "device", 25, ("--repeats", "5"), "device"),
+    Part("mochi", "train_step", 150, _train("base", "stock", "attention+eager", "profile"),
+         "Mochi, 73 frames", ("Mochi", "none")),
+    Part("wan_1b", "train_step", 80,
+         (*_train("wan_1b", "stock", "profile", "profile+compiled"), *WAN),
+         "Wan 1.3B, 81 frames", ("Wan 1.3B", "none")),
+    Part("mochi_24gb", "train_step", 80,
+         (*_train("24gb", "profile"), "--memory_cap_gib", "22"),
+         "Mochi, 73 frames, 24gb", ("Mochi", "24gb")),
+    Part("mochi_40gb", "train_step", 80,
+         (*_train("40gb", "profile"), "--memory_cap_gib", "37"),
+         "Mochi, 73 frames, 40gb", ("Mochi", "40gb")),
+    Part("wan_1b_8gb", "train_step", 45,
+         (*_train("wan_1b+8gb", "profile+eager"), *WAN, "--memory_cap_gib", "7"),
+         "Wan 1.3B, 81 frames, 8gb", ("Wan 1.3B", "8gb")),
+    Part("sample_mochi", "sample", 55,
+         ("--profile", "80gb", "--steps", "8", "--runs", "1"), "Mochi, 73 frames, sampling"),
+    Part("sample_wan_1b", "sample", 30,
+         ("--profile", "wan_1b", "--steps", "8", "--runs", "1", *WAN),
+         "Wan 1.3B, 81 frames, sampling"),
+    Part("decode", "vae", 30, ("--runs", "1", "--halves", "decode"), "Mochi, 73 frames, VAE"),
+    # If there is time left: without compiling, which takes the most memory.
     Part("sample_24gb", "sample", 60,
          ("--profile", "24gb", "--frames", "145", "--steps", "3", "--runs", "1", "--no-compile",
-          "--no_profile", "--memory_cap_gib", "22")),
-    Part("vae", "vae", 60, ("--runs", "2")),
+          "--no_profile", "--memory_cap_gib", "22"), "Mochi, 145 frames, 24gb, sampling"),
     # 5 of 22 GiB are the model's.
     Part("decode_24gb", "vae", 60,
-         ("--frames", "145", "--runs", "1", "--uncounted", "--tile", "192",
-          "--memory_cap_gib", "17")),
-    Part("sample_eager", "sample", 60,
-         ("--profile", "80gb", "--steps", "8", "--runs", "1", "--no-compile")),
+         ("--frames", "145", "--runs", "1", "--uncounted", "--tile", "192", "--halves", "decode",
+          "--memory_cap_gib", "17"), "Mochi, 145 frames, 24gb, VAE"),
 )  # fmt: skip
+SURE = PARTS[:-2]
+"""Those whose times fit into one call."""
 
 
 def environment(packages: Path | None, folder: Path) -> dict[str, str]:
@@ -124,12 +142,21 @@ def run_part(
         try:
             code = process.wait(timeout=seconds)
             end = "done" if code == 0 else f"failed ({code})"
+            if code != 0:
+                log.flush()
+                end += f": {_last_line(out / f'{part.name}.log')}"
         except subprocess.TimeoutExpired:
             # Compilers have processes of their own.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             end = f"ended after {seconds:.0f} s"
     return {"part": part.name, "end": end, "seconds": f"{time.monotonic() - began:.0f}"}
+
+
+def _last_line(path: Path) -> str:
+    """What an error says of itself."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "its log is empty"
 
 
 def summary(out: Path, ends: Sequence[Row]) -> str:
@@ -143,9 +170,26 @@ def summary(out: Path, ends: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def run_parts(settings: argparse.Namespace) -> list[dict[str, str]]:
-    """All parts that were asked for and for which there is time."""
-    began, ends = time.monotonic(), []
+def collect(out: Path, ends: Sequence[Mapping[str, str]], settings: argparse.Namespace) -> str:
+    """Write what there is by now into one file; its table."""
+    parts, figures, results = {part.name: part for part in PARTS}, list[Figure](), {}
+    for end in ends:
+        part, path = parts[end["part"]], out / f"{end['part']}.json"
+        result = json.loads(path.read_text()) if path.is_file() else None
+        figures += figures_of(part.title or part.name, end["end"], result, part.planned)
+        if result is not None:
+            results[part.name] = result
+    found_on = next((result["machine"] for result in results.values()), None)
+    details = {"ends": list(ends), "parts": results}
+    result = result_of("gpu_check", figures, settings=settings, details=details, found_on=found_on)
+    write_json(out / "gpu_check.json", result)
+    write_text(out / "summary.md", summary(out, ends))
+    return table(figures)
+
+
+def run_parts(settings: argparse.Namespace) -> tuple[list[dict[str, str]], str]:
+    """All parts that were asked for and for which there is time; how they ended, and the table."""
+    began, ends, shown = time.monotonic(), list[dict[str, str]](), ""
     settings.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         env = environment(settings.packages, Path(folder))
@@ -156,27 +200,37 @@ def run_parts(settings: argparse.Namespace) -> list[dict[str, str]]:
             if left < LEAST_SECONDS:
                 end = {"part": part.name, "end": "no time left", "seconds": "0"}
             else:
-                limit_s = TRY_OUT_LIMIT_S if settings.try_out else part.limit_s
+                seconds = min(TRY_OUT_LIMIT_S if settings.try_out else part.limit_s, left)
                 end = run_part(
-                    part, settings.out, seconds=min(limit_s, left), env=env,
-                    more=_small(part) if settings.try_out else (),
-                )  # fmt: skip
+                    part,
+                    settings.out,
+                    seconds=seconds,
+                    env=env,
+                    more=_more(part, seconds, settings),
+                )
             print(f"{part.name}: {end['end']}, {end['seconds']} s", flush=True)
             ends.append(end)
             # After every part: what was measured stays, whatever happens to the next.
-            write_text(settings.out / "summary.md", summary(settings.out, ends))
-    return ends
+            shown = collect(settings.out, ends, settings)
+    return ends, shown
+
+
+def _more(part: Part, seconds: float, settings: argparse.Namespace) -> Sequence[str]:
+    """Options beside a part's own; the last of an option counts."""
+    ends_itself = part.module == "train_step"
+    limit = ("--seconds", str(max(seconds - WRITING_SECONDS, 1))) if ends_itself else ()
+    return (*limit, *(_small(part) if settings.try_out else ()))
 
 
 def _small(part: Part) -> Sequence[str]:
-    """Options that make a part small enough for a CPU; the last of an option counts."""
+    """Options that make a part small enough for a CPU."""
     sizes = {"device": TRY_OUT[-2:], "vae": TRY_OUT[2:]}
-    # Uncompiled: a CPU's compiler takes longer than all else.
-    quick = {
-        "train_step": ("--variants", "profile+eager", "--steps", "2", "--warm_up", "1"),
-        "sample": ("--steps", "2", "--no-compile"),
-        "device": ("--repeats", "2"),
-    }
+    quick = {"sample": ("--steps", "2", "--no-compile"), "device": ("--repeats", "2")}
+    if part.module == "train_step":
+        # Uncompiled: a CPU's compiler takes longer than all else.
+        variants = part.arguments[part.arguments.index("--variants") + 1].split(",")
+        eager = ["profile+eager" if v == "profile" else v for v in variants if "compiled" not in v]
+        quick["train_step"] = ("--variants", ",".join(eager), "--steps", "1", "--warm_up", "1")
     return (*sizes.get(part.module, TRY_OUT), *quick.get(part.module, ()))
 
 
@@ -186,12 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--out", type=Path, required=True, help="a folder")
     options.add_argument("--packages", type=Path, help="wheels, or an archive of packages")
     options.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS])
-    options.add_argument("--minutes", type=float, default=9.5, help="for everything")
+    options.add_argument("--minutes", type=float, help=f"for everything, by default {MINUTES}")
     options.add_argument("--try_out", action="store_true", help="small, on the CPU")
     settings = options.parse_args(arguments)
     settings.out = settings.out.resolve()
-    ends = run_parts(settings)
-    print((settings.out / "summary.md").read_text())
+    settings.minutes = settings.minutes or (TRY_OUT_MINUTES if settings.try_out else MINUTES)
+    ends, shown = run_parts(settings)
+    print(shown)
     return 0 if all(end["end"] == "done" for end in ends) else 1
 
 

@@ -20,8 +20,9 @@ from benchmarks.report import Figure, command_of, parser
 from musicinfuser.clip_size import num_visual_tokens
 from musicinfuser.networks.work import Work
 from musicinfuser.tables import Row
-from preflight.memory import TrainingSizes
+from preflight.memory import CONTEXT_BYTES, TrainingSizes
 from preflight.profiles import profile_row, profile_rows
+from preflight.report import gigabytes
 
 AS_IT_IS = "none"
 BACKBONES: dict[str, tuple[str, dict[str, int]]] = {
@@ -74,7 +75,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         )
         for row in rows
     ]  # fmt: skip
-    return figures, {"rows": rows}
+    return figures, {"rows": rows, "context_gb": gigabytes(CONTEXT_BYTES)}
 
 
 OPTIONS = parser(__doc__, "device")

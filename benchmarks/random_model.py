@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.profiles import adapted, audio_width, backbone
-from musicinfuser.clip_size import MOCHI, latent_shape
+from benchmarks.profiles import adapted, audio_width, backbone, family_of
+from musicinfuser.clip_size import MOCHI, LatentGeometry, latent_shape
+from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import clip_audio_seconds
 from musicinfuser.networks.music_model import MusicModel
@@ -38,13 +39,18 @@ def random_model(
         size: ``full`` or ``small``.
         changes: Options of `MusicModel` and `MemorySettings` that replace the profile's.
     """
+    if config["model"]["init_args"]["backbone"].get("quantize"):
+        raise UserError(
+            "there are no random weights in 8 bits; give another profile than int8, fp8."
+        )
     stream = generator(0, "weights", "random weights", device=device)
     with torch.device("meta"):
         base = backbone(config, num_layers=num_layers, size=size)
     give_weights(base.to_empty(device=device), stream)
+    family_of(config).restore_buffers(base)
     with torch.device("meta"):
         model = adapted(base, config, **changes)
-    for part in (model.zica, model.audio_projector, *base.transformer_blocks):
+    for part in (model.zica, model.audio_projector, *model.kind.blocks):
         if part is not None:
             # Only adapters are on the meta device.
             part._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t)
@@ -90,11 +96,11 @@ class RandomClip:
 
 def random_clip(
     num_frames: int, height: int, width: int, *, text_tokens: int, text_width: int,
-    audio_width: int, seed: int = 0,
+    audio_width: int, seed: int = 0, geometry: LatentGeometry = MOCHI,
 ) -> RandomClip:  # fmt: skip
-    """A clip of noise for Mochi: 6k + 1 frames, sides in pixels, widths of features in channels."""
-    shape = (1, *latent_shape(num_frames, height, width))
-    audio_tokens = int(clip_audio_seconds(num_frames, fps=MOCHI.fps) * TOKENS_PER_SECOND) - 1
+    """A clip of noise: frames as a family takes them, sides in pixels, widths in channels."""
+    shape = (1, *latent_shape(num_frames, height, width, geometry=geometry))
+    audio_tokens = int(clip_audio_seconds(num_frames, fps=geometry.fps) * TOKENS_PER_SECOND) - 1
     stream = generator(seed, "clip", "random clip")
 
     def draw(*sizes: int) -> Tensor:
@@ -112,7 +118,8 @@ def clip_for(model: MusicModel, settings: argparse.Namespace, device: torch.devi
     """A clip for a model in the host's memory, pinned for a GPU."""
     clip = random_clip(
         settings.frames, settings.height, settings.width, text_tokens=settings.text_tokens,
-        text_width=model.backbone.config.text_embed_dim, audio_width=audio_width(model),
+        text_width=model.backbone.config[model.kind.text_width_key],
+        audio_width=audio_width(model), geometry=model.kind.geometry,
     )  # fmt: skip
     return clip.pinned() if device.type == "cuda" else clip
 

@@ -159,33 +159,46 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
     return found
 
 
-def write_result(
-    path: Path,
+def result_of(
     benchmark: str,
     figures: Sequence[Figure],
     *,
     settings: argparse.Namespace,
     details: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a result, whole or not at all, and print its table.
+    found_on: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A result as its file has it.
 
-    ``settings`` are the options it ran with, ``device`` among them is where it ran; ``details`` is
-    what else is worth keeping.
+    Args:
+        benchmark: Its module.
+        figures: In the order of the table.
+        settings: The options it ran with; ``device`` among them is where it ran.
+        details: What else is worth keeping.
+        found_on: As `machine` gives it; None is this process's.
     """
     options = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(settings).items()
         if name != "out"
     }
-    result = {
+    return {
         "benchmark": benchmark,
         "command": " ".join(["python -m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
         "settings": options,
-        "machine": machine(torch.device(getattr(settings, "device", "cpu"))),
+        "machine": found_on or machine(torch.device(getattr(settings, "device", "cpu"))),
         "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
         "details": details or {},
     }
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result, whole or not at all."""
     write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_result(path: Path, benchmark: str, figures: Sequence[Figure], **options: Any) -> None:
+    """Write a result and print its table; options as of `result_of`."""
+    write_json(path, result_of(benchmark, figures, **options))
     print(table(figures))
 
 

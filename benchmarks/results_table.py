@@ -47,8 +47,22 @@ def plan_table(folder: Path) -> str:
     return markdown_table(result["details"]["rows"], num_digits=1)
 
 
+NO_GPU = "No GPU has run it yet: there are no figures of speed and memory at full size."
+
+
+def gpu_table(folder: Path) -> str:
+    """What `benchmarks.gpu_check` found on each GPU."""
+    parts = []
+    for path in sorted(folder.glob("*/gpu_check.json")):
+        result, figures = read_figures(path)
+        rows = [{k: v for k, v in f.row().items() if k != "value / limit"} for f in figures]
+        parts.append(f"{_machine(result['machine'])}\n\n{markdown_table(rows)}")
+    return "\n".join(parts) or NO_GPU
+
+
 SHOWN: Mapping[str, tuple[Path, Callable[[Path], str]]] = {
     "plan": (ROOT / "docs" / "clusters_and_memory.md", plan_table),
+    "gpu": (ROOT / "README.md", gpu_table),
 }
 """Tables of pages, between comments that name them: of which page, and what writes it."""
 

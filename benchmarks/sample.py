@@ -37,14 +37,15 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         track="", prompt="", seed=0, num_frames=settings.frames, height=settings.height,
         width=settings.width,
     )  # fmt: skip
+    given = config["model"]["init_args"]["sampling"]
     is_mixed = config["trainer"]["precision"] == "bf16-mixed"
     lowered: Any = torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
     def sample(num_steps: int) -> torch.Tensor:
         sampling = SamplingSpec(
-            num_steps=num_steps,
-            guidance_scale=config["model"]["init_args"]["sampling"]["guidance_scale"],
-        )
+            num_steps=num_steps, guidance_scale=given["guidance_scale"], shift=given.get("shift"),
+            family=model.kind.family,
+        )  # fmt: skip
         with lowered if is_mixed else nullcontext():
             return sample_latents(
                 model, text=clip.text[0], negative=clip.text[0, :0], audio=audio, request=request,
@@ -59,7 +60,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
              for _ in range(settings.runs)]  # fmt: skip
     work = work_for(model, settings)
     best, limit = min(times), work.sampling(settings.steps) / peak
-    whole = config["model"]["init_args"]["sampling"]["num_steps"]
+    whole = given["num_steps"]
     figures = [
         Figure(f"{settings.steps} steps, best of {settings.runs}", best, "s", limit,
                f"limit: {work.sampling(settings.steps):.4g} TFLOP, LoRA merged"),

@@ -3,58 +3,75 @@
     python -m benchmarks.train_step --out runs/step.json --profile 80gb --variants profile,full
 
 Variants take turns within one run, so that their ratio does not depend on the machine's mood; one
-that fails is named and left out.
-A step goes from the batch in the host's memory to the optimizer's end. ``--layers 2 --size small
---frames 7 --height 32 --width 32`` tries it on a CPU. No claim of correctness comes from here.
+that fails is named and left out. ``stock`` is the same step by diffusers and peft
+(`benchmarks.stock`). A step goes from the batch in the host's memory to the optimizer's end.
+``--layers 2 --size small --frames 7 --height 32 --width 32`` tries it on a CPU. No claim of
+correctness comes from here.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import MochiAttnProcessor2_0
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.device import cap_memory, kernels_of
 from benchmarks.limits import peak_tflops
 from benchmarks.profiles import model_options, read_profile
 from benchmarks.random_model import RandomClip, clip_for, random_model, work_for
 from benchmarks.report import GIB, MODEL_OPTIONS, Figure, command_of, parser, spread
+from benchmarks.stock import stock_transformer, stock_velocity
+from benchmarks.time_limit import TimeLimit
 from musicinfuser.device_speed import timed
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
 from musicinfuser.diffusion.noise_levels import beta_quantile
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator, normal
 from musicinfuser.latent_space import posterior_sample
-from musicinfuser.networks.attention import JointAttention
-from musicinfuser.networks.backbones.mochi import compiled_run, run_block
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.work import Work
 
 POLICY_WORDS = ("full", "self_attention", "attention", "none")
 COMPILE_WORDS = {"eager": False, "compiled": True}
-# diffusers' attention with a mask and padded text, whole blocks recomputed, nothing compiled.
 STOCK = "stock"
-STOCK_TEXT_TOKENS = 256
 BETA = 3.0
 
 
 def check_variant(variant: str) -> None:
     """Refuse unknown words with a `UserError`."""
-    known = (*POLICY_WORDS, *COMPILE_WORDS, STOCK, "profile")
-    for word in variant.split("+"):
+    known = (*POLICY_WORDS, *COMPILE_WORDS, "profile")
+    for word in () if variant == STOCK else variant.split("+"):
         if word not in known:
-            raise UserError(f"{word!r} in --variants is unknown; use {', '.join(known)}.")
+            raise UserError(
+                f"{word!r} in --variants is unknown; use {', '.join(known)}, or {STOCK} alone."
+            )
+
+
+def optimizer_of(
+    config: Mapping[str, Any], parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer that a profile names."""
+    named = config["model"]["init_args"]["optimizer"]
+    module, _, name = named["class_path"].rpartition(".")
+    try:
+        made = getattr(import_module(module), name)
+    except ImportError as error:
+        raise UserError(
+            f"the optimizer {named['class_path']} is not installed here ({error}); install "
+            f"{module.partition('.')[0]}, or give another profile."
+        ) from error
+    return made(parameters, **named["init_args"])
 
 
 class TrainingStep:
-    """Data, noise, forward, backward and AdamW, in the order of Lightning's loop."""
+    """Data, noise, forward, backward and optimizer, in the order of Lightning's loop."""
 
     def __init__(
         self, model: MusicModel, clip: RandomClip, config: Mapping[str, Any], device: torch.device
@@ -65,41 +82,54 @@ class TrainingStep:
         the clip is in the host's memory, pinned on CUDA.
         """
         self.model, self.clip, self.device = model, clip, device
-        settings = config["model"]["init_args"]["optimizer"]["init_args"]
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=float(settings["lr"]), weight_decay=settings["weight_decay"]
-        )
+        self.optimizer = optimizer_of(config, [p for p in model.parameters() if p.requires_grad])
         self.is_mixed = config["trainer"]["precision"] == "bf16-mixed"
         self._profile = model_options(config)["memory"]
-        self._compiled: Any = None
+        first: Any = model.kind.blocks[0]
+        self._eager: Callable[..., Any] = first.run
+        self._compiled: Callable[..., Any] | None = None
+        self._stock: Any = None
         self._is_stock = False
         self._step = 0
 
     def use(self, variant: str) -> None:
         """Run steps in another way from now on; what a variant does not say is the profile's."""
-        words = variant.split("+")
+        self._is_stock = variant == STOCK
+        if self._is_stock:
+            self._stock = self._stock or stock_transformer(self.model)
+            return
         policy = self._profile.gradient_checkpointing
         is_compiled = self._profile.compile_blocks
-        self._is_stock = STOCK in words
-        if self._is_stock:
-            policy, is_compiled = "full", False
-        for word in words:
+        for word in variant.split("+"):
             policy = word if word in POLICY_WORDS else policy  # type: ignore[assignment]
             is_compiled = COMPILE_WORDS.get(word, is_compiled)
         self.model.memory = replace(
             self.model.memory, gradient_checkpointing=policy, compile_blocks=is_compiled
         )
         if is_compiled and self._compiled is None:
-            self._compiled = compiled_run()
-        self.model.set_block_run(self._compiled if is_compiled else run_block)
-        processor = MochiAttnProcessor2_0 if self._is_stock else JointAttention
-        for block in self.model.backbone.transformer_blocks:
-            block.attn1.processor = processor()
+            self._compiled = self.model.kind.compiled_run()
+        run = self._compiled if is_compiled else None
+        self.model.set_block_run(run or self._eager)
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """What is computed again, and whether blocks are compiled."""
+        memory = self.model.memory
+        if self._is_stock:
+            return {"policy": "full", "compiled": False}
+        return {"policy": memory.gradient_checkpointing, "compiled": memory.compile_blocks}
+
+    def work(self, settings: argparse.Namespace) -> Work:
+        """Of a step on a clip of ``settings``; stock has no audio, and text with padding."""
+        work = work_for(self.model, settings)
+        if not self._is_stock:
+            return work
+        padded = self.model.kind.usual.text_tokens
+        return replace(work, num_text_tokens=padded, zica_weights=0, zica_width=0)
 
     def __call__(self) -> Tensor:
         """One step; the loss, on the device."""
-        clip, index = self.clip.to(self.device), [self._step]
+        clip, index, is_cpu = self.clip.to(self.device), [self._step], self.device.type == "cpu"
         self._step += 1
         with self._precision():
             u = torch.rand(1, generator=generator(0, index[0], "sigma"))
@@ -117,7 +147,9 @@ class TrainingStep:
         # After the forward pass, as in Lightning: gradients of the last step live until here.
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        # Those of 8 bits compile themselves, which on a CPU takes longer than all else.
+        with torch.compiler.set_stance("force_eager") if is_cpu else nullcontext():
+            self.optimizer.step()
         return loss.detach()
 
     def measured(self) -> tuple[float, int]:
@@ -136,19 +168,19 @@ class TrainingStep:
 
     def gradients_are_finite(self) -> bool:
         """Whether all trained parameters have a gradient and every value of it is a number."""
-        grads = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
+        trained = self._stock if self._is_stock else self.model
+        grads = [p.grad for p in trained.parameters() if p.requires_grad]
         return all(grad is not None and bool(grad.isfinite().all()) for grad in grads)
 
     def _velocity(self, clip: RandomClip, noisy: Tensor, sigma: Tensor) -> Tensor:
-        text, length = clip.text, clip.text.shape[1]
-        told: dict[str, Any] = {"text_lengths": (length,)}
+        kind, timestep = self.model.kind, self.model.timestep(sigma)
         if self._is_stock:
-            text = torch.nn.functional.pad(text, (0, 0, 0, STOCK_TEXT_TOKENS - length))
-            mask = torch.arange(STOCK_TEXT_TOKENS, device=self.device) < length
-            told = {"encoder_attention_mask": mask[None]}
+            tokens = kind.usual.text_tokens
+            return stock_velocity(self._stock, noisy, clip.text, timestep, text_tokens=tokens)
         return self.model(
-            noisy, text, self.model.timestep(sigma), audio_features=clip.audio, **told
-        )
+            noisy, clip.text, timestep, audio_features=clip.audio,
+            text_lengths=(clip.text.shape[1],),
+        )  # fmt: skip
 
     def _precision(self) -> Any:
         if not self.is_mixed:
@@ -176,61 +208,71 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         # All weights were there for a moment, whatever the profile.
         torch.cuda.reset_peak_memory_stats(device)
     step = TrainingStep(model, clip_for(model, settings, device), config, device)
-    results, details["failed"] = run_variants(step, variants, settings)
+    limit = TimeLimit(settings.seconds, began)
+    with limit:
+        results, details["failed"] = run_variants(step, variants, settings, limit)
     reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    work = work_for(model, settings)
-    details |= {"useful_tflop": work.useful, "reserved": reserved, "variants": results}
+    details |= {"reserved": reserved, "variants": results}
     if any(result["compiled"] for result in results.values()):
         counters = torch._dynamo.utils.counters
         details["graph_breaks"] = sum(counters["graph_break"].values())
         details["graphs"] = counters["stats"].get("unique_graphs", 0)
-    return figures_of(results, details["failed"], work, peak, settings, reserved), details
+    return figures_of(results, details["failed"], peak, settings, reserved), details
 
 
 def run_variants(
-    step: TrainingStep, variants: Sequence[str], settings: argparse.Namespace
+    step: TrainingStep, variants: Sequence[str], settings: argparse.Namespace, limit: TimeLimit
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """What each variant took, and why others failed."""
+    """What each variant took, and why others failed or have no figures."""
     results: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     warm_up = max(settings.warm_up, 1)
 
     def attempt(variant: str, run: Callable[[], Any]) -> Any:
+        if limit.is_over:
+            return None
         try:
             step.use(variant)
             return run()
         except Exception as error:  # compilers raise of everything; the other variants go on
-            failed[variant] = f"{type(error).__name__}: {error}"[:300]
-            results.pop(variant, None)
+            if not limit.is_over:
+                failed[variant] = f"{type(error).__name__}: {error}"[:300]
+                results.pop(variant, None)
             step.forget()
             return None
 
-    for variant in variants:
-        times = attempt(variant, lambda: [timed(step, step.device) for _ in range(warm_up)])
-        if times is not None:
-            results[variant] = {
-                "policy": step.model.memory.gradient_checkpointing,
-                "compiled": step.model.memory.compile_blocks,
-                "first_step_s": times[0], "step_s": [], "peak_allocated": 0,
-            }  # fmt: skip
-    for _ in range(settings.steps):
-        for variant in list(results):
-            took = attempt(variant, step.measured)
-            if took is not None:
-                held = results[variant]
-                held["step_s"].append(took[0])
-                held["peak_allocated"] = max(held["peak_allocated"], took[1])
-    for variant in list(results):
-        run = step if settings.no_profile else partial(kernels_of, step, step.device)
-        found = attempt(variant, run)
-        if found is not None:
-            results[variant] |= {"finite": step.gradients_are_finite()}
-            results[variant] |= {} if settings.no_profile else found
+    with suppress(TimeoutError):
+        for variant in variants:
+            times = attempt(variant, lambda: [timed(step, step.device) for _ in range(warm_up)])
+            if times is not None:
+                work, way = step.work(settings), step.way
+                results[variant] = way | {
+                    "first_step_s": times[0], "warm_up_s": times[1:], "step_s": [],
+                    "peak_allocated": 0, "finite": step.gradients_are_finite(),
+                    "useful": work.useful, "executed": work.training_step(way["policy"]),
+                }  # fmt: skip
+        for _ in range(settings.steps):
+            for variant in list(results):
+                took = attempt(variant, step.measured)
+                if took is not None:
+                    held = results[variant]
+                    held["step_s"].append(took[0])
+                    held["peak_allocated"] = max(held["peak_allocated"], took[1])
+                    held["finite"] = held["finite"] and step.gradients_are_finite()
+        for variant in [] if settings.no_profile else list(results):
+            results[variant] |= attempt(variant, partial(kernels_of, step, step.device)) or {}
+    for variant in set(variants) - failed.keys():
+        held = results.get(variant, {"step_s": [], "warm_up_s": []})
+        # A compiler may have taken the time in which others would have had their turns.
+        held["step_s"] = held["step_s"] or held["warm_up_s"]
+        if not held["step_s"]:
+            results.pop(variant, None)
+            failed[variant] = f"no step was done within {settings.seconds:.0f} s"
     return results, failed
 
 
 def figures_of(
-    results: dict[str, dict[str, Any]], failed: dict[str, str], work: Work, peak: float,
+    results: dict[str, dict[str, Any]], failed: dict[str, str], peak: float,
     settings: argparse.Namespace, reserved: int,
 ) -> list[Figure]:  # fmt: skip
     """The table: times beside the executed and the useful work at the peak rate."""
@@ -239,14 +281,14 @@ def figures_of(
     for variant, result in results.items():
         seconds = spread(result["step_s"])
         first = first or seconds["median_s"]
-        executed = work.training_step(result["policy"]) / peak
+        executed, useful = result["executed"] / peak, result["useful"]
         policy = f"{result['policy']}, {'compiled' if result['compiled'] else 'eager'}"
         figures += [
             Figure(f"{variant}: step, median", seconds["median_s"], "s", executed,
-                   f"{policy}; limit: {work.training_step(result['policy']):.4g} TFLOP executed"),
+                   f"{policy}; limit: {result['executed']:.4g} TFLOP executed"),
             Figure(f"{variant}: step, 90th percentile", seconds["p90_s"], "s", executed),
-            Figure(f"{variant}: model FLOP utilisation", work.useful / peak / seconds["median_s"],
-                   "of the peak rate", 1.0, f"{work.useful:.4g} TFLOP useful"),
+            Figure(f"{variant}: model FLOP utilisation", useful / peak / seconds["median_s"],
+                   "of the peak rate", 1.0, f"{useful:.4g} TFLOP useful"),
             Figure(f"{variant}: over the first variant", seconds["median_s"] / first, "times"),
             Figure(f"{variant}: first step, compiling included", result["first_step_s"], "s"),
             Figure(f"{variant}: finite gradients", int(result["finite"]), "", 1.0),
@@ -273,9 +315,10 @@ OPTIONS = parser(
     __doc__, *MODEL_OPTIONS, steps=20, no_profile={"action": "store_true"},
     variants={
         "default": "profile",
-        "help": "each of full, attention, none, eager, compiled, stock or profile, joined by +; a "
-        "comma between variants",
+        "help": "each of full, attention, none, eager, compiled or profile, joined by +, or stock; "
+        "a comma between variants",
     },
+    seconds={"type": float, "help": "what is not done by then is left out"},
     warm_up={"type": int, "default": 5, "help": "steps of each variant"},
 )  # fmt: skip
 main = command_of("train_step", OPTIONS, measure)

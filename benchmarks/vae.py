@@ -81,6 +81,8 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
     vae, inputs = vae_and_inputs(settings, device)
     figures = []
     for half, run in halves(vae, inputs).items():
+        if half not in settings.halves:
+            continue
         for tiled in (False, True):
             use_tiles(vae, settings.tile if tiled else None)
             name = f"{half}, {'in tiles' if tiled else 'whole'}"
@@ -107,6 +109,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
 OPTIONS = parser(
     __doc__, *SIZE_OPTIONS, "device", "memory_cap_gib", runs=3,
     tile={"type": int, "default": TILE_SIZES[0], "help": "side in pixels"},
+    halves=["encode", "decode"],
     uncounted={"action": "store_true", "help": "no limits: tiles take long"},
 )  # fmt: skip
 main = command_of("vae", OPTIONS, measure)

@@ -64,6 +64,7 @@ class Outcome:
     share_seen: float
     """Of the frames, those in the longest stretch with the first person; 0 without one."""
     num_jumps: int
+    num_exchanged: int
     is_new: bool
 
 
@@ -155,7 +156,7 @@ def _find(
 ) -> dict[str, Any]:
     frames, fps = read_frames(entry, max_height=made_of["max_height"])
     people = tracked(
-        finder.find(frames), fps=fps, num_joints=len(finder.joint_names), tracking=tracking
+        finder.find(frames), fps=fps, joint_names=finder.joint_names, tracking=tracking
     )
     content = {
         "made_of": made_of,
@@ -165,6 +166,7 @@ def _find(
         "names": list(finder.joint_names),
         "num_jumps": people.num_jumps,
         "num_filled": people.num_filled,
+        "num_exchanged": people.num_exchanged,
         "seen": people.seen.astype(int).tolist(),
         "joints": people.places.round(2).tolist(),
         "confidences": people.confidences.round(3).tolist(),
@@ -179,7 +181,8 @@ def _outcome(name: str, content: dict[str, Any], is_new: bool) -> Outcome:
         seen = torch.tensor(content["seen"][0]).double()
         places = torch.where(seen > 0, 0.0, torch.nan)[None, :, None, None]
         share = longest_stretch(Joints(places)).num_frames / content["num_frames"]
-    return Outcome(name, num_people, share, content["num_jumps"], is_new)
+    counts = content["num_jumps"], content["num_exchanged"]
+    return Outcome(name, num_people, share, *counts, is_new)
 
 
 def summary(outcomes: Sequence[Outcome], failures: dict[str, str]) -> list[str]:
@@ -199,6 +202,10 @@ def summary(outcomes: Sequence[Outcome], failures: dict[str, str]) -> list[str]:
             said.append(f"{outcome.num_people} people")
         if outcome.num_jumps:
             said.append(f"{outcome.num_jumps} jumps between people, which end a track")
+        if outcome.num_exchanged:
+            said.append(
+                f"left and right were exchanged in {outcome.num_exchanged} frames, put back"
+            )
         if said:
             lines.append(f"- {outcome.file}: {'; '.join(said)}.")
     if failures:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.features import scrambled_frame
 from dance_eval.metrics.image_encoders import ClipEncoder
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.fingerprint import file_digest
@@ -40,13 +41,14 @@ class AestheticQuality(ClipMetric):
 
     Values per clip, of which `compute` gives the means:
         score: About 0 to 1; Mochi on VBench's prompts has 0.51.
+        scrambled: Of the middle frame with its pixels in random order.
 
     Args:
         encoder: Which CLIP; VBench's is ``openai/clip-vit-large-patch14``.
         head: A safetensors file with ``weight`` (1, D) and ``bias`` (1,), converted from LAION's.
     """
 
-    value_names = ("score",)
+    value_names = ("score", "scrambled")
 
     def __init__(self, *, encoder: ClipEncoder, head: str, name: str = "aesthetic_quality") -> None:
         super().__init__(name=name, part=encoder)
@@ -61,9 +63,11 @@ class AestheticQuality(ClipMetric):
         self._head = (weight, bias)
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """The value; `UserError` without frames."""
-        vectors = self.encoder.embed_images(clip.frames, antialias=False)
-        return {"score": float(aesthetic_scores(vectors, *self._head).double().mean())}
+        """The values; `UserError` without frames."""
+        frames = torch.cat([clip.frames, scrambled_frame(clip)[None]])
+        vectors = self.encoder.embed_images(frames, antialias=False)
+        scores = aesthetic_scores(vectors, *self._head).double()
+        return {"score": float(scores[:-1].mean()), "scrambled": float(scores[-1])}
 
     def fingerprints(self) -> dict[str, str]:
         """Those of the encoder and of the head, as they are now."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.features import scrambled_frame
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
-from musicinfuser.keyed_random import generator
 from musicinfuser.setting_checks import check_number
 
 
@@ -63,14 +63,10 @@ class Brisque(ClipMetric):
             raise UserError(f"{clip.name}: has no frames.")
         scorer = load_brisque()
         places = torch.linspace(0, len(clip.frames) - 1, self.num_frames).round().long().unique()
-        middle = clip.frames[len(clip.frames) // 2]
-        stream = generator(clip.seed, clip.name, "scrambled pixels")
-        order = torch.randperm(middle.shape[0] * middle.shape[1], generator=stream)
-        scrambled = middle.flatten(0, 1)[order].reshape(middle.shape)
         scores = [_score(scorer, frame, clip) for frame in clip.frames[places]]
         return {
             "score": math.fsum(scores) / len(scores),
-            "scrambled": _score(scorer, scrambled, clip),
+            "scrambled": _score(scorer, scrambled_frame(clip), clip),
         }
 
 

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.features import shuffled_order
 from dance_eval.metrics.image_encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from musicinfuser.errors import UserError
 
@@ -31,9 +32,10 @@ class _Consistency(ClipMetric):
         score: Mean of the two below, in [0, 1].
         to_first: Mean cosine of the frames with the first one.
         to_previous: Mean cosine of the frames with the one before.
+        shuffled: The score with the frames shuffled: what comes of their likeness alone.
     """
 
-    value_names = ("score", "to_first", "to_previous")
+    value_names = ("score", "to_first", "to_previous", "shuffled")
 
     def __init__(self, *, encoder: ImageEncoder, name: str) -> None:
         super().__init__(name=name, part=encoder)
@@ -43,7 +45,13 @@ class _Consistency(ClipMetric):
         """The values; `UserError` for fewer than two frames."""
         features = self.encoder.embed_images(clip.frames)
         first, previous = (float(values.mean()) for values in frame_consistency(features))
-        return {"score": (first + previous) / 2, "to_first": first, "to_previous": previous}
+        others = frame_consistency(features[shuffled_order(clip)])
+        return {
+            "score": (first + previous) / 2,
+            "to_first": first,
+            "to_previous": previous,
+            "shuffled": float(sum(values.mean() for values in others)) / 2,
+        }
 
 
 class SubjectConsistency(_Consistency):

@@ -42,6 +42,19 @@ def shuffled_order(clip: ScoredClip) -> torch.Tensor:
     return torch.randperm(len(clip.frames), generator=stream)
 
 
+def scrambled_frame(clip: ScoredClip) -> torch.Tensor:
+    """The middle frame with its pixels in random order, (H, W, 3): noise of its colours.
+
+    `UserError` without frames.
+    """
+    if not len(clip.frames):
+        raise UserError(f"{clip.name}: has no frames.")
+    middle = clip.frames[len(clip.frames) // 2]
+    stream = generator(clip.seed, clip.name, "scrambled pixels")
+    order = torch.randperm(middle.shape[0] * middle.shape[1], generator=stream)
+    return middle.flatten(0, 1)[order].reshape(middle.shape)
+
+
 def frame_features(
     clip: ScoredClip, features: FrameFeatures, *, shuffled: bool = False
 ) -> torch.Tensor:

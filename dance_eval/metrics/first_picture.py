@@ -6,6 +6,7 @@ aspect counts, from its middle, as where clips are made.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,8 +19,10 @@ from dance_eval.metrics.clip import ClipMetric, ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.features import shuffled_order
 from dance_eval.metrics.image_encoders import ImageEncoder
+from dance_eval.metrics.matching import strangers
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
+from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.setting_checks import check_choice
 
 Picture = Literal["listed", "first_frame"]
@@ -35,6 +38,10 @@ def read_picture(path: Path, *, height: int, width: int) -> torch.Tensor:
             picture = file.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as a picture ({type(error).__name__}).") from error
+    return _middle_box(picture, height=height, width=width)
+
+
+def _middle_box(picture: Image.Image, *, height: int, width: int) -> torch.Tensor:
     scale = min(picture.width / width, picture.height / height)
     box = width * scale, height * scale
     left, top = (picture.width - box[0]) / 2, (picture.height - box[1]) / 2
@@ -42,6 +49,14 @@ def read_picture(path: Path, *, height: int, width: int) -> torch.Tensor:
         (width, height), Image.Resampling.BICUBIC, box=(left, top, left + box[0], top + box[1])
     )
     return torch.from_numpy(np.asarray(cut).copy())
+
+
+def first_frame(path: Path, *, height: int, width: int) -> torch.Tensor:
+    """As `read_picture`, of the first frame of a video; `UserError` if it cannot be read."""
+    info = probe_video(path)
+    size: dict[str, Any] = {"height": info.height, "width": info.width, "crop": None}
+    [frame] = read_clip(path, start_seconds=0.0, num_frames=1, **size)
+    return _middle_box(Image.fromarray(frame.numpy()), height=height, width=width)
 
 
 def first_picture(clip: ScoredClip, *, picture: Picture) -> torch.Tensor:
@@ -68,7 +83,7 @@ class FirstPictureFidelity(ClipMetric):
         score: Mean cosine of the frames with the picture, in [-1, 1].
         last_second: The same of the frames of the last second: it falls where the clip drifts.
         to_other: Mean cosine with the picture of the next clip that has another one: the level of
-            a stranger. Missing where no clip has another one.
+            a stranger. Missing where no clip has another one that can be read.
 
     Args:
         encoder: Such as `image_encoders.DinoEncoder`, `Dinov2Encoder` or `ClipEncoder`.
@@ -90,28 +105,32 @@ class FirstPictureFidelity(ClipMetric):
         check_choice("picture", picture, get_args(Picture))
         self.encoder = encoder
         self.picture = picture
-        self._others: dict[Path, Path] = {}
+        self._digests: dict[Path, str | None] = {}
+        self._others: dict[Path, ClipEntry] = {}
 
     def prepare(self, entries: Sequence[ClipEntry], *, seed: int) -> None:
         """Choose another clip's picture for every clip."""
-        if self.picture == "first_frame":
-            return
         pictures = [
-            (entry.path, path, content_digest(path))
+            (entry, path)
             for entry in entries
-            if entry.image is not None and (path := entry.file_of(entry.image)) is not None
+            if entry.problem is None and (path := self._picture_of(entry)) is not None
         ]
-        self._others = {}
-        for number, (clip, _, digest) in enumerate(pictures):
-            following = [*pictures[number + 1 :], *pictures[:number]]
-            other = next((path for _, path, found in following if found != digest), None)
-            if other is not None:
-                self._others[clip] = other
+        self._digests = {entry.path: content_digest(path) for entry, path in pictures}
+        self._others = strangers([(entry, self._digests[entry.path]) for entry, _ in pictures])
+
+    def _picture_of(self, entry: ClipEntry) -> Path | None:
+        """The file that holds what a clip begins with."""
+        if self.picture == "first_frame":
+            return entry.path
+        return None if entry.image is None else entry.file_of(entry.image)
 
     def clip_key(self, entry: ClipEntry) -> Any:
         """The picture and the other one."""
-        own = entry.file_of(entry.image) if entry.image is not None else None
-        return [content_digest(own), content_digest(self._others.get(entry.path))]
+        other = self._others.get(entry.path)
+        return [
+            self._digests.get(entry.path),
+            None if other is None else self._digests[other.path],
+        ]
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
         """The values; `UserError` if there is no picture or too few frames."""
@@ -120,9 +139,9 @@ class FirstPictureFidelity(ClipMetric):
         frames = clip.frames[1:] if self.picture == "first_frame" else clip.frames
         if not len(frames):
             raise UserError(f"{clip.name}: has no frame beside its first one.")
-        other = self._others.get(clip.path) if clip.path is not None else None
+        other = self._other_picture(clip, height=height, width=width)
         if other is not None:
-            pictures.append(read_picture(other, height=height, width=width))
+            pictures.append(other)
         vectors = self.encoder.embed_images(torch.cat([torch.stack(pictures), frames]))
         unit = normalize(vectors.double(), dim=-1)
         cosines = unit[len(pictures) :] @ unit[: len(pictures)].T
@@ -131,6 +150,18 @@ class FirstPictureFidelity(ClipMetric):
             "last_second": float(cosines[-max(round(clip.fps), 1) :, 0].mean()),
         }
         return values if other is None else values | {"to_other": float(cosines[:, 1].mean())}
+
+    def _other_picture(self, clip: ScoredClip, *, height: int, width: int) -> torch.Tensor | None:
+        other = None if clip.path is None else self._others.get(clip.path)
+        path = None if other is None else self._picture_of(other)
+        if path is None:
+            return None
+        # What is wrong with another clip is said where that one is scored.
+        with suppress(UserError):
+            if self.picture == "listed":
+                return read_picture(path, height=height, width=width)
+            return first_frame(path, height=height, width=width)
+        return None
 
 
 # sRGB to CIE 1931 XYZ under D65 (IEC 61966-2-1), and that white.
@@ -167,14 +198,15 @@ class ColourDrift(ClipMetric):
 
     Values per clip, of which `compute` gives the means:
         score: Distance of the mean colour of the last second from that of the first picture.
+        shuffled: The same with the frames shuffled; a first frame is then another one.
         per_second: Slope of a line through the distances of all frames, in delta E per second.
-        shuffled: That slope's size with the frames shuffled: what comes of it by chance.
+        per_second_shuffled: That slope's size with the frames shuffled.
 
     Args:
         picture: As in `FirstPictureFidelity`.
     """
 
-    value_names = ("score", "per_second", "shuffled")
+    value_names = ("score", "shuffled", "per_second", "per_second_shuffled")
 
     def __init__(self, *, picture: Picture = "first_frame", name: str = "colour_drift") -> None:
         super().__init__(name=name)
@@ -193,12 +225,15 @@ class ColourDrift(ClipMetric):
             raise UserError(f"{clip.name}: has {len(clip.frames)} frames; 2 are needed.")
         first = lab_means(first_picture(clip, picture=self.picture)[None])[0]
         means = lab_means(clip.frames)
-        last = means[-max(round(clip.fps), 1) :].mean(dim=0)
+        order = shuffled_order(clip)
+        other = means[order[0]] if self.picture == "first_frame" else first
+        last = slice(-max(round(clip.fps), 1), None)
         away = (means - first).norm(dim=-1)
         return {
-            "score": float((last - first).norm()),
+            "score": float((means[last].mean(dim=0) - first).norm()),
+            "shuffled": float((means[order][last].mean(dim=0) - other).norm()),
             "per_second": _slope(away) * clip.fps,
-            "shuffled": abs(_slope(away[shuffled_order(clip)])) * clip.fps,
+            "per_second_shuffled": abs(_slope(away[order])) * clip.fps,
         }
 
 

@@ -6,6 +6,7 @@ systems with equal numbers of clips: the numbers are therefore given with it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -106,6 +107,8 @@ class FrechetDistance(SetMetric):
         reference_to_itself: The distance of one half of the reference to the other, mean over
             random halves and the range that 95 % of them have: what a perfect system of as many
             clips would have. Missing for a reference of fewer than 4.
+        mixed: The distance of two random parts, as large as the sets, of both sets' clips together,
+            mean and the range that 95 % of them have: what sets of one kind would have.
 
     Args:
         features: Named set of features; a clip's are the mean over its frames.
@@ -118,7 +121,7 @@ class FrechetDistance(SetMetric):
         name: Name in tables; name the features in it.
     """
 
-    value_names = ("distance", "num_reference", "shuffled", "reference_to_itself")
+    value_names = ("distance", "num_reference", "shuffled", "reference_to_itself", "mixed")
     combining = frozenset({"reference", "standardise", "num_resamples"})
 
     def __init__(
@@ -177,12 +180,17 @@ class FrechetDistance(SetMetric):
         for numbers, (is_reference,) in zip(descriptions, labels, strict=True):
             both[is_reference].append(numbers)
         found = {"distance": MeanInterval(), "shuffled": MeanInterval()}
-        itself = MeanInterval()
+        itself = mixed = MeanInterval()
         if both[0] and both[1]:
             own, shuffled = self._parts(torch.stack(both[0]))
             reference, _ = self._parts(torch.stack(both[1]))
-            if len(reference) >= 4:
-                itself = self._to_itself(reference, seed=seed, confidence=confidence)
+            draws: dict[str, Any] = {"seed": seed, "confidence": confidence}
+            half = len(reference) // 2
+            if half >= 2:
+                itself = self._of_parts(reference, half, half, "halves", **draws)
+            if min(len(own), len(reference)) >= 2:
+                together = torch.cat([own, reference])
+                mixed = self._of_parts(together, len(own), len(reference), "mixed", **draws)
             for value, sample in (("distance", own), ("shuffled", shuffled)):
                 if sample is not None:
                     found[value] = bootstrap_frechet(
@@ -193,7 +201,7 @@ class FrechetDistance(SetMetric):
                         num_resamples=self.num_resamples,
                     )
         number = count(len(both[1]), out_of=len(both[0]))
-        return found | {"num_reference": number, "reference_to_itself": itself}
+        return found | {"num_reference": number, "reference_to_itself": itself, "mixed": mixed}
 
     def _parts(self, described: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Samples (N, F, D) of N descriptions, and of the shuffled clips where they are there."""
@@ -211,18 +219,26 @@ class FrechetDistance(SetMetric):
         shapes = (first.shape[:2], reference.shape[:2])
         return one.unflatten(0, shapes[0]), other.unflatten(0, shapes[1])
 
-    def _to_itself(
-        self, reference: torch.Tensor, *, seed: int, confidence: float, num_halves: int = 20
+    def _of_parts(
+        self,
+        clips: torch.Tensor,
+        first: int,
+        second: int,
+        purpose: str,
+        *,
+        seed: int,
+        confidence: float,
+        num_draws: int = 20,
     ) -> MeanInterval:
-        stream = generator(seed, f"{self.name}/reference", "halves")
-        half = len(reference) // 2
-        distances = torch.zeros(num_halves, dtype=torch.float64)
-        for index in range(num_halves):
-            order = torch.randperm(len(reference), generator=stream)
-            parts = self._scaled(reference[order[:half]], reference[order[half : 2 * half]])
+        """Distances of two random parts of clips, (N, F, D), of so many each."""
+        stream = generator(seed, f"{self.name}/reference", purpose)
+        distances = torch.zeros(num_draws, dtype=torch.float64)
+        for index in range(num_draws):
+            order = torch.randperm(len(clips), generator=stream)
+            parts = self._scaled(clips[order[:first]], clips[order[first : first + second]])
             distances[index] = frechet_distance(*(part.flatten(0, 1) for part in parts))
         low, high = percentiles(distances, confidence=confidence)
-        return MeanInterval(float(distances.mean()), low, high, half)
+        return MeanInterval(float(distances.mean()), low, high, first)
 
 
 def require_reference(name: str, reference: str, systems: Sequence[str]) -> None:

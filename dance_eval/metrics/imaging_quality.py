@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dance_eval.external_worker import ExternalWorker, WorkerError
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
+from dance_eval.metrics.features import scrambled_frame
 from dance_eval.metrics.frame_pixels import MusiqResize, musiq_pixels, musiq_size
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import file_digest
@@ -41,6 +43,7 @@ class ImagingQuality(ClipMetric):
 
     Values per clip, of which `compute` gives the means:
         score: About 0 to 1; Mochi on VBench's prompts has 0.52.
+        scrambled: Of the middle frame with its pixels in random order.
 
     Args:
         command: What starts the worker, such as ``[ENV/bin/python, -m,
@@ -52,7 +55,7 @@ class ImagingQuality(ClipMetric):
         time_limit_seconds: For one clip.
     """
 
-    value_names = ("score",)
+    value_names = ("score", "scrambled")
 
     def __init__(
         self,
@@ -77,9 +80,10 @@ class ImagingQuality(ClipMetric):
         )
 
     def score_clip(self, clip: ScoredClip) -> dict[str, float]:
-        """The value; `UserError` without frames or if the worker fails."""
-        scores = musiq_scores(clip.frames, worker=self._worker, resize=self.resize)
-        return {"score": math.fsum(scores) / len(scores) / 100}
+        """The values; `UserError` without frames or if the worker fails."""
+        frames = torch.cat([clip.frames, scrambled_frame(clip)[None]])
+        *scores, scrambled = musiq_scores(frames, worker=self._worker, resize=self.resize)
+        return {"score": math.fsum(scores) / len(scores) / 100, "scrambled": scrambled / 100}
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of the weights, as they are now."""

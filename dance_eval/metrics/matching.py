@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from dance_eval.metrics.clip_folder import ClipEntry, content_digest
@@ -179,6 +179,20 @@ def _titles(names: dict[str, Name]) -> dict[str, str]:
         is_taken = any(_ends_in(other, name[-depth:]) for other in others)
         titles[piece] = f"{title} ({piece[:6]})" if is_taken else title
     return titles
+
+
+def strangers(contents: Sequence[tuple[ClipEntry, Hashable]]) -> dict[Path, ClipEntry]:
+    """For every clip, by its path, the next one in the list whose content is another one.
+
+    Clips are missing where all have the same.
+    """
+    found = {}
+    for number, (entry, own) in enumerate(contents):
+        following = (contents[(number + k) % len(contents)] for k in range(1, len(contents)))
+        other = next((one for one, content in following if content != own), None)
+        if other is not None:
+            found[entry.path] = other
+    return found
 
 
 def start_of(entry: ClipEntry) -> float:

@@ -1,5 +1,7 @@
 """Diversity: how far the clips of one prompt and music are apart that differ in their seed only."""
 
+from collections.abc import Sequence
+
 import torch
 
 from dance_eval.metrics.clip import (
@@ -38,6 +40,8 @@ class SeedDiversity(SetMetric):
 
     Values, means over prompts and music:
         distance: `mean_pairwise_distance` in the features named.
+        to_other: Mean distance to the clips of other prompts or music: that of strangers. Missing
+            where there is one prompt and music.
         num_alone: Clips that are the only one of their prompt and music.
 
     Of two clips of one prompt, music and seed, such as those of two trainings, the first counts.
@@ -48,7 +52,7 @@ class SeedDiversity(SetMetric):
         name: Name in tables; name the features in it.
     """
 
-    value_names = ("distance", "num_alone")
+    value_names = ("distance", "to_other", "num_alone")
 
     def __init__(self, *, features: FrameFeatures, name: str = "seed_diversity") -> None:
         super().__init__(name=name, part=features)
@@ -75,8 +79,27 @@ class SeedDiversity(SetMetric):
             groups.setdefault(group, {}).setdefault(own, numbers)
         several = [torch.stack(list(members.values())) for members in groups.values()]
         distances = [mean_pairwise_distance(members) for members in several if len(members) > 1]
+        apart = _to_others(several)
         alone = sum(len(members) == 1 for members in several)
-        distance = bootstrap_mean(
-            distances, seed=seed, name=f"{self.name}/distance", confidence=confidence
-        )
-        return {"distance": distance, "num_alone": count(alone, out_of=len(labels))}
+        found = {
+            value: bootstrap_mean(
+                numbers, seed=seed, name=f"{self.name}/{value}", confidence=confidence
+            )
+            for value, numbers in (("distance", distances), ("to_other", apart))
+        }
+        return found | {"num_alone": count(alone, out_of=len(labels))}
+
+
+def _to_others(groups: Sequence[torch.Tensor]) -> list[float]:
+    """Of each group of rows, (N, D), the mean distance to all rows of the others."""
+    if len(groups) < 2:
+        return []
+    distances = pairwise_distances(torch.cat(list(groups)))
+    found, end = [], 0
+    for group in groups:
+        start, end = end, end + len(group)
+        rows = distances[start:end]
+        num_others = len(distances) - len(group)
+        rest = float(rows.sum() - rows[:, start:end].sum())
+        found.append(rest / (len(group) * num_others))
+    return found

@@ -100,6 +100,10 @@ def test_scores_and_failures_are_counted_and_values_are_kept(folder, tmp_path, c
     assert ours["clip_frechet/distance"]["mean"] == pytest.approx(between)
     seeds_apart = float((means[2] - means[3]).norm())
     assert truth["clip_diversity/distance"]["mean"] == pytest.approx(seeds_apart)
+    # Beside every value stands what it is by chance.
+    nulls = [f"{name}/shuffled" for name in ("subject_consistency", "background_consistency")]
+    nulls += ["aesthetic_quality/scrambled", "clip_diversity/to_other", "clip_frechet/mixed"]
+    assert {name: ours[name]["n"] for name in nulls} == dict.fromkeys(nulls, 2)
     # Known values are kept while the weights are the same ones.
     main(arguments)
     assert json.loads(output.read_text())["clips"] == document["clips"]

@@ -73,4 +73,11 @@ def test_the_list_and_what_its_comments_add(tmp_path):
     assert ours["videomae_frechet/shuffled"]["n"] == 3
     assert ours["frame_frechet/distance"]["mean"] > 0
     assert ours["subject_fidelity/score"]["mean"] < 1
+    # Beside every value stands what it is by chance.
+    for name in names:
+        if name in ("motion_smoothness", "brisque"):
+            continue
+        nulls = ("shuffled", "to_other", "mixed")
+        found = [f"{name}/{null}" for null in nulls if ours.get(f"{name}/{null}", {}).get("n")]
+        assert found, name
     assert ours["colour_drift/score"]["mean"] >= 0

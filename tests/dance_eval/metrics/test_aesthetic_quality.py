@@ -12,6 +12,7 @@ from dance_eval.metrics.aesthetic_quality import (
     main,
 )
 from dance_eval.metrics.clip import ScoredClip
+from dance_eval.metrics.features import scrambled_frame
 from dance_eval.metrics.image_encoders import ClipEncoder
 from musicinfuser.safetensors_files import save_tensors
 from tests.small_encoders import WIDTH, noise
@@ -39,9 +40,12 @@ def head(pickled, tmp_path):
     return str(tmp_path / "head.safetensors")
 
 
+def clip_of(frames):
+    return ScoredClip(frames=frames, fps=30.0, waveform=None, rate_hz=1, name="a.mp4", seed=0)
+
+
 def score(metric, frames=FRAMES):
-    clip = ScoredClip(frames=frames, fps=30.0, waveform=None, rate_hz=1, name="a.mp4", seed=0)
-    return metric.score_clip(clip)
+    return metric.score_clip(clip_of(frames))
 
 
 def test_the_score_is_a_tenth_of_the_layer_on_unit_vectors(encoder, head, pickled):
@@ -52,7 +56,16 @@ def test_the_score_is_a_tenth_of_the_layer_on_unit_vectors(encoder, head, pickle
         unit = vector / np.sqrt((vector**2).sum())
         slow.append((float((weight * unit).sum()) + bias) / 10)
     metric = AestheticQuality(encoder=encoder, head=head)
-    assert score(metric) == {"score": pytest.approx(np.mean(slow), abs=1e-6)}
+    found = score(metric)
+    assert found["score"] == pytest.approx(np.mean(slow), abs=1e-6)
+    # The same colours in another order.
+    noise_of_it = scrambled_frame(clip_of(FRAMES))
+    assert not torch.equal(noise_of_it, FRAMES[2])
+    assert torch.equal(
+        noise_of_it.flatten(0, 1).long().sum(dim=0), FRAMES[2].flatten(0, 1).long().sum(dim=0)
+    )
+    assert found["scrambled"] == pytest.approx(score(metric, noise_of_it[None])["score"], abs=1e-6)
+    assert abs(found["scrambled"] - found["score"]) > 1e-4
     assert np.std(slow) > 1e-4
     few = AestheticQuality(encoder=ClipEncoder(encoder.weights, batch_size=2), head=head)
     assert score(few)["score"] == pytest.approx(score(metric)["score"], abs=1e-6)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import CLIPModel, CLIPTokenizer
@@ -5,6 +7,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_score import ClipScore, clip_score
 from dance_eval.metrics.image_encoders import ClipEncoder
+from tests.dance_eval.metrics.sets import entry
 from tests.small_encoders import noise
 
 FRAMES = torch.cat(
@@ -43,6 +46,26 @@ def test_a_clips_score_is_the_mean_over_frames_for_the_prefixed_prompt(clip_fold
         scores.append(sum(2.5 * max(cosine, 0) for cosine in cosines) / len(cosines))
         assert values == {"score": pytest.approx(scores[-1], abs=1e-5), "prompt_cut": 0}
     assert abs(scores[0] - scores[1]) > 0.05
+
+
+def test_the_prompt_of_a_stranger_is_scored_too(clip_folder):
+    metric = ClipScore(encoder=ClipEncoder(clip_folder))
+    clips = [
+        entry(file=f"{number}.mp4", prompt=prompt)
+        for number, prompt in enumerate(("hello", "hello", None, "man"))
+    ]
+    metric.prepare(clips, seed=0)
+    # The next one that has another prompt, all round.
+    assert [metric.clip_key(clip) for clip in clips] == ["man", "man", None, "hello"]
+    own, other = (
+        metric.score_clip(replace(clip_of(prompt), path=clip.path))
+        for prompt, clip in (("hello", clips[0]), ("man", clips[3]))
+    )
+    assert own["to_other"] == pytest.approx(other["score"], abs=1e-6)
+    assert other["to_other"] == pytest.approx(own["score"], abs=1e-6)
+    assert own["prompt_cut"] == 0
+    metric.prepare(clips[:2], seed=0)
+    assert "to_other" not in metric.score_clip(replace(clip_of("hello"), path=clips[0].path))
 
 
 def test_long_prompts_are_counted(clip_folder):

@@ -8,6 +8,7 @@ from dance_eval.metrics.consistency import (
     SubjectConsistency,
     frame_consistency,
 )
+from dance_eval.metrics.features import shuffled_order
 from dance_eval.metrics.image_encoders import ClipEncoder, DinoEncoder
 from tests.small_encoders import noise
 
@@ -59,6 +60,10 @@ def test_scores_are_those_of_a_slow_loop_over_the_right_features(encoders, kind)
     assert values["score"] == pytest.approx(slow_score(features), abs=1e-5)
     assert values["score"] == pytest.approx((values["to_first"] + values["to_previous"]) / 2)
     assert abs(values["to_first"] - values["to_previous"]) > 1e-3
+    order = shuffled_order(clip_of(frames))
+    assert order.tolist() != [0, 1, 2, 3]
+    assert values["shuffled"] == pytest.approx(slow_score(features[order]), abs=1e-5)
+    assert values["shuffled"] != pytest.approx(values["score"], abs=1e-4)
     assert metric.name == f"{kind}_consistency"
     assert metric.fingerprints() == {"weights": metric.encoder.fingerprint()}
 

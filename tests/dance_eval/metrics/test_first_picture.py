@@ -7,6 +7,7 @@ from PIL import Image
 
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import list_clips
+from dance_eval.metrics.features import shuffled_order
 from dance_eval.metrics.first_picture import (
     ColourDrift,
     FirstPictureFidelity,
@@ -14,6 +15,8 @@ from dance_eval.metrics.first_picture import (
     read_picture,
 )
 from dance_eval.metrics.image_encoders import DinoEncoder
+from musicinfuser.media.video import read_clip
+from musicinfuser.media.video_writing import write_video
 from tests.dance_eval.metrics.sets import entry
 from tests.small_encoders import noise
 
@@ -80,6 +83,37 @@ def test_fidelity_is_the_cosine_with_the_own_picture_beside_a_strangers(tmp_path
     )
 
 
+def test_the_first_frame_of_a_stranger(tmp_path, dino_folder):
+    colours = (40, 90, 90, 200)
+    for number, level in enumerate(colours):
+        frames = torch.full((3, 32, 32, 3), level, dtype=torch.uint8)
+        frames[0, :16] //= 2
+        write_video(tmp_path / f"{number}.mp4", frames, fps=2.0)
+    (tmp_path / "4.mp4").write_bytes(b"no video")
+    clips = [entry(folder=tmp_path, file=f"{number}.mp4") for number in range(5)]
+    encoder = DinoEncoder(dino_folder)
+    metric = FirstPictureFidelity(encoder=encoder, picture="first_frame")
+    metric.prepare(clips, seed=0)
+    keys = [metric.clip_key(clip) for clip in clips]
+    # Files 1 and 2 are the same, so the stranger of both is 3.
+    assert [key[1] for key in keys] == [keys[1][0], keys[3][0], keys[3][0], keys[4][0], keys[0][0]]
+    frames = noise(3, 32, 48, seed=3)
+    values = metric.score_clip(clip_of(frames, path=clips[0].path))
+    other = read_clip(
+        clips[1].path, start_seconds=0.0, num_frames=1, height=32, width=32, crop=None
+    )[0]
+    other = Image.fromarray(other.numpy()).resize(
+        (48, 32), Image.Resampling.BICUBIC, (0, 5.333, 32, 26.667)
+    )
+    vectors = encoder.embed_images(
+        torch.cat([frames[1:], torch.from_numpy(np.array(other))[None]])
+    ).double()
+    cosines = torch.nn.functional.cosine_similarity(vectors[:2], vectors[2:])
+    assert values["to_other"] == pytest.approx(float(cosines.mean()), abs=1e-3)
+    # What is wrong with the stranger is no failure of this clip.
+    assert "to_other" not in metric.score_clip(clip_of(frames, path=clips[3].path))
+
+
 def test_a_list_names_pictures(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "clips.csv").write_text("file,system,track,image\na.mp4,s,song.wav,dancer.png\n")
@@ -115,6 +149,10 @@ def test_a_clip_that_turns_red_drifts():
     assert values["score"] == pytest.approx(last, abs=0.01)
     slope = np.polyfit(np.arange(20) / 10, away, 1)[0]
     assert values["per_second"] == pytest.approx(slope, abs=0.01)
-    assert values["shuffled"] < values["per_second"]
+    assert values["per_second_shuffled"] < values["per_second"]
+    order = shuffled_order(clip_of(frames, fps=10.0)).tolist()
+    mixed = [colours[place] for place in order]
+    expected = np.linalg.norm(np.mean(mixed[-10:], axis=0) - mixed[0])
+    assert values["shuffled"] == pytest.approx(expected, abs=0.01)
     still = ColourDrift().score_clip(clip_of(frames[:1].expand(5, -1, -1, -1)))
     assert still["score"] == pytest.approx(0, abs=1e-9)

@@ -67,12 +67,16 @@ def test_the_score_is_a_hundredth_of_the_mean_over_resized_frames(command, weigh
         for frame in FRAMES
     ]
     values = metric.score_clip(clip_of(FRAMES))
-    assert values == {"score": pytest.approx(0.5 * np.mean(slow), abs=1e-6)}
+    assert values["score"] == pytest.approx(0.5 * np.mean(slow), abs=1e-6)
+    # As bright as before but for the resizing, which blurs another order of pixels.
+    middle = float(FRAMES[1].double().mean()) / 255
+    assert values["scrambled"] == pytest.approx(0.5 * middle, abs=1e-3)
+    assert values["scrambled"] != pytest.approx(0.5 * slow[1], abs=1e-6)
     whole = ImagingQuality(command=command, weights=weights, resize="shorter", name="whole")
     plain = whole.score_clip(clip_of(FRAMES))["score"]
     assert plain == pytest.approx(0.5 * float(FRAMES.double().mean()) / 255, abs=1e-6)
     assert plain != pytest.approx(values["score"], abs=1e-5)
-    with pytest.raises(ValueError, match="without frames"):
+    with pytest.raises(ValueError, match="no frames"):
         metric.score_clip(clip_of(FRAMES[:0]))
     for one in (metric, whole):
         assert one._worker.num_starts == 1

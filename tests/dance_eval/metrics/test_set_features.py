@@ -93,6 +93,11 @@ def test_diversity_is_over_seeds_of_one_prompt_and_music():
     assert values["distance"].mean == pytest.approx(0.2 * math.sqrt(48))
     assert values["distance"].num_values == 1
     assert (values["num_alone"].mean, values["num_alone"].num_values) == (4, 7)
+    # From each of four black clips the others are two grey and three black; from the grey, four.
+    far, near = (level / 255 * math.sqrt(48) for level in (151, 100))
+    black = (far + near) / 5
+    assert values["to_other"].mean == pytest.approx((4 * black + (far + near) / 2) / 5)
+    assert combined(SeedDiversity(features=PixelStatistics()), clips[:2])["to_other"].mean is None
 
 
 @pytest.mark.parametrize(("n1", "n2", "d"), [(40, 30, 5), (6, 9, 20), (8, 40, 12)])
@@ -135,6 +140,9 @@ def test_systems_are_compared_with_the_reference():
     values = combined(metric, clips)
     assert values["distance"].mean == pytest.approx(48 * 0.2**2, rel=1e-3)
     assert (values["distance"].num_values, values["num_reference"].mean) == (4, 4)
+    # Parts of both sets mixed are nearer to each other than the sets, and not the same.
+    assert 0 < values["mixed"].low < values["mixed"].mean < values["distance"].mean
+    assert values["mixed"].num_values == 4
     fewer = combined(metric, clips[1:])
     assert (fewer["distance"].num_values, fewer["num_reference"].mean) == (4, 3)
     assert combined(metric, clips, "truth")["distance"].mean is None

@@ -49,7 +49,7 @@ def test_values_are_told_in_the_words_of_their_classes(tmp_path):
     summary, values = described(SubjectConsistency)
     assert summary.startswith("Whether the subject stays itself")
     assert [line.partition(":")[0] for line in values.splitlines()] == [
-        "score", "to_first", "to_previous"
+        "score", "to_first", "to_previous", "shuffled"
     ]  # fmt: skip
     # Those of a base class, where a class says nothing of its own.
     _, values = described(BeatAlignment)

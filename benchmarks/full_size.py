@@ -1,254 +1,49 @@
-"""The whole life of a run of Wan 2.1 1.3B at full width and depth, with random weights, on a CPU.
+r"""The whole life of a run of Wan 2.1 1.3B or Wan 2.2 5B at full width and depth, on a CPU.
 
     python -m benchmarks.full_size --out benchmarks/results/full_size_wan_1b.json --folder runs/full
+    python -m benchmarks.full_size --base wan_5b --out benchmarks/results/full_size_wan_5b.json \
+        --folder runs/full_5b
 
-The transformer has the published sizes; VAE, text encoder and audio encoder are small ones of the
-real classes, whose outputs are as wide as the real ones'. Clips are short. Videos are encoded, a
-run is trained, another is killed by SIGKILL and resumed, and its end is compared with the first to
-the bit; then its adapter is exported, loaded by both pipelines, used for a video, and validated.
-Each part is a process of its own, whose seconds on the clock and largest memory are measured;
-starting is included. The same command goes on after the last part that ended well. About 9 GB of
-disk; exit code 1 if a part failed, or anything differs.
+The transformer has the published sizes and random weights; its other parts are small ones
+(`benchmarks.random_parts`), and clips are short. Videos are encoded, a run is trained, another is
+killed by SIGKILL and resumed, and its end is compared with the first to the bit; then its adapter
+is exported, loaded by both pipelines, used for a video, and validated. The 5B has a smaller adapter
+than the recipe's, and its videos begin with a picture.
+Each part is a process of its own, whose seconds and memory are measured; starting is included. The
+same command goes on after the last part that ended well. About 9 GB of disk for the 1.3B, 20 GB for
+the 5B; exit code 1 if a part failed, or anything differs.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
+from benchmarks.full_size_run import ENCODE_CONFIGS, Life
+from benchmarks.processes import PartError, peak_gib
 from benchmarks.profiles import CONFIGS, read_profile
+from benchmarks.random_parts import write_media, write_wan
 from benchmarks.report import GIB, Figure, command_of, parser
 from musicinfuser.atomic_files import write_text
 from musicinfuser.label_files import read_json
-from musicinfuser.networks.backbone import BackboneSpec, build_backbone
-from musicinfuser.networks.backbones.wan import WAN_1B_CONFIG
 
-AUDIO_WIDTH = 768  # configs/base.yaml: wav2vec 2.0 base
-VAE = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
-TEXT = {
-    "vocab_size": 384, "d_model": WAN_1B_CONFIG["text_dim"], "d_kv": 64, "d_ff": 128,
-    "num_layers": 1, "num_heads": 2, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0,
-}  # fmt: skip
-AUDIO = {
-    "hidden_size": AUDIO_WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4,
-    "intermediate_size": 192, "conv_dim": [48] * 7, "num_conv_pos_embeddings": 64,
-    "num_conv_pos_embedding_groups": 8,
-}  # fmt: skip
 PARTS_FILE = "parts.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
-# One for training; two, of different held-out music, for validation.
-AIST_FILES = (
-    "gBR_sBM_c01_d04_mBR1_ch03", "gBR_sBM_c01_d04_mBR0_ch02", "gHO_sBM_c01_d20_mHO5_ch02",
-)  # fmt: skip
-
-
-class PartError(Exception):
-    """A part of the life ended otherwise than it should."""
-
-
-@dataclass
-class Life:
-    """Where a run lives, and what its parts took."""
-
-    settings: argparse.Namespace
-    folder: Path
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of each part: ``seconds``, ``peak_gib`` and what else it found."""
-
-    @property
-    def weights(self) -> Path:
-        """Folder of the random parts."""
-        return self.folder / "weights"
-
-    @property
-    def song(self) -> Path:
-        """A file with music that no training hears."""
-        return self.folder / "media" / "aist" / f"{AIST_FILES[1]}.mp4"
-
-    def note(self, part: str, **found: Any) -> None:
-        """Keep what a part took, and say it."""
-        self.parts[part] = found
-        print(f"{part}: {found}", flush=True)
-
-    def run(
-        self, part: str, command: list[str], *, watch: Callable[..., Any] | None = None,
-        expected: int = 0,
-    ) -> Any:  # fmt: skip
-        """Run a command to its end and measure it.
-
-        Args:
-            part: Its name among the parts, and of its log.
-            command: Arguments of Python.
-            watch: Called with the process while it runs; what it returns is returned.
-            expected: Exit code; of a signal, less than 0.
-
-        Raises:
-            PartError: It ended with another code.
-        """
-        path = self.folder / f"{part.replace(' ', '_')}.log"
-        with path.open("w") as log:
-            began = time.monotonic()
-            process = subprocess.Popen(
-                [sys.executable, *command], cwd=CONFIGS.parent, stdout=log,
-                stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            found = watch(process) if watch is not None else None
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        seconds, cpu_seconds = time.monotonic() - began, used.ru_utime + used.ru_stime
-        peak = used.ru_maxrss * 1024 / GIB
-        self.note(part, seconds=seconds, cpu_seconds=cpu_seconds, peak_gib=peak)
-        if process.returncode != expected:
-            raise PartError(f"{part}: exit code {process.returncode}; see {path.name}")
-        return found
-
-    def call(self, part: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> None:
-        """The same for a function, in a process of its own."""
-        spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, spawned) as pool:
-            began = time.monotonic()
-            found = pool.submit(_with_use, function, *arguments).result()
-        self.note(part, seconds=time.monotonic() - began, **found)
-
-    def config(self) -> Path:
-        """An overlay of all that is not the recipe's: folders, the clips' size, the steps."""
-        steps, size = self.settings.steps, _size(self.settings)
-        saver = {
-            "filename": "{step:06d}", "every_n_train_steps": 1, "save_top_k": 1, "save_last": False,
-            "dirpath": "${trainer.default_root_dir}/checkpoints", "auto_insert_metric_name": False,
-            "enable_version_counter": False,
-        }  # fmt: skip
-        weights = str(self.weights)
-        overlay = {
-            "trainer": {
-                "max_steps": steps, "accelerator": "cpu", "devices": 1, "logger": False,
-                "val_check_interval": None, "limit_val_batches": 1, "enable_progress_bar": False,
-                "callbacks": [
-                    {"class_path": "callbacks.AtomicCheckpoint", "init_args": saver},
-                    {"class_path": "callbacks.FiniteTraining"},
-                ],
-            },
-            "model": {"init_args": {
-                "backbone": {"pretrained": weights},
-                # A third of the depth, as the recipe's; of two blocks that would be none.
-                "layers": {"num_layers": max(self.settings.layers // 3, 1)},
-                "encoders": {"audio": weights, "audio_subfolder": "audio_encoder"},
-                "sampling": {"num_steps": 4},
-            }},
-            "data": {"init_args": size | {
-                "cache_dir": str(self.folder / "cache"), "num_workers": 0,
-            }},
-            "sample_generation": {"every_n_steps": 0},
-        }  # fmt: skip
-        path = self.folder / "overlay.yaml"
-        write_text(path, yaml.safe_dump(overlay, sort_keys=False))
-        return path
-
-    def line(self, verb: str, name: str, *more: str) -> list[str]:
-        """The command of train.py for the run ``name``."""
-        configs = (CONFIGS / "base.yaml", CONFIGS / "wan_1b.yaml", self.config())
-        root = self.folder / name
-        return [
-            "train.py", verb, *(f"--config={path}" for path in configs),
-            f"--trainer.default_root_dir={root}", *more,
-        ]  # fmt: skip
-
-    def last(self, name: str) -> Path:
-        """The last checkpoint of a run that has one."""
-        return max(self.checkpoints(name).glob("[0-9]*.ckpt"))
-
-    def checkpoints(self, name: str) -> Path:
-        """The folder of a run's checkpoints."""
-        return self.folder / name / "checkpoints"
-
-
-def _size(settings: argparse.Namespace) -> dict[str, int]:
-    names = {"num_frames": "frames", "height": "height", "width": "width"}
-    return {name: getattr(settings, option) for name, option in names.items()}
-
-
-def _with_use(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What a function found, with what its process has used."""
-    found = function(*arguments)
-    return found | {"cpu_seconds": time.process_time(), "peak_gib": _peak_gib()}
-
-
-def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-
-
-def write_weights(folder: Path, num_layers: int) -> dict[str, Any]:
-    """Random parts in the layout of diffusers' `WanPipeline`; the transformer in bf16."""
-    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
-    from transformers import (
-        ByT5Tokenizer,
-        UMT5Config,
-        UMT5EncoderModel,
-        Wav2Vec2Config,
-        Wav2Vec2FeatureExtractor,
-        Wav2Vec2Model,
-    )
-
-    architecture = folder / "architecture.json"
-    write_text(architecture, json.dumps(WAN_1B_CONFIG | {"num_layers": num_layers}))
-    transformer = build_backbone(BackboneSpec(config=str(architecture), family="wan"))
-    transformer.save_pretrained(folder / "transformer")
-    torch.manual_seed(0)
-    AutoencoderKLWan(**VAE).save_pretrained(folder / "vae")
-    UMT5EncoderModel(UMT5Config(**TEXT)).save_pretrained(folder / "text_encoder")
-    ByT5Tokenizer().save_pretrained(folder / "tokenizer")
-    Wav2Vec2Model(Wav2Vec2Config(**AUDIO)).save_pretrained(folder / "audio_encoder")
-    Wav2Vec2FeatureExtractor().save_pretrained(folder / "audio_encoder")
-    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "WanPipeline", "boundary_ratio": None, "expand_timesteps": False,
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "tokenizer": ["transformers", "ByT5Tokenizer"],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
-        "transformer_2": [None, None],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-    }  # fmt: skip
-    write_text(folder / "model_index.json", json.dumps(index))
-    size = sum(path.stat().st_size for path in (folder / "transformer").iterdir())
-    parameters = sum(parameter.numel() for parameter in transformer.parameters())
-    return {"file_gib": size / GIB, "parameters": parameters}
-
-
-def write_media(folder: Path) -> None:
-    """Videos of noise with tones, as many as a training and a validation need."""
-    from musicinfuser.media.video_writing import write_video
-
-    names = [f"aist/{name}" for name in AIST_FILES] + ["youtube/noise"]
-    for i, name in enumerate(names):
-        stream = torch.Generator().manual_seed(i)
-        frames = torch.randint(256, (36, 9, 16, 3), generator=stream, dtype=torch.uint8)
-        frames = frames.repeat_interleave(40, dim=1).repeat_interleave(40, dim=2)
-        tone = 0.3 * torch.sin(torch.arange(57_600) * (0.03 + 0.01 * i))
-        path = folder / f"{name}.mp4"
-        write_video(path, frames, fps=30.0, audio=tone, audio_rate_hz=48_000)
-        if name.startswith("youtube"):
-            write_text(path.with_suffix(".txt"), "noise")
 
 
 def encode(life: Life) -> None:
     """The videos to a cache, by the command that does so."""
-    media = life.folder / "media"
+    media = life.media
     write_media(media)
     sources = ", ".join(
         f"{{class_path: datamodules.{kind}Dataset, init_args: {{root: {media / kind.lower()}"
@@ -256,7 +51,7 @@ def encode(life: Life) -> None:
         for kind in ("AIST", "YouTube")
     )
     options: dict[str, Any] = {
-        f"data.init_args.{name}": value for name, value in _size(life.settings).items()
+        f"data.init_args.{name}": value for name, value in life.size.items()
     } | {
         "trainer.default_root_dir": life.folder / "encode",
         "trainer.accelerator": "cpu",
@@ -268,7 +63,8 @@ def encode(life: Life) -> None:
         "data.init_args.num_workers": 0,
         "data.init_args.sources": f"[{sources}]",
     }
-    configs = [f"--config={CONFIGS / name}.yaml" for name in ("encode", "wan_encode")]
+    names = ("encode", ENCODE_CONFIGS[life.settings.base])
+    configs = [f"--config={CONFIGS / name}.yaml" for name in names]
     given = [f"--{name}={value}" for name, value in options.items()]
     life.run("encode", ["train.py", "predict", *configs, *given])
 
@@ -393,7 +189,9 @@ def plain_lora(weights: Path, adapter: Path) -> dict[str, Any]:
     return {"tensors": len(loaded)}
 
 
-def own_pipeline(weights: Path, adapter: Path, song: Path, size: dict[str, Any]) -> dict[str, Any]:
+def own_pipeline(
+    weights: Path, adapter: Path, song: Path, size: dict[str, Any], picture: Path | None = None
+) -> dict[str, Any]:
     """The adapter in our pipeline, and one step of it."""
     from musicinfuser import MusicInfuserWanPipeline
 
@@ -401,10 +199,10 @@ def own_pipeline(weights: Path, adapter: Path, song: Path, size: dict[str, Any])
         weights, adapter=adapter, audio_encoder=weights / "audio_encoder", dtype=torch.bfloat16
     )
     pipe.set_progress_bar_config(disable=True)
-    loaded = _peak_gib()
+    loaded = peak_gib()
     frames = pipe(
         "a dancer", audio=str(song), num_inference_steps=1, output_type="pt",
-        generator=torch.Generator().manual_seed(0), **size,
+        generator=torch.Generator().manual_seed(0), image=picture and str(picture), **size,
     ).frames  # fmt: skip
     if not torch.isfinite(frames).all() or frames.shape[1] != size["num_frames"]:
         raise PartError(f"the pipeline's frames are {tuple(frames.shape)}, or not finite")
@@ -415,13 +213,16 @@ def load(life: Life) -> None:
     """The adapter in both pipelines."""
     adapter = life.folder / "adapter"
     life.call("load_lora_weights of diffusers", plain_lora, life.weights, adapter)
-    size = _size(life.settings)
-    life.call("own pipeline", own_pipeline, life.weights, adapter, life.song, size)
+    life.call(
+        "own pipeline", own_pipeline, life.weights, adapter, life.song, life.size, life.picture
+    )
 
 
 def predict(life: Life) -> None:
     """A video of four steps with guidance, by the command."""
-    asked = {"music": [str(life.song)], "prompts": ["a dancer"], "seeds": [0]}
+    asked: dict[str, Any] = {"music": [str(life.song)], "prompts": ["a dancer"], "seeds": [0]}
+    if life.picture is not None:
+        asked["image"] = str(life.picture)
     option = f"--data.init_args.generation={json.dumps(asked)}"
     life.run("predict", life.line("predict", "whole", option))
     manifest = life.folder / "whole" / "videos" / "manifest.jsonl"
@@ -438,8 +239,8 @@ def validate(life: Life) -> None:
 def write_parts(life: Life) -> None:
     """The random weights, in a process of their own."""
     shutil.rmtree(life.weights, ignore_errors=True)
-    life.weights.mkdir()
-    life.call("random weights", write_weights, life.weights, life.settings.layers)
+    base, layers = life.settings.base, life.settings.layers
+    life.call("random weights", write_wan, life.weights, base, layers)
 
 
 LIFE = (write_parts, encode, fit, kill_and_resume, export, load, predict, validate)
@@ -468,12 +269,19 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         except Exception as error:  # noqa: BLE001 - also what a part's own process raised
             failed.append(f"{part.__name__}: {type(error).__name__}: {error}")
             print(failed[-1], flush=True)
+    precision = read_profile()["trainer"]["precision"]
+    return figures_of(life.parts), {"parts": life.parts, "precision": precision, "failed": failed}
+
+
+def figures_of(parts: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
+    """What every part took, then what some of them found."""
     figures = []
-    for name, found in life.parts.items():
+    for name, found in parts.items():
         figures += [
             Figure(f"{name}: on the clock", found["seconds"], "s", note="starting included"),
             Figure(f"{name}: CPU", found.get("cpu_seconds"), "s"),
-            Figure(f"{name}: peak RAM", found["peak_gib"], "GiB"),
+            Figure(f"{name}: peak memory", found["peak_gib"], "GiB", note="files mapped included"),
+            Figure(f"{name}: its own, peak", found.get("own_gib"), "GiB"),
         ]
     for name, key, what, unit in (
         ("random weights", "file_gib", "the transformer's file", "GiB"),
@@ -481,22 +289,26 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
         ("fit", "checkpoint_gib", "a checkpoint", "GiB"),
         ("resume", "compared", "values of the resumed run compared to the bit", ""),
     ):
-        if key in life.parts.get(name, {}):
-            figures.append(Figure(what, life.parts[name][key], unit))
-    if "different" in life.parts.get("resume", {}):
-        figures.append(Figure("values that differ", len(life.parts["resume"]["different"]), ""))
-    for name, size in life.parts.get("export", {}).get("files_gib", {}).items():
+        if key in parts.get(name, {}):
+            figures.append(Figure(what, parts[name][key], unit))
+    if "different" in parts.get("resume", {}):
+        figures.append(Figure("values that differ", len(parts["resume"]["different"]), ""))
+    for name, size in parts.get("export", {}).get("files_gib", {}).items():
         figures.append(Figure(f"adapter: {name}", size, "GiB"))
-    precision = read_profile()["trainer"]["precision"]
-    return figures, {"parts": life.parts, "precision": precision, "failed": failed}
+    return figures
 
 
 OPTIONS = parser(
     __doc__,
     folder={"type": Path, "required": True, "help": "where the run lives"},
     parts={"nargs": "+", "choices": NAMES, "default": NAMES, "help": "of the life; all"},
-    layers=WAN_1B_CONFIG["num_layers"], frames=9, height=64, width=64,
+    base={"choices": list(ENCODE_CONFIGS), "default": "wan_1b"},
+    layers={"type": int, "help": "blocks of the transformer; all"}, frames=9, height=64, width=64,
     steps={"type": int, "default": 3, "help": "optimizer steps, two or more"},
+    limit_gib={
+        "type": float, "default": 12.0,
+        "help": "a part with more memory of its own, without mapped files, is killed",
+    },
 )  # fmt: skip
 main = command_of("full_size", OPTIONS, measure)
 

@@ -14,6 +14,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from benchmarks.random_parts import VAE, VAE_5B, wan_index
 from musicinfuser.adapters.card import CardFacts
 from musicinfuser.adapters.folder import write_folder
 from musicinfuser.adapters.settings import adapter_of_model
@@ -33,18 +34,6 @@ TRANSFORMER: dict[str, Any] = {
     "freq_dim": 64,
     "ffn_dim": 256,
     "num_layers": 3,
-}
-VAE: dict[str, Any] = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
-# Wan 2.2's VAE: patches of 2x2 pixels, blocks with a shortcut, 48 channels.
-VAE_5B: dict[str, Any] = VAE | {
-    "z_dim": 48,
-    "is_residual": True,
-    "patch_size": 2,
-    "in_channels": 12,
-    "out_channels": 12,
-    "scale_factor_spatial": 16,
-    "latents_mean": [0.1 * i for i in range(48)],
-    "latents_std": [1 + 0.02 * i for i in range(48)],
 }
 TEXT: dict[str, Any] = {
     "vocab_size": 384,
@@ -96,18 +85,7 @@ def write_parts(folder: Path, *, is_5b: bool = False) -> Path:
     text_encoder().save_pretrained(folder / "text_encoder")
     ByT5Tokenizer().save_pretrained(folder / "tokenizer")
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "WanPipeline",
-        "boundary_ratio": None,
-        "expand_timesteps": is_5b,
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "tokenizer": ["transformers", "ByT5Tokenizer"],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
-        "transformer_2": [None, None],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps(wan_index(takes_image=is_5b)))
     return folder
 
 

@@ -144,21 +144,26 @@ def backbone_config(spec: BackboneSpec) -> dict[str, Any]:
 def initialise_randomly(backbone: Any, *, seed: int) -> None:
     """Give a backbone weights that depend on nothing but ``seed`` and the parameter's name.
 
+    They are those of `random_weight`.
+    """
+    kind = type(backbone_of(backbone))
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            parameter.copy_(random_weight(kind, name, parameter.shape, seed=seed))
+
+
+def random_weight(kind: type[Backbone], name: str, shape: torch.Size, *, seed: int) -> Tensor:
+    """The fp32 weights of one parameter of a backbone of the family ``kind``.
+
     Matrices get the spread of torch's linear layers, biases a small one, weights of norms are one;
     what is neither, its family knows (`Backbone.random_values`).
     """
-    kind = backbone_of(backbone)
-    with torch.no_grad():
-        for name, parameter in backbone.named_parameters():
-            stream = generator(seed, name, "backbone init")
-            values: Tensor | None = kind.random_values(name, parameter.shape, stream)
-            if values is not None:
-                pass
-            elif parameter.dim() > 1:
-                fan_in = parameter[0].numel()
-                values = torch.randn(parameter.shape, generator=stream) * (3 * fan_in) ** -0.5
-            elif name.endswith(".bias"):
-                values = torch.randn(parameter.shape, generator=stream) * 0.02
-            else:
-                values = torch.ones(parameter.shape)
-            parameter.copy_(values)
+    stream = generator(seed, name, "backbone init")
+    values: Tensor | None = kind.random_values(name, shape, stream)
+    if values is not None:
+        return values
+    if len(shape) > 1:
+        return torch.randn(shape, generator=stream) * (3 * shape[1:].numel()) ** -0.5
+    if name.endswith(".bias"):
+        return torch.randn(shape, generator=stream) * 0.02
+    return torch.ones(shape)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.full_size import PartError, differences, main, own_pipeline, plain_lora
+from benchmarks.full_size import differences, main, own_pipeline, plain_lora
+from benchmarks.processes import PartError
+from benchmarks.random_parts import write_media
 from musicinfuser.safetensors_files import save_tensors
 from tests import small_wan
 
@@ -27,16 +29,21 @@ def test_differences_are_found_to_the_bit() -> None:
     ]
 
 
+@pytest.mark.parametrize("family", ["wan", "wan_5b"])
 def test_both_pipelines_are_given_an_adapter(
-    small_parts: Path, media: Path, tmp_path: Path
+    family: str, small_parts: Path, media: Path, tmp_path: Path
 ) -> None:
-    parts = small_wan.write_parts(tmp_path / "parts")
+    parts = small_wan.write_parts(tmp_path / "parts", is_5b=family == "wan_5b")
     shutil.copytree(small_parts / "audio_encoder", parts / "audio_encoder")
-    adapter = small_wan.write_adapter(tmp_path / "adapter", small_wan.trained_on(parts, "wan"))
+    adapter = small_wan.write_adapter(tmp_path / "adapter", small_wan.trained_on(parts, family))
     assert plain_lora(parts, adapter)["tensors"] == 3 * 8 * 2
     song = next((media / "aist").glob("*.mp4"))
     size = {"num_frames": 5, "height": 32, "width": 32}
-    assert own_pipeline(parts, adapter, song, size)["shape"] == [1, 5, 3, 32, 32]
+    picture = None
+    if family == "wan_5b":
+        write_media(tmp_path / "media")
+        picture = tmp_path / "media" / "picture.png"
+    assert own_pipeline(parts, adapter, song, size, picture)["shape"] == [1, 5, 3, 32, 32]
     file = adapter / "pytorch_lora_weights.safetensors"
     more = {"transformer.blocks.0.attn1.to_nowhere.lora_A.weight": torch.ones(2, 128)}
     save_tensors(load_file(file) | more, file)

@@ -53,22 +53,20 @@ def _training(title: str, result: Mapping[str, Any], planned: float | None) -> l
     own = next((name for name in OWN if name in variants), None)
     seconds = {name: spread(held["step_s"])["median_s"] for name, held in variants.items()}
     figures = [Figure(f"{title}: {v}", "failed", "", None, w) for v, w in details["failed"].items()]
-    for name, held in variants.items():
+    for name in sorted(variants, key=lambda name: name != own):
+        held, by = variants[name], "" if name == own else _by(name)
         way = f"{held['policy']}, {'compiled' if held['compiled'] else 'eager'}"
         used = held["useful"] / peak / seconds[name]
         shares = ", ".join(f"{kind} {100 * part:.0f} %" for kind, part in _shares(held))
         finite = "" if held["finite"] else "; gradients are not finite"
         note = f"{way}; {100 * used:.3g} % of the peak rate{finite}; kernels: {shares}"
-        what = f"{title}: step{_of(name)}"
-        figures.append(Figure(what, seconds[name], "s", held["executed"] / peak, note))
+        figures.append(
+            Figure(f"{title}: step{by}", seconds[name], "s", held["executed"] / peak, note)
+        )
         if held["peak_allocated"]:
-            limit, note = (planned, "limit: the plan") if name == own else (None, "")
-            if name == STOCK:
-                note = "ZICA's weights and moments of ours among it"
-            what = f"{title}: peak allocated{_of(name)}"
-            figures.append(Figure(what, held["peak_allocated"] / 1e9, "GB", limit, note))
+            figures.append(_memory(f"{title}: peak allocated{by}", name, held, planned))
     if own and STOCK in variants:
-        note = "ours has ZICA and hears the music"
+        note = "ours has ZICA to compute, too"
         ratio = seconds[own] / seconds[STOCK]
         figures.append(Figure(f"{title}: ours over diffusers and peft", ratio, "times", 1.0, note))
     for eager, held in variants.items():
@@ -80,9 +78,15 @@ def _training(title: str, result: Mapping[str, Any], planned: float | None) -> l
     return figures
 
 
-def _of(variant: str) -> str:
-    if variant in OWN:
-        return ""
+def _memory(what: str, variant: str, held: Mapping[str, Any], planned: float | None) -> Figure:
+    """Beside the plan, where it is that of the profile."""
+    limit, note = (planned, "limit: the plan") if variant in OWN else (None, "")
+    if variant == STOCK:
+        note = "ZICA's weights and moments of ours among it"
+    return Figure(what, held["peak_allocated"] / 1e9, "GB", limit, note)
+
+
+def _by(variant: str) -> str:
     return " by diffusers and peft" if variant == STOCK else f", {variant}"
 
 

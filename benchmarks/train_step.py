@@ -241,26 +241,32 @@ def run_variants(
             step.forget()
             return None
 
+    def turn(variant: str) -> None:
+        took = attempt(variant, step.measured)
+        if took is not None:
+            results[variant]["step_s"].append(took[0])
+            _note(results[variant], took[1], step)
+
     with suppress(TimeoutError):
         for variant in variants:
-            times = attempt(variant, lambda: [timed(step, step.device) for _ in range(warm_up)])
-            if times is not None:
-                work, way = step.work(settings), step.way
-                results[variant] = way | {
-                    "first_step_s": times[0], "warm_up_s": times[1:], "step_s": [],
-                    "peak_allocated": 0, "finite": step.gradients_are_finite(),
-                    "useful": work.useful, "executed": work.training_step(way["policy"]),
-                }  # fmt: skip
-        for _ in range(settings.steps):
-            for variant in list(results):
-                took = attempt(variant, step.measured)
-                if took is not None:
-                    held = results[variant]
-                    held["step_s"].append(took[0])
-                    held["peak_allocated"] = max(held["peak_allocated"], took[1])
-                    held["finite"] = held["finite"] and step.gradients_are_finite()
-        for variant in [] if settings.no_profile else list(results):
-            results[variant] |= attempt(variant, partial(kernels_of, step, step.device)) or {}
+            took = attempt(variant, lambda: [step.measured() for _ in range(warm_up)])
+            if took is None:
+                continue
+            work, way = step.work(settings), step.way
+            results[variant] = way | {
+                "first_step_s": took[0][0], "warm_up_s": [seconds for seconds, _ in took[1:]],
+                "step_s": [], "peak_allocated": 0, "finite": True, "useful": work.useful,
+                "executed": work.training_step(way["policy"]),
+            }  # fmt: skip
+            # Compiling may need more.
+            _note(results[variant], max((peak for _, peak in took[1:]), default=0), step)
+            run = partial(kernels_of, step, step.device)
+            found = None if settings.no_profile else attempt(variant, run)
+            if found is not None:
+                results[variant] |= found
+        for variant in list(results) * settings.steps:
+            if variant in results:
+                turn(variant)
     for variant in set(variants) - failed.keys():
         held = results.get(variant, {"step_s": [], "warm_up_s": []})
         # A compiler may have taken the time in which others would have had their turns.
@@ -269,6 +275,12 @@ def run_variants(
             results.pop(variant, None)
             failed[variant] = f"no step was done within {settings.seconds:.0f} s"
     return results, failed
+
+
+def _note(held: dict[str, Any], peak_allocated: int, step: TrainingStep) -> None:
+    """Keep what a step showed beside its time."""
+    held["peak_allocated"] = max(held["peak_allocated"], peak_allocated)
+    held["finite"] = held["finite"] and step.gradients_are_finite()
 
 
 def figures_of(

@@ -227,7 +227,7 @@ def test_default_samples_take_less_than_a_twentieth_of_the_work() -> None:
     whole = build_on_meta(read_profile(), compile_blocks=False)
     work = Work.of(whole, size.frames, size.height, size.width, text_tokens=256)
     assert size.frames == 73 and (size.height, size.width) == (480, 848)
-    clip = 2 * num_steps * work.forward + counted_tflop(size, "decode", tiled=False)
+    clip = 2 * num_steps * work.forward + counted_tflop(size, "decode")
     run = (
         max_steps
         * data["batch_size"]

@@ -95,6 +95,9 @@ PARTS = (
          ("--profile", "24gb", "--frames", "145", "--steps", "3", "--runs", "1", "--no-compile",
           "--no_profile", "--memory_cap_gib", "22"),
          "Mochi, 145 frames, 24gb, sampling uncompiled"),
+    Part("decode_wan_1b", "vae", 40,
+         ("--runs", "1", "--halves", "decode", "--family", "wan", *WAN[2:]),
+         "Wan 1.3B, 81 frames, VAE"),
     # 5 of 22 GiB are the model's.
     Part("decode_24gb", "vae", 60,
          ("--frames", "145", "--runs", "1", "--tile", "192", "--halves", "decode",
@@ -103,7 +106,7 @@ PARTS = (
          ("--profile", "80gb", "--steps", "8", "--runs", "1"),
          "Mochi, 73 frames, sampling compiled"),
 )  # fmt: skip
-SURE = PARTS[:-3]
+SURE = PARTS[:-4]
 """Those whose times fit into one call."""
 
 
@@ -235,8 +238,8 @@ def _small(part: Part) -> Sequence[str]:
         # Uncompiled: a CPU's compiler takes longer than all else.
         variants = part.arguments[part.arguments.index("--variants") + 1].split(",")
         eager = ["profile+eager" if v == "profile" else v for v in variants if "compiled" not in v]
-        once = ",".join(dict.fromkeys(eager))
-        quick["train_step"] = ("--variants", once, "--steps", "1", "--warm_up", "1")
+        named = ",".join(dict.fromkeys(eager))
+        quick["train_step"] = ("--variants", named, "--steps", "1", "--warm_up", "1")
     # What profiles takes longest on a CPU; of each module once.
     is_first = part == next(other for other in PARTS if other.module == part.module)
     profiles = part.module in ("train_step", "sample") and not is_first

@@ -168,9 +168,11 @@ def test_sampling_is_timed(tmp_path: Path) -> None:
     assert found["64 steps, by the time per step"]["ratio"] > 1
 
 
-def test_both_halves_of_the_vae_are_timed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["mochi", "wan"])
+def test_both_halves_of_the_vae_are_timed(tmp_path: Path, family: str) -> None:
     out = tmp_path / "vae.json"
-    vae.main(["--out", str(out), *SMALL, "--runs", "1"])
+    size = [*SMALL[:2], "--frames", "13", *SMALL[4:]]
+    vae.main(["--out", str(out), *size, "--runs", "1", "--family", family])
     found = result(out)["by_name"]
     assert {f"{half}, {how}" for half in ("encode", "decode") for how in ("whole", "in tiles")} <= (
         found.keys()

@@ -259,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings.out = settings.out.resolve()
     settings.minutes = settings.minutes or (TRY_OUT_MINUTES if settings.try_out else MINUTES)
     ends, shown = run_parts(settings)
+    if settings.try_out:
+        print("A rehearsal with small models: its numbers say nothing of full size.\n")
     print(shown)
     return 0 if all(end["end"] == "done" for end in ends) else 1
 

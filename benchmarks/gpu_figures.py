@@ -59,7 +59,8 @@ def _training(title: str, result: Mapping[str, Any], planned: float | None) -> l
         used = held["useful"] / peak / seconds[name]
         shares = ", ".join(f"{kind} {100 * part:.0f} %" for kind, part in _shares(held))
         finite = "" if held["finite"] else "; gradients are not finite"
-        note = f"{way}; {100 * used:.3g} % of the peak rate{finite}; kernels: {shares}"
+        note = f"{way}; {100 * used:.3g} % of the peak rate{finite}"
+        note += f"; kernels: {shares}" if shares else ""
         figures.append(
             Figure(f"{title}: step{by}", seconds[name], "s", held["executed"] / peak, note)
         )

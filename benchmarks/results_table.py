@@ -55,6 +55,8 @@ def gpu_table(folder: Path) -> str:
     parts = []
     for path in sorted(folder.glob("*/gpu_check.json")):
         result, figures = read_figures(path)
+        if result["settings"]["try_out"]:
+            raise UserError(f"{path} is of a rehearsal, whose numbers say nothing; take it away.")
         rows = [{k: v for k, v in f.row().items() if k != "value / limit"} for f in figures]
         parts.append(f"{_machine(result['machine'])}\n\n{markdown_table(rows)}")
     return "\n".join(parts) or NO_GPU

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import checkpoint, construction, data, loop, scaling, scoring
 from benchmarks.profiles import SMALL_CONFIG
 from benchmarks.report import Figure, read_figures, write_result
-from benchmarks.results_table import RESULTS, SHOWN, main, page, with_table
+from benchmarks.results_table import RESULTS, SHOWN, gpu_table, main, page, with_table
 
 
 def test_a_result_can_be_read_and_shown(tmp_path: Path) -> None:
@@ -34,6 +34,17 @@ def test_the_committed_page_is_that_of_the_committed_results() -> None:
         assert json.loads(text)["figures"] and "/work" not in text and "/tmp" not in text
     for name, (path, shown) in SHOWN.items():
         assert path.read_text() == with_table(path.read_text(), name, shown(RESULTS))
+
+
+def test_the_table_of_a_gpu_is_made_of_its_file(tmp_path: Path) -> None:
+    assert "No GPU has run it yet" in gpu_table(tmp_path)
+    path, figures = tmp_path / "H200" / "gpu_check.json", [Figure("Mochi: step", 3.0, "s", 2.0)]
+    path.parent.mkdir()
+    write_result(path, "gpu_check", figures, settings=argparse.Namespace(try_out=False))
+    assert "| Mochi: step | 3     | s    | 2     |      |" in gpu_table(tmp_path)
+    write_result(path, "gpu_check", figures, settings=argparse.Namespace(try_out=True))
+    with pytest.raises(ValueError, match="is of a rehearsal"):
+        gpu_table(tmp_path)
 
 
 def test_a_page_without_the_place_for_a_table_is_named() -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningCLI
 from datamodules.captioning import CaptioningDataModule
 from datamodules.clips import SkippedClip
 from datamodules.encoding import EncodingDataModule
+from datamodules.masks import ClipMask
 from datamodules.report import left_out_of, write_report
 from lightning_modules.captioning import Caption
 from lightning_modules.encoding import ClipEncoder, EncodedCaption, EncodedClip
@@ -24,6 +25,7 @@ from musicinfuser.media.audio import SILENCE_DBFS, loudness_dbfs
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import ClipHeader, clip_path, write_caption
 from musicinfuser.media.latents import write_clip as write_clip_file
+from musicinfuser.media.masks import mask_path, write_mask
 
 MOST_LINES = 20
 """Of what was skipped; the rest is in the list only."""
@@ -67,7 +69,7 @@ def list_skipped(folder: str | Path, trainer: L.Trainer, rows: list[dict[str, An
 
 
 class CacheWriter(PredictionWriter):
-    """Writes one file per encoded clip and per caption, and a report at the end."""
+    """Writes one file per encoded clip, caption and mask, and a report at the end."""
 
     def __init__(self, pictures_per_group: int = 12) -> None:
         """Set up.
@@ -78,7 +80,7 @@ class CacheWriter(PredictionWriter):
         """
         super().__init__()
         self.pictures_per_group = pictures_per_group
-        self.num_padded = 0
+        self.num_padded = self.num_masks = 0
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse a cache that cannot be written."""
@@ -86,14 +88,22 @@ class CacheWriter(PredictionWriter):
             require_writable(cli.datamodule.cache_dir, option="data.cache_dir")
 
     def write(
-        self, trainer: L.Trainer, module: ClipEncoder, result: EncodedCaption | EncodedClip
+        self,
+        trainer: L.Trainer,
+        module: ClipEncoder,
+        result: EncodedCaption | EncodedClip | ClipMask,
     ) -> bool:
-        """Write a caption, or a clip with its header; clips are counted."""
+        """Write a caption, a mask, or a clip with its header; clips are counted."""
         cache_dir = _data(trainer).cache_dir
         if isinstance(result, EncodedCaption):
             write_caption(cache_dir, result.text, result.features)
             return False
         spec = result.spec
+        if isinstance(result, ClipMask):
+            self.num_masks += 1
+            path = mask_path(cache_dir, spec.source, spec.clip_id)
+            write_mask(path, result.mask, result.made_of)
+            return False
         self.num_padded += "audio_padded_seconds" in spec.attributes
         header = ClipHeader(
             path=clip_path(cache_dir, spec.source, spec.clip_id),
@@ -129,6 +139,8 @@ class CacheWriter(PredictionWriter):
             rows = [*before, *rows, *(row for row in by_choice if row["kind"] != "skipped")]
         path = list_skipped(data.cache_dir, trainer, rows)
         print(f"encoded {self.num_written} clips, {data.num_found} were there already.")
+        if (masks := data.missing_masks) is not None:
+            print(f"made {self.num_masks} masks, {masks.num_found} were there already.")
         print(f"{self.num_padded} of the encoded clips outlast their sound; silence was added.")
         named = [row for row in rows if "file" in row]
         for row in named[:MOST_LINES]:

@@ -23,6 +23,7 @@ class ClipItem:
     latents_std: Tensor
     caption: str = ""
     music_weight: float | None = None
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ class ClipBatch:
     """What the texts say; empty where the caption was dropped."""
     music_weight: Tensor | None = None
     """``(B,)`` fp32, 0 where the music was dropped and else 1; None where no music ever is."""
+    mask: Tensor | None = None
+    """``(B, T, H, W)`` fp32 in [0, 1], where the dancers are; None where no masks are read."""
 
     def __len__(self) -> int:
         """Samples in the batch."""
@@ -82,6 +85,7 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
         text[row, : lengths[row]] = item.text
     others = [item.other_audio for item in items if item.other_audio is not None]
     weights = [item.music_weight for item in items if item.music_weight is not None]
+    masks = [item.mask for item in items if item.mask is not None]
     return ClipBatch(
         sample_index=tuple(item.sample_index for item in items),
         clip_ids=tuple(item.clip_id for item in items),
@@ -95,4 +99,5 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
         latents_std=items[0].latents_std,
         captions=tuple(item.caption for item in items),
         music_weight=torch.tensor(weights) if weights else None,
+        mask=torch.stack(masks) if masks else None,
     )

@@ -23,6 +23,7 @@ from musicinfuser.media.latents import (
     read_caption,
     read_clip,
 )
+from musicinfuser.media.masks import mask_path, read_mask
 
 
 def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
@@ -56,7 +57,7 @@ class TrainingClips(Dataset[ClipItem]):
     One draw per sample says what it lacks: its text with probability ``caption_dropout`` (section
     4.5), its music with ``music_dropout``, both with ``both_dropout`` (SingDance, arXiv
     2608.16220), else nothing. A text is the source's base prompt with ``base_prompt_probability``,
-    else the clip's own caption.
+    else the clip's own caption. ``with_masks`` gives each clip its mask, zeros where it has none.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class TrainingClips(Dataset[ClipItem]):
         seed: int,
         music_dropout: float = 0.0,
         both_dropout: float = 0.0,
+        with_masks: bool = False,
     ) -> None:
-        self.clips = clips
+        self.clips, self.with_masks = clips, with_masks
         self.cache_dir = Path(cache_dir)
         self.caption_dropout = caption_dropout
         self.music_dropout, self.both_dropout = music_dropout, both_dropout
@@ -83,7 +85,10 @@ class TrainingClips(Dataset[ClipItem]):
         header = self.clips[key.source][key.index]
         caption = self.caption(header, key.sample_index)
         item = _item(header, key.sample_index, caption, cache_dir=self.cache_dir)
-        return replace(item, music_weight=self.music_weight(key.sample_index))
+        mask = None
+        if self.with_masks:
+            mask = clip_mask(header, self.cache_dir, item.latent_mean.shape[1:])
+        return replace(item, music_weight=self.music_weight(key.sample_index), mask=mask)
 
     def caption(self, header: ClipHeader, sample_index: int) -> str:
         """The caption a sample shows; empty if dropped."""
@@ -170,6 +175,27 @@ class ValidationClips(Dataset[ClipItem]):
             f"all {as_long} validation clips{which} have the music {own.music}; encode clips of at "
             f"least two held-out tracks{which and ', or raise data.max_validation_clips'}."
         )
+
+
+def clips_without_mask(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[ClipHeader]:
+    """Those of some clips whose masks the cache does not hold."""
+    return [h for h in clips if not mask_path(cache_dir, h.source, h.clip_id).is_file()]
+
+
+def clip_mask(header: ClipHeader, cache_dir: str | Path, shape: torch.Size) -> Tensor:
+    """The mask of a clip with latents of a shape ``(T, H, W)``; zeros where it has none.
+
+    Raises:
+        CacheError: It is broken, or of another shape than the clip's latents.
+    """
+    path = mask_path(cache_dir, header.source, header.clip_id)
+    mask = read_mask(path) if path.is_file() else torch.zeros(shape)
+    if mask.shape != shape:
+        raise CacheError(
+            f"the mask {path} has the shape {tuple(mask.shape)}, its clip {tuple(shape)}; run the "
+            "encode job again."
+        )
+    return mask
 
 
 def check_captions(cache_dir: Path, clips: Sequence[ClipHeader]) -> None:

@@ -38,7 +38,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
 from musicinfuser.media.audio import clip_audio_seconds, fit_length, loudness_dbfs, read_audio
 from musicinfuser.media.errors import MediaError, printable
-from musicinfuser.media.video import VideoInfo, probe_video, read_clip
+from musicinfuser.media.video import CropBox, VideoInfo, probe_video, read_clip
 from musicinfuser.setting_checks import check_choice, check_number
 
 NUM_PROBE_THREADS = 8
@@ -191,9 +191,7 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
                 height=spec.height,
                 width=spec.width,
                 fps=settings.fps,
-                crop=crop_box(
-                    self._infos[spec.path], size=(spec.height, spec.width), crop=spec.crop
-                ),
+                crop=self.crop_of(spec),
                 decoding=settings.decoding,
                 time_limit_seconds=settings.time_limit_seconds,
             )
@@ -211,6 +209,15 @@ class ClipDataset(Dataset[RawClip | SkippedClip], ABC):
         """Whether a clip fits between the margins of a video (authors' code)."""
         (whole,) = shots_between((), duration_seconds, edge_margin=self.edge_margin)
         return whole.has_room(clip_audio_seconds(num_frames, fps=self.settings.fps))
+
+    def info_of(self, spec: ClipSpec) -> VideoInfo:
+        """Of the video of one of its clips."""
+        return self._infos[spec.path]
+
+    def crop_of(self, spec: ClipSpec, info: VideoInfo | None = None) -> CropBox:
+        """The box that a clip shows of its video, or of another video of that aspect."""
+        size = spec.height, spec.width
+        return crop_box(info or self.info_of(spec), size=size, crop=spec.crop)
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped.append(SkippedClip(self.source, path, reason))

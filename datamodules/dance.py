@@ -12,6 +12,7 @@ from datamodules.cached_clips import (
     ValidationClips,
     bucket_names,
     clips_to_train_on,
+    clips_without_mask,
     share_of,
 )
 from datamodules.generation_requests import (
@@ -137,6 +138,8 @@ class DanceDataModule(HostDataModule):
         self.validation_batch_size = validation_batch_size
         self.training_share = training_share
         self.generation = generation
+        self.with_masks = False
+        """Whether training clips bring their masks, see `use_masks`."""
         self.recipe: EncodingRecipe | None = None
         """How the cache was made; known once a training or validation stage is set up."""
         self._headers: list[ClipHeader] | None = None
@@ -251,11 +254,41 @@ class DanceDataModule(HostDataModule):
                 "the config or encode into another folder."
             )
 
-    def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
-        clips = {
+    def _share_of_clips(self, headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
+        return {
             source: share_of(own, self.training_share, source=source, seed=self.seed)
             for source, own in clips_to_train_on(headers).items()
         }
+
+    def use_masks(self, headers: list[ClipHeader] | None = None, *, may_lack: bool) -> str:
+        """Let training clips bring their masks along.
+
+        Args:
+            headers: Of the cache; None reads them.
+            may_lack: Whether clips without a mask are trained on all the same.
+
+        Returns:
+            A sentence on such clips; empty where there are none.
+
+        Raises:
+            CacheError: There are some, and there may not be.
+        """
+        self.with_masks = True
+        clips = self._share_of_clips(self._read_cache() if headers is None else headers)
+        used = [h for source, own in clips.items() if self.ratio.get(source) for h in own]
+        lacking = clips_without_mask(self.cache_dir, used)
+        if not lacking:
+            return ""
+        said = f"{len(lacking)} of {len(used)} training clips of {self.cache_dir} have no mask"
+        if not may_lack:
+            raise CacheError(
+                f"{said}, e.g. {lacking[0].clip_id}, but model.objective.mask is set: run the "
+                "encode job with data.masks, or set model.objective.mask.unmasked to plain."
+            )
+        return f"{said}; all of their pixels count the same."
+
+    def _training_clips(self, headers: list[ClipHeader]) -> tuple[TrainingClips, Mixture]:
+        clips = self._share_of_clips(headers)
         trainer = self.trainer
         num_batches = trainer.accumulate_grad_batches * trainer.world_size if trainer else 1
         mixture = Mixture(
@@ -272,6 +305,7 @@ class DanceDataModule(HostDataModule):
             both_dropout=self.both_dropout,
             base_prompt_probability=self.base_prompt_probability,
             seed=self.seed,
+            with_masks=self.with_masks,
         )
         return dataset, mixture
 

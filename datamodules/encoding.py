@@ -10,6 +10,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.loader_processes import HostDataModule
+from datamodules.masks import MaskDataset, MaskSettings
 from musicinfuser.clip_size import clip_shapes, geometry_of
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import FileIdentity
@@ -47,6 +48,7 @@ class EncodingDataModule(HostDataModule):
         *,
         num_workers: int = 2,
         family: str = "mochi",
+        masks: MaskSettings | None = None,
         **settings: Any,
     ) -> None:
         """Set up; folders are looked at in `setup`.
@@ -56,6 +58,7 @@ class EncodingDataModule(HostDataModule):
             sources: Datasets of raw clips, by class path.
             num_workers: Processes that decode ahead.
             family: Of the backbone that the clips are for: which shapes they can have.
+            masks: Where masks of the videos are, for ``model.objective.mask``; null makes none.
             **settings: As `CutSettings` takes them, for all sources.
         """
         super().__init__(num_workers)
@@ -67,8 +70,9 @@ class EncodingDataModule(HostDataModule):
         if not sources:
             raise UserError("data.sources is empty; name at least one dataset of raw clips.")
         self.cache_dir = cache_dir
-        self.sources = sources
+        self.sources, self.masks = sources, masks
         self.datasets: list[ClipDataset] = []
+        self.missing_masks: MaskDataset | None = None
         # Less may be left than there are processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -117,11 +121,23 @@ class EncodingDataModule(HostDataModule):
             self.captions = [*more, *self.captions]
         clips: ConcatDataset[RawClip | SkippedClip] = ConcatDataset(self.datasets)
         self.missing = Subset(clips, missing)
+        self.missing_masks = self.masks_to_make()
+
+    def masks_to_make(self) -> MaskDataset | None:
+        """The masks that the cache lacks; None where none are asked for."""
+        if self.masks is None:
+            return None
+        return MaskDataset(
+            self.datasets, self.masks, cache_dir=self.cache_dir, geometry=self.geometry
+        )
 
     def predict_dataloader(self) -> DataLoader:
-        """This rank's share of the missing captions, then of the missing clips, one per batch."""
-        clips = Subset(self.missing, self.share(range(len(self.missing))))
-        items: Any = ConcatDataset([self.share(self.captions), clips])  # type: ignore[list-item]
+        """This rank's share of the missing captions, then clips, then masks, one per batch."""
+        parts: list[Any] = [self.missing]
+        if self.missing_masks is not None:
+            parts.append(self.missing_masks)
+        shares = [Subset(part, self.share(range(len(part)))) for part in parts]
+        items: Any = ConcatDataset([self.share(self.captions), *shares])  # type: ignore[list-item]
         return DataLoader(items, batch_size=1, collate_fn=list, num_workers=self.num_workers)
 
     def list_outdated(self) -> int:
@@ -140,6 +156,8 @@ class EncodingDataModule(HostDataModule):
         """What must be known of folders and cache besides what was left out, a line each."""
         notes = [f"{data.source}: {note}" for data in self.datasets for note in data.notes]
         notes += [f"left out of training {clip.clip_id}: {clip.reason}" for clip in self.outdated]
+        if self.missing_masks is not None and (note := self.missing_masks.note()):
+            notes.append(note)
         if self.num_of_unknown_videos:
             notes.append(
                 f"{self.num_of_unknown_videos} clips in the cache do not say what their videos "

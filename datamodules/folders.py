@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = (
     *(".mxf", ".dv", ".rm", ".rmvb", ".amv", ".gxf", ".wtv"),
 )
 """Endings of videos that FFmpeg reads; those it does not know are named as unreadable."""
+MASK_MARK = ".mask"
+"""Before the ending of a video that is the mask of another one."""
 # What lies beside videos and is none: captions, pictures, sound, what downloaders leave.
 _BESIDE_SUFFIXES = (
     *(".txt", ".csv", ".json", ".jsonl", ".md", ".srt", ".vtt", ".ass", ".lrc", ".description"),
@@ -39,7 +41,8 @@ def file_key(path: str | PurePath) -> str:
 def find_videos(root: Path) -> list[Path]:
     """All videos below a folder, links to folders included, sorted by relative path.
 
-    A subfolder that cannot be listed is left out with a warning.
+    Those that are masks of others, ``<name>.mask.mp4``, are not among them. A subfolder that cannot
+    be listed is left out with a warning.
 
     Raises:
         UserError: If the folder is missing or holds no video.
@@ -48,7 +51,8 @@ def find_videos(root: Path) -> list[Path]:
         raise UserError(
             f"{root} is not a folder{looked_for(root)}; give the folder that holds the videos."
         )
-    found = [path for path in files_below(root) if path.name.lower().endswith(VIDEO_SUFFIXES)]
+    videos = (path for path in files_below(root) if path.name.lower().endswith(VIDEO_SUFFIXES))
+    found = [path for path in videos if not is_mask(path)]
     if not found:
         known = ", ".join(VIDEO_SUFFIXES)
         raise UserError(f"{root} holds no video ({known}); give the folder that holds the videos.")
@@ -56,11 +60,19 @@ def find_videos(root: Path) -> list[Path]:
 
 
 def other_files(root: Path) -> list[str]:
-    """A note on files below a folder that are neither videos nor what lies beside them, if any."""
+    """Notes on files below a folder that are neither videos nor what lies beside them, if any."""
     known = {*VIDEO_SUFFIXES, *_BESIDE_SUFFIXES, ""}
-    endings = Counter(path.suffix.lower() for path in files_below(root)).most_common()
+    paths = list(files_below(root))
+    masks = sum(is_mask(path) for path in paths)
+    notes = [f"videos that are masks of others (<name>{MASK_MARK}.mp4): {masks}"] if masks else []
+    endings = Counter(path.suffix.lower() for path in paths).most_common()
     others = [f"{number} {printable(ending)}" for ending, number in endings if ending not in known]
-    return [f"files that are not taken for videos: {', '.join(others)}"] if others else []
+    return notes + ([f"files that are not taken for videos: {', '.join(others)}"] if others else [])
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is named as the mask of a video."""
+    return path.stem.endswith(MASK_MARK) and path.name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def files_below(root: Path) -> Iterator[Path]:

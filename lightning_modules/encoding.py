@@ -8,6 +8,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from datamodules.clips import ClipSpec, CutSettings, RawClip, SkippedClip
+from datamodules.masks import ClipMask
 from musicinfuser.errors import UserError
 from musicinfuser.media.latents import CacheError, EncodingRecipe
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
@@ -76,12 +77,13 @@ class ClipEncoder(L.LightningModule):
         )  # fmt: skip
 
     def predict_step(
-        self, batch: list[str | RawClip | SkippedClip], batch_idx: int
-    ) -> list[EncodedCaption | EncodedClip | SkippedClip]:
-        """Encode the captions and clips of a batch; what could not be read is passed on."""
+        self, batch: list[str | RawClip | ClipMask | SkippedClip], batch_idx: int
+    ) -> list[EncodedCaption | EncodedClip | ClipMask | SkippedClip]:
+        """Encode the captions and clips of a batch; masks and what cannot be read are passed on."""
         encode: dict[type, Callable[[Any], Any]] = {
             str: self.encode_caption,
             RawClip: self.encode,
+            ClipMask: lambda mask: mask,
             SkippedClip: lambda skipped: skipped,
         }
         return [encode[type(item)](item) for item in batch]

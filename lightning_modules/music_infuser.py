@@ -1,5 +1,6 @@
 """MusicInfuserModule: the training, validation and generation steps of the paper."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -8,7 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -26,6 +27,7 @@ from lightning_modules.counterfactual import changed_audio, check_batch, counter
 from lightning_modules.encoding import check_encoders
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
+from lightning_modules.masked_loss import ask_for_masks, pixel_weights
 from lightning_modules.music_gap import GAP_KEY, IGNORED_AUDIO, LEAST_GAP, MusicGap, gap_text
 from lightning_modules.optimization import (
     GivenWeights,
@@ -205,6 +207,8 @@ class MusicInfuserModule(L.LightningModule):
             assert data.recipe is not None
             check_batch(self.objective.counterfactual, data.batch_size)
             check_encoders(data.cache_dir, data.recipe, self.encoders)
+            if cli.subcommand == "fit" and (note := ask_for_masks(self.objective.mask, data)):
+                rank_zero_info(note)
 
     def configure_model(self) -> None:
         """Read the backbone and add the adapters, once."""
@@ -285,28 +289,27 @@ class MusicInfuserModule(L.LightningModule):
         if self.objective.noise_levels == "family":
             sigma = shifted(sigma, self.family.training_shift(self.sampling.shift))
         sigma = sigma.to(self.device, non_blocking=True)
-        first = self._first_given(batch)
-        losses = self.velocity_losses(
-            batch, sigma, audio=batch.audio, purpose="training", first_given=first
-        )
+        losses_of = partial(
+            self.velocity_losses, batch, sigma, purpose="training",
+            first_given=self._first_given(batch), weights=pixel_weights(self.objective.mask, batch),
+        )  # fmt: skip
+        losses = losses_of(audio=batch.audio)
         loss = losses.mean()
         values = {"train/loss": loss}
         if self.objective.counterfactual.weight:
-            loss = loss + self._counterfactual(batch, sigma, losses, values, first)
+            loss = loss + self._counterfactual(batch, losses, values, losses_of)
         self.step_means.log(self, values, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
 
     def _counterfactual(
-        self, batch: ClipBatch, sigma: Tensor, own: Tensor, values: dict[str, Tensor],
-        first_given: Tensor | None,
+        self, batch: ClipBatch, own: Tensor, values: dict[str, Tensor],
+        losses_of: Callable[..., Tensor],
     ) -> Tensor:  # fmt: skip
         """The weighted term, at the noise of ``own``; adds what is logged to ``values``."""
         spec = self.objective.counterfactual
         hop = self.encoders.audio.times.hop_seconds
         audio = changed_audio(spec, batch, seed=self.seed, hop_seconds=hop)
-        changed = self.velocity_losses(
-            batch, sigma, audio=audio, purpose="training", first_given=first_given
-        )
+        changed = losses_of(audio=audio)
         term = counterfactual_loss(
             own, changed, margin=spec.margin, has_music=batch.music_weight
         ).mean()
@@ -388,7 +391,7 @@ class MusicInfuserModule(L.LightningModule):
 
     def velocity_losses(
         self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str,
-        first_given: Tensor | None = None,
+        first_given: Tensor | None = None, weights: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The squared error of the velocity per sample.
 
@@ -400,6 +403,7 @@ class MusicInfuserModule(L.LightningModule):
             purpose: Separates the noise of training from that of validation.
             first_given: ``(B,)`` bool, samples whose first latent frame is given: it has no noise
                 and does not count; None: no sample's is.
+            weights: ``(B, T, H, W)`` of each latent pixel's error; None: all count the same.
 
         Returns:
             ``(B,)`` fp32.
@@ -423,7 +427,7 @@ class MusicInfuserModule(L.LightningModule):
             self.adapted.timestep(levels), audio_features=audio,
             text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
         )  # fmt: skip
-        return velocity_loss(predicted, target, first_given=first_given)
+        return velocity_loss(predicted, target, first_given=first_given, weights=weights)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over the adapters, its schedule counted in optimizer steps."""

@@ -32,6 +32,31 @@ class CounterfactualSpec:
 
 
 @dataclass(frozen=True)
+class MaskSpec:
+    """Errors within a clip's mask, as around its dancers, count more than those outside, or less.
+
+    The mean is over the weights, so a clip counts as much as any other. Off by default; validation
+    counts all pixels the same, so that its losses can be compared between runs.
+    """
+
+    weight: float = 1.0
+    """Of a latent pixel inside, where one outside has 1; 1 is none, and costs nothing."""
+    unmasked: Literal["refuse", "plain"] = "refuse"
+    """What becomes of clips without a mask: ``refuse`` names them before the run starts, ``plain``
+    trains on them with the weight 1 everywhere."""
+
+    def __post_init__(self) -> None:
+        """Check range and choice."""
+        check_number("objective.mask.weight", self.weight, above=0)
+        check_choice("objective.mask.unmasked", self.unmasked, ("refuse", "plain"))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether masks are looked at."""
+        return self.weight != 1
+
+
+@dataclass(frozen=True)
 class ObjectiveSpec:
     """What the loss compares (section 3, eq. 1)."""
 
@@ -40,6 +65,9 @@ class ObjectiveSpec:
     VAE units and only the target normalised, as the authors' code does."""
     counterfactual: CounterfactualSpec = CounterfactualSpec()
     """The same clips with changed music; the validation looks at other music anyway."""
+    mask: MaskSpec = MaskSpec()
+    """What errors count where the dancers are; for caches with masks (``data.masks`` of encoding).
+    """
     noise_levels: Literal["family", "plain"] = "family"
     """``family``: what is drawn from Beta(1, beta) is moved towards noise as far as the backbone's
     own levels are (Mochi: not; Wan: ``sampling.shift``). ``plain``: it is not moved."""

@@ -11,6 +11,8 @@ from datamodules.cached_clips import bucket_names, check_captions, clips_to_trai
 from datamodules.cutting import MIN_FILES_FOR_PROGRESS_BAR
 from datamodules.mixing import Mixture, check_ratio
 from lightning_modules.encoding import check_encoders
+from lightning_modules.masked_loss import ask_for_masks
+from lightning_modules.settings import MaskSpec
 from musicinfuser.clip_size import names_of
 from musicinfuser.media.latents import (
     CacheError,
@@ -30,7 +32,13 @@ from preflight.report import Report, count, gigabytes, table
 NUM_BROKEN_NAMED = 3
 
 
-def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report) -> None:
+def check_cache(
+    data: DanceDataModule,
+    encoders: Encoders | None,
+    report: Report,
+    *,
+    mask: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+) -> None:
     """Add the section on the cache; nothing of a clip but its header is read.
 
     The data module is not set up, so that one problem does not hide the next.
@@ -78,7 +86,12 @@ def check_cache(data: DanceDataModule, encoders: Encoders | None, report: Report
         check_captions(Path(data.cache_dir), used)
     with report.collecting():
         data.choose_validation_clips(headers)
+    about_masks = ""
+    with report.collecting():
+        about_masks = ask_for_masks(mask, data, headers)
     lines = _description(data, headers, num_broken=len(broken))
+    if about_masks:
+        lines.append(about_masks)
     if outdated:
         lines.append(
             f"{count(len(outdated), 'more clip')} left out: their videos are gone or have changed"

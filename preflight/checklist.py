@@ -4,6 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
 from lightning_modules import ClipEncoder, MusicInfuserModule
+from lightning_modules.settings import MaskSpec
 from musicinfuser.networks.backbone import DTYPES
 from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.encoders import EncodersSpec
@@ -75,7 +76,8 @@ def _check_training(settings: Settings, report: Report) -> None:
     generates = isinstance(data, DanceDataModule) and data.generation is not None
     parts = _check_weights(settings, report, needs_encoders=makes_samples or generates)
     if isinstance(data, DanceDataModule):
-        check_cache(data, module.encoders if module else None, report)
+        mask = module.objective.mask if module else MaskSpec()
+        check_cache(data, module.encoders if module else None, report, mask=mask)
         if generates:
             with report.collecting():
                 data.setup("predict")

@@ -142,6 +142,8 @@ def check_growth(
         row: dict[str, Any] = {"source": source, "split": split, "clips": number}
         rows.append(row | {"encoded": number - left, "missing": left})
     lines = [f"{folder}: {count(len(captions), 'caption')} missing", table(rows)]
+    if (masks := data.masks_to_make()) is not None:
+        lines += [f"masks: {masks.num_found} there, {len(masks)} to make", masks.note()]
     for reason, number in sorted(Counter(clip.reason for clip in outdated).items()):
         lines.append(f"{count(number, 'clip')} in the cache: {reason}")
     report.add("cache so far", *lines)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dance_eval.commands.options import MAX_HEIGHT
 from dance_eval.loading import EvaluationError, collect_clips, read_frames
 from dance_eval.metrics.clip_folder import ClipEntry
-from dance_eval.metrics.joint_track import Joints, JointTrack, longest_stretch
+from dance_eval.metrics.joint_track import JointTrack, longest_stretch
 from dance_eval.pose.finder import PoseFinder
 from dance_eval.pose.mediapipe import MediaPipe
 from dance_eval.pose.tracking import Tracking, tracked
@@ -22,6 +22,7 @@ from dance_eval.pose.vitpose import VitPose
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import file_digest
+from musicinfuser.joint_files import Joints
 from musicinfuser.option_parser import OptionParser
 
 FINDERS = (VitPose, MediaPipe)

@@ -4,10 +4,11 @@ import torch
 
 from dance_eval.metrics.clip import ClipMetric, ScoredClip
 from dance_eval.metrics.features import shuffled_order
-from dance_eval.metrics.joint_track import Joints, JointTrack
+from dance_eval.metrics.joint_track import JointTrack
 from dance_eval.metrics.motion_features import Up
 from dance_eval.metrics.skeletons import SMPL24, named_as, torso_lengths
 from musicinfuser.errors import UserError
+from musicinfuser.joint_files import Joints
 
 EDGE_FPS = 30.0
 PFC_FACTOR = 10_000.0

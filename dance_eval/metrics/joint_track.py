@@ -1,16 +1,5 @@
-"""Joints that are known: a file of their places beside a clip, as a motion curve.
+"""Joints that are known (`musicinfuser.joint_files`), as a motion curve."""
 
-The file is JSON. Its field ``joints`` holds numbers of shape (T, J, D), or (P, T, J, D) for P
-people, with T the frames of the clip, J joints and D of 2 or 3 coordinates in any unit: x, y
-downwards in pictures, or x, y upwards, z. The truth files of the small world are such files, with
-their names in ``joint_names``.
-`evaluate.py pose` writes more: ``names``, J names of joints (`skeletons`), and ``seen``, shape
-(P, T), 0 where a person was not found in a frame; places there mean nothing. People who are seen
-most and largest come first, and nobody is two people: a jump from one to the other ends the first.
-Where nobody was found, ``joints`` is empty and ``num_frames`` says T.
-"""
-
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,35 +8,12 @@ from typing import Literal, get_args
 import torch
 
 from dance_eval.metrics.clip import MotionCurve, ScoredClip
-from dance_eval.metrics.music_beats import read_numbers
 from musicinfuser.errors import UserError
+from musicinfuser.joint_files import JOINTS_SUFFIX, Joints, file_beside, read_people
 from musicinfuser.setting_checks import check_choice, check_number
 
-JOINTS_SUFFIX = ".joints.json"
 People = Literal["all", "first"]
 """Whose joints count: everybody's, or those of who is seen most and largest."""
-
-
-@dataclass(frozen=True, eq=False)
-class Joints:
-    """Places of the joints of the people in a clip."""
-
-    places: torch.Tensor
-    """float64, shape (P, T, J, D); NaN where a person is not seen."""
-    names: tuple[str, ...] | None = None
-    """Of the J joints, where the file says them."""
-    source: str = "joints"
-    """The file, for messages."""
-
-    def index(self, *names: str) -> list[int]:
-        """Numbers of joints; `UserError` if the file does not name them."""
-        known = self.names or ()
-        if lacking := [name for name in names if name not in known]:
-            raise UserError(
-                f"{self.source}: names no joint {lacking[0]!r}, which is needed here; its field "
-                f"names holds {', '.join(known) or 'nothing'}."
-            )
-        return [known.index(name) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,41 +23,6 @@ class Stretch:
     joints: Joints
     first_frame: int
     num_frames: int
-
-
-def read_joints(path: Path | str) -> torch.Tensor:
-    """Places of joints in a JSON file, float64, shape (P, T, J, D), NaN where nobody is seen.
-
-    `UserError` if it is missing or holds no finite numbers of such a shape.
-    """
-    return read_people(path).places
-
-
-def read_people(path: Path | str) -> Joints:
-    """Everything that a file of joints says (see the module); `UserError` as `read_joints`."""
-    joints = read_numbers(path, "joints", "of shape (frames, joints, 2 or 3)")
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not len(joints) and content.get("num_frames"):
-        joints = torch.zeros(0, content["num_frames"], len(content.get("names", ())) or 1, 2)
-    if joints.ndim == 3:
-        joints = joints[None]
-    if joints.ndim != 4 or joints.shape[-1] not in (2, 3) or not joints.isfinite().all():
-        raise UserError(
-            f"{path}: holds joints of shape {tuple(joints.shape)}; (frames, joints, 2 or 3) with "
-            "finite numbers was expected."
-        )
-    names = content.get("names", content.get("joint_names"))
-    if names is not None and len(names) != joints.shape[2]:
-        raise UserError(f"{path}: has {len(names)} names for {joints.shape[2]} joints.")
-    if len(joints) and "seen" in content:
-        seen = read_numbers(path, "seen", "of shape (people, frames)")
-        if seen.shape != joints.shape[:2]:
-            raise UserError(
-                f"{path}: seen has shape {tuple(seen.shape)}, joints those of "
-                f"{tuple(joints.shape[:2])} people and frames."
-            )
-        joints = torch.where(seen[..., None, None] > 0, joints, torch.nan)
-    return Joints(joints.double(), None if names is None else tuple(map(str, names)), str(path))
 
 
 def joint_speed(joints: torch.Tensor) -> torch.Tensor:
@@ -144,8 +75,7 @@ class JointTrack(MotionCurve):
 
     def file_of(self, path: Path) -> Path:
         """The file of joints of a clip."""
-        found = self.own_file_of(path)
-        return found if found.is_file() else found.with_name(f"{path.stem}.json")
+        return file_beside(self.own_file_of(path).parent, path.stem)
 
     def own_file_of(self, path: Path) -> Path:
         """Where `evaluate.py pose` writes; `predict` keeps other things in ``<stem>.json``."""

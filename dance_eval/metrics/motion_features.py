@@ -18,9 +18,10 @@ import torch
 
 from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.features import FrameFeatures
-from dance_eval.metrics.joint_track import Joints, JointTrack
+from dance_eval.metrics.joint_track import JointTrack
 from dance_eval.metrics.skeletons import SMPL24, named_as, torso_lengths
 from musicinfuser.errors import UserError
+from musicinfuser.joint_files import Joints
 from musicinfuser.setting_checks import check_choice
 
 Up = Literal["y", "z"]

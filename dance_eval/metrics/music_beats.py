@@ -1,6 +1,5 @@
 """Beats of the music, tracked or known, and its tempo where a name or list says it."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from dance_eval.metrics.clip_folder import ClipEntry, content_digest
 from dance_eval.metrics.matching import Pieces, name_of
 from musicinfuser.aist_music import MUSIC_BPM, music_code
 from musicinfuser.errors import UserError
+from musicinfuser.joint_files import read_numbers
 
 TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
 """End of a file's or folder's name that says at how many times its tempo a track is played."""
@@ -57,17 +57,6 @@ def known_bpm(entry: ClipEntry) -> float | None:
     name, factor = tempo_of(place_of(entry, entry.track))
     code = music_code(name)
     return None if code is None else MUSIC_BPM[code] * factor
-
-
-def read_numbers(path: Path | str, field: str, form: str) -> torch.Tensor:
-    """The list of numbers in a field of a JSON file, float64; `UserError` if there is none."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return torch.tensor([*content[field]], dtype=torch.float64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path}: cannot be read as {{"{field}": [...]}} {form} ({type(error).__name__}).'
-        ) from error
 
 
 def read_known_beats(path: Path | str) -> torch.Tensor:

@@ -14,10 +14,11 @@ import torch
 from dance_eval.metrics.beat_alignment import beat_alignment
 from dance_eval.metrics.beat_coverage import beat_coverage
 from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.joint_track import Joints, JointTrack, joint_speed
+from dance_eval.metrics.joint_track import JointTrack, joint_speed
 from dance_eval.metrics.motion import DEFAULT_SMOOTHING_SECONDS, gaussian_smoothed, local_minima
 from dance_eval.metrics.rhythm import RhythmMetric
 from dance_eval.metrics.skeletons import torso_lengths
+from musicinfuser.joint_files import Joints
 from musicinfuser.setting_checks import check_choice
 
 Averaging = Literal["kinematic", "music", "coverage"]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dance_eval.metrics.joint_track import Joints
 from musicinfuser.errors import UserError
+from musicinfuser.joint_files import Joints
 
 COCO17 = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",

@@ -50,7 +50,11 @@ def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
 
 
 def velocity_loss(
-    predicted: Tensor, target: Tensor, *, first_given: Tensor | None = None
+    predicted: Tensor,
+    target: Tensor,
+    *,
+    first_given: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error per sample, ``(B,)``, in fp32.
 
@@ -61,8 +65,16 @@ def velocity_loss(
         target: Likewise.
         first_given: ``(B,)`` bool, samples whose first latent frame is given and does not count;
             None: all frames of all count.
+        weights: ``(B, T, H, W)``, what each latent pixel counts. The mean is over the weights, so
+            those of a sample count as if their mean were 1; None: all count the same.
     """
     squared = (predicted.float() - target.float()).square()
+    if weights is not None:
+        counts = weights.float().clone()
+        if first_given is not None:
+            counts[:, 0] *= (~first_given).to(counts)[:, None, None]
+        of_pixels = squared.mean(dim=1) * counts
+        return of_pixels.flatten(1).sum(dim=1) / counts.flatten(1).sum(dim=1)
     if first_given is None:
         return squared.flatten(1).mean(dim=1)
     of_frames = squared.mean(dim=(1, 3, 4))

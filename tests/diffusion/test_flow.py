@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from musicinfuser.diffusion.flow import (
@@ -53,6 +54,25 @@ def test_loss_is_the_mean_square_per_sample_in_fp32():
     for b in range(3):
         difference = predicted[b].float().numpy() - target[b].numpy()
         torch.testing.assert_close(loss[b].item(), float((difference**2).mean()))
+
+
+@pytest.mark.parametrize("is_given", [None, [True, False, True]])
+def test_weights_of_pixels_count_as_if_their_mean_were_one(is_given):
+    predicted, target = draw(2), draw(3)
+    weights = 1 + 2 * torch.rand(3, *predicted.shape[2:], generator=torch.manual_seed(5))
+    first = None if is_given is None else torch.tensor(is_given)
+    loss = velocity_loss(predicted, target, first_given=first, weights=weights)
+    squared = (predicted - target).square().double().numpy()
+    for b in range(3):
+        start = int(first is not None and bool(first[b]))
+        own = weights[b, start:].double().numpy()
+        expected = (squared[b, :, start:] * (own / own.mean())).mean()
+        assert loss[b].item() == pytest.approx(expected, rel=1e-5)
+    plain = velocity_loss(predicted, target, first_given=first)
+    alike = torch.full_like(weights, 7.0)
+    same = velocity_loss(predicted, target, first_given=first, weights=alike)
+    torch.testing.assert_close(same, plain)
+    assert not torch.allclose(loss, plain, rtol=1e-3)
 
 
 def test_loss_is_eq_1_up_to_sigma_squared():

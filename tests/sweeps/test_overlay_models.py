@@ -177,6 +177,11 @@ CASES: dict[str, Case] = {
     "base_prompt_100": (captions, 1.0, []),
     "music_dropout": (lacking, set(map(frozenset, ("", *DROPPED))), []),
     "counterfactual": (lambda of: of.module.objective.counterfactual.weight, 1.0, []),
+    "mask": (
+        lambda of: of.module.objective.mask.weight,
+        3.0,
+        [f"--{M}.objective.mask.unmasked=plain"],
+    ),
     "no_wild": (lambda of: of.sources, {"aist"}, []),
     "data_half": (num_clips, {}, []),
     "data_quarter": (num_clips, {}, []),

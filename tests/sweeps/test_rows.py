@@ -46,6 +46,7 @@ ONE_THING: dict[str, dict[str, Any]] = {
     "lora_visual": {f"{M}.lora.streams": "visual"},
     "music_dropout": {f"{D}.music_dropout": 0.1, f"{D}.both_dropout": 0.05},
     "counterfactual": {f"{M}.objective.counterfactual.weight": 1.0},
+    "mask": {f"{M}.objective.mask.weight": 3.0},
     "music_guidance_3": {f"{M}.sampling.music_guidance_scale": 3.0},
     "data_half": {f"{D}.training_share": 0.5},
     "data_quarter": {f"{D}.training_share": 0.25},

@@ -6,7 +6,8 @@ import torch
 
 from dance_eval.metrics.beat_alignment import BeatAlignment
 from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.joint_track import JointTrack, joint_speed, read_joints, read_people
+from dance_eval.metrics.joint_track import JointTrack, joint_speed
+from musicinfuser.joint_files import read_joints, read_people
 
 
 def clip_at(path, *, num_frames=60, beats=(0.5, 1.0, 1.5)):

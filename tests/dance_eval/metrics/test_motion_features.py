@@ -16,7 +16,6 @@ from dance_eval.metrics.foot_contact import (
     slower_foot_speed,
 )
 from dance_eval.metrics.frechet import FrechetDistance, frechet_distance, standardised
-from dance_eval.metrics.joint_track import Joints
 from dance_eval.metrics.motion_features import (
     GeometricFeatures,
     KineticFeatures,
@@ -24,6 +23,7 @@ from dance_eval.metrics.motion_features import (
     kinetic_features,
 )
 from dance_eval.metrics.skeletons import COCO17, SMPL24
+from musicinfuser.joint_files import Joints
 from musicinfuser.keyed_random import generator
 from tests.dance_eval.metrics.sets import combined, entry
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import argrelextrema
 
 from dance_eval.metrics.clip import ScoredClip
-from dance_eval.metrics.joint_track import Joints, JointTrack, longest_stretch, read_people
+from dance_eval.metrics.joint_track import JointTrack, longest_stretch
 from dance_eval.metrics.pose_beats import (
     DEFINITIONS,
     PoseBeats,
@@ -18,6 +18,7 @@ from dance_eval.metrics.pose_beats import (
     speed_curve,
 )
 from dance_eval.metrics.skeletons import COCO17
+from musicinfuser.joint_files import Joints, read_people
 from musicinfuser.keyed_random import generator
 
 FPS = 60.0

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dance_eval.loading import EvaluationError
-from dance_eval.metrics.joint_track import read_people
 from dance_eval.metrics.skeletons import COCO17
 from evaluate import main
+from musicinfuser.joint_files import read_people
 from musicinfuser.media.video_writing import write_video
 from tests.dance_eval import pose_parts
 from tests.dance_eval.pose_parts import Scripted

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
-from diffusers.training_utils import EMAModel
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -13,6 +12,9 @@ from torch import Tensor, nn
 from callbacks.step_callback import StepCallback
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_number
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 
 class AdapterEMA(StepCallback):
@@ -65,7 +67,7 @@ class AdapterEMA(StepCallback):
             return
         parameters = self._parameters(pl_module)
         if self._ema is None:
-            self._ema = EMAModel(parameters.values(), decay=self.decay)
+            self._ema = self._average(parameters)
             self._names = list(parameters)
         elif (step - max(self.start_step, 1)) % self.every_n_steps == 0:
             self._ema.step(parameters.values())
@@ -124,11 +126,17 @@ class AdapterEMA(StepCallback):
                 f"{min(average.keys() ^ parameters.keys())}."
             )
         self._names = list(parameters)
-        self._ema = EMAModel(parameters.values(), decay=self.decay)
+        self._ema = self._average(parameters)
         for shadow, name in zip(self._ema.shadow_params, self._names, strict=True):
             shadow.copy_(average[name])
         self._ema.optimization_step = self._loaded["num_updates"]
         self._loaded = None
+
+    def _average(self, parameters: dict[str, nn.Parameter]) -> "EMAModel":
+        """One that starts from the weights as they are."""
+        from diffusers.training_utils import EMAModel
+
+        return EMAModel(parameters.values(), decay=self.decay)
 
     @staticmethod
     def _parameters(pl_module: L.LightningModule) -> dict[str, nn.Parameter]:

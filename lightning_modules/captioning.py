@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-from transformers import AutoTokenizer
 
 from datamodules.captioning import Stills
 from datamodules.clips import SkippedClip
@@ -66,6 +65,8 @@ class VideoCaptioner(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the model."""
+        from transformers import AutoTokenizer
+
         if self.captioner is None:
             self.captioner = Captioner(self.spec)
             with suppress(MissingWeightsError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel
 
 from musicinfuser.errors import looked_for
 from musicinfuser.label_files import read_json
@@ -94,6 +93,8 @@ def encoder_parts(spec: EncodersSpec) -> list[Part]:
 
 
 def _audio_encoder(config: dict[str, Any], *, audio: TransformersAudio) -> nn.Module:
+    from transformers import AutoModel
+
     encoder = AutoModel.from_config(audio.network_config(config))
     kind = config.get("_name_or_path") or config["model_type"]
     check_audio_encoder(encoder, str(kind), layer=audio.layer)

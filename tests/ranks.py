@@ -18,7 +18,10 @@ import train
 from dance_eval.metrics.workers import PRELOADED
 
 # One process forks for all tests of a process, those of scoring included: it imports all at once.
-PRELOADED += ["tests.ranks", "datamodules", "lightning_modules.cli"]
+PRELOADED += [
+    "tests.ranks", "datamodules", "lightning_modules.cli",
+    "musicinfuser.networks.music_adapter", "musicinfuser.networks.backbones.mochi_block",
+]  # fmt: skip
 
 
 @dataclass

@@ -191,6 +191,19 @@ def test_nothing_imports_the_doors() -> None:
             assert name.split(".")[0] not in {"train", "evaluate", "tests"}, f"{module}: {name}"
 
 
+def test_a_config_is_read_without_the_packages_of_networks() -> None:
+    """They take a second and more; a family names its VAE, T5 and transformer, not loading them."""
+    arguments = ["fit", "--config", "configs/base.yaml", "--print_config"]
+    code = (
+        "import contextlib, sys, train\n"
+        f"with contextlib.suppress(SystemExit): train.main({arguments})\n"
+        "print('loaded:', {'diffusers', 'peft', 'accelerate'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("# lightning.pytorch") and "rank: 64" in done.stdout, done.stderr
+    assert done.stdout.endswith("loaded: set()\n"), done.stdout[-200:]
+
+
 def test_the_command_line_is_read_before_torch_is_loaded() -> None:
     code = "import sys, train; train.build_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

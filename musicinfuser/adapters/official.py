@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import MochiTransformer3DModel
 from torch import Tensor
 
 from musicinfuser.adapters.official_backbone import backbone_config_of
@@ -76,7 +75,7 @@ def load_official(
     sizes = arch if isinstance(arch, dict) else json.loads(Path(arch).read_text())
     config = backbone_config_of(read_header(dit), Path(dit))
     with torch.device("meta"):
-        backbone = MochiTransformer3DModel.from_config(config)
+        backbone = Mochi.model_class.from_config(config)
     weights = from_official(read_tensors(dit)[0], backbone_rules(config["num_layers"]))
     backbone.load_state_dict({n: w.float() for n, w in weights.items()}, assign=True)
     found = read_official_adapter(

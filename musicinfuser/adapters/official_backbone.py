@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import MochiTransformer3DModel
 from torch import Tensor
 
 from musicinfuser.adapters.official_keys import KeyRule, backbone_rules
 from musicinfuser.adapters.settings import AdapterFileError
 from musicinfuser.atomic_files import atomic_folder, write_text
-from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG
+from musicinfuser.networks.backbones.mochi import MOCHI_CONFIG, Mochi
 from musicinfuser.safetensors_files import StoredTensor, opened, read_header, stream_tensors
 
 OutputType = Literal["bfloat16", "float32"]
@@ -43,7 +42,7 @@ def convert_backbone(
     header = read_header(dit)
     config = backbone_config_of(header, dit)
     with torch.device("meta"):
-        model = MochiTransformer3DModel.from_config(config)
+        model = Mochi.model_class.from_config(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     with opened(dit) as file:
         plan: dict[str, tuple[StoredTensor, Callable[[], Tensor]]] = {}

@@ -7,13 +7,15 @@ serves the batch; a mask is passed only where captions of one batch differ in le
 
 import warnings
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import MochiTransformer3DModel
-from diffusers.models.attention_processor import MochiAttention
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import MochiTransformer3DModel
+    from diffusers.models.attention_processor import MochiAttention
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ class JointAttention:
 
     def __call__(
         self,
-        attn: MochiAttention,
+        attn: "MochiAttention",
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None,
@@ -80,7 +82,7 @@ class RotaryTables:
     73 frames of 480x848 take 254 MB, which training holds between the passes anyway.
     """
 
-    def __init__(self, backbone: MochiTransformer3DModel) -> None:
+    def __init__(self, backbone: "MochiTransformer3DModel") -> None:
         """Take a backbone for its frequencies; while these are trained nothing is kept."""
         self._backbone = backbone
         self._last: tuple[Any, tuple[Tensor, Tensor]] | None = None

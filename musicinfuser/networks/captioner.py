@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.backbone import DTYPES
@@ -54,6 +53,8 @@ class Captioner(nn.Module):
             MissingWeightsError: Nothing loadable there.
             UserError: A model without a chat template or videos.
         """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
         super().__init__()
         self.spec = spec
         self.was_cut_off = False

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from musicinfuser.clip_size import check_clip_size, geometry_of
 from musicinfuser.errors import UserError
@@ -307,6 +306,8 @@ class Encoders:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
         return load_pretrained(AutoTokenizer, self.spec.mochi, "tokenizer")
 
 

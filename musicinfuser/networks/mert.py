@@ -1,16 +1,18 @@
 """MERT, an encoder of music: a HuBERT at 24 kHz, read without the code in its repository."""
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import HubertConfig, HubertModel, PreTrainedConfig
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
 from musicinfuser.networks.weights_fingerprint import UNUSED
 from musicinfuser.pretrained_sources import load_pretrained, missing_weights_named
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _OF_THE_REPOSITORY = ("model_type", "architectures", "auto_map", "transformers_version")
 
@@ -35,6 +37,8 @@ class Mert(TransformersAudio):
             UserError: HuBERT cannot express it, its weights are not HuBERT's, or it has no such
                 layer.
         """
+        from transformers import HubertModel, PreTrainedConfig
+
         config = self._config
         if not config:
             with missing_weights_named("MERT", self.source, self.subfolder):
@@ -53,12 +57,14 @@ class Mert(TransformersAudio):
         check_audio_encoder(model, self.source, layer=self.layer)
         return model.eval().requires_grad_(False)
 
-    def network_config(self, config: dict[str, Any]) -> PreTrainedConfig:
+    def network_config(self, config: dict[str, Any]) -> "PreTrainedConfig":
         """Of the HuBERT that a MERT's ``config.json`` describes.
 
         Raises:
             UserError: It is no MERT, or one that HuBERT cannot express.
         """
+        from transformers import HubertConfig
+
         kind = config.get("model_type")
         if kind != "mert_model":
             raise UserError(

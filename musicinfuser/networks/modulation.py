@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_mochi import MochiLayerNormContinuous
 from torch import Tensor, nn
 
 from musicinfuser.memory.host_memory import kept_on_cpu, own_pages, page_lock
@@ -30,6 +29,8 @@ class PrecomputedModulation(nn.Module):
             replaced: `MochiRMSNormZero`, or of the last block's text `MochiLayerNormContinuous`.
             stream: Which of the block's `Modulations` is its own: 0 visual, 1 text.
         """
+        from diffusers.models.transformers.transformer_mochi import MochiLayerNormContinuous
+
         super().__init__()
         self.stream, self.is_on_host = stream, False
         self.is_last_text = isinstance(replaced, MochiLayerNormContinuous)

@@ -6,7 +6,7 @@ L text tokens, S audio tokens.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,11 @@ from musicinfuser.networks.layer_selection import (
     select_layers,
 )
 from musicinfuser.networks.lora import LoraSpec, add_lora
-from musicinfuser.networks.music_adapter import MusicAdapter
 from musicinfuser.networks.quantised import is_quantised
 from musicinfuser.networks.zica import ZicaSpec
+
+if TYPE_CHECKING:
+    from musicinfuser.networks.music_adapter import MusicAdapter
 
 
 class MusicModel(nn.Module):
@@ -48,7 +50,7 @@ class MusicModel(nn.Module):
     kind: Backbone
     """The backbone with what is particular about its family."""
 
-    adapter: MusicAdapter | None
+    adapter: "MusicAdapter | None"
     """ZICA and the audio projector together; None of a model without audio."""
 
     def __init__(
@@ -85,6 +87,8 @@ class MusicModel(nn.Module):
         Raises:
             ValueError: Settings that do not exist or do not fit the backbone.
         """
+        from musicinfuser.networks.music_adapter import MusicAdapter
+
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         # Not a module: parameters keep the names they have in checkpoints.
@@ -129,7 +133,7 @@ class MusicModel(nn.Module):
         )
 
     @classmethod
-    def from_parts(cls, backbone: Any, adapter: MusicAdapter | None) -> Self:
+    def from_parts(cls, backbone: Any, adapter: "MusicAdapter | None") -> Self:
         """A model of parts that exist already, to generate with.
 
         The parts are shared, not copied, and may be on any device or offloaded by hooks of
@@ -143,7 +147,7 @@ class MusicModel(nn.Module):
         model._use_adapter(adapter)
         return model
 
-    def _use_adapter(self, adapter: MusicAdapter | None) -> None:
+    def _use_adapter(self, adapter: "MusicAdapter | None") -> None:
         # Not a module of this one: its parts are, under the names they have in checkpoints.
         self.__dict__["adapter"] = adapter
         self.layers: tuple[int, ...] = adapter.layers if adapter else ()

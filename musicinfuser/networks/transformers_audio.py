@@ -5,19 +5,10 @@ from contextlib import suppress
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    CONFIG_MAPPING,
-    AutoFeatureExtractor,
-    AutoModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Wav2Vec2BertModel,
-)
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
@@ -29,6 +20,9 @@ from musicinfuser.pretrained_sources import (
     looks_local,
     missing_folder,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
 SPECTRUM_MS, SPECTRUM_HOP_MS = 25, 10
@@ -49,7 +43,7 @@ class TransformersAudio(AudioEncoder):
         subfolder: str | None = None,
         *,
         layer: AudioLayer = None,
-        model: PreTrainedModel | None = None,
+        model: "PreTrainedModel | None" = None,
         extractor: Any = None,
     ) -> None:
         """Read its configs where they are on this machine; weights are loaded when first used.
@@ -109,6 +103,8 @@ class TransformersAudio(AudioEncoder):
             MissingWeightsError: Nothing loadable there.
             UserError: It takes no waveforms, or has no such layer.
         """
+        from transformers import AutoModel
+
         model = load_pretrained(AutoModel, self.source, self.subfolder, dtype=torch.float32)
         check_audio_encoder(model, self.source, layer=self.layer)
         return model.eval().requires_grad_(False)
@@ -116,6 +112,8 @@ class TransformersAudio(AudioEncoder):
     @cached_property
     def extractor(self) -> Any:
         """What prepares waveforms for it."""
+        from transformers import AutoFeatureExtractor
+
         return load_pretrained(AutoFeatureExtractor, self.source, self.subfolder)
 
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
@@ -160,12 +158,14 @@ class TransformersAudio(AudioEncoder):
         found = fingerprint_folder(self._folder) if self._folder else self.source
         return found if self.layer is None else f"{found}, layer {self.layer}"
 
-    def network_config(self, config: dict[str, Any]) -> PreTrainedConfig:
+    def network_config(self, config: dict[str, Any]) -> "PreTrainedConfig":
         """Of the network that a ``config.json`` describes.
 
         Raises:
             UserError: transformers does not know it.
         """
+        from transformers import CONFIG_MAPPING
+
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             raise UserError(
@@ -181,18 +181,22 @@ class TransformersAudio(AudioEncoder):
         # Whoever needs the weights says what is wrong with them.
         with suppress(UserError, KeyError, ValueError):
             # In files of a model with a head, names start with what the model calls its base.
+            from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
             base = MODEL_MAPPING[type(self.network_config(self._config))]
             prefix = f"{base.base_model_prefix}."
             return fingerprint_weights(mapped_weights(self._folder), prefix=prefix)
         return None
 
 
-def check_audio_encoder(part: PreTrainedModel, source: str, *, layer: AudioLayer) -> None:
+def check_audio_encoder(part: "PreTrainedModel", source: str, *, layer: AudioLayer) -> None:
     """Refuse a model that takes no waveforms or has no such layer.
 
     Raises:
         UserError: Says which.
     """
+    from transformers import Wav2Vec2BertModel
+
     if part.main_input_name != "input_values" and not isinstance(part, Wav2Vec2BertModel):
         raise UserError(
             f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "

@@ -7,12 +7,15 @@ given the last frames before a piece, and pieces together equal what is decoded 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLMochi
-from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLMochi
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 
 # Of 1.2 s: half of what a clip takes in the decoder, and no more work in all.
 PIECE_LATENT_FRAMES = 6
@@ -26,7 +29,7 @@ TILE_ROOM = 1.25
 
 def decode_pieces(
     decode: Callable[[Tensor], Tensor],
-    vae: AutoencoderKLMochi,
+    vae: "AutoencoderKLMochi",
     latents: Tensor,
     *,
     length: int = PIECE_LATENT_FRAMES,
@@ -45,6 +48,8 @@ def decode_pieces(
     Yields:
         Pixels of the pieces in order: 6 length - 5 frames, then 6 length.
     """
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
+
     convolutions = [m for m in vae.decoder.modules() if isinstance(m, CogVideoXCausalConv3d)]
     pasts = [_Past(convolution) for convolution in convolutions]
     for first in range(0, latents.shape[2], length):
@@ -59,7 +64,7 @@ class _Past:
     With tiles or slices it is called several times per piece, each time in the same order.
     """
 
-    def __init__(self, convolution: CogVideoXCausalConv3d) -> None:
+    def __init__(self, convolution: "CogVideoXCausalConv3d") -> None:
         self.convolution = convolution
         self.before: list[Tensor] = []
         self.now: list[Tensor] = []
@@ -78,7 +83,7 @@ class _Past:
 
 
 @contextmanager
-def _going_on(pasts: list[_Past], vae: AutoencoderKLMochi, *, is_later: bool) -> Iterator[None]:
+def _going_on(pasts: list[_Past], vae: "AutoencoderKLMochi", *, is_later: bool) -> Iterator[None]:
     drops = vae.drop_last_temporal_frames
     # A later piece's first latent frame stands for six frames, as all but a video's first do.
     vae.drop_last_temporal_frames = drops and not is_later
@@ -110,7 +115,7 @@ def tile_size_for(shape: Sequence[int], free_bytes: float) -> int | None:
     return TILE_SIZES[-1]
 
 
-def use_tiles(vae: AutoencoderKLMochi, size: int | None) -> None:
+def use_tiles(vae: "AutoencoderKLMochi", size: int | None) -> None:
     """Have a VAE work in tiles of a side in pixels, or on whole clips."""
     vae.use_tiling = size is not None
     if size is not None:

@@ -3,20 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKLMochi, AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
-from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
+from musicinfuser.networks.class_of import ClassOf
 from musicinfuser.networks.vae_memory import (
     PIECE_LATENT_FRAMES,
     decode_pieces,
     tile_size_for,
     use_tiles,
 )
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
 
 Decode = Callable[[Tensor], Tensor]
 """What gives frames of latents ``(B, C, t, h, w)`` by ``vae.decode``."""
@@ -25,7 +26,7 @@ Decode = Callable[[Tensor], Tensor]
 class Vae(ABC):
     """What is particular about the VAEs of one class of diffusers; each is given where used."""
 
-    model_class: ClassVar[type[Any]]
+    model_class: ClassVar[ClassOf]
     dtype: ClassVar[torch.dtype | None] = None
     """The type it has to be held in; None: any, as ``encoders.dtype``."""
     channels_key: ClassVar[str]
@@ -93,7 +94,7 @@ class Vae(ABC):
 class MochiVae(Vae):
     """Decodes a second at a time, and in tiles where that is too much."""
 
-    model_class = AutoencoderKLMochi
+    model_class = ClassOf("diffusers", "AutoencoderKLMochi")
     channels_key = "latent_channels"
     piece_latents = PIECE_LATENT_FRAMES + 1
 
@@ -119,7 +120,7 @@ class WanVae(Vae):
     Wan's own code takes the mean of the posterior (``vae2_1.py``, ``encode``).
     """
 
-    model_class = AutoencoderKLWan
+    model_class = ClassOf("diffusers", "AutoencoderKLWan")
     dtype = torch.float32
     channels_key = "z_dim"
     piece_latents = 1
@@ -146,8 +147,10 @@ class WanVae(Vae):
 
 
 @contextmanager
-def _going_on(vae: AutoencoderKLWan, *, is_first: bool) -> Iterator[None]:
+def _going_on(vae: "AutoencoderKLWan", *, is_first: bool) -> Iterator[None]:
     """Within, ``vae.decode`` takes one latent frame and remembers those that it got before."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+    from diffusers.models.autoencoders.vae import DecoderOutput
 
     def decode(z: Tensor, return_dict: bool = True) -> DecoderOutput:
         vae._conv_idx = [0]

@@ -135,7 +135,7 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(
     def no_compiler() -> None:
         raise TypeError("an old torch")
 
-    monkeypatch.setattr("musicinfuser.networks.backbones.mochi.compiled_run", no_compiler)
+    monkeypatch.setattr("musicinfuser.networks.backbones.mochi_block.compiled_run", no_compiler)
     out = tmp_path / "step.json"
     code = train_step.main(
         ["--out", str(out), *SMALL, "--layers", "1", "--profile", "24gb", "--steps", "1",

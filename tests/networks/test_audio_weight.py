@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from musicinfuser.networks.backbones.mochi import compiled_run
+from musicinfuser.networks.backbones.mochi_block import compiled_run
 from musicinfuser.networks.zica import ZicaSpec
 
 # diffusers asks for fp32 autocast, which torch has on CUDA only.

@@ -11,7 +11,7 @@ from torch._dynamo.backends.common import aot_autograd
 from musicinfuser.memory.settings import ATTENTION_OPERATIONS
 from musicinfuser.networks import adapted_block
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
-from musicinfuser.networks.backbones.mochi import compiled_run
+from musicinfuser.networks.backbones.mochi_block import compiled_run
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec

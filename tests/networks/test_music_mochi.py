@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from musicinfuser.networks.backbones.mochi import _mochi_forward
+from musicinfuser.networks.backbones.mochi_block import _mochi_forward
 from musicinfuser.networks.layer_selection import LayerStrategy
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.zica import FeatureAddition, ZeroInitCrossAttention, ZicaSpec

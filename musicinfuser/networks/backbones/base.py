@@ -16,6 +16,7 @@ from musicinfuser.clip_size import GEOMETRIES, LatentGeometry
 from musicinfuser.diffusion.sampler import Euler, Solver
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
+from musicinfuser.networks.class_of import ClassOf
 from musicinfuser.networks.vaes import Vae
 
 SolverName = Literal["euler", "unipc"]
@@ -96,7 +97,7 @@ class Backbone(ABC):
     """
 
     family: ClassVar[str]
-    model_class: ClassVar[type[Any]]
+    model_class: ClassVar[ClassOf]
     pipeline: ClassVar[str]
     """diffusers' own pipeline, which takes the LoRA of an exported folder."""
     music_pipeline: ClassVar[str]
@@ -129,8 +130,8 @@ class Backbone(ABC):
     """Beginnings of names within a block of the layers that text tokens go through."""
     vae: ClassVar[type[Vae]]
     """What makes latents of videos."""
-    text_encoder_class: ClassVar[type[Any]]
-    text_config_class: ClassVar[type[Any]]
+    text_encoder_class: ClassVar[ClassOf]
+    text_config_class: ClassVar[ClassOf]
     text_attentions: ClassVar[int] = 0
     """Of a block, to text alone."""
     reads_empty_text: ClassVar[bool] = False

@@ -4,24 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import MochiTransformer3DModel
-from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel
 
 from musicinfuser.diffusion.sampler import NUM_STEPS, linear_quadratic_sigmas
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import is_hooked
 from musicinfuser.memory.settings import GradientCheckpointing
-from musicinfuser.networks.adapted_block import (
-    BlockAudio,
-    adapt_blocks,
-    compiled,
-    parts_of,
-    recomputed,
-)
-from musicinfuser.networks.attention import JointAttention, RotaryTables
+from musicinfuser.networks.adapted_block import BlockAudio, adapt_blocks
+from musicinfuser.networks.attention import RotaryTables
 from musicinfuser.networks.backbones.base import ActivationShares, Backbone, Given, Stream, Usual
+from musicinfuser.networks.class_of import ClassOf
 from musicinfuser.networks.modulation import (
     Modulations,
     PrecomputedModulation,
@@ -46,103 +38,13 @@ MOCHI_CONFIG: dict[str, Any] = {
     "activation_fn": "swiglu",
     "max_sequence_length": 256,
 }
-# Under its own name: diffusers marks the class as opaque to torch's compiler.
-_mochi_forward = MochiTransformerBlock.forward
-
-
-class AdaptedBlock(MochiTransformerBlock):
-    """One of Mochi's blocks with its own weights, given its modulation and its audio adapter.
-
-    Recomputing and compiling happen inside of ``forward``: hooks on the block, such as those that
-    gather weights, run around them, once in the forward pass.
-    """
-
-    def __init__(self, block: MochiTransformerBlock) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(block.__dict__)
-        self.attn1.processor = JointAttention()
-        self.norm1 = PrecomputedModulation(block.norm1, stream=0)
-        self.norm1_context = PrecomputedModulation(block.norm1_context, stream=1)
-        self.run: Callable[..., tuple[Tensor, Tensor]] = run_block
-        """`run_block`, or what was compiled of it."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        temb: Modulations | Tensor,
-        encoder_attention_mask: Tensor | None,
-        image_rotary_emb: tuple[Tensor, Tensor],
-        audio: BlockAudio | None = None,
-        policy: GradientCheckpointing = "none",
-    ) -> tuple[Tensor, Tensor]:
-        """Run the block, then its audio adapter.
-
-        Args:
-            hidden_states: ``(B, N, D)`` visual tokens.
-            encoder_hidden_states: ``(B, L, Dy)`` text tokens; L may be 0.
-            temb: The block's modulations; or the condition ``(B, W)`` they come from, as diffusers'
-                own ``forward`` gives it.
-            encoder_attention_mask: ``(B, L)`` bool, True = valid; None = all are.
-            image_rotary_emb: cos and sin, ``(N, H, d / 2)`` each.
-            audio: Audio and its adapter; None for neither.
-            policy: What is kept for backward.
-
-        Returns:
-            Visual and text tokens, of the shapes they came in.
-        """
-        mask = encoder_attention_mask
-        if isinstance(temb, Tensor):
-            text_dtype = encoder_hidden_states.dtype
-            temb = compute_modulations([self], temb, text_dtype=text_dtype)[0]
-            mask = None if mask is None else mask.bool()
-        if self.run is not run_block:
-            # One graph for all lengths of captions but 0 and 1, instead of one for the first.
-            for tensor in (encoder_hidden_states, mask):
-                if tensor is not None:
-                    torch._dynamo.maybe_mark_dynamic(tensor, 1)
-        zica, tokens, weight = parts_of(audio)
-        return self.run(
-            self, zica, policy, hidden_states, encoder_hidden_states, temb, mask, image_rotary_emb,
-            tokens, weight,
-        )  # fmt: skip
-
-
-def run_block(
-    block: AdaptedBlock,
-    zica: nn.Module | None,
-    policy: GradientCheckpointing,
-    visual: Tensor,
-    text: Tensor,
-    modulations: Modulations,
-    mask: Tensor | None,
-    rotary: tuple[Tensor, Tensor],
-    audio: Tensor | None,
-    audio_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """A block and its adapter as one unit of recomputation, of which ``policy`` says what is kept.
-
-    Every block comes through here as an argument, so that what is compiled for one serves all of
-    its kind; nothing that tells blocks apart, such as an index, may be looked at.
-    """
-
-    def block_and_zica(visual: Tensor) -> tuple[Tensor, Tensor]:
-        visual, new_text = _mochi_forward(block, visual, text, modulations, mask, rotary)
-        return visual if zica is None else zica(visual, audio, audio_weight), new_text
-
-    return recomputed(block_and_zica, visual, policy)
-
-
-def compiled_run(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
-    """`run_block` compiled for all blocks of a model, one whole graph for each kind of block."""
-    return compiled(run_block, backend)
 
 
 class Mochi(Backbone):
     """What is particular about Mochi."""
 
     family = "mochi"
-    model_class = MochiTransformer3DModel
+    model_class = ClassOf("diffusers", "MochiTransformer3DModel")
     pipeline, music_pipeline = "MochiPipeline", "MusicInfuserPipeline"
     # Authors' training clips, section 5.1 (guidance) and Genmo's size.
     usual = Usual(73, 480, 848, NUM_STEPS, 6.0, MAX_TEXT_TOKENS)
@@ -164,9 +66,10 @@ class Mochi(Backbone):
     not_streamed = ("norm1.linear", "norm1_context.linear")
     text_layers = ("attn1.add_", "attn1.to_add_out", "ff_context")
     vae = MochiVae
-    text_encoder_class, text_config_class = T5EncoderModel, T5Config
+    text_encoder_class = ClassOf("transformers", "T5EncoderModel")
+    text_config_class = ClassOf("transformers", "T5Config")
 
-    def __init__(self, model: MochiTransformer3DModel) -> None:
+    def __init__(self, model: Any) -> None:
         """Take a transformer; rotations of its last size of clip are kept."""
         super().__init__(model)
         self.rotary = RotaryTables(model)
@@ -195,6 +98,8 @@ class Mochi(Backbone):
 
     def adapt_blocks(self) -> None:
         """Modulations then come from outside, and attention takes no padding."""
+        from musicinfuser.networks.backbones.mochi_block import AdaptedBlock
+
         adapt_blocks(self.blocks, AdaptedBlock)
 
     def timestep(self, sigma: Tensor) -> Tensor:
@@ -262,7 +167,9 @@ class Mochi(Backbone):
         )
 
     def compiled_run(self) -> Callable[..., Any]:
-        """`run_block`, compiled."""
+        """`mochi_block.run_block`, compiled."""
+        from musicinfuser.networks.backbones.mochi_block import compiled_run
+
         return compiled_run()
 
     def keep_modulations_on_host(self) -> None:

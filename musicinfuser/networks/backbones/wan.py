@@ -11,24 +11,14 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
-from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
-from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.diffusion.sampler import Solver
 from musicinfuser.errors import UserError
 from musicinfuser.memory.settings import GradientCheckpointing
-from musicinfuser.networks.adapted_block import (
-    BlockAudio,
-    adapt_blocks,
-    compiled,
-    parts_of,
-    recomputed,
-)
+from musicinfuser.networks.adapted_block import BlockAudio, adapt_blocks, compiled
 from musicinfuser.networks.backbones.base import (
     ActivationShares,
     Backbone,
@@ -37,6 +27,7 @@ from musicinfuser.networks.backbones.base import (
     Stream,
     Usual,
 )
+from musicinfuser.networks.class_of import ClassOf
 from musicinfuser.networks.text_tokens import trim_text
 from musicinfuser.networks.vaes import Vae, WanVae
 from musicinfuser.pretrained_sources import find_local, model_index, part_config
@@ -77,76 +68,13 @@ NEGATIVE_PROMPT = (
 """Wan's code (``shared_config.py``, ``sample_neg_prompt``)."""
 # Wan's code for text-to-video (``generate.py``); its README asks 8 to 12 of the 1.3B.
 DEFAULT_SHIFT = 5.0
-_wan_forward = WanTransformerBlock.forward
-
-
-class AdaptedWanBlock(WanTransformerBlock):
-    """One of Wan's blocks with its own weights, given its audio adapter.
-
-    Recomputing and compiling happen inside of ``forward``, as in Mochi's.
-    """
-
-    def __init__(self, block: WanTransformerBlock) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(block.__dict__)
-        self.run: Callable[..., Tensor] = run_block
-        """`run_block`, or what was compiled of it."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        temb: Tensor,
-        rotary_emb: tuple[Tensor, Tensor],
-        audio: BlockAudio | None = None,
-        policy: GradientCheckpointing = "none",
-    ) -> Tensor:
-        """Run the block, then its audio adapter.
-
-        Args:
-            hidden_states: ``(B, N, D)`` visual tokens.
-            encoder_hidden_states: ``(B, 512, D)`` text.
-            temb: ``(B, 6, D)``, what the noise level makes of scales, shifts and gates; where
-                tokens differ in it ``(B, N, 6, D)``.
-            rotary_emb: cos and sin, ``(1, N, 1, d)`` each.
-            audio: Audio and its adapter; None for neither.
-            policy: What is kept for backward.
-
-        Returns:
-            ``(B, N, D)``.
-        """
-        zica, tokens, weight = parts_of(audio)
-        return self.run(
-            self, zica, policy, hidden_states, encoder_hidden_states, temb, rotary_emb, tokens,
-            weight,
-        )  # fmt: skip
-
-
-def run_block(
-    block: AdaptedWanBlock,
-    zica: nn.Module | None,
-    policy: GradientCheckpointing,
-    visual: Tensor,
-    text: Tensor,
-    modulation: Tensor,
-    rotary: tuple[Tensor, Tensor],
-    audio: Tensor | None,
-    audio_weight: Tensor | None = None,
-) -> Tensor:
-    """A block and its adapter as one unit of recomputation; nothing here tells blocks apart."""
-
-    def block_and_zica(visual: Tensor) -> Tensor:
-        visual = _wan_forward(block, visual, text, modulation, rotary)
-        return visual if zica is None else zica(visual, audio, audio_weight)
-
-    return recomputed(block_and_zica, visual, policy)
 
 
 class Wan(Backbone):
     """What is particular about Wan 2.1."""
 
     family = "wan"
-    model_class = WanTransformer3DModel
+    model_class = ClassOf("diffusers", "WanTransformer3DModel")
     pipeline, music_pipeline = "WanPipeline", "MusicInfuserWanPipeline"
     # Wan's code (wan/configs, generate.py).
     usual = Usual(81, 480, 832, 50, 5.0, TEXT_TOKENS, NEGATIVE_PROMPT)
@@ -170,7 +98,8 @@ class Wan(Backbone):
     lora_feed_forward = (r"ffn\.net\.0\.proj", r"ffn\.net\.2")
     text_layers = ("attn2.to_k", "attn2.to_v")
     vae: ClassVar[type[Vae]] = WanVae
-    text_encoder_class, text_config_class = UMT5EncoderModel, UMT5Config
+    text_encoder_class = ClassOf("transformers", "UMT5EncoderModel")
+    text_config_class = ClassOf("transformers", "UMT5Config")
     text_attentions = 1
     reads_empty_text = True  # one token, the end
 
@@ -241,6 +170,8 @@ class Wan(Backbone):
     @classmethod
     def cleaned(cls, text: str) -> str:
         """Entities of html and runs of spaces resolved; broken UTF-8 where ftfy is installed."""
+        from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
         return prompt_clean(text)
 
     @classmethod
@@ -253,6 +184,8 @@ class Wan(Backbone):
     @classmethod
     def restore_buffers(cls, model: Any) -> None:
         """The rotations are in no state dict; they are fp32 whatever the weights are."""
+        from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+
         config = model.config
         old = model.rope.freqs_cos
         with torch.device(old.device):
@@ -262,6 +195,8 @@ class Wan(Backbone):
 
     def adapt_blocks(self) -> None:
         """Attention stays diffusers'."""
+        from musicinfuser.networks.backbones.wan_block import AdaptedWanBlock
+
         adapt_blocks(self.blocks, AdaptedWanBlock)
 
     def timestep(self, sigma: Tensor) -> Tensor:
@@ -345,7 +280,9 @@ class Wan(Backbone):
         return -visual.reshape(batch_size, -1, *sizes)
 
     def compiled_run(self) -> Callable[..., Any]:
-        """`run_block`, compiled."""
+        """`wan_block.run_block`, compiled."""
+        from musicinfuser.networks.backbones.wan_block import run_block
+
         return compiled(run_block)
 
     def feed_forward(self, block: Any) -> nn.Linear:
@@ -369,6 +306,8 @@ class UniPC(Solver):
 
     def __init__(self, num_steps: int, *, shift: float) -> None:
         """Set it to the beginning."""
+        from diffusers import UniPCMultistepScheduler
+
         self.scheduler = UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
         )

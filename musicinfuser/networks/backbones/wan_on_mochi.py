@@ -7,10 +7,9 @@ published: `small_world.parts.TextToVideoModule` trains one.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from transformers import T5Config, T5EncoderModel
-
 from musicinfuser.networks.backbones.base import Usual
 from musicinfuser.networks.backbones.wan import Wan
+from musicinfuser.networks.class_of import ClassOf
 from musicinfuser.networks.text_tokens import MAX_TEXT_TOKENS
 from musicinfuser.networks.vaes import MochiVae
 
@@ -25,6 +24,7 @@ class WanOnMochi(Wan):
     usual = Usual(73, 64, 64, 20, 3.0, MAX_TEXT_TOKENS)
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     vae = MochiVae
-    text_encoder_class, text_config_class = T5EncoderModel, T5Config
+    text_encoder_class = ClassOf("transformers", "T5EncoderModel")
+    text_config_class = ClassOf("transformers", "T5Config")
     # An empty text is all zeros, as Mochi's has no tokens: one cache serves both.
     reads_empty_text = False

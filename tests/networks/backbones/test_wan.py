@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from musicinfuser.networks.adapted_block import compiled
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
-from musicinfuser.networks.backbones import Wan, Wan5B, wan
+from musicinfuser.networks.backbones import Wan, Wan5B, wan, wan_block
 from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
@@ -174,7 +174,7 @@ def test_compiled_blocks_are_whole_graphs_with_the_same_bits(make, base_5b, clip
     """With one noise level and with one per frame: the blocks are the 5B's."""
     ways = {"model": base_5b, "gradient_checkpointing": "attention"}
     model = with_trained_values(make(compile_blocks=True, **ways))
-    model.set_block_run(compiled(wan.run_block, backend="eager"))
+    model.set_block_run(compiled(wan_block.run_block, backend="eager"))
     for levels in (clip_5b.timestep, clip_5b.timestep[:, 1]):
         clip = SimpleNamespace(**vars(clip_5b) | {"timestep": levels})
         expected = gradients(with_trained_values(make(**ways)), clip)

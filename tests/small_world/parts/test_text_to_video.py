@@ -11,7 +11,7 @@ from datamodules import DanceDataModule
 from datamodules.batch import ClipBatch, collate
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.backbone import BackboneSpec
-from musicinfuser.networks.backbones.mochi import run_block
+from musicinfuser.networks.backbones.mochi_block import run_block
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.parts.text_to_video import TextToVideoModule
 from tests.conftest import ROOT

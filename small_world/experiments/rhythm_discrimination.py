@@ -36,8 +36,8 @@ from dance_eval.metrics.joint_track import joint_speed
 from dance_eval.metrics.optical_flow import OpticalFlow
 from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.keyed_random import generator, key
-from musicinfuser.media.video import probe_video, read_clip
 from musicinfuser.tables import Row, markdown_table
+from small_world.experiments.retiming import FPS, NUM_FRAMES, read_small, retimed
 from small_world.generator.dancer import Looks
 from small_world.generator.moves import VOCABULARIES, Manner, choreograph, draw_manner
 from small_world.generator.music import Piece, compose
@@ -46,16 +46,13 @@ from small_world.generator.wardrobe import aist_looks, studio
 from small_world.metrics.torso_beat_correlation import TorsoBeatCorrelation
 
 Array = NDArray[np.float64]
-FPS, SIZE, REAL_HEIGHT = 30.0, 64, 120
-NUM_FRAMES = 73
-"""The paper's clips."""
+SIZE = 64
 RATE_HZ = 22_050
 TEMPI = (85.0, 135.0)
 """Those of AIST's music, less its slowest."""
 FIRST_BEAT = 8
 UNEVEN = 0.3
 """Spread of the logarithm of the time from one rest to the next of a dancer to no music."""
-SOURCE_SECONDS_PER_BEAT = 0.4
 MOST_MISSED_SECONDS = 0.2
 """Less than half of the shortest time between beats."""
 CONTROLS = ("wrong music", "half a beat late", "to no music")
@@ -232,17 +229,7 @@ def real_dances(
     dances: list[Dance] = []
     genres = sorted(VOCABULARIES)
     for place, video in enumerate(tqdm(videos, "re-timing")):
-        info = probe_video(video)
-        fps = info.average_fps
-        frames = read_clip(
-            video,
-            start_seconds=0.0,
-            num_frames=int(info.duration_seconds * fps),
-            height=REAL_HEIGHT,
-            width=round(info.width * REAL_HEIGHT / info.height),
-            fps=fps,
-            crop=None,
-        )
+        frames, fps = read_small(video)
         for number in range(per_video):
             draw = np.random.default_rng(
                 key(seed, f"video {place} {number}", "discrimination dance")
@@ -259,29 +246,6 @@ def real_dances(
             )
             dances.append(Dance(str(video), music, to_music, without_music, None))
     return dances
-
-
-def retimed(frames: torch.Tensor, rests: Array, *, fps: float, start: float) -> torch.Tensor:
-    """A clip that goes through a video and stands still for an instant at given times.
-
-    From rest to rest it covers the same stretch of the video, slow at both ends; what comes between
-    two frames is blended. ``start``, 0 to 1, says where in the video it begins, as far as there is
-    room. uint8 (N, H, W, 3) to (NUM_FRAMES, H, W, 3); `UserError` for a video of under a second.
-    """
-    seconds = (len(frames) - 1) / fps
-    if seconds < 1:
-        raise UserError(f"a video of {seconds:.2f} s is too short to be re-timed; give a second.")
-    clip = np.arange(NUM_FRAMES) / FPS
-    place = np.interp(clip, rests, np.arange(len(rests)))
-    phase = place - np.floor(place)
-    eased = np.floor(place) + phase - np.sin(2 * np.pi * phase) / (2 * np.pi)
-    stretch = min(SOURCE_SECONDS_PER_BEAT, seconds / float(np.ptp(eased)))
-    covered = stretch * (eased - eased[0])
-    at = (covered + start * max(seconds - covered[-1], 0.0)) * fps
-    low = np.minimum(np.floor(at), len(frames) - 2).astype(int)
-    share = torch.from_numpy(at - low).float()[:, None, None, None]
-    both = frames[low].float() * (1 - share) + frames[low + 1].float() * share
-    return both.round().clamp(0, 255).to(torch.uint8)
 
 
 def _music(draw: np.random.Generator, name: str, genre: str, seed: int) -> Music:

@@ -102,6 +102,9 @@ def test_six_differences_fit_a_laptop_and_names_break_between_words(open_page, t
     assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
     page = open_page(place, viewport={"width": 375, "height": 800}, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    # The first screen is read without scrolling sideways.
+    first = "document.querySelector('#conclusions .wide')"
+    assert page.evaluate(f"{first}.scrollWidth <= {first}.clientWidth")
     # Every line of a name in the first column ends where a word ends.
     lines = page.evaluate(
         """() => [...document.querySelectorAll('#scores td:first-child')].flatMap(cell => {

@@ -1,43 +1,19 @@
 import numpy as np
 import pytest
-import torch
 
 from dance_eval.metrics.beat_alignment import BeatAlignment
-from dance_eval.metrics.motion import frame_difference, kinematic_beats
-from musicinfuser.errors import UserError
 from small_world.experiments.rhythm_discrimination import (
     CONTROLS,
-    FPS,
     JOINTS,
     NUM_FRAMES,
     RATE_HZ,
     Measure,
     Music,
     area_under_curve,
-    retimed,
     rows_of,
     small_world_dances,
 )
 from small_world.generator.music import compose
-
-
-def gliding_square(num_frames, fps):
-    frames = torch.zeros(num_frames, 24, 120, 3, dtype=torch.uint8)
-    for index in range(num_frames):
-        left = 2 + round(90 * index / num_frames)
-        frames[index, 6:18, left : left + 12] = 200
-    return frames
-
-
-def test_a_video_stands_still_when_it_should():
-    rests = np.arange(-2, 6, 0.53) + 0.017
-    frames = retimed(gliding_square(120, 60.0), rests, fps=60.0, start=0.3)
-    assert frames.shape == (NUM_FRAMES, 24, 120, 3)
-    found = kinematic_beats(frame_difference(frames), fps=FPS).numpy()
-    inside = rests[(rests > 0.2) & (rests < NUM_FRAMES / FPS - 0.2)]
-    assert np.abs(found[:, None] - inside).min(axis=0).max() < 0.03
-    with pytest.raises(UserError, match=r"of 0\.32 s is too short"):
-        retimed(gliding_square(20, 60.0), rests, fps=60.0, start=0.0)
 
 
 def test_the_area_counts_pairs_that_are_in_order():

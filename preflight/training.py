@@ -126,7 +126,8 @@ def check_sizes(module: MusicInfuserModule, parts: dict[str, CheckedPart], repor
         "vae": (kind.vae.channels_key, backbone["in_channels"], "the backbone's in_channels"),
     }
     spec = module.encoders.spec
-    if (spec.audio_features, spec.audio_layer == "all") != (TransformersAudio.features, False):
+    one_state = spec.audio_layer not in ("all", "beats")
+    if (spec.audio_features, one_state) != (TransformersAudio.features, True):
         del expected["audio_encoder"]
         audio = module.encoders.audio
         # Of an encoder of the Hub that is not on this machine nobody knows the width.

@@ -11,9 +11,11 @@ from transformers import (
     HubertModel,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2BertConfig,
+    Wav2Vec2BertForAudioFrameClassification,
     Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForCTC,
     Wav2Vec2Model,
     WavLMConfig,
@@ -42,12 +44,21 @@ KINDS = {
 }
 
 
-def write_audio_encoder(folder: Path, kind: str = "wav2vec2", *, seed: int = 1) -> Path:
-    """An encoder with its feature extractor; the folder itself."""
+WITH_HEAD = {
+    "wav2vec2": Wav2Vec2ForAudioFrameClassification,
+    "wav2vec2-bert": Wav2Vec2BertForAudioFrameClassification,
+}
+
+
+def write_audio_encoder(
+    folder: Path, kind: str = "wav2vec2", *, seed: int = 1, head: bool = False
+) -> Path:
+    """An encoder with its feature extractor, perhaps a head of positions; the folder itself."""
     config, model = KINDS[kind]
+    sizes = SIZES | ({"num_labels": 6} if head else {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model(config(**SIZES)).save_pretrained(folder)
+        (WITH_HEAD[kind] if head else model)(config(**sizes)).save_pretrained(folder)
     is_bert = kind == "wav2vec2-bert"
     extractor = SeamlessM4TFeatureExtractor if is_bert else Wav2Vec2FeatureExtractor
     extractor().save_pretrained(folder)

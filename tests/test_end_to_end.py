@@ -9,6 +9,7 @@ import evaluate
 from musicinfuser.media.video import probe_video
 from small_world.generator import make_small_world
 from small_world.parts.random_parts import write_small_parts
+from tests.audio_encoders import write_audio_encoder
 from tests.conftest import ROOT
 from train import main
 
@@ -30,6 +31,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         show_progress=False,
     )
     write_small_parts(root / "small-mochi")
+    write_audio_encoder(root / "small-mochi" / "audio_encoder", head=True)
     return root
 
 

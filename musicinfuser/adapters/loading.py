@@ -9,6 +9,7 @@ from transformers import AutoFeatureExtractor
 
 from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.errors import UserError
+from musicinfuser.networks.audio_encoder import BEATS, AudioLayer
 from musicinfuser.networks.backbones import backbone_of, families_of
 from musicinfuser.networks.combined_audio import audio_encoder_again
 from musicinfuser.networks.music_adapter import MusicAdapter
@@ -72,7 +73,8 @@ def adapter_parts(
         if not heard.differs_from(beside.identity()):
             source, subfolder = base, "audio_encoder"
     if not isinstance(audio_encoder, nn.Module):
-        audio_encoder = TransformersAudio(source, subfolder).module
+        with_head: AudioLayer = BEATS if heard.layer == BEATS else None
+        audio_encoder = TransformersAudio(source, subfolder, layer=with_head).module
     if feature_extractor is None:
         feature_extractor = load_pretrained(AutoFeatureExtractor, source, subfolder)
     return {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ COMBINED = "combined"
 """Features of several encoders; configs give a list of these instead."""
 
 
-AudioLayer = int | Literal["all"] | None
-"""Which hidden state: its number, None for the last, or ``all``, which are mixed in training."""
+BEATS: Final = "beats"
+AudioLayer = int | Literal["all", "beats"] | None
+"""Which hidden state: its number, None for the last, or ``all``, which are mixed in training; or
+``beats``: what its head says of beats (`beat_positions`)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,11 @@ class AudioIdentity:
         if self.features != "encoder" and self.kind is None:
             weights = f", weights {self.weights}" if self.weights else ""
             return f"{self.features} ({self.rate_hz:g} Hz, {self.width} channels{weights})"
-        names: dict[Any, str] = {None: "the last hidden state", "all": "all hidden states"}
+        names: dict[Any, str] = {
+            None: "the last hidden state",
+            "all": "all hidden states",
+            "beats": "positions in beat and bar",
+        }
         layer = names.get(self.layer, f"layer {self.layer}")
         as_is = "waveforms as they are" if self.normalises is False else None
         known = (self.kind, self.weights and f"weights {self.weights}", as_is)

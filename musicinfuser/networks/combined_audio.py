@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from musicinfuser.errors import UserError
 from musicinfuser.media.audio import resample
 from musicinfuser.networks.audio_encoder import (
+    BEATS,
     COMBINED,
     AudioEncoder,
     AudioIdentity,
@@ -163,6 +164,11 @@ def chosen_parts(encoders: Mapping[str, Any]) -> list[AudioPart]:
         where = "encoders.audio_layer" if part.layer == layer else f"the layer of {part.features}"
         if part.layer is not None and not audio_encoder_class(part.features).takes_layer:
             raise UserError(f"{where} has no effect with {part.features}; set it to null.")
+        if part.layer == BEATS and part.features != "encoder":
+            raise UserError(
+                f"{where} is beats, which only an encoder of transformers with a head has, not "
+                f"{part.features}; give a number or null."
+            )
         if isinstance(part.layer, int) and part.layer < 0:
             raise UserError(f"{where} is {part.layer}; use 0 or more, or null for the last.")
     return parts

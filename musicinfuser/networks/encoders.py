@@ -47,7 +47,7 @@ class EncodersSpec:
     ``rhythm``: 35 channels by librosa; or the class path of an `AudioEncoder` of your own. A list
     concatenates several, each a name or a group with a ``source`` and ``layer`` of its own.
     ``audio_width`` must be the width of all together."""
-    audio_layer: int | Literal["all"] | None = None
+    audio_layer: int | Literal["all", "beats"] | None = None
     """Hidden state of ``audio``; null: the last (authors), 0: what enters the first layer. ``all``
     keeps every one; the audio projector learns how much of each to take."""
     audio_context_seconds: float = 0.0

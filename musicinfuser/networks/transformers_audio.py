@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
-from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity, AudioLayer
+from musicinfuser.networks.audio_encoder import BEATS, AudioEncoder, AudioIdentity, AudioLayer
+from musicinfuser.networks.beat_positions import CYCLES_BEATS, follow_beats
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
 from musicinfuser.pretrained_sources import (
     find_local,
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 WAV2VEC_HUB_ID = "facebook/wav2vec2-base-960h"
+BEATS_WIDTH = 2 * len(CYCLES_BEATS)
 SPECTRUM_MS, SPECTRUM_HOP_MS = 25, 10
 """Of the feature extractor of w2v-BERT (`SeamlessM4TFeatureExtractor`)."""
 
 
 class TransformersAudio(AudioEncoder):
-    """A hidden state of wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT, in fp32."""
+    """A hidden state of wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT, in fp32.
+
+    With the layer ``beats``: six channels, the position in the beat, the pair of beats and the bar,
+    of an encoder with a head that was trained for it (transformers' audio frame classifier).
+    """
 
     features = "encoder"
     takes_layer = True
@@ -52,7 +58,7 @@ class TransformersAudio(AudioEncoder):
             source: Hub id or folder.
             subfolder: Folder of the encoder inside.
             layer: Which hidden state; None is the last one, normalised; ``all`` are every one side
-                by side, the one before the first layer at first.
+                by side, the one before the first layer at first; ``beats`` is its head.
             model: One in memory, in place of ``source``.
             extractor: Its feature extractor.
         """
@@ -73,7 +79,7 @@ class TransformersAudio(AudioEncoder):
         self._stacked = prepared.get("stride")
         self.rate_hz = prepared.get("sampling_rate") or self.rate_hz
         self._hidden_width = self._config.get("hidden_size", self.width)
-        self.width = self._num_states * self._hidden_width
+        self.width = BEATS_WIDTH if layer == BEATS else self._num_states * self._hidden_width
         if strides := self._config.get("conv_stride"):
             self.hop, self.window = prod(strides), 1
             for kernel, stride in zip(
@@ -93,7 +99,9 @@ class TransformersAudio(AudioEncoder):
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """The hidden states that its channels are, and the width of each."""
-        return ((self._num_states, self._hidden_width),)
+        return (
+            ((1, self.width),) if self.layer == BEATS else ((self._num_states, self._hidden_width),)
+        )
 
     @cached_property
     def module(self) -> nn.Module:
@@ -101,11 +109,16 @@ class TransformersAudio(AudioEncoder):
 
         Raises:
             MissingWeightsError: Nothing loadable there.
-            UserError: It takes no waveforms, or has no such layer.
+            UserError: It takes no waveforms, or has no such layer or head.
         """
-        from transformers import AutoModel
+        from transformers import AutoModel, AutoModelForAudioFrameClassification
 
-        model = load_pretrained(AutoModel, self.source, self.subfolder, dtype=torch.float32)
+        kind = AutoModelForAudioFrameClassification if self.layer == BEATS else AutoModel
+        model, found = load_pretrained(
+            kind, self.source, self.subfolder, dtype=torch.float32, output_loading_info=True
+        )
+        if any(name.startswith("classifier.") for name in found["missing_keys"]):
+            raise _no_head(self.source)
         check_audio_encoder(model, self.source, layer=self.layer)
         return model.eval().requires_grad_(False)
 
@@ -128,9 +141,13 @@ class TransformersAudio(AudioEncoder):
         )
         with torch.autocast(device.type, enabled=False):
             values = extracted[self.module.main_input_name].to(device, self.module.dtype)
+            if self.layer == BEATS:
+                points = self.module(values).logits.unflatten(-1, (len(CYCLES_BEATS), 2))
+                return follow_beats(points, self.hop / self.rate_hz)
+            network = without_head(self.module)
             if self.layer is None:
-                return self.module(values).last_hidden_state
-            states = self.module(values, output_hidden_states=True).hidden_states
+                return network(values).last_hidden_state
+            states = network(values, output_hidden_states=True).hidden_states
             return torch.cat(states, dim=-1) if self.layer == "all" else states[self.layer]
 
     def identity(self) -> AudioIdentity:
@@ -177,16 +194,34 @@ class TransformersAudio(AudioEncoder):
     def _weights(self) -> str | None:
         if self._folder is None:
             model = self.__dict__.get("module")
-            return None if model is None else fingerprint_weights(model.state_dict())
+            if model is None:
+                return None
+            if self.layer != BEATS:
+                model = without_head(model)
+            return fingerprint_weights(model.state_dict())
         # Whoever needs the weights says what is wrong with them.
         with suppress(UserError, KeyError, ValueError):
             # In files of a model with a head, names start with what the model calls its base.
             from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
             base = MODEL_MAPPING[type(self.network_config(self._config))]
-            prefix = f"{base.base_model_prefix}."
+            prefix = "" if self.layer == BEATS else f"{base.base_model_prefix}."
             return fingerprint_weights(mapped_weights(self._folder), prefix=prefix)
         return None
+
+
+def without_head(model: Any) -> Any:
+    """The network itself, of one of transformers' classes with a head or without."""
+    return getattr(model, model.base_model_prefix, model)
+
+
+def _no_head(source: str) -> UserError:
+    return UserError(
+        f"the audio encoder {source} has no head for positions in beat, pair of beats and bar, "
+        "which encoders.audio_layer: beats asks for; give one that "
+        "configs/small_world/parts/audio_encoder.yaml has trained (encoders.audio), or set "
+        "audio_layer to null."
+    )
 
 
 def check_audio_encoder(part: "PreTrainedModel", source: str, *, layer: AudioLayer) -> None:
@@ -197,11 +232,16 @@ def check_audio_encoder(part: "PreTrainedModel", source: str, *, layer: AudioLay
     """
     from transformers import Wav2Vec2BertModel
 
-    if part.main_input_name != "input_values" and not isinstance(part, Wav2Vec2BertModel):
+    is_bert = isinstance(without_head(part), Wav2Vec2BertModel)
+    if part.main_input_name != "input_values" and not is_bert:
         raise UserError(
             f"the audio encoder {source} takes {part.main_input_name}, no waveforms; give a "
             "wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT (encoders.audio)."
         )
+    if layer == BEATS:
+        head = getattr(part, "classifier", None)
+        if head is None or head.out_features != BEATS_WIDTH:
+            raise _no_head(source)
     num_layers = part.config.num_hidden_layers
     if isinstance(layer, int) and layer > num_layers:
         raise UserError(

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioFrameClassification,
     HubertConfig,
     HubertModel,
     SeamlessM4TFeatureExtractor,
@@ -11,8 +13,12 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from musicinfuser.errors import UserError
+from musicinfuser.networks.beat_positions import follow_beats
+from musicinfuser.networks.combined_audio import chosen_parts
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.log_mel import LogMel
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from tests.audio_encoders import write_audio_encoder
 
 CPU = torch.device("cpu")
@@ -98,3 +104,48 @@ def test_what_cannot_be_is_refused(small_parts):
         encoders(small_parts, audio_layer=99).audio.module  # noqa: B018
     with pytest.raises(ValueError, match="takes input_ids, no waveforms"):
         encoders(small_parts, audio_subfolder="text_encoder").audio.module  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-bert"])
+def test_positions_in_the_beat_are_read_by_the_head(tmp_path, kind):
+    folder = write_audio_encoder(tmp_path / "encoder", kind, head=True)
+    encoder = TransformersAudio(str(folder), layer="beats")
+    assert (encoder.width, encoder.layers) == (6, ((1, 6),))
+    noise = 0.3 * torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0))
+    model = AutoModelForAudioFrameClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    heard = noise[0, : encoder.window + (encoder.num_features(48_000) - 1) * encoder.hop]
+    values = extractor(heard.numpy(), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        points = model(values[model.main_input_name]).logits.unflatten(-1, (3, 2))
+        features = encoder.encode(noise, device=CPU)
+    torch.testing.assert_close(features, follow_beats(points, 0.02))
+    assert features.shape == (1, encoder.num_features(48_000), 6)
+
+    identity = encoder.identity()
+    assert (identity.layer, identity.width) == ("beats", 6)
+    assert str(identity).startswith("positions in beat and bar of ")
+    held = TransformersAudio(layer="beats", model=model, extractor=extractor)
+    assert held.identity() == identity
+    with torch.no_grad():
+        model.classifier.weight.add_(1.0)
+    assert held.identity().weights != identity.weights  # the head is part of what it is
+
+    plain = TransformersAudio(str(folder))
+    without = TransformersAudio(model=model, extractor=extractor)
+    assert without.identity() == plain.identity() and plain.identity().differs_from(identity)
+    with torch.no_grad():
+        last = plain.encode(noise, device=CPU)
+        assert torch.equal(without.encode(noise, device=CPU), last)
+    assert last.shape[-1] == 96
+
+
+def test_positions_in_the_beat_need_a_head(tmp_path):
+    folder = write_audio_encoder(tmp_path / "encoder", "wav2vec2-bert")
+    with pytest.raises(UserError, match="has no head for positions in beat"):
+        TransformersAudio(str(folder), layer="beats").module  # noqa: B018
+    other = write_audio_encoder(tmp_path / "ctc", "wav2vec2-ctc")
+    with pytest.raises(UserError, match="has no head for positions in beat"):
+        TransformersAudio(str(other), layer="beats").module  # noqa: B018
+    with pytest.raises(UserError, match=r"audio_layer is beats, which only an encoder .* not mert"):
+        chosen_parts({"audio": "x", "audio_features": "mert", "audio_layer": "beats"})

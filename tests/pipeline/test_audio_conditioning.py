@@ -75,14 +75,28 @@ def train(small_parts: Path, tmp_path: Path):
         {"audio_layer": "all"},
         {"audio_features": ["encoder", "log_mel"]},
         {"audio_features": ["log_mel", AudioPart("encoder", layer=1)], "audio": "encoder"},
+        {"audio_layer": "beats"},
     ],
-    ids=["last", "layer 0", "layer 2", "log-mel", "hubert", "all layers", "both", "both, hubert"],
+    ids=[
+        "last",
+        "layer 0",
+        "layer 2",
+        "log-mel",
+        "hubert",
+        "all layers",
+        "both",
+        "both, hubert",
+        "beats",
+    ],
 )
 def test_it_hears_what_the_adapter_was_trained_on(
     train, small_parts: Path, song: str, encoder: Path, tmp_path: Path, heard: dict
 ) -> None:
     if "audio" in heard:
         heard = {"audio": str(encoder), "audio_subfolder": None}
+    if heard.get("audio_layer") == "beats":
+        with_head = write_audio_encoder(tmp_path / "with_head", "wav2vec2-bert", head=True)
+        heard |= {"audio": str(with_head), "audio_subfolder": None}
     model, encoders, folder = train("adapter", **heard)
     request = GenerationRequest(track=song, prompt="a dancer", seed=4, **SIZE)
     expected = generate(model, encoders, request, SamplingSpec(1, 3.0), device=torch.device("cpu"))

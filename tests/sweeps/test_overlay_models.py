@@ -21,7 +21,7 @@ OTHER_FEATURES = {
     *("small/audio_rhythm", "small/audio_rhythm_and_wav2vec"),
     *("encode/audio_layer_mixture", "encode/audio_rhythm", "encode/audio_rhythm_and_wav2vec"),
     *("encode/audio_mert", "encode/audio_muq"),
-    *("small/audio_layer_1", "small/audio_log_mel", "small/encode"),
+    *("small/audio_layer_1", "small/audio_log_mel", "small/encode", "small/audio_hidden_states"),
     *("small/audio_rhythm_average", "small/audio_log_mel_played", "small/encode_played"),
     *("encode/audio_layer_6", "encode/audio_log_mel", "encode/audio_hubert"),
 }

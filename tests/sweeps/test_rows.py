@@ -100,32 +100,43 @@ SMALL_THING: dict[str, dict[str, Any]] = {
     "small/resampling_average": {f"{M}.audio_resampling": "average"},
     "small/audio_layer_1": {
         f"{M}.encoders.audio_layer": 1,
+        f"{M}.audio_width": 96,
         f"{D}.cache_dir": "runs/ablations/cache_audio_layer_1",
+    },
+    "small/audio_hidden_states": {
+        f"{M}.encoders.audio_layer": None,
+        f"{M}.audio_width": 96,
+        f"{D}.cache_dir": "runs/audio/cache_audio_hidden_states",
     },
     "small/audio_log_mel": {
         f"{M}.encoders.audio_features": "log_mel",
+        f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 80,
         f"{D}.cache_dir": "runs/ablations/cache_audio_log_mel",
     },
     "small/audio_log_mel_played": {
         f"{M}.encoders.audio_features": "log_mel",
+        f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 80,
         f"{M}.audio_resampling": "average",
         f"{D}.cache_dir": "runs/audio/cache_audio_log_mel",
     },
     "small/audio_rhythm_average": {
         f"{M}.encoders.audio_features": "rhythm",
+        f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 35,
         f"{M}.audio_resampling": "average",
         f"{D}.cache_dir": "runs/audio/cache_audio_rhythm",
     },
     "small/audio_rhythm": {
         f"{M}.encoders.audio_features": "rhythm",
+        f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 35,
         f"{D}.cache_dir": "runs/audio/cache_audio_rhythm",
     },
     "small/audio_rhythm_and_wav2vec": {
         f"{M}.encoders.audio_features": ["encoder", "rhythm"],
+        f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 131,
         f"{M}.audio_resampling": "average",
         f"{D}.cache_dir": "runs/audio/cache_audio_rhythm_and_wav2vec",

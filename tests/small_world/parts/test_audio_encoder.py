@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2Model
+from transformers import (
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertForAudioFrameClassification,
+    Wav2Vec2Model,
+)
 
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from small_world.data.music_dataset import MusicBatch
@@ -40,7 +44,15 @@ def test_trains_and_exports_what_the_encoders_load(tmp_path: Path) -> None:
     spectra = extractor(waveform[0, :15_920].numpy(), sampling_rate=16_000, return_tensors="pt")
     with torch.no_grad():
         expected = module.encoder(spectra.input_features).last_hidden_state
+        points = module.points(spectra.input_features)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    whole = Wav2Vec2BertForAudioFrameClassification.from_pretrained(
+        tmp_path / "export" / "audio_encoder"
+    ).eval()
+    with torch.no_grad():
+        assert torch.equal(whole(spectra.input_features).logits, points.flatten(2))
+    again = make_module(config=None, pretrained=f"{tmp_path}/export")
+    assert torch.equal(again.head.weight, module.head.weight)
 
 
 def test_positions_become_points_and_distances() -> None:
@@ -100,3 +112,17 @@ def test_the_config_names_the_kind(tmp_path: Path) -> None:
 def test_exactly_one_source() -> None:
     with pytest.raises(ValueError, match="exactly one of `config` and `pretrained`"):
         make_module(config=None)
+
+
+def test_the_head_alone_learns(tmp_path: Path) -> None:
+    before = make_module()
+    before.export_dir = str(tmp_path / "start")
+    before.export()
+    arguments = [a for a in audio_encoder_arguments() if "init_args.config=" not in a]
+    module = train_part(
+        "audio_encoder", tmp_path, *arguments, "--model.init_args.config=null",
+        f"--model.init_args.pretrained={tmp_path}/start", "--model.init_args.train_encoder=false",
+    ).model  # fmt: skip
+    expected = before.encoder.state_dict()
+    assert all(torch.equal(expected[n], t) for n, t in module.encoder.state_dict().items())
+    assert not torch.equal(module.head.weight, before.head.weight)

@@ -1,6 +1,7 @@
 """What a run will train, from where it starts, and what it needs for that."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,12 +42,15 @@ UNLEARNED = (6, 300)
 def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
     """Give a module its model, names and shapes only; whether that went well."""
     adapter, module.init_adapter = module.init_adapter, None
+    # Nothing runs here, and torch's compiler takes a while to load.
+    memory, module.memory = module.memory, replace(module.memory, compile_blocks=False)
     with report.collecting():
         module.optimization.check()
     with report.collecting(), torch.device("meta"):
         module.configure_model()
         if not module.trainable_names():
             report.problem("nothing to train: no ZICA layers and no LoRA; set model.layers.")
+    module.memory = memory
     if adapter is not None:
         _check_adapter(Path(adapter), module, report)
     return module.model is not None

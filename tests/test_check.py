@@ -136,6 +136,11 @@ def test_blocks_in_host_memory_are_counted_there(check: Callable) -> None:
     assert "RAM: about" in text
 
 
+def test_nothing_is_compiled(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("the compiler is loaded"))
+    assert check("--model.init_args.memory.compile_blocks", "true").problems == []
+
+
 def test_no_weights_are_loaded(check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("weights were asked for")

@@ -207,3 +207,12 @@ def test_a_config_is_read_without_the_packages_of_networks() -> None:
 def test_the_command_line_is_read_before_torch_is_loaded() -> None:
     code = "import sys, train; train.build_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_generator_needs_no_lightning() -> None:
+    """It and each of its processes would be seconds longer in starting."""
+    code = (
+        "import sys, small_world.generator.test_set, small_world.generator.__main__\n"
+        "sys.exit(bool({'lightning', 'torchmetrics', 'transformers'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

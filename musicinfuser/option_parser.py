@@ -327,7 +327,9 @@ def _class_problem(mistake: Mistake) -> tuple[str | None, str]:
         if moved := new_name(mistake.owner or path):
             return mistake.owner or path, f"is called {moved} now."
         module = importlib.import_module(found[1])
-        kinds = [n for n in dir(module) if isinstance(getattr(module, n), type)] + _inside(module)
+        # Of a package whose classes are loaded when asked for, `dir` does not know them.
+        names = {*dir(module), *getattr(module, "__all__", ())}
+        kinds = [n for n in names if isinstance(getattr(module, n), type)] + _inside(module)
         return path, f"does not exist{nearest(found[2], kinds)}"
     if found := re.search(r"No module named '(.+?)'", text):
         path = mistake.owner or found[1]

@@ -12,6 +12,7 @@ from torch import Tensor
 from callbacks import BetaAnnealing
 from datamodules import DanceDataModule
 from lightning_modules import MusicInfuserModule
+from lightning_modules.masked_loss import ask_for_masks
 from tests.conftest import ROOT
 
 M, D = "model.init_args", "data.init_args"
@@ -80,6 +81,7 @@ def one_step(parser: Any, parts: Path, cache: Path, arguments: tuple[str, ...]) 
         ]
     )
     built = parser.instantiate_classes(config)
+    ask_for_masks(built.model.objective.mask, built.data)
     watch = Watch()
     trainer = L.Trainer(
         max_steps=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,

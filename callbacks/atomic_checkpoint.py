@@ -1,5 +1,6 @@
 """AtomicCheckpoint: Lightning's ModelCheckpoint for runs that are killed, cut off and resumed."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class AtomicCheckpoint(ModelCheckpoint):
     _has_trained = False
     _is_stop_due = False
 
-    @property
+    @cached_property  # asked for at every hook
     def state_key(self) -> str:
         """As ModelCheckpoint's, with the class's first name, which older checkpoints hold."""
         return super().state_key.replace(type(self).__qualname__, "WholeCheckpoint", 1)

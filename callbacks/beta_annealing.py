@@ -3,9 +3,9 @@
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as L
-import torch
 
 from callbacks.step_callback import StepCallback
+from lightning_modules.logged_steps import log_numbers
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_choice, check_number
 
@@ -65,6 +65,5 @@ class BetaAnnealing(StepCallback):
     def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
         """Log the beta of this batch."""
         if hasattr(pl_module, "noise_beta"):
-            # A number would be copied to the device, which waits for it.
             beta: Any = pl_module.noise_beta
-            pl_module.log("train/beta", torch.full((), beta, device=pl_module.device))
+            log_numbers(trainer, {"train/beta": beta})

@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from callbacks.atomic_checkpoint import last_checkpoint
 from callbacks.step_callback import StepCallback
+from lightning_modules.logged_steps import log_numbers
 from musicinfuser.errors import UserError
 from musicinfuser.setting_checks import check_choice, check_number
 
@@ -24,8 +25,8 @@ class NonFiniteError(UserError):
 class FiniteTraining(StepCallback):
     """Watches losses and gradients of every optimizer step, over all processes of a run.
 
-    ``stop``: the device remembers the first bad step. Its answer is read every few steps, and
-    before anything is validated or saved, so no checkpoint holds a bad step.
+    ``stop``: losses and lengths of gradients stay on the device. They are read every few steps,
+    and before anything is validated or saved, so no checkpoint holds a bad step.
     ``skip``: a bad step changes neither weights nor the optimizer's state; schedule, step counter
     and data go on. The device is waited for once per optimizer step, since whether to step is
     decided here. With no bad step, both leave a run as it would be without, to the bit.
@@ -54,15 +55,14 @@ class FiniteTraining(StepCallback):
         self.check_every_n_steps = check_every_n_steps
         self.num_skipped = 0
         """Optimizer steps skipped since the run began, resumed parts included."""
-        # On the device: what must be finite in this optimizer step, and the first of the steps not
-        # yet checked in which something was not.
+        # On the device: what must be finite in this optimizer step, and in each not yet checked.
         self._values: list[Tensor] = []
-        self._first_bad: Tensor | None = None
+        self._unchecked: list[tuple[int, list[Tensor]]] = []
         self._clips: deque[tuple[int, list[str]]] = deque(maxlen=check_every_n_steps + 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget what an earlier run saw."""
-        self._values, self._first_bad = [], None
+        self._values, self._unchecked = [], []
         self._clips.clear()
 
     def on_train_batch_start(
@@ -88,24 +88,25 @@ class FiniteTraining(StepCallback):
         if grads and getattr(trainer.precision_plugin, "scaler", None) is None:
             # The largest magnitude; unlike a sum of squares it cannot overflow by itself.
             self._values.append(get_total_norm(grads, norm_type=float("inf")))
-        is_good = torch.isfinite(torch.stack(self._values)).all()
-        self._values = []
+        values, self._values = self._values, []
         if self.on_bad == "skip":
+            is_good = torch.isfinite(torch.stack(values)).all()
             if trainer.strategy.reduce((~is_good).long(), reduce_op="max").item():
                 optimizer.zero_grad()
                 self.num_skipped += 1
                 self._report_skipped(trainer)
         else:
-            bad_step = torch.where(is_good, _NEVER, trainer.global_step)
-            first = bad_step if self._first_bad is None else self._first_bad
-            self._first_bad = torch.minimum(first, bad_step)
+            self._unchecked.append((trainer.global_step, values))
 
     def on_step_end(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Wait for the device when it is time."""
-        if self.on_bad == "skip":
-            pl_module.log("train/skipped_steps", float(self.num_skipped))
-        elif step % self.check_every_n_steps == 0:
+        if self.on_bad == "stop" and step % self.check_every_n_steps == 0:
             self.check(trainer)
+
+    def on_log_step(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> None:
+        """Log how many steps were skipped."""
+        if self.on_bad == "skip":
+            log_numbers(trainer, {"train/skipped_steps": self.num_skipped})
 
     def check(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Read from the device whether a step was bad; every process must call this.
@@ -113,11 +114,14 @@ class FiniteTraining(StepCallback):
         Raises:
             NonFiniteError: Names step, clips and the last good checkpoint.
         """
-        if self._first_bad is None:
+        if not self._unchecked:
             return
-        step = int(trainer.strategy.reduce(self._first_bad, reduce_op="min").item())
+        values = torch.stack([value for _, own in self._unchecked for value in own])
+        steps = torch.tensor([step for step, own in self._unchecked for _ in own])
+        bad = torch.where(values.isfinite(), _NEVER, steps.to(values.device))
+        step = int(trainer.strategy.reduce(bad.min(), reduce_op="min").item())
         if step == _NEVER:
-            self._first_bad = None
+            self._unchecked = []
             return
         raise NonFiniteError(
             f"{self._what(trainer, step)}; {_where_to_go_on(trainer)} Set FiniteTraining's on_bad "

@@ -11,6 +11,7 @@ import lightning.pytorch as L
 import torch
 
 from callbacks.step_callback import StepCallback
+from lightning_modules.logged_steps import log_numbers
 from musicinfuser.atomic_files import write_text
 from musicinfuser.throw_away import throw_away_mode
 
@@ -46,9 +47,13 @@ class TrainingSpeed(StepCallback):
         if self._start is None:
             return
         seconds = time.perf_counter() - self._start
-        pl_module.log("train/seconds_per_step", seconds / (trainer.global_step - self._step))
+        num_steps = trainer.global_step - self._step
         num_samples = self._num_samples * trainer.world_size
-        pl_module.log("train/samples_per_second", num_samples / seconds)
+        speed = {
+            "train/seconds_per_step": seconds / num_steps,
+            "train/samples_per_second": num_samples / seconds,
+        }
+        log_numbers(trainer, speed)
         self._start = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -69,8 +74,10 @@ class MemoryUse(StepCallback):
         peaks = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RAM_UNIT_BYTES}
         if pl_module.device.type == "cuda":
             peaks["gpu"] = torch.cuda.max_memory_allocated(pl_module.device)
-        for name, num_bytes in peaks.items():
-            pl_module.log(f"train/peak_{name}_gb", num_bytes / _GB, sync_dist=True, reduce_fx="max")
+        own = torch.tensor(list(peaks.values()), device=pl_module.device)
+        largest = trainer.strategy.reduce(own, reduce_op="max").tolist()
+        found = zip(peaks, largest, strict=True)
+        log_numbers(trainer, {f"train/peak_{name}_gb": size / _GB for name, size in found})
 
 
 class ProgressFile(StepCallback):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from lightning_modules.logged_steps import is_logged
+from lightning_modules.logged_steps import is_logged, log_numbers
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
 
@@ -75,12 +75,13 @@ class TrainingCurves(L.Callback):
         if isinstance(outputs, Mapping) and {"losses", "sigma"} <= outputs.keys():
             self._batches.append((outputs["losses"], outputs["sigma"], batch.sample_index))
         if is_logged(trainer):
-            self._log(trainer, pl_module)
+            log_numbers(trainer, self._numbers(trainer, pl_module.device))
         if is_logged(trainer) or not trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self._batches, self._lengths = [], []
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        losses = trainer.strategy.reduce(self._sums(trainer, pl_module.device), reduce_op="sum")
+    def _numbers(self, trainer: L.Trainer, device: torch.device) -> dict[str, float]:
+        """What is logged, by name."""
+        losses = trainer.strategy.reduce(self._sums(trainer, device), reduce_op="sum")
         values = [losses.flatten()]
         if self._lengths:
             # Gradients are the same in all processes.
@@ -90,12 +91,15 @@ class TrainingCurves(L.Callback):
         # The only time the device is waited for:
         numbers, num = torch.cat(values).tolist(), len(self._groups)
         sums, counts, lengths = numbers[:num], numbers[num : 2 * num], numbers[2 * num :]
-        for name, loss, count in zip(self._groups, sums, counts, strict=True):
-            if count:
-                pl_module.log(f"train/loss_{name}", loss / count)
+        found = {
+            f"train/loss_{name}": loss / count
+            for name, loss, count in zip(self._groups, sums, counts, strict=True)
+            if count
+        }
         if lengths:
-            for name, length in zip(self._names, lengths, strict=True):
-                pl_module.log(f"train/grad_norm{name}", length)
+            names = (f"train/grad_norm{name}" for name in self._names)
+            found |= dict(zip(names, lengths, strict=True))
+        return found
 
     def _sums(self, trainer: L.Trainer, device: torch.device) -> Tensor:
         """Sums of losses and numbers of samples, ``(2, bands and sources)``."""

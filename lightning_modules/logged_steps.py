@@ -1,4 +1,4 @@
-"""Which steps go to the loggers: a value logged at every step costs about a millisecond of host."""
+"""Which steps go to the loggers, and how: `LightningModule.log` takes 0.2 ms for each value."""
 
 from collections.abc import Mapping
 
@@ -39,6 +39,22 @@ def is_logged_step(module: L.LightningModule) -> bool:
         return False
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return interval > 0 and (trainer.global_step + 1) % interval == 0
+
+
+def log_numbers(trainer: L.Trainer, numbers: Mapping[str, float]) -> None:
+    """Log numbers beside the values of the current step, as Lightning's LearningRateMonitor does.
+
+    A number takes a tenth of the time that `LightningModule.log` takes. Those of the first process
+    go to the loggers.
+
+    Args:
+        trainer: In `on_train_batch_end` of a logged step.
+        numbers: By name; also found in ``trainer.callback_metrics``, as tensors on the CPU.
+    """
+    found = {name: torch.tensor(float(number)) for name, number in numbers.items()}
+    trainer.callback_metrics.update(found)
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(numbers), trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 class StepMeans:

@@ -50,7 +50,7 @@ def test_nothing_bad_is_validated(tmp_path: Path) -> None:
 
 def test_skipped_steps_leave_weights_and_optimizer_untouched(tmp_path: Path) -> None:
     record, guard = StepRecord(), FiniteTraining("skip")
-    run = trainer(tmp_path, record, guard, num_steps=8)
+    run = trainer(tmp_path, record, guard, num_steps=8, log_every_n_steps=4)
     with pytest.warns(UserWarning, match=r"step 5 \(clips: clip 5\); step skipped \(3 so far\)"):
         run.fit(Line(), batches(8, bad_loss=(0, 2), bad_gradient=(5,)))
     for step in range(8):

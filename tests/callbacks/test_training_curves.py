@@ -132,7 +132,6 @@ def test_the_device_is_asked_only_when_it_is_time_to_log() -> None:
             device=weight.device,
             parameters=lambda: [weight],
             trained_parts=lambda: {"zica": [weight]},
-            log=lambda name, value: None,
         )
         mixture = [SimpleNamespace(source=s) for s in ("aist", "youtube")]
         trainer = SimpleNamespace(

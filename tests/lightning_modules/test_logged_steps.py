@@ -1,12 +1,16 @@
 """Values go to the loggers at the interval, and the steps between cost nothing."""
 
+import csv
+from pathlib import Path
+
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from callbacks import ProgressFile
-from lightning_modules.logged_steps import StepMeans, is_logged_step
+from lightning_modules.logged_steps import StepMeans, is_logged, is_logged_step, log_numbers
 
 
 class Noting(L.LightningModule):
@@ -108,6 +112,35 @@ def test_a_logged_value_is_the_mean_over_its_optimizer_step(
     assert first == {step: pytest.approx(pair) for step, pair in expected.items()}
     # Processes meet once for each logged step, not more often.
     assert reduced == [{"reduce_op": "mean"}] * len(expected)
+
+
+class Counting(L.Callback):
+    """Logs the step and its half."""
+
+    def on_train_batch_end(self, trainer, *_: object) -> None:
+        if is_logged(trainer):
+            step = trainer.global_step
+            log_numbers(trainer, {"own/step": step, "own/half": step / 2})
+
+
+def test_numbers_are_logged_beside_the_values_of_their_step(tmp_path):
+    logger = CSVLogger(tmp_path)
+    trainer = L.Trainer(
+        max_epochs=1, log_every_n_steps=2, accumulate_grad_batches=2, accelerator="cpu",
+        logger=logger, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Counting()],
+    )  # fmt: skip
+    trainer.fit(Averaging(), torch.utils.data.DataLoader(torch.ones(8, 1), batch_size=1))
+    rows = list(csv.DictReader(Path(logger.log_dir, "metrics.csv").open()))
+    steps = {
+        name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        for name in ("train/loss", "own/step", "own/half")
+    }
+    assert steps["own/step"] == [(1, 2.0), (3, 4.0)]
+    assert steps["own/half"] == [(1, 1.0), (3, 2.0)]
+    assert [step for step, _ in steps["train/loss"]] == [1, 3]
+    found = trainer.callback_metrics
+    assert found["own/step"] == 4 and found["own/half"].dtype == found["train/loss"].dtype
 
 
 def test_values_of_a_step_that_was_cut_off_are_forgotten(tmp_path):

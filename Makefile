@@ -29,28 +29,9 @@ lint: .venv/.installed-dev
 	$(PY) -m mypy musicinfuser dance_eval small_world sweeps preflight datamodules \
 		lightning_modules callbacks benchmarks integrations train.py evaluate.py
 
-# What can be measured without a GPU (about fifteen minutes), and the page of all results.
-RESULTS := benchmarks/results
-MEASURED := meta_memory loop data checkpoint scaling construction
-
+# What can be measured without a GPU (four and a half minutes of CPU time), and the page of all results.
 bench: .venv/.installed
-	for name in $(MEASURED); do \
-		$(PY) -m benchmarks.$$name --out $(RESULTS)/$$name.json || exit 1; done
-	$(PY) -m benchmarks.plan --out $(RESULTS)/plan.json
-	$(PY) -m benchmarks.meta_memory --out $(RESULTS)/meta_memory_autocast.json --autocast \
-		--policies full self_attention attention --frames 73
-	$(PY) -m benchmarks.memory_plan --profile 24gb --cap_gib 22 --out $(RESULTS)/memory_24gb.json
-	$(PY) -m benchmarks.memory_plan --profile wan_1b --layers 30 --width 832 --train_frames 81 \
-		--sample_frames 81 --policies full self_attention attention --cap_gib 22.35 \
-		--out $(RESULTS)/memory_wan_1b.json
-	$(PY) -m benchmarks.memory_plan --profile wan_1b+wan_24gb --layers 30 --width 832 \
-		--train_frames 81 --sample_frames 81 --cap_gib 8.38 --out $(RESULTS)/memory_wan_1b_24gb.json
-	$(PY) -m benchmarks.memory_plan --profile wan_5b --layers 30 --width 832 --train_frames 73 \
-		--sample_frames 73 --cap_gib 22.35 --out $(RESULTS)/memory_wan_5b.json
-	$(PY) -m benchmarks.memory_plan --profile wan_14b+wan_14b_24gb --layers 40 --width 832 \
-		--train_frames 81 --sample_frames 81 --cap_gib 22.35 \
-		--out $(RESULTS)/memory_wan_14b_24gb.json
-	$(PY) -m benchmarks.results_table
+	$(PY) -m benchmarks.bench
 
 # What needs a GPU, in one call of ten minutes: one table, and one file that README's is made of.
 # benchmarks/gpu_queue.md says what it needs.

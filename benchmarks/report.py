@@ -127,9 +127,12 @@ def command_of(
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        settings = options.parse_args(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        settings = options.parse_args(given)
         figures, details = measure(settings)
-        write_result(settings.out, benchmark, figures, settings=settings, details=details)
+        write_result(
+            settings.out, benchmark, figures, settings=settings, details=details, arguments=given
+        )
         return 1 if details.get("failed") else 0
 
     return main
@@ -166,6 +169,7 @@ def result_of(
     settings: argparse.Namespace,
     details: Mapping[str, Any] | None = None,
     found_on: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A result as its file has it.
 
@@ -175,15 +179,17 @@ def result_of(
         settings: The options it ran with; ``device`` among them is where it ran.
         details: What else is worth keeping.
         found_on: As `machine` gives it; None is this process's.
+        arguments: What was typed after the benchmark's name; None is this process's.
     """
     options = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(settings).items()
         if name != "out"
     }
+    typed = sys.argv[1:] if arguments is None else arguments
     return {
         "benchmark": benchmark,
-        "command": " ".join(["python -m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{benchmark}", *typed]),
         "settings": options,
         "machine": found_on or machine(torch.device(getattr(settings, "device", "cpu"))),
         "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],

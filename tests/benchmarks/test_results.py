@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import checkpoint, construction, data, loop, scaling, scoring
+from benchmarks import bench, checkpoint, construction, data, loop, scaling, scoring
 from benchmarks.profiles import SMALL_CONFIG
 from benchmarks.report import Figure, read_figures, write_result
 from benchmarks.results_table import RESULTS, SHOWN, gpu_table, main, page, with_table
@@ -34,6 +36,35 @@ def test_the_committed_page_is_that_of_the_committed_results() -> None:
         assert json.loads(text)["figures"] and "/work" not in text and "/tmp" not in text
     for name, (path, shown) in SHOWN.items():
         assert path.read_text() == with_table(path.read_text(), name, shown(RESULTS))
+
+
+def test_the_bench_makes_the_committed_results() -> None:
+    for name, part in bench.PARTS.items():
+        benchmark, *options = shlex.split(part)
+        result, _ = read_figures(RESULTS / f"{name}.json")
+        out = f"benchmarks/results/{name}.json"
+        typed = ["python", "-m", f"benchmarks.{benchmark}", *options, "--out", out]
+        assert sorted(result["command"].split()) == sorted(typed)
+
+
+def test_parts_of_the_bench_run_in_one_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(bench.PARTS, "small", "construction --layers 1 --size small")
+    num_threads = torch.get_num_threads()
+    try:
+        bench.main(["--folder", str(tmp_path), "--only", "small", "plan"])
+    finally:
+        torch.set_num_threads(num_threads)
+    for name, options in (("small", " --layers 1 --size small"), ("plan", "")):
+        result, _ = read_figures(tmp_path / f"{name}.json")
+        benchmark = bench.PARTS[name].split()[0]
+        assert result["command"] == f"python -m benchmarks.{benchmark}{options} --out {name}.json"
+        assert result["machine"]["threads"] == 1
+    assert "## small" in (tmp_path / "README.md").read_text()
+    printed = capsys.readouterr().out
+    assert "| small " in printed and "| in all, imports included |" in printed
 
 
 def test_the_table_of_a_gpu_is_made_of_its_file(tmp_path: Path) -> None:

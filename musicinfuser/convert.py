@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_comfyui_lora(adapter, options.target)
         if adapter.settings.layers:
             print(
-                "ZICA and the audio projector, which hear the music, cannot be in a LoRA file: "
+                "ZICA and the audio projector, which take the music, cannot be in a LoRA file: "
                 "this is the adapter's LoRA alone."
             )
     elif options.command == "backbone":

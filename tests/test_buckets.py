@@ -1,7 +1,7 @@
 """Landscape, portrait and square videos, from mp4 to training steps of one size each."""
 
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from musicinfuser.media.latents import clip_paths, read_clip, read_headers
 from tests.conftest import cli_arguments, encode_arguments, write_moving_square
 from tests.media.conftest import rotate_mp4, sine, write_media
+from tests.training_record import record
 from train import main
 
 BUCKETS = "--data.init_args.buckets=[[32,64],[64,32],[48,48]]"
@@ -72,33 +73,15 @@ def test_encoding_again_finds_everything_and_other_buckets_are_noticed(
     assert [request.strip() for request in wild.split("|")][-3:-1] == ["1", "3"]
 
 
-def record(run_cli: Callable, cache: Path, root: Path, *, num_steps: int) -> list[dict]:
-    """Fit until a step, from where the folder's last checkpoint is, and read what was noted."""
-    root.mkdir(exist_ok=True)
-    checkpoint = f"{{class_path: callbacks.AtomicCheckpoint, init_args: {{dirpath: {root}/ckpt, "
-    noted = (
-        f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}"
-    )
-    run_cli(
-        "fit",
-        BUCKETS,
-        f"--trainer.callbacks=[{checkpoint}every_n_train_steps: 1, save_last: true}}}}, {noted}]",
-        f"--trainer.max_steps={num_steps}",
-        "--trainer.accumulate_grad_batches=2",
-        "--data.init_args.batch_size=2",
-        "--model.init_args.schedule.decay=constant",
-        cache=cache,
-        root=root,
-    )
-    return [json.loads(line) for line in (root / "record").read_text().splitlines()]
-
-
 def test_training_mixes_sizes_and_resumes_to_the_bit(
     run_cli: Callable, mixed_cache: Path, tmp_path: Path
 ) -> None:
-    whole = record(run_cli, mixed_cache, tmp_path / "whole", num_steps=6)
-    record(run_cli, mixed_cache, tmp_path / "parted", num_steps=3)
-    assert record(run_cli, mixed_cache, tmp_path / "parted", num_steps=6) == whole
+    until = partial(
+        record, run_cli, BUCKETS, "--trainer.accumulate_grad_batches=2", cache=mixed_cache
+    )
+    whole = until(root=tmp_path / "whole", num_steps=6)
+    until(root=tmp_path / "parted", num_steps=3)
+    assert until(root=tmp_path / "parted", num_steps=6) == whole
     bucket = {h.clip_id: h.size for h in read_headers(mixed_cache)}
     steps = [
         {bucket[clip] for line in whole[i : i + 2] for clip in line["clips"]}

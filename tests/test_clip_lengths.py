@@ -1,7 +1,7 @@
 """Clips of two lengths, from mp4 to training steps of one length each, resumed to the bit."""
 
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from musicinfuser.media.latents import read_clip, read_headers
 from tests.conftest import cli_arguments, encode_arguments, write_moving_square
 from tests.media.conftest import sine, write_media
+from tests.training_record import record
 from train import main
 
 BUCKETS = "--data.init_args.buckets=[[32,64],[31,32,64]]"
@@ -56,32 +57,13 @@ def test_clips_are_encoded_at_their_length(
     assert "was made otherwise (num_frames: 31, not 7; " in problem
 
 
-def record(run_cli: Callable, cache: Path, root: Path, *, num_steps: int) -> list[dict]:
-    """Fit until a step, from where the folder's last checkpoint is, and read what was noted."""
-    root.mkdir(exist_ok=True)
-    checkpoint = f"{{class_path: callbacks.AtomicCheckpoint, init_args: {{dirpath: {root}/ckpt, "
-    noted = (
-        f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}"
-    )
-    run_cli(
-        "fit",
-        BUCKETS,
-        f"--trainer.callbacks=[{checkpoint}every_n_train_steps: 1, save_last: true}}}}, {noted}]",
-        f"--trainer.max_steps={num_steps}",
-        "--data.init_args.batch_size=2",
-        "--model.init_args.schedule.decay=constant",
-        cache=cache,
-        root=root,
-    )
-    return [json.loads(line) for line in (root / "record").read_text().splitlines()]
-
-
 def test_training_takes_one_length_at_a_time_and_resumes_to_the_bit(
     run_cli: Callable, cache_of_lengths: Path, tmp_path: Path
 ) -> None:
-    whole = record(run_cli, cache_of_lengths, tmp_path / "whole", num_steps=8)
-    record(run_cli, cache_of_lengths, tmp_path / "parted", num_steps=3)
-    assert record(run_cli, cache_of_lengths, tmp_path / "parted", num_steps=8) == whole
+    until = partial(record, run_cli, BUCKETS, cache=cache_of_lengths)
+    whole = until(root=tmp_path / "whole", num_steps=8)
+    until(root=tmp_path / "parted", num_steps=3)
+    assert until(root=tmp_path / "parted", num_steps=8) == whole
     frames = {h.clip_id: h.recipe.num_frames for h in read_headers(cache_of_lengths)}
     steps = [{frames[clip] for clip in line["clips"]} for line in whole]
     assert all(len(step) == 1 for step in steps)

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -49,3 +50,25 @@ class TrainingRecord(L.Callback):
         }
         with self.path.open("a") as file:
             file.write(f"{json.dumps(line)}\n")
+
+
+def record(
+    run_cli: Callable, *arguments: str, cache: Path, root: Path, num_steps: int
+) -> list[dict]:
+    """Fit until a step, from where the folder's last checkpoint is, and read what was noted."""
+    root.mkdir(exist_ok=True)
+    checkpoint = f"{{class_path: callbacks.AtomicCheckpoint, init_args: {{dirpath: {root}/ckpt, "
+    noted = (
+        f"{{class_path: tests.training_record.TrainingRecord, init_args: {{path: {root}/record}}}}"
+    )
+    run_cli(
+        "fit",
+        *arguments,
+        f"--trainer.callbacks=[{checkpoint}every_n_train_steps: 1, save_last: true}}}}, {noted}]",
+        f"--trainer.max_steps={num_steps}",
+        "--data.init_args.batch_size=2",
+        "--model.init_args.schedule.decay=constant",
+        cache=cache,
+        root=root,
+    )
+    return [json.loads(line) for line in (root / "record").read_text().splitlines()]

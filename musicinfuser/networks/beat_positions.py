@@ -15,8 +15,8 @@ from torch import Tensor
 CYCLES_BEATS = (1, 2, 4)
 """Lengths of the three cycles."""
 SLOWEST_BPM, FASTEST_BPM = 60.0, 150.0
-# On 78 songs of small_world/generator/training_songs.csv, which the encoder had not learned from,
-# 0.3 to 6 and 20 to 600 differ by less than what chance can: 0.677 to 0.692 in beat alignment.
+# On songs of small_world/generator/training_songs.csv, which the encoder had not learned from,
+# values of 0.3 to 6 and of 20 to 600 did equally well; a lower certainty bears longer errors.
 _CERTAINTY = 1.0
 """Logarithm of how much more probable a place is that a token names than one a quarter off."""
 _STEADINESS = 60.0

@@ -14,6 +14,7 @@ from dance_eval.metrics.clip import MotionCurve, ScoredClip
 from dance_eval.metrics.optical_flow import OpticalFlow
 from dance_eval.metrics.rhythm import RhythmMetric
 from musicinfuser.errors import UserError
+from musicinfuser.media.librosa_import import import_librosa
 from musicinfuser.setting_checks import check_number
 
 ONSET_RATE_HZ = 22050
@@ -25,10 +26,9 @@ def onset_peaks(waveform: torch.Tensor, *, rate_hz: int) -> torch.Tensor:
 
     Takes float32 mono in [-1, 1], shape (S,), to ascending times in seconds, float64, shape (A,).
     """
-    import librosa
-
     if not len(waveform):
         return torch.zeros(0, dtype=torch.float64)
+    librosa = import_librosa()
     sound = librosa.resample(waveform.cpu().numpy(), orig_sr=rate_hz, target_sr=ONSET_RATE_HZ)
     onsets = librosa.onset.onset_detect(y=sound, sr=ONSET_RATE_HZ, units="time")
     return torch.as_tensor(onsets, dtype=torch.float64)

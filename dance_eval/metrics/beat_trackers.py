@@ -18,6 +18,7 @@ import torch
 from dance_eval.external_worker import ExternalWorker, WorkerError
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import file_digest
+from musicinfuser.media.librosa_import import import_librosa
 from musicinfuser.setting_checks import check_choice, check_number
 
 ONSET_HOP_SAMPLES = 512
@@ -121,8 +122,7 @@ class LibrosaBeats(BeatTracker):
                 f"A waveform of shape {tuple(waveform.shape)} is not mono; average its channels "
                 "first."
             )
-        import librosa
-
+        librosa = import_librosa()
         nothing = TrackedBeats(torch.zeros(0, dtype=torch.float64))
         if len(waveform) < 2 * ONSET_HOP_SAMPLES:
             return nothing
@@ -198,11 +198,11 @@ def onset_delay(sound: np.ndarray, beats_seconds: np.ndarray, *, rate_hz: int) -
     delay, 0 to 50 ms, at which the mean over all beats is highest. Takes sound, shape (S,), and
     times, shape (M,); 0 without beats.
     """
-    import librosa
     from scipy.ndimage import gaussian_filter1d
 
     if not len(beats_seconds):
         return 0.0
+    librosa = import_librosa()
     window = 2 ** round(math.log2(rate_hz * _ONSET_WINDOW_SECONDS))
     hop = window // 8
     margin = 4 * window

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musicinfuser.media.librosa_import import import_librosa
 from musicinfuser.networks.audio_encoder import AudioEncoder
 
 NUM_MFCC, NUM_CHROMA = 20, 12
@@ -49,8 +50,7 @@ class Rhythm(AudioEncoder):
 
     def _channels(self, waveform: np.ndarray) -> np.ndarray:
         """``(S, 35)`` fp32."""
-        import librosa
-
+        librosa = import_librosa()
         grid: dict[str, Any] = {"sr": self.rate_hz, "hop_length": self.hop}
         num = self.num_features(len(waveform))
         found = np.zeros((num, self.width), dtype=np.float32)
@@ -76,14 +76,10 @@ class Rhythm(AudioEncoder):
 
     def _power(self, waveform: np.ndarray, window: int) -> np.ndarray:
         """Of the frequencies of each window, ``(F, S)``."""
-        import librosa
-
-        spectra = librosa.stft(waveform, n_fft=window, hop_length=self.hop, center=False)
+        spectra = import_librosa().stft(waveform, n_fft=window, hop_length=self.hop, center=False)
         return np.abs(spectra) ** 2
 
     def _decibels(self, power: np.ndarray) -> np.ndarray:
         """Of 128 mel bands above silence, 0 or more, ``(128, S)``."""
-        import librosa
-
-        mel = librosa.feature.melspectrogram(S=power, sr=self.rate_hz)
+        mel = import_librosa().feature.melspectrogram(S=power, sr=self.rate_hz)
         return 10 * np.log10(np.maximum(mel, FLOOR) / FLOOR)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from transformers import AutoFeatureExtractor
 from musicinfuser import keyed_random
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.audio import read_audio
+from musicinfuser.media.librosa_import import import_librosa
 from small_world.data.base import PartDataModule
 from small_world.generator.band import SampledInstruments, Score, compose_score
 from small_world.generator.midi_files import excerpt, read_midi_files
@@ -201,7 +201,7 @@ def play_pieces(
         if draw.random() < OTHER_SPEED:
             # Played faster or slower as a record is, which changes the pitch of drums too.
             speed = float(np.exp(draw.uniform(-0.15, 0.15)))
-            sound = librosa.resample(sound, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
+            sound = import_librosa().resample(sound, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
             beats, bpm = beats / speed, bpm * speed
         pieces.append(_piece(sound, beats, per_bar, bpm))
     return pieces
@@ -226,7 +226,7 @@ def cut_songs(num_pieces: int, *, seed: int, songs: Sequence[Song]) -> list[Beat
         num_bars = int((song.seconds - zero - WRITTEN_SECONDS * speed) / bar)
         first = round((zero + bar * int(draw.integers(max(num_bars, 0) + 1))) * RATE_HZ)
         cut = sounds[chosen][first : first + round(WRITTEN_SECONDS * speed * RATE_HZ)]
-        cut = librosa.resample(cut, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
+        cut = import_librosa().resample(cut, orig_sr=RATE_HZ * speed, target_sr=RATE_HZ)
         length = speed * len(cut) / RATE_HZ
         beats = song.beats_seconds(song.first_beat_seconds, length) / speed
         pieces.append(_piece(cut, beats, song.beats_per_bar, song.bpm * speed))

@@ -10,7 +10,6 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from musicinfuser import keyed_random
 from musicinfuser.errors import UserError
 from musicinfuser.label_files import read_csv
 from musicinfuser.media.audio import read_audio
+from musicinfuser.media.librosa_import import import_librosa
 from small_world.generator.music import BEATS_PER_BAR, NUM_BEATS, TAIL_BEATS, Piece
 
 TRAINING_SONGS = Path(__file__).with_name("training_songs.csv")
@@ -83,7 +83,7 @@ def song_piece(
         start_seconds=song.first_beat_seconds, duration_seconds=num_bars * bar,
     ).numpy()  # fmt: skip
     speed = bpm / song.danced_bpm
-    sound = librosa.resample(sound, orig_sr=rate_hz * speed, target_sr=rate_hz)
+    sound = import_librosa().resample(sound, orig_sr=rate_hz * speed, target_sr=rate_hz)
     num_samples = round((NUM_BEATS + TAIL_BEATS) * 60 / bpm * rate_hz)
     whole = np.resize(sound, num_samples).astype(np.float32)
     return Piece(name, genre, bpm, rate_hz, np.stack([whole] * num_channels))

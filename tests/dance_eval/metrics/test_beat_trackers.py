@@ -3,7 +3,6 @@ import pickle
 import subprocess
 import sys
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import MusicBeats, uncertain_tempi
 from evaluate import main
 from musicinfuser.errors import UserError
+from musicinfuser.media.librosa_import import import_librosa
 from small_world.experiments.beat_trackers import f_measure, lag_of, matched_gaps, ratio_of
 from small_world.generator.music import compose
 from tests.conftest import ROOT
@@ -34,7 +34,7 @@ AISTPP = LibrosaBeats(tempo="librosa", timing="envelope")
 def played(genre, bpm):
     """Music of the small world and its beats."""
     piece = compose(f"x{genre}", genre=genre, bpm=bpm, seed=3, rate_hz=16000)
-    sound = librosa.resample(piece.waveform[0], orig_sr=16000, target_sr=BEAT_RATE_HZ)
+    sound = import_librosa().resample(piece.waveform[0], orig_sr=16000, target_sr=BEAT_RATE_HZ)
     beats = np.array([beat for beat in piece.beats_seconds if beat < SECONDS])
     return torch.from_numpy(sound[: round(SECONDS * BEAT_RATE_HZ)]), beats
 
@@ -68,8 +68,10 @@ def test_the_delay_is_that_of_the_beats(late):
 
 def test_fast_music_is_not_followed_at_two_thirds_of_its_tempo():
     sound, beats = played("LH", 172)
-    envelope = librosa.onset.onset_strength(y=sound.numpy(), sr=BEAT_RATE_HZ, hop_length=512)
-    assert librosa.feature.tempo(
+    envelope = import_librosa().onset.onset_strength(
+        y=sound.numpy(), sr=BEAT_RATE_HZ, hop_length=512
+    )
+    assert import_librosa().feature.tempo(
         onset_envelope=envelope, sr=BEAT_RATE_HZ, hop_length=512
     ) == pytest.approx(172 * 2 / 3, rel=0.04)
     assert metrical_tempo(envelope, rate_hz=60.0) == pytest.approx(172 / 2, rel=0.02)
@@ -84,9 +86,9 @@ def test_fast_music_is_not_followed_at_two_thirds_of_its_tempo():
 def test_aistpp_is_librosa_as_it_is():
     sound, _ = played("WA", 124)
     grid = {"sr": BEAT_RATE_HZ, "hop_length": 512}
-    envelope = librosa.onset.onset_strength(y=sound.numpy(), **grid)
+    envelope = import_librosa().onset.onset_strength(y=sound.numpy(), **grid)
     for start in (120.0, 90.0):
-        _, beats = librosa.beat.beat_track(
+        _, beats = import_librosa().beat.beat_track(
             onset_envelope=envelope, start_bpm=start, units="time", trim=False, **grid
         )
         found = beat_tracker("aistpp", start_bpm=start)(sound, rate_hz=BEAT_RATE_HZ)

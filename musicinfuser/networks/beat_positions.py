@@ -12,11 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from musicinfuser.media.audio import resample
+
+# Constants were chosen on songs of small_world/generator/training_songs.csv, which the encoder had
+# not learned from.
 CYCLES_BEATS = (1, 2, 4)
 """Lengths of the three cycles."""
+SPEEDS = (1.0, 0.84, 0.92, 1.09, 1.19)
+"""A network reads the music at each of them: its errors at one speed are seldom those at another.
+On 310 excerpts of such songs beats of the mean have an alignment of 0.768 with the known ones,
+those of the music's own speed alone 0.703 (difference 0.065 [0.034, 0.096])."""
 SLOWEST_BPM, FASTEST_BPM = 60.0, 150.0
-# On songs of small_world/generator/training_songs.csv, which the encoder had not learned from,
-# values of 0.3 to 6 and of 20 to 600 did equally well; a lower certainty bears longer errors.
 _CERTAINTY = 1.0
 """Logarithm of how much more probable a place is that a token names than one a quarter off."""
 _STEADINESS = 60.0
@@ -56,6 +62,36 @@ def _follow(points: NDArray[np.float64], hop_seconds: float) -> NDArray[np.float
     near = _moving_sum(agreement, span) / _moving_sum(np.ones(len(points)), span)
     circles[near < _LEAST_AGREEMENT] = 0
     return circles.reshape(len(points), -1)
+
+
+def at_speed(waveforms: Tensor, speed: float, *, rate_hz: int) -> Tensor:
+    """Waveforms ``(B, num_samples)`` played so many times as fast, which changes the pitch too."""
+    if speed == 1:
+        return waveforms
+    from_hz = round(rate_hz * speed)
+    return torch.stack([resample(each, from_hz=from_hz, to_hz=rate_hz) for each in waveforms.cpu()])
+
+
+def at_own_speed(points: Tensor, speed: float, num_tokens: int, *, first: float) -> Tensor:
+    """What was found of music at a speed, at the tokens of the music itself.
+
+    Args:
+        points: ``(B, S, ...)``, of the music played so many times as fast.
+        speed: How fast.
+        num_tokens: Of the music itself; those beyond the last one given are like it.
+        first: Where the middle of the first token lies, in tokens.
+
+    Returns:
+        ``(B, num_tokens, ...)``, between the two nearest tokens.
+    """
+    if speed == 1:
+        return points
+    at = (torch.arange(num_tokens, dtype=torch.float64) + first) / speed - first
+    at = at.clamp(0, points.shape[1] - 1)
+    before = at.long()
+    after = (before + 1).clamp(max=points.shape[1] - 1)
+    share = (at - before).to(points).reshape(-1, *[1] * (points.ndim - 2))
+    return torch.lerp(points[:, before], points[:, after], share)
 
 
 def beat_places(

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.networks.audio_encoder import BEATS, AudioEncoder, AudioIdentity, AudioLayer
-from musicinfuser.networks.beat_positions import CYCLES_BEATS, follow_beats
+from musicinfuser.networks.beat_positions import (
+    CYCLES_BEATS,
+    SPEEDS,
+    at_own_speed,
+    at_speed,
+    follow_beats,
+)
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights, mapped_weights
 from musicinfuser.pretrained_sources import (
     find_local,
@@ -131,6 +137,30 @@ class TransformersAudio(AudioEncoder):
 
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
         """Hidden states ``(B, S, width)``; 2.5 s at 16 kHz give 124 of wav2vec 2.0."""
+        with torch.autocast(device.type, enabled=False):
+            if self.layer == BEATS:
+                return follow_beats(self._points(waveforms, device), self.hop / self.rate_hz)
+            values = self._values(waveforms, device)
+            network = without_head(self.module)
+            if self.layer is None:
+                return network(values).last_hidden_state
+            states = network(values, output_hidden_states=True).hidden_states
+            return torch.cat(states, dim=-1) if self.layer == "all" else states[self.layer]
+
+    def _points(self, waveforms: Tensor, device: torch.device) -> Tensor:
+        """What the head says of each token, ``(B, S, 3, 2)``: the mean of several speeds."""
+        found = []
+        for speed in SPEEDS:
+            sound = at_speed(waveforms, speed, rate_hz=self.rate_hz)
+            if self.num_features(sound.shape[1]) > 0:
+                logits = self.module(self._values(sound, device)).logits
+                points = logits.unflatten(-1, (len(CYCLES_BEATS), 2))
+                num = self.num_features(waveforms.shape[1])
+                found.append(at_own_speed(points, speed, num, first=self.window / 2 / self.hop))
+        return torch.stack(found).mean(dim=0)
+
+    def _values(self, waveforms: Tensor, device: torch.device) -> Tensor:
+        """What the network takes, of waveforms ``(B, num_samples)``."""
         if self._stacked:  # samples beyond the last token would make one that is half of padding
             num_tokens = self.num_features(waveforms.shape[1])
             waveforms = waveforms[:, : self.window + (num_tokens - 1) * self.hop]
@@ -139,16 +169,7 @@ class TransformersAudio(AudioEncoder):
             sampling_rate=self.rate_hz,
             return_tensors="pt",
         )
-        with torch.autocast(device.type, enabled=False):
-            values = extracted[self.module.main_input_name].to(device, self.module.dtype)
-            if self.layer == BEATS:
-                points = self.module(values).logits.unflatten(-1, (len(CYCLES_BEATS), 2))
-                return follow_beats(points, self.hop / self.rate_hz)
-            network = without_head(self.module)
-            if self.layer is None:
-                return network(values).last_hidden_state
-            states = network(values, output_hidden_states=True).hidden_states
-            return torch.cat(states, dim=-1) if self.layer == "all" else states[self.layer]
+        return extracted[self.module.main_input_name].to(device, self.module.dtype)
 
     def identity(self) -> AudioIdentity:
         """What its files say, and a fingerprint of its weights; of weights little is read."""
@@ -173,6 +194,8 @@ class TransformersAudio(AudioEncoder):
         if self._folder is None and looks_local(self.source):
             raise missing_folder("audio_encoder", self.source, self.subfolder)
         found = fingerprint_folder(self._folder) if self._folder else self.source
+        if self.layer == BEATS:
+            return f"{found}, layer {self.layer}, at speeds {SPEEDS}"
         return found if self.layer is None else f"{found}, layer {self.layer}"
 
     def network_config(self, config: dict[str, Any]) -> "PreTrainedConfig":

@@ -1,5 +1,7 @@
 """Audio features other than wav2vec 2.0's last hidden state."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import (
@@ -14,7 +16,7 @@ from transformers import (
 )
 
 from musicinfuser.errors import UserError
-from musicinfuser.networks.beat_positions import follow_beats
+from musicinfuser.networks.beat_positions import SPEEDS, at_own_speed, at_speed, follow_beats
 from musicinfuser.networks.combined_audio import chosen_parts
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.log_mel import LogMel
@@ -112,15 +114,23 @@ def test_positions_in_the_beat_are_read_by_the_head(tmp_path, kind):
     encoder = TransformersAudio(str(folder), layer="beats")
     assert (encoder.width, encoder.layers) == (6, ((1, 6),))
     noise = 0.3 * torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0))
+    num_tokens = encoder.num_features(48_000)
     model = AutoModelForAudioFrameClassification.from_pretrained(folder).eval()
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    heard = noise[0, : encoder.window + (encoder.num_features(48_000) - 1) * encoder.hop]
-    values = extractor(heard.numpy(), sampling_rate=16_000, return_tensors="pt")
+    mean = 0
+    for speed in SPEEDS:
+        heard = at_speed(noise, speed, rate_hz=16_000)
+        num_heard = encoder.num_features(heard.shape[1])
+        heard = heard[0, : encoder.window + (num_heard - 1) * encoder.hop]
+        values = extractor(heard.numpy(), sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            points = model(values[model.main_input_name]).logits.unflatten(-1, (3, 2))
+        own = at_own_speed(points, speed, num_tokens, first=encoder.window / 640)
+        mean = mean + own / len(SPEEDS)
     with torch.no_grad():
-        points = model(values[model.main_input_name]).logits.unflatten(-1, (3, 2))
         features = encoder.encode(noise, device=CPU)
-    torch.testing.assert_close(features, follow_beats(points, 0.02))
-    assert features.shape == (1, encoder.num_features(48_000), 6)
+    torch.testing.assert_close(features, follow_beats(mean, 0.02))
+    assert features.shape == (1, num_tokens, 6)
 
     identity = encoder.identity()
     assert (identity.layer, identity.width) == ("beats", 6)
@@ -138,6 +148,38 @@ def test_positions_in_the_beat_are_read_by_the_head(tmp_path, kind):
         last = plain.encode(noise, device=CPU)
         assert torch.equal(without.encode(noise, device=CPU), last)
     assert last.shape[-1] == 96
+
+
+def test_an_error_at_one_speed_is_outvoted(tmp_path, monkeypatch):
+    """Music of 120 per minute; at its own speed the head is half a beat off."""
+    encoder = TransformersAudio(
+        str(write_audio_encoder(tmp_path / "encoder", "wav2vec2-bert", head=True)), layer="beats"
+    )
+    music = torch.zeros(1, 16_000 * 8)
+    middles = (torch.arange(encoder.num_features(music.shape[1])) * 320 + encoder.window / 2) / 16e3
+
+    def logits(values):
+        speed = music.shape[1] / values.shape[1]
+        heard = torch.arange(encoder.num_features(values.shape[1])) * 320 + encoder.window / 2
+        beats = heard / 16e3 * speed * 2 + (0.5 if speed == 1 else 0)
+        angles = 2 * torch.pi * beats[:, None] / torch.tensor([1, 2, 4])
+        return SimpleNamespace(
+            logits=torch.stack([angles.cos(), angles.sin()], -1).flatten(1)[None]
+        )
+
+    monkeypatch.setattr(TransformersAudio, "module", staticmethod(logits))
+    monkeypatch.setattr(encoder, "_values", lambda waveforms, device: waveforms)
+    found = encoder.encode(music, device=CPU)[0, :, :2]
+    angles = 2 * torch.pi * 2 * middles
+    agreement = (found * torch.stack([angles.cos(), angles.sin()], -1)).sum(-1)
+    assert agreement.min() > 0.98
+
+
+def test_of_sound_too_short_for_the_faster_speeds_the_others_say(tmp_path):
+    folder = write_audio_encoder(tmp_path / "encoder", "wav2vec2", head=True)
+    encoder = TransformersAudio(str(folder), layer="beats")
+    with torch.no_grad():
+        assert encoder.encode(torch.zeros(1, encoder.window), device=CPU).shape == (1, 1, 6)
 
 
 def test_positions_in_the_beat_need_a_head(tmp_path):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from musicinfuser.networks.beat_positions import CYCLES_BEATS, beat_places, follow_beats
+from musicinfuser.networks.beat_positions import (
+    CYCLES_BEATS,
+    at_own_speed,
+    at_speed,
+    beat_places,
+    follow_beats,
+)
 
 HOP = 0.02
 
@@ -76,3 +82,24 @@ def test_batches_and_short_sound() -> None:
     assert torch.equal(found[1:], follow_beats(both[1:], HOP))
     assert follow_beats(both[:, :1], HOP).shape == (2, 1, 6)
     assert follow_beats(both[:, :0], HOP).shape == (2, 0, 6)
+
+
+@pytest.mark.parametrize("speed", [0.84, 1.0, 1.19])
+def test_music_at_another_speed_is_read_where_it_is_at_its_own(speed: float) -> None:
+    """Tokens of 35 ms every 20 ms."""
+    first, num = 0.875, 300
+    seconds = (np.arange(num) + first) * HOP
+    heard = (np.arange(round(num / speed)) + first) * HOP * speed
+    own = at_own_speed(circles(heard * 2), speed, num, first=first)
+    assert own.shape == (1, num, 3, 2)
+    inner = slice(1, -1)  # the ends lie beyond what was heard
+    expected = circles(seconds * 2)
+    torch.testing.assert_close(own[:, inner], expected[:, inner], atol=0.02, rtol=0)
+
+
+def test_faster_music_is_shorter_and_higher() -> None:
+    sound = torch.sin(2 * np.pi * 440 * torch.arange(16_000) / 16_000)[None]
+    fast = at_speed(sound, 1.25, rate_hz=16_000)
+    assert fast.shape == (1, 12_800)
+    assert torch.fft.rfft(fast[0]).abs().argmax() * 16_000 / 12_800 == pytest.approx(550, abs=2)
+    assert at_speed(sound, 1.0, rate_hz=16_000) is sound

@@ -1,6 +1,7 @@
 """Audio encoders of transformers: wav2vec 2.0 (section 5.1), its like, and w2v-BERT."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from math import prod
@@ -139,7 +140,9 @@ class TransformersAudio(AudioEncoder):
         """Hidden states ``(B, S, width)``; 2.5 s at 16 kHz give 124 of wav2vec 2.0."""
         with torch.autocast(device.type, enabled=False):
             if self.layer == BEATS:
-                return follow_beats(self._points(waveforms, device), self.hop / self.rate_hz)
+                return follow_beats(
+                    self.beat_points(waveforms, device=device), self.hop / self.rate_hz
+                )
             values = self._values(waveforms, device)
             network = without_head(self.module)
             if self.layer is None:
@@ -147,10 +150,12 @@ class TransformersAudio(AudioEncoder):
             states = network(values, output_hidden_states=True).hidden_states
             return torch.cat(states, dim=-1) if self.layer == "all" else states[self.layer]
 
-    def _points(self, waveforms: Tensor, device: torch.device) -> Tensor:
+    def beat_points(
+        self, waveforms: Tensor, *, device: torch.device, speeds: Sequence[float] = SPEEDS
+    ) -> Tensor:
         """What the head says of each token, ``(B, S, 3, 2)``: the mean of several speeds."""
         found = []
-        for speed in SPEEDS:
+        for speed in speeds:
             sound = at_speed(waveforms, speed, rate_hz=self.rate_hz)
             if self.num_features(sound.shape[1]) > 0:
                 logits = self.module(self._values(sound, device)).logits

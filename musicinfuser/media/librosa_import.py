@@ -3,7 +3,8 @@
 numba compiles them and keeps two files of each, a kernel and what calls it, which name each other
 by a number of the process that wrote them. Where several processes compile at once, the files of
 two of them are kept side by side, and from then on every call of such a part is a segmentation
-fault, in every process (seen with numba 0.68 and librosa 0.11: half of `beat_track`).
+fault, in every process (seen with numba 0.68 and librosa 0.11, whose own place is beside librosa's
+source). So here they lie in a folder of their own, to which one process at a time writes.
 """
 
 import functools
@@ -11,7 +12,7 @@ import importlib
 import os
 import tempfile
 import time
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -24,14 +25,19 @@ _PAUSE_SECONDS = 0.2
 
 @functools.cache
 def import_librosa() -> ModuleType:
-    """The package; the first time in an environment this takes a minute.
+    """The package; the first time this takes a minute.
+
+    What is compiled is kept in ``NUMBA_CACHE_DIR`` where that is set, else among the user's caches.
 
     Raises:
         ImportError: It is not installed.
     """
-    lock = _compiled_folder() / LOCK_FILE
+    import numba
+
+    folder = _compiled_folder()
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     while True:
-        with locked(lock) as held:
+        with locked(folder / LOCK_FILE) as held:
             if held is not None:
                 for name in MODULES:
                     importlib.import_module(name)
@@ -40,12 +46,12 @@ def import_librosa() -> ModuleType:
 
 
 def _compiled_folder() -> Path:
-    """Where numba keeps what it compiles: in a folder that is named, or beside the source."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(named)
-    found = find_spec("librosa")
-    if found is not None and found.origin is not None:
-        beside = Path(found.origin).parent
-        if os.access(beside, os.W_OK):
-            return beside / "__pycache__"
-    return Path(tempfile.gettempdir(), f"numba_{os.getuid()}")
+    caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(caches, "musicinfuser", "numba")
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir(), f"musicinfuser_numba_{os.getuid()}")

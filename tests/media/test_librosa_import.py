@@ -1,4 +1,5 @@
 import ast
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,9 @@ OWN = "musicinfuser/media/librosa_import.py"
 @pytest.fixture
 def lock(tmp_path, monkeypatch):
     """Where the lock lies; nothing is imported but what a test names."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(librosa_import, "MODULES", ())
     librosa_import.import_librosa.cache_clear()
@@ -64,6 +68,29 @@ def test_nothing_else_imports_it():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 found += [name for each in names if each.split(".")[0] == "librosa"]
     assert not found
+
+
+def test_what_is_compiled_lies_among_the_users_caches_or_else_in_a_temporary_folder(
+    tmp_path, monkeypatch
+):
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(librosa_import, "MODULES", ())
+    monkeypatch.setattr(librosa_import.importlib, "import_module", lambda name: name)
+    librosa_import.import_librosa.cache_clear()
+    assert librosa_import.import_librosa() == "librosa"
+    assert numba.config.CACHE_DIR == str(tmp_path / "caches" / "musicinfuser" / "numba")
+
+    (tmp_path / "file").touch()  # no folder can be made in it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(librosa_import.tempfile, "gettempdir", lambda: str(tmp_path))
+    librosa_import.import_librosa.cache_clear()
+    librosa_import.import_librosa()
+    assert numba.config.CACHE_DIR == str(tmp_path / f"musicinfuser_numba_{os.getuid()}")
+    librosa_import.import_librosa.cache_clear()
 
 
 @pytest.mark.slow  # librosa compiles itself

@@ -12,7 +12,6 @@ from lightning.pytorch.cli import LightningCLI, LRSchedulerCallable, OptimizerCa
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from datamodules.batch import ClipBatch
 from datamodules.dance import DanceDataModule
@@ -28,7 +27,6 @@ from lightning_modules.encoding import check_encoders
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
 from lightning_modules.masked_loss import ask_for_masks, pixel_weights
-from lightning_modules.music_gap import GAP_KEY, IGNORED_AUDIO, LEAST_GAP, MusicGap, gap_text
 from lightning_modules.optimization import (
     GivenWeights,
     Optimization,
@@ -44,6 +42,7 @@ from lightning_modules.sharding import (
     leave_frozen_to_each_process,
     shard_backbone,
 )
+from lightning_modules.validation import GAP_KEY, Validation
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.clip_size import check_takes_image, geometry_of
@@ -127,7 +126,7 @@ class MusicInfuserModule(L.LightningModule):
         self.zica_spec, self.lora_spec = zica, lora
         self.optimization = Optimization(optimizer, schedule)
         self.given_weights = GivenWeights()
-        self.sampling, self.objective, self.validation = sampling, objective, validation
+        self.sampling, self.objective = sampling, objective
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.memory = memory
@@ -157,15 +156,7 @@ class MusicInfuserModule(L.LightningModule):
         self.noise_beta = 1.0
         """beta of Beta(1, beta); uniform unless a callback anneals it."""
         self.model: MusicModel | None = None
-        # Per noise level, with a clip's own music and with another clip's; where first frames are
-        # given in training, all that once more with them.
-        self.validates_first = (False, True) if objective.first_frame_probability else (False,)
-        num_losses = 2 * len(validation.sigmas) * len(self.validates_first)
-        self.validation_losses = torch.nn.ModuleList(MeanMetric() for _ in range(num_losses))
-        self.music_gap = MusicGap()
-        self.last_gap: dict[str, Any] | None = None
-        """What the last validation found, with its step; checkpoints keep it."""
-        self._said_ignored = False
+        self.validation = Validation(validation, gives_first=objective.first_frame_probability > 0)
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse what cannot be before any weights are read.
@@ -319,66 +310,18 @@ class MusicInfuserModule(L.LightningModule):
         return spec.weight * term
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the clips of a validation that was given up."""
-        self.music_gap = MusicGap()
+        """Begin with no clip."""
+        self.validation.start()
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Losses at fixed noise levels with the clip's own music and with another clip's.
-
-        Where training gives first frames to some samples, also with the first frame given.
-        """
-        metrics, noted = iter(self.validation_losses), []
-        for is_given in self.validates_first:
-            first = torch.ones(len(batch), dtype=torch.bool, device=self.device)
-            for level in self.validation.sigmas:
-                sigma = torch.full((len(batch),), level, device=self.device)
-                for audio in (batch.audio, batch.other_audio):
-                    losses = self.velocity_losses(
-                        batch, sigma, audio=audio, purpose=f"validation {level}",
-                        first_given=first if is_given else None,
-                    )  # fmt: skip
-                    next(metrics).update(losses)  # type: ignore[operator]
-                    if not is_given:
-                        noted.append(losses)
-        self.music_gap.update(batch.sample_index, noted)
+        """Losses at fixed noise levels; see `Validation`."""
+        self.validation.update(batch, self.velocity_losses)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the losses, and how much worse other music makes them; say it if that is nothing."""
-        losses = [metric.compute() for metric in self.validation_losses]  # type: ignore[operator]
-        num_levels = len(self.validation.sigmas)
-        for is_given in self.validates_first:
-            found, losses = losses[: 2 * num_levels], losses[2 * num_levels :]
-            self._log_losses(found, "_first_frame" if is_given else "")
-        for metric in self.validation_losses:
-            metric.reset()  # type: ignore[operator]
-        clips = self.trainer.datamodule.validation_clips  # type: ignore[attr-defined]
-        gap_of_clips = self.music_gap.compute(
-            self.trainer.strategy, num_clips=len(clips), seed=self.seed
-        )
-        if gap_of_clips is not None:
-            self._note_gap(gap_of_clips)
-
-    def _log_losses(self, found: list[Tensor], suffix: str) -> None:
-        """Log the losses of each level, own music and other in turn; names end with ``suffix``."""
-        own, other = torch.stack(found[::2]), torch.stack(found[1::2])
-        for name, gap in zip(self.validation.names, other / own - 1, strict=True):
-            self.log(f"val/music_gap_sigma_{name}{suffix}", gap, sync_dist=True)
-        is_main = not suffix
-        self.log(f"val/loss{suffix}", own.mean(), prog_bar=is_main, sync_dist=True)
-        self.log(f"val/loss_other_music{suffix}", other.mean(), sync_dist=True)
-        gap = other.mean() / own.mean() - 1
-        self.log(f"val/music_gap{suffix}", gap, prog_bar=is_main, sync_dist=True)
-
-    def _note_gap(self, found: dict[str, Any]) -> None:
-        """Log the gap's interval; warn once of a run that has come far and has none."""
-        for end in ("low", "high"):
-            self.log(f"val/music_gap_{end}", found[end], sync_dist=True)
-        self.last_gap = found | {"step": self.trainer.global_step}
-        after, step = self.validation.warn_ignored_audio_after, self.trainer.global_step
-        is_due = self.trainer.state.fn == "fit" and after is not None and step >= after
-        if is_due and found["low"] <= LEAST_GAP and not self._said_ignored:
-            self._said_ignored = True
-            rank_zero_warn(IGNORED_AUDIO.format(step=step, gap=gap_text(found)))
+        """Log what the validation found; the progress bar shows the loss and the gap."""
+        for name, value in self.validation.compute(self.trainer, seed=self.seed).items():
+            is_shown = name in ("val/loss", "val/music_gap")
+            self.log(name, value, prog_bar=is_shown, sync_dist=True)
 
     def predict_step(self, batch: list[GenerationRequest], batch_idx: int) -> list[GeneratedClip]:
         """Generate the clips of a batch of requests; songs in windows show how far each is."""
@@ -447,8 +390,8 @@ class MusicInfuserModule(L.LightningModule):
             **self.origin.stored(),
             FROZEN_KEY: frozen_names(self.backbone_spec, self.encoders.spec),
         }
-        if self.last_gap is not None:
-            checkpoint[GAP_KEY] = self.last_gap
+        if self.validation.last_gap is not None:
+            checkpoint[GAP_KEY] = self.validation.last_gap
 
     def _keep_trained(self, checkpoint: dict[str, Any]) -> None:
         """Where the optimizer gives other weights than it trains, keep both."""
@@ -484,7 +427,7 @@ class MusicInfuserModule(L.LightningModule):
             checkpoint["state_dict"] = checkpoint.pop(TRAINED_KEY, checkpoint["state_dict"])
             name = self.optimization.settings["optimizer"]["class_path"]
             checkpoint["optimizer_states"] = own_states(checkpoint["optimizer_states"], name)
-        self.last_gap = checkpoint.get(GAP_KEY)
+        self.validation.last_gap = checkpoint.get(GAP_KEY)
 
     @cached_property
     def origin(self) -> Origin:

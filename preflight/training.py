@@ -18,7 +18,7 @@ from callbacks.sample_generation import NO_SAMPLES
 from datamodules import DanceDataModule
 from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
-from lightning_modules.music_gap import GAP_KEY, gap_text
+from lightning_modules.validation import GAP_KEY, gap_text
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.clip_size import ClipShape, num_visual_tokens
 from musicinfuser.errors import UserError, looked_for

@@ -5,6 +5,8 @@ ours. A hinge bounds it, and the loss with the own music stays in it: to harm a 
 the music is lowers nothing, as both losses rise alike.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,35 @@ def check_batch(spec: CounterfactualSpec, batch_size: int) -> None:
             f"model.objective.counterfactual.kind is other, but data.batch_size is {batch_size}: "
             "the other clip is of the same batch; use 2 or more, or kind shifted or silent."
         )
+
+
+def counterfactual_term(
+    spec: CounterfactualSpec,
+    batch: ClipBatch,
+    own: Tensor,
+    losses_of: Callable[..., Tensor],
+    *,
+    seed: int,
+    hop_seconds: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The term of a batch, times its weight, and what is logged of it by name.
+
+    Args:
+        spec: The option.
+        batch: Encoded clips.
+        own: ``(B,)`` losses with the clips' own music.
+        losses_of: ``losses_of(audio=...)`` gives the losses with other music at the same noise.
+        seed: The run's.
+        hop_seconds: Between two features of audio.
+    """
+    changed = losses_of(audio=changed_audio(spec, batch, seed=seed, hop_seconds=hop_seconds))
+    term = counterfactual_loss(
+        own, changed, margin=spec.margin, has_music=batch.music_weight
+    ).mean()
+    # Of samples without music the gap is 0, and was never anything else.
+    gap = (changed - own).detach().mean()
+    logged = {"train/counterfactual_loss": term, "train/counterfactual_gap": gap}
+    return spec.weight * term, logged
 
 
 def changed_audio(

@@ -1,6 +1,5 @@
 """MusicInfuserModule: the training, validation and generation steps of the paper."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -22,15 +21,15 @@ from lightning_modules.checkpointing import (
     check_checkpoint_origin,
     keep_adapters,
 )
-from lightning_modules.counterfactual import changed_audio, check_batch, counterfactual_loss
+from lightning_modules.counterfactual import check_batch, counterfactual_term
 from lightning_modules.encoding import check_encoders
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
 from lightning_modules.masked_loss import ask_for_masks, pixel_weights
 from lightning_modules.optimization import (
+    TRAINED_KEY,
     GivenWeights,
     Optimization,
-    averages,
     comparable,
     own_states,
     plain_states,
@@ -39,25 +38,20 @@ from lightning_modules.optimization import (
 from lightning_modules.settings import ObjectiveSpec, ValidationSpec
 from lightning_modules.sharding import (
     check_equal_validation,
+    check_shardable,
     leave_frozen_to_each_process,
     shard_backbone,
 )
 from lightning_modules.validation import GAP_KEY, Validation
+from lightning_modules.velocity import velocity_losses
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.adapters.settings import FROZEN_KEY, frozen_names
 from musicinfuser.clip_size import check_takes_image, geometry_of
-from musicinfuser.diffusion.flow import (
-    interpolate,
-    velocity_loss,
-    velocity_target,
-    with_first_given,
-)
 from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 from musicinfuser.errors import UserError
 from musicinfuser.generation import GeneratedClip, SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
-from musicinfuser.keyed_random import generator, normal
-from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.keyed_random import uniform
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.audio_encoder import mixed_layers
 from musicinfuser.networks.audio_projector import AudioResampling
@@ -70,9 +64,6 @@ from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
-
-TRAINED_KEY = "musicinfuser_trained_weights"
-"""In checkpoints of optimizers that give other weights than they train."""
 
 
 class MusicInfuserModule(L.LightningModule):
@@ -130,17 +121,8 @@ class MusicInfuserModule(L.LightningModule):
         self.step_means = StepMeans()
         self.audio_width, self.audio_resampling = audio_width, audio_resampling
         self.memory = memory
-        if shard_backbone and backbone.quantize:
-            raise UserError(
-                "model.shard_backbone shares out weights in their own type; set "
-                "model.backbone.quantize to null."
-            )
-        if shard_backbone and (memory.stream_blocks or memory.offload_inputs):
-            raise UserError(
-                "model.shard_backbone gathers each block's weights from the devices, "
-                "memory.stream_blocks and memory.offload_inputs bring them and their inputs from "
-                "the host; set either shard_backbone or the other two to false."
-            )
+        if shard_backbone:
+            check_shardable(backbone, memory)
         for name, family in (("encoders", encoders.family), ("sampling", sampling.family)):
             if family != backbone.family:
                 raise UserError(
@@ -275,7 +257,7 @@ class MusicInfuserModule(L.LightningModule):
         Returns:
             ``loss``; for who watches also ``losses`` and ``sigma`` of each sample, ``(B,)``.
         """
-        u = torch.stack([self._uniform(i, "sigma") for i in batch.sample_index])
+        u = uniform(self.seed, batch.sample_index, "sigma")
         sigma = beta_quantile(u, self.noise_beta)
         if self.objective.noise_levels == "family":
             sigma = shifted(sigma, self.family.training_shift(self.sampling.shift))
@@ -288,26 +270,13 @@ class MusicInfuserModule(L.LightningModule):
         loss = losses.mean()
         values = {"train/loss": loss}
         if self.objective.counterfactual.weight:
-            loss = loss + self._counterfactual(batch, losses, values, losses_of)
+            term, of_term = counterfactual_term(
+                self.objective.counterfactual, batch, losses, losses_of, seed=self.seed,
+                hop_seconds=self.encoders.audio.times.hop_seconds,
+            )  # fmt: skip
+            loss, values = loss + term, values | of_term
         self.step_means.log(self, values, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "sigma": sigma}
-
-    def _counterfactual(
-        self, batch: ClipBatch, own: Tensor, values: dict[str, Tensor],
-        losses_of: Callable[..., Tensor],
-    ) -> Tensor:  # fmt: skip
-        """The weighted term, at the noise of ``own``; adds what is logged to ``values``."""
-        spec = self.objective.counterfactual
-        hop = self.encoders.audio.times.hop_seconds
-        audio = changed_audio(spec, batch, seed=self.seed, hop_seconds=hop)
-        changed = losses_of(audio=audio)
-        term = counterfactual_loss(
-            own, changed, margin=spec.margin, has_music=batch.music_weight
-        ).mean()
-        values["train/counterfactual_loss"] = term
-        # Of samples without music it is 0, and was never anything else.
-        values["train/counterfactual_gap"] = (changed - own).detach().mean()
-        return spec.weight * term
 
     def on_validation_epoch_start(self) -> None:
         """Begin with no clip."""
@@ -336,41 +305,20 @@ class MusicInfuserModule(L.LightningModule):
         self, batch: ClipBatch, sigma: Tensor, *, audio: Tensor | None, purpose: str,
         first_given: Tensor | None = None, weights: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """The squared error of the velocity per sample.
+        """`velocity.velocity_losses` of the model, ``(B,)``, with the run's seed and objective.
 
         Args:
             batch: Encoded clips.
             sigma: ``(B,)`` noise levels.
-            audio: ``(B, S, audio width)``; None for no music. Samples whose music the batch says
-                was dropped are not conditioned on it either.
+            audio: ``(B, S, audio width)``; None for no music.
             purpose: Separates the noise of training from that of validation.
-            first_given: ``(B,)`` bool, samples whose first latent frame is given: it has no noise
-                and does not count; None: no sample's is.
-            weights: ``(B, T, H, W)`` of each latent pixel's error; None: all count the same.
-
-        Returns:
-            ``(B,)`` fp32.
+            first_given: ``(B,)`` bool, samples whose first latent frame is given.
+            weights: ``(B, T, H, W)`` of each latent pixel's error.
         """
-        noise = self._noise(batch, f"{purpose} noise")
-        latents = batch.latent_mean.float()
-        if not self.family.vae.trained_on_means:
-            posterior = self._noise(batch, f"{purpose} posterior")
-            latents = posterior_sample(latents, batch.latent_logvar.float(), posterior)
-        mean, std = batch.latents_mean, batch.latents_std
-        if self.objective.latent_space == "normalised":
-            latents = normalise(latents, mean, std)
-            target = velocity_target(latents, noise)
-        else:
-            target = normalise(velocity_target(latents, noise), mean, std)
-        levels = sigma
-        if first_given is not None:
-            levels = with_first_given(sigma, latents.shape[2], first_given)
-        predicted = self.adapted(
-            interpolate(latents, noise, levels), batch.text,
-            self.adapted.timestep(levels), audio_features=audio,
-            text_lengths=batch.text_lengths, audio_weight=batch.music_weight,
+        return velocity_losses(
+            self.adapted, batch, sigma, seed=self.seed, purpose=purpose, audio=audio,
+            latent_space=self.objective.latent_space, first_given=first_given, weights=weights,
         )  # fmt: skip
-        return velocity_loss(predicted, target, first_given=first_given, weights=weights)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over the adapters, its schedule counted in optimizer steps."""
@@ -382,7 +330,8 @@ class MusicInfuserModule(L.LightningModule):
         """Keep the adapters; note which model they belong to."""
         keep_adapters(checkpoint, self.trainable_names())
         if "optimizer_states" in checkpoint:
-            self._keep_trained(checkpoint)
+            adapters = {name: p for name, p in self.named_parameters() if p.requires_grad}
+            self.given_weights.keep_both(checkpoint, self.trainer.optimizers, adapters)
             checkpoint["optimizer_states"] = plain_states(checkpoint["optimizer_states"])
         checkpoint[SETTINGS_KEY] = {
             "model": self.model_settings(),
@@ -392,22 +341,6 @@ class MusicInfuserModule(L.LightningModule):
         }
         if self.validation.last_gap is not None:
             checkpoint[GAP_KEY] = self.validation.last_gap
-
-    def _keep_trained(self, checkpoint: dict[str, Any]) -> None:
-        """Where the optimizer gives other weights than it trains, keep both."""
-        optimizers = self.trainer.optimizers
-        if not any(map(averages, optimizers)):
-            return
-        adapters = {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-        def copied() -> dict[str, Tensor]:
-            return {name: p.detach().clone() for name, p in adapters.items()}
-
-        with self.given_weights.swapped(optimizers, given=False):
-            checkpoint[TRAINED_KEY] = copied()
-            checkpoint["optimizer_states"] = [o.state_dict() for o in optimizers]
-            with self.given_weights.swapped(optimizers, given=True):
-                checkpoint["state_dict"] = copied()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; to train on, also one of another optimizer.
@@ -447,17 +380,11 @@ class MusicInfuserModule(L.LightningModule):
             **({"fps": fps} if (fps := self.sampling.fps) != self.encoders.geometry.fps else {}),
         }
 
-    def _uniform(self, sample_index: int, purpose: str) -> Tensor:
-        return torch.rand((), generator=generator(self.seed, sample_index, purpose))
-
     def _first_given(self, batch: ClipBatch) -> Tensor | None:
         """Samples whose first frame was drawn to be given, ``(B,)`` bool; None where no one's."""
         share = self.objective.first_frame_probability
         if not share:
             return None
-        drawn = [self._uniform(i, "first frame").item() < share for i in batch.sample_index]
+        u = uniform(self.seed, batch.sample_index, "first frame")
+        drawn = [number < share for number in u.tolist()]
         return torch.tensor(drawn).to(self.device, non_blocking=True) if any(drawn) else None
-
-    def _noise(self, batch: ClipBatch, purpose: str) -> Tensor:
-        shape = batch.latent_mean.shape[1:]
-        return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -19,6 +19,8 @@ from musicinfuser.errors import UserError
 from musicinfuser.moved_names import with_schedule
 from musicinfuser.setting_checks import check_number
 
+TRAINED_KEY = "musicinfuser_trained_weights"
+"""In checkpoints of optimizers that give other weights than they train."""
 _TRIED_SHAPE = (64, 128)
 """Of the parameter that an optimizer is tried on: 8-bit optimizers need 4,096 numbers."""
 _PLAIN = (bool, int, float, str, torch.dtype, type(None))
@@ -195,6 +197,33 @@ class GivenWeights:
             yield
         finally:
             change_back(optimizers)
+
+    def keep_both(
+        self,
+        checkpoint: dict[str, Any],
+        optimizers: Sequence[Any],
+        trained: Mapping[str, nn.Parameter],
+    ) -> None:
+        """Put both kinds of weights into a checkpoint, and the state that belongs to the trained.
+
+        Nothing where no optimizer averages.
+
+        Args:
+            checkpoint: Gets the given weights as its ``state_dict``.
+            optimizers: Of the run.
+            trained: The parameters that they train, by name.
+        """
+        if not any(map(averages, optimizers)):
+            return
+
+        def copied() -> dict[str, Tensor]:
+            return {name: p.detach().clone() for name, p in trained.items()}
+
+        with self.swapped(optimizers, given=False):
+            checkpoint[TRAINED_KEY] = copied()
+            checkpoint["optimizer_states"] = [o.state_dict() for o in optimizers]
+            with self.swapped(optimizers, given=True):
+                checkpoint["state_dict"] = copied()
 
 
 def plain_states(states: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,28 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from musicinfuser.errors import UserError
+from musicinfuser.memory.settings import MemorySettings
+from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.music_model import MusicModel
+
+
+def check_shardable(backbone: BackboneSpec, memory: MemorySettings) -> None:
+    """Refuse settings that a shared backbone cannot have.
+
+    Raises:
+        UserError: Weights are quantised, or come from the host.
+    """
+    if backbone.quantize:
+        raise UserError(
+            "model.shard_backbone shares out weights in their own type; set "
+            "model.backbone.quantize to null."
+        )
+    if memory.stream_blocks or memory.offload_inputs:
+        raise UserError(
+            "model.shard_backbone gathers each block's weights from the devices, "
+            "memory.stream_blocks and memory.offload_inputs bring them and their inputs from "
+            "the host; set either shard_backbone or the other two to false."
+        )
 
 
 def shard_backbone(trainer: L.Trainer, model: MusicModel) -> None:

@@ -27,6 +27,12 @@ def generator(
     return torch.Generator(device).manual_seed(key(seed, index, purpose))
 
 
+def uniform(seed: int, indices: Iterable[int], purpose: str) -> torch.Tensor:
+    """Numbers from 0 to 1, ``(len(indices),)`` on the CPU, each from its own stream."""
+    streams = (generator(seed, index, purpose) for index in indices)
+    return torch.stack([torch.rand((), generator=s) for s in streams])
+
+
 def normal(
     seed: int,
     indices: Iterable[int],

@@ -3,7 +3,7 @@ import itertools
 
 import torch
 
-from musicinfuser.keyed_random import generator, key, normal
+from musicinfuser.keyed_random import generator, key, normal, uniform
 
 
 def draws(*arguments, num=8):
@@ -58,3 +58,8 @@ def test_normal_rows_have_streams_of_their_own():
     for row, index in zip(rows, (7, 2), strict=True):
         assert torch.equal(row, torch.randn(4, 5, generator=generator(3, index, "noise")))
     assert rows.shape == (2, 4, 5)
+
+
+def test_uniform_numbers_have_streams_of_their_own():
+    expected = [draws(3, index, "sigma", num=1).item() for index in (7, 2, 7)]
+    assert uniform(3, (7, 2, 7), "sigma").tolist() == expected and expected[0] != expected[1]

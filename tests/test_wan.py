@@ -25,6 +25,7 @@ from musicinfuser.convert import main as convert
 from musicinfuser.diffusion.noise_levels import beta_quantile, shifted
 from musicinfuser.generation import LatentCheckpoint, generate
 from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.keyed_random import uniform
 from musicinfuser.media.latents import caption_path, read_caption, read_clip, read_headers
 from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.music_adapter import MusicAdapter
@@ -137,7 +138,7 @@ def test_noise_levels_of_training_are_those_of_sampling_or_plain(
     monkeypatch.setattr(fitted, "objective", replace(fitted.objective, noise_levels=levels))
     monkeypatch.setattr(fitted.step_means, "log", lambda *arguments, **options: None)
     fitted.noise_beta = 3.0
-    u = torch.stack([fitted._uniform(i, "sigma") for i in batch.sample_index])
+    u = uniform(fitted.seed, batch.sample_index, "sigma")
     found = fitted.training_step(batch, 0)["sigma"]
     assert torch.equal(found, shifted(beta_quantile(u, 3.0), shift))
 

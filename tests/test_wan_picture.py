@@ -12,9 +12,11 @@ from PIL import Image
 
 from datamodules.batch import collate
 from datamodules.mixing import SampleKey
+from lightning_modules.velocity import noise_of
 from musicinfuser.diffusion.flow import interpolate, velocity_loss, with_first_given
 from musicinfuser.generation import generate
 from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.keyed_random import uniform
 from musicinfuser.latent_space import normalise
 from musicinfuser.media.pictures import read_picture
 from tests import small_wan
@@ -84,8 +86,8 @@ def test_a_resumed_training_is_one_that_ran_through_to_the_bit(fitted, run, tmp_
         root=tmp_path,
     ).model  # fmt: skip
     assert through.objective.first_frame_probability == 0.5
-    drawn = [through._uniform(i, "first frame").item() < 0.5 for i in range(3)]
-    assert set(drawn) == {True, False}
+    drawn = uniform(through.seed, range(3), "first frame") < 0.5
+    assert set(drawn.tolist()) == {True, False}
     names = sorted(through.adapted.trainable_names())
     ours, theirs = (dict(m.adapted.named_parameters()) for m in (fitted.model, through))
     assert all(torch.equal(ours[name], theirs[name]) for name in names)
@@ -100,7 +102,7 @@ def batch(fitted):
 def test_samples_are_drawn_by_their_index_alone(fitted, batch):
     model = fitted.model
     drawn = model._first_given(batch)
-    expected = [model._uniform(i, "first frame").item() < 0.5 for i in range(8)]
+    expected = (uniform(model.seed, range(8), "first frame") < 0.5).tolist()
     assert drawn.tolist() == expected and 1 < sum(expected) < 7
     for i, is_given in enumerate(expected):
         alone = model._first_given(replace(batch, sample_index=(i,)))
@@ -115,7 +117,7 @@ def test_the_loss_of_a_given_frame_is_that_of_the_others(fitted, batch):
     found = model.velocity_losses(
         batch, sigma, audio=batch.audio, purpose="training", first_given=given
     )
-    noise = model._noise(batch, "training noise")
+    noise = noise_of(batch, "training noise", seed=model.seed)
     latents = normalise(batch.latent_mean.float(), batch.latents_mean, batch.latents_std)
     for i in range(8):
         z, eps, level = latents[i : i + 1], noise[i : i + 1], sigma[i]

@@ -1,5 +1,6 @@
 """TextToVideoModule: trains a small Mochi, or another, on silent dancers, with its text encoder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
 from lightning_modules.settings import ValidationSpec
-from musicinfuser.diffusion.flow import interpolate, velocity_loss, velocity_target
+from lightning_modules.velocity import velocity_losses
 from musicinfuser.diffusion.noise_levels import shifted
 from musicinfuser.errors import UserError
-from musicinfuser.keyed_random import generator, normal
-from musicinfuser.latent_space import normalise, posterior_sample
+from musicinfuser.keyed_random import uniform
 from musicinfuser.memory.settings import MemorySettings
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.music_model import MusicModel
@@ -108,8 +108,8 @@ class TextToVideoModule(SmallPartModule):
 
     def training_step(self, batch: "ClipBatch", batch_idx: int) -> Tensor:
         """The loss at noise levels drawn from 0 to 1."""
-        u = [torch.rand((), generator=generator(self.seed, i, "sigma")) for i in batch.sample_index]
-        sigma = shifted(torch.stack(u), self.noise_shift).to(self.device, non_blocking=True)
+        u = uniform(self.seed, batch.sample_index, "sigma")
+        sigma = shifted(u, self.noise_shift).to(self.device, non_blocking=True)
         loss = self.velocity_losses(batch, sigma, purpose="training").mean()
         self.step_means.log(self, {"train/loss": loss})
         return loss
@@ -125,30 +125,21 @@ class TextToVideoModule(SmallPartModule):
         self.log("val/loss", self.log_means().mean(), prog_bar=True, sync_dist=True)
 
     def velocity_losses(self, batch: "ClipBatch", sigma: Tensor, *, purpose: str) -> Tensor:
-        """The squared error of the velocity per sample, ``(B,)``, at noise levels ``(B,)``.
+        """`velocity.velocity_losses` with the texts of the captions; stored features are not used.
 
-        Stored text features are not used; the purpose tells noise of training and validation apart.
+        Args:
+            batch: Encoded clips.
+            sigma: ``(B,)`` noise levels.
+            purpose: Separates the noise of training from that of validation.
         """
-        noise = self._noise(batch, f"{purpose} noise")
-        latents = posterior_sample(
-            batch.latent_mean.float(),
-            batch.latent_logvar.float(),
-            self._noise(batch, f"{purpose} posterior"),
-        )
-        latents = normalise(latents, batch.latents_mean, batch.latents_std)
         text, lengths = caption_features(
             batch.captions,
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
             max_tokens=self.max_text_tokens,
         )
-        predicted = self.model(
-            interpolate(latents, noise, sigma),
-            text,
-            self.model.timestep(sigma),
-            text_lengths=lengths,
-        )
-        return velocity_loss(predicted, velocity_target(latents, noise))
+        batch = replace(batch, text=text, text_lengths=lengths)
+        return velocity_losses(self.model, batch, sigma, seed=self.seed, purpose=purpose)
 
     def export(self) -> None:
         """Write the trained parts, and what else a folder of Mochi's needs, if it is one."""
@@ -160,7 +151,3 @@ class TextToVideoModule(SmallPartModule):
         self.tokenizer.save_pretrained(folder / "tokenizer")
         if self.backbone is None:
             write_pipeline_rest(folder)
-
-    def _noise(self, batch: "ClipBatch", purpose: str) -> Tensor:
-        shape = batch.latent_mean.shape[1:]
-        return normal(self.seed, batch.sample_index, purpose, shape, device=self.device)

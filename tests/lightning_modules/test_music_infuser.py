@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from datamodules.batch import ClipBatch, collate
 from lightning_modules import MusicInfuserModule
 from lightning_modules.settings import ObjectiveSpec, ValidationSpec
+from lightning_modules.velocity import noise_of
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.latents import caption_path
 from tests.conftest import cli_arguments
@@ -170,13 +171,13 @@ def test_a_sample_without_its_music_is_predicted_without(run_cli, trained, small
 def test_noise_depends_on_the_sample_index_only(trained) -> None:
     [batch] = batches(trained, 2, 2)
     same = replace(batch, sample_index=(7, 7))
-    noise = trained.model._noise(same, "training noise")
+    noise = noise_of(same, "training noise", seed=SEED)
     assert torch.equal(noise[0], noise[1])
-    other = trained.model._noise(batch, "training noise")
+    other = noise_of(batch, "training noise", seed=SEED)
     assert not torch.equal(other[0], other[1])
     torch.manual_seed(0)
-    assert torch.equal(trained.model._noise(batch, "training noise"), other)
-    assert not torch.equal(trained.model._noise(batch, "training posterior"), other)
+    assert torch.equal(noise_of(batch, "training noise", seed=SEED), other)
+    assert not torch.equal(noise_of(batch, "training posterior", seed=SEED), other)
 
 
 def test_batches_of_two_equal_two_batches_of_one(run_cli, small_cache: Path, tmp_path: Path):

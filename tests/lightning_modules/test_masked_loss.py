@@ -16,7 +16,7 @@ from musicinfuser.errors import UserError
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.media.masks import mask_path, read_mask
 from tests.conftest import cli_arguments, encode_arguments
-from tests.datamodules.test_dance import batches
+from tests.dance_data import batches
 from train import main
 
 OPTION = "--model.init_args.objective.mask"

@@ -2,14 +2,16 @@
 
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lightning_modules.cli import CheckCLI
 from musicinfuser.media.video_writing import write_video
+from preflight import Report
 from small_world.parts.random_parts import write_small_parts
 from tests import ranks  # noqa: F401 - says what is imported before processes are forked
 from tests.browser import browser, open_page  # noqa: F401 - fixtures of tests in a browser
@@ -82,11 +84,11 @@ def write_moving_square(path: Path, *, number: int, num_frames: int = 36) -> Non
     write_video(path, frames, fps=30.0, audio=tone, audio_rate_hz=44_100)
 
 
-def encode_arguments(small_parts: Path, media: Path, cache: Path) -> list[str]:
-    """Arguments of ``predict`` that encode the session's media."""
+def encode_arguments(small_parts: Path, media: Path, cache: Path, *overlays: str) -> list[str]:
+    """Arguments of ``predict`` that encode the session's media, with overlays in ``configs/``."""
     return [
         "predict",
-        f"--config={ROOT}/configs/encode.yaml",
+        *(f"--config={ROOT}/configs/{name}.yaml" for name in ("encode", *overlays)),
         f"--trainer.default_root_dir={cache.parent}/encode",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
@@ -124,6 +126,19 @@ def run_cli(small_parts: Path, tmp_path: Path) -> Callable:
     return run
 
 
+@pytest.fixture
+def check(small_parts: Path, small_cache: Path, tmp_path: Path) -> Callable[..., Report]:
+    """``check(*arguments, parts=..., cache=...)`` of a training config."""
+
+    def check(*arguments: str, parts: Path = small_parts, cache: Path = small_cache) -> Report:
+        given = cli_arguments("check", *arguments, parts=parts, cache=cache, root=tmp_path / "run")
+        cli = main(given)
+        assert isinstance(cli, CheckCLI)
+        return cli.report
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def fitted(
     small_parts: Path, small_cache: Path, tmp_path_factory: pytest.TempPathFactory
@@ -136,12 +151,17 @@ def fitted(
 
 
 def cli_arguments(
-    verb: str, *arguments: str, parts: Path, cache: Path | None, root: Path
+    verb: str,
+    *arguments: str,
+    parts: Path,
+    cache: Path | None,
+    root: Path,
+    overlays: Sequence[str] = (),
 ) -> list[str]:
-    """The arguments `run_cli` passes."""
+    """The arguments `run_cli` passes, with overlays in ``configs/``."""
     return [
         verb,
-        f"--config={ROOT}/configs/base.yaml",
+        *(f"--config={ROOT}/configs/{name}.yaml" for name in ("base", *overlays)),
         f"--config={ROOT}/tests/tiny.yaml",
         f"--trainer.default_root_dir={root}",
         f"--model.init_args.backbone.pretrained={parts}",

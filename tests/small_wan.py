@@ -1,4 +1,4 @@
-"""Small parts of Wan with random weights, of the real classes and in their layout."""
+"""Small parts of Wan with random weights, of the real classes and in their layout; runs of them."""
 
 import json
 from dataclasses import asdict
@@ -23,6 +23,8 @@ from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
 from tests.adapted import with_trained_values
+from tests.conftest import cli_arguments, encode_arguments
+from train import main
 
 TRANSFORMER: dict[str, Any] = {
     "patch_size": (1, 2, 2),
@@ -112,3 +114,37 @@ def write_adapter(folder: Path, model: MusicModel) -> Path:
     adapter = adapter_of_model(model, settings)
     write_folder(folder, adapter, facts=CardFacts(), config=adapter.settings.as_yaml())
     return folder
+
+
+class Runs:
+    """``run(verb, *arguments)`` on base.yaml, wan_1b.yaml or wan_5b.yaml, and tests/tiny.yaml.
+
+    Attributes:
+        parts: Random ones.
+        cache: The session's media, encoded with them.
+        root: The runs' folder, unless another is given.
+    """
+
+    def __init__(
+        self, folder: Path, small_parts: Path, media: Path, size: dict[str, int], *,
+        is_5b: bool = False,
+    ) -> None:  # fmt: skip
+        self.parts = write_parts(folder / "parts", is_5b=is_5b)
+        self.cache, self.root = folder / "cache", folder / "run"
+        self._small_parts = small_parts
+        self._overlay, encoding = ("wan_5b", "wan_5b_encode") if is_5b else ("wan_1b", "wan_encode")
+        self._size = [f"--data.init_args.{name}={value}" for name, value in size.items()]
+        mochi = f"--model.init_args.encoders.mochi={self.parts}"
+        main([*encode_arguments(small_parts, media, self.cache, encoding), mochi, *self._size])
+
+    def line(self, verb: str, *arguments: str, root: Path | None = None) -> list[str]:
+        """The arguments of a command."""
+        audio = f"--model.init_args.encoders.audio={self._small_parts}"
+        return cli_arguments(
+            verb, audio, *self._size, *arguments, parts=self.parts, cache=self.cache,
+            root=root or self.root, overlays=[self._overlay],
+        )  # fmt: skip
+
+    def __call__(self, verb: str, *arguments: str, root: Path | None = None) -> Any:
+        """Run a command."""
+        return main(self.line(verb, *arguments, root=root))

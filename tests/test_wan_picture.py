@@ -20,57 +20,16 @@ from musicinfuser.keyed_random import uniform
 from musicinfuser.latent_space import normalise
 from musicinfuser.media.pictures import read_picture
 from tests import small_wan
-from tests.conftest import ROOT, encode_arguments
 from tests.test_predict import SigtermInFirstStep, decode
-from train import main
 
 SIZE = {"num_frames": 9, "height": 32, "width": 64}
 SHARE = "--model.init_args.objective.first_frame_probability"
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    return small_wan.write_parts(tmp_path_factory.mktemp("wan_5b") / "parts", is_5b=True)
-
-
-@pytest.fixture(scope="module")
-def cache(parts, small_parts, media, tmp_path_factory):
-    """The session's media, encoded for the 5B."""
-    cache = tmp_path_factory.mktemp("wan_5b_cache") / "cache"
-    first, config, *others = encode_arguments(small_parts, media, cache)
-    main(
-        [
-            first, config, f"--config={ROOT}/configs/wan_5b_encode.yaml", *others,
-            f"--model.init_args.encoders.mochi={parts}",
-            *(f"--data.init_args.{name}={value}" for name, value in SIZE.items()),
-        ]
-    )  # fmt: skip
-    return cache
-
-
-@pytest.fixture(scope="module")
-def run(parts, small_parts, cache, tmp_path_factory):
-    """``run(verb, *arguments, root=...)`` on base.yaml, wan_5b.yaml and tests/tiny.yaml."""
-    default = tmp_path_factory.mktemp("wan_5b_run")
-
-    def command(verb, *arguments, root=default):
-        return main(
-            [
-                verb,
-                *(f"--config={ROOT}/{name}.yaml"
-                  for name in ("configs/base", "configs/wan_5b", "tests/tiny")),
-                f"--trainer.default_root_dir={root}",
-                f"--model.init_args.backbone.pretrained={parts}",
-                f"--model.init_args.encoders.mochi={parts}",
-                f"--model.init_args.encoders.audio={small_parts}",
-                f"--data.init_args.cache_dir={cache}",
-                *(f"--data.init_args.{name}={value}" for name, value in SIZE.items()),
-                *arguments,
-            ]
-        )  # fmt: skip
-
-    command.root = default
-    return command
+def run(small_parts, media, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wan_5b")
+    return small_wan.Runs(folder, small_parts, media, SIZE, is_5b=True)
 
 
 @pytest.fixture(scope="module")

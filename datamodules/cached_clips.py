@@ -14,7 +14,7 @@ from datamodules.aist_names import tables
 from datamodules.batch import ClipItem
 from datamodules.mixing import SampleKey, permutation
 from musicinfuser.clip_size import ClipShape, names_of
-from musicinfuser.keyed_random import generator
+from musicinfuser.keyed_random import uniform
 from musicinfuser.media.latents import (
     CacheError,
     ClipHeader,
@@ -119,7 +119,7 @@ class TrainingClips(Dataset[ClipItem]):
         return set()
 
     def _draw(self, sample_index: int, purpose: str) -> float:
-        return torch.rand((), generator=generator(self.seed, sample_index, purpose)).item()
+        return uniform(self.seed, [sample_index], purpose).item()
 
 
 class ValidationClips(Dataset[ClipItem]):

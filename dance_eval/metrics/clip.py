@@ -116,6 +116,28 @@ class MetricPart:
         return ()
 
 
+class NetworkPart(MetricPart):
+    """A part with a network.
+
+    Attributes:
+        device: As torch names it; ``auto`` is the first GPU, or the CPU where there is none.
+    """
+
+    device: str
+
+    @property
+    def where(self) -> str:
+        """The device, where it is ``auto`` the one that was found."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def in_workers(self) -> bool:  # type: ignore[override]
+        """Not on a GPU, which one process fills."""
+        return torch.device(self.where).type == "cpu"
+
+
 # A class, since a config may name any subclass; functions do as well where no config is read.
 class MotionCurve(MetricPart, ABC):
     """How much moves from each frame of a clip to the next.

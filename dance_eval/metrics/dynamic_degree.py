@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import optical_flow
 
-from dance_eval.metrics.clip import ClipMetric, MetricPart, ScoredClip
+from dance_eval.metrics.clip import ClipMetric, NetworkPart, ScoredClip
 from dance_eval.metrics.features import shuffled_order
 from dance_eval.metrics.motion import require_frames
 from musicinfuser.errors import UserError
@@ -30,7 +30,7 @@ LEAST_SIDE = 128
 
 
 @dataclass(frozen=True)
-class RaftFlow(MetricPart):
+class RaftFlow(NetworkPart):
     """RAFT (Teed and Deng 2020) of torchvision.
 
     Args:
@@ -61,17 +61,6 @@ class RaftFlow(MetricPart):
     def _named(self) -> Any:
         kinds = {"large": "Raft_Large_Weights", "small": "Raft_Small_Weights"}
         return getattr(optical_flow, kinds[self.size])
-
-    @property
-    def _where(self) -> str:
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return self.device
-
-    @property
-    def in_workers(self) -> bool:  # type: ignore[override]
-        """Not on a GPU, which one process fills."""
-        return torch.device(self._where).type == "cpu"
 
     def fingerprints(self) -> dict[str, str]:
         """Of the weights: a file's hash, or the address, which has the hash in it."""
@@ -118,7 +107,7 @@ class RaftFlow(MetricPart):
         sides = (spare[0] // 2, spare[0] - spare[0] // 2, spare[1] // 2, spare[1] - spare[1] // 2)
         pictures = [
             nn.functional.pad(
-                frame.permute(2, 0, 1)[None].to(self._where).float() / 127.5 - 1,
+                frame.permute(2, 0, 1)[None].to(self.where).float() / 127.5 - 1,
                 sides,
                 mode="replicate",
             )
@@ -141,7 +130,7 @@ def _loaded(raft: RaftFlow, fingerprint: str) -> nn.Module:
         raise MissingWeightsError(
             f"RAFT: {raft.weights} holds no weights of raft_{raft.size} of torchvision."
         ) from error
-    return network.eval().requires_grad_(False).to(raft._where)
+    return network.eval().requires_grad_(False).to(raft.where)
 
 
 def fastest_motion(lengths: Tensor) -> float:

@@ -18,7 +18,7 @@ from transformers import (
     ViTModel,
 )
 
-from dance_eval.metrics.clip import MetricPart
+from dance_eval.metrics.clip import NetworkPart
 from dance_eval.metrics.features import FrameFeatures
 from dance_eval.metrics.frame_pixels import clip_pixels, dino_pixels, video_pixels
 from musicinfuser.errors import UserError
@@ -33,7 +33,7 @@ class EncoderError(UserError):
 
 
 @dataclass(frozen=True)
-class ImageEncoder(MetricPart):
+class ImageEncoder(NetworkPart):
     """A frozen network that describes frames by vectors.
 
     Its weights are loaded when first used, once for all encoders of one process that are alike.
@@ -120,20 +120,9 @@ class ImageEncoder(MetricPart):
         return self.fingerprint()
 
     @property
-    def _where(self) -> str:
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return self.device
-
-    @property
-    def in_workers(self) -> bool:  # type: ignore[override]
-        """Not on a GPU, which one process fills."""
-        return torch.device(self._where).type == "cpu"
-
-    @property
     def _model(self) -> Any:
         dtype = DTYPES[self.dtype]
-        return _loaded(self._load, self.weights, self._commit, self._identity, dtype, self._where)
+        return _loaded(self._load, self.weights, self._commit, self._identity, dtype, self.where)
 
 
 # The fingerprint tells changed weights from those in memory.

@@ -1,5 +1,6 @@
 """Callbacks for tests of several processes: each writes down what it alone saw."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from tests.training_record import TrainingRecord
 
 
 class RankRecord(TrainingRecord):
-    """TrainingRecord in a file per rank, and a line on the weights the rank holds."""
+    """TrainingRecord in a file per rank, and files on the weights it holds and has trained."""
 
     def setup(self, trainer, pl_module, stage) -> None:
         self.path = self.path.with_name(f"{self.path.name}.{trainer.global_rank}")
@@ -26,6 +27,13 @@ class RankRecord(TrainingRecord):
             for name, p in block.named_parameters()
         }
         Path(f"{self.path}.weights").write_text(json.dumps(held))
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        trained = hashlib.sha256()
+        for name, weight in pl_module.named_parameters():
+            if weight.requires_grad:
+                trained.update(name.encode() + weight.detach().numpy().tobytes())
+        Path(f"{self.path}.trained").write_text(trained.hexdigest())
 
 
 class OneRankFails(L.Callback):

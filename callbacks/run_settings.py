@@ -1,6 +1,7 @@
 """RunSettings: what else a run was made with, and what of it is changed when it is resumed."""
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -48,8 +49,9 @@ CALLBACKS: dict[str, tuple[type[L.Callback], tuple[str, ...]]] = {
 class RunSettings(L.Callback):
     """Keeps in each checkpoint what `run_settings` finds; says at a resume what is another now.
 
-    What is refused is not said here: settings of the model and its optimizer. A checkpoint that
-    keeps nothing of this is resumed without a word, but for a learning rate that leaps.
+    What is refused is not said here: settings of the model and its optimizer. An option that is
+    younger than the checkpoint had its default. A checkpoint that keeps nothing of this is resumed
+    without a word, but for a learning rate that leaps.
     """
 
     def before_run(self, cli: LightningCLI) -> None:
@@ -81,8 +83,9 @@ def changes(
     this run's schedule: the first step would be made with the old one.
     """
     stored = {_EARLIER.get(key, key): value for key, value in checkpoint.get(RUN_KEY, {}).items()}
-    now = run_settings(trainer, module)
-    for difference in differences({key: now.get(key) for key in stored}, stored):
+    now, defaults = run_settings(trainer, module), _defaults(trainer, module) if stored else {}
+    asked = {key: now.get(key) for key in stored.keys() | (defaults.keys() & now.keys())}
+    for difference in differences(asked, stored, defaults=defaults):
         yield f"resumed with another setting: {difference}."
     optimization = getattr(module, "optimization", None)
     if optimization is None or checkpoint["global_step"] >= trainer.max_steps > 0:
@@ -128,6 +131,20 @@ def run_settings(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any
     for name, (kind, options) in CALLBACKS.items():
         callback = next((c for c in callbacks if isinstance(c, kind)), None)
         found |= {f"{name}.{option}": getattr(callback, option, None) for option in options}
+    return flatten(found)
+
+
+def _defaults(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """What options of the model and the data have where they are not set, by the names above."""
+    holders = (module, "model", MODEL), (getattr(trainer, "datamodule", None), "data", DATA)
+    found: dict[str, Any] = {}
+    for holder, prefix, names in holders:
+        options = {} if holder is None else inspect.signature(type(holder)).parameters
+        found |= {
+            f"{prefix}.{name}": _plain(options[name].default)
+            for name in names
+            if name in options and options[name].default is not inspect.Parameter.empty
+        }
     return flatten(found)
 
 

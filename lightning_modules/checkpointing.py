@@ -36,6 +36,7 @@ def check_agreement(
             "this checkpoint was not written by this program: it has no model settings."
         )
     stored = {**stored, "model": with_younger_options(stored.get("model", {}))}
+    settings = {**settings, "model": with_younger_options(settings["model"])}
     if "fps" not in stored["model"]:  # older files do not say it
         settings = {**settings, "model": {**settings["model"], "fps": None}}
     different = differences(settings, {group: stored.get(group, {}) for group in settings})

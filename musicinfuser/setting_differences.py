@@ -1,5 +1,6 @@
 """Groups of settings laid over each other, and what differs between two of them."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -28,24 +29,53 @@ def without_defaults(spec: Any, *names: str) -> dict[str, Any]:
     return found
 
 
+def with_defaults(stored: Mapping[str, Any], spec: type) -> dict[str, Any]:
+    """Stored options of a dataclass, with the defaults of those that they lack."""
+    fields = dataclasses.fields(spec)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | dict(
+        stored
+    )
+
+
 def differences(
-    settings: dict[str, Any], stored: dict[str, Any], *, where: str = "checkpoint"
+    settings: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    *,
+    where: str = "checkpoint",
+    defaults: Mapping[str, Any] | None = None,
+    missing: Any = None,
 ) -> list[str]:
-    """What differs between configured and stored settings, each said in a few words."""
-    mine, theirs = flatten(settings), flatten(stored)
-    return [
-        f"{key}: {theirs.get(key)} in the {where}, {mine.get(key)} in the config"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
+    """What differs between configured and stored settings, each said in a few words.
+
+    Args:
+        settings: Of the config.
+        stored: Of what was made before.
+        where: What holds them.
+        defaults: By dotted name, what an option has where only one of the two names it. What is
+            older than an option was made with its default.
+        missing: What other names have there.
+    """
+    sides = flatten(stored), flatten(settings)
+    known = defaults or {}
+    found = []
+    for key in sorted(sides[0].keys() | sides[1].keys()):
+        theirs, mine = (side.get(key, known.get(key, missing)) for side in sides)
+        if theirs == mine:
+            continue
+        said = [
+            f"nothing (by default {value})" if key in known and key not in side else f"{value}"
+            for side, value in zip(sides, (theirs, mine), strict=True)
+        ]
+        found.append(f"{key}: {said[0]} in the {where}, {said[1]} in the config")
+    return found
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys, lists as tuples."""
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys, lists as tuples; a group without keys is a value."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{name}.")
         else:
             flat[name] = tuple(value) if isinstance(value, list | tuple) else value

@@ -13,9 +13,10 @@ from typing import Any
 from musicinfuser import folder_lock
 from musicinfuser.atomic_files import require_writable, write_text
 from musicinfuser.option_parser import OptionParser
+from musicinfuser.setting_differences import differences
 from musicinfuser.tables import Row, markdown_table
 from sweeps import inputs, work
-from sweeps.plan import Run, differences, plan_runs
+from sweeps.plan import Run, plan_runs
 from sweeps.settings import SweepError, SweepSpec, build_executor, read_sweep
 
 DESCRIPTIONS = {
@@ -65,6 +66,7 @@ def run_sweep(spec: SweepSpec, *, command: str) -> int:
     folder = Path(spec.folder)
     inputs.read_memo(folder)
     inputs.look_again()
+    work.ask_again()
     for place, option in ((folder, "folder"), (Path(spec.runs or folder), "`runs`")):
         require_writable(place, option=option)
     for run in runs:
@@ -105,7 +107,8 @@ def _print_changes(run: Run) -> None:
         begun = state["stages"].get(stage.name, {})
         if begun.get("is_done"):
             # Of the other stages, other settings are refused.
-            wrong = differences(begun["settings"], stage.settings) if stage.name == "score" else []
+            is_scored = stage.name == "score"
+            wrong = differences(stage.settings, begun["settings"]) if is_scored else []
             named = (f"score.{phrase.partition(':')[0]}" for phrase in wrong)
             for what in [*work.changed_inputs(state, stage), *named]:
                 print(f"{run.name}: {what} has changed since {CONSEQUENCES[stage.name]}.")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.label_files import read_yaml
-from musicinfuser.setting_differences import laid_over
+from musicinfuser.setting_differences import flatten, laid_over
 from sweeps.inputs import named_paths
 from sweeps.settings import RowSpec, SweepError, SweepSpec, all_rows, slug
 
@@ -110,11 +110,11 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     layers = [(spec.configs, spec.options), (row.overlays, row.options)]
     settings = merged(layers) | {"seed_everything": run.seed}
     # Tells one backbone from another in the same folder; None for what is not on this machine.
-    pretrained = flat(settings).get(BACKBONE)
+    pretrained = flatten(settings).get(BACKBONE)
     weights = Path(pretrained or "", "transformer")
     known = fingerprint_folder(weights) if pretrained and weights.is_dir() else None
     made_with = {"config": settings, "weights": known}
-    read = {name: value for name, value in flat(settings).items() if not name.startswith(NOT_READ)}
+    read = {k: value for k, value in flatten(settings).items() if not k.startswith(NOT_READ)}
     shared: list[str] = []
     for files, options in layers:
         shared += [*(f"--config={path}" for path in files), *option_arguments(options)]
@@ -126,7 +126,7 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     if row.train and row.adapters_of is None:
         own = ["--trainer.callbacks+=callbacks.ProgressFile", "--ckpt_path=last"]
-        command = _command("train.py", "fit", *shared, *own)
+        command = program("train.py", "fit", *shared, *own)
         stages.append(Stage("fit", command, made_with, named_paths(read)))
     trained = checkpoints(run.folder if run.after is None else run.folder.parent / run.after)
     needs = () if run.after is None else (str(trained),)
@@ -140,7 +140,7 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
         f"--video_writer.output_dir={run.videos}",
         f"--video_writer.system={row.name}",
     ]
-    command = _command("train.py", "predict", *shared, *own)
+    command = program("train.py", "predict", *shared, *own)
     settings = made_with | {"predict": spec.predict, "adapters_of": run.after}
     read = {name: value for name, value in read.items() if not name.startswith(CACHE)}
     reads = (*named_paths(read, spec.predict), *needs)
@@ -151,14 +151,15 @@ def _stages(spec: SweepSpec, row: RowSpec, run: Run) -> tuple[Stage, ...]:
 def _score(spec: SweepSpec, folder: Path, *, clips: Path) -> Stage:
     metrics = spec.score.metrics
     own = [str(clips), f"--metrics={metrics}", f"--output={folder / 'metrics.json'}"]
-    command = _command("evaluate.py", "score", *own, *option_arguments(spec.score.options))
+    command = program("evaluate.py", "score", *own, *option_arguments(spec.score.options))
     settings = {"metrics": read_yaml(metrics), "options": spec.score.options, "clips": str(clips)}
     reads = (*named_paths(settings["metrics"], spec.score.options), str(clips))
     return Stage("score", command, settings, reads, stop_signal=SIGINT)
 
 
-def _command(program: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, str(ROOT / program), *arguments)
+def program(name: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of a file of this repository's root."""
+    return (sys.executable, str(ROOT / name), *arguments)
 
 
 def option_arguments(options: Mapping[str, Any]) -> list[str]:
@@ -187,24 +188,3 @@ def merged(layers: Layers) -> Tree:
                 node = node[group]
             node[leaf] = copy.deepcopy(value)
     return tree
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """Leaves by their dotted names; lists are leaves."""
-    leaves: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two configs, one phrase each."""
-    old, new = flat(before), flat(now)
-    return [
-        f"{name}: {old.get(name, 'nothing')} there, {new.get(name, 'nothing')} now"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, old) != new.get(name, new)
-    ]

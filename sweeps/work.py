@@ -1,22 +1,27 @@
 """A run: the state of its folder, and the work that is left, one process per stage."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from musicinfuser import folder_lock
 from musicinfuser.atomic_files import write_text
 from musicinfuser.moved_names import RENAMED_KEYS, new_name, with_schedule
+from musicinfuser.setting_differences import differences, flatten
 from sweeps import inputs
 from sweeps.gpu_slots import slot_environment
-from sweeps.plan import Run, Stage, checkpoints, differences
+from sweeps.plan import Run, Stage, checkpoints, program
 from sweeps.settings import SweepError
 
 LOCK_NAME, STATE_NAME, PROGRESS_NAME = "lock", "state.json", "progress.json"
@@ -24,6 +29,7 @@ NAMED_DIFFERENCES = 3
 State = dict[str, Any]
 """``stages``: settings, inputs, ``is_done`` and ``seconds`` of each begun; ``failure``."""
 LAST_BYTES = 20_000
+SEED = "seed_everything"
 
 _processes: dict[int, tuple[subprocess.Popen, int]] = {}
 """Of this process: those under way by id, with the signal that ends them well."""
@@ -115,7 +121,8 @@ def check_unchanged(run: Run) -> None:
 
     Scores are not refused: `evaluate.py score` itself sees which of them are due again. Nor is what
     failed before anything was kept. Clips of other inputs are made again, and a training is not
-    gone on with. The `SweepError` names what differs.
+    gone on with. The `SweepError` names what differs. Where nothing does but which options are
+    named, the state takes the settings of now.
     """
     state = read_state(run.folder)
     # A `predict` that goes on keeps what lies there.
@@ -124,7 +131,9 @@ def check_unchanged(run: Run) -> None:
         begun = state["stages"].get(stage.name)
         if begun is None or stage.name == "score":
             continue
-        wrong = differences(begun["settings"], stage.settings)
+        wrong = changed_settings(run, stage, begun["settings"])
+        if not wrong and begun["settings"] != stage.settings:
+            _take_settings(run, stage)
         if stage.name == "fit" and not begun["is_done"]:
             wrong += [f"other content of {path}" for path in changed_inputs(state, stage)]
         if wrong and (begun["is_done"] or any(results[stage.name])):
@@ -134,6 +143,86 @@ def check_unchanged(run: Run) -> None:
                 f"({'; '.join(wrong[:NAMED_DIFFERENCES])}{more}); name another `folder` or row, or "
                 "remove that run's folder to make it again."
             )
+
+
+def changed_settings(run: Run, stage: Stage, then: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings that a stage began with and those of now.
+
+    An option that only one of the two names is compared with what it is by default. The record that
+    the run kept has it, if it was an option then; else train.py says.
+    """
+    # Without groups that hold nothing at all.
+    before, now = (
+        flatten({group: value for group, value in groups.items() if value != {}})
+        for groups in (then, stage.settings)
+    )
+    alone = before.keys() ^ now.keys()
+    lists = {key for key, value in before.items() if isinstance(value, tuple)} - alone
+    unsure = {key for key in lists if before[key] != now[key]} | alone
+    groups = ("config.", "predict.")
+    names = {key: key.partition(".")[2] for key in unsure if key.startswith(groups)}
+    defaults = {}
+    if names:
+        record = _record(run, stage)
+        recorded, asked = flatten(record), _options_of_command(run, stage)
+        had = _options_of_record(run, stage, record)
+        for key, name in names.items():
+            for side, options, is_older in ((before, had, name in recorded), (now, asked, False)):
+                if name in options and (key in side or is_older):
+                    side[key] = options[name]
+                elif name in options:
+                    defaults[key] = options[name]
+    return differences(now, before, where="run", defaults=defaults, missing="nothing")
+
+
+def _record(run: Run, stage: Stage) -> dict[str, Any]:
+    """The whole config that a stage worked with, as it is read now; empty if it is not there."""
+    path = run.folder / "logs" / f"config_{stage.name}.yaml"
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        if isinstance(record := yaml.safe_load(path.read_text(encoding="utf-8")), dict):
+            return _renamed(record)
+    return {}
+
+
+def _options_of_record(run: Run, stage: Stage, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a record and today's defaults; empty without a record, or if it is refused."""
+    # Without what tells the runs of a row apart: each row is asked for once.
+    shared = {name: value for name, value in record.items() if name != SEED}
+    config = json.dumps(shared, default=str).replace(str(run.folder), "RUN")
+    return _printed(program("train.py", stage.name), config) if record else {}
+
+
+def _options_of_command(run: Run, stage: Stage) -> dict[str, Any]:
+    """Every option of a stage now, by its dotted name."""
+    command = (a.replace(str(run.folder), "RUN") for a in stage.command if SEED not in a)
+    return _printed(tuple(command))
+
+
+def ask_again() -> None:
+    """Forget what train.py said of its options."""
+    _printed.cache_clear()
+
+
+@functools.cache
+def _printed(command: tuple[str, ...], config: str = "") -> dict[str, Any]:
+    """The options that a command has; empty if it refuses its config."""
+    print("asking train.py what options are by default ...", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.yaml")
+        path.write_text(config, encoding="utf-8")
+        given = (f"--config={path}",) if config else ()
+        line = [*command, *given, "--print_config"]
+        printed = subprocess.run(line, capture_output=True, text=True)
+    return flatten(yaml.safe_load(printed.stdout) or {}) if printed.returncode == 0 else {}
+
+
+def _take_settings(run: Run, stage: Stage) -> None:
+    """Note the settings of now as those of a stage, unless a process works in the folder."""
+    with folder_lock.locked(run.folder / LOCK_NAME) as lock:
+        if lock is not None:
+            state = read_state(run.folder)
+            state["stages"][stage.name]["settings"] = stage.settings
+            write_state(run.folder, state)
 
 
 def _renamed(settings: Any, group: str = "") -> Any:

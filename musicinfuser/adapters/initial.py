@@ -10,7 +10,12 @@ from torch import Tensor
 
 from musicinfuser.adapters.folder import MUSIC_FILE, is_adapter_folder, is_music_folder, read_folder
 from musicinfuser.adapters.official import read_official_adapter
-from musicinfuser.adapters.settings import AdapterFileError, AdapterSettings, read_checkpoint
+from musicinfuser.adapters.settings import (
+    AdapterFileError,
+    AdapterSettings,
+    read_checkpoint,
+    with_younger_options,
+)
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.lora import is_lora_name
@@ -101,7 +106,9 @@ def _read(
     if path.suffix != ".safetensors":
         stored, tensors, origin = read_checkpoint(path)
         # A fresh run may be of another frame rate.
-        mine, theirs = ({**s, "fps": None} for s in (settings, stored["model"]))
+        mine, theirs = (
+            {**s, "fps": None} for s in (with_younger_options(settings), stored["model"])
+        )
         _check({"model": mine}, {"model": theirs}, path, "checkpoint")
         return tensors, origin
     tensors, _ = read_tensors(path)

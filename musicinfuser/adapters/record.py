@@ -62,8 +62,13 @@ def _differences(
             mine["layers"] = select_layers(LayerStrategy(**strategy), depth or 0)
         except (UserError, TypeError):  # its scores may no longer be there
             del mine["layers"]
-    # What follows from other values of a configuration that is not resolved is open.
-    said = {n: v for n, v in flatten(mine).items() if not (isinstance(v, str) and "${" in v)}
+    # What follows from other values of a configuration that is not resolved is open, as is an
+    # empty group.
+    said = {
+        name: value
+        for name, value in flatten(mine).items()
+        if value != {} and not (isinstance(value, str) and "${" in value)
+    }
     stored = flatten(theirs)
     return differences(said, {name: stored.get(name) for name in said})
 

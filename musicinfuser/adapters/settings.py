@@ -18,6 +18,7 @@ from musicinfuser.networks.lora import LoraSpec, is_lora_name
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.setting_differences import with_defaults
 
 SETTINGS_KEY = "musicinfuser"
 """Where a checkpoint holds the settings of its model."""
@@ -172,9 +173,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         path: The checkpoint; memory-mapped, only what is used is read.
 
     Returns:
-        All that it holds under `SETTINGS_KEY`, with the defaults of ZICA's options that are younger
-        than it; the adapters' tensors by the names of `MusicModel`, tied ones once: the average
-        where the run kept one, as that is what it sampled; and what it was trained with.
+        All that it holds under `SETTINGS_KEY`, with the defaults of ZICA's and LoRA's options that
+        are younger than it; the adapters' tensors by the names of `MusicModel`, tied ones once: the
+        average where the run kept one, as that is what it sampled; and what it was trained with.
 
     Raises:
         AdapterFileError: Not there, or not such a checkpoint.
@@ -200,10 +201,14 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
 
 def with_younger_options(settings: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's settings of its model with the defaults of ZICA's options that it lacks."""
-    if "zica" not in settings:
-        return settings
-    return {**settings, "zica": asdict(ZicaSpec(**settings["zica"]))}
+    """Settings of a model with the defaults of ZICA's and LoRA's options that they lack."""
+    kinds = {"zica": ZicaSpec, "lora": LoraSpec}
+    younger = {
+        name: with_defaults(settings[name], kind)
+        for name, kind in kinds.items()
+        if settings.get(name) is not None
+    }
+    return {**settings, **younger}
 
 
 def frozen_names(backbone: BackboneSpec, encoders: EncodersSpec) -> dict[str, str]:

@@ -90,6 +90,29 @@ def test_the_clips_and_their_captions_are_known(
     ]
 
 
+def test_options_younger_than_a_checkpoint_had_their_defaults(
+    resume: Callable, fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(fitted.last, weights_only=True)
+    mask = "model.objective.mask.weight"
+    for name in ("data.training_share", mask, "model.objective.mask.unmasked"):
+        del checkpoint[RUN_KEY][name]
+    torch.save(checkpoint, tmp_path / "older.ckpt")
+    assert resume(checkpoint=tmp_path / "older.ckpt") == []
+    changed = ("--data.init_args.training_share=0.5", "--model.init_args.objective.mask.weight=3")
+    masks = "--model.init_args.objective.mask.unmasked=plain"
+    lines = resume(*changed, masks, checkpoint=tmp_path / "older.ckpt")
+    # Of the smaller share other clips follow.
+    assert [line for line in lines if "clips of" not in line] == [
+        "resumed with another setting: data.training_share: nothing (by default 1.0) in the "
+        "checkpoint, 0.5 in the config.",
+        "resumed with another setting: model.objective.mask.unmasked: nothing (by default refuse) "
+        "in the checkpoint, plain in the config.",
+        f"resumed with another setting: {mask}: nothing (by default 1.0) in the checkpoint, 3.0 in "
+        "the config.",
+    ]
+
+
 def test_another_split_of_the_same_batch_is_no_change(
     resume: Callable, run_cli: Callable, small_cache: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from lightning_modules.checkpointing import (
     check_agreement,
     keep_adapters,
 )
+from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.setting_differences import flatten
 
@@ -54,6 +55,17 @@ def test_every_difference_is_named(changed: dict, message: str) -> None:
 def test_other_weights_are_refused(trainable: set[str]) -> None:
     with pytest.raises(CheckpointMismatchError, match="first difference: [bc]"):
         check_agreement(stored(), SETTINGS, trainable)
+
+
+def test_options_younger_than_a_checkpoint_had_their_defaults() -> None:
+    checkpoint = stored(musicinfuser={"model": {"lora": {"rank": 2, "alpha": 2.0}, "zica": {}}})
+    now = {"lora": asdict(LoraSpec(2, 2.0)), "zica": asdict(ZicaSpec())}
+    check_agreement(checkpoint, {"model": now}, {"a", "b"})
+    for group, name, default in (("lora", "dora", False), ("zica", "frame_window", None)):
+        changed = now | {group: now[group] | {name: 1}}
+        said = f"model.{group}.{name}: {default} in the checkpoint, 1 in the config"
+        with pytest.raises(CheckpointMismatchError, match=said):
+            check_agreement(checkpoint, {"model": changed}, {"a", "b"})
 
 
 def test_foreign_checkpoint() -> None:

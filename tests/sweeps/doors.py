@@ -9,10 +9,36 @@ TRAIN = """
 import json, os, signal, sys, time
 from pathlib import Path
 
+import yaml
+
+
+def lay(below, above):
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            lay(below[key], value)
+        else:
+            below[key] = value
+
+
 verb, *rest = sys.argv[1:]
+defaults = Path(__file__).parent / "defaults.json"
+config = json.loads(defaults.read_text()) if defaults.exists() else {}
+for name, value in (a[2:].split("=", 1) for a in rest if "=" in a):
+    if name == "config":
+        lay(config, yaml.safe_load(Path(value).read_text()) or {})
+        continue
+    value = yaml.safe_load(value)
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    lay(config, value)
+if "--print_config" in rest:
+    print(json.dumps(config))
+    sys.exit(not defaults.exists())
 options = dict(a[2:].split("=", 1) for a in rest if not a.startswith("--config"))
 root = Path(options["trainer.default_root_dir"])
 root.mkdir(parents=True, exist_ok=True)
+(root / "logs").mkdir(exist_ok=True)
+(root / "logs" / f"config_{verb}.yaml").write_text(json.dumps(config))
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
 with (root / "calls").open("a") as calls:

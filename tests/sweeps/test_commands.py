@@ -167,6 +167,84 @@ def test_what_other_settings_made_is_refused(tmp_path: Path, doors: Path) -> Non
     assert calls == ["fit", "predict"]
 
 
+def named(tmp_path: Path, text: str = "", **changes: object) -> Path:
+    """A sweep of one row whose config holds a text too."""
+    sweep = write_sweep(tmp_path, [{"name": "Ours", "seeds": [1]}], **changes)
+    with (tmp_path / "base.yaml").open("a") as file:
+        file.write(text)
+    return sweep
+
+
+def get_options(doors: Path, **options: object) -> None:
+    """From now on train.py has these, with defaults."""
+    (doors / "defaults.json").write_text(json.dumps(options))
+
+
+YOUNGER = {"new": {"option": 1.0, "group": None}, "more": None}
+
+
+def calls(tmp_path: Path) -> list[str]:
+    return (tmp_path / "out" / "ours_seed1" / "calls").read_text().split()[::3]
+
+
+def test_what_was_made_before_an_option_has_its_default(
+    tmp_path: Path, doors: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert sweep_command(["sweep", str(named(tmp_path))]) == 0
+    get_options(doors, **YOUNGER)
+    # The last config no longer names what the one before does.
+    for text, predict in (("new: {option: 1, group: null}", {}), ("", {"more": None}), ("", {})):
+        sweep = named(tmp_path, text, predict=predict)
+        assert sweep_command(["sweep", str(sweep)]) == 0
+        assert "ours_seed1: was finished before" in capsys.readouterr().out
+        # The next time nothing is asked for.
+        stages = read_json(tmp_path / "out" / "ours_seed1" / "state.json")["stages"]
+        [run] = plan_runs(read_sweep(sweep))
+        assert [stages[stage.name]["settings"] for stage in run.stages] == [
+            stage.settings for stage in run.stages
+        ]
+    assert calls(tmp_path) == ["fit", "predict"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "predict", "said"),
+    [
+        ("", "new: {option: 2}", {}, r"new.option: nothing \(by default 1.0\) in the run, 2 in"),
+        ("", "new: {group: {a: 1}}", {}, "config.new.group.a: nothing in the run, 1 in the"),
+        ("", "new: {group: {}}", {}, r"new.group: nothing \(by default None\) in the run, \{\} in"),
+        ("new: {option: 2}", "", {}, r"new.option: 2 in the run, nothing \(by default 1.0\) in"),
+        ("", "unknown: null", {}, "config.unknown: nothing in the run, None in the config"),
+        ("", "", {"more": 3}, r"predict.more: nothing \(by default None\) in the run, 3 in the"),
+    ],
+)
+def test_what_was_made_before_an_option_of_another_value_is_refused(
+    tmp_path: Path, doors: Path, before: str, now: str, predict: dict, said: str
+) -> None:
+    assert sweep_command(["sweep", str(named(tmp_path, before))]) == 0
+    get_options(doors, **YOUNGER)
+    with pytest.raises(SweepError, match=f"ours_seed1 was made with other settings .*{said}"):
+        sweep_command(["sweep", str(named(tmp_path, now, predict=predict))])
+    assert calls(tmp_path) == ["fit", "predict"]
+
+
+def test_an_option_whose_default_has_changed_is_what_it_was(tmp_path: Path, doors: Path) -> None:
+    get_options(doors, new={"option": 3.0})
+    assert sweep_command(["sweep", str(named(tmp_path))]) == 0
+    get_options(doors, new={"option": 1.0})
+    with pytest.raises(SweepError, match="config.new.option: 3.0 in the run, 1 in the config"):
+        sweep_command(["sweep", str(named(tmp_path, "new: {option: 1}"))])
+    assert sweep_command(["sweep", str(named(tmp_path, "new: {option: 3}"))]) == 0
+    assert calls(tmp_path) == ["fit", "predict"]
+
+
+def test_without_an_answer_on_defaults_other_options_are_refused(
+    tmp_path: Path, doors: Path
+) -> None:
+    assert sweep_command(["sweep", str(named(tmp_path))]) == 0
+    with pytest.raises(SweepError, match="config.new.option: nothing in the run, None in the"):
+        sweep_command(["sweep", str(named(tmp_path, "new: {option: null}"))])
+
+
 def test_another_backbone_in_the_same_folder_is_refused(tmp_path: Path, doors: Path) -> None:
     weights = tmp_path / "mochi" / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.parent.mkdir(parents=True)

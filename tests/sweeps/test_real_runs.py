@@ -1,6 +1,8 @@
 """A sweep of two tiny rows through the real doors: one fails once, one is cut off once."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,36 @@ import yaml
 
 from musicinfuser.media.audio import write_wav
 from sweeps.commands import status_rows, sweep_command
+from sweeps.plan import plan_runs
+from sweeps.settings import read_sweep
+from sweeps.work import changed_settings
 from tests.conftest import ROOT
+from tests.sweeps.parsing import ParsingCLI
+
+
+def test_a_row_from_before_an_option_by_the_real_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    spec = read_sweep("configs/sweeps/small_mask.yaml")
+    *_, run = plan_runs(replace(spec, folder=str(tmp_path)))
+    stage = run.stages[0]
+    then = copy.deepcopy(stage.settings)
+    # The record of a run that trained before there were these two.
+    cli = ParsingCLI(list(stage.command[3:]))
+    record = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    for name in ("return_predictions", "verbose"):  # of other commands
+        del record[name]
+    for config in (then["config"], record):
+        mask = config["model"]["init_args"]["objective"].pop("mask")
+        assert mask == {"weight": 3.0, "unmasked": "refuse"}
+        assert config["trainer"]["callbacks"][3]["init_args"].pop("on_bad") == "stop"
+    (run.folder / "logs").mkdir(parents=True)
+    (run.folder / "logs" / "config_fit.yaml").write_text(yaml.safe_dump(record))
+    assert changed_settings(run, stage, then) == [
+        "config.model.init_args.objective.mask.weight: nothing (by default 1.0) in the run, 3.0 in "
+        "the config"
+    ]
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.plan import flat, merged, option_arguments, plan_runs
+from musicinfuser.setting_differences import flatten
+from sweeps.plan import merged, option_arguments, plan_runs
 from sweeps.settings import SweepSpec, all_rows, read_sweep
 from tests.conftest import ROOT
 from tests.sweeps.parsing import ABLATIONS, ParsingCLI
@@ -66,7 +67,7 @@ ONE_THING: dict[str, dict[str, Any]] = {
         f"{D}.cache_dir": "cache/audio_rhythm",
     },
     "audio_rhythm_and_wav2vec": {
-        f"{M}.encoders.audio_features": ["encoder", "rhythm"],
+        f"{M}.encoders.audio_features": ("encoder", "rhythm"),
         f"{M}.audio_width": 803,
         f"{D}.cache_dir": "cache/audio_rhythm_and_wav2vec",
     },
@@ -135,7 +136,7 @@ SMALL_THING: dict[str, dict[str, Any]] = {
         f"{D}.cache_dir": "runs/audio/cache_audio_rhythm",
     },
     "small/audio_rhythm_and_wav2vec": {
-        f"{M}.encoders.audio_features": ["encoder", "rhythm"],
+        f"{M}.encoders.audio_features": ("encoder", "rhythm"),
         f"{M}.encoders.audio_layer": None,
         f"{M}.audio_width": 131,
         f"{M}.audio_resampling": "average",
@@ -196,7 +197,7 @@ def parse():
         config = parser.parse_args([*UNDER[base], *more]).as_dict()
         for name in [name for name in config if name == "config"]:
             del config[name]
-        return flat(config)
+        return flatten(config)
 
     def differing(base: str, overlay: str) -> dict[str, Any]:
         before = parsed.setdefault(base, leaves(base))
@@ -239,8 +240,8 @@ def test_rows_of_the_small_sweeps_change_one_thing_of_what_they_share() -> None:
     shared = sweep("small_table1")
     for overlay in in_small_sweeps():
         layers = [([f"{ROOT}/{path}" for path in shared.configs], shared.options)]
-        before = flat(merged(layers))
-        now = flat(merged([*layers, ([f"{ABLATIONS}/{overlay}.yaml"], {})]))
+        before = flatten(merged(layers))
+        now = flatten(merged([*layers, ([f"{ABLATIONS}/{overlay}.yaml"], {})]))
         found = {
             name: now.get(name)
             for name in before.keys() | now.keys()
@@ -280,7 +281,7 @@ def test_shipped_sweeps_plan_what_they_say(name: str, monkeypatch: pytest.Monkey
         assert [s.name for s in run.stages][-1] == "score"
         assert (run.stages[0].name == "fit") == trains
         if trains:  # rows are judged by `predict`; samples would cost each a few per cent more
-            config = flat(run.stages[0].settings["config"])
+            config = flatten(run.stages[0].settings["config"])
             assert config["sample_generation.every_n_steps"] == 0
     trained = {run.row for run in runs if run.stages[0].name == "fit"}
     if name in ("table1", "small_table1"):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.plan import differences, merged, plan_runs
+from musicinfuser.setting_differences import differences
+from sweeps.plan import merged, plan_runs
 from sweeps.settings import SweepError, build_executor, read_sweep
 from tests.sweeps.doors import write_sweep
 
@@ -67,8 +68,8 @@ def test_configs_laid_over_each_other(tmp_path: Path) -> None:
     above = merged([([tmp_path / "below.yaml"], {}), ([tmp_path / "above.yaml"], {"d.e": 5})])
     assert above == {"a": {"b": 1, "c": [3]}, "d": {"e": 5}}
     assert below == {"a": {"b": 1, "c": [1, 2]}, "d": 4}
-    assert differences(below, above) == [
-        "a.c: [1, 2] there, [3] now",
-        "d: 4 there, nothing now",
-        "d.e: nothing there, 5 now",
+    assert differences(above, below, where="run", missing="nothing") == [
+        "a.c: (1, 2) in the run, (3,) in the config",
+        "d: 4 in the run, nothing in the config",
+        "d.e: nothing in the run, 5 in the config",
     ]

@@ -41,7 +41,7 @@ def random_model(
     """
     if config["model"]["init_args"]["backbone"].get("quantize"):
         raise UserError(
-            "there are no random weights in 8 bits; give another profile than int8, fp8."
+            "no random weights are quantised; give another profile than int8, fp8, nf4."
         )
     stream = generator(0, "weights", "random weights", device=device)
     with torch.device("meta"):

@@ -29,7 +29,7 @@ from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.backbones.base import ActivationShares
 from musicinfuser.networks.music_model import MusicModel
-from musicinfuser.networks.quantised import held_bytes
+from musicinfuser.networks.quantised import held_bytes, value_type
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
 
@@ -129,7 +129,7 @@ class TrainingSizes:
             inner_width=feed_forward.in_features,
             num_blocks=len(model.kind.blocks),
             num_audio_blocks=len(model.layers),
-            value_bytes=feed_forward.weight.element_size(),
+            value_bytes=value_type(feed_forward.weight).itemsize,
             gradient_checkpointing=model.memory.gradient_checkpointing,
             on_host_bytes=modulation_bytes_on_host(model),
             streamed_bytes=streamed_bytes(model),

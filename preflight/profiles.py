@@ -10,7 +10,7 @@ from torch import nn
 from musicinfuser.device_speed import product_tflops
 from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.music_model import MusicModel
-from musicinfuser.networks.quantised import QUANTISED_ROW_BYTES, held_bytes
+from musicinfuser.networks.quantised import held_bytes, quantised_bytes
 from musicinfuser.networks.work import Work
 from musicinfuser.tables import Row
 from preflight import memory
@@ -40,12 +40,13 @@ PROFILES["16gb"] = PROFILES["24gb"] | {"optimizer_bytes": EIGHT_BIT_ADAM_BYTES}
 PROFILES["8gb"] = PROFILES["16gb"] | {"modulations_on_host": False}
 PROFILES["int8"] = {"gradient_checkpointing": "full", "quantize": "int8"}
 PROFILES["fp8"] = PROFILES["int8"] | {"quantize": "fp8"}
-"""What decides about memory in the files of configs/profiles, the fastest first, those in 8 bits
+PROFILES["nf4"] = PROFILES["int8"] | {"quantize": "nf4"}
+"""What decides about memory in the files of configs/profiles, the fastest first, quantised ones
 last; ``optimizer_bytes`` per trained parameter where a file names another optimizer."""
 
 
 def profile_sizes(model: MusicModel, sizes: TrainingSizes, name: str) -> TrainingSizes:
-    """The sizes of a run with another of `PROFILES`; the model's weights are not in 8 bits."""
+    """The sizes of a run with another of `PROFILES`; the model's weights are not quantised."""
     profile, blocks = PROFILES[name], model.kind.blocks
     frozen = {
         name: held_bytes(p)
@@ -69,9 +70,9 @@ def profile_sizes(model: MusicModel, sizes: TrainingSizes, name: str) -> Trainin
 
 
 def bytes_saved(model: MusicModel, quantize: str) -> int:
-    """What the weights that `quantise` puts into 8 bits take less so."""
+    """What the weights that `quantise` puts into few bits take less so."""
     return sum(
-        weight.nbytes - weight.numel() - QUANTISED_ROW_BYTES[quantize] * weight.shape[0]
+        weight.nbytes - quantised_bytes(weight, quantize)
         for block in model.kind.blocks
         for name, layer in block.named_modules()
         if isinstance(layer, nn.Linear)

@@ -49,6 +49,7 @@ SHIPPED = {
     "profiles/8gb": ("fit", ["base", "wan_1b", "profiles/8gb"]),
     "profiles/int8": ("fit", ["base", "profiles/int8"]),
     "profiles/fp8": ("fit", ["base", "wan_1b", "profiles/fp8"]),
+    "profiles/nf4": ("fit", ["base", "profiles/nf4"]),
     "loggers/csv": ("fit", ["base", "loggers/csv"]),
     "loggers/wandb": ("fit", ["base", "loggers/wandb"]),
     "benchmark": ("predict", ["base", "benchmark"]),
@@ -108,7 +109,7 @@ LIKE_TEMPO = [n for n in SHIPPED if n.startswith("control/") and n != "control/t
 )
 def test_prints_a_config_that_parses_to_itself(name: str, tmp_path: Path, capsys) -> None:
     if name in EIGHT_BIT + QUANTISED:
-        pytest.importorskip("torchao")
+        pytest.importorskip(package_of(name))
 
     def printed(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -134,7 +135,13 @@ PROFILE = {
     )
 }
 EIGHT_BIT = ("profiles/16gb", "profiles/8gb")
-QUANTISED = ("profiles/int8", "profiles/fp8")
+QUANTISED = ("profiles/int8", "profiles/fp8", "profiles/nf4")
+
+
+def package_of(name: str) -> str:
+    return "bitsandbytes" if name == "profiles/nf4" else "torchao"
+
+
 # Overlays and all they set; but for `recommended`, none touches the recipe.
 OVERLAYS = {
     "recommended": {
@@ -187,12 +194,13 @@ def test_base_is_the_profile_for_80_gb() -> None:
         *(("profiles/80gb", 52, 73), ("profiles/40gb", 39, 73), ("profiles/24gb", 19, 73)),
         *(("wan_1b", 16, 81), ("wan_14b", 75, 81), ("wan_5b", 38, 121)),
         *(("profiles/wan_24gb", 8, 81), ("wan_14b_24gb", 20, 81), ("profiles/int8", 37, 73)),
+        ("profiles/nf4", 34, 73),
     ],
 )
 def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int) -> None:
     """The estimate that `check` prints, of the model at full size."""
     if name in QUANTISED:
-        pytest.importorskip("torchao")
+        pytest.importorskip(package_of(name))
     config = config_arguments(name)
     cli = MusicInfuserCLI([*config, "--trainer.accelerator=cpu"], run=False)
     with torch.device("meta"):
@@ -234,12 +242,14 @@ def test_profiles_are_what_check_counts_with() -> None:
     mochi, wan = ({row["profile"]: row for row in rows[name]} for name in rows)
     gpu = {name: round(float(row["GB on the GPU"]), 1) for name, row in mochi.items()}
     assert gpu == {
-        "80gb": 52.4, "40gb": 39.0, "24gb": 19.4, "16gb": 15.0, "int8": 36.9, "fp8": 36.9
+        "80gb": 52.4, "40gb": 39.0, "24gb": 19.4, "16gb": 15.0, "int8": 36.9, "fp8": 36.9,
+        "nf4": 33.8,
     }  # fmt: skip
     assert (mochi["80gb"]["TFLOP per step"], mochi["24gb"]["TFLOP per step"]) == (1644, 1902)
     assert float(mochi["24gb"]["GB in host memory"]) == pytest.approx(26, abs=0.1)
     assert {n: round(float(r["GB on the GPU"]), 1) for n, r in wan.items()} == {
-        "80gb": 20.5, "wan_24gb": 8.3, "8gb": 7.4, "int8": 11.9, "fp8": 11.9
+        "80gb": 20.5, "wan_24gb": 8.3, "8gb": 7.4, "int8": 11.9, "fp8": 11.9,
+        "nf4": 11.3,
     }  # fmt: skip
 
     def fitting(name: str, gpu: float, ram: float = 64) -> str | None:
@@ -250,6 +260,7 @@ def test_profiles_are_what_check_counts_with() -> None:
     assert (fitting("wan_1b", 12), fitting("wan_1b", 8)) == ("wan_24gb", "8gb")
     # A host that has no memory to stream from.
     assert (fitting("base", 38, ram=28), fitting("wan_1b", 12, ram=8)) == ("int8", "int8")
+    assert fitting("base", 35, ram=28) == "nf4"
 
 
 @pytest.mark.parametrize(

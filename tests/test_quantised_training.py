@@ -1,4 +1,4 @@
-"""A training on a backbone in 8 bits: resumed, exported, sampled and checked."""
+"""A training on a backbone in few bits: resumed, exported, sampled and checked."""
 
 import sys
 from pathlib import Path
@@ -10,19 +10,23 @@ from musicinfuser.adapters.folder import read_folder
 from musicinfuser.errors import UserError
 from tests.test_resume import assert_equal
 
-INT8 = "--model.init_args.backbone.quantize=int8"
+QUANTIZE = "--model.init_args.backbone.quantize="
+# The module that is imported of the package that each needs.
+MODULES = {"int8": "torchao.quantization", "nf4": "bitsandbytes"}
 CONSTANT = "--model.init_args.schedule.decay=constant"
 
 
+@pytest.mark.parametrize("quantize", MODULES)
 def test_it_resumes_to_the_bit_is_exported_and_sampled(
-    run_cli, small_cache: Path, media: Path, tmp_path: Path, capsys
+    run_cli, small_cache: Path, media: Path, tmp_path: Path, quantize: str, capsys
 ) -> None:
-    pytest.importorskip("torchao")
+    pytest.importorskip(MODULES[quantize])
+    option = f"{QUANTIZE}{quantize}"
 
     def fit(folder: str, num_steps: int) -> dict:
         run_cli(
             "fit",
-            INT8,
+            option,
             CONSTANT,
             f"--trainer.max_steps={num_steps}",
             "--trainer.callbacks+=callbacks.AdapterExport",
@@ -42,30 +46,34 @@ def test_it_resumes_to_the_bit_is_exported_and_sampled(
         f"{{music: [{next((media / 'aist').glob('*.mp4'))}], prompts: [a dancer], num_frames: 7}}"
     )
     capsys.readouterr()
-    run_cli("check", INT8, CONSTANT, cache=small_cache, root=tmp_path / "whole")
+    run_cli("check", option, CONSTANT, cache=small_cache, root=tmp_path / "whole")
     assert "no problems found" in capsys.readouterr().out
     run_cli(
-        "predict", INT8, f"--data.init_args.generation={generation}", cache=small_cache,
+        "predict", option, f"--data.init_args.generation={generation}", cache=small_cache,
         root=tmp_path / "whole",
     )  # fmt: skip
     assert len(list((tmp_path / "whole" / "videos").rglob("*.mp4"))) == 1
 
 
+@pytest.mark.parametrize("quantize", MODULES)
 @pytest.mark.parametrize("verb", ["fit", "check"])
 def test_what_is_missing_is_said_first(
-    run_cli, small_cache: Path, verb: str, monkeypatch: pytest.MonkeyPatch, capsys
+    run_cli, small_cache: Path, verb: str, quantize: str, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    sentence = "quantize: int8 needs the package torchao; pip install"
+    monkeypatch.setitem(sys.modules, MODULES[quantize], None)
+    package = MODULES[quantize].partition(".")[0]
+    sentence = f"quantize: {quantize} needs the package {package}; pip install '{package}>=0."
     if verb == "fit":
         with pytest.raises(UserError, match=sentence):
-            run_cli("fit", INT8, cache=small_cache)
+            run_cli("fit", f"{QUANTIZE}{quantize}", cache=small_cache)
     else:
-        run_cli("check", INT8, cache=small_cache)
+        run_cli("check", f"{QUANTIZE}{quantize}", cache=small_cache)
         assert sentence in capsys.readouterr().out
 
 
 def test_a_shared_out_backbone_is_refused(run_cli, small_cache: Path) -> None:
     pytest.importorskip("torchao")
     with pytest.raises(UserError, match="shares out weights in their own type"):
-        run_cli("fit", INT8, "--model.init_args.shard_backbone=true", cache=small_cache)
+        run_cli(
+            "fit", f"{QUANTIZE}int8", "--model.init_args.shard_backbone=true", cache=small_cache
+        )

@@ -14,7 +14,7 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.keyed_random import generator
 from musicinfuser.networks.backbones import Backbone, backbone_of, families_of, family_named
-from musicinfuser.networks.quantised import check_quantised, quantise
+from musicinfuser.networks.quantised import Quantised, check_quantised, quantise
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local, load_pretrained
 from musicinfuser.setting_checks import check_file
 from musicinfuser.setting_differences import without_defaults
@@ -39,8 +39,8 @@ class BackboneSpec:
     family: str = "mochi"
     """``mochi``, ``wan`` (Wan 2.1 T2V) or ``wan_5b`` (Wan 2.2 TI2V 5B); ``wan_on_mochi``, for
     the small world alone: Wan's form on Mochi's latents."""
-    quantize: Literal["int8", "fp8"] | None = None
-    """Keep the weights of the blocks' linear layers in 8 bits; null keeps them in ``dtype``."""
+    quantize: Quantised | None = None
+    """Keep the weights of the blocks' linear layers in 8 bits, or 4 (nf4); null: in ``dtype``."""
 
     def __post_init__(self) -> None:
         """Exactly one source, of a family there is."""
@@ -65,7 +65,7 @@ class BackboneSpec:
 def build_backbone(spec: BackboneSpec) -> Any:
     """The frozen transformer, of its family's ``model_class``, without gradient anywhere.
 
-    With ``spec.quantize`` the blocks' weights are in 8 bits, but for those that are not streamed.
+    With ``spec.quantize`` the blocks' weights are quantised, but for those that are not streamed.
 
     Under ``torch.device("meta")`` only names, shapes and types are made, without reading weights.
 

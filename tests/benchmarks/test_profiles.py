@@ -18,8 +18,9 @@ PROFILES = sorted(path.stem for path in (CONFIGS / "profiles").glob("*.yaml"))
 def command_line(profiles: list[str]) -> MusicInfuserCLI:
     files = [ROOT / "configs" / "base.yaml"]
     files += [ROOT / "configs" / "profiles" / f"{name}.yaml" for name in profiles]
-    if any("torchao" in file.read_text() for file in files[1:]):
-        pytest.importorskip("torchao")
+    for package in ("torchao", "bitsandbytes"):
+        if any(package in file.read_text() for file in files[1:]):
+            pytest.importorskip(package)
     return MusicInfuserCLI([f"--config={f}" for f in files] + ["--trainer.accelerator=cpu"],
                            run=False)  # fmt: skip
 

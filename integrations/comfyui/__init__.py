@@ -7,6 +7,7 @@ loader; noise levels, time and the sign of the velocity stay ComfyUI's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
@@ -18,11 +19,16 @@ from musicinfuser.adapters.folder import read_folder
 from musicinfuser.adapters.loading import adapter_parts, check_sizes
 from musicinfuser.adapters.settings import Adapter
 from musicinfuser.clip_size import LatentGeometry, geometry_of
+from musicinfuser.diffusion.guidance import guidance_away
 from musicinfuser.errors import UserError
+from musicinfuser.generation import audio_seconds, cut_span
 from musicinfuser.networks.music_adapter import MusicAdapter
-from musicinfuser.pipelines.conditions import ConditionsMixin, waveforms
+from musicinfuser.pipelines.conditions import ConditionsMixin, mono, waveforms
 
-KEY = "musicinfuser"
+KEY, WITHOUT_MUSIC = "musicinfuser", "musicinfuser_without_music"
+MUSIC_KEPT = 256  # features of windows of a song, under a MB each
+Music = Callable[[int, int], Tensor]
+"""Features ``(1, S, width)`` of so many latent frames from one on."""
 _WAN_BY_CHANNELS = {geometry_of(family).channels: family for family in ("wan", "wan_5b")}
 
 
@@ -42,8 +48,10 @@ class LoadedAdapter(ConditionsMixin):
         """Frames per second of the videos it was trained on."""
         return self.zica.fps
 
-    def features(self, audio: dict[str, Any], num_latent: int, start_seconds: float) -> Tensor:
-        """Features ``(1, S, width)`` of the sound of a clip with so many latent frames.
+    def music(self, audio: dict[str, Any], num_latent: int, start_seconds: float) -> Music:
+        """The sound of a video with so many latent frames, encoded for what is asked of it.
+
+        Each window's sound is encoded by itself, as `audio_by_windows` does for ``predict``.
 
         Raises:
             UserError: There are several sounds.
@@ -55,15 +63,30 @@ class LoadedAdapter(ConditionsMixin):
                 f"audio holds {len(sounds)} sounds, but one is for all videos; give one."
             )
         geometry, encoder = geometry_of(self.zica.family), self._audio_encoder()
-        num_frames = (num_latent - 1) * geometry.temporal + 1
-        spans = waveforms(
-            (sounds[0], audio["sample_rate"]), rate_hz=encoder.rate_hz, num_clips=1,
-            num_frames=num_frames, start_seconds=start_seconds, fps=self.fps, geometry=geometry,
-            context_seconds=encoder.context_seconds,
+        sound, rate_hz = (sounds[0], audio["sample_rate"]), encoder.rate_hz
+
+        def num_frames(length: int) -> int:
+            return (length - 1) * geometry.temporal + 1
+
+        waveforms(  # refuses what is silent or too short
+            sound, rate_hz=rate_hz, num_clips=1, num_frames=num_frames(num_latent),
+            start_seconds=start_seconds, fps=self.fps, geometry=geometry,
         )  # fmt: skip
-        found = self._features(encoder, spans, 1, num_frames, start_seconds, None)
-        assert isinstance(found, Tensor)
-        return found
+        name, waveform = mono(sound, rate_hz)
+
+        @lru_cache(MUSIC_KEPT)
+        def music(first: int, length: int) -> Tensor:
+            start = start_seconds + first * geometry.temporal / self.fps
+            seconds = audio_seconds(num_frames(length), fps=self.fps)
+            span, _ = cut_span(
+                name, waveform, start, seconds, rate_hz=rate_hz,
+                context_seconds=encoder.context_seconds,
+            )  # fmt: skip
+            found = self._features(encoder, [span], 1, num_frames(length), start, None)
+            assert isinstance(found, Tensor)
+            return found
+
+        return music
 
 
 class LoadMusicAdapter:
@@ -108,7 +131,8 @@ class ApplyMusicAdapter:
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
         """Music may be absent, then LoRA alone is applied; the latent says how long the video is.
 
-        A strength of 1 is as trained; so much counts what ZICA, or LoRA, adds.
+        A strength of 1 is as trained; so much counts what ZICA, or LoRA, adds. A guidance of 1 is
+        none.
         """
         strength = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 5.0, "step": 0.05})
         seconds = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 36000.0, "step": 0.01})
@@ -121,7 +145,13 @@ class ApplyMusicAdapter:
                 "music_strength": strength,
                 "lora_strength": strength,
             },
-            "optional": {"audio": ("AUDIO",)},
+            "optional": {
+                "audio": ("AUDIO",),
+                "music_guidance_scale": (
+                    "FLOAT",
+                    {"default": 1.0, "min": 0.0, "max": 20.0, "step": 0.1},
+                ),
+            },
         }
 
     def apply(
@@ -133,12 +163,13 @@ class ApplyMusicAdapter:
         music_strength: float,
         lora_strength: float,
         audio: dict[str, Any] | None = None,
+        music_guidance_scale: float = 1.0,
     ) -> tuple[Any, float]:
         """A copy of the model with both, and the frame rate of its videos.
 
         Raises:
             UserError: The model is not the adapter's, or its LoRA cannot be applied.
-            MediaError: As of `LoadedAdapter.features`.
+            MediaError: As of `LoadedAdapter.music`.
         """
         import comfy.model_management
         import comfy.model_patcher
@@ -147,18 +178,20 @@ class ApplyMusicAdapter:
 
         check_model(model.model.diffusion_model, adapter)
         num_latent = latent["samples"].shape[2]
-        features = None
+        music = None
         if audio is not None and music_strength:
-            features = adapter.features(audio, num_latent, start_seconds)
+            music = adapter.music(audio, num_latent, start_seconds)
         model = model.clone()
         if adapter.adapter.settings.lora is not None and lora_strength:
             lora = comfyui_lora(adapter.adapter)
             model, _ = comfy.sd.load_lora_for_models(model, None, lora, lora_strength, 0.0)
-        if features is not None:
+        if music is not None:
             model.add_wrapper_with_key(
                 comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY,
-                conditioned(adapter.zica, features, num_latent, music_strength),
+                conditioned(adapter.zica, music, num_latent, music_strength),
             )  # fmt: skip
+            if music_guidance_scale != 1:
+                model.set_model_sampler_post_cfg_function(guided_by_music(music_guidance_scale))
             # In a module, as ComfyUI sets attributes that diffusers' models do not let be set.
             weights = comfy.model_patcher.ModelPatcher(
                 nn.ModuleList([adapter.zica]),
@@ -194,13 +227,65 @@ def check_model(network: Any, adapter: LoadedAdapter) -> None:
     )  # fmt: skip
 
 
+def guided_by_music(scale: float) -> Callable[[dict[str, Any]], Tensor]:
+    """What ComfyUI runs after its guidance by text (``sampler_post_cfg_function``).
+
+    The equation of ``sampling.music_guidance_scale``, v + (scale - 1) (v_c - v_c_without), in
+    ComfyUI's denoised latents: these are x plus a multiple of v, and the factors of x add up to 0.
+    The same prompt without music is one more call of the model, as those of ComfyUI's own guidance
+    away from a changed model are (``PerturbedAttentionGuidance``, comfy_extras/nodes_pag.py).
+    """
+
+    def run(arguments: dict[str, Any]) -> Tensor:
+        import comfy.samplers
+
+        options = dict(arguments["model_options"])
+        given = options.get("transformer_options", {})
+        options["transformer_options"] = {**given, WITHOUT_MUSIC: True}
+
+        def without(x: Tensor, sigma: Tensor) -> Tensor:
+            found: list[Tensor] = comfy.samplers.calc_cond_batch(
+                arguments["model"], [arguments["cond"]], x, sigma, options
+            )
+            return found[0]
+
+        further = guidance_away(
+            lambda *_: arguments["denoised"], lambda *_: arguments["cond_denoised"], without,
+            scale - 1,
+        )  # fmt: skip
+        return further(arguments["input"], arguments["sigma"])
+
+    return run
+
+
+def _window(options: dict[str, Any], num_latent: int) -> tuple[int, int]:
+    """The first latent frame of what the sampler works on, and how many there are.
+
+    ComfyUI's context windows say which frames they are of (``IndexListContextHandler`` of
+    comfy/context_windows.py); some begin with a frame more, whose result is dropped.
+    """
+    window = options.get("context_window")
+    if window is None or window.dim != 2:
+        return 0, num_latent
+    frames, before = list(window.index_list), getattr(window, "causal_anchor_index", None)
+    if before is not None and before >= 0:
+        frames.insert(0, before)
+    if frames != list(range(frames[0], frames[0] + len(frames))):
+        raise UserError(
+            "a context window has latent frames that do not follow each other, so it has no music "
+            "of its own; choose context_schedule standard_static, or context_stride 1 with no "
+            "looped schedule."
+        )
+    return frames[0], len(frames)
+
+
 def conditioned(
-    zica: MusicAdapter, features: Tensor, num_latent: int, strength: float
+    zica: MusicAdapter, music: Music, num_latent: int, strength: float
 ) -> Callable[..., Tensor]:
     """What ComfyUI runs around each call of a model (``WrappersMP.APPLY_MODEL``).
 
     All prompts of a batch, the negative ones too, get the music, as in training and in the authors'
-    code.
+    code; a context window gets that of its own time.
     """
     geometry = geometry_of(zica.family)
 
@@ -214,15 +299,19 @@ def conditioned(
         transformer_options: dict[str, Any] | None = None,
         **others: Any,
     ) -> Tensor:
-        if x.shape[2] != num_latent:
+        options = dict(transformer_options or {})
+        if options.get(WITHOUT_MUSIC):
+            return executor(x, t, c_concat, c_crossattn, control, options, **others)
+        first, length = _window(options, num_latent)
+        if x.shape[2] != length or first + length > num_latent:
             raise UserError(
-                f"the sampler works on {x.shape[2]} latent frames, but the music is for "
-                f"{num_latent}; give MusicInfuser the latent that is sampled, in one piece."
+                f"the sampler works on {x.shape[2]} latent frames from {first} on, but the music "
+                f"is for {num_latent}; give MusicInfuser the latent that is sampled."
             )
         zica.to(x.device)  # there already, unless ComfyUI did not load it
-        tokens = zica.audio_projector(features.to(x.device), num_latent).expand(len(x), -1, -1)
+        features = music(first, length).to(x.device)
+        tokens = zica.audio_projector(features, length).expand(len(x), -1, -1)
         weight = None if strength == 1 else x.new_full((len(x),), strength, dtype=torch.float32)
-        options = dict(transformer_options or {})
         replaced = dict(options.get("patches_replace", {}))
         blocks = replaced["dit"] = dict(replaced.get("dit", {}))
         options["patches_replace"] = replaced

@@ -67,7 +67,7 @@ def frames_asked(
         if audio is None:
             raise UserError("num_seconds is infinite, but there is no audio; give a number.")
         sounds = audio if isinstance(audio, list) else [audio]
-        lengths = [len(_mono(s, _LENGTH_RATE_HZ)[1]) / _LENGTH_RATE_HZ for s in sounds]
+        lengths = [len(mono(s, _LENGTH_RATE_HZ)[1]) / _LENGTH_RATE_HZ for s in sounds]
         num_seconds = min(lengths, default=0.0) - start_seconds
     return frames_within(num_seconds, fps=fps, geometry=geometry)
 
@@ -187,7 +187,7 @@ def _span(
     audio: Any, rate_hz: int, num_frames: int, start_seconds: float, windows: Windows | None,
     context_seconds: float, fps: float, geometry: LatentGeometry,
 ) -> Tensor:  # fmt: skip
-    name, waveform = _mono(audio, rate_hz)
+    name, waveform = mono(audio, rate_hz)
     span_seconds = audio_seconds(num_frames, fps=fps, windows=windows)
     span, _ = cut_span(name, waveform, start_seconds, span_seconds, rate_hz=rate_hz)
     left_seconds = len(waveform) / rate_hz - start_seconds
@@ -215,7 +215,7 @@ def _span(
     return whole
 
 
-def _mono(audio: Sound, rate_hz: int) -> tuple[str, Tensor]:
+def mono(audio: Sound, rate_hz: int) -> tuple[str, Tensor]:
     """A sound's name and its samples, channels averaged."""
     if isinstance(audio, str | Path):
         return str(audio), read_audio(audio, rate_hz=rate_hz)

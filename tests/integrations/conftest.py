@@ -24,6 +24,7 @@ from musicinfuser.networks.zica import ZicaSpec
 from tests import small_wan
 from tests.adapted import with_trained_values
 from tests.conftest import ROOT
+from tests.integrations.stand_in import comfy  # noqa: F401 - a fixture
 from tests.networks.conftest import clip, pristine_backbone  # noqa: F401 - fixtures
 
 CHANNELS = {"mochi": 12, "wan": 16, "wan_5b": 48}

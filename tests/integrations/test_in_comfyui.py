@@ -150,7 +150,7 @@ def test_it_is_our_model(family, comfy, nodes, base, make_adapter, clip, song) -
     sigma = torch.tensor([0.93, 0.31])
     with torch.inference_mode():  # as ComfyUI runs nodes
         (adapter,) = nodes.LoadMusicAdapter().load(given.folder, given.encoder)
-        features = adapter.features(song, NUM_LATENT, 0.25)
+        features = adapter.music(song, NUM_LATENT, 0.25)(0, NUM_LATENT)
 
     @torch.inference_mode()
     def theirs(music: float, lora: float, *, audio: Any = song) -> Tensor:

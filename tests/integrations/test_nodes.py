@@ -6,11 +6,9 @@
 import copy
 import inspect
 import shutil
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,112 +17,23 @@ from torch import Tensor, nn
 
 from musicinfuser.adapters.comfyui import comfyui_lora
 from musicinfuser.adapters.folder import read_folder
+from musicinfuser.diffusion.windows import Windows
 from musicinfuser.errors import UserError
+from musicinfuser.generation import Conditions, SamplingSpec, denoise
 from musicinfuser.media.audio import clip_audio_seconds, resample
-from musicinfuser.networks.backbones import backbone_of
 from musicinfuser.networks.zica import ZicaSpec
+from musicinfuser.pipelines.conditions import waveforms
 from tests.audio_encoders import write_audio_encoder
 from tests.integrations.conftest import CHANNELS, NUM_LATENT
+from tests.integrations.stand_in import (
+    Patcher,
+    in_context_windows,
+    loaded,
+    sampling_function,
+    velocity,
+)
 
 FPS = {"mochi": 30, "wan": 16, "wan_5b": 24}
-
-
-class Network(nn.Module):
-    """diffusers' transformer, its blocks replaced where ComfyUI would let them be."""
-
-    def __init__(self, transformer: Any) -> None:
-        super().__init__()
-        self.transformer, self.kind = transformer, backbone_of(transformer)
-        self.kind.adapt_blocks()
-        self.blocks = self.kind.blocks
-        self.dim = self.hidden_size_x = self.kind.width
-        self.in_dim, self.model_type, self.ref_conv = transformer.config.in_channels, "t2v", None
-
-    def forward(
-        self, x: Tensor, sigma: Tensor, text: Tensor, mask: Tensor, options: dict
-    ) -> Tensor:
-        replaced = options.get("patches_replace", {}).get("dit", {})
-        time = self.kind.timestep(sigma)
-        (visual, *rest), given = self.kind.embed(x, text, time, mask, None)
-
-        def block(index: int, arguments: dict) -> dict:
-            streams = (arguments["img"], *arguments["txt"], None)
-            visual, *rest = self.kind.run_block(index, None, None, given, "none", *streams)
-            return {"img": visual, "txt": rest}
-
-        for i in range(len(self.blocks)):
-            arguments, original = {"img": visual, "txt": rest}, partial(block, i)
-            if ("double_block", i) in replaced:
-                out = replaced["double_block", i](arguments, {"original_block": original})
-            else:
-                out = original(arguments)
-            visual, rest = out["img"], out["txt"]
-        return self.kind.head(visual, given)
-
-
-class Patcher:
-    """What the nodes ask of ComfyUI's ModelPatcher."""
-
-    def __init__(self, model: Any, load_device: Any = None, offload_device: Any = None) -> None:
-        self.model, self.wrappers, self.lora = model, {}, None
-        self.more: dict[str, list[Patcher]] = {}
-
-    def clone(self) -> "Patcher":
-        return copy.copy(self)
-
-    def add_wrapper_with_key(self, kind: str, key: str, wrapper: Callable[..., Tensor]) -> None:
-        assert (kind, key) == ("apply_model", "musicinfuser")
-        self.wrappers = {key: [*self.wrappers.get(key, []), wrapper]}
-
-    def get_additional_models_with_key(self, key: str) -> list["Patcher"]:
-        return self.more.get(key, [])
-
-    def set_additional_models(self, key: str, models: list["Patcher"]) -> None:
-        self.more = {**self.more, key: models}
-
-
-def loaded(transformer: Any, family: str) -> Patcher:
-    """Under the name of ComfyUI's class, by which the nodes know it."""
-    name = "AsymmDiTJoint" if family == "mochi" else "WanModel"
-    return Patcher(SimpleNamespace(diffusion_model=type(name, (Network,), {})(transformer)))
-
-
-def velocity(model: Patcher, x: Tensor, sigma: Tensor, clip: Any, options: dict) -> Tensor:
-    def call(x, t, c_concat, c_crossattn, control, options, attention_mask):  # noqa: ANN202
-        assert c_concat is control is None
-        return model.model.diffusion_model(x, t, c_crossattn, attention_mask, options)
-
-    for wrapper in model.wrappers.get("musicinfuser", []):
-        call = partial(wrapper, call)
-    return call(x, sigma, None, clip.text, None, options, attention_mask=clip.text_mask)
-
-
-@pytest.fixture
-def comfy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules with what the nodes import."""
-
-    def load_lora_for_models(model, clip, lora, strength_model, strength_clip):  # noqa: ANN202
-        model = model.clone()
-        model.lora = (lora, strength_model)
-        return model, None
-
-    cpu = torch.device("cpu")
-    parts: dict[str, dict[str, Any]] = {
-        "comfy": {},
-        "comfy.model_management": {
-            "get_torch_device": lambda: cpu, "unet_offload_device": lambda: cpu,
-        },
-        "comfy.model_patcher": {"ModelPatcher": Patcher},
-        "comfy.patcher_extension": {"WrappersMP": SimpleNamespace(APPLY_MODEL="apply_model")},
-        "comfy.sd": {"load_lora_for_models": load_lora_for_models},
-    }  # fmt: skip
-    for name, contents in parts.items():
-        module = ModuleType(name)
-        vars(module).update(contents)
-        monkeypatch.setitem(sys.modules, name, module)
-        parent, _, own = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], own, module)
 
 
 @pytest.fixture
@@ -158,7 +67,7 @@ def test_it_is_our_model(made, strength, clip, song) -> None:
     ours, x, sigma = made.given.model, made.latents, made.sigma
     # The features by themselves: the sound of 0.25 s on, as long as such a clip's.
     sound, rate = song["waveform"][0].mean(dim=0)[None], song["sample_rate"]
-    found = made.adapter.features(song, NUM_LATENT, 0.25)
+    found = made.adapter.music(song, NUM_LATENT, 0.25)(0, NUM_LATENT)
     kind = ours.kind
     num_frames = (NUM_LATENT - 1) * kind.geometry.temporal + 1
     sound = resample(sound[0], from_hz=rate, to_hz=16_000)[4000:]
@@ -180,9 +89,107 @@ def test_it_is_our_model(made, strength, clip, song) -> None:
     }
 
 
+def prompts_of(clip: Any) -> tuple[list, list]:
+    """Positive and negative, as ComfyUI's samplers hand them on."""
+    text, mask = clip.text, clip.text_mask
+    found = [(text, mask), (text.flip(0), mask.flip(0))]
+    positive, negative = (
+        [{"model_conds": {"c_crossattn": text, "attention_mask": mask}}] for text, mask in found
+    )
+    return positive, negative
+
+
+def one_step(made: Any, clip: Any, x: Tensor, sampling: dict, audio: Any, **options: Any) -> Tensor:
+    """Our sampler's latents after the one step from noise to none: what it takes for denoised."""
+    family = made.adapter.zica.family
+    return denoise(
+        made.given.model,
+        Conditions(
+            clip.text, clip.text.flip(0), audio, clip.text_lengths, clip.text_lengths[::-1]
+        ),
+        x, SamplingSpec(num_steps=1, family=family, **sampling), lora_scale=0.0, **options,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", CHANNELS, indirect=True)
+@pytest.mark.parametrize("text_scale", [1.0, 4.0])
+def test_guidance_by_music_is_our_samplers(made, text_scale, clip, song) -> None:
+    positive, negative = prompts_of(clip)
+    x, noisy = made.latents, torch.ones(2)
+    music = made.adapter.music(song, NUM_LATENT, 0.25)(0, NUM_LATENT).expand(2, -1, -1)
+    results = {}
+    for scale in (0.0, 1.0, 3.0):
+        model = made.apply(music_guidance_scale=scale)
+        results[scale] = sampling_function(model, x, noisy, negative, positive, text_scale)
+        scales = {"guidance_scale": text_scale, "music_guidance_scale": scale}
+        expected = one_step(made, clip, x, scales, music)
+        torch.testing.assert_close(results[scale], expected, rtol=1e-5, atol=1e-5)
+    assert (results[3.0] - results[1.0]).abs().max() > 0.01
+    assert "sampler_post_cfg_function" not in made.apply().model_options
+    assert "sampler_post_cfg_function" not in made.bare.model_options
+    # At another noise level: the equation in velocities.
+    model, sigma = made.apply(music_guidance_scale=3.0), made.sigma
+    found = sampling_function(model, x, sigma, negative, positive, 1.0)
+    with_music, without = (velocity(m, x, sigma, clip, {}) for m in (model, made.bare))
+    guided = with_music + 2 * (with_music - without)
+    found = (found - x) / sigma[:, None, None, None, None]
+    torch.testing.assert_close(found, guided, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", CHANNELS, indirect=True)
+def test_a_song_in_context_windows_is_our_samplers(made, clip, song) -> None:
+    """Windows and weights are ours here: ComfyUI has its own."""
+    num, family = 7, made.adapter.zica.family
+    encoder, kind = made.adapter._audio_encoder(), made.given.model.kind
+    geometry, fps = kind.geometry, kind.geometry.fps
+    windows = Windows(num, NUM_LATENT, overlap=1, frames_per_latent=geometry.temporal)
+    num_frames = (num - 1) * geometry.temporal + 1
+    x = torch.randn(2, CHANNELS[family], num, 4, 6, generator=torch.Generator().manual_seed(2))
+    sounds = waveforms(
+        (song["waveform"][0], song["sample_rate"]), rate_hz=encoder.rate_hz, num_clips=1,
+        num_frames=num_frames, start_seconds=0.25, fps=fps, geometry=geometry, windows=windows,
+    )  # fmt: skip
+    features = made.adapter._features(encoder, sounds, 1, num_frames, 0.25, windows)
+    features = {start: of.expand(2, -1, -1) for start, of in features.items()}
+    assert len(features) == 3
+    scales = {"guidance_scale": 2.0, "music_guidance_scale": 3.0}
+    expected = one_step(made, clip, x, scales, features, windows=windows)
+
+    positive, negative = prompts_of(clip)
+    model = made.apply(latent={"samples": x}, music_guidance_scale=3.0)
+
+    def found(handler: Callable[..., list]) -> Tensor:
+        return sampling_function(
+            model, x, torch.ones(2), negative, positive, 2.0, context_handler=handler
+        )
+
+    result = found(in_context_windows(windows))
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    # With a frame before each window but the first, whose music begins a frame earlier.
+    further = found(in_context_windows(windows, causal_window_fix=True))
+    first = windows.starts[1]
+    torch.testing.assert_close(further[:, :, :first], result[:, :, :first], rtol=1e-5, atol=1e-5)
+    assert (further - result).abs().max() > 0.01
+
+
+def test_context_windows_with_gaps_are_refused(made, clip) -> None:
+    model = made.apply()
+    for frames in ([0, 2], [2, 0]):
+        options = {"context_window": SimpleNamespace(index_list=frames, dim=2)}
+        with pytest.raises(UserError, match="do not follow each other.* standard_static"):
+            velocity(model, made.latents[:, :, frames], made.sigma, clip, options)
+    # Those over other dimensions, such as videos of a batch, hold all of the music's time.
+    options = {"context_window": SimpleNamespace(index_list=[1], dim=0)}
+    velocity(model, made.latents, made.sigma, clip, options)
+
+
 @torch.no_grad()
 def test_without_music_or_strength_the_model_is_as_it_was(made, clip) -> None:
-    for model in (made.apply(0.0), made.apply(audio=None)):
+    for changes in ({"music": 0.0}, {"audio": None}):
+        model = made.apply(**changes, music_guidance_scale=3.0)
+        assert "sampler_post_cfg_function" not in model.model_options
         assert not model.wrappers and not model.more and model.lora is None
     made.apply(1.0, 1.0)
     assert not made.bare.wrappers and made.bare.lora is None
@@ -279,7 +286,7 @@ def test_sounds_that_are_refused(made, song, change, message) -> None:
 @torch.no_grad()
 def test_other_latents_than_the_music_is_for_are_refused(made, clip) -> None:
     model = made.apply()
-    with pytest.raises(UserError, match="works on 2 latent frames, but the music is for 3"):
+    with pytest.raises(UserError, match="works on 2 latent frames from 0 on, but the mus.* 3"):
         velocity(model, made.latents[:, :, :2], made.sigma, clip, {})
 
     def longer(arguments: dict, extra: dict) -> dict:

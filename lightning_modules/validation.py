@@ -56,8 +56,10 @@ class Validation(nn.Module):
         self._has_warned = False
 
     def start(self) -> None:
-        """Forget the clips of a validation that was given up."""
+        """Forget the validation before, also one that was given up."""
         self._music_gap = MusicGap()
+        for metric in self.means:
+            metric.reset()  # type: ignore[operator]
 
     def update(self, batch: ClipBatch, losses_of: Callable[..., Tensor]) -> None:
         """Measure a batch.
@@ -96,8 +98,6 @@ class Validation(nn.Module):
         for is_given in self._first_frames:
             found, losses = losses[:num_losses], losses[num_losses:]
             logged |= self._named(found, "_first_frame" if is_given else "")
-        for metric in self.means:
-            metric.reset()  # type: ignore[operator]
         clips = trainer.datamodule.validation_clips  # type: ignore[attr-defined]
         gap = self._music_gap.compute(trainer.strategy, num_clips=len(clips), seed=seed)
         if gap is not None:

@@ -33,6 +33,14 @@ class Seen(L.Callback):
         self.validation.append(batch)
 
 
+class GivenUp(L.Callback):
+    """Leaves the values of a validation that did not come to its end."""
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        for mean in pl_module.validation.means:
+            mean.update(torch.tensor(1e3))
+
+
 def metrics(cli) -> dict[str, float]:
     return {n: v.item() for n, v in cli.trainer.callback_metrics.items() if n.startswith("val/")}
 
@@ -65,6 +73,11 @@ def test_two_runs_agree_to_the_bit(validate: Callable, plain: dict[str, float]) 
         f"val/music_gap_sigma_{level}" for level in LEVELS
     }
     assert all(map(math.isfinite, plain.values()))
+
+
+def test_one_that_was_given_up_leaves_nothing(validate: Callable, plain: dict[str, float]) -> None:
+    left = "--trainer.callbacks+={class_path: tests.test_validate.GivenUp}"
+    assert metrics(validate(left)) == plain
 
 
 def test_batch_size_and_seed_of_the_run_do_not_matter(

@@ -28,7 +28,7 @@ class LayerStrategy:
     strategy: Literal["even", "first", "middle", "last", "all", "adaptability"]
     """``adaptability`` is the authors' list at depth 48; any other depth needs ``scores``."""
     num_layers: int | None = None
-    """How many blocks; a third of the depth when absent (Appendix G: 16 of 48)."""
+    """How many blocks; a third of the depth, at least one, when absent (Appendix G: 16 of 48)."""
     scores: str | None = None
     """A json file ``{"scores": [one number per block]}``; the highest win, ties to the lower
     index. Further fields, as configs/adaptability.yaml's job writes, are not looked at. Only for
@@ -48,7 +48,7 @@ def select_layers(layers: list[int] | LayerStrategy, depth: int) -> tuple[int, .
     """
     if not isinstance(layers, LayerStrategy):
         return _checked_indices(layers, depth)
-    number = layers.num_layers if layers.num_layers is not None else depth // 3
+    number = layers.num_layers if layers.num_layers is not None else max(depth // 3, 1)
     if layers.strategy == "all":
         if layers.num_layers not in (None, depth):
             raise UserError(

@@ -28,6 +28,7 @@ def test_baselines_at_depth_48():
 def test_baselines_at_other_depths_and_counts():
     assert select("even", 6) == (0, 3)
     assert select("even", 10, num_layers=4) == (0, 2, 5, 7)
+    assert select("even", 2) == (0,)  # a third, but at least one
     assert select("first", 6) == (0, 1)
     assert select("middle", 6) == (2, 3)
     assert select("middle", 7, num_layers=2) == (2, 3)

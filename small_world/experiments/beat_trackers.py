@@ -175,7 +175,7 @@ def rows_of(name: str, pieces: Sequence[TrackedPiece]) -> list[Row]:
                 "F": text,
                 "not at its tempo": ", ".join(f"{n} at {r}" for r, n in wrong.items()) or "-",
                 "F, tempo told": told,
-                "lag, ms": f"{np.median(lags):.0f} ({min(lags):.0f} to {max(lags):.0f})"
+                "lag, ms": f"{round(np.median(lags))} ({round(min(lags))} to {round(max(lags))})"
                 if lags
                 else "-",
             }

@@ -65,12 +65,8 @@ def main(args: list[str] | None = None) -> None:
 
 def from_shell() -> None:
     """Run a command, and print in one sentence what the user can mend."""
-    try:
-        with in_one_sentence("evaluate.py"):
-            main()
-    except KeyboardInterrupt:
-        print("evaluate.py: stopped; repeat the command to go on.", file=sys.stderr)
-        sys.exit(130)
+    with in_one_sentence("evaluate.py", goes_on=True):
+        main()
 
 
 if __name__ == "__main__":

@@ -170,5 +170,5 @@ def main(arguments: Sequence[str] | None = None, *, url: str = VIDEO_URL) -> int
 
 
 if __name__ == "__main__":
-    with in_one_sentence("fetch_aist"):
+    with in_one_sentence("fetch_aist", goes_on=True):
         sys.exit(main())

@@ -93,10 +93,21 @@ def looked_for(path: str | Path) -> str:
 
 
 @contextmanager
-def in_one_sentence(program: str) -> Iterator[None]:
-    """End a program with exit code 1 and one sentence where its user can mend what is wrong."""
+def in_one_sentence(program: str, *, goes_on: bool = False) -> Iterator[None]:
+    """End a program with exit code 1 and one sentence where its user can mend what is wrong.
+
+    Interrupted from the keyboard, it ends with exit code 130 and a sentence, too.
+
+    Args:
+        program: Its name.
+        goes_on: Whether the same command goes on where it was interrupted.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        advice = "; repeat the command to go on" if goes_on else ""
+        print(f"{program}: stopped{advice}.", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         found: Any = user_error(error) if isinstance(error, UserError | OSError) else None
         if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:

@@ -100,3 +100,16 @@ def test_what_the_system_refuses_is_no_traceback(
             refused()
         except OSError:
             print(1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "said"),
+    [(False, "program: stopped.\n"), (True, "program: stopped; repeat the command to go on.\n")],
+)
+def test_an_interrupt_is_no_traceback(
+    goes_on: bool, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop, in_one_sentence("program", goes_on=goes_on):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == said

@@ -16,7 +16,6 @@ import torch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-# What workers need is imported once, in the process that they are forked from.
 PRELOADED = ["__main__", "torchmetrics", "av", "scipy.ndimage", "dance_eval.loading"]
 
 
@@ -31,10 +30,10 @@ class WorkerLost:
         """What happened and what may help."""
         if self.exit_code == -signal.SIGKILL:
             return (
-                "The process that scored the clip was killed, as happens when memory runs out; "
-                "repeat the command with fewer --num_workers."
+                "The process that worked on it was killed, as happens when memory runs out; repeat "
+                "the command with fewer workers."
             )
-        return f"The process that scored the clip ended with code {self.exit_code}."
+        return f"The process that worked on it ended with code {self.exit_code}."
 
 
 def num_cpus() -> int:
@@ -43,7 +42,11 @@ def num_cpus() -> int:
 
 
 def results_of(
-    tasks: Sequence[Task], work: Callable[[Task], Result], *, num_workers: int
+    tasks: Sequence[Task],
+    work: Callable[[Task], Result],
+    *,
+    num_workers: int,
+    preloaded: Sequence[str] = PRELOADED,
 ) -> Iterator[tuple[int, Result | WorkerLost]]:
     """Results in the order in which they are ready.
 
@@ -52,11 +55,18 @@ def results_of(
     keyboard are left to this process. A process that dies costs its own task and is replaced; an
     exception ends everything. Tasks, work and results are picklable.
 
+    Args:
+        tasks: What to work on.
+        work: Gives the result of a task.
+        num_workers: How many processes.
+        preloaded: Modules that work needs, imported once, in the process that others are forked
+            from.
+
     Yields:
         The number of a task and its result, or how its process was lost.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(list(preloaded))
     # Plain bytes: tensors would otherwise be passed through shared memory, which may be small.
     payload = pickle.dumps(work)
     waiting = iter(range(len(tasks)))

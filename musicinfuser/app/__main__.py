@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -38,8 +37,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with in_one_sentence("app"):
-            main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with in_one_sentence("app"):
+        main()

@@ -18,5 +18,5 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with in_one_sentence("small_world"):
+    with in_one_sentence("small_world", goes_on=True):
         main()

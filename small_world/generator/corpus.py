@@ -1,16 +1,16 @@
 """Writing a small world to disk, and reading what was written."""
 
 import dataclasses
+import functools
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from dance_eval.metrics.workers import WorkerLost, results_of
 from datamodules.aist_names import AISTName, music_of, tables
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
@@ -162,23 +162,17 @@ def _make_all(
 ) -> Iterator[None]:
     if num_workers == 0 or not items:
         for item in items:
-            _make(out, item, recipe)
+            _make(out, recipe, item)
             yield
         return
-    # Spawned, since a fork would copy the threads' locks of torch and PyAV.
-    pool = ProcessPoolExecutor(
-        num_workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
-    )
-    with pool:
-        for done in as_completed([pool.submit(_make, out, item, recipe) for item in items]):
-            done.result()
-            yield
+    work = functools.partial(_make, out, recipe)
+    for number, lost in results_of(items, work, num_workers=num_workers, preloaded=[__name__]):
+        if isinstance(lost, WorkerLost):
+            raise UserError(f"{_files(out, items[number], recipe)[0].name}: {lost}")
+        yield
 
 
-def _make(out: Path, item: Item, recipe: SmallWorldRecipe) -> None:
+def _make(out: Path, recipe: SmallWorldRecipe, item: Item) -> None:
     media, *captions, truth_file = _files(out, item, recipe)
     truth: dict[str, Any] = {"file": f"{media.parent.name}/{media.name}"}
     if isinstance(item, str):

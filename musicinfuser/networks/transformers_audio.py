@@ -154,14 +154,16 @@ class TransformersAudio(AudioEncoder):
         self, waveforms: Tensor, *, device: torch.device, speeds: Sequence[float] = SPEEDS
     ) -> Tensor:
         """What the head says of each token, ``(B, S, 3, 2)``: the mean of several speeds."""
-        found = []
+        num_tokens, found = self.num_features(waveforms.shape[1]), []
+        if num_tokens == 0:
+            return torch.zeros(len(waveforms), 0, len(CYCLES_BEATS), 2, device=device)
         for speed in speeds:
             sound = at_speed(waveforms, speed, rate_hz=self.rate_hz)
             if self.num_features(sound.shape[1]) > 0:
                 logits = self.module(self._values(sound, device)).logits
                 points = logits.unflatten(-1, (len(CYCLES_BEATS), 2))
-                num = self.num_features(waveforms.shape[1])
-                found.append(at_own_speed(points, speed, num, first=self.window / 2 / self.hop))
+                first = self.window / 2 / self.hop
+                found.append(at_own_speed(points, speed, num_tokens, first=first))
         return torch.stack(found).mean(dim=0)
 
     def _values(self, waveforms: Tensor, device: torch.device) -> Tensor:

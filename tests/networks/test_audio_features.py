@@ -180,6 +180,7 @@ def test_of_sound_too_short_for_the_faster_speeds_the_others_say(tmp_path):
     encoder = TransformersAudio(str(folder), layer="beats")
     with torch.no_grad():
         assert encoder.encode(torch.zeros(1, encoder.window), device=CPU).shape == (1, 1, 6)
+        assert encoder.encode(torch.zeros(1, 100), device=CPU).shape == (1, 0, 6)
 
 
 def test_positions_in_the_beat_need_a_head(tmp_path):

@@ -15,7 +15,8 @@ from torch import Tensor
 from musicinfuser.media.audio import resample
 
 # Constants were chosen on songs of small_world/generator/training_songs.csv, which the encoder had
-# not learned from.
+# not learned from; that several speeds help was seen on small_world/experiments/recorded_songs.csv
+# before (docs/small_world.md).
 CYCLES_BEATS = (1, 2, 4)
 """Lengths of the three cycles."""
 SPEEDS = (1.0, 0.84, 0.92, 1.09, 1.19)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from musicinfuser.networks.backbone import BackboneSpec
 from musicinfuser.networks.backbones import family_named
 from musicinfuser.networks.combined_audio import audio_encoder_of
 from musicinfuser.networks.encoders import EncodersSpec
-from musicinfuser.networks.transformers_audio import TransformersAudio, check_audio_encoder
+from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.networks.weights_fingerprint import UNUSED, bare_names
 from musicinfuser.pretrained_sources import (
     HOW_TO_GET,
@@ -87,18 +86,8 @@ def encoder_parts(spec: EncodersSpec) -> list[Part]:
     found = [p for p in audio_encoder_of(asdict(spec)).parts if isinstance(p, TransformersAudio)]
     for number, audio in enumerate(found, 1):
         name = AUDIO_ENCODER if number == 1 else f"{AUDIO_ENCODER} {number}"
-        build = partial(_audio_encoder, audio=audio)
-        parts.append(Part(name, audio.source, audio.subfolder, "model", build))
+        parts.append(Part(name, audio.source, audio.subfolder, "model", audio.skeleton))
     return parts
-
-
-def _audio_encoder(config: dict[str, Any], *, audio: TransformersAudio) -> nn.Module:
-    from transformers import AutoModel
-
-    encoder = AutoModel.from_config(audio.network_config(config))
-    kind = config.get("_name_or_path") or config["model_type"]
-    check_audio_encoder(encoder, str(kind), layer=audio.layer)
-    return encoder
 
 
 def check_parts(
@@ -208,8 +197,12 @@ def _compare(
             f"{part.name}: {folder} holds weights of type {', '.join(foreign)}; give them in bf16, "
             "fp16 or fp32."
         )
-    head = "" if part.name != "audio_encoder" else f"{skeleton.base_model_prefix}."
-    for sentence in differences(head, skeleton, stored):
+    prefix = ""
+    if part.name.startswith(AUDIO_ENCODER):  # of one with a head, whose head may not be used
+        prefix = f"{getattr(skeleton, 'base_model_prefix', '')}."
+        if any(name.startswith(prefix) for name in skeleton.state_dict()):
+            prefix = ""
+    for sentence in differences(prefix, skeleton, stored):
         report.problem(f"{part.name}: {sentence} in {folder}; give the part its config is of.")
 
 

@@ -290,6 +290,20 @@ def test_a_checkpoint_of_another_run(
     assert problem.startswith(f"{broken} cannot be read as a checkpoint")
 
 
+def test_the_recipe_of_the_small_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the parts and the cache that ship."""
+    monkeypatch.chdir(ROOT)
+    cli = main(
+        [
+            "check",
+            "--config=configs/base.yaml",
+            "--config=configs/small_world/small.yaml",
+            "--data.init_args.cache_dir=assets/small-cache",
+        ]
+    )
+    assert cli.report.problems == []
+
+
 def test_other_trainings_are_accepted(capsys) -> None:
     """The small parts' own trainings have no pretrained parts to look at."""
     cli = main(

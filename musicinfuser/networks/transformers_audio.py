@@ -118,11 +118,12 @@ class TransformersAudio(AudioEncoder):
             MissingWeightsError: Nothing loadable there.
             UserError: It takes no waveforms, or has no such layer or head.
         """
-        from transformers import AutoModel, AutoModelForAudioFrameClassification
-
-        kind = AutoModelForAudioFrameClassification if self.layer == BEATS else AutoModel
         model, found = load_pretrained(
-            kind, self.source, self.subfolder, dtype=torch.float32, output_loading_info=True
+            self._auto_class(),
+            self.source,
+            self.subfolder,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
         if any(name.startswith("classifier.") for name in found["missing_keys"]):
             raise _no_head(self.source)
@@ -204,6 +205,22 @@ class TransformersAudio(AudioEncoder):
         if self.layer == BEATS:
             return f"{found}, layer {self.layer}, at speeds {SPEEDS}"
         return found if self.layer is None else f"{found}, layer {self.layer}"
+
+    def _auto_class(self) -> Any:
+        """The class that builds the network, with the head where that is its features."""
+        from transformers import AutoModel, AutoModelForAudioFrameClassification
+
+        return AutoModelForAudioFrameClassification if self.layer == BEATS else AutoModel
+
+    def skeleton(self, config: dict[str, Any]) -> nn.Module:
+        """The network that a ``config.json`` describes, without its weights.
+
+        Raises:
+            UserError: transformers does not know it, or it has no such layer or head.
+        """
+        built = self._auto_class().from_config(self.network_config(config))
+        check_audio_encoder(built, self.source, layer=self.layer)
+        return built
 
     def network_config(self, config: dict[str, Any]) -> "PreTrainedConfig":
         """Of the network that a ``config.json`` describes.

@@ -172,6 +172,38 @@ def test_every_encoder_that_encode_accepts(tmp_path: Path, kind: str) -> None:
     assert "1 tensor missing, e.g. feature_projection.layer_norm.bias, in" in problem
 
 
+@pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-bert"])
+def test_encoders_with_a_head_for_beats(tmp_path: Path, kind: str) -> None:
+    """The head is looked at where it is the features, and left aside where it is not."""
+    source = str(write_audio_encoder(tmp_path / "encoder", kind, head=True))
+    path = tmp_path / "encoder" / "model.safetensors"
+    beats = EncodersSpec(audio=source, audio_layer="beats")
+    both = EncodersSpec(
+        audio_features=[
+            {"features": "encoder", "source": source, "layer": layer} for layer in ("beats", 1)
+        ]
+    )
+    for spec in (beats, both):
+        report = Report()
+        _, rows = check_parts(encoder_parts(spec)[2:], report)
+        assert report.problems == []
+        assert {row["names and shapes"] for row in rows} == {"as expected"}
+    tensors = load_file(path)
+    del tensors["classifier.bias"]
+    save_tensors(tensors, path)
+    check_parts(encoder_parts(both)[2:], report)
+    (problem,) = report.problems
+    assert problem.startswith("audio_encoder: 1 tensor missing, e.g. classifier.bias, in")
+
+
+def test_an_encoder_without_the_head_for_beats(tmp_path: Path) -> None:
+    report = Report()
+    source = str(write_audio_encoder(tmp_path / "encoder"))
+    check_parts(encoder_parts(EncodersSpec(audio=source, audio_layer="beats"))[2:], report)
+    (problem,) = report.problems
+    assert f"{source} has no head for positions in beat" in problem
+
+
 def test_what_encode_refuses_is_refused(small_parts: Path) -> None:
     def found(subfolder: str, **changes) -> str:
         report = Report()

@@ -40,7 +40,7 @@ GEOMETRIES = {
         "Wan's 5B", temporal=4, spatial=16, channels=48, fps=24.0, takes_image=True
     ),
     "wan_on_mochi": LatentGeometry(
-        "Wan on Mochi's latents", temporal=6, spatial=8, channels=12, fps=30.0
+        "Wan on Mochi's latents", temporal=6, spatial=8, channels=12, fps=30.0, takes_image=True
     ),
 }
 """By family, as in ``model.backbone.family``; `musicinfuser.networks.backbones` has the rest.

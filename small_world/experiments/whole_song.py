@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.report import Figure, write_result
@@ -27,7 +28,8 @@ from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.motion import frame_difference, kinematic_beats
 from dance_eval.tables import csv_table
 from datamodules.aist_names import tables
-from musicinfuser.atomic_files import write_text
+from datamodules.folders import find_videos
+from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.diffusion.windows import Windows
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.label_files import read_json, read_json_lines
@@ -203,9 +205,28 @@ def colour_figures(videos: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[lis
     return figures, found
 
 
-def write_music(folder: Path, *, num_songs: int, seconds: float) -> None:
-    """A wav per song, its beats beside it, and the list of requests."""
+def first_pictures(videos: Path, folder: Path) -> list[str]:
+    """The first frame of each video as a picture in ``folder``; their names."""
+    names = []
+    for path in find_videos(videos):
+        frames = read_clip(
+            path, start_seconds=0.0, num_frames=1, height=SIDE, width=SIDE, crop=None
+        )
+        names.append(f"{path.stem}.png")
+        with atomic_file(folder / names[-1]) as partial:
+            Image.fromarray(frames[0].numpy()).save(partial, format="PNG")
+    return names
+
+
+def write_music(
+    folder: Path, *, num_songs: int, seconds: float, videos: Path | None = None
+) -> None:
+    """A wav per song, its beats beside it, and the list of requests.
+
+    With ``videos`` each dance begins with the first frame of one of them, in turn.
+    """
     known, rows = tables(), list[Row]()
+    pictures = first_pictures(videos, folder / "pictures") if videos else []
     codes = sorted(known.held_out_music)
     for number in range(num_songs):
         code = codes[number % len(codes)]
@@ -222,6 +243,8 @@ def write_music(folder: Path, *, num_songs: int, seconds: float) -> None:
             "setting in a studio with a white backdrop, captured from a front view"
         )
         rows.append({"track": f"music/{path.name}", "prompt": prompt, "seed": number})
+        if pictures:
+            rows[-1]["image"] = f"pictures/{pictures[number % len(pictures)]}"
     write_text(folder / "requests.csv", csv_table(rows))
 
 
@@ -245,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     music.add_argument("folder", type=Path)
     music.add_argument("--songs", type=int, default=32)
     music.add_argument("--seconds", type=float, default=13.0)
+    music.add_argument("--pictures", type=Path, help="videos with whose first frames dances begin")
     helps = {"measure": "measure videos of these requests", "colours": "of any videos in windows"}
     for name, what in helps.items():
         command = commands.add_parser(name, help=what)
@@ -252,7 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--out", type=Path, required=True, help="the result, a .json file")
     settings = parser.parse_args(arguments)
     if settings.command == "music":
-        write_music(settings.folder, num_songs=settings.songs, seconds=settings.seconds)
+        write_music(
+            settings.folder, num_songs=settings.songs, seconds=settings.seconds,
+            videos=settings.pictures,
+        )  # fmt: skip
         return
     rows = [row for _, row in read_json_lines(settings.videos / "manifest.jsonl")]
     if not all(row.get("window_frames") for row in rows):

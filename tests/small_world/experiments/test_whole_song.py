@@ -1,5 +1,6 @@
 """What the benchmark of songs in windows calls a seam, and what it says of one."""
 
+import csv
 import json
 import math
 
@@ -8,6 +9,7 @@ import torch
 
 from musicinfuser.atomic_files import write_json_lines
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.media.pictures import read_picture
 from musicinfuser.media.video_writing import write_video
 from small_world.experiments.whole_song import (
     Song,
@@ -118,3 +120,19 @@ def test_colours_that_leave_the_first_frame_are_seen(tmp_path):
     for what, portion in expected.items():
         (value,) = (found for name, found in turned.items() if name.endswith(what))
         assert value == pytest.approx(portion * whole, abs=25)
+
+
+def test_dances_begin_with_pictures_of_videos(tmp_path):
+    """Of two videos in turn, as they are decoded."""
+    for name, value in {"a": 60, "b": 200}.items():
+        frames = torch.full((8, 64, 64, 3), value, dtype=torch.uint8)
+        write_video(tmp_path / "videos" / f"{name}.mp4", frames, fps=30)
+    folder = tmp_path / "songs"
+    songs = ["music", str(folder), "--seconds=3"]
+    main([*songs, "--songs=3", f"--pictures={tmp_path / 'videos'}"])
+    rows = list(csv.DictReader((folder / "requests.csv").read_text().splitlines()))
+    found = [read_picture(folder / row["image"], height=64, width=64) for row in rows]
+    assert [float(p.float().mean()) for p in found] == pytest.approx([60, 200, 60], abs=4)
+    main([*songs, "--songs=1"])
+    (row,) = csv.DictReader((folder / "requests.csv").read_text().splitlines())
+    assert "image" not in row

@@ -138,7 +138,12 @@ class ZeroInitCrossAttention(nn.Module):
         self.positions, self.frame_window = spec.positions, spec.frame_window
         head_width = inner // spec.num_heads
         if spec.positions != "none" and head_width % 2:
-            raise UserError(f"zica.positions needs heads of even width, not {head_width}.")
+            even = inner - spec.num_heads or inner + spec.num_heads
+            raise UserError(
+                f"zica.positions is {spec.positions}, which needs heads of even width, not "
+                f"{head_width}: {inner} channels over {spec.num_heads} heads; set zica.width to a "
+                f"multiple of {2 * spec.num_heads}, such as {even}, or zica.positions to none."
+            )
         self.normalised = spec.query_norm
         self.to_q = nn.Linear(width, inner, bias=spec.bias)
         self.to_k = nn.Linear(inner, inner, bias=spec.bias)

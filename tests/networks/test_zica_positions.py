@@ -111,5 +111,5 @@ def test_settings_that_cannot_take_effect(options: dict, message: str) -> None:
 
 
 def test_heads_of_odd_width() -> None:
-    with pytest.raises(ValueError, match="heads of even width, not 3"):
+    with pytest.raises(ValueError, match=r"not 3: 6 channels over 2 heads; .* 4, such as 4, or"):
         ZeroInitCrossAttention(6, ZicaSpec(num_heads=2, positions="rotary"))

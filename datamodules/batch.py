@@ -24,6 +24,7 @@ class ClipItem:
     caption: str = ""
     music_weight: float | None = None
     mask: Tensor | None = None
+    music: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class ClipBatch:
     """``(B,)`` fp32, 0 where the music was dropped and else 1; None where no music ever is."""
     mask: Tensor | None = None
     """``(B, T, H, W)`` fp32 in [0, 1], where the dancers are; None where no masks are read."""
+    music: tuple[str, ...] = ()
+    """What tells the pieces of music apart: AIST's code, else the file that a clip is of."""
 
     def __len__(self) -> int:
         """Samples in the batch."""
@@ -100,4 +103,5 @@ def collate(items: Sequence[ClipItem]) -> ClipBatch:
         captions=tuple(item.caption for item in items),
         music_weight=torch.tensor(weights) if weights else None,
         mask=torch.stack(masks) if masks else None,
+        music=tuple(item.music for item in items),
     )

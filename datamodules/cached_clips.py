@@ -239,4 +239,5 @@ def _item(
         latents_mean=torch.tensor(header.recipe.latents_mean),
         latents_std=torch.tensor(header.recipe.latents_std),
         caption=caption,
+        music=header.music or header.attributes.get("file", header.clip_id),
     )

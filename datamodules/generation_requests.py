@@ -11,8 +11,10 @@ from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests
 from datamodules.track_tempi import TempoSpec
+from musicinfuser.aist_music import music_code
 from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, check_takes_image
 from musicinfuser.errors import UserError, looked_for
+from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
 from musicinfuser.media.audio import read_audio
@@ -70,8 +72,9 @@ class RequestsSpec:
     """Every track at several tempi, each clip from the same moment of the music."""
     heard: list[float | str] = field(default_factory=lambda: [0.0])
     """The audio conditioning, a clip for each: a number is the track so many seconds late (from an
-    earlier start), ``silence`` a silent sound, ``another track`` the next one of the music,
-    ``nothing`` the model without its audio layers. The clips keep the sound of their track."""
+    earlier start), ``silence`` a silent sound, ``another track`` the next one of the music that is
+    another piece, ``nothing`` the model without its audio layers. The clips keep the sound of their
+    track."""
     image: str | None = None
     """A picture that every clip begins with, of a backbone that can (``wan_5b``): its largest box
     of the clip's aspect, from the middle, resized. In a list a column ``image`` names it."""
@@ -133,7 +136,7 @@ def make_requests(
         starts = spec.tempo.starts(tracks, offset_seconds=spec.track_offset_seconds)
     if not spec.seeds:
         raise UserError("data.generation.seeds is empty; name at least one.")
-    others = dict(zip(tracks, [*tracks[1:], *tracks[:1]], strict=True))
+    others = _next_pieces(tracks) if OTHER_TRACK in spec.heard else {}
     requests = []
     for track, start_seconds in starts:
         own = replace(blank, track=str(track), track_offset_seconds=start_seconds)
@@ -143,7 +146,7 @@ def make_requests(
             own = replace(own, num_frames=frames, in_windows=True)
         sounds = [own]
         if spec.heard != RequestsSpec().heard:
-            sounds = [replace(own, **_heard(sound, own, others[track])) for sound in spec.heard]
+            sounds = [replace(own, **_heard(sound, own, others.get(track))) for sound in spec.heard]
         requests += [
             replace(sound, prompt=p, seed=seed)
             for p in prompts
@@ -153,13 +156,28 @@ def make_requests(
     return requests
 
 
-def _heard(sound: float | str, own: GenerationRequest, other: Path) -> dict[str, Any]:
-    """What one of `RequestsSpec.heard` changes in a request; ``other`` is the next track."""
+def _next_pieces(tracks: Sequence[Path]) -> dict[Path, Path]:
+    """For each track the next one with another piece of music; none for tracks that have no other.
+
+    Recordings whose names hold one code of AIST's music play one piece; so do equal files.
+    """
+    pieces = [music_code(track.name) or file_digest(track) for track in tracks]
+    found = {}
+    for number, track in enumerate(tracks):
+        for k in (*range(number + 1, len(tracks)), *range(number)):
+            if pieces[k] != pieces[number]:
+                found[track] = tracks[k]
+                break
+    return found
+
+
+def _heard(sound: float | str, own: GenerationRequest, other: Path | None) -> dict[str, Any]:
+    """What one of `RequestsSpec.heard` changes in a request; ``other`` is another track."""
     if sound == OTHER_TRACK:
-        if str(other) == own.track:
+        if other is None:
             raise UserError(
                 f"data.generation.heard names {OTHER_TRACK}, but data.generation.music holds only "
-                f"{own.track}; name a second track."
+                f"the music of {own.track}; name a track with another piece."
             )
         return {"heard": str(other)}
     if sound in HEARD:

@@ -52,13 +52,24 @@ def counterfactual_term(
         hop_seconds: Between two features of audio.
     """
     changed = losses_of(audio=changed_audio(spec, batch, seed=seed, hop_seconds=hop_seconds))
-    term = counterfactual_loss(
-        own, changed, margin=spec.margin, has_music=batch.music_weight
-    ).mean()
-    # Of samples without music the gap is 0, and was never anything else.
+    counted = batch.music_weight
+    if spec.kind == "other":
+        has_other = own.new_tensor([i != other for i, other in enumerate(other_clips(batch))])
+        counted = has_other if counted is None else counted * has_other
+    term = counterfactual_loss(own, changed, margin=spec.margin, has_music=counted).mean()
+    # Of samples without music, or without other music, the gap is 0, and was never anything else.
     gap = (changed - own).detach().mean()
     logged = {"train/counterfactual_loss": term, "train/counterfactual_gap": gap}
     return spec.weight * term, logged
+
+
+def other_clips(batch: ClipBatch) -> list[int]:
+    """For each clip of a batch the next one with other music; itself where all have its own."""
+    music = batch.music
+    return [
+        next((k for k in (*range(i + 1, len(music)), *range(i)) if music[k] != own), i)
+        for i, own in enumerate(music)
+    ]
 
 
 def changed_audio(
@@ -68,7 +79,8 @@ def changed_audio(
 
     Args:
         spec: Which change: ``shifted`` rolls each clip's features by `SHIFT_SECONDS`, earlier or
-            later, as drawn for its sample; ``other`` is the batch's next clip's.
+            later, as drawn for its sample; ``other`` is that of the batch's next clip with other
+            music, and a clip's own where it has none.
         batch: Encoded clips.
         seed: The run's.
         hop_seconds: Between two features.
@@ -76,7 +88,7 @@ def changed_audio(
     if spec.kind == "silent":
         return None
     if spec.kind == "other":
-        return batch.audio.roll(-1, dims=0)
+        return batch.audio[other_clips(batch)]
     low, high = SHIFT_SECONDS
     rolled = []
     for audio, index in zip(batch.audio, batch.sample_index, strict=True):

@@ -9,6 +9,7 @@ import torch
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.metrics.matching import Pieces, track_of
+from musicinfuser.aist_music import music_code
 from musicinfuser.errors import UserError
 from musicinfuser.keyed_random import generator
 from musicinfuser.media.video import probe_video
@@ -52,7 +53,10 @@ def mismatched_audio(entries: Sequence[ClipEntry], *, seed: int) -> dict[Path, P
     pieces = Pieces(usable)
     by_track: dict[tuple[str, str], list[ClipEntry]] = {}
     for entry in usable:
-        by_track.setdefault((track_of(entry), pieces.of(entry)), []).append(entry)
+        name = track_of(entry)
+        # Recordings of one piece of AIST are other files with the same music.
+        code = music_code(name)
+        by_track.setdefault((code, "") if code else (name, pieces.of(entry)), []).append(entry)
     sources = {}
     for track in sorted(by_track):
         files = (entry.path for entry in by_track[track])

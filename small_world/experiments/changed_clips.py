@@ -23,6 +23,7 @@ from tqdm import tqdm
 from dance_eval.metrics.clip_folder import START_COLUMNS
 from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.tables import csv_table
+from musicinfuser.aist_music import music_code
 from musicinfuser.atomic_files import write_text
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import SHIFTED, SILENCE
@@ -145,6 +146,10 @@ def write_late(
     write_text(out / "clips.csv", csv_table(listed))
 
 
+def _piece(track: str) -> str:
+    return music_code(Path(track).name) or track
+
+
 def write_dance_of_another(source: Path, out: Path, *, heard: str) -> None:
     """Write every clip with the frames of one of another track, with its own sound, and their list.
 
@@ -155,7 +160,8 @@ def write_dance_of_another(source: Path, out: Path, *, heard: str) -> None:
     listed = []
     for index, row in enumerate(tqdm(rows, unit="clip", desc="dance of another")):
         after = rows[index + 1 :] + rows[:index]
-        other = next((one for one in after if one["track"] != row["track"]), None)
+        own = _piece(row["track"])
+        other = next((one for one in after if _piece(one["track"]) != own), None)
         if other is None:
             raise UserError(f"{source}: holds clips of one track only; give those of several.")
         frames, fps = _filmed(source / other["file"])

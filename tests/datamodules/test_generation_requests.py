@@ -22,7 +22,7 @@ def requests(spec: RequestsSpec, **changes) -> list[GenerationRequest]:
 @pytest.fixture
 def tracks(tmp_path: Path) -> list[str]:
     for name in ("one.wav", "two.mp4"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text(name)
     return [f"{tmp_path}/one.wav", f"{tmp_path}/two.mp4"]
 
 
@@ -325,13 +325,32 @@ def test_what_is_heard(tracks: list[str]) -> None:
     assert len({c.file_stem() for c in found}) == 10
 
 
+def test_another_track_is_another_piece(tmp_path: Path) -> None:
+    """Recordings of one piece of AIST, and equal files, are not each other's other track."""
+    names = ["gBR_sBM_c01_d04_mBR0_ch01", "gBR_sBM_c01_d05_mBR0_ch02", "mBR1", "song", "copy"]
+    tracks = [str(tmp_path / f"{name}.wav") for name in names]
+    for number, track in enumerate(tracks):
+        Path(track).write_bytes(bytes([min(number, 3)]))
+
+    def heard(*numbers: int) -> list[int]:
+        music = [tracks[number] for number in numbers]
+        found = requests(RequestsSpec(heard=["another track"], music=music, prompts=["a"]))
+        return [tracks.index(clip.heard) for clip in found]
+
+    assert heard(0, 1, 2, 3, 4) == [2, 2, 3, 0, 0]
+    assert heard(0, 1, 3) == [3, 3, 0]
+    for same in ((0, 1), (3, 4)):
+        with pytest.raises(ValueError, match="name a track with another piece"):
+            heard(*same)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"heard": [0.5]}, "sound 0.5 s late, which starts so much earlier in the track; give"),
         ({"heard": [0.1], "track_offset_seconds": None}, "a number from 0.1 on"),
         ({"heard": ["silent"]}, "holds 'silent'; give seconds or one of silence, nothing"),
-        ({"heard": ["another track"], "music": 0}, "holds only .*; name a second track"),
+        ({"heard": ["another track"], "music": 0}, "holds only the music of .*another piece"),
         (
             {"heard": [0.1], "tempo": TempoSpec("x")},
             "changes the sounds, but .*heard is given",

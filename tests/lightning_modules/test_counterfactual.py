@@ -7,19 +7,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_modules.counterfactual import SHIFT_SECONDS, changed_audio, counterfactual_loss
+from lightning_modules.counterfactual import (
+    SHIFT_SECONDS,
+    changed_audio,
+    counterfactual_loss,
+    counterfactual_term,
+)
 from lightning_modules.settings import CounterfactualSpec
 
 HOP = 0.02
 OPTION = "--model.init_args.objective.counterfactual"
 
 
-def clips(*indices: int) -> SimpleNamespace:
-    """Sixty features, each its own number, so that a roll can be read off."""
+def clips(*indices: int, music: str = "abcdefgh") -> SimpleNamespace:
+    """Sixty features, each its own number, so that a roll can be read off; a letter per piece."""
     audio = torch.arange(60.0).repeat(len(indices), 1)[..., None] + 100 * torch.tensor(
         [[[float(i)]] for i in indices]
     )
-    return SimpleNamespace(audio=audio, sample_index=indices)
+    return SimpleNamespace(audio=audio, sample_index=indices, music=tuple(music[: len(indices)]))
 
 
 def shifts(*indices: int, seed: int = 0) -> list[int]:
@@ -44,8 +49,30 @@ def test_other_music_is_the_next_clips_and_silence_is_none() -> None:
     batch = clips(3, 8, 5)
     other = changed_audio(CounterfactualSpec(kind="other"), batch, seed=0, hop_seconds=HOP)
     assert torch.equal(other, batch.audio[[1, 2, 0]])
+    batch = clips(3, 8, 5, 6, music="aabb")
+    other = changed_audio(CounterfactualSpec(kind="other"), batch, seed=0, hop_seconds=HOP)
+    assert torch.equal(other, batch.audio[[2, 2, 0, 0]])
     silent = CounterfactualSpec(kind="silent")
     assert changed_audio(silent, batch, seed=0, hop_seconds=HOP) is None
+
+
+def test_clips_of_one_piece_have_no_other_music() -> None:
+    """Two of three share their music: the third is the other of both, and alone has two others."""
+    spec = CounterfactualSpec(weight=2.0, kind="other", margin=0.1)
+
+    def found(music: str, weight: torch.Tensor | None = None) -> tuple[float, float]:
+        batch = clips(1, 2, 3, music=music)
+        batch.music_weight = weight
+        own = torch.tensor([1.0, 1.0, 1.0])
+        term, logged = counterfactual_term(
+            spec, batch, own, lambda audio: 1.0 - 0.2 * (audio != batch.audio).float()[:, 0, 0],
+            seed=0, hop_seconds=HOP,
+        )  # fmt: skip
+        return term.item(), logged["train/counterfactual_gap"].item()
+
+    assert found("abb") == pytest.approx((2 * 0.3, -0.2))
+    assert found("bbb") == (0.0, 0.0)
+    assert found("abb", torch.tensor([1.0, 0.0, 1.0]))[0] == pytest.approx(2 * 0.2)
 
 
 def test_the_term_asks_for_a_margin_and_no_more() -> None:

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from dance_eval.metrics.judge_controls import (
     shifted_sound,
 )
 from dance_eval.metrics.matching import track_of
+from musicinfuser.aist_music import music_code
 from tests.conftest import ROOT
 
 
@@ -41,6 +43,20 @@ def test_all_systems_get_the_same_track(dances, tmp_path):
     assert silent.path not in other.values()
     assert broken.path not in other
     assert mismatched_audio(entries[:1], seed=0) == {}
+
+
+def test_recordings_of_one_piece_have_the_same_other_track(dances):
+    """Two of the five are of one piece by AIST's names: neither is the other's other track."""
+    entries, _ = list_clips(dances)
+    codes = ("mBR0_ch01", "mBR0_ch02", "mBR1_ch01", "mPO0_ch01", "mHO0_ch01")
+    names = dict(zip(sorted({track_of(entry) for entry in entries}), codes, strict=True))
+    named = [replace(e, track=f"gBR_sBM_c01_d04_{names[track_of(e)]}.wav") for e in entries]
+    of_piece = {entry.path: music_code(entry.track) for entry in named}
+    for seed in range(8):
+        other = mismatched_audio(named, seed=seed)
+        assert other.keys() == of_piece.keys()
+        assert all(of_piece[path] != of_piece[source] for path, source in other.items())
+        assert len({other[path] for path, code in of_piece.items() if code == "mBR0"}) == 1
 
 
 def test_sounds_are_repeated_and_moved_in_a_circle():

@@ -45,9 +45,11 @@ class AudioProjector(nn.Module):
         if layers:
             right = sum(number * each for number, each in layers)
             if right != audio_width:
+                groups = " and ".join(f"{number} of {each}" for number, each in layers)
                 raise UserError(
                     f"model.audio_width is {audio_width}, but all hidden states together have "
-                    f"{right} channels; set it to {right}."
+                    f"{right} channels ({groups}, those of a base model where the encoder is not "
+                    f"on this machine); set it to {right}."
                 )
             mixed_width = sum(each for _, each in layers)
             sizes = [number for number, _ in layers if number > 1]

@@ -168,11 +168,11 @@ class ValidationClips(Dataset[ClipItem]):
             candidate = (index + step) % len(self.clips)
             if self.clips[candidate].recipe.num_frames >= number:
                 as_long += 1
-                if self.clips[candidate].music != own.music:
+                if self.clips[candidate].piece != own.piece:
                     return candidate
         which = "" if as_long == len(self.clips) else f" of {number} frames or more"
         raise CacheError(
-            f"all {as_long} validation clips{which} have the music {own.music}; encode clips of at "
+            f"all {as_long} validation clips{which} have the music {own.piece}; encode clips of at "
             f"least two held-out tracks{which and ', or raise data.max_validation_clips'}."
         )
 
@@ -239,5 +239,5 @@ def _item(
         latents_mean=torch.tensor(header.recipe.latents_mean),
         latents_std=torch.tensor(header.recipe.latents_std),
         caption=caption,
-        music=header.music or header.attributes.get("file", header.clip_id),
+        music=header.piece,
     )

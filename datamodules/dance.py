@@ -319,10 +319,13 @@ class DanceDataModule(HostDataModule):
             return None
         clips = [h for h in headers if h.source == self.validation_source and h.split == "held_out"]
         if not clips:
+            what, how = "clip of held-out music (Table 7)", "encode some"
+            if self.validation_source != "aist":
+                what, how = "held-out clip", "encode it with a held_out_fraction, such as 0.1"
+            others = sorted({h.source for h in headers if h.split == "held_out"})
             raise CacheError(
-                f"{self.cache_dir} holds no {self.validation_source} clip of held-out music "
-                "(Table 7), so nothing can validate; encode some, or set data.validation_source to "
-                "null."
+                f"{self.cache_dir} holds no {self.validation_source} {what}, so nothing can "
+                f"validate; {how}, or set data.validation_source to {' or '.join(others + ['null'])}."
             )
         limit = min(self.max_validation_clips or len(clips), len(clips))
         chosen = [clips[i * len(clips) // limit] for i in range(limit)]

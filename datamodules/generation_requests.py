@@ -356,7 +356,7 @@ def held_out_requests(headers: Sequence[ClipHeader], num_clips: int) -> list[Gen
         )
     pieces: dict[str, ClipHeader] = {}
     for header in usable:
-        pieces.setdefault(header.music or header.attributes["file"], header)
+        pieces.setdefault(header.piece, header)
     firsts = list(pieces.values())
     num_firsts = min(num_clips, len(firsts))
     chosen = [firsts[i * len(firsts) // num_firsts] for i in range(num_firsts)]

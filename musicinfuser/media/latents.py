@@ -97,6 +97,11 @@ class ClipHeader:
     """Source file and its content, start, genre, camera, ...; text only."""
 
     @property
+    def piece(self) -> str:
+        """What tells pieces of music apart: AIST's code, else the video that the clip is of."""
+        return self.music or self.attributes.get("file", self.clip_id)
+
+    @property
     def size(self) -> ClipSize:
         """Height and width in pixels."""
         return self.recipe.height, self.recipe.width

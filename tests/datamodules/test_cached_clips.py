@@ -166,6 +166,21 @@ def test_validation_pairs_a_clip_with_other_music(tmp_path: Path) -> None:
     assert [len(item.text) for item in items] == [len("caption of v0")] * 4
 
 
+def test_of_unknown_music_each_video_is_a_piece(tmp_path: Path) -> None:
+    """As of videos in the wild: clips of one video are not each other's other music."""
+    files = ["/a.mp4", "/a.mp4", "/b.mp4", "/a.mp4"]
+    headers = [
+        write_handmade_clip(tmp_path, f"v{i}", number=i, music=None, attributes={"file": file})
+        for i, file in enumerate(files)
+    ]
+    dataset = ValidationClips(headers, cache_dir=tmp_path)
+    partners = [int(dataset[i].other_audio[0, 0]) for i in range(len(dataset))]
+    assert partners == [2, 2, 3, 2]
+    assert [dataset[i].music for i in range(4)] == files
+    with pytest.raises(CacheError, match="have the music /a.mp4; encode clips of at least two"):
+        ValidationClips([headers[0], headers[1]], cache_dir=tmp_path)
+
+
 @pytest.mark.parametrize("num_clips", [1, 3])
 def test_one_music_alone_cannot_validate(tmp_path: Path, num_clips: int) -> None:
     headers = [write_handmade_clip(tmp_path, f"v{i}", music="mBR0") for i in range(num_clips)]

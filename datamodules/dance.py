@@ -322,10 +322,12 @@ class DanceDataModule(HostDataModule):
             what, how = "clip of held-out music (Table 7)", "encode some"
             if self.validation_source != "aist":
                 what, how = "held-out clip", "encode it with a held_out_fraction, such as 0.1"
-            others = sorted({h.source for h in headers if h.split == "held_out"})
+            others = " or ".join(
+                [*sorted({h.source for h in headers if h.split == "held_out"}), "null"]
+            )
             raise CacheError(
                 f"{self.cache_dir} holds no {self.validation_source} {what}, so nothing can "
-                f"validate; {how}, or set data.validation_source to {' or '.join(others + ['null'])}."
+                f"validate; {how}, or set data.validation_source to {others}."
             )
         limit = min(self.max_validation_clips or len(clips), len(clips))
         chosen = [clips[i * len(clips) // limit] for i in range(limit)]

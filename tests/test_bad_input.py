@@ -91,7 +91,7 @@ FIT = {
     ),
     "no validation clips": (
         ["--data.init_args.validation_source=youtube"],
-        "holds no youtube held-out clip, so .* encode it with a held_out_fraction, .* to aist or null",
+        "holds no youtube held-out clip, so .* with a held_out_fraction, .* to aist or null",
     ),
     "no held-out clips to sample": (
         ["--sample_generation.every_n_steps=5", "--sample_generation.held_out_clips=0"],

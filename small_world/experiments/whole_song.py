@@ -242,9 +242,10 @@ def write_music(
             f"a professional {dancer} dancer dancing {known.genres[code[1:3]]} in a basic dance "
             "setting in a studio with a white backdrop, captured from a front view"
         )
-        rows.append({"track": f"music/{path.name}", "prompt": prompt, "seed": number})
+        row: Row = {"track": f"music/{path.name}", "prompt": prompt, "seed": number}
         if pictures:
-            rows[-1]["image"] = f"pictures/{pictures[number % len(pictures)]}"
+            row = {**row, "image": f"pictures/{pictures[number % len(pictures)]}"}
+        rows.append(row)
     write_text(folder / "requests.csv", csv_table(rows))
 
 

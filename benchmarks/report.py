@@ -174,7 +174,7 @@ def result_of(
     """A result as its file has it.
 
     Args:
-        benchmark: Its module.
+        benchmark: Its module, in ``benchmarks`` or with the package that it is in.
         figures: In the order of the table.
         settings: The options it ran with; ``device`` among them is where it ran.
         details: What else is worth keeping.
@@ -187,9 +187,10 @@ def result_of(
         if name != "out"
     }
     typed = sys.argv[1:] if arguments is None else arguments
+    module = benchmark if "." in benchmark else f"benchmarks.{benchmark}"
     return {
         "benchmark": benchmark,
-        "command": " ".join(["python -m", f"benchmarks.{benchmark}", *typed]),
+        "command": " ".join(["python -m", module, *typed]),
         "settings": options,
         "machine": found_on or machine(torch.device(getattr(settings, "device", "cpu"))),
         "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],

@@ -288,7 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.command == "colours":
         figures, found = colour_figures(settings.videos, rows)
         write_result(
-            settings.out, "small_world.whole_song", figures, settings=settings, details=found
+            settings.out,
+            "small_world.experiments.whole_song",
+            figures,
+            settings=settings,
+            details=found,
         )
         return
     names = ("window_frames", "window_overlap_frames")
@@ -298,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speed = PoseSpeed(PROBE)
     videos = per_video([song_of(settings.videos, row, speed) for row in rows], plan)
     write_result(
-        settings.out, "small_world.whole_song", figures_of(videos), settings=settings,
+        settings.out, "small_world.experiments.whole_song", figures_of(videos), settings=settings,
         details={"window starts": plan.starts, "videos": videos},
     )  # fmt: skip
 

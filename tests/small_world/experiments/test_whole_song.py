@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -113,7 +114,10 @@ def test_colours_that_leave_the_first_frame_are_seen(tmp_path):
     ]
     write_json_lines(tmp_path / "manifest.jsonl", rows)
     main(["colours", str(tmp_path), "--out", str(tmp_path / "colours.json")])
-    kept, turned = json.loads((tmp_path / "colours.json").read_text())["details"].values()
+    result = json.loads((tmp_path / "colours.json").read_text())
+    module = result["command"].split()[2]
+    assert module == "small_world.experiments.whole_song" and find_spec(module)
+    kept, turned = result["details"].values()
     assert all(value < 10 for value in kept.values())
     whole = (blue - red).norm().item()
     expected = {"to first window": 1 / 8, "to last window": 7 / 8, "first window to last": 3 / 4}

@@ -8,16 +8,19 @@ from torch import Tensor, nn
 
 from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity, AudioLayer
+from musicinfuser.networks.transformers_audio import config_in
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights
-from musicinfuser.pretrained_sources import missing_weights_named
+from musicinfuser.pretrained_sources import find_local, missing_weights_named
 
 MUQ_HUB_ID = "OpenMuQ/MuQ-large-msd-iter"
-DEPTH = 12
-"""Its layers."""
+WIDTH, DEPTH = 1_024, 12
+"""Channels and layers of the published one."""
 
 
 class MuQ(AudioEncoder):
     """A hidden state of MuQ (arXiv 2501.01108), in fp32: 25 per second at 24 kHz, 1,024 channels.
+
+    Channels and layers are those of its ``config.json`` where it is on this machine.
 
     Needs ``pip install muq`` (code MIT, weights CC BY-NC 4.0). Its spectra are centred and padded;
     the first feature, half of which is padding, is left out, so feature k is centred at
@@ -26,19 +29,23 @@ class MuQ(AudioEncoder):
 
     features = "muq"
     takes_layer = True
-    rate_hz, hop, window, width = 24_000, 960, 1_920, 1_024
+    rate_hz, hop, window, width = 24_000, 960, 1_920, WIDTH
 
     def __init__(
         self, source: str = MUQ_HUB_ID, subfolder: str | None = None, *, layer: AudioLayer = None
     ) -> None:
         """Note where its weights are; arguments as those of `AudioEncoder`."""
         super().__init__(source or MUQ_HUB_ID, subfolder, layer=layer)
-        self.width *= self.layers[0][0]
+        config = config_in(find_local(self.source, subfolder), "config.json")
+        depth = config.get("encoder_depth", DEPTH)
+        self._num_states = depth + 1 if layer == "all" else 1
+        self._hidden_width = config.get("encoder_dim", WIDTH)
+        self.width = self._num_states * self._hidden_width
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """The hidden states that its channels are, and the width of each."""
-        return ((DEPTH + 1 if self.layer == "all" else 1, type(self).width),)
+        return ((self._num_states, self._hidden_width),)
 
     @cached_property
     def module(self) -> nn.Module:  # type: ignore[override]
@@ -69,7 +76,7 @@ class MuQ(AudioEncoder):
         return model.float().eval().requires_grad_(False)
 
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
-        """Hidden states ``(B, S, 1024)`` of ``(B, num_samples)`` at 24 kHz in [-1, 1]."""
+        """Hidden states ``(B, S, width)`` of ``(B, num_samples)`` at 24 kHz in [-1, 1]."""
         with torch.autocast(device.type, enabled=False):
             found = self.module(waveforms.to(device).float(), output_hidden_states=True)
         if self.layer == "all":

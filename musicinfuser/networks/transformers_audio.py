@@ -80,8 +80,8 @@ class TransformersAudio(AudioEncoder):
             prepared["stride"] = getattr(extractor, "stride", None)
         else:
             self._folder = find_local(source, subfolder)
-            self._config = _json(self._folder, "config.json")
-            prepared = _json(self._folder, "preprocessor_config.json")
+            self._config = config_in(self._folder, "config.json")
+            prepared = config_in(self._folder, "preprocessor_config.json")
         self._normalises = prepared.get("do_normalize")
         self._stacked = prepared.get("stride")
         self.rate_hz = prepared.get("sampling_rate") or self.rate_hz
@@ -297,7 +297,8 @@ def check_audio_encoder(part: "PreTrainedModel", source: str, *, layer: AudioLay
         )
 
 
-def _json(folder: Path | None, name: str) -> dict[str, Any]:
+def config_in(folder: Path | None, name: str) -> dict[str, Any]:
+    """A config of a model on this machine; empty where there is none that can be read."""
     try:
         found = json.loads((folder / name).read_text()) if folder else {}
     except (OSError, ValueError):

@@ -126,6 +126,13 @@ def test_muq_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert audio_encoder_again(encoder.identity()).identity() == encoder.identity()
 
 
+def test_the_width_of_a_muq_on_this_machine_is_that_of_its_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"encoder_dim": 16, "encoder_depth": 2}')
+    sizes = [(m.width, m.layers) for m in (MuQ(str(tmp_path), layer=k) for k in (None, 1, "all"))]
+    assert sizes == [(16, ((1, 16),)), (16, ((1, 16),)), (48, ((3, 16),))]
+    assert [MuQ("nobody/muq", layer=k).width for k in (None, "all")] == [1024, 13 * 1024]
+
+
 def test_muq_is_the_package_s(tmp_path: Path) -> None:
     """Against its layers one by one: under transformers 5 the package finds no hidden states."""
     muq = pytest.importorskip("muq", reason="the optional package muq is not installed")
@@ -159,5 +166,6 @@ def test_muq_is_the_package_s(tmp_path: Path) -> None:
             features = encoder.encode(sound, device=CPU)
         assert features.shape[1] == encoder.num_features(60_000) == 61
         torch.testing.assert_close(features, expected[:, 1:62])
+        assert features.shape[2] == encoder.width
     identity = encoder.identity()
     assert identity.weights and str(identity).startswith("all hidden states of")

@@ -134,6 +134,20 @@ class AudioIdentity:
         marks = ", ".join(filter(None, known))
         return f"{layer} of {self.encoder or 'an encoder'}{f' ({marks})' if marks else ''}"
 
+    def beside(self, other: "AudioIdentity") -> str:
+        """As `str`, with the numbers that differ from another's where both read the same."""
+        if str(self) != str(other):
+            return str(self)
+        titles = {"width": "channels", "rate_hz": "per second", "window_seconds": "s of sound each"}
+        pairs = zip(self.parts or (self,), other.parts or (other,), strict=False)
+        numbers = [
+            f"{own:g} {title}"
+            for mine, theirs in pairs
+            for name, title in titles.items()
+            if (own := getattr(mine, name)) is not None and own != getattr(theirs, name)
+        ]
+        return f"{self}, {', '.join(numbers)}" if numbers else str(self)
+
     @property
     def is_authors(self) -> bool:
         """Whether the authors' code may use the same: their file names no features."""

@@ -120,7 +120,8 @@ class Origin:
             if self.assumed_from == _DEFAULT:
                 remedy += ", or put its run's configuration beside it as config.yaml"
             raise refuse(
-                f"{path} was trained on {self.audio}{source}, but would get {now.audio}; {remedy}."
+                f"{path} was trained on {self.audio.beside(now.audio)}{source}, but would get "
+                f"{now.audio.beside(self.audio)}; {remedy}."
             )
         notes = []
         if self.assumed_from:

@@ -126,6 +126,14 @@ def test_sentences_name_both(tmp_path: Path) -> None:
         " weights a1), but would get layer 6 of facebook/wav2vec2-base-960h (wav2vec2, weights "
         "a1); do this."
     )
+    small = replace(SAME, weights=None, width=16, rate_hz=25.0)
+    large = replace(small, width=1024)
+    with pytest.raises(UserError, match=r"\(wav2vec2\), 16 channels, but .*\), 1024 channels; do"):
+        Origin(small).notes(Origin(large), **options)
+    with_rhythm = AudioIdentity("encoder, rhythm", parts=(small, AudioIdentity("rhythm")))
+    faster = replace(with_rhythm, parts=(replace(small, rate_hz=75.0), AudioIdentity("rhythm")))
+    with pytest.raises(UserError, match=r"25 per second, but .* 75 per second; do this"):
+        Origin(with_rhythm).notes(Origin(faster), **options)
     old = Origin.assumed(tmp_path / "x.ckpt")
     assert old.notes(Origin(SAME), **options) == [
         "x.ckpt does not say which audio features it was trained on; they are taken to be the last "

@@ -161,7 +161,7 @@ WRONG = {
     ),
     "no validation": (
         ["--data.init_args.validation_source=youtube"],
-        ["holds no youtube clip of held-out music"],
+        ["holds no youtube held-out clip"],
     ),
     "tracks": (
         [

@@ -130,8 +130,9 @@ def test_sentences_name_both(tmp_path: Path) -> None:
     large = replace(small, width=1024)
     with pytest.raises(UserError, match=r"\(wav2vec2\), 16 channels, but .*\), 1024 channels; do"):
         Origin(small).notes(Origin(large), **options)
-    with_rhythm = AudioIdentity("encoder, rhythm", parts=(small, AudioIdentity("rhythm")))
-    faster = replace(with_rhythm, parts=(replace(small, rate_hz=75.0), AudioIdentity("rhythm")))
+    rhythm = AudioIdentity("rhythm", rate_hz=50.0, width=35)
+    with_rhythm = AudioIdentity("encoder, rhythm", parts=(small, rhythm))
+    faster = replace(with_rhythm, parts=(replace(small, rate_hz=75.0), rhythm))
     with pytest.raises(UserError, match=r"25 per second, but .* 75 per second; do this"):
         Origin(with_rhythm).notes(Origin(faster), **options)
     old = Origin.assumed(tmp_path / "x.ckpt")

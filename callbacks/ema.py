@@ -50,8 +50,14 @@ class AdapterEMA(StepCallback):
 
     def before_run(self, cli: LightningCLI) -> None:
         """Refuse to average what the optimizer averages."""
-        optimization = getattr(cli.model, "optimization", None)
-        if cli.subcommand == "fit" and optimization is not None and optimization.averages:
+        if cli.subcommand == "fit":
+            self.check(cli.model)
+
+    @staticmethod
+    def check(module: L.LightningModule) -> None:
+        """Refuse a module whose optimizer averages the weights itself (`UserError`)."""
+        optimization = getattr(module, "optimization", None)
+        if optimization is not None and optimization.averages:
             name = optimization.settings["optimizer"]["class_path"]
             raise UserError(f"{name} averages the weights itself; take callbacks.AdapterEMA out.")
 

@@ -26,17 +26,18 @@ from dance_eval.metrics.clip import ScoredClip
 from dance_eval.metrics.clip_folder import ClipEntry
 from dance_eval.metrics.music_beats import MusicBeats
 from musicinfuser.clip_size import check_clip_size, check_takes_image, geometry_of
-from musicinfuser.errors import UserError, looked_for
+from musicinfuser.errors import UserError
 from musicinfuser.generation import OUTPUT_RATE_HZ, GeneratedClip, generate, write_clip
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.media.audio import read_audio
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import write_manifest
 from musicinfuser.media.latents import CacheError
+from musicinfuser.media.pictures import read_picture
 from musicinfuser.memory.out_of_memory import OutOfMemoryError
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.pretrained_sources import MissingWeightsError, find_local
-from musicinfuser.setting_checks import check_number
+from musicinfuser.setting_checks import check_number, file_problem
 from musicinfuser.throw_away import throw_away_mode
 
 NO_SAMPLES = (
@@ -146,13 +147,17 @@ class SampleGeneration(StepCallback):
             self._held_out = self._choose(trainer, pl_module)
 
     def missing_tracks(self) -> list[str]:
-        """A sentence for each file that is named and not there."""
+        """A sentence for each file that is named and not there, and each damaged picture."""
         files = [f for r in self.requests for f in (r.track, r.heard_file, r.image)]
-        return [
-            f"sample_generation.requests names {file}, which does not exist{looked_for(file)}."
-            for file in files
-            if file is not None and not Path(file).is_file()
-        ]
+        name = "sample_generation.requests"
+        problems = [file_problem(name, file) for file in files if file is not None]
+        for request in self.requests:
+            if request.image is not None and Path(request.image).is_file():
+                try:
+                    read_picture(request.image, height=request.height, width=request.width)
+                except MediaError as error:
+                    problems.append(f"{name}: {error}")
+        return [problem for problem in problems if problem is not None]
 
     def _choose(self, trainer: L.Trainer, module: Any) -> list[GenerationRequest]:
         data: Any = getattr(trainer, "datamodule", None)

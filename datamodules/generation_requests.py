@@ -38,7 +38,7 @@ class FinishedSpec:
 
     folder: str
     """Where that command wrote. It must have used the same weights: this is not looked at."""
-    matching: dict[str, str | int | float] = field(default_factory=dict)
+    matching: dict[str, str | int | float | None] = field(default_factory=dict)
     """What else their descriptions must say, such as ``system``, ``num_steps`` and
     ``guidance_scale``."""
 
@@ -248,6 +248,12 @@ def require_pictures(requests: Sequence[GenerationRequest]) -> None:
         read_picture(image, height=height, width=width)
 
 
+# Older descriptions do not name these.
+_YOUNGER = {
+    "in_windows": False, "image": None, "negative_prompt": "", "shift": None, "solver": "euler",
+}  # fmt: skip
+
+
 def unfinished(
     requests: Sequence[GenerationRequest], spec: FinishedSpec
 ) -> list[GenerationRequest]:
@@ -257,14 +263,12 @@ def unfinished(
     """
 
     def identity(values: dict[str, Any]) -> tuple[Any, ...]:
-        # Descriptions from before there were windows or pictures do not name them.
-        younger = {"in_windows": False, "image": None}
-        return tuple((younger | values)[f.name] for f in fields(GenerationRequest))
+        return tuple(values[f.name] for f in fields(GenerationRequest))
 
     found = set()
     for path in sorted(Path(spec.folder).glob("*.json")):
         with suppress(ValueError, KeyError, TypeError, OSError):
-            described = read_json(path)
+            described = _YOUNGER | read_json(path)
             clip = Path(spec.folder, described["file"])
             agrees = all(described.get(name) == value for name, value in spec.matching.items())
             if agrees and sha256(clip.read_bytes()).hexdigest() == described["sha256"]:

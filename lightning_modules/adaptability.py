@@ -5,6 +5,9 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
+from lightning_modules.settings import check_same_family
+from musicinfuser.clip_size import geometry_of
+from musicinfuser.errors import UserError
 from musicinfuser.generation import (
     OUTPUT_RATE_HZ,
     GeneratedClip,
@@ -47,9 +50,16 @@ class LayerAdaptabilityModule(L.LightningModule):
 
         Raises:
             ValueError: A scale below 0.
+            UserError: Parts of several families, or a frame rate that is not the backbone's.
         """
         super().__init__()
         LayerGuidance(layer=0, scale=layer_scale)
+        check_same_family(backbone, encoders=encoders, sampling=sampling)
+        if sampling.fps != (own := geometry_of(backbone.family).fps):
+            raise UserError(
+                f"model.sampling.fps is {sampling.fps:g}, but {backbone.family} without adapters "
+                f"makes {own:g} frames per second; set it to that."
+            )
         self.backbone_spec, self.sampling, self.layer_scale = backbone, sampling, layer_scale
         self.memory = memory
         self.encoders = Encoders(encoders)

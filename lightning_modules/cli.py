@@ -26,7 +26,7 @@ from musicinfuser.option_parser import OptionParser
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 MEMORY_REMEDY = (
-    "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or take smaller or "
+    "add the file of configs/profiles that train.py check names for this GPU, or take smaller or "
     "fewer clips at a time"
 )
 

@@ -1,5 +1,6 @@
 """MusicInfuserModule: the training, validation and generation steps of the paper."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -35,7 +36,7 @@ from lightning_modules.optimization import (
     plain_states,
     stored_optimization,
 )
-from lightning_modules.settings import ObjectiveSpec, ValidationSpec
+from lightning_modules.settings import ObjectiveSpec, ValidationSpec, check_same_family
 from lightning_modules.sharding import (
     check_equal_validation,
     check_shardable,
@@ -123,12 +124,7 @@ class MusicInfuserModule(L.LightningModule):
         self.memory = memory
         if shard_backbone:
             check_shardable(backbone, memory)
-        for name, family in (("encoders", encoders.family), ("sampling", sampling.family)):
-            if family != backbone.family:
-                raise UserError(
-                    f"model.backbone.family is {backbone.family}, but model.{name}.family is "
-                    f"{family}; give both the same."
-                )
+        check_same_family(backbone, encoders=encoders, sampling=sampling)
         self.family = family_named(backbone.family)
         if share := objective.first_frame_probability:
             what = f"model.objective.first_frame_probability is {share:g}"
@@ -140,37 +136,47 @@ class MusicInfuserModule(L.LightningModule):
         self.model: MusicModel | None = None
         self.validation = Validation(validation, gives_first=objective.first_frame_probability > 0)
 
-    def before_run(self, cli: LightningCLI) -> None:
-        """Refuse what cannot be before any weights are read.
+    def disagreements(self, data: Any, precision: Any) -> Iterator[str]:
+        """What of a run's settings cannot go together, a sentence each; no weights are read.
 
-        A precision or clips that do not suit the backbone, missing encoders, a cache that others
-        made.
+        Args:
+            data: The data module; where it has clips, they are to be the backbone's.
+            precision: ``trainer.precision``.
         """
-        data, precision = cli.datamodule, cli.trainer.precision
         kept = self.family.model_class._keep_in_fp32_modules
         if kept and precision in ("bf16-true", "16-true"):
-            raise UserError(
+            yield (
                 f"trainer.precision is {precision}, but parts of {self.family.family} must stay in "
                 "fp32; set bf16-mixed."
             )
+        if precision in ("64-true", "64"):
+            yield f"trainer.precision is {precision}, which no backbone runs in; set bf16-mixed."
         geometry = getattr(data, "geometry", self.encoders.geometry)
         if geometry != self.encoders.geometry:
-            raise UserError(
+            yield (
                 f"model.backbone.family is {self.family.family}, but data.family has clips of "
                 f"{geometry.title}; give both the same."
             )
         shortest = min((frames for frames, *_ in getattr(data, "shapes", ())), default=None)
         if self.objective.first_frame_probability and shortest == 1:
-            raise UserError(
+            yield (
                 "model.objective.first_frame_probability gives the first frame, but "
                 "data.num_frames or a bucket's is 1, so nothing is left to learn; set one of them "
                 "higher or to 0."
             )
         fps, asked = getattr(data, "fps", self.sampling.fps), self.sampling.fps
         if fps != asked:
-            raise UserError(
-                f"data.fps is {fps:g}, but model.sampling.fps is {asked:g}; give both the same."
-            )
+            yield f"data.fps is {fps:g}, but model.sampling.fps is {asked:g}; give both the same."
+
+    def before_run(self, cli: LightningCLI) -> None:
+        """Refuse what cannot be before any weights are read.
+
+        A precision or clips that do not suit the backbone, missing encoders, a cache that others
+        made.
+        """
+        data = cli.datamodule
+        for sentence in self.disagreements(data, cli.trainer.precision):
+            raise UserError(sentence)
         if cli.subcommand == "fit":
             self.optimization.check(cli.trainer.strategy.root_device)
         if cli.subcommand == "predict":

@@ -1,7 +1,7 @@
 """Groups of training options; base.yaml gives the paper's values and their sources."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
@@ -112,3 +112,17 @@ class ValidationSpec:
     def names(self) -> list[str]:
         """The levels as parts of names of curves, in their order, no two alike."""
         return decimal_names(self.sigmas)
+
+
+def check_same_family(backbone: Any, **parts: Any) -> None:
+    """Refuse parts of a model that are of another family than its backbone.
+
+    Raises:
+        UserError: Names the part and both families.
+    """
+    for name, part in parts.items():
+        if part.family != backbone.family:
+            raise UserError(
+                f"model.backbone.family is {backbone.family}, but model.{name}.family is "
+                f"{part.family}; give both the same."
+            )

@@ -50,5 +50,14 @@ def check_file(
     Raises:
         UserError: ``error``, with the setting, the path, the hint, and where it was looked for.
     """
-    if not Path(path).is_file():
-        raise error(f"{name} names {path}, which does not exist{hint}{looked_for(path)}.")
+    if (problem := file_problem(name, path, hint=hint)) is not None:
+        raise error(problem)
+
+
+def file_problem(name: str, path: str | Path, *, hint: str = "") -> str | None:
+    """What `check_file` refuses, in a sentence; None of a file that is there."""
+    if Path(path).is_file():
+        return None
+    if Path(path).is_dir():
+        return f"{name} names {path}, which is a folder, not a file{hint}."
+    return f"{name} names {path}, which does not exist{hint}{looked_for(path)}."

@@ -59,7 +59,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
         text_bytes=sizes["text_encoder"],
         vae_bytes=sizes["vae"],
         audio_bytes=sizes.get("audio_encoder", 0.0),
-        num_pixels=max(int(min(n, vae.encoded_frames)) * h * w for n, h, w in data.shapes),
+        shapes=[(int(min(n, vae.encoded_frames)), h, w) for n, h, w in data.shapes],
         channels=vae.first_channels(parts["vae"].config),
         value_bytes=(vae.dtype or DTYPES[spec.dtype]).itemsize,
         is_tiled=bool(spec.vae_tiling),
@@ -73,6 +73,8 @@ def _check_training(settings: Settings, report: Report) -> None:
     module = settings.model if isinstance(settings.model, MusicInfuserModule) else None
     makes_samples = training.check_requests(settings, report)
     data = settings.data
+    if module is not None:
+        training.check_agreement(module, settings, report)
     generates = isinstance(data, DanceDataModule) and data.generation is not None
     parts = _check_weights(settings, report, needs_encoders=makes_samples or generates)
     if isinstance(data, DanceDataModule):

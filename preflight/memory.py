@@ -19,17 +19,20 @@ Shape legend: N visual tokens of a batch, D width, F inner width of the feed-for
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import nn
 
+from musicinfuser.clip_size import ClipShape
 from musicinfuser.memory.settings import GradientCheckpointing
 from musicinfuser.networks.backbones import Mochi
 from musicinfuser.networks.backbones.base import ActivationShares
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.quantised import held_bytes, value_type
+from musicinfuser.networks.vae_memory import TILE_SIZES
 from musicinfuser.tables import Row
 from preflight.report import Report, gigabytes, table
 
@@ -200,25 +203,25 @@ def training_rows(sizes: TrainingSizes) -> list[Row]:
 
 
 def encoding_rows(
-    *, text_bytes: float, vae_bytes: float, audio_bytes: float, num_pixels: int, channels: int,
-    value_bytes: int, is_tiled: bool,
+    *, text_bytes: float, vae_bytes: float, audio_bytes: float, shapes: Sequence[ClipShape],
+    channels: int, value_bytes: int, is_tiled: bool,
 ) -> list[Row]:  # fmt: skip
     """The parts of the device's memory while clips are encoded, in GB, their sum last.
 
-    T5 comes and goes before the first clip; the larger of the two stages counts. Of a clip there
-    are frames x height x width pixels, of the VAE as many channels at full resolution; tiles have
-    256x256 px.
+    The text encoder comes and goes before the first clip; the larger of the two stages counts. Of
+    clips there are the frames that are encoded at a time, height and width, of the VAE as many
+    channels at full resolution; tiles have 256x256 px.
     """
-    if is_tiled:
-        num_pixels = num_pixels * 256**2 // max(480 * 848, 256**2)
+    most = TILE_SIZES[0] if is_tiled else float("inf")
+    num_pixels = max(n * min(h, most) * min(w, most) for n, h, w in shapes)
     encoding = ENCODE_BYTES_PER_PIXEL_CHANNEL * num_pixels * channels * value_bytes / 2
     clips = vae_bytes + audio_bytes + encoding
     parts = {
-        "VAE and wav2vec 2.0": vae_bytes + audio_bytes,
+        "VAE and audio encoder": vae_bytes + audio_bytes,
         f"a clip in the VAE, {'tiled' if is_tiled else 'untiled'}": encoding,
     }
     if text_bytes > clips:
-        parts = {"captions: T5": text_bytes}
+        parts = {"captions: the text encoder": text_bytes}
     return _rows(parts | {"context and fragmentation": CONTEXT_BYTES})
 
 

@@ -18,6 +18,7 @@ from callbacks.sample_generation import NO_SAMPLES
 from datamodules import DanceDataModule
 from datamodules.generation_requests import held_out_requests
 from lightning_modules import MusicInfuserModule
+from lightning_modules.counterfactual import check_batch
 from lightning_modules.validation import GAP_KEY, gap_text
 from musicinfuser.adapters.initial import load_adapter
 from musicinfuser.clip_size import ClipShape, num_visual_tokens
@@ -27,6 +28,7 @@ from musicinfuser.networks.lora import is_lora_name
 from musicinfuser.networks.transformers_audio import TransformersAudio
 from musicinfuser.networks.work import Work
 from musicinfuser.safetensors_files import read_header
+from musicinfuser.setting_checks import check_number
 from musicinfuser.tables import Row
 from preflight import memory
 from preflight.disk import check_checkpoints
@@ -54,6 +56,23 @@ def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
     if adapter is not None:
         _check_adapter(Path(adapter), module, report)
     return module.model is not None
+
+
+def check_agreement(module: MusicInfuserModule, settings: Settings, report: Report) -> None:
+    """Note what a run refuses of settings that are right by themselves."""
+    trainer, data = settings.trainer, settings.data
+    for sentence in module.disagreements(data, trainer["precision"]):
+        report.problem(sentence)
+    with report.collecting():
+        accumulation = trainer["accumulate_grad_batches"]
+        check_number("trainer.accumulate_grad_batches", accumulation, at_least=1)
+    if isinstance(data, DanceDataModule):
+        with report.collecting():
+            check_batch(module.objective.counterfactual, data.batch_size)
+    for callback in trainer["callbacks"] or []:
+        if isinstance(callback, AdapterEMA):
+            with report.collecting():
+                callback.check(module)
 
 
 def _check_adapter(path: Path, module: MusicInfuserModule, report: Report) -> None:

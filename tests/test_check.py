@@ -200,6 +200,23 @@ WRONG = {
         ],
         ["trainer: ModelCheckpoint(save_top_k=3, monitor=None) is not a valid configuration"],
     ),
+    "right by themselves": (
+        [
+            "--model.init_args.sampling.fps=20",
+            "--trainer.accumulate_grad_batches=0",
+            "--model.init_args.objective.counterfactual={weight: 1, kind: other}",
+            "--data.init_args.batch_size=1",
+            "--trainer.callbacks+=callbacks.AdapterEMA",
+            "--model.init_args.optimizer={class_path: schedulefree.AdamWScheduleFree}",
+            "--model.init_args.schedule.decay=constant",
+        ],
+        [
+            "data.fps is 30, but model.sampling.fps is 20",
+            "trainer.accumulate_grad_batches is 0; it must be at least 1",
+            "objective.counterfactual.kind is other",
+            "schedulefree.AdamWScheduleFree averages the weights itself",
+        ],
+    ),
     "adapter": (
         ["--model.init_args.init_adapter=/no/such/adapter"],
         ["model.init_adapter names /no/such/adapter, which does not exist"],

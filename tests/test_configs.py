@@ -34,6 +34,7 @@ SHIPPED = {
     "encode": ("predict", ["encode"]),
     "caption": ("predict", ["caption"]),
     "adaptability": ("validate", ["adaptability"]),
+    "adaptability_wan": ("validate", ["adaptability", "adaptability_wan"]),
     "small_world/adaptability": ("validate", ["adaptability", "small_world/adaptability"]),
     "small_world/encode": ("predict", ["encode", "small_world/encode"]),
     "ddp": ("fit", ["base", "ddp"]),

@@ -45,5 +45,7 @@ def test_a_model_larger_than_the_device_names_the_profile(predict, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. More text")
 
     monkeypatch.setattr(SingleDeviceStrategy, "model_to_device", fail)
-    with pytest.raises(OutOfMemoryError, match="configs/profiles/24gb.yaml.*CUDA out of memory.$"):
+    with pytest.raises(
+        OutOfMemoryError, match="configs/profiles that train.py check names.*CUDA out of memory.$"
+    ):
         predict(0.5)

@@ -46,13 +46,19 @@ def load_adapter(
         AdapterFileError: The file is not there, not an adapter, or of another model; says which.
     """
     try:
-        tensors, trained = _read(Path(path), model, settings)
+        tensors, trained, fps = _read(Path(path), model, settings)
     except UserError as error:
         raise AdapterFileError(f"model.init_adapter: {error}") from error
     where = f"model.init_adapter: {path}"
     notes: list[str] = []
     if origin is not None and model.layers:
         notes = trained.notes(origin, path=where, refuse=AdapterFileError)
+    if fps != (mine := settings.get("fps")):
+        rates = [model.kind.geometry.fps if rate is None else rate for rate in (fps, mine)]
+        notes.append(
+            f"{where} learned from videos of {rates[0]:g} frames per second, but this run's have "
+            f"{rates[1]:g}; for videos as it made them set data.fps and model.sampling.fps."
+        )
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
     known = {id(p): name for name, p in own.items()}
     for alias, parameter in model.named_parameters(remove_duplicate=False):
@@ -86,8 +92,13 @@ def load_adapter(
 
 def _read(
     path: Path, model: MusicModel, settings: dict[str, Any]
-) -> tuple[dict[str, Tensor], Origin]:
-    """An adapter's tensors by the names of `MusicModel`, and what it was trained with."""
+) -> tuple[dict[str, Tensor], Origin, float | None]:
+    """An adapter's tensors by the names of `MusicModel`, and what it was trained with.
+
+    The last is the rate of its videos, as settings have it; files that do not say it have this
+    model's.
+    """
+    own_fps = settings.get("fps")
     if path.name == MUSIC_FILE and is_music_folder(path.parent):
         path = path.parent
     if is_adapter_folder(path) or is_music_folder(path):
@@ -110,19 +121,22 @@ def _read(
             {**s, "fps": None} for s in (with_younger_options(settings), stored["model"])
         )
         _check({"model": mine}, {"model": theirs}, path, "checkpoint")
-        return tensors, origin
+        return tensors, origin, stored["model"].get("fps")
     tensors, _ = read_tensors(path)
     if any(n.startswith(("zica.", "audio_projector.")) or is_lora_name(n) for n in tensors):
-        return tensors, Origin.assumed(path, audio_width=settings.get("audio_width"))
+        origin = Origin.assumed(path, audio_width=settings.get("audio_width"))
+        return tensors, origin, own_fps
     if any(name.startswith("audio_projection.") for name in tensors):
-        return _from_official(path, model)
+        return *_from_official(path, model), own_fps
     raise AdapterFileError(
         f"{path} is no adapter: it has neither the names of the authors' file nor this program's, "
         f"but e.g. {min(tensors, default='none')!r}."
     )
 
 
-def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], Origin]:
+def _from_folder(
+    path: Path, settings: dict[str, Any]
+) -> tuple[dict[str, Tensor], Origin, float | None]:
     adapter, mine = read_folder(path), AdapterSettings.from_model_settings(settings)
     theirs = adapter.settings.family
     if theirs != mine.family:
@@ -131,7 +145,7 @@ def _from_folder(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor
         mine = replace(mine, lora=None)  # of which ``zica`` says nothing
     _check(mine.comparable(), adapter.settings.comparable(), path, "folder")
     assert adapter.origin is not None
-    return adapter.tensors, adapter.origin
+    return adapter.tensors, adapter.origin, adapter.settings.fps
 
 
 def _from_official(path: Path, model: MusicModel) -> tuple[dict[str, Tensor], Origin]:

@@ -30,10 +30,13 @@ from musicinfuser.networks.music_model import MusicModel
 # Rate of the sound that goes into the file; that of the conditioning is the audio encoder's.
 OUTPUT_RATE_HZ = 44_100
 SAMPLING_REMEDY = (
-    "add --config configs/profiles/40gb.yaml or configs/profiles/24gb.yaml, or ask for fewer "
+    "add the file of configs/profiles that train.py check names for this GPU, or ask for fewer "
     "frames (of a song: fewer sampling.window_frames)"
 )
-ENCODING_REMEDY = "add --config configs/profiles/24gb.yaml, which leaves more of it to the encoders"
+ENCODING_REMEDY = (
+    "set memory.stream_blocks to true, as configs/profiles/24gb.yaml and wan_24gb.yaml do, which "
+    "leaves more of it to the encoders"
+)
 DECODING_REMEDY = "set encoders.vae_tiling to true, or ask for fewer frames"
 
 
@@ -300,6 +303,7 @@ def write_clip(
     request = clip.request
     assert request.track_offset_seconds is not None
     names = ["num_steps", "guidance_scale", "music_guidance_scale"]
+    names += ["negative_prompt", "shift", "solver"]
     if clip.windows is not None:
         names += ["window_frames", "window_overlap_frames", "window_noise"]
     entry = ManifestEntry(

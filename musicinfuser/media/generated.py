@@ -29,6 +29,10 @@ class ManifestEntry(GenerationRequest):
     padded_seconds: float
     """Silence added because the track, or the audio in its place, was shorter."""
     music_guidance_scale: float = 1.0
+    negative_prompt: str = ""
+    shift: float | None = None
+    """Of noise levels towards noise; null: the family's."""
+    solver: str = "euler"
     window_frames: int | None = None
     """Frames of a window; null for a clip of one pass."""
     window_overlap_frames: int | None = None

@@ -12,6 +12,7 @@ from musicinfuser.media.video import centre_crop, cropped
 
 # Of these no pixel has more than 8 bits, which `convert` would cut off.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 def read_picture(path: Path | str, *, height: int, width: int) -> Tensor:
@@ -34,13 +35,12 @@ def read_picture(path: Path | str, *, height: int, width: int) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            picture.load()
             return fitted_picture(picture, height=height, width=width, name=str(path))
     except MediaError:
         raise
     except FileNotFoundError:
         raise MediaError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise MediaError(f"{path}: cannot be read as a picture ({reason(error)}).") from error
 
 
@@ -48,6 +48,12 @@ def fitted_picture(
     picture: Image.Image, *, height: int, width: int, name: str = "the image"
 ) -> Tensor:
     """A picture of Pillow's as `read_picture` gives one; ``name`` is for errors."""
+    try:
+        picture.load()  # of one that was opened only, the file has not been read yet
+    except _DAMAGED as error:
+        raise MediaError(f"{name}: cannot be read as a picture ({reason(error)}).") from error
+    if not min(picture.size):
+        raise MediaError(f"{name}: it has no pixels.")
     if picture.mode not in _MODES:
         raise MediaError(
             f"{name}: its pixels are of the kind {picture.mode}; save it with 8 bits for each of "

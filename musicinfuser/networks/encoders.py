@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from musicinfuser.clip_size import check_clip_size, geometry_of
-from musicinfuser.errors import UserError
 from musicinfuser.fingerprint import fingerprint_folder
 from musicinfuser.latent_space import denormalise
 from musicinfuser.networks.audio_encoder import AudioEncoder, AudioPart
@@ -26,6 +25,7 @@ from musicinfuser.pretrained_sources import (
     load_pretrained,
     looks_local,
     missing_folder,
+    part_config,
 )
 from musicinfuser.setting_checks import check_number
 
@@ -69,6 +69,9 @@ class EncodersSpec:
         """Check that there are such features, and layers where one is asked for."""
         family_named(self.family)
         chosen_parts(asdict(self))
+        name = "encoders.max_text_tokens"
+        check_number(name, self.max_text_tokens, at_least=1)
+        family_named(self.family).check_text_tokens(self.max_text_tokens, name)
         check_number("encoders.audio_context_seconds", self.audio_context_seconds, at_least=0)
 
 
@@ -89,19 +92,25 @@ class Encoders:
             UserError: Its latents have another number of channels than the family's.
         """
         kind, source = self.family.vae, self.spec.mochi
+        hint = "give model.encoders the folder of that base"
+        if config := part_config(source, "vae"):
+            self.family.check_vae(config, f"the VAE of {source}", hint)
         dtype = kind.dtype or DTYPES[self.spec.dtype]
         vae = load_pretrained(kind.model_class, source, "vae", dtype=dtype)
-        if (channels := vae.config[kind.channels_key]) != self.geometry.channels:
-            raise UserError(
-                f"the VAE of {source} makes latents of {channels} channels, but {self.spec.family} "
-                f"takes {self.geometry.channels}; give model.encoders the folder of that base."
-            )
+        self.family.check_vae(vae.config, f"the VAE of {source}", hint)
         return vae.eval().requires_grad_(False)
 
     @cached_property
     def text_encoder(self) -> Any:
-        """T5, frozen."""
+        """T5, frozen.
+
+        Raises:
+            UserError: It is of another kind than the family's.
+        """
         kind, dtype = self.family.text_encoder_class, DTYPES[self.spec.dtype]
+        if config := part_config(self.spec.mochi, "text_encoder"):
+            what, hint = f"the text encoder of {self.spec.mochi}", "give model.encoders the folder"
+            self.family.check_text_encoder(config, what, f"{hint} of that base")
         part = load_pretrained(kind, self.spec.mochi, "text_encoder", dtype=dtype)
         return part.eval().requires_grad_(False)
 

@@ -139,25 +139,32 @@ class WanVae(Vae):
             yield decode(latents)
             return
         vae.clear_cache()
+        # Of slices, which diffusers decodes one by one, each remembers its own.
+        memories = [list(vae._feat_map) for _ in range(len(latents) if vae.use_slicing else 1)]
         for i in range(latents.shape[2]):
-            with _going_on(vae, is_first=i == 0), torch.no_grad():
+            with _going_on(vae, memories, is_first=i == 0), torch.no_grad():
                 frames = decode(latents[:, :, i : i + 1])
             yield frames
         vae.clear_cache()
 
 
 @contextmanager
-def _going_on(vae: "AutoencoderKLWan", *, is_first: bool) -> Iterator[None]:
-    """Within, ``vae.decode`` takes one latent frame and remembers those that it got before."""
+def _going_on(
+    vae: "AutoencoderKLWan", memories: Sequence[list[Any]], *, is_first: bool
+) -> Iterator[None]:
+    """Within, ``vae.decode`` takes one latent frame and remembers those that it got before.
+
+    ``memories`` are those of the clips that it decodes together, one after the other.
+    """
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
     from diffusers.models.autoencoders.vae import DecoderOutput
 
+    left = iter(memories)
+
     def decode(z: Tensor, return_dict: bool = True) -> DecoderOutput:
-        vae._conv_idx = [0]
         pixels = vae.decoder(
-            vae.post_quant_conv(z), feat_cache=vae._feat_map, feat_idx=vae._conv_idx,
-            first_chunk=is_first,
-        )  # fmt: skip
+            vae.post_quant_conv(z), feat_cache=next(left), feat_idx=[0], first_chunk=is_first
+        )
         if vae.config.patch_size is not None:
             pixels = unpatchify(pixels, patch_size=vae.config.patch_size)
         return DecoderOutput(sample=pixels.clamp(-1.0, 1.0))

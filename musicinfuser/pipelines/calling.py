@@ -68,6 +68,12 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
         self.register_to_config(has_lora=has_lora)
         if self.transformer is not None:
             self._check_pipeline(self.kind.music_pipeline, "the transformer")
+            hint = "give this pipeline that of its base"
+            if self.vae is not None:
+                self.kind.check_vae(self.vae.config, "the VAE", hint)
+            if self.text_encoder is not None:
+                config = self.text_encoder.config.to_dict()
+                self.kind.check_text_encoder(config, "the text encoder", hint)
             if self.zica is not None:
                 check_belongs(
                     self.zica, self.transformer, self.audio_encoder, self.feature_extractor
@@ -171,7 +177,8 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
                 step; tensors of these names in the dict it returns take their place.
             callback_on_step_end_tensor_inputs: Of ``latents``, ``prompt_embeds`` and
                 ``negative_prompt_embeds`` (not concatenated); ``latents`` by default.
-            max_sequence_length: Tokens after which prompts are cut.
+            max_sequence_length: Tokens after which prompts are cut; Wan's are filled up with zeros
+                to 512 whatever this is, as it was trained.
             window_frames: Of a window, a number as ``num_frames``; shorter videos are made in one
                 pass.
             window_overlap_frames: What windows share at least, of Mochi 6k, of Wan 4k; half.
@@ -197,12 +204,12 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
         kind = self.kind
         geometry, fps = kind.geometry, self.fps
         usual = kind.usual_of(self.transformer.config)
-        height, width = height or usual.height, width or usual.width
+        height, width = _or(height, usual.height), _or(width, usual.width)
         num_inference_steps = _or(num_inference_steps, usual.num_steps)
         guidance_scale = _or(guidance_scale, usual.guidance_scale)
         max_tokens = _or(max_sequence_length, usual.text_tokens)
         window_frames = _or(window_frames, usual.num_frames)
-        half = window_frames // 2
+        half = max(window_frames // 2, geometry.temporal)
         window_overlap_frames = _or(window_overlap_frames, half - half % geometry.temporal)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
@@ -212,6 +219,7 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
             usual=usual.num_frames, fps=fps, geometry=geometry,
         )  # fmt: skip
         check_clip_size(num_frames, height, width, geometry=geometry)
+        kind.check_text_tokens(max_tokens, "max_sequence_length")
         prompts = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
@@ -220,6 +228,9 @@ class MusicPipeline(PretrainedMixin, ConditionsMixin, Latents, DiffusionPipeline
             "prompt_attention_mask": prompt_attention_mask,
             "negative_prompt_attention_mask": negative_prompt_attention_mask,
         }
+        for name in ("prompt_embeds", "negative_prompt_embeds"):
+            if isinstance(features := prompts[name], Tensor):
+                kind.check_text_tokens(features.shape[1], f"the length of {name}")
         self._check_prompts({**prompts, "height": height, "width": width}, tensor_names)
         sampling = SamplingSpec(
             num_inference_steps, guidance_scale, music_guidance_scale, fps=fps,

@@ -84,14 +84,18 @@ def first_pictures(
     images = image if isinstance(image, list) else [image] * num_prompts
     if len(images) != num_prompts:
         raise UserError(f"there are {len(images)} images for {num_prompts} prompts; give one each.")
-    return torch.stack(
-        [
-            fitted_picture(each, height=height, width=width)
-            if isinstance(each, Image.Image)
-            else read_picture(each, height=height, width=width)
-            for each in images
-        ]
-    )
+    found = []
+    for each in images:
+        if isinstance(each, Image.Image):
+            found.append(fitted_picture(each, height=height, width=width))
+        elif isinstance(each, str | Path):
+            found.append(read_picture(each, height=height, width=width))
+        else:
+            raise UserError(
+                "image is a path, a picture of Pillow's, or a list of these, one for each prompt, "
+                f"not {type(each).__name__}."
+            )
+    return torch.stack(found)
 
 
 class ConditionsMixin:

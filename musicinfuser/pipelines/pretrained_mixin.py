@@ -10,8 +10,14 @@ from musicinfuser.adapters.folder import LORA_FILE
 from musicinfuser.adapters.loading import adapter_parts, load_lora
 from musicinfuser.errors import UserError
 from musicinfuser.memory.offload_hooks import without_lora
-from musicinfuser.networks.backbones import FAMILIES, Backbone, backbone_of
-from musicinfuser.pretrained_sources import missing_weights_named, model_index
+from musicinfuser.networks.backbones import (
+    FAMILIES,
+    Backbone,
+    backbone_of,
+    families_of,
+    of_no_family,
+)
+from musicinfuser.pretrained_sources import missing_weights_named, model_index, part_config
 
 
 class PretrainedMixin(DiffusionPipeline):  # type: ignore[misc]
@@ -63,16 +69,24 @@ class PretrainedMixin(DiffusionPipeline):  # type: ignore[misc]
         source = str(pretrained_model_name_or_path)
         cls._check_pipeline(music_pipeline_of(source), source)
         cls.family.check_source(source)
+        if "transformer" not in kwargs and (config := part_config(source, "transformer")):
+            kinds = families_of(config)
+            if not kinds:
+                raise of_no_family(f"the {config.get('_class_name')} of {source}", config)
+            if all(kind.music_pipeline != cls.family.music_pipeline for kind in kinds):
+                cls._check_pipeline(kinds[0].music_pipeline, f"the transformer of {source}")
         if adapter is not None:
             names = ("audio_encoder", "feature_extractor")
             given = {name: kwargs.pop(name, None) for name in names}
             kwargs |= adapter_parts(str(adapter), base=source, **given)
-        dtype = kwargs.get("dtype")
-        if isinstance(dtype, torch.dtype):
+        # Its older name, which diffusers still takes.
+        dtype = kwargs.pop("torch_dtype", kwargs.pop("dtype", None))
+        if dtype is not None:
             kept = {"audio_encoder": torch.float32}
             if cls.family.vae.dtype is not None:
                 kept["vae"] = cls.family.vae.dtype
-            kwargs["dtype"] = {"default": dtype, **kept}
+            by_part = dtype if isinstance(dtype, dict) else {"default": dtype}
+            kwargs["dtype"] = kept | by_part
         with missing_weights_named(cls.__name__, source):
             pipeline = super().from_pretrained(source, **kwargs)
         if pipeline.config.has_lora:

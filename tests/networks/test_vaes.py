@@ -1,8 +1,11 @@
 """The frozen encoders of Wan: its VAE and its text encoder, against diffusers."""
 
+import shutil
+
 import pytest
 import torch
 
+from musicinfuser.errors import UserError
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from tests import small_wan
 
@@ -46,8 +49,10 @@ def test_videos_become_the_posterior_and_back(encoders):
         encoders.encode_video(frames[:, :7], device=CPU)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_pieces_together_are_what_is_decoded_whole(encoders, batch):
+@pytest.mark.parametrize(("batch", "slices"), [(1, False), (2, False), (1, True), (3, True)])
+def test_pieces_together_are_what_is_decoded_whole(encoders, batch, slices):
+    """With slices, which diffusers decodes one after the other, each goes on by itself."""
+    encoders.vae.use_slicing = slices
     stream = torch.Generator().manual_seed(1)
     latents = torch.randn(batch, encoders.geometry.channels, 5, 4, 6, generator=stream)
     pieces = list(encoders.decode_pieces(latents, device=CPU))
@@ -84,3 +89,25 @@ def test_parts_of_another_base_are_refused(folders):
         _ = Encoders(EncodersSpec(mochi=str(folders["wan"]), family="wan_5b")).vae
     with pytest.raises(ValueError, match="no backbone 'ltx'; choose mochi, wan, wan_5b"):
         EncodersSpec(family="ltx")
+
+
+def test_parts_of_another_base_are_refused_before_they_are_read(folders, tmp_path, small_parts):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folders["wan"], mixed)
+    for name, weights in (("vae", "*.safetensors"), ("text_encoder", "*.safetensors")):
+        shutil.copytree(small_parts / name, mixed / name, dirs_exist_ok=True)
+        for file in (mixed / name).glob(weights):
+            file.unlink()
+    encoders = Encoders(EncodersSpec(mochi=str(mixed), family="wan"))
+    with pytest.raises(UserError, match="is AutoencoderKLMochi, but wan takes AutoencoderKLWan; g"):
+        _ = encoders.vae
+    with pytest.raises(UserError, match="text encoder of .* is a t5, but wan takes umt5; give mod"):
+        _ = encoders.text_encoder
+    with pytest.raises(UserError, match="makes latents of 16 channels, but wan_5b takes 48; give"):
+        _ = Encoders(EncodersSpec(mochi=str(folders["wan"]), family="wan_5b")).vae
+
+
+def test_no_text_is_longer_than_the_backbone_reads():
+    with pytest.raises(UserError, match="encoders.max_text_tokens is 600, but wan reads 512 token"):
+        EncodersSpec(family="wan", max_text_tokens=600)
+    assert EncodersSpec(max_text_tokens=600).max_text_tokens == 600  # Mochi takes any number

@@ -182,7 +182,7 @@ def test_predict_names_the_profile(trained, small_parts, song):
     request = GenerationRequest(track=song, prompt="a dancer", seed=4, **SIZE)
     for module, remedy in (
         (encoders.vae.decoder, "encoders.vae_tiling to true"),
-        (trained.backbone.proj_out, "configs/profiles/24gb.yaml"),
+        (trained.backbone.proj_out, "the file of configs/profiles that train.py check names"),
     ):
         hook = module.register_forward_pre_hook(fail)
         with pytest.raises(OutOfMemoryError, match=remedy):

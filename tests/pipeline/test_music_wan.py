@@ -20,13 +20,12 @@ from musicinfuser import MusicInfuserPipeline, MusicInfuserWanPipeline, keyed_ra
 from musicinfuser.adapters.folder import LORA_FILE, read_folder
 from musicinfuser.adapters.loading import AdapterMismatchError, load_lora
 from musicinfuser.clip_size import LatentTimes
+from musicinfuser.errors import UserError
 from musicinfuser.generation import SamplingSpec, generate
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
 from musicinfuser.networks.backbones import Wan
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
-from musicinfuser.networks.music_model import MusicModel
-from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pipelines import calling
 from tests import small_wan
 from tests.pipeline.conftest import distance, latents_of, quiet
@@ -153,6 +152,17 @@ def test_what_an_image_cannot_be(loaded, parts_5b, tmp_path):
         latents(ours, image=pictures_of(2), width=64)
     with pytest.raises(ValueError, match="none.png: there is no such file"):
         latents(ours, image=tmp_path / "none.png", width=64)
+    pictures_of(1)[0].save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    for image, message in (
+        (np.zeros((8, 8, 3), np.uint8), "image is a path, a picture of Pillow's, .* not ndarray"),
+        ([None], "one for each prompt, not NoneType"),
+        (Image.open(tmp_path / "cut.png"), "the image: cannot be read as a picture"),
+        (Image.new("RGB", (0, 4)), "the image: it has no pixels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            latents(ours, image=image, width=64)
 
 
 @pytest.mark.parametrize("seconds", [None, 21 / 16])
@@ -228,6 +238,8 @@ def test_what_a_call_means_is_the_base_s(loaded, monkeypatch):
     monkeypatch.setattr(calling, "denoise", noted)
     loaded("a dancer", height=32, width=32, output_type="latent")
     sampling, shape = asked[0]
+    loaded("a dancer", height=32, width=32, num_seconds=2.0, window_frames=5, output_type="latent")
+    assert (asked[1][0].window_frames, asked[1][0].window_overlap_frames) == (5, 4)
     assert shape == (1, 16, 21, 4, 4) and sampling.fps == 16.0
     assert (sampling.num_steps, sampling.guidance_scale, sampling.family) == (50, 5.0, "wan")
     assert (sampling.window_frames, sampling.window_overlap_frames) == (81, 40)
@@ -246,45 +258,6 @@ def test_videos_have_the_rate_the_adapter_was_trained_at(wan_adapter, load, song
         latents(pipeline, audio=song, num_frames=49)
     pipeline.save_pretrained(tmp_path / "saved")
     assert MusicInfuserWanPipeline.from_pretrained(tmp_path / "saved").fps == 20.0
-
-
-def test_a_model_tells_its_adapter_a_rate_that_is_not_the_family_s(wan_parts):
-    def rate(**options):
-        backbone = build_backbone(BackboneSpec(pretrained=str(wan_parts), family="wan"))
-        model = MusicModel(backbone, layers=[0], zica=ZicaSpec(), lora=None, **options)
-        return model.adapter.config.get("fps"), model.audio_projector.latent_times.frame_seconds
-
-    assert rate(fps=20.0) == (20.0, 1 / 20)
-    assert rate(fps=16.0) == rate() == (None, 1 / 16)
-
-
-def test_callbacks_see_the_noise_as_diffusers_counts_it(loaded):
-    seen = []
-
-    def look(pipe, step, timestep, tensors):
-        seen.append((float(timestep), float(pipe.current_timestep)))
-        return {}
-
-    latents(loaded, callback_on_step_end=look, shift=3.0)
-    assert seen == [(1000.0, 1000.0), (750.0, 750.0)]
-
-
-def test_group_offload_of_diffusers(loaded, song):
-    fresh = quiet(MusicInfuserWanPipeline(**copy.deepcopy(loaded.components)))
-    expected = latents(fresh, audio=song)
-    fresh.enable_group_offload(
-        torch.device("cpu"), exclude_modules=["vae"], offload_type="leaf_level"
-    )
-    assert torch.equal(latents(fresh, audio=song), expected)
-
-
-def test_in_bf16_what_must_stays_fp32(load, song):
-    pipeline = load(dtype=torch.bfloat16)
-    assert pipeline.transformer.dtype == torch.bfloat16
-    for part in (pipeline.vae, pipeline.audio_encoder, pipeline.zica):
-        assert part.dtype == torch.float32
-    found = latents(pipeline, audio=song)
-    assert found.dtype == torch.float32 and found.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -359,3 +332,68 @@ def test_two_transformers_given_by_hand_are_refused(loaded):
     parts = {**loaded.components, "transformer_2": loaded.transformer}
     with pytest.raises(ValueError, match="this base has two transformers"):
         MusicInfuserWanPipeline(**parts)
+
+
+def test_callbacks_see_the_noise_as_diffusers_counts_it(loaded):
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append((float(timestep), float(pipe.current_timestep)))
+        return {}
+
+    latents(loaded, callback_on_step_end=look, shift=3.0)
+    assert seen == [(1000.0, 1000.0), (750.0, 750.0)]
+
+
+def test_group_offload_of_diffusers(loaded, song):
+    fresh = quiet(MusicInfuserWanPipeline(**copy.deepcopy(loaded.components)))
+    expected = latents(fresh, audio=song)
+    fresh.enable_group_offload(
+        torch.device("cpu"), exclude_modules=["vae"], offload_type="leaf_level"
+    )
+    assert torch.equal(latents(fresh, audio=song), expected)
+
+
+def test_in_bf16_what_must_stays_fp32(load, song):
+    pipeline = load(dtype=torch.bfloat16)
+    assert pipeline.transformer.dtype == torch.bfloat16
+    for part in (pipeline.vae, pipeline.audio_encoder, pipeline.zica):
+        assert part.dtype == torch.float32
+    found = latents(pipeline, audio=song)
+    assert found.dtype == torch.float32 and found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"height": 0}, "height is 0 px; it must be a multiple of 16"),
+        ({"width": 0}, "width is 0 px; it must be a multiple of 16"),
+        ({"max_sequence_length": 600}, "max_sequence_length is 600, but wan reads 512 tokens"),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 600, 64)},
+            "the length of prompt_embeds is 600, but wan reads 512 tokens",
+        ),
+    ],
+)
+def test_what_a_call_cannot_mean_is_said_before_anything_is_encoded(
+    loaded, monkeypatch, changes, message
+):
+    monkeypatch.setattr(type(loaded), "_encoded_prompts", None)
+    with pytest.raises(UserError, match=message):
+        latents(loaded, **changes)
+
+
+def test_songs_in_slices_are_those_without(loaded):
+    settings = {"num_seconds": 21 / 16, "window_frames": 9, "num_inference_steps": 1}
+    noise = torch.randn(2, 16, 6, 4, 6, generator=torch.Generator().manual_seed(1))
+
+    def run():
+        return loaded(
+            ["a", "b"], height=32, width=48, latents=noise, output_type="pt", **settings
+        ).frames  # fmt: skip
+
+    whole = run()
+    loaded.vae.enable_slicing()
+    sliced = run()
+    loaded.vae.disable_slicing()
+    assert torch.allclose(sliced, whole, atol=1e-5)

@@ -197,7 +197,7 @@ def encoding(**changes) -> list:
         "text_bytes": 9.5e9,
         "vae_bytes": 0.9e9,
         "audio_bytes": 0.4e9,
-        "num_pixels": 73 * 480 * 848,
+        "shapes": [(7, 64, 64), (73, 480, 848)],
         "channels": 64,
         "value_bytes": 2,
         "is_tiled": False,
@@ -208,9 +208,11 @@ def encoding(**changes) -> list:
 def test_encoding_takes_the_larger_of_its_two_stages() -> None:
     clips = {row["memory"]: row["GB"] for row in encoding()}
     assert clips["a clip in the VAE, untiled"] == pytest.approx(23.4 * 2**30 / 1e9)
-    assert total_bytes(encoding(is_tiled=True)) < total_bytes(encoding())
-    captions = [row["memory"] for row in encoding(num_pixels=7 * 32 * 32)]
-    assert captions == ["captions: T5", "context and fragmentation", "together"]
+    # A tile is as large whatever the clip's size is.
+    tiled = [encoding(is_tiled=True, shapes=[(73, *size)]) for size in ((480, 848), (704, 1280))]
+    assert total_bytes(tiled[0]) == total_bytes(tiled[1]) < total_bytes(encoding())
+    captions = [row["memory"] for row in encoding(shapes=[(7, 32, 32)])]
+    assert captions == ["captions: the text encoder", "context and fragmentation", "together"]
 
 
 @pytest.mark.parametrize(

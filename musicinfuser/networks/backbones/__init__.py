@@ -44,9 +44,17 @@ def backbone_of(model: Any) -> Backbone:
     for kind in FAMILIES.values():
         if isinstance(model, kind.model_class) and kind.suits(model.config):
             return kind(model)
-    raise UserError(
-        f"a {type(model).__name__} of these sizes cannot be adapted; give one of "
-        f"{', '.join(FAMILIES)}."
+    raise of_no_family(f"a {type(model).__name__}", model.config)
+
+
+def of_no_family(what: str, config: Mapping[str, Any]) -> UserError:
+    """That a transformer, ``what``, with this config cannot be adapted, and which can."""
+    names = ("in_channels", "image_dim", "num_layers")
+    sizes = ", ".join(f"{name} {config[name]}" for name in names if config.get(name) is not None)
+    bases = [name for kind in FAMILIES.values() for name in kind.published]
+    return UserError(
+        f"{what}{f' ({sizes})' if sizes else ''} is none that can be adapted; "
+        f"give a text-to-video base of the form of {', '.join(bases)}."
     )
 
 
@@ -63,4 +71,5 @@ __all__ = [
     "backbone_of",
     "families_of",
     "family_named",
+    "of_no_family",
 ]

@@ -134,6 +134,8 @@ class Backbone(ABC):
     text_config_class: ClassVar[ClassOf]
     text_attentions: ClassVar[int] = 0
     """Of a block, to text alone."""
+    most_text_tokens: ClassVar[int | None] = None
+    """Tokens that a text can have; None: as many as are given."""
     reads_empty_text: ClassVar[bool] = False
     """Whether an empty text has tokens; else it has none."""
 
@@ -224,6 +226,38 @@ class Backbone(ABC):
         """
         empty = ("",) if cls.reads_empty_text else ()
         return empty + ((cls.usual.negative_prompt,) if cls.usual.negative_prompt else ())
+
+    @classmethod
+    def check_vae(cls, config: Mapping[str, Any], what: str, hint: str) -> None:
+        """Refuse the config of a VAE, ``what``, whose latents are not the family's (`UserError`).
+
+        ``hint`` says what to give in its place.
+        """
+        expected = cls.vae.model_class.__name__
+        if (found := config.get("_class_name", expected)) != expected:
+            raise UserError(f"{what} is {found}, but {cls.family} takes {expected}; {hint}.")
+        channels, own = config.get(cls.vae.channels_key), GEOMETRIES[cls.family].channels
+        if channels not in (None, own):
+            raise UserError(
+                f"{what} makes latents of {channels} channels, but {cls.family} takes {own}; "
+                f"{hint}."
+            )
+
+    @classmethod
+    def check_text_encoder(cls, config: Mapping[str, Any], what: str, hint: str) -> None:
+        """Likewise of a text encoder, by what its config says it is."""
+        expected = cls.text_config_class.model_type
+        if (found := config.get("model_type", expected)) != expected:
+            raise UserError(f"{what} is a {found}, but {cls.family} takes {expected}; {hint}.")
+
+    @classmethod
+    def check_text_tokens(cls, number: int, what: str) -> None:
+        """Refuse more tokens of a text than the backbone can read; ``what`` asks for them."""
+        if cls.most_text_tokens is not None and number > cls.most_text_tokens:
+            raise UserError(
+                f"{what} is {number}, but {cls.family} reads {cls.most_text_tokens} tokens; set it "
+                f"to {cls.most_text_tokens} or fewer."
+            )
 
     @classmethod
     def is_published(cls, config: Mapping[str, Any]) -> bool:

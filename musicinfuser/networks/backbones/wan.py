@@ -101,6 +101,7 @@ class Wan(Backbone):
     text_encoder_class = ClassOf("transformers", "UMT5EncoderModel")
     text_config_class = ClassOf("transformers", "UMT5Config")
     text_attentions = 1
+    most_text_tokens = TEXT_TOKENS
     reads_empty_text = True  # one token, the end
 
     @classmethod
@@ -226,11 +227,12 @@ class Wan(Backbone):
             )
         if model.rope.freqs_cos.dtype != torch.float32:
             raise UserError(
-                "Wan's rotations and norms must stay in fp32; load it with model.backbone.dtype "
-                "bfloat16 and train with trainer.precision bf16-mixed instead of bf16-true."
+                "Wan's rotations and norms must stay in fp32; do not cast the whole model, but "
+                "load it in bf16: model.backbone.dtype, with trainer.precision bf16-mixed, or "
+                "dtype of from_pretrained."
             )
         latents = latents.to(dtype)
-        text = _filled_up(text.to(dtype), mask, lengths, num_tokens=self.usual.text_tokens)
+        text = _filled_up(text.to(dtype), mask, lengths, num_tokens=self.most_text_tokens)
         rotary = model.rope(latents)
         # As in WanPipeline, which knows no autocast: each part has the type of its weights.
         with torch.autocast(latents.device.type, enabled=False):
@@ -346,8 +348,8 @@ def _filled_up(
     text, _, is_own = trim_text(text, mask, lengths)
     if text.shape[1] > num_tokens:
         raise UserError(
-            f"a text has {text.shape[1]} tokens, but Wan reads {num_tokens}; set "
-            f"model.encoders.max_text_tokens to {num_tokens}."
+            f"a text has {text.shape[1]} tokens, but the backbone reads {num_tokens}; cut it, by "
+            "model.encoders.max_text_tokens or the pipeline's max_sequence_length."
         )
     if is_own is not None:
         text = text.masked_fill(~is_own[..., None], 0)

@@ -26,5 +26,6 @@ class WanOnMochi(Wan):
     vae = MochiVae
     text_encoder_class = ClassOf("transformers", "T5EncoderModel")
     text_config_class = ClassOf("transformers", "T5Config")
+    most_text_tokens = MAX_TEXT_TOKENS
     # An empty text is all zeros, as Mochi's has no tokens: one cache serves both.
     reads_empty_text = False

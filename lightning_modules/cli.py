@@ -1,5 +1,6 @@
 """The commands of Lightning: fit, validate, test and predict, and the check of what they need."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -175,10 +176,21 @@ class CheckCLI(MusicInfuserCLI):
 
     def __init__(self, args: list[str]) -> None:
         """Parse and look; ``report`` then says what was found."""
+        self._configs = config_files(args)
         super().__init__(args, run=False)
 
     def instantiate_classes(self) -> None:
         """Build each part by itself, without a trainer, and print the report."""
-        self.report = preflight.check(self.parser, self.config)
+        self.report = preflight.check(self.parser, self.config, configs=self._configs)
         self.exit_code = 1 if self.report.problems else 0
         print(self.report.text())
+
+
+def config_files(args: Sequence[str]) -> list[str]:
+    """The files that options name, in their order; the parser keeps no list of them."""
+    found = []
+    for i, option in enumerate(args):
+        name, _, value = option.partition("=")
+        if name in ("-c", "--config"):
+            found.append(value or "".join(args[i + 1 : i + 2]))
+    return found

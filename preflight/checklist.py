@@ -1,5 +1,7 @@
 """The order of a check: settings, weights, clips, training, disk, memory."""
 
+from collections.abc import Sequence
+
 from jsonargparse import ArgumentParser, Namespace
 
 from datamodules import CaptioningDataModule, DanceDataModule, EncodingDataModule
@@ -21,16 +23,17 @@ from preflight.weights import (
 )
 
 
-def check(parser: ArgumentParser, config: Namespace) -> Report:
+def check(parser: ArgumentParser, config: Namespace, *, configs: Sequence[str] = ()) -> Report:
     """Look at everything a run needs, and start none of it.
 
     Headers, configs and folders are read; of weights only what tells one file from another (see
     `fingerprint_folder`), of videos only their containers. Nothing is written.
-    The parser builds the parts of the config that it parsed. The report has all problems that
-    could be found.
+    The parser builds the parts of the config that it parsed, from the files ``configs``, which the
+    command for this machine names. The report has all problems that could be found.
     """
     report = Report()
     settings = build(parser, config, report)
+    settings.configs = configs
     if isinstance(settings.data, CaptioningDataModule):
         check_captioning(settings, settings.data, report)
     elif isinstance(settings.data, EncodingDataModule):

@@ -225,6 +225,12 @@ def encoding_rows(
     return _rows(parts | {"context and fragmentation": CONTEXT_BYTES})
 
 
+def loaded_bytes(sizes: TrainingSizes) -> float:
+    """What a training holds in the host's memory: weights, as they are read, and block inputs."""
+    inputs = sizes.num_blocks * input_bytes(sizes) if sizes.offload_inputs else 0
+    return sizes.frozen_bytes + sizes.num_trained * FP32_BYTES + inputs
+
+
 def host_bytes(*, weights: float, num_workers: int) -> float:
     """RAM of one process and its workers, with all its weights on the host at the start."""
     return PROCESS_BYTES + weights + num_workers * WORKER_BYTES

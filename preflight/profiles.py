@@ -1,6 +1,6 @@
 """What a training takes with each file of configs/profiles, and which of them fits a machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from musicinfuser.networks.work import Work
 from musicinfuser.tables import Row
 from preflight import memory
 from preflight.memory import (
-    PROCESS_BYTES,
     TrainingSizes,
     input_bytes,
     total_bytes,
@@ -120,12 +119,18 @@ def profile_rows(model: MusicModel, sizes: TrainingSizes, work: Work, **options:
     ]
 
 
-def fitting_profile(rows: Sequence[Row], *, gpu: float, ram: float) -> str | None:
-    """The first of `profile_rows`, the fastest, that a machine of so many bytes holds."""
+def fitting_profile(
+    rows: Sequence[Row], host: Mapping[str, float], *, gpu: float, ram: float
+) -> str | None:
+    """The first of `profile_rows`, the fastest, that a machine of so many bytes holds.
+
+    ``host`` are the bytes of RAM that each profile needs, the weights that are read at the start
+    included, as in the section on memory.
+    """
     for row in rows:
-        on_gpu, on_host = (float(row[key] or 0) for key in ("GB on the GPU", "GB in host memory"))
-        if on_gpu <= gigabytes(gpu) and on_host + gigabytes(PROCESS_BYTES) <= gigabytes(ram):
-            return str(row["profile"])
+        name = str(row["profile"])
+        if float(row["GB on the GPU"] or 0) <= gigabytes(gpu) and host[name] <= ram:
+            return name
     return None
 
 
@@ -137,15 +142,22 @@ def add_profiles(
     num_clips: int,
     *,
     configs: Sequence[str],
+    host_of: Callable[[TrainingSizes], float],
 ) -> None:
     """Add what a training takes with each profile, and the command for this machine's GPU.
 
-    ``configs`` are the files that the training is given; other arguments as of `profile_row`.
+    ``configs`` are the files that the training is given, ``host_of`` says the bytes of RAM of a
+    training; other arguments as of `profile_row`.
     """
     gpus = memory.gpu_bytes()
+    own = (name for name in PROFILES if f"{PROFILES_FOLDER}{name}.yaml" in " ".join(configs))
+    if any("optimizer_bytes" in PROFILES[name] for name in own):
+        # That optimizer goes with its file, which another profile takes the place of.
+        sizes = replace(sizes, optimizer_bytes=memory.ADAM_BYTES)
+    host = {name: host_of(profile_sizes(model, sizes, name)) for name in PROFILES}
     rows = profile_rows(model, sizes, work, num_clips=num_clips, tflops=_rate() if gpus else None)
     lines = [table(rows)]
-    if gpus and (name := fitting_profile(rows, gpu=min(gpus), ram=memory.ram_bytes())):
+    if gpus and (name := fitting_profile(rows, host, gpu=min(gpus), ram=memory.ram_bytes())):
         files = [*(file for file in configs if PROFILES_FOLDER not in file), f"{name}.yaml"]
         files[-1] = f"{PROFILES_FOLDER}{files[-1]}"
         given = " ".join(f"--config {file}" for file in files)

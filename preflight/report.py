@@ -112,7 +112,6 @@ def build(parser: ArgumentParser, config: Namespace, report: Report) -> Settings
 
     settings = Settings(trainer=one("trainer") or config["trainer"])
     settings.ckpt_path = config.get("ckpt_path")
-    settings.configs = [str(path) for path in config.get("config") or []]
     num_problems = len(report.problems)
     settings.groups = _groups(config["model"], report)
     if len(report.problems) == num_problems:

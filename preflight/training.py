@@ -208,20 +208,26 @@ def check_memory(
 ) -> None:
     """Add the section on memory; of the encoders, those count that are loaded during training."""
     sizes, accelerator = training_sizes(settings, module, data), settings.trainer["accelerator"]
-    weights = encoder_bytes
-    # What a CPU trains with is on the device already.
-    if accelerator != "cpu":
-        weights += sizes.frozen_bytes + sizes.num_trained * memory.FP32_BYTES
-        if sizes.offload_inputs:
-            weights += sizes.num_blocks * memory.input_bytes(sizes)
-    host = memory.host_bytes(weights=weights, num_workers=data.num_workers)
-    rows = memory.training_rows(sizes)
+
+    def host_of(sizes: memory.TrainingSizes) -> float:
+        # What a CPU trains with is on the device already.
+        weights = encoder_bytes + (memory.loaded_bytes(sizes) if accelerator != "cpu" else 0)
+        return memory.host_bytes(weights=weights, num_workers=data.num_workers)
+
+    rows, host = memory.training_rows(sizes), host_of(sizes)
     memory.add_memory("training", rows, report, accelerator=accelerator, host=host)
-    if accelerator != "cpu" and sizes.num_shares == 1 and module.backbone_spec.quantize is None:
+    if module.backbone_spec.quantize is not None:
+        report.add(
+            "profiles", "not counted beside model.backbone.quantize; take it out to see them"
+        )
+    elif accelerator != "cpu" and sizes.num_shares == 1:
         text_tokens = module.encoders.spec.max_text_tokens
         work = Work.of(module.adapted, *_largest(data), text_tokens=text_tokens)
         num_clips = data.batch_size * settings.trainer["accumulate_grad_batches"]
-        add_profiles(module.adapted, sizes, work, report, num_clips, configs=settings.configs)
+        add_profiles(
+            module.adapted, sizes, work, report, num_clips, configs=settings.configs,
+            host_of=host_of,
+        )  # fmt: skip
 
 
 def check_disk(settings: Settings, module: MusicInfuserModule, report: Report) -> None:

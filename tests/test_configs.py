@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,15 @@ from musicinfuser.clip_size import GEOMETRIES
 from musicinfuser.networks.backbones import FAMILIES
 from musicinfuser.networks.backbones.wan import DEFAULT_SHIFT
 from musicinfuser.networks.work import Work
-from preflight.memory import total_bytes, training_rows
-from preflight.profiles import PROFILES, fitting_profile, profile_rows
+from preflight.memory import host_bytes, loaded_bytes, total_bytes, training_rows
+from preflight.profiles import (
+    PROFILES,
+    add_profiles,
+    fitting_profile,
+    profile_rows,
+    profile_sizes,
+)
+from preflight.report import Report
 from preflight.training import training_sizes
 from tests.conftest import ROOT
 
@@ -214,7 +222,7 @@ def test_configs_take_the_memory_they_say(name: str, gigabytes: int, frames: int
     )
 
 
-def test_profiles_are_what_check_counts_with() -> None:
+def test_profiles_are_what_check_counts_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """And `check` names the fastest that fits; of Wan only those that Wan can run."""
     found = {path.stem for path in (ROOT / "configs" / "profiles").glob("*.yaml")}
     assert found == PROFILES.keys()
@@ -227,7 +235,7 @@ def test_profiles_are_what_check_counts_with() -> None:
         assert ("optimizer" in options) == (expected.pop("optimizer_bytes", None) is not None)
         assert options.get("backbone", {}).get("quantize") == expected.pop("quantize", None)
         assert memory == expected, name
-    rows = {}
+    rows, host = {}, {}
     for name in ("base", "wan_1b"):
         cli = MusicInfuserCLI([*config_arguments(name), "--trainer.accelerator=cpu"], run=False)
         with torch.device("meta"):
@@ -238,6 +246,13 @@ def test_profiles_are_what_check_counts_with() -> None:
         clip = (data.num_frames, data.height, data.width)
         work = Work.of(cli.model.adapted, *clip, text_tokens=256)
         rows[name] = profile_rows(cli.model.adapted, sizes, work)
+        host[name] = {
+            profile: host_bytes(
+                weights=loaded_bytes(profile_sizes(cli.model.adapted, sizes, profile)),
+                num_workers=data.num_workers,
+            )
+            for profile in PROFILES
+        }
     mochi, wan = ({row["profile"]: row for row in rows[name]} for name in rows)
     gpu = {name: round(float(row["GB on the GPU"]), 1) for name, row in mochi.items()}
     assert gpu == {
@@ -252,10 +267,19 @@ def test_profiles_are_what_check_counts_with() -> None:
     }  # fmt: skip
 
     def fitting(name: str, gpu: float, ram: float = 64) -> str | None:
-        return fitting_profile(rows[name], gpu=gpu * 1e9, ram=ram * 1e9)
+        return fitting_profile(rows[name], host[name], gpu=gpu * 1e9, ram=ram * 1e9)
 
     sizes_of_gpus = (80, 47, 24, 17, 12)
     assert [fitting("base", gb) for gb in sizes_of_gpus] == ["80gb", "40gb", "24gb", "16gb", None]
+    # A profile's own optimizer goes with its file.
+    monkeypatch.setattr("preflight.memory.gpu_bytes", lambda: [12 * 10**9])
+    of_8gb = replace(sizes, optimizer_bytes=2.1)
+    reports = [Report(), Report()]
+    for report, own, files in zip(
+        reports, (sizes, of_8gb), ([], ["configs/profiles/8gb.yaml"]), strict=True
+    ):
+        add_profiles(cli.model.adapted, own, work, report, 1, configs=files, host_of=lambda _: 0.0)
+    assert reports[0].sections == reports[1].sections != []
     assert (fitting("wan_1b", 12), fitting("wan_1b", 8)) == ("wan_24gb", "8gb")
     # A host that has no memory to stream from.
     assert (fitting("base", 38, ram=28), fitting("wan_1b", 12, ram=8)) == ("int8", "int8")

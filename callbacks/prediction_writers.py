@@ -122,6 +122,10 @@ class CacheWriter(PredictionWriter):
             latent_logvar=result.latent_logvar,
             audio=result.audio,
         )
+        masks = _data(trainer).masks
+        if masks is None or masks.file_of(spec.path) is None:
+            # It was made of what the video was before.
+            mask_path(cache_dir, spec.source, spec.clip_id).unlink(missing_ok=True)
         return True
 
     @staticmethod

@@ -73,8 +73,12 @@ class ExternalWorker:
     ) -> None:
         if isinstance(command, str) or not command or not command[0]:
             raise UserError(f"{name}: the command {command!r} is no list of program and arguments.")
-        check_number(f"{name}: start_limit_seconds", start_limit_seconds, above=0)
-        check_number(f"{name}: time_limit_seconds", time_limit_seconds, above=0)
+        check_number(
+            f"{name}: start_limit_seconds", start_limit_seconds, above=0, may_be_infinite=True
+        )
+        check_number(
+            f"{name}: time_limit_seconds", time_limit_seconds, above=0, may_be_infinite=True
+        )
         self.command = list(command)
         self.name = name
         self.start_limit_seconds = start_limit_seconds

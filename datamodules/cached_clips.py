@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from datamodules.aist_names import tables
 from datamodules.batch import ClipItem
 from datamodules.mixing import SampleKey, permutation
-from musicinfuser.clip_size import ClipShape, names_of
+from musicinfuser.clip_size import ClipShape, LatentGeometry, latent_shape, names_of
 from musicinfuser.keyed_random import uniform
 from musicinfuser.media.latents import (
     CacheError,
@@ -24,6 +24,7 @@ from musicinfuser.media.latents import (
     read_clip,
 )
 from musicinfuser.media.masks import mask_path, read_mask
+from musicinfuser.safetensors_files import WeightsFileError, read_header
 
 
 def clips_to_train_on(headers: list[ClipHeader]) -> dict[str, list[ClipHeader]]:
@@ -180,6 +181,31 @@ class ValidationClips(Dataset[ClipItem]):
 def clips_without_mask(cache_dir: str | Path, clips: Sequence[ClipHeader]) -> list[ClipHeader]:
     """Those of some clips whose masks the cache does not hold."""
     return [h for h in clips if not mask_path(cache_dir, h.source, h.clip_id).is_file()]
+
+
+def check_masks(
+    cache_dir: str | Path, clips: Sequence[ClipHeader], geometry: LatentGeometry
+) -> None:
+    """Refuse masks that are broken, or of another shape than their clips; of files the headers.
+
+    Raises:
+        CacheError: Says how many, and the first.
+    """
+    wrong = []
+    for clip in clips:
+        path = mask_path(cache_dir, clip.source, clip.clip_id)
+        if path.is_file():
+            try:
+                stored = read_header(path)["mask"].shape
+            except (WeightsFileError, KeyError):
+                stored = None
+            if stored is None or tuple(stored) != latent_shape(*clip.shape, geometry=geometry)[1:]:
+                wrong.append(path)
+    if wrong:
+        raise CacheError(
+            f"{len(wrong)} masks are broken or of another shape than their clips, e.g. {wrong[0]}; "
+            "delete them and run the encode job again."
+        )
 
 
 def clip_mask(header: ClipHeader, cache_dir: str | Path, shape: torch.Size) -> Tensor:

@@ -11,6 +11,7 @@ from datamodules.cached_clips import (
     TrainingClips,
     ValidationClips,
     bucket_names,
+    check_masks,
     clips_to_train_on,
     clips_without_mask,
     share_of,
@@ -271,12 +272,13 @@ class DanceDataModule(HostDataModule):
             A sentence on such clips; empty where there are none.
 
         Raises:
-            CacheError: There are some, and there may not be.
+            CacheError: There are some, and there may not be; or masks are broken.
         """
         self.with_masks = True
         clips = self._share_of_clips(self._read_cache() if headers is None else headers)
         used = [h for source, own in clips.items() if self.ratio.get(source) for h in own]
         lacking = clips_without_mask(self.cache_dir, used)
+        check_masks(self.cache_dir, used, self.geometry)
         if not lacking:
             return ""
         said = f"{len(lacking)} of {len(used)} training clips of {self.cache_dir} have no mask"

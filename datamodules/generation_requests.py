@@ -100,7 +100,13 @@ def make_requests(
     """
     if spec.num_seconds is not None:
         every = ", or .inf for all of each track"
-        check_number("data.generation.num_seconds", spec.num_seconds, above=0, hint=every)
+        check_number(
+            "data.generation.num_seconds",
+            spec.num_seconds,
+            above=0,
+            may_be_infinite=True,
+            hint=every,
+        )
         _refuse_both(
             f"data.generation.num_seconds is {spec.num_seconds:g}", spec, "num_frames", "tempo"
         )

@@ -83,7 +83,7 @@ class MaskDataset(Dataset[ClipMask | SkippedClip]):
         geometry: LatentGeometry,
     ) -> None:
         """Look for files; none is read but to tell whether it is another now."""
-        self.settings, self.geometry = settings, geometry
+        self.settings, self.geometry, self.cache_dir = settings, geometry, cache_dir
         self.num_without = self.num_found = 0
         self.example: Path | None = None
         self.items: list[tuple[ClipDataset, ClipSpec, Path]] = []
@@ -91,6 +91,10 @@ class MaskDataset(Dataset[ClipMask | SkippedClip]):
             for spec in dataset.clips:
                 path = settings.file_of(spec.path)
                 if path is None:
+                    stored = mask_path(cache_dir, spec.source, spec.clip_id)
+                    if stored.is_file():  # of a file that was there before
+                        self.num_found += 1
+                        continue
                     self.num_without += 1
                     self.example = self.example or spec.path
                 elif self._is_there(spec, path, cache_dir):
@@ -111,6 +115,8 @@ class MaskDataset(Dataset[ClipMask | SkippedClip]):
             )
             return ClipMask(spec, mask, self._made_of(spec, path))
         except (MediaError, UserError, OSError) as error:
+            # That of another file or cut is none of it.
+            mask_path(self.cache_dir, spec.source, spec.clip_id).unlink(missing_ok=True)
             reason = f"no mask: {error}"
             return SkippedClip(spec.source, path, reason, spec.clip_id)
 

@@ -66,6 +66,9 @@ from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed", "bf16", "16")
+"""Of a run; the older names mean the mixed ones."""
+
 
 class MusicInfuserModule(L.LightningModule):
     """A frozen base, Mochi or another, conditioned on music by trained ZICA and LoRA."""
@@ -143,14 +146,12 @@ class MusicInfuserModule(L.LightningModule):
             data: The data module; where it has clips, they are to be the backbone's.
             precision: ``trainer.precision``.
         """
-        kept = self.family.model_class._keep_in_fp32_modules
-        if kept and precision in ("bf16-true", "16-true"):
+        if precision is not None and str(precision) not in PRECISIONS:
+            kept = self.family.model_class._keep_in_fp32_modules
+            whose = f"parts of {self.family.family}" if kept else "the trained weights"
             yield (
-                f"trainer.precision is {precision}, but parts of {self.family.family} must stay in "
-                "fp32; set bf16-mixed."
+                f"trainer.precision is {precision}, but {whose} must stay in fp32; set bf16-mixed."
             )
-        if precision in ("64-true", "64"):
-            yield f"trainer.precision is {precision}, which no backbone runs in; set bf16-mixed."
         geometry = getattr(data, "geometry", self.encoders.geometry)
         if geometry != self.encoders.geometry:
             yield (
@@ -178,7 +179,9 @@ class MusicInfuserModule(L.LightningModule):
         for sentence in self.disagreements(data, cli.trainer.precision):
             raise UserError(sentence)
         if cli.subcommand == "fit":
-            self.optimization.check(cli.trainer.strategy.root_device)
+            device, num_steps = cli.trainer.strategy.root_device, cli.trainer.max_steps
+            self.optimization.check(device, num_steps=num_steps)
+            self.optimization.check_accumulation(cli.trainer.accumulate_grad_batches)
         if cli.subcommand == "predict":
             self.encoders.fingerprints()
         elif isinstance(data, DanceDataModule):

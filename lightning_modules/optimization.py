@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -23,6 +25,8 @@ TRAINED_KEY = "musicinfuser_trained_weights"
 """In checkpoints of optimizers that give other weights than they train."""
 _TRIED_SHAPE = (64, 128)
 """Of the parameter that an optimizer is tried on: 8-bit optimizers need 4,096 numbers."""
+_MOST_TRIED_STEPS = 100_000
+"""Of a schedule: of longer runs the rest is not tried, which takes a second here."""
 _PLAIN = (bool, int, float, str, torch.dtype, type(None))
 _CLASS, _INNER, _CONTEXT, _SHAPE = "tensor class", "inner tensors", "context", "shape"
 
@@ -64,19 +68,47 @@ class Optimization:
         """Whether the optimizer gives other weights than it trains; see `averages`."""
         return averages(self.build([nn.Parameter(torch.zeros(1, 1))], num_steps=1)["optimizer"])
 
-    def check(self, device: torch.device | str = "cpu") -> None:
-        """Make one step with a small parameter on a device; the run must be able to.
+    def check(self, device: torch.device | str = "cpu", *, num_steps: int = -1) -> None:
+        """Make one step with small parameters on a device; the run must be able to.
+
+        Args:
+            device: Of the run.
+            num_steps: Of the run, which the schedule must reach; below 0: not known.
 
         Raises:
-            UserError: The optimizer cannot step there.
+            UserError: The optimizer cannot step there, or the schedule ends before.
         """
-        self._try(torch.device(device))
+        self._try(torch.device(device), _TRIED_SHAPE, _TRIED_SHAPE[1:])
+        self._try_schedule(num_steps)
+
+    def check_accumulation(self, num_batches: int) -> None:
+        """Refuse several batches for a step of an optimizer that evaluates the loss repeatedly.
+
+        Lightning clears gradients with the first batch only, so its later evaluations would add up.
+
+        Raises:
+            UserError: It is such an optimizer, as L-BFGS is.
+        """
+        if num_batches > 1 and self._num_evaluations > 1:
+            name = self.settings["optimizer"]["class_path"]
+            raise UserError(
+                f"{name} evaluates the loss several times in a step, which "
+                f"trainer.accumulate_grad_batches {num_batches} does not allow; set that to 1, or "
+                "name another optimizer."
+            )
+
+    @cached_property
+    def _num_evaluations(self) -> int:
+        """Of the loss, in one step of the optimizer."""
+        count = Counter[str]()
+        self._try(torch.device("cpu"), _TRIED_SHAPE, count=count)
+        return count["evaluations"]
 
     @cached_property
     def state_bytes(self) -> float:
         """Of the optimizer's state per trained number: 8 of Adam's two moments in fp32."""
         try:
-            optimizer = self._try(torch.device("cpu"))
+            optimizer = self._try(torch.device("cpu"), _TRIED_SHAPE)
         except UserError:  # runs on another device only
             return 8.0
         found = list(_tensors(optimizer.state_dict()["state"]))
@@ -121,14 +153,33 @@ class Optimization:
         scheduler = made and made["scheduler"]  # type: ignore[index,typeddict-item]
         return scheduler if isinstance(scheduler, WarmUp) else None
 
-    def _try(self, device: torch.device) -> Optimizer:
-        """The optimizer after a step of its own."""
-        parameter = nn.Parameter(torch.zeros(_TRIED_SHAPE, device=device))
-        optimizer: Any = self.build([parameter], num_steps=1)["optimizer"]
+    def _try_schedule(self, num_steps: int) -> None:
+        """Take a schedule through a run; ours needs none of it."""
+        made = self.build([nn.Parameter(torch.zeros(1, 1))], max(num_steps, 1))
+        found: Any = made.get("lr_scheduler")
+        scheduler = found and found["scheduler"]
+        if scheduler is None or isinstance(scheduler, WarmUp):
+            return
+        with warnings.catch_warnings(), _in_one_sentence("schedule", self.settings["schedule"]):
+            warnings.simplefilter("ignore")  # that no optimizer stepped before it
+            for _ in range(min(max(num_steps, 1), _MOST_TRIED_STEPS)):
+                scheduler.step()
+
+    def _try(
+        self,
+        device: torch.device,
+        *shapes: tuple[int, ...],
+        count: "Counter[str] | None" = None,
+    ) -> Optimizer:
+        """The optimizer after a step of its own with parameters of some shapes."""
+        parameters = [nn.Parameter(torch.zeros(shape, device=device)) for shape in shapes]
+        optimizer: Any = self.build(parameters, num_steps=1)["optimizer"]
 
         def loss() -> Tensor:
+            if count is not None:
+                count["evaluations"] += 1
             optimizer.zero_grad()
-            value = (parameter - 1).square().sum()
+            value = torch.stack([(p - 1).square().sum() for p in parameters]).sum()
             value.backward()
             return value
 
@@ -368,5 +419,5 @@ def _in_one_sentence(group: str, settings: Mapping[str, Any]) -> Iterator[None]:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UserError(
             f"model.{group}: {settings['class_path']} cannot be used with its arguments ({reason});"
-            f" change model.{group}.init_args."
+            f" change model.{group}.init_args, or name another class."
         ) from error

@@ -17,7 +17,9 @@ from musicinfuser.adapters.official import read_official_adapter, write_official
 from musicinfuser.adapters.official_backbone import convert_backbone
 from musicinfuser.adapters.record import read_record
 from musicinfuser.adapters.settings import FROZEN_KEY, Adapter, adapter_of_checkpoint
-from musicinfuser.errors import in_one_sentence
+from musicinfuser.atomic_files import require_writable
+from musicinfuser.errors import UserError, in_one_sentence
+from musicinfuser.safetensors_files import read_header
 from musicinfuser.setting_checks import check_file
 
 
@@ -28,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: What the user can mend, in one sentence that names file and key.
     """
     options = _parser().parse_args(arguments)
+    require_writable(options.target.parent, option="target")
+    if options.command in ("to-official", "to-comfyui") and options.target.exists():
+        _refuse_other_content(options.target)
     if options.command == "from-official":
-        layers = None if options.layers is None else [int(i) for i in options.layers.split(",")]
         adapter = read_official_adapter(
-            options.source, layers=layers, num_heads=options.num_heads,
+            options.source, layers=options.layers, num_heads=options.num_heads,
             audio_encoder=options.audio_encoder,
         )  # fmt: skip
         facts = _facts(options, origin=f"Converted from the authors' {options.source.name}.")
@@ -81,12 +85,31 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint(f"--{name}", help="for the card; by default what the run recorded")
     for add in (official, checkpoint):
         add("--license", default=CardFacts.license, help="for the card")
-    official("--layers", help="blocks with audio, e.g. 1,3 (their file has none)")
+    official("--layers", type=_indices, help="blocks with audio, e.g. 1,3 (their file has none)")
     official("--num_heads", type=int, help="of ZICA, if not the authors' 8")
     checkpoint("--config", type=Path, help="the training's config_fit.yaml")
     dtypes = ["bfloat16", "float32"]
     backbone("--dtype", choices=dtypes, help="to write; default: the file's")
     return parser
+
+
+def _indices(text: str) -> list[int]:
+    try:
+        return [int(index) for index in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be numbers with commas between, e.g. 1,3"
+        ) from None
+
+
+def _refuse_other_content(path: Path) -> None:
+    """What is no safetensors file was not written here, and is not written over (`UserError`)."""
+    try:
+        read_header(path)
+    except (UserError, OSError) as error:
+        raise UserError(
+            f"{path} exists and holds something else; give another target, or delete it."
+        ) from error
 
 
 def _facts(options: argparse.Namespace, *, origin: str, **recorded: str) -> CardFacts:

@@ -1,5 +1,6 @@
 """The checks of settings that many places need, with one wording."""
 
+import math
 import operator
 from collections.abc import Collection
 from pathlib import Path
@@ -14,20 +15,33 @@ _LIMITS = {
 }
 
 
-def check_number(name: str, value: float | None, *, hint: str = "", **limits: float) -> None:
+def check_number(
+    name: str,
+    value: float | None,
+    *,
+    hint: str = "",
+    may_be_infinite: bool = False,
+    **limits: float,
+) -> None:
     """Refuse a number out of its range; None passes.
 
     Args:
         name: The setting, as it is written in a config.
         value: What was given.
         hint: What else to say of it, from the blank or comma on.
+        may_be_infinite: Whether infinity is a value of it.
         limits: Any of ``above``, ``at_least``, ``below`` and ``at_most``.
 
     Raises:
         UserError: With the setting, the number and the range.
     """
-    if value is None or all(_LIMITS[word](value, limit) for word, limit in limits.items()):
+    is_finite = value is None or math.isfinite(value) or may_be_infinite
+    if value is None or (
+        is_finite and all(_LIMITS[word](value, limit) for word, limit in limits.items())
+    ):
         return
+    if not is_finite:
+        raise UserError(f"{name} is {value}; it must be a finite number{hint}.")
     wanted = " and ".join(f"{word.replace('_', ' ')} {end:g}" for word, end in limits.items())
     raise UserError(f"{name} is {value}; it must be {wanted}{hint}.")
 

@@ -46,8 +46,6 @@ def build_on_meta(module: MusicInfuserModule, report: Report) -> bool:
     adapter, module.init_adapter = module.init_adapter, None
     # Nothing runs here, and torch's compiler takes a while to load.
     memory, module.memory = module.memory, replace(module.memory, compile_blocks=False)
-    with report.collecting():
-        module.optimization.check()
     with report.collecting(), torch.device("meta"):
         module.configure_model()
         if not module.trainable_names():
@@ -66,6 +64,9 @@ def check_agreement(module: MusicInfuserModule, settings: Settings, report: Repo
     with report.collecting():
         accumulation = trainer["accumulate_grad_batches"]
         check_number("trainer.accumulate_grad_batches", accumulation, at_least=1)
+    with report.collecting():
+        module.optimization.check(num_steps=trainer["max_steps"])
+        module.optimization.check_accumulation(accumulation)
     if isinstance(data, DanceDataModule):
         with report.collecting():
             check_batch(module.objective.counterfactual, data.batch_size)

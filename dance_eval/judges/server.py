@@ -77,7 +77,7 @@ class ServerJudge(Judge):
         least = {"top_logprobs": 0, "max_tokens": 1, "concurrency": 1, "num_retries": 0}
         for name, lowest in least.items():
             check_number(name, getattr(self, name), at_least=lowest)
-        check_number("time_limit_seconds", self.time_limit_seconds, above=0)
+        check_number("time_limit_seconds", self.time_limit_seconds, above=0, may_be_infinite=True)
         self.base_url = self.base_url.rstrip("/")
         self._is_down = False
 

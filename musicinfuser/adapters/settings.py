@@ -181,17 +181,14 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         AdapterFileError: Not there, or not such a checkpoint.
     """
     if not Path(path).is_file():
-        raise AdapterFileError(
-            f"{path} does not exist{looked_for(path)}; give a checkpoint of a training."
-        )
+        what = "is a folder" if Path(path).is_dir() else f"does not exist{looked_for(path)}"
+        raise AdapterFileError(f"{path} {what}; give a checkpoint file of a training.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         stored, tensors = checkpoint[SETTINGS_KEY], checkpoint["state_dict"]
         settings = stored["model"]
     except Exception as error:  # what a foreign file raises depends on what it is
-        raise AdapterFileError(
-            f"{path} is no adapter: neither safetensors nor a checkpoint of this program."
-        ) from error
+        raise AdapterFileError(f"{path} is no checkpoint of a training of this program.") from error
     average = checkpoint.get("callbacks", {}).get("AdapterEMA", {}).get("average")
     tensors = tensors if average is None else average
     tensors = {name.removeprefix("model."): t for name, t in tensors.items()}

@@ -73,7 +73,7 @@ def read_audio(
             before the span.
     """
     check_number("start_seconds", start_seconds, at_least=0)
-    check_number("duration_seconds", duration_seconds, at_least=0)
+    check_number("duration_seconds", duration_seconds, at_least=0, may_be_infinite=True)
     check_number("rate_hz", rate_hz, above=0)
     check_choice("channel", channel, get_args(Channel))
     until = math.inf

@@ -31,7 +31,7 @@ class Deadline:
 
     def __init__(self, path: Path | str, seconds: float) -> None:
         """Start the clock, for seconds above 0; the file is for the message."""
-        check_number("time_limit_seconds", seconds, above=0)
+        check_number("time_limit_seconds", seconds, above=0, may_be_infinite=True)
         self._path, self._seconds = path, seconds
         self._end = time.monotonic() + seconds
 

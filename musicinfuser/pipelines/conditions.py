@@ -62,7 +62,7 @@ def frames_asked(
         raise UserError(
             f"num_seconds is {num_seconds:g}, but num_frames is {num_frames} too; give one of them."
         )
-    check_number("num_seconds", num_seconds, above=0)
+    check_number("num_seconds", num_seconds, above=0, may_be_infinite=True)
     if math.isinf(num_seconds):
         if audio is None:
             raise UserError("num_seconds is infinite, but there is no audio; give a number.")

@@ -19,6 +19,7 @@ from musicinfuser.media.latents import (
     read_clip,
     read_clip_header,
 )
+from musicinfuser.media.masks import mask_path, write_mask
 from musicinfuser.networks.encoders import EncodersSpec
 from tests.conftest import encode_arguments, write_moving_square
 from tests.media.conftest import sine, write_media
@@ -111,6 +112,15 @@ def test_writes_clip_and_header(world: SimpleNamespace) -> None:
         "audio": (1.0, (14, 96)),
     }
     assert len(list(world.cache.rglob("*.*"))) == 1
+
+
+def test_a_clip_that_is_encoded_anew_loses_a_mask_of_what_it_was(world: SimpleNamespace) -> None:
+    path = mask_path(world.cache, "youtube", "clip.seg1")
+    for settings, is_kept in ((None, False), (SimpleNamespace(file_of=lambda video: video), True)):
+        write_mask(path, torch.ones(2, 4, 4), {})
+        world.trainer.datamodule.masks = settings
+        world.write(encoded())
+        assert path.is_file() == is_kept
 
 
 def test_captions_are_written_once(world: SimpleNamespace) -> None:

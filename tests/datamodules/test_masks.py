@@ -138,12 +138,20 @@ def test_masks_are_made_once_and_anew_where_something_is_another(
     write_mask(mask_path(tmp_path / "cache", "youtube", item.spec.clip_id), item.mask, item.made_of)
     assert (len(masks()), masks().num_found) == (0, 1)
     assert len(masks(margin=0.2)) == 1
+    # One whose file has gone since stays, and is said to be there.
+    path.rename(tmp_path / "elsewhere")
+    assert (masks().num_without, masks().num_found) == (0, 1)
+    (tmp_path / "elsewhere").rename(path)
     path.write_text(path.read_text() + " ")
     assert len(masks()) == 1
     # In a folder of their own they may be called as the video.
     (tmp_path / "truth").mkdir()
     path.rename(tmp_path / "truth" / "dance.json")
     assert (len(masks()), len(masks(folder=str(tmp_path / "truth")))) == (0, 1)
+    # Of a file that cannot be read now, the former one's is dropped.
+    path.write_text("{")
+    assert isinstance(masks()[0], SkippedClip)
+    assert not mask_path(tmp_path / "cache", "youtube", item.spec.clip_id).exists()
 
 
 def test_a_margin_below_nothing() -> None:

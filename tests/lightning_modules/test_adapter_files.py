@@ -162,8 +162,8 @@ def test_what_is_not_an_adapter_is_refused(make, tmp_path: Path) -> None:
     save_file({"layer.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
     (tmp_path / "broken.safetensors").write_text("no tensors")
     for name, message in {
-        "x.ckpt": "neither safetensors nor a checkpoint of this program",
-        "foreign.ckpt": "neither safetensors nor a checkpoint of this program",
+        "x.ckpt": "is no checkpoint of a training of this program",
+        "foreign.ckpt": "is no checkpoint of a training of this program",
         "none.ckpt": "does not exist; a run that is resumed needs none",
         "folder": "holds 0 safetensors files; give the adapter's file",
         "foreign.safetensors": "neither the names of the authors' file nor .* e.g. 'layer.weight'",

@@ -14,7 +14,7 @@ from lightning_modules.masked_loss import pixel_weights
 from lightning_modules.settings import MaskSpec
 from musicinfuser.errors import UserError
 from musicinfuser.media.latents import CacheError, read_headers
-from musicinfuser.media.masks import mask_path, read_mask
+from musicinfuser.media.masks import mask_path, read_mask, write_mask
 from tests.conftest import cli_arguments, encode_arguments
 from tests.dance_data import batches
 from train import main
@@ -59,6 +59,20 @@ def test_masks_are_added_to_a_cache_whose_clips_stay(
     assert "1 clips have no mask: their videos, e.g. " in printed
     report = main(["check", *again[1:]]).report
     assert f"masks: {len(headers) - 1} there, 0 to make" in dict(report.sections)["cache so far"]
+
+
+def test_masks_of_another_shape_are_refused_before_the_run(
+    masked_cache: Path, check: Callable, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(masked_cache, tmp_path / "cache"))
+    first, *others = sorted(cache.glob("masks/*/*.safetensors"))
+    first.write_bytes(b"nothing")
+    for path in others:
+        write_mask(path, torch.ones(2, 2, 2), {})
+    options = ("--model.init_args.objective.mask.weight=3",)
+    unmasked = "--model.init_args.objective.mask.unmasked=plain"
+    (problem,) = check(*options, unmasked, cache=cache).problems
+    assert " masks are broken or of another shape than their clips, e.g. " in problem
 
 
 def test_weights_are_one_outside_and_as_asked_inside(masked_cache: Path) -> None:

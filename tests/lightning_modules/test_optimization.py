@@ -1,5 +1,6 @@
 """Optimizers and schedules by class path: they train, resume to the bit, and are refused early."""
 
+import re
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +178,17 @@ def test_another_optimizer_does_not_go_on(
         (["optimizer.lr=-1"], "optimizer.lr is -1"),
         (["optimizer=torch.optim.SparseAdam"], "torch.optim.SparseAdam cannot be used"),
         (["schedule.warmup_steps=-1"], "schedule.warmup_steps is -1"),
+        (["optimizer.lr=.inf"], "optimizer.lr is inf; it must be a finite number"),
+        (["optimizer=torch.optim.Muon"], "Muon only supports 2D parameters"),
+        (
+            ["schedule={class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: "
+             "{max_lr: 0.1, total_steps: 1}}"],
+            "The specified number of total steps is 1); change model.schedule.init_args",
+        ),
+        (
+            ["schedule={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 0}}"],
+            "torch.optim.lr_scheduler.StepLR cannot be used with its arguments",
+        ),
         (
             ["schedule={class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
              "{monitor: val/loss}}"],
@@ -189,7 +201,7 @@ def test_what_cannot_be_is_refused_first(
 ) -> None:
     given = [f"--model.init_args.{argument}" for argument in arguments]
     if verb == "fit":
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=re.escape(sentence)):
             # Weights that are nowhere: they are not looked for.
             run_cli("fit", *given, "--model.init_args.backbone.pretrained=/none", cache=small_cache)
     else:
@@ -241,3 +253,11 @@ def test_settings_of_an_earlier_version() -> None:
     }
     now = Optimization(ADAM, partial(WarmUp, warmup_steps=3)).settings
     assert now["schedule"]["class_path"] == found["schedule"]["class_path"]
+
+
+def test_several_batches_make_no_step_of_an_optimizer_that_evaluates_repeatedly() -> None:
+    Optimization(ADAM, CONSTANT).check_accumulation(4)
+    lbfgs = Optimization(partial(torch.optim.LBFGS, lr=0.1), None)
+    lbfgs.check_accumulation(1)
+    with pytest.raises(UserError, match="LBFGS evaluates the loss several times in a step, which"):
+        lbfgs.check_accumulation(2)

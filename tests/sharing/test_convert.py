@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from musicinfuser.adapters.folder import read_folder
 from musicinfuser.adapters.official import load_official, save_official
 from musicinfuser.convert import main
+from musicinfuser.errors import UserError
 from musicinfuser.networks.lora import LoraSpec
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
@@ -165,3 +166,22 @@ def test_what_is_wrong_with_an_adapter(golden, tmp_path: Path, make_model) -> No
     write_folder(tmp_path / "rotary", adapter, facts=CardFacts(), config="")
     with pytest.raises(ValueError, match="zica.positions none only; this adapter has rotary"):
         convert("to-official", tmp_path / "rotary", tmp_path / "out.safetensors")
+
+
+def test_nothing_is_written_where_something_else_is(golden, tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for target, said in (
+        (tmp_path / "notes.txt" / "out.safetensors", "notes.txt cannot be written"),
+        (tmp_path / "notes.txt", "notes.txt exists and holds something else; give another target"),
+    ):
+        for command in ("to-official", "to-comfyui"):
+            with pytest.raises(UserError, match=said):
+                convert(command, tmp_path, target)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    with pytest.raises(SystemExit):
+        convert("from-official", golden.adapter, tmp_path / "f", "--layers", "a,b")
+    assert "'a,b' must be numbers with commas between" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is a folder; give a checkpoint file of a training"):
+        convert("checkpoint", tmp_path, tmp_path / "f")
+    with pytest.raises(UserError, match="is no checkpoint of a training of this program"):
+        convert("checkpoint", golden.adapter, tmp_path / "f")

@@ -72,9 +72,11 @@ PROGRAMS := train.py evaluate.py requirements.txt $(shell find configs assets/sm
 	-name __pycache__ -prune -o -type f -print)
 # Folders below $(1), which are newer than the step's file if a file came or went; all if one is gone.
 made = $(foreach folder,$(1),$(or $(shell find $(folder) -type d 2>/dev/null),again))
+# A word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
 # A file that changes when the text does, written where the goal is the demo.
 text = $(if $(filter-out demo,$(MAKECMDGOALS)),,$(shell mkdir -p $(DONE); \
-	echo '$(2)' | cmp -s - $(1) || echo '$(2)' >$(1))$(1))
+	printf '%s\n' $(call quoted,$(2)) | cmp -s - $(1) || printf '%s\n' $(call quoted,$(2)) >$(1))$(1))
 
 .PHONY: again
 $(DONE)/media: .venv/.installed $(PROGRAMS) \
@@ -104,14 +106,19 @@ $(DONE)/videos: $(DONE)/adapted $(call made,$(VIDEOS)/base $(VIDEOS)/adapted)
 		--video_writer.system adapted --video_writer.output_dir $(VIDEOS)/adapted
 	@mkdir -p $(@D) && touch $@
 
-SONG := $(if $(MUSIC),$(shell ls -l --time-style=+%s '$(MUSIC)') $(PROMPT) $(START) $(DURATION))
+# As they were typed, for the shell: names and prompts may hold quotes and dollars.
+FILE := $(call quoted,$(value MUSIC))
+WORDS := $(call quoted,$(value PROMPT))
+LIST := $(PY) -c 'import json, sys; print(json.dumps(sys.argv[1:], ensure_ascii=False))'
+SONG := $(if $(MUSIC),$(shell ls -l --time-style=+%s $(FILE)) $(value PROMPT) $(START) $(DURATION))
 $(DONE)/song: .venv/.installed $(PROGRAMS) $(if $(MUSIC),$(call text,$(DONE)/prompt,$(SONG))) \
 		$(call made,$(VIDEOS)/your_song)
-	@echo "     your song, $(MUSIC), with the adapter that ships; how well it follows recorded songs: docs/small_world.md"
+	@printf '     your song, %s, with the adapter that ships; %s\n' $(FILE) \
+		"how well it follows recorded songs: docs/small_world.md"
 	$(PREDICT) --ckpt_path null --model.init_args.init_adapter assets/small-adapter \
 		--model.init_args.sampling.music_guidance_scale 3 \
-		"--data.init_args.generation.music=['$(MUSIC)']" \
-		"--data.init_args.generation.prompts=['$(PROMPT)']" \
+		"--data.init_args.generation.music=$$($(LIST) $(FILE))" \
+		"--data.init_args.generation.prompts=$$($(LIST) $(WORDS))" \
 		--data.init_args.generation.track_offset_seconds $(START) \
 		--data.init_args.generation.num_seconds $(DURATION) \
 		--video_writer.system "your song" --video_writer.output_dir $(VIDEOS)/your_song

@@ -1,5 +1,6 @@
 """What `predict` generates: tracks x prompts x seeds, or a list of requests."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from datamodules.aist_names import music_of, parse_name, tables
 from datamodules.folders import VIDEO_SUFFIXES
-from datamodules.request_lists import frames_of, read_requests
+from datamodules.request_lists import frames_of, read_requests, seconds_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.aist_music import music_code
 from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, check_takes_image
@@ -17,7 +18,7 @@ from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import LabelError, read_json, read_yaml
-from musicinfuser.media.audio import read_audio
+from musicinfuser.media.audio import read_audio, starts_too_late
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.latents import CacheError, ClipHeader
 from musicinfuser.media.pictures import read_picture
@@ -140,8 +141,9 @@ def make_requests(
     if spec.tempo is not None:
         _refuse_both("data.generation.tempo changes the sounds", spec, "heard")
         starts = spec.tempo.starts(tracks, offset_seconds=spec.track_offset_seconds)
-    if not spec.seeds:
-        raise UserError("data.generation.seeds is empty; name at least one.")
+    for name in ("seeds", "heard"):
+        if not getattr(spec, name):
+            raise UserError(f"data.generation.{name} is empty; name at least one.")
     others = _next_pieces(tracks) if OTHER_TRACK in spec.heard else {}
     requests = []
     for track, start_seconds in starts:
@@ -159,6 +161,13 @@ def make_requests(
             for seed in spec.seeds
             for sound in sounds
         ]
+    for request, number in Counter(requests).items():
+        if number > 1:
+            raise UserError(
+                f"data.generation asks {number} times for the clip of {request.track} with seed "
+                f"{request.seed} and {request.prompt!r}; name each of music, prompts, seeds, heard "
+                "and tempo.factors once."
+            )
     return requests
 
 
@@ -192,6 +201,8 @@ def _heard(sound: float | str, own: GenerationRequest, other: Path | None) -> di
         raise UserError(
             f"data.generation.heard holds {sound!r}; give seconds or one of {', '.join(HEARD)}."
         )
+    if not sound:
+        return {}
     start = own.track_offset_seconds
     if start is None or start < sound:
         raise UserError(
@@ -199,8 +210,7 @@ def _heard(sound: float | str, own: GenerationRequest, other: Path | None) -> di
             f"in the track; give data.generation.track_offset_seconds a number from {sound:g} on."
         )
     # Decimal fractions, which a difference of floats is not.
-    shifted = {"heard": own.track, "heard_offset_seconds": round(start - sound, 6)}
-    return shifted if sound else {}
+    return {"heard": own.track, "heard_offset_seconds": round(start - sound, 6)}
 
 
 def _refuse_both(given: str, spec: RequestsSpec, *names: str) -> None:
@@ -226,16 +236,26 @@ def write_tempi(spec: RequestsSpec) -> None:
 def require_sounds(requests: Sequence[GenerationRequest]) -> None:
     """Refuse to start with a sound that cannot be read, be it a track or what replaces it.
 
-    The first tenth of a second of each file is decoded: one that breaks off later passes.
+    A tenth of a second of each file is decoded, where clips start: one that breaks off later
+    passes.
 
     Raises:
-        MediaError: How many cannot be read, and what is wrong with the first.
+        MediaError: How many cannot be read or end before a clip starts, and what is wrong with the
+            first.
     """
-    files = dict.fromkeys(f for c in requests for f in (c.track, c.heard_file) if f is not None)
+    files: dict[str, set[float]] = {}
+    for request in requests:
+        start = request.track_offset_seconds or 0.0
+        files.setdefault(request.track, set()).add(start)
+        if request.heard_file is not None:
+            own = request.heard_offset_seconds
+            files.setdefault(request.heard_file, set()).add(start if own is None else own)
     errors = []
-    for file in files:
+    for file, starts in files.items():
         try:
-            read_audio(file, duration_seconds=0.1)
+            for start in sorted({0.0, max(starts)}):
+                if not len(read_audio(file, start_seconds=start, duration_seconds=0.1)):
+                    raise starts_too_late(file, seconds_of(file), start)
         except MediaError as error:
             errors.append(error)
     if errors:

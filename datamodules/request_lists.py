@@ -20,7 +20,7 @@ from musicinfuser.clip_size import (
 from musicinfuser.errors import UserError
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
 from musicinfuser.label_files import read_csv
-from musicinfuser.media.audio import clip_audio_seconds, read_audio
+from musicinfuser.media.audio import clip_audio_seconds, read_audio, starts_too_late
 from musicinfuser.setting_checks import check_file
 
 REQUIRED_COLUMNS = ("track", "prompt", "seed")
@@ -141,11 +141,14 @@ def frames_of(
     to be drawn, room is left for it.
 
     Raises:
-        MediaError: The track cannot be read.
+        MediaError: The track cannot be read, or ends before the clip starts.
     """
     # Audio conditioning takes a little more than a clip's length, which should not be silence.
     beyond = clip_audio_seconds(1, fps=fps) - 1 / fps
-    left = _seconds(request.track) - (request.track_offset_seconds or 0.0) - beyond
+    seconds, start = seconds_of(request.track), request.track_offset_seconds or 0.0
+    if seconds <= start:
+        raise starts_too_late(request.track, seconds, start)
+    left = seconds - start - beyond
     num_frames = frames_within(min(num_seconds, left), fps=fps, geometry=geometry)
     if left < num_seconds < math.inf:
         rank_zero_info(
@@ -156,6 +159,7 @@ def frames_of(
 
 
 @lru_cache
-def _seconds(track: str) -> float:
+def seconds_of(track: str) -> float:
+    """How long a sound is."""
     rate_hz = 16_000
     return len(read_audio(track, rate_hz=rate_hz)) / rate_hz

@@ -152,6 +152,11 @@ class MusicInfuserModule(L.LightningModule):
             yield (
                 f"trainer.precision is {precision}, but {whose} must stay in fp32; set bf16-mixed."
             )
+        if self.objective.counterfactual.weight and self.layers == []:
+            yield (
+                "model.objective.counterfactual compares other music, but model.layers is empty, "
+                "so there is no music; set its weight to 0."
+            )
         geometry = getattr(data, "geometry", self.encoders.geometry)
         if geometry != self.encoders.geometry:
             yield (

@@ -17,6 +17,7 @@ from preflight.sources import check_captioning, check_growth, check_sources, lac
 from preflight.weights import (
     CheckedPart,
     backbone_parts,
+    check_audio_packages,
     check_companions,
     check_parts,
     encoder_parts,
@@ -52,6 +53,7 @@ def _check_encoding(settings: Settings, data: EncodingDataModule, report: Report
     spec = module.encoders.spec
     parts, rows = check_parts(encoder_parts(spec), report)
     check_companions(parts, report)
+    check_audio_packages(spec, report)
     report.add("weights", table(rows))
     specs = check_sources(data, report)
     check_growth(data, module, specs, parts, report)
@@ -111,6 +113,8 @@ def _check_weights(
     parts |= more
     if needs_encoders:
         check_companions(parts, report)
+        if encoders:
+            check_audio_packages(encoders, report)
     report.add("weights", table(rows + more_rows) or "not looked at for this kind of model")
     return parts
 

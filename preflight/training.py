@@ -21,7 +21,7 @@ from lightning_modules import MusicInfuserModule
 from lightning_modules.counterfactual import check_batch
 from lightning_modules.validation import GAP_KEY, gap_text
 from musicinfuser.adapters.initial import load_adapter
-from musicinfuser.clip_size import ClipShape, num_visual_tokens
+from musicinfuser.clip_size import ClipShape, num_latent_frames, num_visual_tokens
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.media.latents import CacheError, read_headers
 from musicinfuser.networks.lora import is_lora_name
@@ -119,10 +119,15 @@ def _unlearned(module: MusicInfuserModule, settings: Settings) -> str:
     spec, depth = module.zica_spec, module.adapted.backbone.config.num_layers
     blocks, steps = UNLEARNED
     features = module.encoders.spec.audio_features
+    data, window = settings.data, spec.frame_window
+    if isinstance(data, DanceDataModule) and window is not None:
+        # As wide as the clip it is none.
+        num_latents = num_latent_frames(_largest(data)[0], geometry=data.geometry)
+        window = window if window < num_latents - 1 else None
     is_measured = (
-        features == TransformersAudio.features
+        features in (TransformersAudio.features, [TransformersAudio.features])
         and spec.form == "cross_attention"
-        and spec.frame_window is None
+        and window is None
     )
     is_short = depth <= blocks and settings.trainer["max_steps"] <= steps
     is_fresh = settings.groups.get("init_adapter") is None

@@ -90,6 +90,13 @@ def encoder_parts(spec: EncodersSpec) -> list[Part]:
     return parts
 
 
+def check_audio_packages(spec: EncodersSpec, report: Report) -> None:
+    """Note what audio encoders of other packages than transformers lack."""
+    for part in audio_encoder_of(asdict(spec)).parts:
+        with report.collecting():
+            part.require()
+
+
 def check_parts(
     parts: Iterable[Part], report: Report, *, may_be_absent: bool = False
 ) -> tuple[dict[str, CheckedPart], list[Row]]:

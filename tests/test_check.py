@@ -62,10 +62,13 @@ def test_a_run_that_was_measured_to_learn_nothing_from_audio_is_told(check: Call
         return dict(report.sections)["training"].count("results/zica_time.md): set aligned")
 
     assert said() == said("--trainer.max_steps=300") == 1
+    # Two latent frames: a window of one more on each side is none.
+    assert said(f"{zica}.frame_window=1") == 1
+    assert said("--model.init_args.encoders.audio_features=[encoder]") == 1
     for elsewhere in (
         ["--trainer.max_steps=301"],
         [f"{zica}.positions=aligned"],
-        [f"{zica}.frame_window=1"],
+        [f"{zica}.frame_window=0"],
         [f"{zica}.form=feature_addition"],
         ["--model.init_args.layers=[]"],
     ):

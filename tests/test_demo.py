@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_an_option_is_followed_from_its_step_on(demo):
 def test_what_was_deleted_is_made_again(demo, tmp_path, gone, steps):
     shutil.rmtree(tmp_path / "runs/demo" / gone)
     assert demo()[: len(steps)] == steps
+
+
+def test_a_song_and_a_prompt_are_taken_as_they_were_typed(demo, tmp_path):
+    """Quotes, dollars and commas are parts of names; neither make nor the shell reads them."""
+    name, prompt = "it's a$b (song), ü.wav", 'a dancer\'s "solo" for $5'
+    (tmp_path / name).touch()
+    (tmp_path / "said.py").write_text(
+        "import json, sys\n"
+        "if sys.argv[1] == '-c':\n"
+        "    print(json.dumps(sys.argv[3:], ensure_ascii=False))\n"
+        "else:\n"
+        "    options = (a.partition('=')[::2] for a in sys.argv if '=[' in a)\n"
+        "    print('given', *(json.loads(value) for _, value in options))\n"
+    )
+    own = [f"MUSIC={name}", f"PROMPT={prompt}", f"PY={sys.executable} said.py", "PYTHON=true"]
+    ended = subprocess.run(["make", "demo", *own], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert f"given {[name]} {[prompt]}" in ended.stdout
+    assert f"     your song, {name}, with the adapter" in ended.stdout
 
 
 def test_a_new_program_is_tried(demo, tmp_path):

@@ -67,6 +67,7 @@ def test_every_combination_becomes_a_video_with_its_music(
         assert row.keys() == {
             "file", "system", "track", "track_offset_seconds", "prompt", "seed", "num_frames",
             "fps", "height", "width", "num_steps", "guidance_scale", "music_guidance_scale",
+            "negative_prompt", "shift", "solver",
             "padded_seconds", "heard", "heard_offset_seconds", "in_windows", "window_frames",
             "window_overlap_frames", "window_noise", "image", "sha256",
         }  # fmt: skip

@@ -20,6 +20,7 @@ from dance_eval.metrics.matching import Pieces, name_of
 from musicinfuser.aist_music import MUSIC_BPM, music_code
 from musicinfuser.errors import UserError
 from musicinfuser.joint_files import read_numbers
+from musicinfuser.media.tempo import FACTORS
 
 TEMPO_MARK = re.compile(r"^(.*?)_?tempo_(\d+(?:\.\d+)?)$")
 """End of a file's or folder's name that says at how many times its tempo a track is played."""
@@ -33,16 +34,22 @@ def tempo_of(path: str | Path) -> tuple[str, float]:
     Without one the factor is 1.
     """
     path = Path(os.path.normpath(path))
-    found = TEMPO_MARK.match(path.stem)
+    found = _tempo_mark(path.stem)
     name = found[1] if found else path.stem
-    marks = [found, *(TEMPO_MARK.match(part) for part in reversed(path.parts[:-1]))]
+    marks = [found, *(_tempo_mark(part) for part in reversed(path.parts[:-1]))]
     return name, next((float(mark[2]) for mark in marks if mark), 1.0)
 
 
 def without_tempo(parts: Sequence[str]) -> tuple[str, ...]:
     """Folders and names without what `TEMPO_MARK` finds; those that say nothing else are gone."""
-    marks = ((part, TEMPO_MARK.match(part)) for part in parts)
+    marks = ((part, _tempo_mark(part)) for part in parts)
     return tuple(name for part, mark in marks if (name := mark[1] if mark else part))
+
+
+def _tempo_mark(part: str) -> re.Match[str] | None:
+    found = TEMPO_MARK.match(part)
+    # ``house_tempo_128`` says beats per minute.
+    return found if found and FACTORS[0] <= float(found[2]) <= FACTORS[1] else None
 
 
 def place_of(entry: ClipEntry, named: str | None) -> Path:

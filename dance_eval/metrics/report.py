@@ -251,6 +251,7 @@ def mismatched_control(systems: Document, system: str) -> str | None:
 
 
 FOLLOWS = "does it follow the music?"
+UNTOLD = "- (none"
 _TEMPO = re.compile(r"median_ratio_x([\d.]+)$")
 _FIRST = frozenset({FOLLOWS, "follows", "ignores it"})
 # The last two are names of versions before 0.2.
@@ -281,16 +282,23 @@ def following_rows(document: Document) -> list[Row]:
     )
     columns = list(dict.fromkeys(CONTROL_NAME.sub("", system) for system in systems))
 
-    def cell(system: str, name: str | None, control: str) -> str | None:
-        summary = systems.get(system, {}).get(name or "")
-        if summary is None or summary["mean"] is None:
-            return None if control == "" else f"- ({'not measured' if not name else control})"
-        return f"{interval_text(summary, num_scored=0)} (n = {summary['n']})"
+    def cell(system: str, name: str | None, control: str) -> str:
+        values = systems.get(system, {})
+        summary = values.get(name or "")
+        if summary is not None and summary["mean"] is not None:
+            return f"{interval_text(summary, num_scored=0)} (n = {summary['n']})"
+        metric, _, value = (name or "").partition("/")
+        untold = values.get(f"{metric}/num_without_{value.removeprefix('median_')}")
+        if untold and untold["mean"]:
+            return f"{UNTOLD} of {untold['mean']:g}: too short, of unlike length, or still)"
+        return f"- ({'not measured' if not name else control})"
 
-    def beside(text: str | None, system: str, name: str | None) -> str | None:
-        """A value with another sound, then that with the own one."""
-        own = cell(system, name, "")
-        return text if text is None or text[0] == "-" or own is None else f"{text}; own sound {own}"
+    def beside(text: str, system: str, control: str, name: str | None) -> str:
+        """A value with another sound, then that of the same requests with their own."""
+        own = _own_sound(document, system, control, name) if text[0] != "-" and name else None
+        if own is None or own["mean"] is None:
+            return text
+        return f"{text}; own sound {interval_text(own, num_scored=0)} (n = {own['n']})"
 
     def row(asked: str, follows: str, ignores: str, cells: Mapping[str, str | None]) -> Row:
         return {FOLLOWS: asked, "follows": follows, "ignores it": ignores, **cells}
@@ -308,7 +316,10 @@ def following_rows(document: Document) -> list[Row]:
             "as with its own sound",
             {
                 system: beside(
-                    cell(f"{system}, silent audio", energy, "no silent audio"), system, energy
+                    cell(f"{system}, silent audio", energy, "no silent audio"),
+                    system,
+                    f"{system}, silent audio",
+                    energy,
                 )
                 for system in columns
             },
@@ -331,7 +342,7 @@ def following_rows(document: Document) -> list[Row]:
         chance = systems.get(other, {}).get(f"{(rhythm or '').partition('/')[0]}/chance")
         if text and text[0] != "-" and chance:
             text += f", chance {chance['mean']:.3f}"
-        cells[system] = beside(text, system, rhythm)
+        cells[system] = beside(text, system, other, rhythm)
     what = rhythm.partition("/")[0].replace("_", " ") if rhythm else "beats"
     asked = f"another track: {what} with the track shown"
     rows.append(row(asked, "chance", "as with its own sound", cells))
@@ -339,9 +350,39 @@ def following_rows(document: Document) -> list[Row]:
 
 
 def is_controlled(rows: Sequence[Row]) -> bool:
-    """Whether `following_rows` hold any figure."""
-    cells = (value for row in rows for name, value in row.items() if name not in _FIRST)
-    return any(str(value)[0] != "-" for value in cells)
+    """Whether `following_rows` hold any figure, or clips that should have given one."""
+    cells = (str(value) for row in rows for name, value in row.items() if name not in _FIRST)
+    return any(value[0] != "-" or value.startswith(UNTOLD) for value in cells)
+
+
+def _own_sound(document: Document, system: str, control: str, name: str) -> Document | None:
+    """The summary of a value over a system's clips of the requests that a control has.
+
+    A request that several folders answer counts once. Documents without clips have the system's.
+    """
+    if not document["clips"]:
+        return document["systems"].get(system, {}).get(name)
+    metric, _, value = name.partition("/")
+    asked = {_request(clip) for clip in document["clips"] if clip["system"] == control}
+    numbers = {
+        request: clip["values"][metric][value]
+        for clip in document["clips"]
+        if clip["system"] == system
+        and (request := _request(clip)) in asked
+        and value in clip["values"].get(metric, {})
+    }
+    return bootstrap_mean(
+        list(numbers.values()),
+        seed=document["seed"],
+        name=name,
+        confidence=document["confidence"],
+    ).as_fields()
+
+
+def _request(clip: Document) -> tuple[Any, ...]:
+    """What a clip and its control share."""
+    track = clip.get("track_sha256") or clip.get("track")
+    return track, clip.get("track_offset_seconds"), clip.get("prompt"), clip.get("seed")
 
 
 def interval_text(summary: Document, *, num_scored: int) -> str | None:

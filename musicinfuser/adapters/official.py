@@ -234,8 +234,9 @@ def write_official_adapter(adapter: Adapter, path: str | Path) -> None:
     mine, theirs = flatten(settings.comparable()), flatten(only.comparable())
     for name in sorted(theirs, reverse=True):  # ZICA's first
         if mine[name] != theirs[name]:
+            option = name.replace("zica.zica_", "zica.")
             raise AdapterFileError(
-                f"the authors' format knows {name} {theirs[name]} only; this adapter has "
+                f"the authors' format knows {option} {theirs[name]} only; this adapter has "
                 f"{mine[name]}."
             )
     if adapter.origin and not adapter.origin.audio.is_authors:

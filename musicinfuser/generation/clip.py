@@ -19,8 +19,12 @@ from musicinfuser.generation.sampling import (
     sample_latents,
 )
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
-from musicinfuser.media.audio import clip_audio_seconds, fit_length, read_audio
-from musicinfuser.media.errors import MediaError
+from musicinfuser.media.audio import (
+    clip_audio_seconds,
+    fit_length,
+    read_audio,
+    starts_too_late,
+)
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from musicinfuser.media.pictures import read_picture
 from musicinfuser.memory.out_of_memory import named_out_of_memory
@@ -279,10 +283,7 @@ def cut_span(
     """
     seconds = len(sound) / rate_hz
     if offset_seconds >= seconds:
-        raise MediaError(
-            f"{path} lasts {seconds:.2f} s, but the clip is to start at {offset_seconds:.2f} s; "
-            "choose an earlier start."
-        )
+        raise starts_too_late(path, seconds, offset_seconds)
     start, num_samples = round(offset_seconds * rate_hz), round(span_seconds * rate_hz)
     missing_seconds = max(start + num_samples - len(sound), 0) / rate_hz
     span = fit_length(sound[start : start + num_samples], num_samples)

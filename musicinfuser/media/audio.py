@@ -93,6 +93,14 @@ def read_audio(
     return track[first:last].clone()
 
 
+def starts_too_late(path: str | Path, seconds: float, start_seconds: float) -> MediaError:
+    """That a sound of so many seconds ends before a clip is to start in it."""
+    return MediaError(
+        f"{path} lasts {seconds:.2f} s, but the clip is to start at {start_seconds:.2f} s; choose "
+        "an earlier start."
+    )
+
+
 def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
     """Cut or fill with zeros at the end, so that the last axis has ``num_samples``."""
     return functional.pad(waveform, (0, num_samples - waveform.shape[-1]))

@@ -277,6 +277,13 @@ class AudioEncoder(ABC):
             window_seconds=self.times.window_seconds,
         )
 
+    def require(self) -> None:  # noqa: B027 - most need nothing
+        """Refuse what cannot be used on this machine; no weights are read.
+
+        Raises:
+            UserError: A package or a folder is missing; says which.
+        """
+
     def fingerprint(self) -> str:
         """The same in one line, for the clips of a cache."""
         return str(self.identity())

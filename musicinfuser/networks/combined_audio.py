@@ -1,6 +1,7 @@
 """Several audio encoders as one: their features side by side, on one grid of times."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -147,19 +148,29 @@ def chosen_parts(encoders: Mapping[str, Any]) -> list[AudioPart]:
     features, layer = encoders.get("audio_features", "encoder"), encoders.get("audio_layer")
     if not features:
         raise UserError("encoders.audio_features names nothing; give at least one.")
-    parts = []
+    if isinstance(features, str) and features.lstrip().startswith("["):
+        raise UserError(
+            "encoders.audio_features is a list of names, and of groups with features and, if need "
+            f"be, source, subfolder and layer, not {features}."
+        )
+    parts, takes_layer = [], False
     for given in features if isinstance(features, list | tuple) else [features]:
         if isinstance(given, str):
             own = layer if audio_encoder_class(given).takes_layer else None
+            takes_layer |= audio_encoder_class(given).takes_layer
             parts.append(AudioPart(given, *place, own))
             continue
         part = given if isinstance(given, AudioPart) else AudioPart(**given)
         if part.source is None:
-            part = AudioPart(part.features, *place, part.layer)
+            source, subfolder = place
+            part = replace(part, source=source, subfolder=part.subfolder or subfolder)
         parts.append(part)
     named = ", ".join(part.features for part in parts)
-    if layer is not None and not any(audio_encoder_class(p.features).takes_layer for p in parts):
-        raise UserError(f"encoders.audio_layer has no effect with {named}; set it to null.")
+    if layer is not None and not takes_layer:
+        hint = "set it to null"
+        if any(audio_encoder_class(part.features).takes_layer for part in parts):
+            hint += ", and layer of the part instead"
+        raise UserError(f"encoders.audio_layer has no effect with {named}; {hint}.")
     for part in parts:
         where = "encoders.audio_layer" if part.layer == layer else f"the layer of {part.features}"
         if part.layer is not None and not audio_encoder_class(part.features).takes_layer:

@@ -1,6 +1,7 @@
 """MuQ, an encoder of music, by the package of its authors."""
 
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,7 +11,12 @@ from musicinfuser.errors import UserError
 from musicinfuser.networks.audio_encoder import AudioEncoder, AudioIdentity, AudioLayer
 from musicinfuser.networks.transformers_audio import config_in
 from musicinfuser.networks.weights_fingerprint import fingerprint_weights
-from musicinfuser.pretrained_sources import find_local, missing_weights_named
+from musicinfuser.pretrained_sources import (
+    find_local,
+    looks_local,
+    missing_folder,
+    missing_weights_named,
+)
 
 MUQ_HUB_ID = "OpenMuQ/MuQ-large-msd-iter"
 WIDTH, DEPTH = 1_024, 12
@@ -55,12 +61,9 @@ class MuQ(AudioEncoder):
             UserError: The package is not installed, or it has no such layer.
             MissingWeightsError: Nothing loadable there.
         """
-        try:
-            import muq
-        except ImportError as error:
-            raise UserError(
-                f"encoders.audio_features: muq needs the package muq; pip install muq ({error})."
-            ) from error
+        self.require()
+        import muq
+
         source = self.source
         with missing_weights_named("MuQ", source, self.subfolder):
             model: Any = muq.MuQ.from_pretrained(
@@ -74,6 +77,13 @@ class MuQ(AudioEncoder):
                 f"{depth}."
             )
         return model.float().eval().requires_grad_(False)
+
+    def require(self) -> None:
+        """The package and, where they are said to be on this machine, the weights."""
+        if find_spec("muq") is None:
+            raise UserError("encoders.audio_features: muq needs the package muq; pip install muq.")
+        if looks_local(self.source) and find_local(self.source, self.subfolder) is None:
+            raise missing_folder("MuQ", self.source, self.subfolder)
 
     def encode(self, waveforms: Tensor, *, device: torch.device) -> Tensor:
         """Hidden states ``(B, S, width)`` of ``(B, num_samples)`` at 24 kHz in [-1, 1]."""

@@ -118,6 +118,8 @@ class TransformersAudio(AudioEncoder):
             MissingWeightsError: Nothing loadable there.
             UserError: It takes no waveforms, or has no such layer or head.
         """
+        if self._config:
+            self._check_head(self.network_config(self._config))
         model, found = load_pretrained(
             self._auto_class(),
             self.source,
@@ -218,9 +220,16 @@ class TransformersAudio(AudioEncoder):
         Raises:
             UserError: transformers does not know it, or it has no such layer or head.
         """
-        built = self._auto_class().from_config(self.network_config(config))
+        network = self.network_config(config)
+        self._check_head(network)
+        built = self._auto_class().from_config(network)
         check_audio_encoder(built, self.source, layer=self.layer)
         return built
+
+    def _check_head(self, config: "PreTrainedConfig") -> None:
+        """Refuse a kind of network that transformers has no head for, where one is asked for."""
+        if self.layer == BEATS and type(config) not in self._auto_class()._model_mapping:
+            raise _no_head(self.source)
 
     def network_config(self, config: dict[str, Any]) -> "PreTrainedConfig":
         """Of the network that a ``config.json`` describes.
@@ -293,7 +302,7 @@ def check_audio_encoder(part: "PreTrainedModel", source: str, *, layer: AudioLay
     if isinstance(layer, int) and layer > num_layers:
         raise UserError(
             f"encoders.audio_layer is {layer}, but {source} has {num_layers} layers; use 0 to "
-            f"{num_layers}."
+            f"{num_layers}, there or as the layer of its part."
         )
 
 

@@ -63,6 +63,9 @@ def test_a_file_without_prompts(tracks: list[str], tmp_path: Path, content: str)
         ({"prompts": []}, "prompts is empty; give at least one"),
         ({"prompts": "a dance video"}, "names a dance video, which does not exist; give a yaml"),
         ({"seeds": []}, "seeds is empty"),
+        ({"heard": []}, "heard is empty"),
+        ({"seeds": [0, 1, 0]}, "asks 2 times for the clip of .*one.wav with seed 0 and 'a'; name"),
+        ({"music": ["/"]}, "names /, which is a folder, not a file"),
         ({"music": ["/no/such.wav"]}, "names /no/such.wav, which does not exist"),
         ({"music": "/no/such.wav"}, "names /no/such.wav, which does not exist"),
         ({"music": "held_out"}, "needs data.generation.music_dir"),
@@ -323,6 +326,9 @@ def test_what_is_heard(tracks: list[str]) -> None:
     ]  # fmt: skip
     assert [c.heard_file for c in found[:5]] == [None, one, None, None, two]
     assert len({c.file_stem() for c in found}) == 10
+    # Of sound that is not late the start may be drawn.
+    drawn = options | {"track_offset_seconds": None}
+    assert requests(RequestsSpec(heard=[0.0], **drawn))[0].track_offset_seconds is None
 
 
 def test_another_track_is_another_piece(tmp_path: Path) -> None:

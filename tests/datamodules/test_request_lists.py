@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.generation_requests import FinishedSpec, RequestsSpec, make_requests, unfinished
+from datamodules.generation_requests import (
+    FinishedSpec,
+    RequestsSpec,
+    make_requests,
+    require_sounds,
+    unfinished,
+)
+from datamodules.request_lists import frames_of
 from datamodules.track_tempi import TempoSpec
 from musicinfuser.clip_size import frames_within
 from musicinfuser.generation import SamplingSpec, read_track
 from musicinfuser.generation_requests import GenerationRequest
+from musicinfuser.media.audio import write_wav
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.generated import ManifestEntry, write_generated
 from tests.test_predict import write_tone
@@ -115,3 +123,25 @@ def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -
     write_generated(tmp_path, song_entry, frames=frames, waveform=sound, audio_rate_hz=44_100)
     assert unfinished([request, song], spec) == [request]
     assert asdict(song_entry)["in_windows"] and song.file_stem() != request.file_stem()
+
+
+def test_a_start_beyond_the_end_is_found_before_any_clip_is_made(tmp_path: Path) -> None:
+    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
+    for path, seconds in ((long, 3), (short, 1)):
+        write_wav(path, torch.rand(seconds * 16_000) - 0.5, rate_hz=16_000)
+    size = {"num_frames": 7, "height": 32, "width": 32}
+
+    def request(track: Path, start: float | None, **changes) -> GenerationRequest:
+        return GenerationRequest(str(track), "a", 0, **size, track_offset_seconds=start, **changes)
+
+    require_sounds([request(long, 2.5), request(short, 0.5), request(short, None)])
+    said = "short.wav lasts 1.00 s, but the clip is to start at 2.00 s; choose an earlier start"
+    for asked in (
+        [request(long, 2.0), request(short, 2.0)],
+        [request(long, 2.0, heard=str(short))],
+        [request(long, 0.0, heard=str(short), heard_offset_seconds=2.0)],
+    ):
+        with pytest.raises(MediaError, match=said):
+            require_sounds(asked)
+    with pytest.raises(MediaError, match=said):
+        frames_of(request(short, 2.0), num_seconds=5.0, fps=30.0)

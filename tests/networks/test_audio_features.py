@@ -190,5 +190,11 @@ def test_positions_in_the_beat_need_a_head(tmp_path):
     other = write_audio_encoder(tmp_path / "ctc", "wav2vec2-ctc")
     with pytest.raises(UserError, match="has no head for positions in beat"):
         TransformersAudio(str(other), layer="beats").module  # noqa: B018
+    # transformers has no head for these at all.
+    hubert = write_audio_encoder(tmp_path / "hubert", "hubert")
+    encoder = TransformersAudio(str(hubert), layer="beats")
+    for build in (lambda: encoder.module, lambda: encoder.skeleton(encoder._config)):
+        with pytest.raises(UserError, match="has no head for positions in beat"):
+            build()
     with pytest.raises(UserError, match=r"audio_layer is beats, which only an encoder .* not mert"):
         chosen_parts({"audio": "x", "audio_features": "mert", "audio_layer": "beats"})

@@ -17,6 +17,7 @@ from musicinfuser.networks.combined_audio import (
     at_times,
     audio_encoder_again,
     audio_encoder_of,
+    chosen_parts,
 )
 from musicinfuser.networks.encoders import Encoders, EncodersSpec
 from musicinfuser.networks.log_mel import LogMel
@@ -119,6 +120,10 @@ def test_what_a_list_means(folder: Path) -> None:
         ("encoder", 2), ("encoder", 0), ("log_mel", None),
     ]  # fmt: skip
     assert {p.source for p in parts} == {str(folder / "encoder")}
+    # A folder of its own within the source of all.
+    elsewhere = [{"features": "encoder", "subfolder": "encoder"}, "log_mel"]
+    (place, *_) = chosen_parts({"audio": str(folder), "audio_features": elsewhere})
+    assert (place.source, place.subfolder) == (str(folder), "encoder")
     alone = audio_encoder_of(config | {"audio_features": ["log_mel"], "audio_layer": None})
     assert isinstance(alone, LogMel)
     for features, changes, said in (
@@ -127,9 +132,16 @@ def test_what_a_list_means(folder: Path) -> None:
         ([AudioPart("log_mel", layer=1)], {}, "the layer of log_mel has no effect"),
         ([AudioPart("encoder", layer=-1)], {}, "the layer of encoder is -1"),
         (["rhythm", "no.such"], {}, "'no.such' cannot be imported"),
+        (
+            [AudioPart("encoder"), "rhythm"],
+            {"audio_layer": "beats"},
+            "audio_layer has no effect with encoder, rhythm; set it to null, and layer of the part",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             encoders(folder, *features, **changes)
+    with pytest.raises(UserError, match="is a list of names, and of groups with features and, if"):
+        chosen_parts({"audio": "x", "audio_features": "[{'features': 'encoder', 'layers': 2}]"})
     with pytest.raises(UserError, match=r"0\.01 s of sound are too short for log_mel"):
         encoders(folder, "log_mel", "rhythm").encode_audio(torch.zeros(1, 200), device=CPU)
 

@@ -15,6 +15,7 @@ from preflight.weights import (
     UNUSED,
     CheckedPart,
     backbone_parts,
+    check_audio_packages,
     check_companions,
     check_parts,
     differences,
@@ -253,3 +254,21 @@ def test_files_of_a_model(tmp_path: Path) -> None:
     index.write_text("[]")
     with pytest.raises(WeightsFileError, match="is not an index of weights"):
         weights_files(tmp_path, "model")
+
+
+def test_a_package_that_an_audio_encoder_needs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(source: str) -> list[str]:
+        report = Report()
+        check_audio_packages(EncodersSpec(audio=source, audio_features="muq"), report)
+        return report.problems
+
+    monkeypatch.setattr("musicinfuser.networks.muq.find_spec", lambda name: None)
+    assert found("OpenMuQ/MuQ") == [
+        "encoders.audio_features: muq needs the package muq; pip install muq."
+    ]
+    monkeypatch.setattr("musicinfuser.networks.muq.find_spec", lambda name: name)
+    assert found("OpenMuQ/MuQ") == []
+    (problem,) = found(f"{tmp_path}/none")
+    assert f"{tmp_path}/none does not exist" in problem

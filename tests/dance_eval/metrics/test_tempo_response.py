@@ -58,6 +58,7 @@ def test_clips_without_a_ratio_are_counted():
         ("set/tempo_0.75/videos/../../music/song.wav", ("song", 1.0)),
         ("a/tempo_2/b/tempo_0.5/song.mp3", ("song", 0.5)),
         ("music/my tempo song.wav", ("my tempo song", 1.0)),
+        ("tempo_3/house_tempo_128.wav", ("house_tempo_128", 1.0)),
     ],
 )
 def test_the_tempo_is_read_from_the_tracks_path(path, expected):

@@ -75,3 +75,30 @@ def test_names_of_earlier_versions():
     rows = following_rows({"confidence": 0.95, "clips": [], "systems": systems})
     assert "a, hears another track" not in rows[-1]
     assert rows[-1]["a"].startswith("0.300")
+
+
+def clip(system, track, energy, folder="a"):
+    return {
+        "system": system, "folder": folder, "track": track, "track_offset_seconds": 0.4,
+        "prompt": "p", "seed": 0, "values": {"energy": {"at_beats": energy}},
+    }  # fmt: skip
+
+
+def test_own_sound_is_that_of_the_same_requests():
+    """Clips of other controls' folders are of other requests, or the same one again."""
+    clips = [
+        clip("ours", "a.wav", 0.2), clip("ours", "b.wav", 0.4), clip("ours", "a.wav", 0.2, "lag"),
+        clip("ours", "a_tempo_0.75.wav", 1.5), clip("ours, silent audio", "a.wav", 1.0),
+        clip("ours, silent audio", "b.wav", 1.0),
+    ]  # fmt: skip
+    document = DOCUMENT | {"clips": clips, "seed": 0}
+    rows = {row[FOLLOWS].split(":")[0]: row["ours"] for row in following_rows(document)}
+    assert rows["silence"].partition("own sound ")[2].startswith("0.300 [")
+    assert rows["silence"].endswith("(n = 2)")
+
+
+def test_clips_of_which_nothing_can_be_told_are_no_missing_clips():
+    system = values() | {"lag/num_without_slope": summary(2.0, n=2)}
+    rows = following_rows({"confidence": 0.95, "clips": [], "systems": {"ours": system}})
+    assert rows[0]["ours"] == "- (none of 2: too short, of unlike length, or still)"
+    assert is_controlled(rows)

@@ -261,6 +261,15 @@ class DanceDataModule(HostDataModule):
             for source, own in clips_to_train_on(headers).items()
         }
 
+    def training_pieces(self) -> set[str]:
+        """The music of the clips that are trained on.
+
+        Raises:
+            CacheError: There is no cache that can be read.
+        """
+        clips = self._share_of_clips(self._read_cache())
+        return {h.piece for source, own in clips.items() if self.ratio.get(source) for h in own}
+
     def use_masks(self, headers: list[ClipHeader] | None = None, *, may_lack: bool) -> str:
         """Let training clips bring their masks along.
 

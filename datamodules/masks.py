@@ -12,7 +12,7 @@ from datamodules.clips import ClipSpec, SkippedClip
 from datamodules.cutting import ClipDataset
 from datamodules.folders import MASK_MARK, VIDEO_SUFFIXES
 from musicinfuser.clip_size import LatentGeometry, latent_shape
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import file_digest
 from musicinfuser.joint_files import file_beside, read_people
 from musicinfuser.media.errors import MediaError, printable
@@ -44,6 +44,11 @@ class MaskSettings:
     def __post_init__(self) -> None:
         """Check the range."""
         check_number("data.masks.margin", self.margin, at_least=0)
+        if self.folder is not None and not Path(self.folder).is_dir():
+            raise UserError(
+                f"data.masks.folder names {self.folder}, which is not a folder"
+                f"{looked_for(self.folder)}."
+            )
 
     def file_of(self, video: Path) -> Path | None:
         """The mask of a video: ``<stem>.mask.mp4`` or the like, else joints; None without any."""

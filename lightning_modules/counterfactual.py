@@ -19,13 +19,27 @@ from musicinfuser.keyed_random import generator
 SHIFT_SECONDS = (0.2, 0.5)
 
 
-def check_batch(spec: CounterfactualSpec, batch_size: int) -> None:
-    """Refuse a batch that has no other clip.
+def check_batch(
+    spec: CounterfactualSpec, batch_size: int, pieces_of: Callable[[], set[str]] = set
+) -> None:
+    """Refuse batches that have no other music.
+
+    Args:
+        spec: The term.
+        batch_size: Clips of a batch.
+        pieces_of: Gives the music of all training clips; empty is not known.
 
     Raises:
-        UserError: ``kind`` is ``other`` and a batch has one clip.
+        UserError: ``kind`` is ``other``, and a batch has one clip, or all clips one piece.
     """
-    if spec.weight and spec.kind == "other" and batch_size < 2:
+    if not (spec.weight and spec.kind == "other"):
+        return
+    if len(pieces := pieces_of()) == 1:
+        raise UserError(
+            "model.objective.counterfactual.kind is other, but all training clips have the music "
+            f"{min(pieces)}; encode clips of another track, or use kind shifted or silent."
+        )
+    if batch_size < 2:
         raise UserError(
             f"model.objective.counterfactual.kind is other, but data.batch_size is {batch_size}: "
             "the other clip is of the same batch; use 2 or more, or kind shifted or silent."

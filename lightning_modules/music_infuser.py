@@ -192,7 +192,7 @@ class MusicInfuserModule(L.LightningModule):
         elif isinstance(data, DanceDataModule):
             data.setup("validate")
             assert data.recipe is not None
-            check_batch(self.objective.counterfactual, data.batch_size)
+            check_batch(self.objective.counterfactual, data.batch_size, data.training_pieces)
             check_encoders(data.cache_dir, data.recipe, self.encoders)
             if cli.subcommand == "fit" and (note := ask_for_masks(self.objective.mask, data)):
                 rank_zero_info(note)

@@ -44,6 +44,7 @@ MAX_LENGTH = 300
 TYPES = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
     "list": "a list", "dict": "a group of keys with values", "NoneType": "null",
+    "collections.abc.Sequence": "a list",
 }  # fmt: skip
 
 
@@ -178,7 +179,10 @@ class Explainer:
             return f"{place}{missing[1]} is not installed; pip install '{pinned}'."
         class_path, reason = _class_problem(mistake)
         if class_path is not None:
-            return f"{self._place(mistake.path, mistake.owner or class_path)}{class_path} {reason}"
+            owner = mistake.owner
+            if any(class_path in argument for argument in self.arguments):
+                owner = class_path
+            return f"{self._place(mistake.path, owner or class_path)}{class_path} {reason}"
         if found := re.match(r"the following arguments are required: (.+)", text):
             place = self._place(mistake.path, mistake.owner) if mistake.path else ""
             of = f" of {mistake.owner}" if mistake.owner else ""
@@ -212,6 +216,8 @@ class Explainer:
                 owner = pkgutil.resolve_name(mistake.owner) if mistake.owner else None
                 if moved := getattr(owner, "moved_options", {}).get(part):
                     return f"{named} is not known; {moved}."
+                if part in SUBCLASS_KEYS:
+                    return f"{named} does not stand beside options; put these under init_args."
                 children |= set(SUBCLASS_KEYS) if mistake.owner and not inside else set()
                 return f"{named} is not known{nearest(part, children - {part})}"
             inside += f"{part}."
@@ -301,7 +307,12 @@ def _follow(text: str, mistake: Mistake | None = None) -> Mistake:
             # What one of the types says of it is no more true than what another says.
             given = next((line.strip() for line in rest if "Given value: " in line), "")
             given = given.replace("Given value: ", ". Got value: ")
-            mistake.text = "\n".join(b.text.splitlines()[0] + given for b in followed)
+            first = followed[0].text.splitlines()[0]
+            if first.startswith("the following arguments"):
+                named = re.search(r"class_path='(.+?)'", given)
+                return Mistake(mistake.path, named[1] if named else mistake.owner, first)
+            texts = (branch.text.splitlines()[0] for branch in followed)
+            mistake.text = "\n".join(t if "Got value: " in t else t + given for t in texts)
             return mistake
     mistake.text = "\n".join([head, *rest])
     return mistake

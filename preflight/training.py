@@ -69,7 +69,7 @@ def check_agreement(module: MusicInfuserModule, settings: Settings, report: Repo
         module.optimization.check_accumulation(accumulation)
     if isinstance(data, DanceDataModule):
         with report.collecting():
-            check_batch(module.objective.counterfactual, data.batch_size)
+            check_batch(module.objective.counterfactual, data.batch_size, data.training_pieces)
     for callback in trainer["callbacks"] or []:
         if isinstance(callback, AdapterEMA):
             with report.collecting():

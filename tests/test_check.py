@@ -220,6 +220,18 @@ WRONG = {
             "schedulefree.AdamWScheduleFree averages the weights itself",
         ],
     ),
+    "one piece of music": (
+        [
+            "--model.init_args.objective.counterfactual={weight: 1, kind: other}",
+            "--data.init_args.ratio={aist: 1, youtube: 0}",
+            "--data.init_args.training_share=0.01",
+        ],
+        ["counterfactual.kind is other, but all training clips have the music"],
+    ),
+    "no music": (
+        ["--model.init_args.objective.counterfactual.weight=1", "--model.init_args.layers=[]"],
+        ["model.objective.counterfactual compares other music, but model.layers is empty"],
+    ),
     "adapter": (
         ["--model.init_args.init_adapter=/no/such/adapter"],
         ["model.init_adapter names /no/such/adapter, which does not exist"],

@@ -9,11 +9,14 @@ import lightning.pytorch as L
 import pytest
 import torch
 
+from lightning_modules import LayerAdaptabilityModule
 from musicinfuser import keyed_random
 from musicinfuser.diffusion.sampler import linear_quadratic_sigmas
+from musicinfuser.errors import UserError
 from musicinfuser.generation import LayerGuidance, SamplingSpec, sample_latents
 from musicinfuser.generation_requests import GenerationRequest
 from musicinfuser.networks.backbone import BackboneSpec, build_backbone
+from musicinfuser.networks.encoders import EncodersSpec
 from musicinfuser.networks.layer_selection import LayerStrategy, select_layers
 from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.zica import ZicaSpec
@@ -183,3 +186,22 @@ def test_every_layer_has_every_prompt_and_differs_from_the_reference(whole):
     systems = {name.split("/")[0]: system for name, (system, _) in found.items()}
     assert list(systems.values()) == ["layer 0", "layer 1", "layer 2", "no layer skipped"]
     assert len({digest for _, digest in found.values()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("families", "fps", "message"),
+    [
+        (("wan", "mochi", "wan"), 16.0, "model.encoders.family is mochi; give both the same"),
+        (("wan", "wan", "mochi"), 16.0, "model.sampling.family is mochi; give both the same"),
+        (("wan", "wan", "wan"), 30.0, "fps is 30, but wan without adapters makes 16 frames per"),
+    ],
+)
+def test_a_base_has_parts_and_the_rate_of_its_family(families, fps, message) -> None:
+    backbone, encoders, sampling = families
+    window = {"window_frames": 13, "window_overlap_frames": 12}
+    with pytest.raises(UserError, match=message):
+        LayerAdaptabilityModule(
+            BackboneSpec(pretrained="x", family=backbone),
+            EncodersSpec(family=encoders),
+            SamplingSpec(1, 1.0, fps=fps, family=sampling, **window),
+        )

@@ -63,6 +63,15 @@ def test_nothing_is_wrong(run, capsys):
     assert "parameters are trained" in capsys.readouterr().out
 
 
+def test_check_refuses_what_fit_does(run):
+    problems = run(
+        "check", "--trainer.precision=bf16-true", "--model.init_args.sampling.fps=30"
+    ).report.problems
+    assert [p.partition(",")[0] for p in problems] == [
+        "trainer.precision is bf16-true", "data.fps is 16",
+    ]  # fmt: skip
+
+
 def test_a_training_leaves_an_adapter_that_says_its_family(fitted, run):
     checkpoint = torch.load(run.root / "checkpoints" / "last.ckpt", weights_only=True)
     stored = checkpoint["musicinfuser"]["model"]

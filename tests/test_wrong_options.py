@@ -103,6 +103,11 @@ IN_A_CONFIG = {
         "model:\n  init_args:\n    optimizer: {lr: 0.1, warmup_steps: 3}\n",
         ": line 3: model.init_args.optimizer.warmup_steps is called schedule.warmup_steps now.",
     ),
+    "options beside a class path": (
+        "model:\n  init_args:\n    optimizer: {lr: 0.1, class_path: torch.optim.SGD}\n",
+        ": line 3: model.init_args.optimizer.class_path does not stand beside options; put "
+        "these under init_args.",
+    ),
     "a list": ("- a\n", ": is no config; it must hold keys with values, `key: value`."),
     "a reference to nothing": (
         "model:\n  init_args:\n    seed: ${seed_everythin}\n",
@@ -150,6 +155,22 @@ ON_THE_COMMAND_LINE = {
         "--model.init_args.optimizer.learning_rate is not known; known are amsgrad, betas, "
         "capturable, class_path, differentiable, eps, foreach, fused, init_args, lr, maximize, "
         "weight_decay.",
+    ),
+    "a schedule without an argument": (
+        ["--model.init_args.schedule=torch.optim.lr_scheduler.StepLR"],
+        "--model.init_args.schedule: step_size of torch.optim.lr_scheduler.StepLR must be given.",
+    ),
+    "a typo of an optimizer": (
+        ["--model.init_args.optimizer=torch.optim.AdmW"],
+        "--model.init_args.optimizer: torch.optim.AdmW does not exist; did you mean AdamW?",
+    ),
+    "a wrong value in a group": (
+        ["--model.init_args.lora.ranks={to_q: big}"],
+        "--model.init_args.lora.ranks: big does not fit; give a whole number.",
+    ),
+    "a number in the place of a list": (
+        ["--data.init_args.buckets=[73,64,64]"],
+        "--data.init_args.buckets: 73 does not fit; give a list.",
     ),
     "a wrong choice of one of two kinds": (
         ["--model.init_args.layers={strategy: best}"],

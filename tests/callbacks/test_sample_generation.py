@@ -194,6 +194,16 @@ def test_a_missing_track_is_refused_at_the_start(
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_damaged_picture_is_found_at_the_start(track: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    request = SampleRequest(str(track), "p", image=str(bad))
+    size = {"num_frames": 9, "height": 32, "width": 64}
+    samples = SampleGeneration(every_n_steps=1, requests=[request], family="wan_5b", **size)
+    (problem,) = samples.missing_tracks()
+    assert problem.startswith(f"sample_generation.requests: {bad}: cannot be read as a picture")
+
+
 def test_under_bf16(run_cli: Callable, small_cache: Path, track: Path, tmp_path: Path) -> None:
     cli = run_cli(
         "fit",

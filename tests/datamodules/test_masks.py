@@ -154,6 +154,11 @@ def test_masks_are_made_once_and_anew_where_something_is_another(
     assert not mask_path(tmp_path / "cache", "youtube", item.spec.clip_id).exists()
 
 
+def test_a_folder_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="data.masks.folder names /no/such, which is not a folder"):
+        MaskSettings(folder="/no/such")
+
+
 def test_a_margin_below_nothing() -> None:
     with pytest.raises(UserError, match="data.masks.margin is -1; it must be at least 0"):
         MaskSettings(margin=-1)

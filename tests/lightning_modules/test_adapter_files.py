@@ -209,3 +209,10 @@ def test_a_run_starts_fresh_from_another_and_a_resumed_one_goes_on(
 def test_the_authors_file_has_the_names_it_is_known_by() -> None:
     names = load_file(GOLDEN / "musicinfuser.safetensors")
     assert any(name.startswith("audio_projection.") for name in names)
+
+
+def test_another_frame_rate_is_said(make, trained: MusicModel, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "x.ckpt", trained)
+    assert load_adapter(path, make(), SETTINGS) == []
+    (note,) = load_adapter(path, make(), SETTINGS | {"fps": 20.0})
+    assert "learned from videos of 30 frames per second, but this run's have 20; for" in note

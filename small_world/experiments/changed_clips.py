@@ -25,7 +25,7 @@ from dance_eval.metrics.intervals import bootstrap_mean
 from dance_eval.tables import csv_table
 from musicinfuser.aist_music import music_code
 from musicinfuser.atomic_files import write_text
-from musicinfuser.errors import UserError
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.generation_requests import SHIFTED, SILENCE
 from musicinfuser.keyed_random import generator
 from musicinfuser.label_files import read_csv
@@ -217,4 +217,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence("changed_clips"):
+        main()

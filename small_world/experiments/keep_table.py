@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musicinfuser.atomic_files import write_text
+from musicinfuser.errors import in_one_sentence
 from musicinfuser.label_files import read_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,4 +47,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence("keep_table"):
+        main()

@@ -31,6 +31,7 @@ from datamodules.aist_names import tables
 from datamodules.folders import find_videos
 from musicinfuser.atomic_files import atomic_file, write_text
 from musicinfuser.diffusion.windows import Windows
+from musicinfuser.errors import UserError, in_one_sentence
 from musicinfuser.generation import SamplingSpec
 from musicinfuser.label_files import read_json, read_json_lines
 from musicinfuser.media.audio import write_wav
@@ -296,7 +297,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         return
     names = ("window_frames", "window_overlap_frames")
-    spec = SamplingSpec(1, 1.0, **{name: rows[0][name] for name in names})
+    try:
+        spec = SamplingSpec(1, 1.0, **{name: rows[0][name] for name in names})
+    except UserError as error:
+        raise UserError(
+            f"seams are those of Mochi's windows, the small world's ({error})"
+        ) from error
     plan = spec.windows(rows[0]["num_frames"])
     assert plan is not None
     speed = PoseSpeed(PROBE)
@@ -308,4 +314,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence("whole_song"):
+        main()

@@ -48,7 +48,7 @@ READERS = {
         "no checkpoint can be read",
     ),
     "check": ("a.ckpt", read_checkpoint, "cannot be read as a checkpoint"),
-    "an adapter": ("a.ckpt", adapter_of_checkpoint, "is no adapter"),
+    "an adapter": ("a.ckpt", adapter_of_checkpoint, "is no checkpoint of a training"),
     "the authors' adapter": (
         "musicinfuser.safetensors",
         lambda path: read_official_adapter(path, audio_encoder=None),

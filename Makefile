@@ -29,7 +29,7 @@ lint: .venv/.installed-dev
 	$(PY) -m mypy musicinfuser dance_eval small_world sweeps preflight datamodules \
 		lightning_modules callbacks benchmarks integrations train.py evaluate.py
 
-# What can be measured without a GPU (four and a half minutes of CPU time), and the page of all results.
+# What can be measured without a GPU (under five minutes of CPU time), and the page of all results.
 bench: .venv/.installed
 	$(PY) -m benchmarks.bench
 

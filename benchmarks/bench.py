@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench
 
-It takes four and a half minutes of CPU time on one thread of a slow core, and prints each part's.
+It takes under five minutes of CPU time on one thread of a slow core, and prints each part's.
 ``--only loop data`` measures these again and leaves the other results as they are.
 """
 

@@ -76,7 +76,7 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-OPTIONS = parser(__doc__, "size", layers=[2, 6])
+OPTIONS = parser(__doc__, "size", layers=[2, 4])
 main = command_of("construction", OPTIONS, measure)
 
 if __name__ == "__main__":

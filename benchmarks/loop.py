@@ -132,7 +132,7 @@ def _has_a_part_in_steps(callback: L.Callback) -> bool:
 
 
 OPTIONS = parser(
-    __doc__, steps=300, repeats=5,
+    __doc__, steps=300, repeats=3,
     drop={"type": int, "default": 50, "help": "steps before the clock starts"},
 )  # fmt: skip
 main = command_of("loop", OPTIONS, measure)

@@ -321,7 +321,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
 
 
 OPTIONS = parser(
-    __doc__, "profile", "layers", "height", "width", frames=[37, 73, 145],
+    __doc__, "profile", "layers", "height", "width", frames=[73, 145],
     policies={"nargs": "+", "default": list(POLICIES), "choices": POLICIES},
     autocast={"action": "store_true", "help": "adapters in fp32; slower"},
 )  # fmt: skip

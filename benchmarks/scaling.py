@@ -101,7 +101,7 @@ def measure(settings: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]
 
 
 OPTIONS = parser(
-    __doc__, steps={"type": int, "default": 6, "help": "of each size and turn"}, turns=2
+    __doc__, steps={"type": int, "default": 4, "help": "of each size and turn"}, turns=2
 )
 main = command_of("scaling", OPTIONS, measure)
 

@@ -3,7 +3,10 @@
 `dance_eval` does the work and describes every command; ``python -m dance_eval`` is the same.
 """
 
-from dance_eval.__main__ import from_shell, main
+from musicinfuser.loading import loading
+
+with loading():
+    from dance_eval.__main__ import from_shell, main
 
 __all__ = ["main"]
 

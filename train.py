@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 from musicinfuser.errors import in_one_sentence
+from musicinfuser.loading import loading
 from musicinfuser.option_parser import Explainer
 from sweeps.commands import sweep_command
 
@@ -58,7 +60,8 @@ def main(args: list[str] | None = None) -> Any:
         parser.error(f'expected "command" to be one of {{{",".join(COMMANDS)}}}, but it was not')
     if given.command in ("sweep", "status"):
         return sweep_command([given.command, *options])
-    from lightning_modules import cli  # loads torch, which takes seconds
+    with nullcontext() if "lightning_modules.cli" in sys.modules else loading():
+        from lightning_modules import cli  # loads torch, which takes seconds
 
     return cli.run(given.command, options)
 

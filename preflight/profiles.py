@@ -44,25 +44,31 @@ PROFILES["nf4"] = PROFILES["int8"] | {"quantize": "nf4"}
 last; ``optimizer_bytes`` per trained parameter where a file names another optimizer."""
 
 
-def profile_sizes(model: MusicModel, sizes: TrainingSizes, name: str) -> TrainingSizes:
-    """The sizes of a run with another of `PROFILES`; the model's weights are not quantised."""
-    profile, blocks = PROFILES[name], model.kind.blocks
-    frozen = {
-        name: held_bytes(p)
-        for block in blocks
-        for name, p in block.named_parameters(prefix=str(id(block)))
-        if not p.requires_grad
-    }
+def block_bytes(model: MusicModel) -> tuple[int, int]:
+    """Of all blocks: frozen weights that can be streamed, and weights that give modulations."""
+    blocks = model.kind.blocks
+    frozen = sum(held_bytes(p) for p in blocks.parameters() if not p.requires_grad)
     layers = [layer for block in blocks for layer in model.kind.modulation_layers(block)]
     modulations = sum(held_bytes(layer.get_parameter("weight")) for layer in layers)
     kept = sum(held_bytes(p) for layer in layers for p in layer.parameters())
+    return frozen - kept, modulations
+
+
+def profile_sizes(
+    model: MusicModel, sizes: TrainingSizes, name: str, held: tuple[int, int]
+) -> TrainingSizes:
+    """The sizes of a run with another of `PROFILES`; the model's weights are not quantised.
+
+    ``held`` are its `block_bytes`.
+    """
+    profile, (streamed, modulations) = PROFILES[name], held
     saved = bytes_saved(model, profile["quantize"]) if "quantize" in profile else 0
     return replace(
         sizes,
         frozen_bytes=sizes.frozen_bytes - saved,
         gradient_checkpointing=profile["gradient_checkpointing"],
         on_host_bytes=modulations if profile.get("modulations_on_host") else 0,
-        streamed_bytes=sum(frozen.values()) - kept if profile.get("stream_blocks") else 0,
+        streamed_bytes=streamed if profile.get("stream_blocks") else 0,
         offload_inputs=profile.get("offload_inputs", False),
         optimizer_bytes=profile.get("optimizer_bytes", sizes.optimizer_bytes),
     )
@@ -112,8 +118,9 @@ def profile_rows(model: MusicModel, sizes: TrainingSizes, work: Work, **options:
     so is off for the others. The sizes are those of the run as its config has it.
     """
     has_modulations = bool(model.kind.modulation_layers(model.kind.blocks[0]))
+    held = block_bytes(model)
     return [
-        profile_row(name, profile_sizes(model, sizes, name), work, **options)
+        profile_row(name, profile_sizes(model, sizes, name, held), work, **options)
         for name, profile in PROFILES.items()
         if profile.get("modulations_on_host", has_modulations) == has_modulations
     ]
@@ -154,9 +161,10 @@ def add_profiles(
     if any("optimizer_bytes" in PROFILES[name] for name in own):
         # That optimizer goes with its file, which another profile takes the place of.
         sizes = replace(sizes, optimizer_bytes=memory.ADAM_BYTES)
-    host = {name: host_of(profile_sizes(model, sizes, name)) for name in PROFILES}
     rows = profile_rows(model, sizes, work, num_clips=num_clips, tflops=_rate() if gpus else None)
-    lines = [table(rows)]
+    lines, held, host = [table(rows)], block_bytes(model), dict[str, float]()
+    for profile in PROFILES if gpus else ():
+        host[profile] = host_of(profile_sizes(model, sizes, profile, held))
     if gpus and (name := fitting_profile(rows, host, gpu=min(gpus), ram=memory.ram_bytes())):
         files = [*(file for file in configs if PROFILES_FOLDER not in file), f"{name}.yaml"]
         files[-1] = f"{PROFILES_FOLDER}{files[-1]}"

@@ -19,6 +19,7 @@ from preflight.memory import host_bytes, loaded_bytes, total_bytes, training_row
 from preflight.profiles import (
     PROFILES,
     add_profiles,
+    block_bytes,
     fitting_profile,
     profile_rows,
     profile_sizes,
@@ -246,9 +247,10 @@ def test_profiles_are_what_check_counts_with(monkeypatch: pytest.MonkeyPatch) ->
         clip = (data.num_frames, data.height, data.width)
         work = Work.of(cli.model.adapted, *clip, text_tokens=256)
         rows[name] = profile_rows(cli.model.adapted, sizes, work)
+        held = block_bytes(cli.model.adapted)
         host[name] = {
             profile: host_bytes(
-                weights=loaded_bytes(profile_sizes(cli.model.adapted, sizes, profile)),
+                weights=loaded_bytes(profile_sizes(cli.model.adapted, sizes, profile, held)),
                 num_workers=data.num_workers,
             )
             for profile in PROFILES

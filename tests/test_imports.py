@@ -83,7 +83,7 @@ TABLE: dict[str, set[str]] = {
     "lightning_modules.cli": BASE
     | {"musicinfuser.memory", "lightning_modules", "callbacks", "preflight"},
     "train": BASE | {"lightning_modules.cli", "sweeps"},
-    "evaluate": {"dance_eval"},
+    "evaluate": {"dance_eval", "musicinfuser.loading"},
 }
 # Heavy or optional packages a room must not load when it is imported.
 LAZY = {"av", "tensorboard", "librosa", "cv2", "scenedetect", "peft", "gradio"}

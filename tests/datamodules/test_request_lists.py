@@ -110,6 +110,10 @@ def test_what_is_finished_is_told_apart_from_clips_of_one_pass(tmp_path: Path) -
     assert unfinished([replace(request, track_offset_seconds=None)], spec) == []
     assert unfinished([request], replace(spec, matching={"num_steps": 3})) == [request]
     assert unfinished([request], replace(spec, matching={"num_steps": 2})) == []
+    same = {"shift": None, "solver": "euler", "negative_prompt": ""}
+    assert unfinished([request], replace(spec, matching=same)) == []
+    for other in ({"shift": 2.0}, {"solver": "unipc"}, {"negative_prompt": "blurred"}):
+        assert unfinished([request], replace(spec, matching=same | other)) == [request]
     clip = path.read_bytes()
     path.write_bytes(b"another")
     assert unfinished([request], spec) == [request]

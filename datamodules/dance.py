@@ -16,13 +16,13 @@ from datamodules.cached_clips import (
     clips_without_mask,
     share_of,
 )
+from datamodules.finished_clips import unfinished
 from datamodules.generation_requests import (
     RequestsSpec,
     held_out_requests,
     make_requests,
     require_pictures,
     require_sounds,
-    unfinished,
     write_tempi,
 )
 from datamodules.loader_processes import HostDataModule, outlive_first_signal

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.aist_names import music_of, parse_name, tables
+from datamodules.finished_clips import FinishedSpec
 from datamodules.folders import VIDEO_SUFFIXES
 from datamodules.request_lists import frames_of, read_requests, seconds_of
 from datamodules.track_tempi import TempoSpec
@@ -17,7 +16,7 @@ from musicinfuser.clip_size import MOCHI, LatentGeometry, check_clip_size, check
 from musicinfuser.errors import UserError, looked_for
 from musicinfuser.fingerprint import file_digest
 from musicinfuser.generation_requests import NO_AUDIO, SILENCE, GenerationRequest
-from musicinfuser.label_files import LabelError, read_json, read_yaml
+from musicinfuser.label_files import LabelError, read_yaml
 from musicinfuser.media.audio import read_audio, starts_too_late
 from musicinfuser.media.errors import MediaError
 from musicinfuser.media.latents import CacheError, ClipHeader
@@ -31,17 +30,6 @@ AUDIO_SUFFIXES = (
 HELD_OUT = "held_out"
 OTHER_TRACK = "another track"
 HEARD = (SILENCE, NO_AUDIO, OTHER_TRACK)
-
-
-@dataclass(frozen=True)
-class FinishedSpec:
-    """Which clips of an earlier command are kept instead of made again."""
-
-    folder: str
-    """Where that command wrote. It must have used the same weights: this is not looked at."""
-    matching: dict[str, str | int | float | None] = field(default_factory=dict)
-    """What else their descriptions must say, such as ``system``, ``num_steps`` and
-    ``guidance_scale``."""
 
 
 @dataclass(frozen=True)
@@ -272,35 +260,6 @@ def require_pictures(requests: Sequence[GenerationRequest]) -> None:
     asked = {(r.image, r.height, r.width) for r in requests if r.image is not None}
     for image, height, width in sorted(asked):
         read_picture(image, height=height, width=width)
-
-
-# Older descriptions do not name these.
-_YOUNGER = {
-    "in_windows": False, "image": None, "negative_prompt": "", "shift": None, "solver": "euler",
-}  # fmt: skip
-
-
-def unfinished(
-    requests: Sequence[GenerationRequest], spec: FinishedSpec
-) -> list[GenerationRequest]:
-    """The requests that are to be made: no description, other settings, or not its own content.
-
-    A request with a random start takes any start that was drawn for it.
-    """
-
-    def identity(values: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(values[f.name] for f in fields(GenerationRequest))
-
-    found = set()
-    for path in sorted(Path(spec.folder).glob("*.json")):
-        with suppress(ValueError, KeyError, TypeError, OSError):
-            described = _YOUNGER | read_json(path)
-            clip = Path(spec.folder, described["file"])
-            agrees = all(described.get(name) == value for name, value in spec.matching.items())
-            if agrees and sha256(clip.read_bytes()).hexdigest() == described["sha256"]:
-                found.add(identity(described))
-                found.add(identity(described | {"track_offset_seconds": None}))
-    return [request for request in requests if identity(asdict(request)) not in found]
 
 
 def _prompts(prompts: list[str] | str) -> list[str]:

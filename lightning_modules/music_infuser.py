@@ -24,19 +24,18 @@ from lightning_modules.checkpointing import (
 )
 from lightning_modules.counterfactual import check_batch, counterfactual_term
 from lightning_modules.encoding import check_encoders
+from lightning_modules.given_weights import TRAINED_KEY, GivenWeights
 from lightning_modules.logged_steps import StepMeans
 from lightning_modules.long_clips import latent_checkpoint, window_bars
 from lightning_modules.masked_loss import ask_for_masks, pixel_weights
 from lightning_modules.optimization import (
-    TRAINED_KEY,
-    GivenWeights,
     Optimization,
     comparable,
     own_states,
     plain_states,
     stored_optimization,
 )
-from lightning_modules.settings import ObjectiveSpec, ValidationSpec, check_same_family
+from lightning_modules.settings import PRECISIONS, ObjectiveSpec, ValidationSpec, check_same_family
 from lightning_modules.sharding import (
     check_equal_validation,
     check_shardable,
@@ -65,9 +64,6 @@ from musicinfuser.networks.music_model import MusicModel
 from musicinfuser.networks.origin import Origin
 from musicinfuser.networks.zica import ZicaSpec
 from musicinfuser.pretrained_sources import MissingWeightsError
-
-PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed", "bf16", "16")
-"""Of a run; the older names mean the mixed ones."""
 
 
 class MusicInfuserModule(L.LightningModule):

@@ -7,6 +7,9 @@ from musicinfuser.errors import UserError
 from musicinfuser.number_names import decimal_names
 from musicinfuser.setting_checks import check_choice, check_number
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed", "bf16", "16")
+"""Of a run; the older names mean the mixed ones."""
+
 
 @dataclass(frozen=True)
 class CounterfactualSpec:

@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from dance_eval.commands.table import write_tables
+from dance_eval.metrics.following import following_rows, is_controlled
 from dance_eval.metrics.intervals import MeanInterval
-from dance_eval.metrics.report import Document, following_rows, is_controlled
+from dance_eval.metrics.report import Document
 from dance_eval.plots import PlotRow, interval_plot
 from dance_eval.report.value_plots import CHANCE, chance_name
 from musicinfuser.atomic_files import write_text

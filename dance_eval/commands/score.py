@@ -14,12 +14,11 @@ from tqdm import tqdm
 from dance_eval.commands.options import add_decoding_options, music_beats, read_metrics
 from dance_eval.loading import EvaluationError, collect_clips, load_clip
 from dance_eval.metrics.clip import ClipMetric, NamedMetric, SetMetric
+from dance_eval.metrics.following import following_rows, is_controlled
 from dance_eval.metrics.music_beats import beat_sources
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
-    following_rows,
-    is_controlled,
     odd_shapes,
     read_report,
     summarise,

@@ -8,11 +8,10 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from dance_eval.loading import EvaluationError
+from dance_eval.metrics.following import following_rows, is_controlled
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
-    following_rows,
-    is_controlled,
     long_rows,
     read_report,
 )

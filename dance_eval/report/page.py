@@ -17,11 +17,11 @@ from dance_eval.commands.options import music_beats
 from dance_eval.commands.pictures import picture_row
 from dance_eval.contact_sheet import SheetRow
 from dance_eval.metrics.clip_folder import ClipEntry
+from dance_eval.metrics.following import following_rows
 from dance_eval.metrics.matching import clip_groups
 from dance_eval.metrics.report import (
     Document,
     compared_rows,
-    following_rows,
     is_count,
     odd_shapes,
 )

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules.finished_clips import FinishedSpec, unfinished
 from datamodules.generation_requests import (
-    FinishedSpec,
     RequestsSpec,
     make_requests,
     require_sounds,
-    unfinished,
 )
 from datamodules.request_lists import frames_of
 from datamodules.track_tempi import TempoSpec

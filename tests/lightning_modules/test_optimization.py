@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules import WarmUp
+from lightning_modules.given_weights import GivenWeights
 from lightning_modules.optimization import (
-    GivenWeights,
     Optimization,
     averages,
     own_states,

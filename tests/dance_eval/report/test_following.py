@@ -1,6 +1,6 @@
 """The table that says whether a system follows its music."""
 
-from dance_eval.metrics.report import FOLLOWS, following_rows, is_controlled
+from dance_eval.metrics.following import FOLLOWS, following_rows, is_controlled
 from dance_eval.tables import latex_table
 from musicinfuser.tables import markdown_table
 
